@@ -1,0 +1,18 @@
+//! Kernels on plain slices: parallel over the global rayon pool, vectorised by run-time dispatch.
+//!
+//! A kernel's result does not depend on the order in which threads run: work is cut into pieces by size alone, and
+//! sums over pieces are added in order. At a fixed number of threads results are bit-equal from run to run.
+
+pub(crate) mod dispatch;
+pub(crate) mod elementwise;
+
+/// An output buffer of `len` numbers, to be overwritten. Its contents are unspecified.
+pub(crate) fn buffer(len: usize) -> Vec<f32> {
+    let mut data = Vec::with_capacity(len);
+    // SAFETY: the capacity is there, every bit pattern is an f32, and kernels write every element before it is read.
+    #[allow(unsafe_code, clippy::uninit_vec)]
+    unsafe {
+        data.set_len(len);
+    }
+    data
+}

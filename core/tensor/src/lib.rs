@@ -1,0 +1,27 @@
+//! What computes: one runtime-shaped [`Tensor`] over dfdx (its device, storage and tape), and the operations of
+//! image tokenizers and autoregressive priors on it.
+//!
+//! - Shapes are known at run time; every operation checks them and returns a [`Result`].
+//! - Layout is row-major with the channel last: images and feature maps are `[B, H, W, C]`, sequences `[B, T, C]`.
+//!   A feature map is therefore a matrix of `B*H*W` rows to a linear layer, to a normalisation and to a quantizer.
+//! - Gradients flow to tensors that ask for them ([`Tensor::leaf`], [`Var`]) while a [`Tape`] is recording.
+//! - `ops/` holds one file an operation: shape check, forward, what the backward pass needs. `cpu/` holds the kernels
+//!   that work on plain slices. All `unsafe` of the crate stands in `cpu/` and `storage.rs`.
+//!
+//! This crate knows nothing of images, plugins or files.
+
+pub mod cpu;
+mod error;
+pub mod ops;
+pub mod rng;
+mod storage;
+mod tape;
+mod tensor;
+mod var;
+
+pub use error::{Error, Result};
+pub use rng::Rng;
+pub use storage::Device;
+pub use tape::{Gradients, Tape, no_grad};
+pub use tensor::{Codes, Tensor};
+pub use var::Var;

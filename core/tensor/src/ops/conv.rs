@@ -1,0 +1,1 @@
+//! Convolution and resampling of feature maps `[B, H, W, C]`.

@@ -1,0 +1,1 @@
+//! Fused optimizer steps over variables, in place and multi-threaded.

@@ -1,0 +1,174 @@
+//! The tape: which operations ran, so that gradients can flow back through them.
+//!
+//! One tape records per thread, between [`Tape::start`] and [`Tape::backward`]. An operation records itself if one of
+//! its operands wants a gradient. The record is a dfdx `OwnedTape`, and gradients live in dfdx's map, keyed by the id
+//! of an empty dfdx tensor ([`GradKey`]): the map then holds an empty buffer until the first contribution arrives,
+//! which is written instead of added to zeros.
+
+use crate::storage::{CpuBuffer, cpu};
+use crate::{Error, Result, Tensor};
+use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, TensorFromVec};
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+type DfdxGradients = dfdx::prelude::Gradients<f32, Cpu>;
+
+thread_local! {
+    static RECORDING: RefCell<Option<OwnedTape<f32, Cpu>>> = const { RefCell::new(None) };
+}
+
+/// Names a gradient: an empty dfdx tensor, of which only the id matters.
+#[derive(Clone)]
+pub(crate) struct GradKey(CpuBuffer);
+
+impl GradKey {
+    pub(crate) fn new() -> Self {
+        Self(cpu().tensor_from_vec(Vec::new(), (0,)))
+    }
+}
+
+/// Gradients during the backward pass, as an operation's backward closure sees them.
+pub(crate) struct Flow<'a>(&'a mut DfdxGradients);
+
+impl Flow<'_> {
+    /// Moves a finished gradient out: all contributions to an output are in when its operation runs backward.
+    /// Empty if nothing flowed.
+    pub(crate) fn take(&mut self, key: &GradKey) -> Result<Vec<f32>, CpuError> {
+        Ok(std::mem::take(&mut **self.0.get_or_alloc_mut(&key.0)?))
+    }
+
+    /// Adds `contribution` to a gradient; the first one is moved in.
+    pub(crate) fn add(&mut self, key: &GradKey, contribution: Vec<f32>) -> Result<(), CpuError> {
+        let slot = self.0.get_or_alloc_mut(&key.0)?;
+        if slot.is_empty() {
+            **slot = contribution;
+        } else {
+            crate::cpu::elementwise::add_assign(slot, &contribution);
+        }
+        Ok(())
+    }
+
+    /// Hands out the gradient's buffer to be written in place, and whether it already holds contributions: `false`
+    /// means that its `len` elements are unspecified and must all be written, `true` that they must be added to.
+    pub(crate) fn with<R>(
+        &mut self,
+        key: &GradKey,
+        len: usize,
+        write: impl FnOnce(&mut [f32], bool) -> R,
+    ) -> Result<R, CpuError> {
+        let slot = self.0.get_or_alloc_mut(&key.0)?;
+        let accumulate = !slot.is_empty();
+        if !accumulate {
+            **slot = crate::cpu::buffer(len);
+        }
+        Ok(write(slot, accumulate))
+    }
+}
+
+/// Whether operations on this thread are being recorded.
+pub(crate) fn recording() -> bool {
+    RECORDING.with_borrow(Option::is_some)
+}
+
+/// Appends an operation's backward pass. `backward` receives the gradient of the output, of the output's length; it is
+/// not called when no gradient reached the output.
+pub(crate) fn record(
+    output: &GradKey,
+    backward: impl FnOnce(Vec<f32>, &mut Flow<'_>) -> Result<(), CpuError> + 'static,
+) {
+    let output = output.clone();
+    RECORDING.with_borrow_mut(|tape| {
+        if let Some(tape) = tape {
+            tape.add_backward_op(move |gradients| {
+                let mut flow = Flow(gradients);
+                let grad = flow.take(&output)?;
+                if grad.is_empty() { Ok(()) } else { backward(grad, &mut flow) }
+            });
+        }
+    });
+}
+
+/// A recording in progress on this thread. Dropping it forgets what was recorded.
+///
+/// ```
+/// use rqlab_tensor::{Tape, Tensor};
+/// let x = Tensor::from_vec(vec![1.0, 2.0, 3.0], &[3])?.leaf();
+/// let tape = Tape::start()?;
+/// let loss = x.square()?.sum_all()?;
+/// let mut gradients = tape.backward(&loss)?;
+/// assert_eq!(gradients.take(&x).map(|g| g.to_vec()), Some(vec![2.0, 4.0, 6.0]));
+/// # Ok::<(), rqlab_tensor::Error>(())
+/// ```
+pub struct Tape(PhantomData<*const ()>);
+
+impl Tape {
+    /// Starts to record on this thread.
+    ///
+    /// # Errors
+    /// [`Error::Tape`] if this thread is recording already.
+    pub fn start() -> Result<Self> {
+        RECORDING.with_borrow_mut(|tape| {
+            if tape.is_some() {
+                return Err(Error::Tape("a recording is already in progress on this thread"));
+            }
+            *tape = Some(OwnedTape::default());
+            Ok(Self(PhantomData))
+        })
+    }
+
+    /// Ends the recording and sends the gradient 1 back from `loss`, a tensor of one element.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `loss` has more than one element, [`Error::Tape`] if it depends on no tensor that wants a
+    /// gradient.
+    pub fn backward(self, loss: &Tensor) -> Result<Gradients> {
+        if loss.len() != 1 {
+            return Err(Error::shape(
+                "backward",
+                format!("the loss must have one element, found shape {:?}", loss.shape()),
+            ));
+        }
+        let key = loss.grad_key().cloned().ok_or(Error::Tape("the loss depends on no tensor that wants a gradient"))?;
+        let Some(mut tape) = RECORDING.take() else {
+            return Err(Error::Tape("nothing is being recorded on this thread"));
+        };
+        tape.add_backward_op(move |gradients| Flow(gradients).add(&key, vec![1.0]));
+        // dfdx starts a backward pass from a tensor of rank 0; the operation above hands its 1 to our loss.
+        let start = cpu().tensor_from_vec(vec![0.0], ());
+        let gradients =
+            start.put_tape(tape).try_backward().map_err(|e| Error::Device(format!("backward pass: {e}")))?;
+        Ok(Gradients(gradients))
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        RECORDING.take();
+    }
+}
+
+/// Runs `f` without recording, as evaluation and statistics should.
+pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<OwnedTape<f32, Cpu>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDING.set(self.0.take());
+        }
+    }
+    let _restore = Restore(RECORDING.take());
+    f()
+}
+
+/// The gradients that a backward pass left at the leaves.
+pub struct Gradients(DfdxGradients);
+
+impl Gradients {
+    /// Moves out the gradient of `leaf`, in its shape; `None` if none reached it.
+    pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
+        let data = Flow(&mut self.0).take(leaf.grad_key()?).ok()?;
+        if data.is_empty() {
+            return None;
+        }
+        Tensor::from_vec(data, leaf.shape()).ok()
+    }
+}

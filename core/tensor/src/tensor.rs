@@ -1,0 +1,264 @@
+//! The tensor and its integer companion.
+
+use crate::storage::Storage;
+use crate::tape::GradKey;
+use crate::{Device, Error, Result};
+use std::fmt;
+use std::sync::Arc;
+
+/// Numbers in a row-major shape known at run time. Cloning is cheap: numbers are shared until written to.
+///
+/// Operations are methods (see [`crate::ops`]); those that depend on a leaf are recorded while a
+/// [`Tape`](crate::Tape) is.
+#[derive(Clone)]
+pub struct Tensor {
+    storage: Storage,
+    shape: Arc<[usize]>,
+    grad: Option<GradKey>,
+}
+
+impl Tensor {
+    /// A tensor of shape `shape` on the CPU over `data`, which is not copied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` has not as many elements as the shape.
+    pub fn from_vec(data: Vec<f32>, shape: &[usize]) -> Result<Self> {
+        let wanted: usize = shape.iter().product();
+        if data.len() != wanted {
+            return Err(Error::shape(
+                "from_vec",
+                format!("{} numbers do not fill shape {shape:?} of {wanted}", data.len()),
+            ));
+        }
+        Ok(Self { storage: Storage::from_vec(data), shape: shape.into(), grad: None })
+    }
+
+    /// A tensor with every element `value`.
+    pub fn full(value: f32, shape: &[usize]) -> Self {
+        let len = shape.iter().product();
+        Self { storage: Storage::from_vec(vec![value; len]), shape: shape.into(), grad: None }
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self::full(0.0, shape)
+    }
+
+    /// A tensor of rank 0.
+    pub fn scalar(value: f32) -> Self {
+        Self::full(value, &[])
+    }
+
+    /// The sizes of its axes, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The size of the innermost axis; 1 for rank 0.
+    pub fn last_dim(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The sizes of all axes, if there are exactly `N`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] in the name of `op`.
+    pub fn dims<const N: usize>(&self, op: &'static str) -> Result<[usize; N]> {
+        self.shape
+            .as_ref()
+            .try_into()
+            .map_err(|_| Error::shape(op, format!("wanted rank {N}, found shape {:?}", self.shape)))
+    }
+
+    /// Where the numbers live.
+    pub fn device(&self) -> Device {
+        self.storage.device()
+    }
+
+    /// The numbers in row-major order.
+    pub fn as_slice(&self) -> &[f32] {
+        self.storage.as_slice()
+    }
+
+    /// A copy of the numbers in row-major order.
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.as_slice().to_vec()
+    }
+
+    /// The only element.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there is exactly one.
+    pub fn item(&self) -> Result<f32> {
+        match self.as_slice() {
+            [value] => Ok(*value),
+            _ => Err(Error::shape("item", format!("wanted one element, found shape {:?}", self.shape))),
+        }
+    }
+
+    /// The same numbers as the start of a graph: gradients are gathered for them.
+    pub fn leaf(&self) -> Self {
+        Self { grad: Some(GradKey::new()), ..self.clone() }
+    }
+
+    /// The same numbers, cut off from the graph: stop-gradient.
+    pub fn detach(&self) -> Self {
+        Self { grad: None, ..self.clone() }
+    }
+
+    /// Whether gradients flow to this tensor.
+    pub fn wants_grad(&self) -> bool {
+        self.grad.is_some()
+    }
+
+    pub(crate) fn grad_key(&self) -> Option<&GradKey> {
+        self.grad.as_ref()
+    }
+
+    /// The key under which gradients of this operand are gathered, if a tape is recording and it wants one.
+    pub(crate) fn tracked(&self) -> Option<GradKey> {
+        if crate::tape::recording() { self.grad.clone() } else { None }
+    }
+
+    /// The same numbers under another shape of equal size, sharing the gradient.
+    pub(crate) fn with_shape(&self, shape: &[usize]) -> Self {
+        Self { storage: self.storage.clone(), shape: shape.into(), grad: self.grad.clone() }
+    }
+
+    /// The output of an operation over `data`; the length is the kernel's promise.
+    pub(crate) fn output(data: Vec<f32>, shape: &[usize], grad: Option<GradKey>) -> Self {
+        debug_assert_eq!(data.len(), shape.iter().product::<usize>());
+        Self { storage: Storage::from_vec(data), shape: shape.into(), grad }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        self.storage.as_mut_slice()
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor{:?} on {}", self.shape, self.device())?;
+        if self.wants_grad() {
+            f.write_str(" (wants a gradient)")?;
+        }
+        if self.len() <= 16 {
+            write!(f, " {:?}", self.as_slice())?;
+        }
+        Ok(())
+    }
+}
+
+/// Indices in a row-major shape: codes, labels, positions. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Codes {
+    data: Arc<Vec<u32>>,
+    shape: Arc<[usize]>,
+}
+
+impl Codes {
+    /// Codes of shape `shape` over `data`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` has not as many elements as the shape.
+    pub fn from_vec(data: Vec<u32>, shape: &[usize]) -> Result<Self> {
+        let wanted: usize = shape.iter().product();
+        if data.len() != wanted {
+            return Err(Error::shape(
+                "codes",
+                format!("{} indices do not fill shape {shape:?} of {wanted}", data.len()),
+            ));
+        }
+        Ok(Self { data: Arc::new(data), shape: shape.into() })
+    }
+
+    /// The sizes of its axes, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of codes.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The size of the innermost axis; 1 for rank 0.
+    pub fn last_dim(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The codes in row-major order.
+    pub fn as_slice(&self) -> &[u32] {
+        &self.data
+    }
+
+    /// The same codes under another shape of equal size.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes differ.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().product::<usize>() != self.len() {
+            return Err(Error::shape("reshape", format!("codes of shape {:?} do not fill {shape:?}", self.shape)));
+        }
+        Ok(Self { data: self.data.clone(), shape: shape.into() })
+    }
+
+    /// Column `index` of the innermost axis: of codes `[.., D]`, those of one depth, `[..]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is no such column.
+    pub fn column(&self, index: usize) -> Result<Self> {
+        let depth = self.last_dim();
+        if index >= depth {
+            return Err(Error::shape("column", format!("no column {index} in codes of shape {:?}", self.shape)));
+        }
+        let data = self.data.iter().skip(index).step_by(depth).copied().collect();
+        let outer = self.shape.len().saturating_sub(1);
+        Self::from_vec(data, &self.shape[..outer])
+    }
+
+    /// Joins `D` codes of one shape `[..]` into `[.., D]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are none or their shapes differ.
+    pub fn stack(columns: &[Self]) -> Result<Self> {
+        let first = columns.first().ok_or_else(|| Error::shape("stack", "no codes to stack"))?;
+        if let Some(odd) = columns.iter().find(|c| c.shape != first.shape) {
+            return Err(Error::shape("stack", format!("shapes differ: {:?} and {:?}", first.shape, odd.shape)));
+        }
+        let data = (0..first.len()).flat_map(|i| columns.iter().map(move |c| c.data[i])).collect();
+        let mut shape = first.shape.to_vec();
+        shape.push(columns.len());
+        Self::from_vec(data, &shape)
+    }
+}
+
+impl fmt::Debug for Codes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Codes{:?}", self.shape)?;
+        if self.len() <= 16 {
+            write!(f, " {:?}", self.data)?;
+        }
+        Ok(())
+    }
+}
