@@ -5,6 +5,7 @@
 
 pub(crate) mod dispatch;
 pub(crate) mod elementwise;
+pub(crate) mod gemm;
 
 /// An output buffer of `len` numbers, to be overwritten. Its contents are unspecified.
 pub(crate) fn buffer(len: usize) -> Vec<f32> {

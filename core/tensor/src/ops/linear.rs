@@ -1,1 +1,230 @@
 //! Matrix products.
+
+use crate::cpu::{buffer, gemm};
+use crate::tape::{GradKey, record};
+use crate::{Error, Result, Tensor};
+
+impl Tensor {
+    /// `x · weightᵀ + bias`: `self` `[.., I]` with weight `[O, I]`, as in the published checkpoints, and bias `[O]`
+    /// gives `[.., O]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not fit.
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let [outputs, inputs] = weight.dims("linear")?;
+        let Some((&last, outer)) = self.shape().split_last() else {
+            return Err(Error::shape("linear", "the input needs an axis"));
+        };
+        if last != inputs || bias.is_some_and(|b| b.shape() != [outputs]) {
+            return Err(Error::shape(
+                "linear",
+                format!(
+                    "input {:?}, weight {:?} and bias {:?} do not fit",
+                    self.shape(),
+                    weight.shape(),
+                    bias.map(Tensor::shape)
+                ),
+            ));
+        }
+        let rows: usize = outer.iter().product();
+        let mut data = buffer(rows * outputs);
+        gemm::nt(outputs, inputs, self.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice), &mut data, false);
+        let shape: Vec<usize> = outer.iter().copied().chain([outputs]).collect();
+
+        let (x_key, w_key, b_key) = (self.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));
+        let key = (x_key.is_some() || w_key.is_some() || b_key.is_some()).then(GradKey::new);
+        if let Some(key) = &key {
+            // Only what the wanted gradients need is kept alive.
+            let (x, w) = (w_key.as_ref().map(|_| self.detach()), x_key.as_ref().map(|_| weight.detach()));
+            record(key, move |dy, flow| {
+                if let (Some(key), Some(w)) = (&x_key, &w) {
+                    flow.with(key, rows * inputs, |dx, accumulate| {
+                        gemm::nn(inputs, outputs, &dy, w.as_slice(), dx, accumulate);
+                    })?;
+                }
+                if let (Some(key), Some(x)) = (&w_key, &x) {
+                    flow.with(key, outputs * inputs, |dw, accumulate| {
+                        gemm::tn(outputs, inputs, rows, &dy, x.as_slice(), dw, accumulate);
+                    })?;
+                }
+                if let Some(key) = &b_key {
+                    flow.with(key, outputs, |db, accumulate| gemm::column_sums(&dy, db, accumulate))?;
+                }
+                Ok(())
+            });
+        }
+        Ok(Tensor::output(data, &shape, key))
+    }
+
+    /// `a · b`: `[.., M, K]` and `[.., K, N]` give `[.., M, N]`. Outer axes are equal, or `other` has rank 2.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not fit.
+    pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
+        product(self, other, Right::Plain)
+    }
+
+    /// `a · bᵀ`: `[.., M, K]` and `[.., N, K]` give `[.., M, N]`. Outer axes are equal, or `other` has rank 2.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not fit.
+    pub fn matmul_t(&self, other: &Tensor) -> Result<Tensor> {
+        product(self, other, Right::Transposed)
+    }
+}
+
+/// How the right operand of a product is stored.
+#[derive(Clone, Copy, PartialEq)]
+enum Right {
+    /// `[K, N]`.
+    Plain,
+    /// `[N, K]`.
+    Transposed,
+}
+
+fn product(a: &Tensor, b: &Tensor, right: Right) -> Result<Tensor> {
+    let op = if right == Right::Plain { "matmul" } else { "matmul_t" };
+    let misfit = || Error::shape(op, format!("{:?} and {:?} do not fit", a.shape(), b.shape()));
+    let (&[ref a_outer @ .., m, k], &[ref b_outer @ .., b_first, b_second]) = (a.shape(), b.shape()) else {
+        return Err(misfit());
+    };
+    let (b_k, n) = if right == Right::Plain { (b_first, b_second) } else { (b_second, b_first) };
+    if k != b_k || !(b_outer.is_empty() || a_outer == b_outer) {
+        return Err(misfit());
+    }
+    // A right operand of rank 2 is one matrix for all rows on the left.
+    let outer: usize = a_outer.iter().product();
+    let (batch, m) = if b_outer.is_empty() { (1, outer * m) } else { (outer, m) };
+
+    let mut data = buffer(batch * m * n);
+    let sizes = gemm::Batch { batch, m, n, k };
+    match right {
+        Right::Plain => gemm::batched_nn(sizes, a.as_slice(), b.as_slice(), &mut data, false),
+        Right::Transposed => gemm::batched_nt(sizes, a.as_slice(), b.as_slice(), &mut data, false),
+    }
+    let mut shape = a.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = n;
+    }
+
+    let (a_key, b_key) = (a.tracked(), b.tracked());
+    let key = (a_key.is_some() || b_key.is_some()).then(GradKey::new);
+    if let Some(key) = &key {
+        let (a, b) = (b_key.as_ref().map(|_| a.detach()), a_key.as_ref().map(|_| b.detach()));
+        record(key, move |dy, flow| {
+            if let (Some(key), Some(b)) = (&a_key, &b) {
+                flow.with(key, batch * m * k, |da, accumulate| {
+                    let sizes = gemm::Batch { batch, m, n: k, k: n };
+                    match right {
+                        Right::Plain => gemm::batched_nt(sizes, &dy, b.as_slice(), da, accumulate),
+                        Right::Transposed => gemm::batched_nn(sizes, &dy, b.as_slice(), da, accumulate),
+                    }
+                })?;
+            }
+            if let (Some(key), Some(a)) = (&b_key, &a) {
+                flow.with(key, batch * k * n, |db, accumulate| match right {
+                    Right::Plain => {
+                        let sizes = gemm::Batch { batch, m: k, n, k: m };
+                        gemm::batched_tn(sizes, a.as_slice(), &dy, db, accumulate);
+                    }
+                    Right::Transposed => {
+                        let sizes = gemm::Batch { batch, m: n, n: k, k: m };
+                        gemm::batched_tn(sizes, &dy, a.as_slice(), db, accumulate);
+                    }
+                })?;
+            }
+            Ok(())
+        });
+    }
+    Ok(Tensor::output(data, &shape, key))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::{Error, Tensor};
+
+    /// The definition, in f64.
+    fn twin(a: &Tensor, b: &Tensor, sizes: [usize; 4], transposed: bool) -> Vec<f32> {
+        let [batch, m, n, k] = sizes;
+        let (a, b) = (a.as_slice(), b.as_slice());
+        let mut c = Vec::new();
+        for t in 0..batch {
+            for i in 0..m {
+                for j in 0..n {
+                    let dot: f64 = (0..k)
+                        .map(|p| {
+                            let right = if transposed { b[(t * n + j) * k + p] } else { b[(t * k + p) * n + j] };
+                            f64::from(a[(t * m + i) * k + p]) * f64::from(right)
+                        })
+                        .sum();
+                    c.push(dot as f32);
+                }
+            }
+        }
+        c
+    }
+
+    #[test]
+    fn linear_agrees_with_its_definition() {
+        for (rows, inputs, outputs) in
+            [(1, 1, 1), (2, 3, 5), (7, 17, 33), (1, 129, 70), (13, 64, 31), (40, 100, 3), (257, 65, 47), (90, 700, 130)]
+        {
+            let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+            let mut wanted = twin(&x, &w, [1, rows, outputs, inputs], true);
+            assert_close(x.linear(&w, None).unwrap().as_slice(), &wanted, 1e-5);
+            for row in wanted.chunks_mut(outputs) {
+                row.iter_mut().zip(b.as_slice()).for_each(|(y, b)| *y += b);
+            }
+            assert_close(x.linear(&w, Some(&b)).unwrap().as_slice(), &wanted, 1e-5);
+        }
+    }
+
+    #[test]
+    fn products_agree_with_their_definition() {
+        for (batch, m, n, k) in [(1, 1, 1, 1), (3, 5, 7, 2), (2, 31, 33, 17), (5, 14, 32, 16), (1, 67, 129, 300)] {
+            let a = random(&[batch, m, k], 1);
+            let (plain, transposed) = (random(&[batch, k, n], 2), random(&[batch, n, k], 3));
+            let sizes = [batch, m, n, k];
+            assert_close(a.matmul(&plain).unwrap().as_slice(), &twin(&a, &plain, sizes, false), 1e-5);
+            assert_close(a.matmul_t(&transposed).unwrap().as_slice(), &twin(&a, &transposed, sizes, true), 1e-5);
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let sizes = [(1, 1, 1), (3, 5, 2), (17, 33, 19), (70, 6, 40)];
+        for (rows, inputs, outputs) in sizes {
+            let operands = [random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3)];
+            check_gradients(&operands, |t| t[0].linear(&t[1], Some(&t[2])), 1e-3);
+        }
+        for (m, n, k) in sizes {
+            check_gradients(&[random(&[2, m, k], 1), random(&[2, k, n], 2)], |t| t[0].matmul(&t[1]), 1e-3);
+            check_gradients(&[random(&[2, m, k], 1), random(&[2, n, k], 2)], |t| t[0].matmul_t(&t[1]), 1e-3);
+            check_gradients(&[random(&[2, m, k], 1), random(&[k, n], 2)], |t| t[0].matmul(&t[1]), 1e-3);
+        }
+    }
+
+    /// A weight used twice gets the sum of both gradients.
+    #[test]
+    fn gradients_accumulate() {
+        let operands = [random(&[5, 4], 1), random(&[4, 4], 2)];
+        check_gradients(&operands, |t| t[0].linear(&t[1], None)?.linear(&t[1], None), 1e-3);
+    }
+
+    #[test]
+    fn empty_operands_give_empty_or_zero_results() {
+        assert!(Tensor::zeros(&[0, 3]).linear(&Tensor::zeros(&[2, 3]), None).unwrap().is_empty());
+        let zeros = Tensor::zeros(&[2, 0]).linear(&Tensor::zeros(&[3, 0]), Some(&Tensor::full(1.5, &[3]))).unwrap();
+        assert_eq!(zeros.as_slice(), [1.5; 6]);
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let (x, w) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[4, 5]));
+        assert!(matches!(x.linear(&w, None), Err(Error::Shape { op: "linear", .. })));
+        assert!(matches!(x.matmul(&w), Err(Error::Shape { op: "matmul", .. })));
+        assert!(matches!(x.matmul_t(&w), Err(Error::Shape { op: "matmul_t", .. })));
+    }
+}

@@ -18,3 +18,7 @@ pub mod sampling;
 pub mod shape;
 pub mod softmax;
 pub mod unary;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at the first failure")]
+pub(crate) mod testing;
