@@ -3,9 +3,13 @@
 //! A kernel's result does not depend on the order in which threads run: work is cut into pieces by size alone, and
 //! sums over pieces are added in order. At a fixed number of threads results are bit-equal from run to run.
 
+pub(crate) mod attention;
+pub(crate) mod conv;
 pub(crate) mod dispatch;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
+pub(crate) mod nearest;
+pub(crate) mod resample;
 
 /// An output buffer of `len` numbers, to be overwritten. Its contents are unspecified.
 pub(crate) fn buffer(len: usize) -> Vec<f32> {

@@ -1,1 +1,274 @@
 //! Convolution and resampling of feature maps `[B, H, W, C]`.
+
+use crate::cpu::conv::{self, Geometry};
+use crate::cpu::{buffer, gemm, resample};
+use crate::tape::{GradKey, record};
+use crate::{Error, Result, Tensor};
+
+/// How a convolution walks its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Pixels between two positions of the kernel.
+    pub stride: usize,
+    /// Rows and columns of zeros around the input: top, bottom, left, right.
+    pub padding: [usize; 4],
+}
+
+impl Conv2d {
+    /// Stride 1 and `kernel / 2` zeros on every side: an odd kernel keeps the size.
+    pub const fn same(kernel: usize) -> Self {
+        Self { stride: 1, padding: [kernel / 2; 4] }
+    }
+
+    /// Any stride and padding (top, bottom, left, right).
+    pub const fn new(stride: usize, padding: [usize; 4]) -> Self {
+        Self { stride, padding }
+    }
+}
+
+impl Tensor {
+    /// Cross-correlation, as "convolution" is understood in the field: `self` `[B, H, W, I]` with weight
+    /// `[O, I, kh, kw]` and bias `[O]` gives `[B, H2, W2, O]`, `H2 = (H + top + bottom - kh) / stride + 1`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not fit, the stride is 0 or the kernel exceeds the padded input.
+    pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, how: Conv2d) -> Result<Tensor> {
+        let [batch, height, width, inputs] = self.dims("conv2d")?;
+        let [outputs, weight_inputs, kernel_h, kernel_w] = weight.dims("conv2d")?;
+        let [top, bottom, left, right] = how.padding;
+        let fits = inputs == weight_inputs
+            && bias.is_none_or(|b| b.shape() == [outputs])
+            && how.stride > 0
+            && (1..=height + top + bottom).contains(&kernel_h)
+            && (1..=width + left + right).contains(&kernel_w);
+        if !fits {
+            return Err(Error::shape(
+                "conv2d",
+                format!(
+                    "input {:?}, weight {:?} and bias {:?} do not fit with {how:?}",
+                    self.shape(),
+                    weight.shape(),
+                    bias.map(Tensor::shape)
+                ),
+            ));
+        }
+        let geometry = Geometry {
+            batch,
+            inputs,
+            outputs,
+            input: [height, width],
+            output: [
+                (height + top + bottom - kernel_h) / how.stride + 1,
+                (width + left + right - kernel_w) / how.stride + 1,
+            ],
+            kernel: [kernel_h, kernel_w],
+            stride: how.stride,
+            before: [top, left],
+        };
+        let [out_h, out_w] = geometry.output;
+        let mut data = buffer(batch * out_h * out_w * outputs);
+        conv::forward(&geometry, self.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice), &mut data);
+
+        let (x_key, w_key, b_key) = (self.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));
+        let key = (x_key.is_some() || w_key.is_some() || b_key.is_some()).then(GradKey::new);
+        if let Some(key) = &key {
+            let (x, w) = (w_key.as_ref().map(|_| self.detach()), x_key.as_ref().map(|_| weight.detach()));
+            let (x_len, w_len) = (self.len(), weight.len());
+            record(key, move |dy, flow| {
+                if let (Some(key), Some(w)) = (&x_key, &w) {
+                    flow.with(key, x_len, |dx, accumulate| {
+                        conv::backward_data(&geometry, &dy, w.as_slice(), dx, accumulate);
+                    })?;
+                }
+                if let (Some(key), Some(x)) = (&w_key, &x) {
+                    flow.with(key, w_len, |dw, accumulate| {
+                        conv::backward_weight(&geometry, x.as_slice(), &dy, dw, accumulate);
+                    })?;
+                }
+                if let Some(key) = &b_key {
+                    flow.with(key, outputs, |db, accumulate| gemm::column_sums(&dy, db, accumulate))?;
+                }
+                Ok(())
+            });
+        }
+        Ok(Tensor::output(data, &[batch, out_h, out_w, outputs], key))
+    }
+
+    /// Nearest-neighbour upsampling: every pixel becomes a cell of `factor` x `factor`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the rank is 4 and the factor at least 1.
+    pub fn upsample_nearest(&self, factor: usize) -> Result<Tensor> {
+        let [batch, height, width, channels] = self.dims("upsample_nearest")?;
+        if factor == 0 {
+            return Err(Error::shape("upsample_nearest", "the factor must be at least 1"));
+        }
+        let mut data = buffer(self.len() * factor * factor);
+        resample::repeat(width, channels, factor, 1.0, self.as_slice(), &mut data, false);
+        let (x_key, len) = (self.tracked(), self.len());
+        let key = x_key.map(|x_key| {
+            let key = GradKey::new();
+            record(&key, move |dy, flow| {
+                flow.with(&x_key, len, |dx, accumulate| {
+                    resample::sum_cells(width, channels, factor, 1.0, &dy, dx, accumulate);
+                })
+            });
+            key
+        });
+        Ok(Tensor::output(data, &[batch, height * factor, width * factor, channels], key))
+    }
+
+    /// The mean over cells of `factor` x `factor` pixels.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the rank is 4 and `factor` divides height and width.
+    pub fn avg_pool(&self, factor: usize) -> Result<Tensor> {
+        let [batch, height, width, channels] = self.dims("avg_pool")?;
+        if factor == 0 || !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
+            return Err(Error::shape("avg_pool", format!("factor {factor} does not divide {:?}", self.shape())));
+        }
+        let (out_h, out_w) = (height / factor, width / factor);
+        let scale = 1.0 / (factor * factor) as f32;
+        let mut data = buffer(batch * out_h * out_w * channels);
+        resample::sum_cells(out_w, channels, factor, scale, self.as_slice(), &mut data, false);
+        let (x_key, len) = (self.tracked(), self.len());
+        let key = x_key.map(|x_key| {
+            let key = GradKey::new();
+            record(&key, move |dy, flow| {
+                flow.with(&x_key, len, |dx, accumulate| {
+                    resample::repeat(out_w, channels, factor, scale, &dy, dx, accumulate);
+                })
+            });
+            key
+        });
+        Ok(Tensor::output(data, &[batch, out_h, out_w, channels], key))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, check_gradients, random};
+
+    /// The definition, in f64.
+    fn twin(x: &Tensor, w: &Tensor, bias: &Tensor, how: Conv2d) -> Tensor {
+        let [batch, height, width, inputs] = x.dims("twin").unwrap();
+        let [outputs, _, kh, kw] = w.dims("twin").unwrap();
+        let [top, bottom, left, right] = how.padding;
+        let out_h = (height + top + bottom - kh) / how.stride + 1;
+        let out_w = (width + left + right - kw) / how.stride + 1;
+        let mut data = Vec::new();
+        for b in 0..batch {
+            for y in 0..out_h {
+                for z in 0..out_w {
+                    for o in 0..outputs {
+                        let mut sum = f64::from(bias.as_slice()[o]);
+                        for r in 0..kh {
+                            for s in 0..kw {
+                                let (v, u) =
+                                    ((y * how.stride + r).wrapping_sub(top), (z * how.stride + s).wrapping_sub(left));
+                                if v >= height || u >= width {
+                                    continue;
+                                }
+                                for i in 0..inputs {
+                                    let pixel = x.as_slice()[((b * height + v) * width + u) * inputs + i];
+                                    sum += f64::from(pixel)
+                                        * f64::from(w.as_slice()[((o * inputs + i) * kh + r) * kw + s]);
+                                }
+                            }
+                        }
+                        data.push(sum as f32);
+                    }
+                }
+            }
+        }
+        Tensor::from_vec(data, &[batch, out_h, out_w, outputs]).unwrap()
+    }
+
+    /// Input shape, outputs, kernel, walk.
+    fn cases() -> Vec<([usize; 4], usize, [usize; 2], Conv2d)> {
+        vec![
+            ([1, 1, 1, 1], 1, [1, 1], Conv2d::same(1)),
+            ([1, 1, 1, 2], 3, [3, 3], Conv2d::same(3)),
+            ([2, 5, 7, 3], 5, [3, 3], Conv2d::same(3)),
+            ([3, 4, 4, 17], 33, [3, 3], Conv2d::same(3)),
+            ([2, 9, 6, 33], 3, [3, 3], Conv2d::same(3)),
+            ([2, 6, 8, 19], 21, [1, 1], Conv2d::same(1)),
+            ([2, 8, 8, 16], 20, [3, 3], Conv2d::new(2, [0, 1, 0, 1])),
+            ([2, 7, 9, 5], 18, [3, 3], Conv2d::new(2, [1, 1, 1, 1])),
+            ([1, 8, 8, 6], 7, [4, 4], Conv2d::new(2, [1, 1, 1, 1])),
+            ([1, 9, 11, 4], 5, [2, 5], Conv2d::new(3, [0, 2, 1, 0])),
+            ([1, 5, 5, 3], 4, [1, 1], Conv2d::new(2, [0; 4])),
+            ([1, 3, 4, 35], 34, [5, 5], Conv2d::same(5)),
+        ]
+    }
+
+    #[test]
+    fn conv2d_agrees_with_its_definition() {
+        for (shape, outputs, [kh, kw], how) in cases() {
+            let x = random(&shape, 1);
+            let (w, b) = (random(&[outputs, shape[3], kh, kw], 2), random(&[outputs], 3));
+            let (got, wanted) = (x.conv2d(&w, Some(&b), how).unwrap(), twin(&x, &w, &b, how));
+            assert_eq!(got.shape(), wanted.shape());
+            assert_close(got.as_slice(), wanted.as_slice(), 1e-5);
+            let wanted = twin(&x, &w, &Tensor::zeros(&[outputs]), how);
+            assert_close(x.conv2d(&w, None, how).unwrap().as_slice(), wanted.as_slice(), 1e-5);
+        }
+    }
+
+    #[test]
+    fn conv2d_gradients_agree_with_finite_differences() {
+        for (shape, outputs, [kh, kw], how) in cases() {
+            let operands = [random(&shape, 1), random(&[outputs, shape[3], kh, kw], 2), random(&[outputs], 3)];
+            check_gradients(&operands, |t| t[0].conv2d(&t[1], Some(&t[2]), how), 1e-3);
+            // A map that is used twice gets both gradients.
+            if shape[1] < 8 {
+                check_gradients(
+                    &operands,
+                    |t| t[0].conv2d(&t[1], None, how)?.matmul_t(&t[0].conv2d(&t[1], Some(&t[2]), how)?),
+                    4e-3,
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_a_shared_map_add_up() {
+        let operands = [random(&[2, 4, 5, 3], 1), random(&[3, 3, 3, 3], 2), random(&[3], 3)];
+        let same = Conv2d::same(3);
+        check_gradients(&operands, |t| t[0].conv2d(&t[1], Some(&t[2]), same)?.conv2d(&t[1], Some(&t[2]), same), 2e-3);
+    }
+
+    #[test]
+    fn resampling_agrees_with_its_definition() {
+        let (batch, height, width, channels) = (2, 3, 5, 7);
+        let x = random(&[batch, height, width, channels], 1);
+        for factor in 1..4 {
+            let up = x.upsample_nearest(factor).unwrap();
+            assert_eq!(up.shape(), [batch, height * factor, width * factor, channels]);
+            for (i, value) in up.as_slice().iter().enumerate() {
+                let (c, z) = (i % channels, i / channels % (width * factor));
+                let y = i / channels / (width * factor);
+                let (b, y) = (y / (height * factor), y % (height * factor));
+                assert_eq!(*value, x.as_slice()[((b * height + y / factor) * width + z / factor) * channels + c]);
+            }
+            // The mean of equal numbers is that number.
+            assert_close(up.avg_pool(factor).unwrap().as_slice(), x.as_slice(), 1e-6);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].upsample_nearest(factor), 1e-3);
+            check_gradients(&[up], |t| t[0].avg_pool(factor), 1e-3);
+        }
+        let map = Tensor::from_vec((0..8).map(|x| x as f32).collect(), &[1, 2, 4, 1]).unwrap();
+        assert_eq!(map.avg_pool(2).unwrap().as_slice(), [2.5, 4.5]);
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let (x, w) = (Tensor::zeros(&[1, 4, 4, 3]), Tensor::zeros(&[2, 3, 3, 3]));
+        assert!(x.conv2d(&Tensor::zeros(&[2, 4, 3, 3]), None, Conv2d::same(3)).is_err());
+        assert!(x.conv2d(&w, Some(&Tensor::zeros(&[3])), Conv2d::same(3)).is_err());
+        assert!(x.conv2d(&w, None, Conv2d::new(0, [1; 4])).is_err());
+        assert!(Tensor::zeros(&[1, 2, 2, 3]).conv2d(&w, None, Conv2d::new(1, [0; 4])).is_err());
+        assert!(x.avg_pool(3).is_err() && x.avg_pool(0).is_err() && x.upsample_nearest(0).is_err());
+    }
+}
