@@ -1,0 +1,112 @@
+//! The settings of an experiment that are not a component's: training, evaluation, the question's own statistics.
+//! They are written as tuples of named fields: `tokenizer_training: (steps: 2000, batch: 32)`.
+
+use rqlab_sdk::{choice, config};
+
+choice! {
+    /// How the learning rate moves after the warm-up.
+    pub enum Schedule {
+        /// It stays.
+        Constant = "constant",
+        /// Half a cosine down to `final_lr` times its peak at the last step.
+        Cosine = "cosine",
+    }
+}
+
+choice! {
+    /// How far a reconstruction is from its image.
+    pub enum Reconstruction {
+        /// Mean squared error.
+        Mse = "mse",
+        /// Mean absolute error.
+        L1 = "l1",
+    }
+}
+
+config! {
+    /// How the tokenizer (autoencoder and quantizer) is trained: Adam, or AdamW where `weight_decay` is not 0.
+    pub struct TokenizerTraining {
+        /// Optimizer steps.
+        steps: u64 = 1000, in 0..;
+        /// Images a step.
+        batch: usize = 32, in 1..;
+        /// Peak learning rate.
+        lr: f32 = 1e-3, in 0.0..;
+        /// Steps over which the rate rises linearly from 0.
+        warmup: u64 = 50;
+        /// What the rate does then.
+        schedule: Schedule = Schedule::Cosine;
+        /// Where a cosine ends, as a fraction of the peak.
+        final_lr: f32 = 0.0, in 0.0..=1.0;
+        /// Decay rates of the two moments.
+        betas: [f32; 2] = [0.9, 0.99];
+        /// Decoupled weight decay.
+        weight_decay: f32 = 0.0, in 0.0..;
+        /// Gradients are scaled down to this norm; none for no clipping.
+        clip: Option<f32> = Some(1.0), in 1e-9..;
+        /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
+        average: Option<f32> = None, in 0.0..1.0;
+        /// The reconstruction loss.
+        reconstruction: Reconstruction = Reconstruction::Mse;
+        /// Whether the data set's augmentation is on.
+        augment: bool = true;
+        /// Steps between checkpoints; a killed run loses at most these.
+        checkpoint: u64 = 200, in 1..;
+        /// Steps between points of the curves.
+        log: u64 = 20, in 1..;
+    }
+}
+
+config! {
+    /// How the prior is trained: AdamW.
+    pub struct PriorTraining {
+        /// Optimizer steps.
+        steps: u64 = 1000, in 0..;
+        /// Images a step.
+        batch: usize = 32, in 1..;
+        /// Peak learning rate.
+        lr: f32 = 1e-3, in 0.0..;
+        /// Steps over which the rate rises linearly from 0.
+        warmup: u64 = 50;
+        /// What the rate does then.
+        schedule: Schedule = Schedule::Cosine;
+        /// Where a cosine ends, as a fraction of the peak.
+        final_lr: f32 = 0.0, in 0.0..=1.0;
+        /// Decay rates of the two moments.
+        betas: [f32; 2] = [0.9, 0.95];
+        /// Decoupled weight decay.
+        weight_decay: f32 = 1e-4, in 0.0..;
+        /// Gradients are scaled down to this norm; none for no clipping.
+        clip: Option<f32> = Some(1.0), in 1e-9..;
+        /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
+        average: Option<f32> = None, in 0.0..1.0;
+        /// Training images that are encoded once and trained on; none for all of them.
+        images: Option<usize> = None, in 1..;
+        /// Steps between checkpoints; a killed run loses at most these.
+        checkpoint: u64 = 200, in 1..;
+        /// Steps between points of the curves.
+        log: u64 = 20, in 1..;
+    }
+}
+
+config! {
+    /// What is measured, on the test split.
+    pub struct Evaluation {
+        /// Test images for distortion and codebook statistics; all of them if there are fewer.
+        images: usize = 1000, in 1..;
+        /// Samples drawn from the prior for its quality measures.
+        samples: usize = 500, in 2..;
+        /// Temperature of those samples.
+        temperature: f32 = 1.0, in 1e-3..;
+        /// The k most probable codes are drawn from; none for all.
+        top_k: Option<usize> = None, in 1..;
+        /// The smallest set of codes with this probability is drawn from; none for all.
+        top_p: Option<f32> = None, in 1e-6..=1.0;
+        /// Batch sizes at which sampling speed is measured, with and without cache; empty for none.
+        speed: Vec<usize> = vec![1, 16], in 1..;
+        /// Images in the report's picture rows.
+        pictures: usize = 8, in 1..=64;
+        /// Steps for which the lab's own classifier is trained, whose features the Fréchet distance is taken on.
+        classifier_steps: u64 = 400, in 1..;
+    }
+}

@@ -1,0 +1,84 @@
+//! Labelled images.
+
+use crate::Result;
+use crate::tensor::{Codes, Rng, Tensor};
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Split {
+    /// What models are trained on.
+    Train,
+    /// What they are measured on; never trained on.
+    Test,
+}
+
+impl Split {
+    /// The name in messages and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// What a data set is, known before any image is decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetInfo {
+    /// Height, width and channels of every image.
+    pub image: [usize; 3],
+    /// The names of the classes; empty if images carry no label.
+    pub classes: Vec<String>,
+    /// Images in the training split.
+    pub train: usize,
+    /// Images in the test split.
+    pub test: usize,
+    /// A digest of everything that determines the pixels and labels (bytes of files, or generator and its parameters):
+    /// two data sets with equal digests are the same.
+    pub digest: String,
+}
+
+impl DatasetInfo {
+    /// How many images `split` has.
+    pub fn len(&self, split: Split) -> usize {
+        match split {
+            Split::Train => self.train,
+            Split::Test => self.test,
+        }
+    }
+
+    /// Whether there is no image at all.
+    pub fn is_empty(&self) -> bool {
+        self.train + self.test == 0
+    }
+}
+
+/// A batch of images and their labels.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// Pixels `[B, H, W, C]` in [-1, 1].
+    pub pixels: Tensor,
+    /// Class of each image `[B]`; zeros where the set has no classes.
+    pub labels: Codes,
+}
+
+/// What the runner tells a data set when it opens it.
+#[derive(Debug, Clone)]
+pub struct DatasetContext {
+    /// Directory that relative paths of the configuration are taken from: that of the experiment file.
+    pub base: std::path::PathBuf,
+}
+
+/// Labelled images of one size. Opening it (its constructor) checks that the data are there; decoding happens in
+/// [`Dataset::batch`], in parallel, in bounded memory.
+pub trait Dataset: Send + Sync {
+    /// What the set is.
+    fn info(&self) -> &DatasetInfo;
+
+    /// The images `indices` of `split`, in that order. With `augment`, random augmentation that the configuration asks
+    /// for (flips, crops) is drawn from it, by position in the batch; without, the same index gives the same pixels.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`] names the file and row that cannot be decoded.
+    fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images>;
+}
