@@ -15,6 +15,9 @@ pub enum Error {
     /// A configuration does not parse or asks for the impossible.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// A measure could not be taken.
+    #[error(transparent)]
+    Metric(#[from] crate::metrics::Error),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     File {

@@ -29,6 +29,7 @@ extern crate self as rqlab_sdk;
 pub mod config;
 pub mod contracts;
 mod error;
+pub mod metrics;
 pub mod params;
 pub mod plugin;
 pub mod prelude;
