@@ -28,7 +28,7 @@ impl Rng {
     }
 
     /// The four words of block `index`.
-    fn block(&self, index: u64) -> [u32; 4] {
+    pub(crate) fn block(&self, index: u64) -> [u32; 4] {
         philox4x32([index as u32, (index >> 32) as u32, self.step as u32, (self.step >> 32) as u32], self.key)
     }
 

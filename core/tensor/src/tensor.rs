@@ -140,6 +140,11 @@ impl Tensor {
         Self { storage: self.storage.clone(), shape: shape.into(), grad: self.grad.clone() }
     }
 
+    /// The same numbers with another gradient, or none.
+    pub(crate) fn with_grad(&self, grad: Option<GradKey>) -> Self {
+        Self { grad, ..self.clone() }
+    }
+
     /// The output of an operation over `data`; the length is the kernel's promise.
     pub(crate) fn output(data: Vec<f32>, shape: &[usize], grad: Option<GradKey>) -> Self {
         debug_assert_eq!(data.len(), shape.iter().product::<usize>());

@@ -35,8 +35,8 @@ pub(crate) fn level() -> Level {
 /// Defines a function whose body is compiled for every [`Level`] and chosen at each call. The body should be a plain
 /// loop that the compiler vectorises; what it calls must be `#[inline(always)]`.
 ///
-/// `f32::mul_add` is one instruction in the two upper levels, and a slow library call in the lowest: use
-/// [`fma`] instead.
+/// `f32::mul_add` is one instruction in the two upper levels, but a slow library call in the lowest: write the product
+/// and the sum apart unless the fused form pays for a body of its own.
 macro_rules! simd {
     ($(#[$meta:meta])* $vis:vis fn $name:ident$(<$($generic:ident: $bound:path),+>)?($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*

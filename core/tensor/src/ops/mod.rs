@@ -17,8 +17,30 @@ pub mod reduce;
 pub mod sampling;
 pub mod shape;
 pub mod softmax;
+pub mod straight_through;
 pub mod unary;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at the first failure")]
 pub(crate) mod testing;
+
+use crate::{Codes, Error, Result, Tensor};
+
+/// The outer shape [..] and the width K of `x` [.., K], whose rows `outer` must name one by one.
+fn rows_of<'a>(op: &'static str, x: &'a Tensor, outer: &[usize]) -> Result<(&'a [usize], usize)> {
+    match x.shape().split_last() {
+        Some((&width, rows)) if rows == outer && width > 0 => Ok((rows, width)),
+        _ => Err(Error::shape(op, format!("wanted [.., K] with one index a row, found {:?} and {outer:?}", x.shape()))),
+    }
+}
+
+/// Checks that every one of `codes` is below `limit`.
+fn check_codes(op: &'static str, what: &str, codes: &Codes, limit: usize) -> Result<()> {
+    match codes.as_slice().iter().position(|&code| code as usize >= limit) {
+        Some(at) => Err(Error::shape(
+            op,
+            format!("{what} {} at position {at} of {:?} is not below {limit}", codes.as_slice()[at], codes.shape()),
+        )),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,300 @@
+//! Kernels that treat the innermost axis as one unit: maxima, softmax, cross entropy.
+
+use super::buffer;
+use super::dispatch::simd;
+use super::elementwise::GRAIN;
+use super::math::exp;
+use super::sum::{LANES, fold, lanes_sum};
+use rayon::prelude::*;
+
+/// Rows that one task works on.
+pub(crate) fn rows_per_task(width: usize) -> usize {
+    (GRAIN / width.max(1)).max(1)
+}
+
+/// The maximum of a row; NaN is passed over.
+#[inline(always)]
+fn row_max(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (l, &x) in lanes.iter_mut().zip(chunk) {
+            *l = if x > *l { x } else { *l };
+        }
+    }
+    for (l, &x) in lanes.iter_mut().zip(rest) {
+        *l = if x > *l { x } else { *l };
+    }
+    lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+simd! {
+    fn argmax_rows(x: &[f32], width: usize, out: &mut [u32]) {
+        for (row, o) in x.chunks_exact(width).zip(out) {
+            let max = row_max(row);
+            *o = row.iter().position(|&x| x == max).unwrap_or(0) as u32;
+        }
+    }
+}
+
+/// The index of the first maximum of every row.
+pub(crate) fn argmax(x: &[f32], width: usize) -> Vec<u32> {
+    let mut out = vec![0; x.len() / width];
+    let rows = rows_per_task(width);
+    out.par_chunks_mut(rows).zip(x.par_chunks(rows * width)).for_each(|(o, x)| argmax_rows(x, width, o));
+    out
+}
+
+/// Sum of e^(x - max) over a row.
+#[inline(always)]
+fn exp_sum(row: &[f32], max: f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (l, &x) in lanes.iter_mut().zip(chunk) {
+            *l += exp(x - max);
+        }
+    }
+    for (l, &x) in lanes.iter_mut().zip(rest) {
+        *l += exp(x - max);
+    }
+    fold(lanes)
+}
+
+simd! {
+    /// Softmax of one row, in place.
+    pub(crate) fn softmax_row(row: &mut [f32]) {
+        let max = row_max(row);
+        for x in row.iter_mut() {
+            *x = exp(*x - max);
+        }
+        let scale = 1.0 / lanes_sum(row);
+        for x in row {
+            *x *= scale;
+        }
+    }
+}
+
+simd! {
+    fn softmax_rows(x: &[f32], width: usize, out: &mut [f32]) {
+        for (row, o) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let max = row_max(row);
+            for (o, &x) in o.iter_mut().zip(row) {
+                *o = exp(x - max);
+            }
+            let scale = 1.0 / lanes_sum(o);
+            for o in o {
+                *o *= scale;
+            }
+        }
+    }
+}
+
+/// Softmax of every row.
+pub(crate) fn softmax(x: &[f32], width: usize) -> Vec<f32> {
+    let mut out = buffer(x.len());
+    let rows = rows_per_task(width) * width.max(1);
+    out.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(o, x)| softmax_rows(x, width, o));
+    out
+}
+
+simd! {
+    fn log_softmax_rows(x: &[f32], width: usize, out: &mut [f32]) {
+        for (row, o) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let max = row_max(row);
+            let log = exp_sum(row, max).ln();
+            for (o, &x) in o.iter_mut().zip(row) {
+                *o = (x - max) - log;
+            }
+        }
+    }
+}
+
+/// Logarithm of the softmax of every row.
+pub(crate) fn log_softmax(x: &[f32], width: usize) -> Vec<f32> {
+    let mut out = buffer(x.len());
+    let rows = rows_per_task(width) * width.max(1);
+    out.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(o, x)| log_softmax_rows(x, width, o));
+    out
+}
+
+#[inline(always)]
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for ((l, x), y) in lanes.iter_mut().zip(x).zip(y) {
+            *l += x * y;
+        }
+    }
+    for ((l, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *l += x * y;
+    }
+    fold(lanes)
+}
+
+simd! {
+    fn softmax_backward_rows(grad: &mut [f32], y: &[f32], width: usize) {
+        for (g, y) in grad.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+            let mean = dot(g, y);
+            for (g, y) in g.iter_mut().zip(y) {
+                *g = y * (*g - mean);
+            }
+        }
+    }
+}
+
+/// Turns the gradient of a softmax into that of its input, given its output.
+pub(crate) fn softmax_backward(grad: &mut [f32], y: &[f32], width: usize) {
+    let rows = rows_per_task(width) * width.max(1);
+    grad.par_chunks_mut(rows).zip(y.par_chunks(rows)).for_each(|(g, y)| softmax_backward_rows(g, y, width));
+}
+
+simd! {
+    fn log_softmax_backward_rows(grad: &mut [f32], y: &[f32], width: usize) {
+        for (g, y) in grad.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+            let total = lanes_sum(g);
+            for (g, &y) in g.iter_mut().zip(y) {
+                *g -= exp(y) * total;
+            }
+        }
+    }
+}
+
+/// The same for the logarithm of the softmax.
+pub(crate) fn log_softmax_backward(grad: &mut [f32], y: &[f32], width: usize) {
+    let rows = rows_per_task(width) * width.max(1);
+    grad.par_chunks_mut(rows).zip(y.par_chunks(rows)).for_each(|(g, y)| log_softmax_backward_rows(g, y, width));
+}
+
+simd! {
+    fn cross_entropy_rows(x: &[f32], targets: &[u32], width: usize, loss: &mut [f32], normalizer: &mut [f32]) {
+        for (((row, &target), loss), normalizer) in x.chunks_exact(width).zip(targets).zip(loss).zip(normalizer) {
+            let max = row_max(row);
+            let log = exp_sum(row, max).ln();
+            *loss = log - (row[target as usize] - max);
+            *normalizer = max + log;
+        }
+    }
+}
+
+/// Per row `-log softmax(x)[target]` and `log sum e^x`.
+pub(crate) fn cross_entropy(x: &[f32], targets: &[u32], width: usize) -> (Vec<f32>, Vec<f32>) {
+    let (mut loss, mut normalizer) = (buffer(targets.len()), buffer(targets.len()));
+    let rows = rows_per_task(width);
+    loss.par_chunks_mut(rows)
+        .zip(normalizer.par_chunks_mut(rows))
+        .zip(x.par_chunks(rows * width).zip(targets.par_chunks(rows)))
+        .for_each(|((loss, normalizer), (x, targets))| cross_entropy_rows(x, targets, width, loss, normalizer));
+    (loss, normalizer)
+}
+
+simd! {
+    fn cross_entropy_backward_rows(x: &[f32], targets: &[u32], normalizer: &[f32], grad: &[f32], width: usize, out: &mut [f32], accumulate: bool) {
+        let rows = x.chunks_exact(width).zip(out.chunks_exact_mut(width));
+        for ((((row, o), &target), &normalizer), &grad) in rows.zip(targets).zip(normalizer).zip(grad) {
+            if accumulate {
+                for (o, &x) in o.iter_mut().zip(row) {
+                    *o += grad * exp(x - normalizer);
+                }
+            } else {
+                for (o, &x) in o.iter_mut().zip(row) {
+                    *o = grad * exp(x - normalizer);
+                }
+            }
+            o[target as usize] -= grad;
+        }
+    }
+}
+
+/// The gradient of [`cross_entropy`] in `x`: `grad * (softmax(x) - onehot(target))`.
+pub(crate) fn cross_entropy_backward(
+    x: &[f32],
+    targets: &[u32],
+    normalizer: &[f32],
+    grad: &[f32],
+    width: usize,
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let rows = rows_per_task(width);
+    out.par_chunks_mut(rows * width)
+        .zip(x.par_chunks(rows * width))
+        .zip(targets.par_chunks(rows).zip(normalizer.par_chunks(rows)).zip(grad.par_chunks(rows)))
+        .for_each(|((out, x), ((targets, normalizer), grad))| {
+            cross_entropy_backward_rows(x, targets, normalizer, grad, width, out, accumulate);
+        });
+}
+
+/// What the published soft cross entropy adds to the sum of exponentials.
+const SOFT_EPS: f32 = 1e-7;
+
+simd! {
+    fn soft_cross_entropy_rows(x: &[f32], targets: &[f32], width: usize, loss: &mut [f32]) {
+        for ((row, q), loss) in x.chunks_exact(width).zip(targets.chunks_exact(width)).zip(loss) {
+            let max = row_max(row);
+            let normalizer = max + (exp_sum(row, max) + SOFT_EPS).ln();
+            let mut lanes = [0.0f32; LANES];
+            let (xs, qs) = (row.chunks_exact(LANES), q.chunks_exact(LANES));
+            let (x_rest, q_rest) = (xs.remainder(), qs.remainder());
+            for (x, q) in xs.zip(qs) {
+                for ((l, x), q) in lanes.iter_mut().zip(x).zip(q) {
+                    *l += q * (normalizer - x);
+                }
+            }
+            for ((l, x), q) in lanes.iter_mut().zip(x_rest).zip(q_rest) {
+                *l += q * (normalizer - x);
+            }
+            *loss = fold(lanes);
+        }
+    }
+}
+
+/// Per row `-sum_k q_k (x_k - M - log(sum e^(x - M) + 1e-7))` with `M = max x`.
+pub(crate) fn soft_cross_entropy(x: &[f32], targets: &[f32], width: usize) -> Vec<f32> {
+    let mut loss = buffer(x.len() / width);
+    let rows = rows_per_task(width);
+    loss.par_chunks_mut(rows)
+        .zip(x.par_chunks(rows * width).zip(targets.par_chunks(rows * width)))
+        .for_each(|(loss, (x, targets))| soft_cross_entropy_rows(x, targets, width, loss));
+    loss
+}
+
+simd! {
+    fn soft_cross_entropy_backward_rows(x: &[f32], targets: &[f32], grad: &[f32], width: usize, out: &mut [f32], accumulate: bool) {
+        let rows = x.chunks_exact(width).zip(targets.chunks_exact(width)).zip(out.chunks_exact_mut(width));
+        for (((row, q), o), &grad) in rows.zip(grad) {
+            let max = row_max(row);
+            let scale = lanes_sum(q) / (exp_sum(row, max) + SOFT_EPS);
+            if accumulate {
+                for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
+                    *o += grad * (exp(x - max) * scale - q);
+                }
+            } else {
+                for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
+                    *o = grad * (exp(x - max) * scale - q);
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of [`soft_cross_entropy`] in `x`.
+pub(crate) fn soft_cross_entropy_backward(
+    x: &[f32],
+    targets: &[f32],
+    grad: &[f32],
+    width: usize,
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let rows = rows_per_task(width);
+    out.par_chunks_mut(rows * width)
+        .zip(x.par_chunks(rows * width).zip(targets.par_chunks(rows * width)).zip(grad.par_chunks(rows)))
+        .for_each(|(out, ((x, targets), grad))| {
+            soft_cross_entropy_backward_rows(x, targets, grad, width, out, accumulate);
+        });
+}

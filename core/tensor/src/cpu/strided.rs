@@ -1,0 +1,113 @@
+//! Copies between layouts.
+
+use super::buffer;
+use super::elementwise::GRAIN;
+use rayon::prelude::*;
+
+/// `out[i_0, .., i_n] = x[i . strides]` for an output of shape `shape`.
+pub(crate) fn permute(x: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
+    let mut out = buffer(shape.iter().product());
+    let (shape, strides) = merge(shape, strides);
+    let inner_axis = shape.len() - 1;
+    let (inner, step) = (shape[inner_axis], strides[inner_axis]);
+    if inner == 0 {
+        return out;
+    }
+    let rows = (GRAIN / inner).max(1);
+    out.par_chunks_mut(rows * inner).enumerate().for_each(|(task, out)| {
+        for (i, o) in out.chunks_exact_mut(inner).enumerate() {
+            let mut row = task * rows + i;
+            let mut at = 0;
+            for axis in (0..inner_axis).rev() {
+                at += row % shape[axis] * strides[axis];
+                row /= shape[axis];
+            }
+            if step == 1 {
+                o.copy_from_slice(&x[at..at + inner]);
+            } else {
+                for (i, o) in o.iter_mut().enumerate() {
+                    *o = x[at + i * step];
+                }
+            }
+        }
+    });
+    out
+}
+
+/// The same walk with as few axes as possible, and at least one.
+fn merge(shape: &[usize], strides: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut merged: (Vec<usize>, Vec<usize>) = (vec![1], vec![0]);
+    for (&size, &stride) in shape.iter().zip(strides) {
+        let last = merged.0.len() - 1;
+        if size == 1 {
+            continue;
+        }
+        if merged.0[last] == 1 {
+            (merged.0[last], merged.1[last]) = (size, stride);
+        } else if merged.1[last] == stride * size {
+            merged.0[last] *= size;
+            merged.1[last] = stride;
+        } else {
+            merged.0.push(size);
+            merged.1.push(stride);
+        }
+    }
+    merged
+}
+
+/// Copies `count` blocks of `len` numbers, one every `from_step` of `from`, to one every `to_step` of `to`.
+pub(crate) fn copy_blocks(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, len: usize) {
+    blocks(from, from_step, to, to_step, len, |to, from| to.copy_from_slice(from));
+}
+
+/// The same, adding.
+pub(crate) fn add_blocks(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, len: usize) {
+    blocks(from, from_step, to, to_step, len, |to, from| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+    });
+}
+
+fn blocks(
+    from: &[f32],
+    from_step: usize,
+    to: &mut [f32],
+    to_step: usize,
+    len: usize,
+    write: impl Fn(&mut [f32], &[f32]) + Sync,
+) {
+    if len == 0 {
+        return;
+    }
+    let group = (GRAIN / len).max(1);
+    to.par_chunks_mut(to_step * group).zip(from.par_chunks(from_step * group)).for_each(|(to, from)| {
+        for (to, from) in to.chunks_mut(to_step).zip(from.chunks(from_step)) {
+            write(&mut to[..len], &from[..len]);
+        }
+    });
+}
+
+/// Running sums along the middle axis of [outer, n, inner]; from the end if `reverse`.
+pub(crate) fn cumulative_sum(x: &[f32], n: usize, inner: usize, reverse: bool) -> Vec<f32> {
+    let mut out = buffer(x.len());
+    let size = n * inner;
+    if size == 0 {
+        return out;
+    }
+    let group = (GRAIN / size).max(1);
+    out.par_chunks_mut(group * size).zip(x.par_chunks(group * size)).for_each(|(out, x)| {
+        for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
+            let mut sums = vec![0.0f64; inner];
+            for i in 0..n {
+                let i = if reverse { n - 1 - i } else { i };
+                let (o, x) = (&mut out[i * inner..(i + 1) * inner], &x[i * inner..(i + 1) * inner]);
+                for ((o, &x), s) in o.iter_mut().zip(x).zip(&mut sums) {
+                    *s += f64::from(x);
+                    *o = *s as f32;
+                }
+            }
+        }
+    });
+    out
+}
