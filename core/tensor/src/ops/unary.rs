@@ -151,3 +151,75 @@ impl Tensor {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, check_gradients, random};
+
+    fn check(f: fn(&Tensor) -> Result<Tensor>, exact: fn(f64) -> f64, x: &Tensor) {
+        let wanted: Vec<f32> = x.as_slice().iter().map(|&x| exact(f64::from(x)) as f32).collect();
+        assert_close(f(x).unwrap().as_slice(), &wanted, 1e-6);
+        check_gradients(std::slice::from_ref(x), |x| f(&x[0]), 2e-3);
+    }
+
+    /// x (1 + erf(x / sqrt 2)) / 2, by integrating the density with Simpson's rule.
+    fn gelu(x: f64) -> f64 {
+        let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let n = 2000;
+        let h = x / f64::from(n);
+        let weight = |i| {
+            if i == 0 || i == n {
+                1.0
+            } else if i % 2 == 1 {
+                4.0
+            } else {
+                2.0
+            }
+        };
+        x * (0.5 + h / 3.0 * (0..=n).map(|i| weight(i) * density(f64::from(i) * h)).sum::<f64>())
+    }
+
+    #[test]
+    fn functions_equal_their_definitions_and_slopes_the_finite_differences() {
+        for shape in [&[1][..], &[3, 7], &[2, 5, 13], &[65]] {
+            let x = random(shape, 1);
+            // Away from kinks and poles, where differences say nothing.
+            let away = Tensor::from_vec(x.as_slice().iter().map(|x| x + 0.1 * x.signum()).collect(), shape).unwrap();
+            let positive = Tensor::from_vec(x.as_slice().iter().map(|x| x.abs() + 0.3).collect(), shape).unwrap();
+            check(Tensor::neg, |x| -x, &x);
+            check(Tensor::abs, f64::abs, &away);
+            check(Tensor::square, |x| x * x, &x);
+            check(Tensor::sqrt, f64::sqrt, &positive);
+            check(Tensor::exp, f64::exp, &x);
+            check(Tensor::ln, f64::ln, &positive);
+            check(Tensor::tanh, f64::tanh, &x);
+            check(Tensor::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), &x);
+            check(Tensor::relu, |x| x.max(0.0), &away);
+            check(Tensor::silu, |x| x / (1.0 + (-x).exp()), &x);
+            check(Tensor::gelu, gelu, &x);
+            check(|x| x.clamp(-10.0, 10.0), |x| x, &x);
+        }
+    }
+
+    #[test]
+    fn clamp_passes_gradients_only_within_the_range() {
+        let x = Tensor::from_vec(vec![-2.0, -1.0, 0.5, 1.0, 3.0], &[5]).unwrap();
+        assert_eq!(x.clamp(-1.0, 1.0).unwrap().to_vec(), [-1.0, -1.0, 0.5, 1.0, 1.0]);
+        let leaf = x.leaf();
+        let tape = crate::Tape::start().unwrap();
+        let loss = leaf.clamp(-1.0, 1.0).unwrap().sum_all().unwrap();
+        assert_eq!(tape.backward(&loss).unwrap().take(&leaf).unwrap().to_vec(), [0.0, 1.0, 1.0, 1.0, 0.0]);
+        assert!(x.clamp(1.0, -1.0).is_err());
+    }
+
+    #[test]
+    fn a_nan_stays_visible() {
+        let x = Tensor::scalar(f32::NAN);
+        for f in [Tensor::relu, Tensor::silu, Tensor::gelu, Tensor::tanh, Tensor::exp] {
+            assert!(f(&x).unwrap().item().unwrap().is_nan());
+        }
+        assert!(x.clamp(0.0, 1.0).unwrap().item().unwrap().is_nan());
+    }
+}
