@@ -62,6 +62,7 @@ impl<'a> Features<'a> {
 
 /// The inner products of rows of `x` `[M, dim]` and of `y` `[N, dim]`, both row-major: an M x N matrix.
 pub(super) fn inner_products(x: &[f64], y: &[f64], dim: usize) -> DMatrix<f64> {
+    // Copies, not row-major views: nalgebra 0.33 reads and writes out of bounds when it multiplies narrow ones.
     DMatrix::from_row_slice(x.len() / dim, dim, x) * DMatrix::from_column_slice(dim, y.len() / dim, y)
 }
 

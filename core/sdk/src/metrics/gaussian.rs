@@ -164,7 +164,7 @@ impl Gaussian {
 /// time-scale update rule", 2017). On Inception features of 50 000 images this is FID; on any others it is not.
 ///
 /// The last trace is the sum of the square roots of the eigenvalues of `S1^(1/2) S2 S1^(1/2)`, which is defined for
-/// singular covariances (fewer rows than features) too. An error if the two differ in size.
+/// singular covariances (fewer rows than features) too; negative eigenvalues count as zero. An error if the two differ in size.
 pub fn frechet_distance(a: &Gaussian, b: &Gaussian) -> Result<f64> {
     let dim = a.mean.len();
     if dim != b.mean.len() {
@@ -263,23 +263,25 @@ mod tests {
 
     #[test]
     fn moments_equal_the_two_pass_formula_however_they_are_batched() {
-        let (rows, dim) = (2101, 67);
-        let values: Vec<f32> = Rng::new(4, "x", 0).normal(rows * dim).iter().map(|x| 100.0 + x).collect();
-        let column = |c: usize| values.iter().skip(c).step_by(dim).map(|&x| f64::from(x)).collect::<Vec<f64>>();
-        let whole = Moments::of(Features::new(&values, dim).unwrap());
-        let mut parts = Moments::new(dim);
-        let (first, rest) = values.split_at(13 * dim);
-        parts.push(Features::new(first, dim).unwrap()).unwrap();
-        parts.push(Features::new(&[], dim).unwrap()).unwrap();
-        parts.merge(&Moments::of(Features::new(rest, dim).unwrap())).unwrap();
-        assert_eq!((whole.count(), parts.count()), (rows, rows));
-        for moments in [whole.gaussian().unwrap(), parts.gaussian().unwrap()] {
-            for (i, j) in [(0, 0), (3, 66), (66, 3), (65, 64), (12, 40)] {
-                let (x, y) = (column(i), column(j));
-                let (mx, my) = (x.iter().sum::<f64>() / rows as f64, y.iter().sum::<f64>() / rows as f64);
-                let sum: f64 = x.iter().zip(&y).map(|(x, y)| (x - mx) * (y - my)).sum();
-                assert!((moments.mean()[i] - mx).abs() < 1e-10);
-                assert!((moments.covariance()[i * dim + j] - sum / (rows - 1) as f64).abs() < 1e-10);
+        for (rows, dim) in [(2101, 67), (1025, 1), (20, 4), (20, 6), (15, 64), (14, 130)] {
+            let values: Vec<f32> = Rng::new(4, "x", 0).normal(rows * dim).iter().map(|x| 100.0 + x).collect();
+            let column = |c: usize| values.iter().skip(c).step_by(dim).map(|&x| f64::from(x)).collect::<Vec<f64>>();
+            let whole = Moments::of(Features::new(&values, dim).unwrap());
+            let mut parts = Moments::new(dim);
+            let (first, rest) = values.split_at(13 * dim);
+            parts.push(Features::new(first, dim).unwrap()).unwrap();
+            parts.push(Features::new(&[], dim).unwrap()).unwrap();
+            parts.merge(&Moments::of(Features::new(rest, dim).unwrap())).unwrap();
+            assert_eq!((whole.count(), parts.count()), (rows, rows));
+            for moments in [whole.gaussian().unwrap(), parts.gaussian().unwrap()] {
+                for (i, j) in [(0, 0), (3, 66), (66, 3), (65, 64), (12, 40), (129, 65)].map(|(i, j)| (i % dim, j % dim))
+                {
+                    let (x, y) = (column(i), column(j));
+                    let (mx, my) = (x.iter().sum::<f64>() / rows as f64, y.iter().sum::<f64>() / rows as f64);
+                    let sum: f64 = x.iter().zip(&y).map(|(x, y)| (x - mx) * (y - my)).sum();
+                    assert!((moments.mean()[i] - mx).abs() < 1e-10);
+                    assert!((moments.covariance()[i * dim + j] - sum / (rows - 1) as f64).abs() < 1e-10);
+                }
             }
         }
     }
