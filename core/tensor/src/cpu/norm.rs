@@ -123,21 +123,32 @@ simd! {
     }
 }
 
+/// What a group norm does to each channel: `(x - centre) * scale + shift`.
+struct Affine {
+    centre: Vec<f32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
 simd! {
-    fn scale_shift(x: &[f32], scale: &[f32], shift: &[f32], out: &mut [f32]) {
-        for (row, o) in x.chunks(scale.len()).zip(out.chunks_mut(scale.len())) {
-            for (((o, &x), &scale), &shift) in o.iter_mut().zip(row).zip(scale).zip(shift) {
-                *o = x * scale + shift;
+    fn normalize(x: &[f32], how: &Affine, out: &mut [f32]) {
+        let c = how.scale.len();
+        for (x, o) in x.chunks(c).zip(out.chunks_mut(c)) {
+            let channels = how.centre.iter().zip(&how.scale).zip(&how.shift);
+            for ((o, &x), ((&centre, &scale), &shift)) in o.iter_mut().zip(x).zip(channels) {
+                *o = (x - centre) * scale + shift;
             }
         }
     }
 }
 
 simd! {
-    fn scale_shift_silu(x: &[f32], scale: &[f32], shift: &[f32], out: &mut [f32]) {
-        for (row, o) in x.chunks(scale.len()).zip(out.chunks_mut(scale.len())) {
-            for (((o, &x), &scale), &shift) in o.iter_mut().zip(row).zip(scale).zip(shift) {
-                let h = x * scale + shift;
+    fn normalize_silu(x: &[f32], how: &Affine, out: &mut [f32]) {
+        let c = how.scale.len();
+        for (x, o) in x.chunks(c).zip(out.chunks_mut(c)) {
+            let channels = how.centre.iter().zip(&how.scale).zip(&how.shift);
+            for ((o, &x), ((&centre, &scale), &shift)) in o.iter_mut().zip(x).zip(channels) {
+                let h = (x - centre) * scale + shift;
                 *o = h * sigmoid(h);
             }
         }
@@ -177,12 +188,14 @@ impl Maps {
         }
     }
 
-    /// Per channel the scale and shift that normalise and apply weight and bias.
-    fn affine(&self, moments: &[[f32; 2]], weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    /// What the group norm of one map does to each channel.
+    fn affine(&self, moments: &[[f32; 2]], weight: &[f32], bias: &[f32]) -> Affine {
         let width = self.channels / self.groups;
-        let scale: Vec<f32> = (0..self.channels).map(|i| weight[i] * moments[i / width][1]).collect();
-        let shift = (0..self.channels).map(|i| bias[i] - moments[i / width][0] * scale[i]).collect();
-        (scale, shift)
+        Affine {
+            centre: (0..self.channels).map(|i| moments[i / width][0]).collect(),
+            scale: (0..self.channels).map(|i| weight[i] * moments[i / width][1]).collect(),
+            shift: bias.to_vec(),
+        }
     }
 }
 
@@ -193,8 +206,8 @@ pub(crate) fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], maps: Maps) ->
     out.par_chunks_mut(size).zip(moments.par_chunks_mut(maps.groups)).zip(x.par_chunks(size)).for_each(
         |((out, moments), x)| {
             maps.moments(x, moments);
-            let (scale, shift) = maps.affine(moments, weight, bias);
-            if maps.silu { scale_shift_silu(x, &scale, &shift, out) } else { scale_shift(x, &scale, &shift, out) }
+            let how = maps.affine(moments, weight, bias);
+            if maps.silu { normalize_silu(x, &how, out) } else { normalize(x, &how, out) }
         },
     );
     (out, moments)
@@ -213,11 +226,13 @@ simd! {
 }
 
 simd! {
-    /// Takes the gradient back through the SiLU of `h = x * scale + shift`.
-    fn silu_backward(grad: &mut [f32], x: &[f32], scale: &[f32], shift: &[f32]) {
-        for (g, x) in grad.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
-            for (((g, &x), &scale), &shift) in g.iter_mut().zip(x).zip(scale).zip(shift) {
-                let h = x * scale + shift;
+    /// Takes the gradient back through the SiLU of the normalised map.
+    fn silu_backward(grad: &mut [f32], x: &[f32], how: &Affine) {
+        let c = how.scale.len();
+        for (g, x) in grad.chunks_mut(c).zip(x.chunks(c)) {
+            let channels = how.centre.iter().zip(&how.scale).zip(&how.shift);
+            for ((g, &x), ((&centre, &scale), &shift)) in g.iter_mut().zip(x).zip(channels) {
+                let h = (x - centre) * scale + shift;
                 let s = sigmoid(h);
                 *g *= s * (1.0 + h * (1.0 - s));
             }
@@ -226,11 +241,13 @@ simd! {
 }
 
 simd! {
-    /// `grad = grad * a + x * b + c`, per channel.
-    fn combine(grad: &mut [f32], x: &[f32], a: &[f32], b: &[f32], c: &[f32]) {
-        for (g, x) in grad.chunks_mut(a.len()).zip(x.chunks(a.len())) {
-            for ((((g, &x), &a), &b), &c) in g.iter_mut().zip(x).zip(a).zip(b).zip(c) {
-                *g = *g * a + x * b + c;
+    /// `grad = grad * own + (x - centre) * other + constant`, per channel.
+    fn combine(grad: &mut [f32], x: &[f32], centre: &[f32], own: &[f32], other: &[f32], constant: &[f32]) {
+        let c = centre.len();
+        for (g, x) in grad.chunks_mut(c).zip(x.chunks(c)) {
+            let channels = centre.iter().zip(own).zip(other).zip(constant);
+            for ((g, &x), (((&centre, &own), &other), &constant)) in g.iter_mut().zip(x).zip(channels) {
+                *g = *g * own + (x - centre) * other + constant;
             }
         }
     }
@@ -253,39 +270,38 @@ pub(crate) fn group_norm_backward(
         .zip(moments.par_chunks(maps.groups))
         .zip(pieces.par_chunks_mut(2 * c))
         .for_each(|(((grad, x), moments), sums)| {
+            let how = maps.affine(moments, weight, bias);
             if maps.silu {
-                let (scale, shift) = maps.affine(moments, weight, bias);
-                silu_backward(grad, x, &scale, &shift);
+                silu_backward(grad, x, &how);
             }
-            let centre: Vec<f32> = (0..c).map(|i| moments[i / width][0]).collect();
             let (mut plain, mut projected) = (vec![0.0f64; c], vec![0.0f64; c]);
             let (mut p, mut q) = (vec![0.0f32; c], vec![0.0f32; c]);
             for (g, x) in grad.chunks(256 * c).zip(x.chunks(256 * c)) {
                 p.fill(0.0);
                 q.fill(0.0);
-                gradient_sums(g, x, &centre, &mut p, &mut q);
+                gradient_sums(g, x, &how.centre, &mut p, &mut q);
                 for i in 0..c {
                     plain[i] += f64::from(p[i]);
                     projected[i] += f64::from(q[i]);
                 }
             }
-            let (mut a, mut b, mut constant) = (vec![0.0f32; c], vec![0.0f32; c], vec![0.0f32; c]);
+            let (mut own, mut other, mut constant) = (vec![0.0f32; c], vec![0.0f32; c], vec![0.0f32; c]);
             let n = (maps.positions * width) as f64;
-            for (group, &[mean, scale]) in moments.iter().enumerate() {
-                let (mean, scale) = (f64::from(mean), f64::from(scale));
+            for (group, &[_, scale]) in moments.iter().enumerate() {
+                let scale = f64::from(scale);
                 let channels = group * width..(group + 1) * width;
                 let first = channels.clone().map(|i| f64::from(weight[i]) * plain[i]).sum::<f64>() / n;
                 let second = channels.clone().map(|i| f64::from(weight[i]) * projected[i] * scale).sum::<f64>() / n;
                 for i in channels {
                     // dx = scale * (g w - first - (x - mean) scale second)
-                    a[i] = (scale * f64::from(weight[i])) as f32;
-                    b[i] = (-scale * scale * second) as f32;
-                    constant[i] = (scale * (mean * scale * second - first)) as f32;
+                    own[i] = (scale * f64::from(weight[i])) as f32;
+                    other[i] = (-scale * scale * second) as f32;
+                    constant[i] = (-scale * first) as f32;
                     sums[i] = (projected[i] * scale) as f32;
                     sums[c + i] = plain[i] as f32;
                 }
             }
-            combine(grad, x, &a, &b, &constant);
+            combine(grad, x, &how.centre, &own, &other, &constant);
         });
     let mut sums = buffer(2 * c);
     add_pieces(&pieces, &mut sums, false);

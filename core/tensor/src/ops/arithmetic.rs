@@ -234,3 +234,114 @@ impl Tensor {
         Ok(out)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::Tape;
+    use crate::ops::testing::{assert_close, check_gradients, random};
+
+    /// The element of `x` that index `at` of an output of shape `shape` reads, axis by axis.
+    fn stretched(x: &Tensor, shape: &[usize], mut at: usize) -> f32 {
+        let (mut position, mut stride) = (0, 1);
+        for (i, &size) in shape.iter().rev().enumerate() {
+            let index = at % size;
+            at /= size;
+            if let Some(own) = x.rank().checked_sub(i + 1).map(|axis| x.shape()[axis]) {
+                position += if own == 1 { 0 } else { index * stride };
+                stride *= own;
+            }
+        }
+        x.as_slice()[position]
+    }
+
+    const MIXES: [(&[usize], &[usize], &[usize]); 11] = [
+        (&[], &[], &[]),
+        (&[5], &[], &[5]),
+        (&[1], &[17], &[17]),
+        (&[3, 7], &[7], &[3, 7]),
+        (&[3, 7], &[3, 1], &[3, 7]),
+        (&[3, 1], &[1, 7], &[3, 7]),
+        (&[2, 1, 5], &[3, 1], &[2, 3, 5]),
+        (&[4, 1, 3, 1], &[2, 1, 19], &[4, 2, 3, 19]),
+        (&[1, 1, 2, 3], &[5, 4, 1, 1], &[5, 4, 2, 3]),
+        (&[33, 1000], &[33, 1000], &[33, 1000]),
+        (&[40, 3, 257], &[257], &[40, 3, 257]),
+    ];
+
+    #[test]
+    fn operations_broadcast_as_in_numpy() {
+        for (x_shape, y_shape, shape) in MIXES {
+            for (x_shape, y_shape) in [(x_shape, y_shape), (y_shape, x_shape)] {
+                let (x, y) = (random(x_shape, 1), random(y_shape, 2));
+                let operations: [(fn(&Tensor, &Tensor) -> Result<Tensor>, fn(f32, f32) -> f32); 4] = [
+                    (Tensor::add, |x, y| x + y),
+                    (Tensor::sub, |x, y| x - y),
+                    (Tensor::mul, |x, y| x * y),
+                    (Tensor::div, |x, y| x / y),
+                ];
+                for (ours, twin) in operations {
+                    let got = ours(&x, &y).unwrap();
+                    assert_eq!(got.shape(), shape);
+                    let wanted: Vec<f32> =
+                        (0..got.len()).map(|i| twin(stretched(&x, shape, i), stretched(&y, shape, i))).collect();
+                    assert_eq!(got.as_slice(), wanted, "{x_shape:?} {y_shape:?}");
+                }
+                if x_shape.len() <= shape.len() && broadcast_shape("", x_shape, shape).is_ok() {
+                    let got = x.broadcast_to(shape).unwrap();
+                    assert!((0..got.len()).all(|i| got.as_slice()[i] == stretched(&x, shape, i)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        for (x_shape, y_shape, shape) in &MIXES[..9] {
+            let x = random(x_shape, 3);
+            // Divisors well away from zero.
+            let y = random(y_shape, 4);
+            let y =
+                Tensor::from_vec(y.as_slice().iter().map(|y| y + 1.5f32.copysign(*y)).collect(), y.shape()).unwrap();
+            let both = [x.clone(), y];
+            check_gradients(&both, |t| t[0].add(&t[1]), 1e-3);
+            check_gradients(&both, |t| t[1].sub(&t[0]), 1e-3);
+            check_gradients(&both, |t| t[0].mul(&t[1]), 1e-3);
+            check_gradients(&both, |t| t[0].div(&t[1]), 1e-3);
+            check_gradients(&[x.clone()], |t| t[0].add_scalar(3.0)?.mul_scalar(-0.7), 1e-3);
+            check_gradients(&[x.clone()], |t| t[0].broadcast_to(shape), 1e-3);
+            check_gradients(&[x], |t| t[0].mul(&t[0])?.sub(&t[0]), 1e-3);
+        }
+    }
+
+    #[test]
+    fn an_operand_without_a_gradient_costs_none() {
+        let (x, y) = (random(&[2, 3], 5).leaf(), random(&[3], 6));
+        for f in [Tensor::add, Tensor::sub, Tensor::mul, Tensor::div] {
+            for (a, b) in [(&x, &y), (&y, &x)] {
+                let tape = Tape::start().unwrap();
+                let loss = f(a, b).unwrap().sum_all().unwrap();
+                let mut gradients = tape.backward(&loss).unwrap();
+                assert!(gradients.take(&x).is_some() && gradients.take(&y).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_sum_of_gradients_stays_accurate() {
+        // Each of 7 biases gathers 30 000 ones.
+        let bias = Tensor::zeros(&[7]).leaf();
+        let tape = Tape::start().unwrap();
+        let loss = Tensor::zeros(&[3, 10_000, 7]).add(&bias).unwrap().sum_all().unwrap();
+        assert_close(tape.backward(&loss).unwrap().take(&bias).unwrap().as_slice(), &[30_000.0; 7], 1e-7);
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let (x, y) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[2]));
+        assert_eq!(x.add(&y).unwrap_err().to_string(), "add: shapes [2, 3] and [2] do not broadcast");
+        assert!(x.broadcast_to(&[3]).is_err() && x.broadcast_to(&[1, 3]).is_err());
+        assert!(Tensor::zeros(&[0, 3]).add(&Tensor::zeros(&[3])).unwrap().is_empty());
+    }
+}

@@ -57,3 +57,60 @@ impl Tensor {
         Ok(out)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{check_gradients, random};
+    use crate::{Rng, Tape};
+
+    #[test]
+    fn rows_are_those_that_the_codes_name() {
+        for (size, width, n) in [(1, 1, 3), (5, 7, 1), (11, 16, 40), (300, 33, 2000)] {
+            let table = random(&[size, width], 1);
+            let codes = Codes::from_vec(Rng::new(2, "codes", 0).below(n, size as u32), &[n, 1]).unwrap();
+            let rows = table.embedding(&codes).unwrap();
+            assert_eq!(rows.shape(), [n, 1, width]);
+            for (row, &code) in rows.as_slice().chunks(width).zip(codes.as_slice()) {
+                assert_eq!(row, &table.as_slice()[code as usize * width..][..width]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_gathers_the_gradients_of_all_its_uses() {
+        let table = Tensor::zeros(&[300, 33]).leaf();
+        let codes = Codes::from_vec(Rng::new(3, "codes", 0).below(5000, 250), &[5000]).unwrap();
+        let weights = random(&[5000, 33], 4);
+        let tape = Tape::start().unwrap();
+        let loss = table.embedding(&codes).unwrap().mul(&weights).unwrap().sum_all().unwrap();
+        let found = tape.backward(&loss).unwrap().take(&table).unwrap();
+        let mut wanted = vec![0.0f32; 300 * 33];
+        for (row, &code) in weights.as_slice().chunks(33).zip(codes.as_slice()) {
+            for (w, x) in wanted[code as usize * 33..].iter_mut().zip(row) {
+                *w += x;
+            }
+        }
+        assert_eq!(found.as_slice(), wanted);
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let codes = Codes::from_vec(vec![0, 2, 2, 1, 2, 4], &[2, 3]).unwrap();
+        check_gradients(&[random(&[5, 3], 5)], |t| t[0].embedding(&codes), 1e-3);
+        check_gradients(&[random(&[5, 3], 6)], |t| t[0].embedding(&codes)?.mul(&t[0].embedding(&codes)?), 1e-3);
+        check_gradients(&[random(&[2, 3, 5], 7)], |t| t[0].gather_last(&codes), 1e-3);
+        check_gradients(&[random(&[2, 3, 5], 8)], |t| t[0].gather_last(&codes)?.mul(&t[0].gather_last(&codes)?), 1e-3);
+    }
+
+    #[test]
+    fn codes_out_of_range_are_errors_with_numbers() {
+        let table = Tensor::zeros(&[4, 2]);
+        let codes = Codes::from_vec(vec![3, 4], &[2]).unwrap();
+        let error = table.embedding(&codes).unwrap_err().to_string();
+        assert_eq!(error, "embedding: code 4 at position 1 of [2] is not below 4");
+        assert!(Tensor::zeros(&[2, 4]).gather_last(&codes).is_err());
+        assert!(Tensor::zeros(&[3, 9]).gather_last(&codes).is_err() && Tensor::zeros(&[4]).embedding(&codes).is_err());
+    }
+}

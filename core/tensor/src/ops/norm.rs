@@ -111,3 +111,120 @@ fn check_parameters(op: &'static str, x: &Tensor, weight: &Tensor, bias: &Tensor
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::Tape;
+    use crate::ops::testing::{assert_close, check_gradients, random};
+
+    /// Normalises the elements that share `unit(i)`, in f64, then applies weight and bias by channel.
+    fn twin(x: &Tensor, unit: impl Fn(usize) -> usize, weight: &Tensor, bias: &Tensor, eps: f64) -> Vec<f32> {
+        let units = (0..x.len()).map(&unit).max().unwrap() + 1;
+        let (mut n, mut mean, mut variance) = (vec![0.0; units], vec![0.0; units], vec![0.0; units]);
+        for (i, &x) in x.as_slice().iter().enumerate() {
+            n[unit(i)] += 1.0;
+            mean[unit(i)] += f64::from(x);
+        }
+        mean.iter_mut().zip(&n).for_each(|(m, n)| *m /= n);
+        for (i, &x) in x.as_slice().iter().enumerate() {
+            variance[unit(i)] += (f64::from(x) - mean[unit(i)]).powi(2) / n[unit(i)];
+        }
+        let c = weight.len();
+        let normal = |i: usize| (f64::from(x.as_slice()[i]) - mean[unit(i)]) / (variance[unit(i)] + eps).sqrt();
+        (0..x.len())
+            .map(|i| (normal(i) * f64::from(weight.as_slice()[i % c]) + f64::from(bias.as_slice()[i % c])) as f32)
+            .collect()
+    }
+
+    fn silu(x: &f32) -> f32 {
+        x / (1.0 + (-x).exp())
+    }
+
+    #[test]
+    fn layer_norm_equals_its_definition() {
+        for shape in [&[1, 1][..], &[3, 2], &[5, 16], &[2, 3, 37], &[700, 100], &[3, 20_011]] {
+            let c = shape[shape.len() - 1];
+            let (x, weight, bias) = (random(shape, 1).add_scalar(30.0).unwrap(), random(&[c], 2), random(&[c], 3));
+            let got = x.layer_norm(&weight, &bias, 1e-5).unwrap();
+            assert_close(got.as_slice(), &twin(&x, |i| i / c, &weight, &bias, 1e-5), 1e-5);
+        }
+    }
+
+    /// Shapes of maps with their number of groups.
+    const MAPS: [(&[usize], usize); 9] = [
+        (&[1, 1], 1),
+        (&[2, 3, 4], 2),
+        (&[3, 2, 3, 5], 5),
+        (&[2, 5, 7, 24], 3),
+        (&[1, 19, 17, 3], 1),
+        (&[2, 8, 8, 128], 8),
+        (&[5, 300, 48], 4),
+        (&[1, 90, 91, 32], 8),
+        (&[2, 70, 70, 36], 4),
+    ];
+
+    #[test]
+    fn group_norm_equals_its_definition() {
+        for (shape, groups) in MAPS {
+            let c = shape[shape.len() - 1];
+            let size: usize = shape[1..].iter().product();
+            let unit = |i: usize| i / size * groups + i % c / (c / groups);
+            // A mean of ten deviations: squares alone would lose two digits of the variance.
+            let (x, weight, bias) = (random(shape, 4).add_scalar(10.0).unwrap(), random(&[c], 5), random(&[c], 6));
+            let wanted = twin(&x, unit, &weight, &bias, 1e-6);
+            assert_close(x.group_norm(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
+            let wanted: Vec<f32> = wanted.iter().map(silu).collect();
+            assert_close(x.group_norm_silu(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        for shape in [&[3, 5][..], &[2, 3, 16], &[4, 37], &[130, 150]] {
+            let c = shape[shape.len() - 1];
+            let operands = [random(shape, 7), random(&[c], 8), random(&[c], 9)];
+            check_gradients(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5), 3e-3);
+        }
+        for (shape, groups) in MAPS.into_iter().filter(|(shape, _)| shape.len() > 2) {
+            let c = shape[shape.len() - 1];
+            let operands = [random(shape, 10), random(&[c], 11), random(&[c], 12)];
+            check_gradients(&operands, |t| t[0].group_norm(groups, &t[1], &t[2], 1e-6), 3e-3);
+            check_gradients(&operands, |t| t[0].group_norm_silu(groups, &t[1], &t[2], 1e-6), 3e-3);
+        }
+    }
+
+    #[test]
+    fn a_skip_connection_adds_its_gradient() {
+        let operands = [random(&[2, 3, 3, 8], 13), random(&[8], 14), random(&[8], 15)];
+        check_gradients(&operands, |t| t[0].group_norm_silu(2, &t[1], &t[2], 1e-6)?.add(&t[0]), 3e-3);
+        check_gradients(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5)?.add(&t[0]), 3e-3);
+    }
+
+    #[test]
+    fn the_fused_form_has_the_gradients_of_the_two_steps() {
+        let operands = [random(&[3, 9, 7, 20], 16), random(&[20], 17), random(&[20], 18)];
+        let gradients = |fused: bool| {
+            let leaves: Vec<Tensor> = operands.iter().map(Tensor::leaf).collect();
+            let tape = Tape::start().unwrap();
+            let y = if fused {
+                leaves[0].group_norm_silu(4, &leaves[1], &leaves[2], 1e-6).unwrap()
+            } else {
+                leaves[0].group_norm(4, &leaves[1], &leaves[2], 1e-6).unwrap().silu().unwrap()
+            };
+            let mut found = tape.backward(&y.square().unwrap().sum_all().unwrap()).unwrap();
+            leaves.iter().map(|leaf| found.take(leaf).unwrap()).collect::<Vec<_>>()
+        };
+        for (fused, plain) in gradients(true).iter().zip(gradients(false)) {
+            assert_close(fused.as_slice(), plain.as_slice(), 1e-5);
+        }
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let (x, six, four) = (Tensor::zeros(&[2, 5, 6]), Tensor::zeros(&[6]), Tensor::zeros(&[4]));
+        assert!(x.layer_norm(&six, &four, 1e-5).is_err() && x.group_norm(4, &six, &six, 1e-6).is_err());
+        assert!(x.group_norm(0, &six, &six, 1e-6).is_err() && six.group_norm(2, &six, &six, 1e-6).is_err());
+    }
+}

@@ -94,3 +94,83 @@ pub fn ema(average: &Var, param: &Tensor, decay: f32) -> Result<()> {
 pub fn sum_of_squares(t: &Tensor) -> f64 {
     sum::sum_of_squares(t.as_slice())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, random};
+
+    /// The published update, literally, in f64; the state is (parameter, m, v).
+    fn literal(state: &mut (f64, f64, f64), grad: f64, how: &AdamStep) {
+        let (p, m, v) = state;
+        *p -= how.lr * how.weight_decay * *p;
+        let grad = grad + how.l2 * *p;
+        *m = how.beta1 * *m + (1.0 - how.beta1) * grad;
+        *v = how.beta2 * *v + (1.0 - how.beta2) * grad * grad;
+        let m_hat = *m / (1.0 - how.beta1.powf(how.step as f64));
+        let v_hat = *v / (1.0 - how.beta2.powf(how.step as f64));
+        *p -= how.lr * m_hat / (v_hat.sqrt() + how.eps);
+    }
+
+    #[test]
+    fn ten_steps_equal_the_literal_formulas() {
+        let plain = AdamStep { lr: 1e-2, beta2: 0.99, ..AdamStep::default() };
+        for how in [plain, AdamStep { weight_decay: 0.1, ..plain }, AdamStep { l2: 0.05, eps: 1e-3, ..plain }] {
+            for len in [1, 37, 40_003] {
+                let start = random(&[len], 1);
+                let param = Var::parameter(&start);
+                let (m, v) = (Var::buffer(&Tensor::zeros(&[len])), Var::buffer(&Tensor::zeros(&[len])));
+                let mut states: Vec<_> = start.as_slice().iter().map(|&p| (f64::from(p), 0.0, 0.0)).collect();
+                for step in 1..=10 {
+                    let how = AdamStep { step, ..how };
+                    let grad = random(&[len], 1 + step);
+                    adam(&param, &grad, &m, &v, 0.5, &how).unwrap();
+                    for (state, &g) in states.iter_mut().zip(grad.as_slice()) {
+                        literal(state, 0.5 * f64::from(g), &how);
+                    }
+                }
+                let column = |f: fn(&(f64, f64, f64)) -> f64| states.iter().map(|s| f(s) as f32).collect::<Vec<_>>();
+                assert_close(param.get().as_slice(), &column(|s| s.0), 1e-6);
+                assert_close(m.get().as_slice(), &column(|s| s.1), 1e-6);
+                assert_close(v.get().as_slice(), &column(|s| s.2), 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_step_is_the_learning_rate_in_the_direction_of_the_sign() {
+        let param = Var::parameter(&Tensor::zeros(&[3]));
+        let (m, v) = (Var::buffer(&Tensor::zeros(&[3])), Var::buffer(&Tensor::zeros(&[3])));
+        let grad = Tensor::from_vec(vec![1e-3, -5.0, 700.0], &[3]).unwrap();
+        adam(&param, &grad, &m, &v, 1.0, &AdamStep { lr: 0.1, ..AdamStep::default() }).unwrap();
+        assert_close(param.get().as_slice(), &[-0.1, 0.1, -0.1], 1e-5);
+    }
+
+    #[test]
+    fn an_average_approaches_a_constant_geometrically() {
+        let average = Var::buffer(&Tensor::zeros(&[70_001]));
+        for _ in 0..3 {
+            ema(&average, &Tensor::full(1.0, &[70_001]), 0.9).unwrap();
+        }
+        assert_close(average.get().as_slice(), &vec![1.0 - 0.9 * 0.9 * 0.9; 70_001], 1e-6);
+    }
+
+    #[test]
+    fn squares_sum_in_f64() {
+        assert_eq!(sum_of_squares(&Tensor::full(3.0, &[100_003])), 900_027.0);
+        // In f32 the ones would vanish beside 2^26.
+        let mut data = vec![1.0; 1001];
+        data[0] = 8192.0;
+        assert_eq!(sum_of_squares(&Tensor::from_vec(data, &[1001]).unwrap()), 67_108_864.0 + 1000.0);
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let (two, three) = (Var::buffer(&Tensor::zeros(&[2])), Var::buffer(&Tensor::zeros(&[3])));
+        let how = AdamStep::default();
+        let param = Var::parameter(&Tensor::zeros(&[2]));
+        assert!(adam(&param, &Tensor::zeros(&[2]), &two, &three, 1.0, &how).is_err());
+        assert!(ema(&two, &Tensor::zeros(&[3]), 0.9).is_err());
+    }
+}

@@ -117,3 +117,83 @@ impl Tensor {
         Codes::from_vec(rows::argmax(self.as_slice(), width), &self.shape()[..self.rank().saturating_sub(1)])
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, check_gradients, random};
+
+    /// The sum over the axes in the bit set `mask`, element by element, in f64.
+    fn twin(x: &Tensor, mask: usize) -> Vec<f32> {
+        let kept: usize = x.shape().iter().enumerate().filter(|(i, _)| mask >> i & 1 == 0).map(|(_, n)| n).product();
+        let mut sums = vec![0.0f64; kept];
+        for (flat, &value) in x.as_slice().iter().enumerate() {
+            let (mut rest, mut to, mut stride) = (flat, 0, 1);
+            for (axis, &size) in x.shape().iter().enumerate().rev() {
+                if mask >> axis & 1 == 0 {
+                    to += rest % size * stride;
+                    stride *= size;
+                }
+                rest /= size;
+            }
+            sums[to] += f64::from(value);
+        }
+        sums.into_iter().map(|s| s as f32).collect()
+    }
+
+    #[test]
+    fn sums_equal_the_element_by_element_sum_over_every_set_of_axes() {
+        for shape in
+            [&[1][..], &[19], &[3, 5, 7], &[2, 1, 33, 4], &[1500, 3, 2], &[70_001], &[2, 20_000], &[3, 900, 65]]
+        {
+            let x = random(shape, 1);
+            for mask in 0..1 << shape.len() {
+                let axes: Vec<usize> = (0..shape.len()).filter(|axis| mask >> axis & 1 == 1).collect();
+                let got = x.sum(&axes, false).unwrap();
+                assert_close(got.as_slice(), &twin(&x, mask), 1e-6);
+                let kept = x.sum(&axes, true).unwrap();
+                assert_eq!((kept.rank(), kept.as_slice()), (shape.len(), got.as_slice()));
+                let count: usize = axes.iter().map(|&axis| shape[axis]).product();
+                let mean: Vec<f32> = twin(&x, mask).iter().map(|s| s / count as f32).collect();
+                assert_close(x.mean(&axes, false).unwrap().as_slice(), &mean, 1e-6);
+            }
+            assert_close(x.sum_all().unwrap().as_slice(), &twin(&x, (1 << shape.len()) - 1), 1e-6);
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let x = random(&[3, 5, 2, 4], 2);
+        for axes in [&[][..], &[0], &[3], &[1, 2], &[0, 2], &[0, 1, 2, 3]] {
+            check_gradients(&[x.clone()], |t| t[0].sum(axes, false), 1e-3);
+            check_gradients(&[x.clone()], |t| t[0].mean(axes, true), 1e-3);
+        }
+        check_gradients(&[x.clone()], |t| t[0].sum_all(), 1e-3);
+        check_gradients(&[x.clone()], |t| t[0].mean_all(), 1e-3);
+        // Distinct values, so that a step does not change which is largest.
+        let distinct: Vec<f32> = (0..35).map(|i| (i * 11 % 35) as f32).collect();
+        check_gradients(&[Tensor::from_vec(distinct, &[5, 7]).unwrap()], |t| t[0].max_last(), 1e-3);
+    }
+
+    #[test]
+    fn the_first_of_equal_maxima_is_taken() {
+        for width in [1, 2, 5, 16, 17, 100] {
+            let mut data = vec![-1.0; 3 * width];
+            data[width - 1] = 2.0;
+            data[width + width / 2..2 * width].fill(0.5);
+            data[2 * width..].fill(f32::NEG_INFINITY);
+            let x = Tensor::from_vec(data, &[3, width]).unwrap();
+            assert_eq!(x.argmax_last().unwrap().as_slice(), [width as u32 - 1, width as u32 / 2, 0]);
+            assert_eq!(x.max_last().unwrap().to_vec(), [2.0, 0.5, f32::NEG_INFINITY]);
+        }
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let x = Tensor::zeros(&[2, 0]);
+        assert!(x.mean_all().is_err() && x.max_last().is_err() && x.mean(&[1], false).is_err());
+        assert!(x.sum(&[2], false).is_err());
+        assert_eq!(x.sum(&[1], false).unwrap().to_vec(), [0.0, 0.0]);
+    }
+}

@@ -107,3 +107,86 @@ fn check_rows(op: &'static str, x: &Tensor, uniforms: Option<&[f32]>) -> Result<
         _ => Ok(width),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::Rng;
+    use crate::ops::testing::{assert_close, random};
+
+    fn row(data: &[f32]) -> Tensor {
+        Tensor::from_vec(data.to_vec(), &[1, data.len()]).unwrap()
+    }
+
+    #[test]
+    fn the_crossing_code_is_kept_and_one_after_it_is_not() {
+        let probs = row(&[0.5, 0.3, 0.15, 0.05]);
+        assert_close(top_p_probs(&probs, 0.8).unwrap().as_slice(), &[0.625, 0.375, 0.0, 0.0], 1e-7);
+        assert_close(
+            top_p_probs(&probs, 0.81).unwrap().as_slice(),
+            &[0.526_315_8, 0.315_789_5, 0.157_894_7, 0.0],
+            1e-6,
+        );
+        assert_eq!(top_p_probs(&probs, 1e-3).unwrap().to_vec(), [1.0, 0.0, 0.0, 0.0]);
+        assert_close(top_p_probs(&probs, 1.0).unwrap().as_slice(), probs.as_slice(), 1e-7);
+    }
+
+    #[test]
+    fn ties_with_the_kth_logit_are_kept() {
+        let gone = f32::NEG_INFINITY;
+        let logits = row(&[1.0, 3.0, 2.0, 2.0, 0.0]);
+        assert_eq!(top_k_logits(&logits, 1).unwrap().to_vec(), [gone, 3.0, gone, gone, gone]);
+        assert_eq!(top_k_logits(&logits, 2).unwrap().to_vec(), [gone, 3.0, 2.0, 2.0, gone]);
+        assert_eq!(top_k_logits(&logits, 9).unwrap().to_vec(), logits.to_vec());
+    }
+
+    #[test]
+    fn filters_apply_in_the_published_order() {
+        for width in [2, 7, 64, 513] {
+            let logits = random(&[5, width], 1);
+            let draw = Draw { temperature: 0.7, top_k: Some(width.div_ceil(2)), top_p: Some(0.8) };
+            let step = top_k_logits(&logits.mul_scalar(1.0 / 0.7).unwrap(), width.div_ceil(2)).unwrap();
+            let wanted = top_p_probs(&step.softmax().unwrap(), 0.8).unwrap();
+            let got = probabilities(&logits, &draw).unwrap();
+            assert_close(got.as_slice(), wanted.as_slice(), 1e-6);
+            assert_close(got.sum(&[1], false).unwrap().as_slice(), &[1.0; 5], 1e-6);
+            let uniforms = Rng::new(2, "uniforms", 0).uniform(5);
+            assert_eq!(sample(&logits, &draw, &uniforms).unwrap(), multinomial(&got, &uniforms).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_draw_inverts_the_distribution_function_in_index_order() {
+        let probs = row(&[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]);
+        for (u, code) in [(0.0, 1), (0.2499, 1), (0.25, 3), (0.7499, 3), (0.75, 4), (0.999_999_94, 4)] {
+            assert_eq!(multinomial(&probs, &[u]).unwrap().as_slice(), [code], "at {u}");
+        }
+        // Rounding left the row short of 1: the last possible code.
+        assert_eq!(multinomial(&row(&[0.5, 0.499, 0.0]), &[0.9999]).unwrap().as_slice(), [1]);
+    }
+
+    #[test]
+    fn codes_come_as_often_as_they_are_probable() {
+        let n = 50_000;
+        let logits = row(&[0.0, 1.0, 2.0, -1.0]).broadcast_to(&[n, 4]).unwrap();
+        let codes = sample(&logits, &Draw::default(), &Rng::new(3, "uniforms", 0).uniform(n)).unwrap();
+        let probs = row(&[0.0, 1.0, 2.0, -1.0]).softmax().unwrap();
+        for (k, &p) in probs.as_slice().iter().enumerate() {
+            let share = codes.as_slice().iter().filter(|&&code| code == k as u32).count() as f32 / n as f32;
+            // Five standard errors of a proportion.
+            assert!((share - p).abs() < 5.0 * (p * (1.0 - p) / n as f32).sqrt(), "code {k}: {share} of {p}");
+        }
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let logits = Tensor::zeros(&[2, 3]);
+        let plain = Draw::default();
+        assert!(sample(&logits, &plain, &[0.5]).is_err() && multinomial(&logits, &[0.5; 3]).is_err());
+        assert!(sample(&logits, &Draw { temperature: 0.0, ..plain }, &[0.5; 2]).is_err());
+        assert!(probabilities(&logits, &Draw { top_k: Some(0), ..plain }).is_err());
+        assert!(probabilities(&logits, &Draw { top_p: Some(0.0), ..plain }).is_err());
+        assert!(top_k_logits(&Tensor::zeros(&[2, 0]), 1).is_err() && top_p_probs(&Tensor::scalar(1.0), 0.5).is_err());
+    }
+}

@@ -236,3 +236,127 @@ fn permuted(x: &[f32], from: &[usize], axes: &[usize]) -> (Vec<usize>, Vec<f32>)
     let data = permute(x, &shape, &strides);
     (shape, data)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{check_gradients, random};
+
+    /// The element of `x` at `index`.
+    fn at(x: &Tensor, index: &[usize]) -> f32 {
+        x.as_slice()[x.shape().iter().zip(index).fold(0, |flat, (size, i)| flat * size + i)]
+    }
+
+    /// The index of element `flat` of a tensor of shape `shape`.
+    fn index(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+        let mut index = vec![0; shape.len()];
+        for (i, size) in index.iter_mut().zip(shape).rev() {
+            *i = flat % size;
+            flat /= size;
+        }
+        index
+    }
+
+    #[test]
+    fn permutation_moves_every_element_to_its_place() {
+        let orders: [(&[usize], &[usize]); 9] = [
+            (&[], &[]),
+            (&[7], &[0]),
+            (&[3, 5], &[1, 0]),
+            (&[67, 129], &[1, 0]),
+            (&[2, 35, 17], &[0, 2, 1]),
+            (&[2, 3, 4, 5], &[0, 2, 1, 3]),
+            (&[2, 3, 4, 5], &[3, 1, 0, 2]),
+            (&[1, 16, 33, 1], &[3, 2, 1, 0]),
+            (&[5, 0, 3], &[2, 1, 0]),
+        ];
+        for (shape, axes) in orders {
+            let x = random(shape, 1);
+            let y = x.permute(axes).unwrap();
+            for flat in 0..y.len() {
+                let to = index(flat, y.shape());
+                let mut from = vec![0; to.len()];
+                for (i, &axis) in axes.iter().enumerate() {
+                    from[axis] = to[i];
+                }
+                assert_eq!(y.as_slice()[flat], at(&x, &from));
+            }
+        }
+    }
+
+    #[test]
+    fn slices_joined_again_are_the_whole() {
+        for shape in [&[5][..], &[5, 3], &[2, 7, 3], &[3, 2, 6, 5]] {
+            let x = random(shape, 2);
+            for axis in 0..shape.len() {
+                let cut = shape[axis] / 2;
+                let (left, right) = (x.slice(axis, 0..cut).unwrap(), x.slice(axis, cut..shape[axis]).unwrap());
+                assert_eq!((left.shape()[axis], right.shape()[axis]), (cut, shape[axis] - cut));
+                for flat in 0..right.len() {
+                    let mut place = index(flat, right.shape());
+                    place[axis] += cut;
+                    assert_eq!(right.as_slice()[flat], at(&x, &place));
+                }
+                let joined = Tensor::concat(&[&left, &right], axis).unwrap();
+                assert_eq!((joined.shape(), joined.as_slice()), (x.shape(), x.as_slice()));
+                let stacked = Tensor::stack(&[&x, &x], axis).unwrap();
+                assert_eq!(stacked.shape()[axis], 2);
+                assert_eq!(stacked.slice(axis, 1..2).unwrap().as_slice(), x.as_slice());
+            }
+        }
+    }
+
+    #[test]
+    fn cells_fold_row_then_column_then_channel_and_back() {
+        let x = random(&[2, 6, 4, 3], 3);
+        let folded = x.space_to_depth(3, 2).unwrap();
+        assert_eq!(folded.shape(), [2, 2, 2, 18]);
+        for flat in 0..folded.len() {
+            let [b, h, w, c] = index(flat, folded.shape()).try_into().unwrap();
+            assert_eq!(folded.as_slice()[flat], at(&x, &[b, h * 3 + c / 6, w * 2 + c / 3 % 2, c % 3]));
+        }
+        assert_eq!(folded.depth_to_space(3, 2).unwrap().as_slice(), x.as_slice());
+    }
+
+    #[test]
+    fn running_sums_equal_the_sums_of_slices() {
+        let x = random(&[3, 5, 7], 4);
+        for axis in 0..3 {
+            let sums = x.cumsum(axis).unwrap();
+            for n in 0..x.shape()[axis] {
+                let wanted = x.slice(axis, 0..n + 1).unwrap().sum(&[axis], false).unwrap();
+                let got = sums.slice(axis, n..n + 1).unwrap();
+                crate::ops::testing::assert_close(got.as_slice(), wanted.as_slice(), 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let x = random(&[2, 4, 6, 3], 5);
+        let y = random(&[2, 4, 5, 3], 6);
+        check_gradients(&[x.clone()], |t| t[0].reshape(&[8, 18])?.square(), 1e-3);
+        check_gradients(&[x.clone()], |t| t[0].permute(&[2, 0, 3, 1]), 1e-3);
+        check_gradients(&[x.clone()], |t| t[0].transpose(1, 3), 1e-3);
+        check_gradients(&[x.clone()], |t| t[0].slice(2, 1..4), 1e-3);
+        check_gradients(&[x.clone()], |t| t[0].slice(2, 1..4)?.add(&t[0].slice(2, 3..6)?), 1e-3);
+        check_gradients(&[x.clone(), y], |t| Tensor::concat(&[&t[0], &t[1], &t[0]], 2), 1e-3);
+        check_gradients(&[x.clone()], |t| Tensor::stack(&[&t[0], &t[0].square()?], 1), 1e-3);
+        check_gradients(&[x.clone()], |t| t[0].cumsum(1), 1e-3);
+        check_gradients(&[x.clone()], |t| t[0].space_to_depth(2, 3), 1e-3);
+        check_gradients(&[random(&[2, 2, 1, 12], 7)], |t| t[0].depth_to_space(3, 2), 1e-3);
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let x = Tensor::zeros(&[2, 3]);
+        assert!(x.reshape(&[5]).is_err() && x.permute(&[0, 0]).is_err() && x.permute(&[0]).is_err());
+        assert!(x.transpose(0, 2).is_err() && x.slice(1, 2..4).is_err() && x.slice(2, 0..1).is_err());
+        let other = Tensor::zeros(&[3, 3]);
+        assert!(Tensor::concat(&[&x, &other], 1).is_err() && Tensor::concat(&[&x, &other], 0).is_ok());
+        assert!(Tensor::concat(&[], 0).is_err() && Tensor::stack(&[&x, &other], 0).is_err());
+        assert!(x.cumsum(2).is_err() && x.space_to_depth(1, 1).is_err());
+        assert!(Tensor::zeros(&[1, 3, 4, 1]).space_to_depth(2, 2).is_err());
+    }
+}

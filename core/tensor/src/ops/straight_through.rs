@@ -19,3 +19,25 @@ impl Tensor {
         Ok(forward.with_grad(self.tracked()))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::Tape;
+    use crate::ops::testing::random;
+
+    #[test]
+    fn the_value_is_forward_and_the_gradient_is_that_of_self() {
+        let (x, forward) = (random(&[3, 5], 1).leaf(), random(&[3, 5], 2).leaf());
+        let weights = random(&[3, 5], 3);
+        let tape = Tape::start().unwrap();
+        let y = x.straight_through(&forward).unwrap();
+        assert_eq!(y.as_slice(), forward.as_slice());
+        let loss = y.mul(&weights).unwrap().sum_all().unwrap();
+        let mut gradients = tape.backward(&loss).unwrap();
+        assert_eq!(gradients.take(&x).unwrap().to_vec(), weights.to_vec());
+        assert!(gradients.take(&forward).is_none());
+        assert!(x.straight_through(&random(&[5, 3], 4)).is_err());
+    }
+}
