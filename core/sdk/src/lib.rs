@@ -26,10 +26,13 @@
 // Lets `config!` name this crate from inside and from plugins alike.
 extern crate self as rqlab_sdk;
 
+pub mod checkpoint;
 pub mod config;
 pub mod contracts;
 mod error;
 pub mod metrics;
+pub mod nn;
+pub mod optim;
 pub mod params;
 pub mod plugin;
 pub mod prelude;

@@ -1,0 +1,74 @@
+//! The convolution layer.
+
+use crate::Result;
+use crate::params::{Init, Params};
+use crate::tensor::ops::conv::Conv2d as Walk;
+use crate::tensor::{Tensor, Var};
+
+/// A convolution with bias over maps `[B, H, W, I]`. Parameters: `weight` `[O, I, kh, kw]`, `bias` `[O]`.
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    /// The weight `[O, I, kh, kw]`.
+    pub weight: Var,
+    /// The bias `[O]`.
+    pub bias: Var,
+    walk: Walk,
+}
+
+impl Conv2d {
+    /// A `kernel` x `kernel` convolution of stride 1 that keeps the size of the map (odd kernels).
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub fn new(params: &Params, inputs: usize, outputs: usize, kernel: usize) -> Result<Self> {
+        Self::with_walk(params, inputs, outputs, kernel, Walk::same(kernel))
+    }
+
+    /// The same with any stride and padding.
+    ///
+    /// # Errors
+    /// As for [`Conv2d::new`].
+    pub fn with_walk(params: &Params, inputs: usize, outputs: usize, kernel: usize, walk: Walk) -> Result<Self> {
+        let init = Init::fan_in(inputs * kernel * kernel);
+        Ok(Self {
+            weight: params.parameter("weight", &[outputs, inputs, kernel, kernel], init)?,
+            bias: params.parameter("bias", &[outputs], init)?,
+            walk,
+        })
+    }
+
+    /// `[B, H, W, I] -> [B, H2, W2, O]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.conv2d(&self.weight.get(), Some(&self.bias.get()), self.walk)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::nn::testing::every_parameter_learns;
+
+    #[test]
+    fn gradients_reach_weight_and_bias_on_odd_sizes() {
+        for (kernel, size) in [(1, [5, 3]), (3, [5, 3]), (3, [1, 1]), (5, [7, 2])] {
+            let params = Params::new(0);
+            let layer = Conv2d::new(&params, 3, 2, kernel).unwrap();
+            let y = every_parameter_learns(&params, &[2, size[0], size[1], 3], |x| layer.forward(x));
+            assert_eq!(y, [2, size[0], size[1], 2]);
+        }
+    }
+
+    #[test]
+    fn the_bound_of_first_values_counts_the_window() {
+        let params = Params::new(0);
+        Conv2d::new(&params, 4, 64, 5).unwrap();
+        for (name, var) in params.trained() {
+            let largest = var.get().to_vec().into_iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            assert!((0.085..=0.1).contains(&largest), "{name}: {largest}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Building blocks. Each makes its parameters under the names of the published checkpoints and starts them as PyTorch
+//! does by default, unless a page says otherwise.
+//!
+//! Every block is built by `new(&params, sizes..)`, where `params` is the scope of its own, and run by `forward`. Maps are
+//! `[B, H, W, C]`, sequences `[B, T, C]`; weights keep the published layouts: `[O, I]` and `[O, I, kh, kw]`.
+
+mod conv;
+mod linear;
+mod norm;
+mod resample;
+mod residual;
+mod spatial_attention;
+
+pub use conv::Conv2d;
+pub use linear::Linear;
+pub use norm::{GroupNorm, LayerNorm};
+pub use resample::{Downsample, Downsampling, Upsample};
+pub use residual::ResidualBlock;
+pub use spatial_attention::SpatialAttention;
+
+#[cfg(test)]
+mod testing;
