@@ -1,0 +1,11 @@
+//! What trains parameters: Adam and AdamW with clipping, the learning rate over time, an average of the weights.
+//!
+//! All state is saved and restored as named tensors, so that a resumed run goes on bit for bit.
+
+mod adam;
+mod average;
+mod schedule;
+
+pub use adam::{Adam, AdamSettings};
+pub use average::WeightAverage;
+pub use schedule::{PublishedWarmup, Schedule};
