@@ -4,18 +4,22 @@
 //! Every block is built by `new(&params, sizes..)`, where `params` is the scope of its own, and run by `forward`. Maps are
 //! `[B, H, W, C]`, sequences `[B, T, C]`; weights keep the published layouts: `[O, I]` and `[O, I, kh, kw]`.
 
+mod codebook;
 mod conv;
 mod linear;
 mod norm;
 mod resample;
 mod residual;
+mod rotation;
 mod spatial_attention;
 
+pub use codebook::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates, soft_codes};
 pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use resample::{Downsample, Downsampling, Upsample};
 pub use residual::ResidualBlock;
+pub use rotation::rotate_to;
 pub use spatial_attention::SpatialAttention;
 
 #[cfg(test)]

@@ -1,1 +1,207 @@
-//! Placeholder.
+//! Vector quantization (van den Oord et al., "Neural discrete representation learning", NeurIPS 2017): one code a position.
+//! The codebook follows its vectors by moving averages (VQ-VAE-2) or is trained by gradients (VQ-VAE, VQGAN).
+//!
+//! Shapes: latents `[.., C]`, usually `[B, h, w, C]`; codes `[.., 1]`.
+
+#[cfg(test)]
+mod tests;
+
+use rqlab_sdk::choice;
+use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::nn::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates, soft_codes};
+use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::ops::nearest::nearest;
+
+declare_plugin! {
+    quantizer "vq": VqConfig => Vq::new;
+}
+
+choice! {
+    /// What moves the codebook.
+    pub enum CodebookUpdate {
+        /// Moving averages of the vectors that each code got.
+        Ema = "ema",
+        /// The optimizer, by the codebook loss.
+        Gradient = "gradient",
+    }
+}
+
+choice! {
+    /// Which of the two losses beta weighs; the other has weight 1.
+    pub enum BetaOn {
+        /// `|sg(z) - e|² + beta |z - sg(e)|²`: VQ-VAE, equation 3.
+        Commitment = "commitment",
+        /// `beta |sg(z) - e|² + |z - sg(e)|²`: what VQGAN's code does by default.
+        Codebook = "codebook",
+    }
+}
+
+config! {
+    /// Vector quantization: the nearest of K codewords at each position.
+    pub struct VqConfig {
+        /// Codes in the codebook, K.
+        codebook: usize = 512, in 2..=1_048_576;
+        /// What moves the codebook.
+        codebook_update: CodebookUpdate = CodebookUpdate::Ema;
+        /// Weight of the commitment loss, or of the codebook loss if `beta_on` says so.
+        beta: f32 = 0.25, in 0.0..=1000.0;
+        /// Which loss beta weighs. `codebook` needs `codebook_update: gradient`: there is no codebook loss otherwise.
+        beta_on: BetaOn = BetaOn::Commitment;
+        /// Share of the averages that an update keeps (`ema`).
+        decay: f64 = 0.99, in 0.0..1.0;
+        /// Smoothing of the average counts (`ema`).
+        eps: f64 = 1e-5, in 0.0..=1.0;
+        /// Whether codes of low average count restart at random latents (`ema`). With it, the first step sets the codebook
+        /// from data, whatever `init` says. VQ-VAE-2 has none.
+        restart: bool = true;
+        /// The average count below which a code is dead (`ema`).
+        restart_threshold: f32 = 1.0, in 0.0..=1e6;
+        /// How the codebook starts; if not given, `normal` for `ema` and `uniform` for `gradient`.
+        init: Option<CodebookInit> = None;
+        /// The average count that codes start with (`ema`).
+        initial_count: f32 = 0.0, in 0.0..=1e6;
+    }
+}
+
+#[derive(Debug)]
+enum Book {
+    Ema(EmaCodebook),
+    Gradient(Var),
+}
+
+/// A vector quantizer.
+#[derive(Debug)]
+pub struct Vq {
+    config: VqConfig,
+    latents: MapShape,
+    book: Book,
+}
+
+impl Vq {
+    /// A quantizer with the codebook `codebooks.0` (moving averages) or the parameter `embedding.weight` `[K, C]`.
+    ///
+    /// # Errors
+    /// `beta_on: codebook` where there is no codebook loss.
+    pub fn new(config: VqConfig, cx: &QuantizerContext) -> Result<Self> {
+        let (size, channels) = (config.codebook, cx.latents.channels);
+        let book = match config.codebook_update {
+            CodebookUpdate::Ema if config.beta_on == BetaOn::Codebook => {
+                let message = "an `ema` codebook has no codebook loss to weigh; add `codebook_update: gradient`";
+                return Err(ConfigError::field("beta_on", message).into());
+            }
+            CodebookUpdate::Ema => {
+                let rule = EmaRule {
+                    decay: config.decay,
+                    eps: config.eps,
+                    initial_count: config.initial_count,
+                    dead_below: config.restart_threshold,
+                    restart: config.restart,
+                };
+                let init = config.init.unwrap_or(CodebookInit::Normal);
+                Book::Ema(EmaCodebook::new(&cx.params.scope("codebooks").scope(0), size, channels, init, rule)?)
+            }
+            CodebookUpdate::Gradient => {
+                let init = config.init.unwrap_or(CodebookInit::Uniform).of(size, channels);
+                Book::Gradient(cx.params.scope("embedding").parameter("weight", &[size, channels], init)?)
+            }
+        };
+        Ok(Self { config, latents: cx.latents, book })
+    }
+
+    fn weight(&self) -> Tensor {
+        match &self.book {
+            Book::Ema(book) => book.weight(),
+            Book::Gradient(weight) => weight.get(),
+        }
+    }
+
+    /// The value, losses and gradients of latents with the codes that they got from `weight`.
+    fn assemble(&self, latents: &Tensor, weight: &Tensor, codes: &Codes) -> Result<Quantized> {
+        let codeword = weight.embedding(codes)?;
+        let value = codeword.detach();
+        let commitment = latents.mse(&value)?;
+        let energy = commitment.item()?;
+        let mut terms = vec![("commitment", energy)];
+        let loss = match (&self.book, self.config.beta_on) {
+            (Book::Ema(_), _) => commitment.mul_scalar(self.config.beta)?,
+            (Book::Gradient(_), beta_on) => {
+                let codebook = codeword.mse(&latents.detach())?;
+                terms.push(("codebook", energy));
+                match beta_on {
+                    BetaOn::Commitment => codebook.add(&commitment.mul_scalar(self.config.beta)?)?,
+                    BetaOn::Codebook => commitment.add(&codebook.mul_scalar(self.config.beta)?)?,
+                }
+            }
+        };
+        Ok(Quantized {
+            latents: latents.straight_through(&value)?,
+            codes: Some(Codes::stack(std::slice::from_ref(codes))?),
+            loss,
+            terms,
+            residual_energy: vec![energy],
+            events: Vec::new(),
+        })
+    }
+
+    /// Quantizes, and updates an `ema` codebook; dead codes restart from `candidates(latents, K)`, `[K, C]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, and those of `candidates`.
+    pub fn quantize_train_with(
+        &mut self,
+        latents: &Tensor,
+        candidates: impl FnOnce(&Tensor, usize) -> Result<Tensor>,
+    ) -> Result<Quantized> {
+        let Book::Ema(book) = &self.book else { return self.quantize(latents) };
+        // The look-up is in the codebook as it was.
+        let (weight, vectors) = (book.weight(), latents.detach());
+        let codes = book.nearest(&vectors)?;
+        book.accumulate(&vectors, &codes)?;
+        let dead = book.dead();
+        let restarts = if self.config.restart { book.restart(|| candidates(&vectors, book.size()))? } else { 0 };
+        book.rewrite()?;
+        let events = vec![("restarts", restarts as f32), ("dead", dead as f32)];
+        Ok(Quantized { events, ..self.assemble(latents, &weight, &codes)? })
+    }
+}
+
+impl Quantizer for Vq {
+    fn code_shape(&self) -> CodeShape {
+        CodeShape { height: self.latents.height, width: self.latents.width, codebooks: vec![self.config.codebook] }
+    }
+
+    fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
+        let weight = self.weight();
+        let codes = nearest(&latents.detach(), &weight.detach())?;
+        self.assemble(latents, &weight, &codes)
+    }
+
+    fn quantize_train(&mut self, latents: &Tensor, rng: &Rng) -> Result<Quantized> {
+        self.quantize_train_with(latents, |vectors, size| {
+            let channels = vectors.last_dim();
+            let draw = RestartDraw::new(vectors.len() / channels.max(1), channels, size, &rng.part("restart", 0));
+            restart_candidates(vectors, size, &draw)
+        })
+    }
+
+    fn embed(&self, codes: &Codes, depth: usize) -> Result<Tensor> {
+        if depth != 1 || codes.last_dim() != 1 {
+            return Err(Error::Unsupported(format!(
+                "vector quantization has depth 1; asked for depth {depth} of codes {:?}",
+                codes.shape()
+            )));
+        }
+        Ok(self.weight().detach().embedding(&codes.column(0)?)?)
+    }
+
+    fn codebooks(&self) -> Vec<Tensor> {
+        vec![self.weight().detach()]
+    }
+
+    fn soft_codes(&self, latents: &Tensor, temperature: f32, rng: Option<&Rng>) -> Result<SoftCodes> {
+        let positions = latents.len() / latents.last_dim().max(1);
+        let uniforms = rng.map(|rng| rng.part("code", 0).uniform(positions));
+        let (codes, targets) = soft_codes(latents, &self.weight(), temperature, uniforms.as_deref())?;
+        Ok(SoftCodes { codes: Codes::stack(&[codes])?, targets: vec![targets] })
+    }
+}

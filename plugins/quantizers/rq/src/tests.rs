@@ -1,0 +1,205 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use rqlab_sdk::tensor::Tape;
+
+fn random(shape: &[usize], seed: u64) -> Tensor {
+    Tensor::from_vec(Rng::new(seed, "test", 0).normal(shape.iter().product()), shape).unwrap()
+}
+
+fn rq(text: &str) -> (Rq, Params) {
+    let params = Params::new(1);
+    let cx = QuantizerContext { latents: MapShape { height: 3, width: 5, channels: 6 }, params: params.clone() };
+    (Rq::new(RqConfig::parse(text).unwrap(), &cx).unwrap(), params)
+}
+
+fn numbers(params: &Params) -> Vec<Vec<f32>> {
+    params.state().values().map(Tensor::to_vec).collect()
+}
+
+fn count_sum(params: &Params, book: usize) -> f64 {
+    let name = format!("codebooks.{book}.cluster_size_ema");
+    params.state()[&name].as_slice().iter().map(|&n| f64::from(n)).sum()
+}
+
+/// A shared codebook is updated at every depth, so that its counts decay D times a step; separate ones once.
+#[test]
+fn counts_after_a_step_are_geometric_sums() {
+    let x = random(&[2, 3, 5, 6], 2);
+    for (text, depths) in [
+        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9)", 4),
+        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9, update: per_step)", 4),
+        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9, shared: false)", 1),
+        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9, shared: false, update: per_step)", 1),
+    ] {
+        let (mut rq, params) = rq(text);
+        rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
+        let wanted = 30.0 * (1.0 - 0.9f64.powi(depths));
+        for book in 0..if depths == 4 { 1 } else { 4 } {
+            assert!((count_sum(&params, book) - wanted).abs() < 1e-4, "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_rule_of_the_update_matters_only_to_a_shared_codebook() {
+    let x = random(&[2, 3, 5, 6], 2);
+    for (shared, same) in [(true, false), (false, true)] {
+        let after = |update: &str| {
+            let (mut rq, params) = rq(&format!("rq(depth: 3, codebook: 8, shared: {shared}, update: {update})"));
+            rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
+            numbers(&params)
+        };
+        assert_eq!(after("per_depth") == after("per_step"), same);
+    }
+}
+
+#[test]
+fn residuals_shrink_with_depth_and_sum_to_the_latents() {
+    let x = random(&[40, 3, 5, 6], 3);
+    let (mut rq, _) = rq("rq(depth: 4, codebook: 32)");
+    for step in 0..20 {
+        rq.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
+    }
+    let quantized = rq.quantize(&x).unwrap();
+    assert!(quantized.residual_energy.windows(2).all(|pair| pair[1] < pair[0]), "{:?}", quantized.residual_energy);
+    assert!(quantized.residual_energy[3] < 0.3, "{:?}", quantized.residual_energy);
+    let codes = quantized.codes.unwrap();
+    for depth in 1..=4 {
+        let energy = rq.embed(&codes, depth).unwrap().mse(&x).unwrap().item().unwrap();
+        assert!((energy - quantized.residual_energy[depth - 1]).abs() < 1e-5);
+    }
+    let whole = rq.embed(&codes, 4).unwrap();
+    assert_eq!(whole.to_vec(), quantized.latents.to_vec());
+    let by_depth = rq.embed_by_depth(&codes).unwrap();
+    assert_eq!(by_depth.shape(), [40, 3, 5, 4, 6]);
+    let summed = by_depth.sum(&[3], false).unwrap();
+    assert!(summed.mse(&whole).unwrap().item().unwrap() < 1e-10);
+}
+
+#[test]
+fn evaluation_never_changes_a_codebook() {
+    let x = random(&[4, 3, 5, 6], 4);
+    for text in ["rq(depth: 3, codebook: 8)", "rq(depth: 3, codebook: 8, shared: false, update: per_step)"] {
+        let (mut rq, params) = rq(text);
+        rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
+        let before = numbers(&params);
+        let first = rq.quantize(&x).unwrap();
+        rq.soft_codes(&x, 0.5, Some(&Rng::new(1, "draw", 0))).unwrap();
+        let second = rq.quantize(&x).unwrap();
+        assert_eq!(numbers(&params), before);
+        assert_eq!(first.codes, second.codes);
+        assert!(second.events.is_empty());
+        rq.quantize_train(&x, &Rng::new(1, "step", 1)).unwrap();
+        assert_ne!(numbers(&params), before);
+    }
+}
+
+#[test]
+fn equal_seeds_give_equal_training_and_restarts_use_vectors_of_the_batch() {
+    let x = random(&[10, 3, 5, 6], 5);
+    let train = |seed| {
+        let (mut rq, params) = rq("rq(depth: 2, codebook: 64, shared: false)");
+        let quantized = rq.quantize_train(&x, &Rng::new(seed, "step", 0)).unwrap();
+        (quantized.events, numbers(&params))
+    };
+    assert_eq!(train(1), train(1));
+    assert_ne!(train(1).1, train(2).1);
+    // Of 150 vectors no code gets the 100 that it takes to reach a count of 1 in one step.
+    assert_eq!(train(1).0, [("restarts", 128.0), ("dead", 128.0)]);
+    let (mut rq, params) = rq("rq(depth: 1, codebook: 64)");
+    rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
+    let restarted = params.state()["codebooks.0.embed_ema"].clone();
+    assert!(restarted.as_slice().chunks(6).all(|row| x.as_slice().chunks(6).any(|v| v == row)));
+}
+
+/// Commitment is `mean_d |x - sg(z_d)|²`: with the codes held, its slope along a direction is that of finite differences.
+#[test]
+fn the_commitment_gradient_agrees_with_finite_differences() {
+    for (commitment, scale) in [("mean", 1.0 / 3.0), ("sum", 1.0)] {
+        let (rq, _) = rq(&format!("rq(depth: 3, codebook: 8, beta: 0.7, commitment: {commitment})"));
+        let x = random(&[2, 3, 5, 6], 6).leaf();
+        let tape = Tape::start().unwrap();
+        let walk = rq.walk(&x, |_, _, _| Ok(())).unwrap();
+        let quantized = rq.assemble(&x, &walk).unwrap();
+        let gradient = tape.backward(&quantized.loss).unwrap().take(&x).unwrap();
+        let energy: f32 = quantized.residual_energy.iter().sum();
+        assert!((quantized.loss.item().unwrap() - 0.7 * scale * energy).abs() < 1e-5);
+        let direction = random(&[2, 3, 5, 6], 7);
+        let at = |t: f32| {
+            let moved = x.detach().add(&direction.mul_scalar(t).unwrap()).unwrap();
+            f64::from(rq.assemble(&moved, &walk).unwrap().loss.item().unwrap())
+        };
+        let wanted = (at(0.1) - at(-0.1)) / 0.2;
+        let got: f64 = gradient.as_slice().iter().zip(direction.as_slice()).map(|(g, d)| f64::from(g * d)).sum();
+        assert!((got - wanted).abs() < 1e-4 * wanted.abs().max(1.0), "{got} {wanted}");
+    }
+}
+
+/// Straight through once, the gradient passes unchanged; at every depth, D times.
+#[test]
+fn estimators_scale_the_gradient() {
+    let (x, g) = (random(&[2, 3, 5, 6], 8).leaf(), random(&[2, 3, 5, 6], 9));
+    for (how, times) in [("once", 1.0), ("per_depth", 3.0), ("rotation", 0.0)] {
+        let (rq, _) = rq(&format!("rq(depth: 3, codebook: 8, straight_through: {how})"));
+        let tape = Tape::start().unwrap();
+        let quantized = rq.quantize(&x).unwrap();
+        let gradient = tape.backward(&quantized.latents.mul(&g).unwrap().sum_all().unwrap()).unwrap().take(&x).unwrap();
+        let whole = rq.embed(&quantized.codes.unwrap(), 3).unwrap();
+        assert!(quantized.latents.mse(&whole).unwrap().item().unwrap() < 1e-10);
+        if times > 0.0 {
+            let wanted: Vec<f32> = g.as_slice().iter().map(|g| g * times).collect();
+            assert_eq!(gradient.to_vec(), wanted);
+        } else {
+            assert_ne!(gradient.to_vec(), g.to_vec());
+        }
+    }
+}
+
+#[test]
+fn soft_codes_sharpen_to_the_nearest() {
+    let x = random(&[4, 3, 5, 6], 10);
+    for text in ["rq(depth: 3, codebook: 8)", "rq(depth: 3, codebooks: [8, 4, 2], shared: false)"] {
+        let (rq, _) = rq(text);
+        let nearest = rq.quantize(&x).unwrap().codes.unwrap();
+        let sizes = rq.code_shape().codebooks;
+        for rng in [None, Some(Rng::new(1, "draw", 0))] {
+            let soft = rq.soft_codes(&x, 1e-5, rng.as_ref()).unwrap();
+            assert_eq!(soft.codes, nearest);
+            for (target, size) in soft.targets.iter().zip(&sizes) {
+                assert_eq!(target.shape(), [4, 3, 5, *size]);
+            }
+        }
+        let drawn = rq.soft_codes(&x, 100.0, Some(&Rng::new(1, "draw", 0))).unwrap();
+        assert_ne!(drawn.codes, nearest);
+        assert!(rq.soft_codes(&x, -1.0, None).is_err());
+    }
+}
+
+#[test]
+fn lists_must_fit() {
+    let build = |text: &str| {
+        let cx = QuantizerContext { latents: MapShape { height: 1, width: 1, channels: 1 }, params: Params::dry() };
+        Rq::new(RqConfig::parse(text).unwrap(), &cx)
+    };
+    let complaint = |text: &str| build(text).unwrap_err().to_string();
+    assert!(complaint("rq(depth: 2, codebooks: [8, 8, 8])").contains("3 entries for depth 2"));
+    assert!(complaint("rq(depth: 2, codebooks: [8, 4])").contains("shared: false"));
+    assert!(complaint("rq(depth: 2, decays: [0.9, 0.8])").contains("shared: false"));
+    let rq = build("rq(depth: 2, codebooks: [8, 4], decays: [0.9, 0.8], shared: false)").unwrap();
+    assert_eq!(rq.code_shape().nominal_bits(), 5.0);
+    for text in ["rq(depth: 0)", "rq(codebook: 1)", "rq(codebooks: [4, 1])", "rq(decay: 1.0)", "rq(depht: 1)"] {
+        assert!(RqConfig::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn codes_that_do_not_fit_are_refused() {
+    let (rq, _) = rq("rq(depth: 2, codebook: 8)");
+    let codes = |data: Vec<u32>, depth: usize| Codes::from_vec(data, &[1, depth]).unwrap();
+    assert!(rq.embed(&codes(vec![0, 8], 2), 2).is_err());
+    assert!(rq.embed(&codes(vec![0, 0, 0], 3), 2).is_err());
+    assert!(rq.embed(&codes(vec![0, 0], 2), 3).is_err());
+    assert!(rq.embed(&codes(vec![0, 0], 2), 0).is_err());
+    assert!(rq.quantize(&Tensor::zeros(&[2, 3, 5, 7])).is_err());
+}
