@@ -2,9 +2,9 @@
 
 pub use crate::config::Config;
 pub use crate::contracts::{
-    Autoencoder, AutoencoderContext, CodeShape, Dataset, DatasetContext, DatasetInfo, Images, MapShape, Mode, Prior,
-    PriorContext, PriorLevel, PriorLoss, Quantized, Quantizer, QuantizerContext, SampleRequest, SoftCodes, Split,
-    Targets, TokenBatch, TokenRequest,
+    Autoencoder, AutoencoderContext, Bottleneck, CodeShape, Dataset, DatasetContext, DatasetInfo, Images, MapShape,
+    Mode, Prior, PriorContext, PriorLevel, PriorLoss, Quantized, Quantizer, QuantizerContext, SampleRequest, SoftCodes,
+    Split, Targets, TokenBatch, TokenRequest,
 };
 pub use crate::params::{Init, Params};
 pub use crate::tensor::{Codes, Rng, Tensor, Var};

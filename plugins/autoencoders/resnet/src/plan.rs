@@ -1,0 +1,87 @@
+//! What a configuration means for images of one size, checked before any parameter is made.
+
+use crate::ResnetConfig;
+use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::prelude::*;
+
+/// Shapes, level by level.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) image: MapShape,
+    /// Channels of each level, finest first.
+    pub(crate) channels: Vec<usize>,
+    /// Whether each level has attention.
+    pub(crate) attends: Vec<bool>,
+    pub(crate) code_channels: usize,
+    /// Rows and columns of latents that are folded into one code vector.
+    pub(crate) cell: [usize; 2],
+    /// What the quantizer sees.
+    pub(crate) code: MapShape,
+}
+
+impl Plan {
+    pub(crate) fn new(config: &ResnetConfig, image: MapShape) -> Result<Self, ConfigError> {
+        let levels = config.multipliers.len();
+        if levels == 0 {
+            return Err(ConfigError::field("multipliers", "there must be at least one level"));
+        }
+        let shrink = u32::try_from(levels - 1).ok().and_then(|n| 1usize.checked_shl(n)).unwrap_or(usize::MAX);
+        let divides = |size: usize| size > 0 && size.is_multiple_of(shrink);
+        if !divides(image.height) || !divides(image.width) {
+            let message = format!(
+                "{levels} levels halve the images {} times, so their sides must be multiples of {shrink}; they are {} x {}",
+                levels - 1,
+                image.height,
+                image.width
+            );
+            return Err(ConfigError::field("multipliers", message));
+        }
+        let channels: Vec<usize> = config.multipliers.iter().map(|m| config.width * m).collect();
+        if let Some(odd) = channels.iter().find(|c| !c.is_multiple_of(config.groups)) {
+            let message = format!(
+                "{} groups do not divide the {odd} channels of a level; `width` times each of `multipliers` must be a \
+                 multiple of `groups`",
+                config.groups
+            );
+            return Err(ConfigError::field("groups", message));
+        }
+        let attends = attends(config, image.height)?;
+
+        let code_channels = config.code_channels.unwrap_or(config.latent);
+        let latent = [image.height / shrink, image.width / shrink];
+        let map = config.code_map.unwrap_or(latent);
+        if map.iter().zip(latent).any(|(&code, latent)| code == 0 || !latent.is_multiple_of(code)) {
+            let message = format!(
+                "a code map of {} x {} does not divide the latent map of {} x {} (images of {} x {}, halved {} times)",
+                map[0],
+                map[1],
+                latent[0],
+                latent[1],
+                image.height,
+                image.width,
+                levels - 1
+            );
+            return Err(ConfigError::field("code_map", message));
+        }
+        let cell = [latent[0] / map[0], latent[1] / map[1]];
+        let code = MapShape { height: map[0], width: map[1], channels: cell[0] * cell[1] * code_channels };
+        Ok(Self { image, channels, attends, code_channels, cell, code })
+    }
+}
+
+/// Which levels have attention. Every resolution that is asked for must be that of a level.
+fn attends(config: &ResnetConfig, height: usize) -> Result<Vec<bool>, ConfigError> {
+    let mut resolution = config.resolution.unwrap_or(height);
+    let mut resolutions = Vec::new();
+    for _ in &config.multipliers {
+        resolutions.push(resolution);
+        resolution /= 2;
+    }
+    match config.attention.iter().find(|asked| !resolutions.contains(asked)) {
+        Some(odd) => {
+            let message = format!("no level has resolution {odd}; the levels have {resolutions:?}");
+            Err(ConfigError::field("attention", message))
+        }
+        None => Ok(resolutions.iter().map(|r| config.attention.contains(r)).collect()),
+    }
+}
