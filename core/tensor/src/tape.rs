@@ -128,12 +128,27 @@ impl Tape {
                 format!("the loss must have one element, found shape {:?}", loss.shape()),
             ));
         }
-        let key = loss.grad_key().cloned().ok_or(Error::Tape("the loss depends on no tensor that wants a gradient"))?;
+        self.backward_from(loss, vec![1.0])
+    }
+
+    /// Ends the recording and sends `gradient`, of as many numbers as `output` has, back from `output`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes differ, [`Error::Tape`] if `output` depends on no tensor that wants a gradient.
+    pub fn backward_from(self, output: &Tensor, gradient: Vec<f32>) -> Result<Gradients> {
+        if output.len() != gradient.len() {
+            return Err(Error::shape(
+                "backward",
+                format!("{} numbers are no gradient of shape {:?}", gradient.len(), output.shape()),
+            ));
+        }
+        let key =
+            output.grad_key().cloned().ok_or(Error::Tape("the output depends on no tensor that wants a gradient"))?;
         let Some(mut tape) = RECORDING.take() else {
             return Err(Error::Tape("nothing is being recorded on this thread"));
         };
-        tape.add_backward_op(move |gradients| Flow(gradients).add(&key, vec![1.0]));
-        // dfdx starts a backward pass from a tensor of rank 0; the operation above hands its 1 to our loss.
+        tape.add_backward_op(move |gradients| Flow(gradients).add(&key, gradient));
+        // dfdx starts a backward pass from a tensor of rank 0; the operation above starts ours.
         let start = cpu().tensor_from_vec(vec![0.0], ());
         let gradients =
             start.put_tape(tape).try_backward().map_err(|e| Error::Device(format!("backward pass: {e}")))?;

@@ -1,51 +1,242 @@
-//! Products of row-major matrices.
+//! Products of row-major matrices over all threads.
 
+#![allow(unsafe_code)]
+
+use super::elementwise::add_assign;
+use super::kernel::{DOTS, Dots, Kernels};
+use super::product::Product;
+use super::scratch::scratch;
+use super::{pack, split};
 use rayon::prelude::*;
+use std::ptr::null;
+
+/// Multiply-adds that are worth handing to another thread (about 20 microseconds).
+const TASK: usize = 1 << 19;
+/// Up to so many rows, a product reads the right operand in place: packing it would cost more.
+const FEW_ROWS: usize = 12;
+/// Up to so many columns, likewise: a panel would be nearly empty.
+const FEW_COLUMNS: usize = 4;
+
+/// A pointer that pieces of work write through, each to its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(*mut f32);
+// SAFETY: only a way to pass the pointer; those who write through it say why that is sound.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(crate) fn new(data: &mut [f32]) -> Self {
+        Self(data.as_mut_ptr())
+    }
+
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
 
 /// `c [m, n] (+)= a [m, k] · b [n, k]ᵀ + bias [n]`.
 pub(crate) fn nt(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>, c: &mut [f32], accumulate: bool) {
-    if n == 0 {
+    if c.is_empty() {
         return;
     }
-    c.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
-        for (j, out) in row.iter_mut().enumerate() {
-            let dot: f32 = a[i * k..(i + 1) * k].iter().zip(&b[j * k..(j + 1) * k]).map(|(x, y)| x * y).sum();
-            let sum = dot + bias.map_or(0.0, |bias| bias[j]);
-            *out = if accumulate { *out + sum } else { sum };
+    let m = c.len() / n;
+    assert!(a.len() >= m * k && b.len() >= n * k && bias.is_none_or(|bias| bias.len() == n));
+    let kernels = Kernels::best();
+    if k > 0 && (m <= FEW_ROWS || n <= FEW_COLUMNS) {
+        return dots(kernels, n, k, a, b, bias, c, accumulate);
+    }
+    let width = kernels.width;
+    scratch(n.next_multiple_of(width) * k, |panels| {
+        let pack = |(j, panel): (usize, &mut [f32])| {
+            let first = j * width;
+            pack::transposed(&b[first * k..], k, (n - first).min(width), k, width, panel);
+        };
+        if k > 0 {
+            split::each_chunk(panels, k * width, TASK / 16, pack);
         }
+        rows_by_panels(kernels, n, k, a, panels, bias, c, accumulate);
     });
 }
 
 /// `c [m, n] (+)= a [m, k] · b [k, n]`.
 pub(crate) fn nn(n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    if n == 0 {
+    if c.is_empty() {
         return;
     }
-    c.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
-        if !accumulate {
-            row.fill(0.0);
+    assert!(a.len() >= c.len() / n * k && b.len() >= n * k);
+    let kernels = Kernels::best();
+    let width = kernels.width;
+    scratch(n.next_multiple_of(width) * k, |panels| {
+        let pack = |(j, panel): (usize, &mut [f32])| {
+            let first = j * width;
+            pack::rows(b, n, first, (n - first).min(width), k, width, panel);
+        };
+        if k > 0 {
+            split::each_chunk(panels, k * width, TASK / 16, pack);
         }
-        for (p, &x) in a[i * k..(i + 1) * k].iter().enumerate() {
-            for (out, y) in row.iter_mut().zip(&b[p * n..(p + 1) * n]) {
-                *out += x * y;
+        rows_by_panels(kernels, n, k, a, panels, None, c, accumulate);
+    });
+}
+
+/// Rows in place times packed panels, cut by rows.
+fn rows_by_panels(
+    kernels: &Kernels,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    panels: &[f32],
+    bias: Option<&[f32]>,
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    // Four tiles or more, so that panels are read often while they are in the cache.
+    let rows = (TASK / (n * k).max(1)).max(4 * kernels.rows).next_multiple_of(kernels.rows);
+    split::each_chunk(c, rows * n, rows * n, |(i, c)| {
+        let product = Product {
+            m: c.len() / n,
+            n,
+            k,
+            left: a[i * rows * k..].as_ptr(),
+            left_stride: k,
+            by_columns: false,
+            panels: panels.as_ptr(),
+            bias: bias.map_or(null(), <[f32]>::as_ptr),
+            out: c.as_mut_ptr(),
+            out_stride: n,
+            accumulate,
+        };
+        // SAFETY: `a` has k numbers for every row of `c`, the panels hold n columns of k, and `c` is this piece's own.
+        unsafe { product.run(kernels) };
+    });
+}
+
+/// `nt` for few rows or few columns: both operands are read where they lie.
+fn dots(
+    kernels: &Kernels,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    b: &[f32],
+    bias: Option<&[f32]>,
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    let m = c.len() / n;
+    let [tall, wide] = DOTS;
+    // Pieces of the longer side; a multiple of the block's sides.
+    let (rows, columns) = if m > n {
+        (((TASK / 4) / (n * k)).max(1).next_multiple_of(tall).min(m), n)
+    } else {
+        (m, ((TASK / 4) / (m * k)).max(1).next_multiple_of(wide).min(n))
+    };
+    let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
+    let out = Shared::new(c);
+    split::each(down * across, |piece| {
+        let (row, column) = (piece / across * rows, piece % across * columns);
+        let (row_end, column_end) = ((row + rows).min(m), (column + columns).min(n));
+        for j in (column..column_end).step_by(wide) {
+            for i in (row..row_end).step_by(tall) {
+                let (rows, columns) = ((row_end - i).min(tall), (column_end - j).min(wide));
+                let mut left = [null(); DOTS[0]];
+                let mut to = [std::ptr::null_mut(); DOTS[0]];
+                for r in 0..rows {
+                    left[r] = a[(i + r) * k..].as_ptr();
+                    // SAFETY: row i + r and column j are inside `c`.
+                    to[r] = unsafe { out.get().add((i + r) * n + j) };
+                }
+                let block = Dots {
+                    left: left.as_ptr(),
+                    groups: 1,
+                    depth: k,
+                    right: b[j * k..].as_ptr(),
+                    right_stride: k,
+                    bias: bias.map_or(null(), |bias| bias[j..].as_ptr()),
+                    out: to.as_ptr(),
+                    accumulate,
+                };
+                // SAFETY: the rows of both operands have k numbers, and each piece writes its own rows and columns.
+                unsafe { kernels.dots(rows, columns, &block) };
             }
         }
     });
 }
 
-/// `c [m, n] (+)= a [k, m]ᵀ · b [k, n]`.
+/// `c [m, n] (+)= a [k, m]ᵀ · b [k, n]`. The sum over k is cut into as many pieces as there are threads.
 pub(crate) fn tn(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    if n == 0 {
+    if m * n == 0 {
         return;
     }
-    c.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
-        if !accumulate {
-            row.fill(0.0);
+    assert!(a.len() >= k * m && b.len() >= k * n && c.len() == m * n);
+    let kernels = Kernels::best();
+    let pieces = (m * n * k / TASK).min(k / 64).clamp(1, rayon::current_num_threads());
+    if pieces == 1 {
+        return columns_by_rows(kernels, m, n, k, a, b, c, accumulate);
+    }
+    // The first piece goes to `c` itself.
+    scratch((pieces - 1) * m * n, |others| {
+        let parts: Vec<(usize, &mut [f32])> =
+            std::iter::once(&mut *c).chain(others.chunks_exact_mut(m * n)).enumerate().collect();
+        parts.into_par_iter().with_max_len(1).for_each(|(i, part)| {
+            let (from, to) = (i * k / pieces, (i + 1) * k / pieces);
+            columns_by_rows(kernels, m, n, to - from, &a[from * m..], &b[from * n..], part, accumulate && i == 0);
+        });
+        for part in others.chunks_exact(m * n) {
+            add_assign(c, part);
         }
-        for p in 0..k {
-            let x = a[p * m + i];
-            for (out, y) in row.iter_mut().zip(&b[p * n..(p + 1) * n]) {
-                *out += x * y;
+    });
+}
+
+/// Depth of a block of [`columns_by_rows`].
+const DEPTH: usize = 256;
+
+/// `tn` on one thread: blocks of both operands are packed as they are needed.
+fn columns_by_rows(
+    kernels: &Kernels,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    b: &[f32],
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    if k == 0 {
+        if !accumulate {
+            c.fill(0.0);
+        }
+        return;
+    }
+    let (rows, width) = (kernels.rows, kernels.width);
+    let depth = DEPTH.min(k);
+    let heights: Vec<(usize, usize)> = super::product::tiles(m, rows).collect();
+    scratch(heights.len() * depth * rows + depth * width, |memory| {
+        let (left, panel) = memory.split_at_mut(heights.len() * depth * rows);
+        for from in (0..k).step_by(depth) {
+            let depth_here = depth.min(k - from);
+            for (&(row, height), tile) in heights.iter().zip(left.chunks_exact_mut(depth * rows)) {
+                pack::rows(&a[from * m..], m, row, height, depth_here, rows, tile);
+            }
+            for column in (0..n).step_by(width) {
+                let columns = (n - column).min(width);
+                pack::rows(&b[from * n..], n, column, columns, depth_here, width, panel);
+                for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(depth * rows)) {
+                    let product = Product {
+                        m: height,
+                        n: columns,
+                        k: depth_here,
+                        left: tile.as_ptr(),
+                        left_stride: rows,
+                        by_columns: true,
+                        panels: panel.as_ptr(),
+                        bias: null(),
+                        out: c[row * n + column..].as_mut_ptr(),
+                        out_stride: n,
+                        accumulate: accumulate || from > 0,
+                    };
+                    // SAFETY: the packed tile and panel hold `depth_here` rows, and the tile of `c` lies inside it.
+                    unsafe { product.run(kernels) };
+                }
             }
         }
     });
@@ -53,12 +244,34 @@ pub(crate) fn tn(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f3
 
 /// `sums [n] (+)=` the sum of the rows of `a [.., n]`.
 pub(crate) fn column_sums(a: &[f32], sums: &mut [f32], accumulate: bool) {
+    let n = sums.len();
+    if n == 0 {
+        return;
+    }
+    // Pieces by size alone, so that the order of summation is always the same.
+    let rows = (super::elementwise::GRAIN / n).max(1);
+    let parts: Vec<Vec<f32>> = a
+        .par_chunks(rows * n)
+        .map(|piece| {
+            let mut part = vec![0.0; n];
+            add_rows(piece, &mut part);
+            part
+        })
+        .collect();
     if !accumulate {
         sums.fill(0.0);
     }
-    for row in a.chunks_exact(sums.len().max(1)) {
-        for (sum, x) in sums.iter_mut().zip(row) {
-            *sum += x;
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+    }
+}
+
+super::dispatch::simd! {
+    fn add_rows(rows: &[f32], sums: &mut [f32]) {
+        for row in rows.chunks_exact(sums.len()) {
+            for (sum, x) in sums.iter_mut().zip(row) {
+                *sum += x;
+            }
         }
     }
 }
@@ -74,25 +287,30 @@ pub(crate) struct Batch {
 
 /// [`nt`] of each pair of matrices.
 pub(crate) fn batched_nt(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    each(sizes, a, b, c, |a, b, c| nt(sizes.n, sizes.k, a, b, None, c, accumulate));
+    pairs(sizes, a, b, c, |a, b, c| nt(sizes.n, sizes.k, a, b, None, c, accumulate));
 }
 
 /// [`nn`] of each pair of matrices.
 pub(crate) fn batched_nn(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    each(sizes, a, b, c, |a, b, c| nn(sizes.n, sizes.k, a, b, c, accumulate));
+    pairs(sizes, a, b, c, |a, b, c| nn(sizes.n, sizes.k, a, b, c, accumulate));
 }
 
 /// [`tn`] of each pair of matrices; those on the left are `[k, m]`.
 pub(crate) fn batched_tn(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    each(sizes, a, b, c, |a, b, c| tn(sizes.m, sizes.n, sizes.k, a, b, c, accumulate));
+    pairs(sizes, a, b, c, |a, b, c| tn(sizes.m, sizes.n, sizes.k, a, b, c, accumulate));
 }
 
-fn each(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], f: impl Fn(&[f32], &[f32], &mut [f32]) + Sync) {
-    let Batch { m, n, k, .. } = sizes;
+fn pairs(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], f: impl Fn(&[f32], &[f32], &mut [f32]) + Sync) {
+    let Batch { batch, m, n, k } = sizes;
+    let one = |(t, c): (usize, &mut [f32])| f(&a[t * m * k..(t + 1) * m * k], &b[t * k * n..(t + 1) * k * n], c);
     if m * n == 0 {
         return;
     }
-    c.par_chunks_mut(m * n).enumerate().for_each(|(t, c)| {
-        f(&a[t * m * k..(t + 1) * m * k], &b[t * k * n..(t + 1) * k * n], c);
-    });
+    if batch == 1 || m * n * k >= 16 * TASK {
+        // Large ones one after the other, each over all threads: what is packed is then packed once.
+        c.chunks_exact_mut(m * n).enumerate().for_each(one);
+    } else {
+        let together = (TASK / (m * n * k).max(1)).max(1);
+        c.par_chunks_exact_mut(m * n).with_min_len(together.min(batch)).enumerate().for_each(one);
+    }
 }

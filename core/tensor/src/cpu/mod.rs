@@ -9,17 +9,23 @@ pub(crate) mod dispatch;
 pub(crate) mod elementwise;
 pub(crate) mod gather;
 pub(crate) mod gemm;
+pub(crate) mod kernel;
 pub(crate) mod mask;
 pub(crate) mod math;
 pub(crate) mod nearest;
 pub(crate) mod norm;
 pub(crate) mod optim;
+pub(crate) mod pack;
+pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod rows;
 pub(crate) mod sampling;
+pub(crate) mod scratch;
+pub(crate) mod split;
 pub(crate) mod squared;
 pub(crate) mod strided;
 pub(crate) mod sum;
+pub(crate) mod vector;
 
 /// An output buffer of `len` numbers, to be overwritten. Its contents are unspecified.
 pub(crate) fn buffer(len: usize) -> Vec<f32> {
