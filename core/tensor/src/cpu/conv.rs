@@ -1,7 +1,18 @@
-//! Convolution of maps `[B, H, W, C]` with weights `[O, I, kh, kw]`.
+//! Convolution of maps `[B, H, W, C]` with weights `[O, I, kh, kw]`, without a matrix of columns.
+//!
+//! The product of a tile of output pixels with a panel of output channels is a sum over taps of the kernel; for each tap
+//! the tile's rows are found through pointers into the input, or to a row of zeros outside of it (the "indirect
+//! convolution" of Dukhan, 2019).
 
-use super::{buffer, gemm};
+#![allow(unsafe_code)]
+
+use super::gemm::{self, Shared, TASK};
+use super::kernel::{DOTS, Dots, Kernels, MAX_ROWS, Tile};
+use super::product::{Product, tiles};
+use super::scratch::scratch;
+use super::{pack, split};
 use rayon::prelude::*;
+use std::ptr::{null, null_mut};
 
 /// The sizes of a convolution: heights before widths.
 #[derive(Debug, Clone, Copy)]
@@ -18,81 +29,467 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Calls `f(row of the columns matrix, offset of the pixel in the image, offset in the row)` for every element.
-    fn taps(&self, mut f: impl FnMut(usize, Option<usize>, usize)) {
-        let [height, width] = self.input;
-        for y in 0..self.output[0] {
-            for x in 0..self.output[1] {
-                for r in 0..self.kernel[0] {
-                    for s in 0..self.kernel[1] {
-                        let v = (y * self.stride + r).wrapping_sub(self.before[0]);
-                        let u = (x * self.stride + s).wrapping_sub(self.before[1]);
-                        let pixel = (v < height && u < width).then_some(v * width + u);
-                        f(y * self.output[1] + x, pixel, r * self.kernel[1] + s);
-                    }
-                }
+    /// Whether every pixel is treated for itself: a linear layer over channels.
+    fn is_linear(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == 1 && self.input == self.output && self.before == [0, 0]
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    fn is_empty(&self) -> bool {
+        let size = |[height, width]: [usize; 2]| height * width;
+        self.batch * self.inputs * self.outputs * size(self.input) * size(self.output) == 0
+    }
+}
+
+/// Fewer channels than this are gathered from all taps into one row: the loop over them would be too short.
+const FEW_CHANNELS: usize = 12;
+/// Numbers of packed panels that are gone through for all tiles of a piece before the next ones.
+const GROUP: usize = 48 << 10;
+/// Tiles in a piece of work at most.
+const TILES: usize = 8;
+
+/// Marks a tap that falls outside of the image.
+const OUTSIDE: i32 = -1;
+
+/// Which pixels a set of taps reads for each position of a grid: `[taps][positions]`, offsets into the image or
+/// [`OUTSIDE`].
+fn offsets(
+    grid: [usize; 2],
+    image: [usize; 2],
+    channels: usize,
+    stride: usize,
+    taps: impl Iterator<Item = [isize; 2]>,
+) -> Vec<i32> {
+    let inside = |at: isize, size: usize| usize::try_from(at).ok().filter(|&at| at < size);
+    let mut table = Vec::new();
+    for [dy, dx] in taps {
+        for i in 0..grid[0] {
+            let y = inside((i * stride) as isize + dy, image[0]);
+            for j in 0..grid[1] {
+                let x = inside((j * stride) as isize + dx, image[1]);
+                table.push(match (y, x) {
+                    (Some(y), Some(x)) => ((y * image[1] + x) * channels) as i32,
+                    _ => OUTSIDE,
+                });
             }
         }
     }
+    table
+}
 
-    fn columns(&self, image: &[f32]) -> Vec<f32> {
-        let taps = self.kernel[0] * self.kernel[1];
-        let mut columns = vec![0.0; self.output[0] * self.output[1] * taps * self.inputs];
-        self.taps(|row, pixel, tap| {
-            if let Some(pixel) = pixel {
-                for i in 0..self.inputs {
-                    columns[(row * self.inputs + i) * taps + tap] = image[pixel * self.inputs + i];
+/// Channels of one image to be convolved at the positions of a grid.
+struct Walk<'a> {
+    input: &'a [f32],
+    /// Numbers in an image of the input.
+    image: usize,
+    /// Channels of the input.
+    channels: usize,
+    /// Positions of the grid in an image, and the offsets of each tap.
+    positions: usize,
+    taps: usize,
+    offsets: &'a [i32],
+    zeros: &'a [f32],
+}
+
+impl Walk<'_> {
+    /// For each tap the input rows of `rows` positions from `first` on, of all images one behind the other.
+    fn rows(&self, first: usize, rows: usize, to: &mut [*const f32]) {
+        let (mut at, mut done) = (first, 0);
+        while done < rows {
+            let (image, position) = (at / self.positions, at % self.positions);
+            let count = (self.positions - position).min(rows - done);
+            let start = self.input[image * self.image..].as_ptr();
+            for tap in 0..self.taps {
+                let offsets = &self.offsets[tap * self.positions + position..][..count];
+                for (to, &offset) in to[tap * rows + done..][..count].iter_mut().zip(offsets) {
+                    let inside = start.wrapping_add(offset as usize);
+                    *to = if offset == OUTSIDE { self.zeros.as_ptr() } else { inside };
+                }
+            }
+            at += count;
+            done += count;
+        }
+    }
+
+    /// Copies what [`Walk::rows`] points to into rows of `taps * channels`.
+    fn gather(&self, pointers: &[*const f32], rows: usize, to: &mut [f32]) {
+        let width = self.taps * self.channels;
+        for (r, row) in to.chunks_exact_mut(width).enumerate().take(rows) {
+            for (tap, to) in row.chunks_exact_mut(self.channels).enumerate() {
+                // SAFETY: every pointer is to `channels` numbers of the input, or of the zeros.
+                to.copy_from_slice(unsafe { std::slice::from_raw_parts(pointers[tap * rows + r], self.channels) });
+            }
+        }
+    }
+}
+
+/// Where the results of a walk go: position (i, j) of an image to pixel (i * step + first) of an image of `width`.
+struct Target<'a> {
+    out: Shared,
+    /// Numbers in an image.
+    image: usize,
+    channels: usize,
+    grid_width: usize,
+    width: usize,
+    step: usize,
+    first: [usize; 2],
+    bias: Option<&'a [f32]>,
+    accumulate: bool,
+}
+
+impl Target<'_> {
+    fn rows(&self, walk: &Walk<'_>, first: usize, to: &mut [*mut f32]) {
+        for (r, to) in to.iter_mut().enumerate() {
+            let (image, position) = ((first + r) / walk.positions, (first + r) % walk.positions);
+            let y = position / self.grid_width * self.step + self.first[0];
+            let x = position % self.grid_width * self.step + self.first[1];
+            *to = self.out.get().wrapping_add(image * self.image + (y * self.width + x) * self.channels);
+        }
+    }
+}
+
+/// Convolves with `weights`: panels `[tap][channel][width]` of the output channels, or with few of these, rows
+/// `[tap][channel]` of each.
+fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[f32], target: &Target<'_>) {
+    let total = batch * walk.positions;
+    let (k, n) = (walk.taps * walk.channels, target.channels);
+    let by_dots = few_columns(k, n, walk.channels);
+    let most = if by_dots { DOTS[0] } else { kernels.rows };
+    let per_piece = (TASK / (k * n).max(1)).div_ceil(most).clamp(2, TILES) * most;
+    let gathered = walk.channels < FEW_CHANNELS && !by_dots;
+    let panels = n.div_ceil(kernels.width);
+    let group = (GROUP / (k * kernels.width).max(1)).max(1);
+    split::each(total.div_ceil(per_piece), |piece| {
+        let from = piece * per_piece;
+        let count = per_piece.min(total - from);
+        let mut rows_of = [(0, 0); 2 * TILES];
+        let tile_count = count.div_ceil(most);
+        rows_of.iter_mut().zip(tiles(count, most)).for_each(|(to, tile)| *to = tile);
+        let rows_of = &rows_of[..tile_count];
+        let mut left = vec![null(); walk.taps.max(1) * count];
+        let mut out = vec![null_mut(); count];
+        target.rows(walk, from, &mut out);
+        for &(first, rows) in rows_of {
+            walk.rows(from + first, rows, &mut left[walk.taps * first..walk.taps * (first + rows)]);
+        }
+        scratch(if gathered { count * k } else { 0 }, |columns| {
+            if gathered && k > 0 {
+                for &(first, rows) in rows_of {
+                    walk.gather(&left[walk.taps * first..], rows, &mut columns[first * k..(first + rows) * k]);
+                }
+                for (r, row) in columns.chunks_exact(k).enumerate() {
+                    left[r] = row.as_ptr();
+                }
+            }
+            let taps = if gathered { 1 } else { walk.taps };
+            if by_dots {
+                for &(first, rows) in rows_of {
+                    let block = Dots {
+                        left: left[taps * first..].as_ptr(),
+                        groups: taps,
+                        depth: walk.channels,
+                        right: weights.as_ptr(),
+                        right_stride: k,
+                        bias: target.bias.map_or(null(), <[f32]>::as_ptr),
+                        out: out[first..].as_ptr(),
+                        accumulate: target.accumulate,
+                    };
+                    // SAFETY: the pointers lead to `channels` numbers each; a pixel of the output belongs to one
+                    // position, and a position to one piece.
+                    unsafe { kernels.dots(rows, n, &block) };
+                }
+                return;
+            }
+            for first_panel in (0..panels).step_by(group) {
+                for &(first, rows) in rows_of {
+                    for panel in first_panel..(first_panel + group).min(panels) {
+                        let column = panel * kernels.width;
+                        let mut to = [null_mut::<f32>(); MAX_ROWS];
+                        for (to, out) in to.iter_mut().zip(&out[first..first + rows]) {
+                            *to = out.wrapping_add(column);
+                        }
+                        let tile = Tile {
+                            left: left[taps * first..].as_ptr(),
+                            groups: taps,
+                            depth: if gathered { k } else { walk.channels },
+                            step: 0,
+                            panel: weights[panel * k * kernels.width..].as_ptr(),
+                            bias: target.bias.map_or(null(), |bias| bias[column..].as_ptr()),
+                            out: to.as_ptr(),
+                            columns: (n - column).min(kernels.width),
+                            accumulate: target.accumulate,
+                        };
+                        // SAFETY: as above.
+                        unsafe { kernels.tile(rows, false, &tile) };
+                    }
                 }
             }
         });
-        columns
-    }
+    });
+}
+
+/// Whether a convolution of `k = taps * channels` to `n` channels goes by dot products.
+fn few_columns(k: usize, n: usize, channels: usize) -> bool {
+    n <= DOTS[1] && channels >= FEW_CHANNELS && k > 0
+}
+
+/// Weights for [`convolve`]: `weight(n, tap, channel)` in its order.
+fn with_weights(
+    kernels: &Kernels,
+    n: usize,
+    taps: usize,
+    channels: usize,
+    weight: impl Fn(usize, usize, usize) -> f32 + Sync,
+    f: impl FnOnce(&[f32]),
+) {
+    let k = taps * channels;
+    let dots = few_columns(k, n, channels);
+    let width = if dots { 1 } else { kernels.width };
+    scratch(n.next_multiple_of(width) * k, |weights| {
+        if k > 0 {
+            split::each_chunk(weights, k * width, TASK / 32, |(panel, weights)| {
+                for (at, row) in weights.chunks_exact_mut(width).enumerate() {
+                    let (tap, channel) = (at / channels, at % channels);
+                    for (j, to) in row.iter_mut().enumerate() {
+                        let column = panel * width + j;
+                        *to = if column < n { weight(column, tap, channel) } else { 0.0 };
+                    }
+                }
+            });
+        }
+        f(weights);
+    });
 }
 
 /// `y [B, H2, W2, O] = x * w + bias`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (image, out) = (g.input[0] * g.input[1] * g.inputs, g.output[0] * g.output[1] * g.outputs);
-    if image == 0 || out == 0 {
+    if g.is_linear() && !g.is_empty() {
+        return gemm::nt(g.outputs, g.inputs, x, w, bias, y, false);
+    }
+    if y.is_empty() {
         return;
     }
-    let k = g.inputs * g.kernel[0] * g.kernel[1];
-    y.par_chunks_mut(out).zip(x.par_chunks(image)).for_each(|(y, x)| {
-        gemm::nt(g.outputs, k, &g.columns(x), w, bias, y, false);
+    let kernels = Kernels::best();
+    let taps = g.taps();
+    let [top, left] = g.before;
+    let of_tap =
+        |tap: usize| [(tap / g.kernel[1]) as isize - top as isize, (tap % g.kernel[1]) as isize - left as isize];
+    let offsets = offsets(g.output, g.input, g.inputs, g.stride, (0..taps).map(of_tap));
+    let zeros = vec![0.0; g.inputs];
+    let walk = Walk {
+        input: x,
+        image: g.input[0] * g.input[1] * g.inputs,
+        channels: g.inputs,
+        positions: g.output[0] * g.output[1],
+        taps,
+        offsets: &offsets,
+        zeros: &zeros,
+    };
+    let target = Target {
+        out: Shared::new(y),
+        image: g.output[0] * g.output[1] * g.outputs,
+        channels: g.outputs,
+        grid_width: g.output[1],
+        width: g.output[1],
+        step: 1,
+        first: [0, 0],
+        bias,
+        accumulate: false,
+    };
+    let weight = |o: usize, tap: usize, i: usize| w[(o * g.inputs + i) * taps + tap];
+    with_weights(kernels, g.outputs, taps, g.inputs, weight, |weights| {
+        convolve(kernels, g.batch, &walk, weights, &target);
     });
 }
 
-/// The gradient of the input from that of the output.
+/// The gradient of the input from that of the output. A pixel of the input is reached through the taps that fall on it
+/// in steps of the stride: pixels of one remainder modulo the stride share their taps, and are a convolution of the
+/// gradient with them.
 pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
-    let (image, out) = (g.input[0] * g.input[1] * g.inputs, g.output[0] * g.output[1] * g.outputs);
-    if image == 0 || out == 0 {
+    if g.is_linear() && !g.is_empty() {
+        return gemm::nn(g.inputs, g.outputs, dy, w, dx, accumulate);
+    }
+    if dx.is_empty() {
         return;
     }
-    let taps = g.kernel[0] * g.kernel[1];
-    let k = g.inputs * taps;
-    dx.par_chunks_mut(image).zip(dy.par_chunks(out)).for_each(|(dx, dy)| {
-        let mut columns = buffer(g.output[0] * g.output[1] * k);
-        gemm::nn(k, g.outputs, dy, w, &mut columns, false);
-        if !accumulate {
-            dx.fill(0.0);
+    let kernels = Kernels::best();
+    let zeros = vec![0.0; g.outputs];
+    for class in 0..g.stride * g.stride {
+        let first = [class / g.stride, class % g.stride];
+        let grid = [0, 1].map(|axis| g.input[axis].saturating_sub(first[axis]).div_ceil(g.stride));
+        if grid[0] * grid[1] == 0 {
+            continue;
         }
-        g.taps(|row, pixel, tap| {
-            if let Some(pixel) = pixel {
-                for i in 0..g.inputs {
-                    dx[pixel * g.inputs + i] += columns[(row * g.inputs + i) * taps + tap];
+        // Along each axis, the taps that reach this class, and how far from the position they find the gradient.
+        let along = |axis: usize| {
+            let meets = move |tap: &usize| {
+                (first[axis] + g.before[axis] + g.stride * g.kernel[axis] - tap).is_multiple_of(g.stride)
+            };
+            let far = move |tap: usize| {
+                (tap, ((first[axis] + g.before[axis]) as isize - tap as isize).div_euclid(g.stride as isize))
+            };
+            (0..g.kernel[axis]).filter(meets).map(far).collect::<Vec<_>>()
+        };
+        let (down, across) = (along(0), along(1));
+        let taps: Vec<(usize, [isize; 2])> = down
+            .iter()
+            .flat_map(|&(r, dy)| across.iter().map(move |&(s, dx)| (r * g.kernel[1] + s, [dy, dx])))
+            .collect();
+        let offsets = offsets(grid, g.output, g.outputs, 1, taps.iter().map(|&(_, offset)| offset));
+        let walk = Walk {
+            input: dy,
+            image: g.output[0] * g.output[1] * g.outputs,
+            channels: g.outputs,
+            positions: grid[0] * grid[1],
+            taps: taps.len(),
+            offsets: &offsets,
+            zeros: &zeros,
+        };
+        let target = Target {
+            out: Shared::new(dx),
+            image: g.input[0] * g.input[1] * g.inputs,
+            channels: g.inputs,
+            grid_width: grid[1],
+            width: g.input[1],
+            step: g.stride,
+            first,
+            bias: None,
+            accumulate,
+        };
+        let weight = |i: usize, tap: usize, o: usize| w[(o * g.inputs + i) * g.taps() + taps[tap].0];
+        with_weights(kernels, g.inputs, taps.len(), g.outputs, weight, |weights| {
+            convolve(kernels, g.batch, &walk, weights, &target);
+        });
+    }
+}
+
+/// Positions whose contributions to the weight's gradient are summed in registers.
+const DEPTH: usize = 256;
+
+/// The gradient of the weight from that of the output. The sum over positions is cut into as many pieces as there are
+/// threads.
+pub(crate) fn backward_weight(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool) {
+    if g.is_linear() {
+        return gemm::tn(g.outputs, g.inputs, g.batch * g.input[0] * g.input[1], dy, x, dw, accumulate);
+    }
+    if dw.is_empty() {
+        return;
+    }
+    let kernels = Kernels::best();
+    let taps = g.taps();
+    let [top, left] = g.before;
+    let of_tap =
+        |tap: usize| [(tap / g.kernel[1]) as isize - top as isize, (tap % g.kernel[1]) as isize - left as isize];
+    let offsets = offsets(g.output, g.input, g.inputs, g.stride, (0..taps).map(of_tap));
+    let zeros = vec![0.0; g.inputs];
+    let walk = Walk {
+        input: x,
+        image: g.input[0] * g.input[1] * g.inputs,
+        channels: g.inputs,
+        positions: g.output[0] * g.output[1],
+        taps,
+        offsets: &offsets,
+        zeros: &zeros,
+    };
+    let total = g.batch * walk.positions;
+    let pieces = (total * dw.len() / TASK).min(total / 64).clamp(1, rayon::current_num_threads());
+    let (outputs, inputs) = (g.outputs, g.inputs);
+    scratch(pieces * dw.len(), |parts| {
+        let each: Vec<(usize, &mut [f32])> = parts.chunks_exact_mut(dw.len()).enumerate().collect();
+        let sum = |(i, part): (usize, &mut [f32])| {
+            weight_sums(kernels, outputs, &walk, dy, i * total / pieces..(i + 1) * total / pieces, part);
+        };
+        if pieces == 1 {
+            each.into_iter().for_each(sum)
+        } else {
+            each.into_par_iter().with_max_len(1).for_each(sum)
+        }
+        // From `[O][tap][I]` to `[O, I, kh, kw]`, adding the pieces in order.
+        split::each_chunk(dw, inputs * taps, TASK / 32, |(o, dw)| {
+            for (i, dw) in dw.chunks_exact_mut(taps).enumerate() {
+                for (tap, dw) in dw.iter_mut().enumerate() {
+                    let at = (o * taps + tap) * inputs + i;
+                    let sum: f32 = parts.chunks_exact(outputs * inputs * taps).map(|part| part[at]).sum();
+                    *dw = if accumulate { *dw + sum } else { sum };
                 }
             }
         });
     });
 }
 
-/// The gradient of the weight from that of the output.
-pub(crate) fn backward_weight(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool) {
-    let (image, out) = (g.input[0] * g.input[1] * g.inputs, g.output[0] * g.output[1] * g.outputs);
-    if image == 0 || out == 0 {
+/// `sums [O][tap][I]` over a range of positions.
+fn weight_sums(
+    kernels: &Kernels,
+    outputs: usize,
+    walk: &Walk<'_>,
+    dy: &[f32],
+    range: std::ops::Range<usize>,
+    sums: &mut [f32],
+) {
+    if range.is_empty() {
+        sums.fill(0.0);
         return;
     }
-    let k = g.inputs * g.kernel[0] * g.kernel[1];
-    for (i, (x, dy)) in x.chunks(image).zip(dy.chunks(out)).enumerate() {
-        gemm::tn(g.outputs, k, g.output[0] * g.output[1], dy, &g.columns(x), dw, accumulate || i > 0);
-    }
+    let (rows, width, channels) = (kernels.rows, kernels.width, walk.channels);
+    let k = walk.taps * channels;
+    let depth = DEPTH.min(range.len());
+    let heights: Vec<(usize, usize)> = tiles(outputs, rows).collect();
+    let gathered = channels < FEW_CHANNELS;
+    let mut pointers = vec![null(); walk.taps * depth];
+    let sizes = [heights.len() * depth * rows, depth * width, if gathered { depth * k } else { 0 }];
+    scratch(sizes.iter().sum(), |memory| {
+        let (left, memory) = memory.split_at_mut(sizes[0]);
+        let (panel, columns) = memory.split_at_mut(sizes[1]);
+        for from in range.clone().step_by(depth) {
+            let here = depth.min(range.end - from);
+            walk.rows(from, here, &mut pointers[..walk.taps * here]);
+            for (&(row, height), tile) in heights.iter().zip(left.chunks_exact_mut(depth * rows)) {
+                pack::rows(&dy[from * outputs..], outputs, row, height, here, rows, tile);
+            }
+            let accumulate = from > range.start;
+            let mut multiply = |column: usize, columns: usize, panel: &[f32]| {
+                for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(depth * rows)) {
+                    let product = Product {
+                        m: height,
+                        n: columns,
+                        k: here,
+                        left: tile.as_ptr(),
+                        left_stride: rows,
+                        by_columns: true,
+                        panels: panel.as_ptr(),
+                        bias: null(),
+                        out: sums[row * k + column..].as_mut_ptr(),
+                        out_stride: k,
+                        accumulate,
+                    };
+                    // SAFETY: tile and panel hold `here` rows, and the tile of `sums` lies inside it.
+                    unsafe { product.run(kernels) };
+                }
+            };
+            if gathered {
+                walk.gather(&pointers, here, columns);
+                for column in (0..k).step_by(width) {
+                    let count = (k - column).min(width);
+                    pack::rows(columns, k, column, count, here, width, panel);
+                    multiply(column, count, panel);
+                }
+                continue;
+            }
+            for tap in 0..walk.taps {
+                for channel in (0..channels).step_by(width) {
+                    let count = (channels - channel).min(width);
+                    for (to, from) in panel.chunks_exact_mut(width).zip(&pointers[tap * here..(tap + 1) * here]) {
+                        let (to, pad) = to.split_at_mut(count);
+                        // SAFETY: the pointer is to `channels` numbers of the input, or of the zeros.
+                        to.copy_from_slice(unsafe { std::slice::from_raw_parts(from.add(channel), count) });
+                        pad.fill(0.0);
+                    }
+                    multiply(tap * channels + channel, count, panel);
+                }
+            }
+        }
+    });
 }

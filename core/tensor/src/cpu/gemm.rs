@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use std::ptr::null;
 
 /// Multiply-adds that are worth handing to another thread (about 20 microseconds).
-const TASK: usize = 1 << 19;
+pub(crate) const TASK: usize = 1 << 19;
 /// Up to so many rows, a product reads the right operand in place: packing it would cost more.
 const FEW_ROWS: usize = 12;
 /// Up to so many columns, likewise: a panel would be nearly empty.
