@@ -5,6 +5,7 @@
 //! `[B, H, W, C]`, sequences `[B, T, C]`; weights keep the published layouts: `[O, I]` and `[O, I, kh, kw]`.
 
 mod codebook;
+pub mod codes;
 mod conv;
 mod linear;
 mod norm;
@@ -12,6 +13,7 @@ mod resample;
 mod residual;
 mod rotation;
 mod spatial_attention;
+pub mod transformer;
 
 pub use codebook::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates, soft_codes};
 pub use conv::Conv2d;

@@ -1,1 +1,72 @@
-//! Placeholder.
+//! The RQ-Transformer (Lee et al., "Autoregressive image generation using residual quantization", CVPR 2022): a spatial
+//! transformer over the positions of a code map, and at each position a small one over the depths of its codes.
+
+mod model;
+mod sample;
+#[cfg(test)]
+mod tests;
+
+pub use model::{Hidden, RqTransformer};
+pub use sample::Choose;
+
+use rqlab_sdk::nn::codes::{CodeKind, Embedding, TargetKind};
+use rqlab_sdk::nn::transformer::WeightInit;
+use rqlab_sdk::prelude::*;
+
+rqlab_sdk::choice! {
+    /// What samples are conditioned on.
+    pub enum Condition {
+        /// The class of the image, where the data have classes.
+        Class = "class",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+rqlab_sdk::choice! {
+    /// Where the condition gets its place in the sequence from.
+    pub enum ConditionPosition {
+        /// Position vectors of its own; those of the map belong to the codes that are fed in.
+        Separate = "separate",
+        /// One table for condition and codes.
+        Shared = "shared",
+    }
+}
+
+config! {
+    /// The RQ-Transformer: a body over the positions of the code map, and a head over the depths at each position.
+    pub struct RqTransformerConfig {
+        /// Numbers a position in body and head. The published models have 1024 to 2560.
+        width: usize = 128, in 1..=16384;
+        /// Attention heads; they divide the width. The published models have 64 numbers a head.
+        heads: usize = 4, in 1..=256;
+        /// Blocks over positions. The published models have 12 to 42.
+        body_layers: usize = 4, in 1..=256;
+        /// Blocks over depths. The published models have 4 or 6.
+        head_layers: usize = 2, in 1..=256;
+        /// What stands for a code at the input: its frozen codebook vector, as published, or a learned one.
+        embedding: Embedding = Embedding::Codebook;
+        /// Whether it is told the class of the image.
+        condition: Condition = Condition::Class;
+        /// Whether the condition has position vectors of its own, as published, or is the first row of one table.
+        condition_position: ConditionPosition = ConditionPosition::Separate;
+        /// Predict the codes, or the soft distributions over the codebook that the paper proposes.
+        targets: TargetKind = TargetKind::Hard;
+        /// Feed in the nearest codes, or codes drawn from the soft distributions.
+        codes: CodeKind = CodeKind::Nearest;
+        /// Temperature of soft targets and stochastic codes, in squared distances.
+        temperature: f32 = 0.5, in 1e-4..=1e4;
+        /// Dropout on what each block adds. The published models have 0.1.
+        dropout: f32 = 0.0, in 0.0..=0.9;
+        /// Dropout on attention probabilities.
+        attention_dropout: f32 = 0.0, in 0.0..=0.9;
+        /// Dropout on the inputs of body and head.
+        embedding_dropout: f32 = 0.0, in 0.0..=0.9;
+        /// First values: PyTorch's defaults, as published, or normal with deviation 0.02.
+        init: WeightInit = WeightInit::Gpt;
+    }
+}
+
+declare_plugin! {
+    prior "rq_transformer": RqTransformerConfig => RqTransformer::new;
+}

@@ -1,0 +1,301 @@
+//! What transformers over codes have in common: codes in, distributions over codes out.
+
+use super::transformer::{LAYER_NORM_EPS, WeightInit};
+use super::{LayerNorm, Linear};
+use crate::contracts::{PriorLevel, PriorLoss, Targets, TokenBatch, TokenRequest};
+use crate::params::Params;
+use crate::tensor::{Codes, Tensor, Var, no_grad};
+use crate::{Error, Result};
+
+crate::choice! {
+    /// What stands for a code at the input.
+    pub enum Embedding {
+        /// The tokenizer's codebook vector, frozen.
+        Codebook = "codebook",
+        /// A vector that is learned with the prior.
+        Learned = "learned",
+    }
+}
+
+crate::choice! {
+    /// What is predicted.
+    pub enum TargetKind {
+        /// The codes.
+        Hard = "hard",
+        /// Distributions over the codebook, by distance (Lee et al. 2022, section 3.2.3).
+        Soft = "soft",
+    }
+}
+
+crate::choice! {
+    /// Which codes are fed in while training.
+    pub enum CodeKind {
+        /// The nearest.
+        Nearest = "nearest",
+        /// Drawn by distance (Lee et al. 2022, section 3.2.3).
+        Stochastic = "stochastic",
+    }
+}
+
+/// What a prior with these choices wants to be fed.
+pub fn token_request(targets: TargetKind, codes: CodeKind, temperature: f32) -> TokenRequest {
+    TokenRequest {
+        soft_targets: (targets == TargetKind::Soft).then_some(temperature),
+        stochastic_codes: (codes == CodeKind::Stochastic).then_some(temperature),
+        latents: false,
+    }
+}
+
+/// A vector for every code of every depth.
+#[derive(Debug, Clone)]
+pub struct CodeEmbedding {
+    /// One table for all depths, or one a depth.
+    tables: Vec<Table>,
+    depth: usize,
+    width: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Table {
+    Frozen(Tensor),
+    Learned(Var),
+}
+
+impl Table {
+    fn rows(&self, codes: &Codes) -> Result<Tensor> {
+        Ok(match self {
+            Self::Frozen(table) => table.embedding(codes)?,
+            Self::Learned(table) => table.get().embedding(codes)?,
+        })
+    }
+}
+
+impl CodeEmbedding {
+    /// The codebooks of `level`, frozen, or learned tables of `width` numbers a row under `params`: `weight` if the
+    /// depths share a codebook, `0.weight`, `1.weight`, ... if they do not.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if `level` has no codes, a name that is taken.
+    pub fn new(kind: Embedding, level: &PriorLevel, width: usize, init: WeightInit, params: &Params) -> Result<Self> {
+        let sizes = &level.codes.codebooks;
+        if sizes.is_empty() {
+            let message = "a prior over codes needs a quantizer that makes codes; this one is continuous";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
+        let one = level.shared || sizes.len() == 1;
+        let distinct = if one { 1 } else { sizes.len() };
+        let (tables, width) = match kind {
+            Embedding::Codebook => {
+                let tables = level.codebooks.iter().take(distinct).map(|t| Table::Frozen(t.detach())).collect();
+                (tables, level.channels)
+            }
+            Embedding::Learned => {
+                let table = |depth: usize| {
+                    let scope = if one { params.clone() } else { params.scope(depth) };
+                    Ok(Table::Learned(scope.parameter("weight", &[sizes[depth], width], init.embedding())?))
+                };
+                ((0..distinct).map(table).collect::<Result<_>>()?, width)
+            }
+        };
+        Ok(Self { tables, depth: sizes.len(), width })
+    }
+
+    /// Numbers a vector, E.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The vectors of codes `[.., D] -> [.., D, E]`.
+    ///
+    /// # Errors
+    /// Codes out of range, another depth.
+    pub fn forward(&self, codes: &Codes) -> Result<Tensor> {
+        if let [table] = self.tables.as_slice() {
+            return table.rows(codes);
+        }
+        let columns = (0..self.depth).map(|d| self.at(d, &codes.column(d)?)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::stack(&columns.iter().collect::<Vec<_>>(), codes.shape().len() - 1)?)
+    }
+
+    /// The vectors of codes of one depth, `[..] -> [.., E]`.
+    ///
+    /// # Errors
+    /// Codes out of range, no such depth.
+    pub fn at(&self, depth: usize, codes: &Codes) -> Result<Tensor> {
+        let index = if self.tables.len() == 1 { 0 } else { depth };
+        let missing = || Error::Unsupported(format!("there is no codebook of depth {} to embed with", depth + 1));
+        self.tables.get(index).ok_or_else(missing)?.rows(codes)
+    }
+}
+
+/// Distributions over codes: a layer norm and a linear map. Parameters: `layer_norm`, and `linear` for all depths where
+/// their codebooks have one size, `linear.0`, `linear.1`, ... where they have not.
+#[derive(Debug, Clone)]
+pub struct CodeClassifier {
+    norm: LayerNorm,
+    linears: Vec<Linear>,
+    depth: usize,
+}
+
+impl CodeClassifier {
+    /// From `width` numbers to logits over codebooks of `sizes`, one a depth.
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub fn new(params: &Params, width: usize, sizes: &[usize], init: WeightInit) -> Result<Self> {
+        let norm = LayerNorm::new(&params.scope("layer_norm"), width, LAYER_NORM_EPS)?;
+        let scope = params.scope("linear");
+        let linears = match sizes {
+            [first, rest @ ..] if rest.iter().all(|size| size == first) => vec![init.linear(&scope, width, *first)?],
+            _ => {
+                let linear = |(depth, &size)| init.linear(&scope.scope(depth), width, size);
+                sizes.iter().enumerate().map(linear).collect::<Result<_>>()?
+            }
+        };
+        Ok(Self { norm, linears, depth: sizes.len() })
+    }
+
+    /// Logits `[.., K]` of `depth` from hidden states `[.., W]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, no such depth.
+    pub fn logits(&self, hidden: &Tensor, depth: usize) -> Result<Tensor> {
+        self.linear(depth)?.forward(&self.norm.forward(hidden)?)
+    }
+
+    fn linear(&self, depth: usize) -> Result<&Linear> {
+        let index = if self.linears.len() == 1 { 0 } else { depth };
+        self.linears.get(index).ok_or_else(|| Error::Unsupported(format!("there is no depth {}", depth + 1)))
+    }
+
+    /// Logits `[.., K_d]` of every depth from hidden states `[.., D, W]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn by_depth(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
+        let hidden = self.norm.forward(hidden)?;
+        (0..self.depth).map(|d| self.linear(d)?.forward(&at_depth(&hidden, d)?)).collect()
+    }
+
+    /// Cross entropy in nats of every code: hidden states `[.., D, W]`, codes and targets of as many positions, in their
+    /// order -> `[N, D]`, N positions in all.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, codes out of range.
+    pub fn losses(&self, hidden: &Tensor, codes: &Codes, targets: &Targets) -> Result<Tensor> {
+        let positions = codes.len() / self.depth.max(1);
+        let codes = codes.reshape(&[positions, self.depth])?;
+        let hidden = self.norm.forward(&hidden.reshape(&[positions, self.depth, hidden.last_dim()])?)?;
+        let losses = match targets {
+            Targets::Hard => {
+                if let [linear] = self.linears.as_slice() {
+                    return Ok(linear.forward(&hidden)?.cross_entropy(&codes)?);
+                }
+                let loss = |d| -> Result<Tensor> {
+                    let logits = self.linear(d)?.forward(&at_depth(&hidden, d)?)?;
+                    Ok(logits.cross_entropy(&codes.column(d)?)?)
+                };
+                (0..self.depth).map(loss).collect::<Result<Vec<_>>>()?
+            }
+            Targets::Soft(targets) => {
+                if targets.len() != self.depth {
+                    let message = format!("soft targets for {} depths, codes of {}", targets.len(), self.depth);
+                    return Err(Error::Unsupported(message));
+                }
+                let loss = |(d, target): (usize, &Tensor)| -> Result<Tensor> {
+                    let logits = self.linear(d)?.forward(&at_depth(&hidden, d)?)?;
+                    Ok(logits.soft_cross_entropy(&target.reshape(&[positions, target.last_dim()])?)?)
+                };
+                targets.iter().enumerate().map(loss).collect::<Result<Vec<_>>>()?
+            }
+        };
+        Ok(Tensor::stack(&losses.iter().collect::<Vec<_>>(), 1)?)
+    }
+}
+
+/// `[.., D, W] -> [.., W]` at depth `d`.
+fn at_depth(x: &Tensor, d: usize) -> Result<Tensor> {
+    let axis = x.rank().saturating_sub(2);
+    let mut shape = x.shape().to_vec();
+    shape.remove(axis);
+    Ok(x.slice(axis, d..d + 1)?.reshape(&shape)?)
+}
+
+/// The loss of a batch from the cross entropies `[N, D]` of its codes: their mean, and each depth's for the log.
+///
+/// # Errors
+/// Those of [`Tensor::mean_all`].
+pub fn prior_loss(losses: &Tensor) -> Result<PriorLoss> {
+    let terms = column_means(losses).into_iter().enumerate().map(|(d, mean)| (format!("loss_{}", d + 1), mean));
+    Ok(PriorLoss { loss: losses.mean_all()?, terms: terms.collect() })
+}
+
+fn column_means(x: &Tensor) -> Vec<f32> {
+    let columns = x.last_dim().max(1);
+    let mut sums = vec![0.0f64; columns];
+    for row in x.as_slice().chunks_exact(columns) {
+        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+    let rows = (x.len() / columns).max(1) as f64;
+    sums.into_iter().map(|sum| (sum / rows) as f32).collect()
+}
+
+/// Logits are kept for at most this many codes of a codebook at a time where no gradient is asked for: 32 MiB.
+const LOGITS: usize = 1 << 23;
+
+/// Negative log-likelihood in nats by image and depth, `[B, D]`: `losses` gives the cross entropies `[N, D]` of codes
+/// `[b, h, w, D]` under labels. Images are handed to it in groups, so that the logits of few are in memory at a time.
+///
+/// # Errors
+/// Whatever `losses` returns; codes and labels that do not fit.
+pub fn likelihood(
+    batch: &TokenBatch,
+    level: &PriorLevel,
+    losses: impl Fn(&Codes, &Codes) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let depth = level.codes.depth();
+    let positions = level.codes.positions();
+    let images = batch.codes.shape().first().copied().unwrap_or(0);
+    let logits = positions * level.codes.codebooks.iter().sum::<usize>();
+    let group = (LOGITS / logits.max(1)).max(1);
+    let mut nats = Vec::with_capacity(images * depth);
+    for from in (0..images).step_by(group) {
+        let rows = from..(from + group).min(images);
+        let (codes, labels) = (images_of(&batch.codes, rows.clone())?, images_of(&batch.labels, rows)?);
+        let losses = no_grad(|| losses(&codes, &labels))?;
+        for image in losses.as_slice().chunks_exact((positions * depth).max(1)) {
+            nats.extend(
+                (0..depth).map(|d| image.iter().skip(d).step_by(depth).map(|&x| f64::from(x)).sum::<f64>() as f32),
+            );
+        }
+    }
+    Ok(Tensor::from_vec(nats, &[images, depth])?)
+}
+
+/// The codes of some images of a batch.
+fn images_of(codes: &Codes, range: std::ops::Range<usize>) -> Result<Codes> {
+    let mut shape = codes.shape().to_vec();
+    let images = shape.first().copied().unwrap_or(0);
+    if range.end > images {
+        return Err(Error::Unsupported(format!("image {} of a batch of {images}", range.end)));
+    }
+    let each = codes.len() / images.max(1);
+    shape[0] = range.len();
+    Ok(Codes::from_vec(codes.as_slice()[range.start * each..range.end * each].to_vec(), &shape)?)
+}
+
+/// The condition of each image as the rows of an embedding, `[B, L]`: labels `[B]` or tokens `[B, L]`; zeros, the only
+/// row, where there is nothing to be conditioned on.
+///
+/// # Errors
+/// [`Error::Unsupported`] if there are not L for each image.
+pub fn condition(labels: &Codes, images: usize, length: usize, unconditional: bool) -> Result<Codes> {
+    if unconditional {
+        return Ok(Codes::from_vec(vec![0; images * length], &[images, length])?);
+    }
+    if labels.len() != images * length {
+        let message = format!("labels {:?} for {images} images of {length} condition tokens each", labels.shape());
+        return Err(Error::Unsupported(message));
+    }
+    Ok(labels.reshape(&[images, length])?)
+}

@@ -1,0 +1,294 @@
+//! Facts of the RQ-Transformer: sizes, causality, caches, likelihood, learning.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use crate::{RqTransformer, RqTransformerConfig};
+use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::Tape;
+use rqlab_sdk::tensor::ops::optim::{AdamStep, adam};
+use rqlab_sdk::tensor::ops::sampling::Draw;
+
+const CLASSES: usize = 3;
+
+fn context(params: Params, map: [usize; 2], sizes: &[usize], shared: bool, classes: usize) -> PriorContext {
+    let channels = 5;
+    let table = |k: usize, seed| Tensor::from_vec(Rng::new(seed, "codebook", 0).normal(k * channels), &[k, channels]);
+    let seed = |d: usize| if shared { 0 } else { d as u64 };
+    let codebooks = sizes.iter().enumerate().map(|(d, &k)| table(k, seed(d)).unwrap()).collect();
+    let codes = CodeShape { height: map[0], width: map[1], codebooks: sizes.to_vec() };
+    PriorContext { level: PriorLevel { codes, channels, codebooks, shared }, upper: None, classes, params }
+}
+
+fn model(config: &str, sizes: &[usize], shared: bool) -> (RqTransformer, Params) {
+    let params = Params::new(3);
+    let cx = context(params.clone(), [2, 3], sizes, shared, CLASSES);
+    let config = RqTransformerConfig::parse(&format!("rq_transformer(width: 12, heads: 3, {config})")).unwrap();
+    (RqTransformer::new(config, &cx).unwrap(), params)
+}
+
+/// Every way to wire it, with codebooks of one size and of several.
+fn variants() -> Vec<(RqTransformer, Params, Vec<usize>)> {
+    let shallow = "body_layers: 2, head_layers: 1, init: published";
+    let made = |extra: &str, sizes: &[usize], shared| {
+        let (model, params) = model(&format!("{shallow}, {extra}"), sizes, shared);
+        (model, params, sizes.to_vec())
+    };
+    vec![
+        made("", &[7; 3], true),
+        made("condition_position: shared", &[7; 3], false),
+        made("condition: none, embedding: learned", &[7; 3], true),
+        made("embedding: learned", &[7, 5, 6], false),
+        made("", &[7], true),
+    ]
+}
+
+fn batch(sizes: &[usize], images: usize, seed: u64) -> TokenBatch {
+    let columns: Vec<Codes> = (0..sizes.len())
+        .map(|d| {
+            let data = Rng::new(seed, "codes", d as u64).below(images * 6, sizes[d] as u32);
+            Codes::from_vec(data, &[images, 2, 3]).unwrap()
+        })
+        .collect();
+    let labels = (0..images).map(|i| (i % CLASSES) as u32).collect();
+    TokenBatch {
+        codes: Codes::stack(&columns).unwrap(),
+        targets: Targets::Hard,
+        labels: Codes::from_vec(labels, &[images]).unwrap(),
+        latents: None,
+        upper: None,
+    }
+}
+
+/// Logits by depth of every position, `[B T, K_d]`.
+fn logits(model: &RqTransformer, batch: &TokenBatch) -> Vec<Tensor> {
+    model.logits(&model.forward(&batch.codes, &batch.labels, &Mode::Eval).unwrap()).unwrap()
+}
+
+fn request(count: usize, cache: bool) -> SampleRequest {
+    let labels = Codes::from_vec((0..count).map(|i| (i % CLASSES) as u32).collect(), &[count]).unwrap();
+    let draw = vec![Draw { temperature: 0.9, top_k: Some(5), top_p: Some(0.9) }, Draw::default()];
+    SampleRequest { count, labels, draw, cache, upper: None }
+}
+
+/// The peer benchmark's sizes and the published ones, as counted by their own implementations.
+#[test]
+fn parameter_counts_are_those_of_the_other_implementations() {
+    let count = |config: &str, positions: [usize; 2], codebook: usize, channels: usize, classes: usize| {
+        let params = Params::dry();
+        let codes = CodeShape { height: positions[0], width: positions[1], codebooks: vec![codebook; 4] };
+        let level = PriorLevel { codes, channels, codebooks: vec![], shared: true };
+        let cx = PriorContext { level, upper: None, classes, params: params.clone() };
+        RqTransformer::new(RqTransformerConfig::parse(config).unwrap(), &cx).unwrap();
+        params.count()
+    };
+    let peer = |config: &str, side, codebook| {
+        count(&format!("p(condition_position: shared, {config})"), [side, side], codebook, 64, 10)
+    };
+    assert_eq!(peer("width: 128, heads: 4, body_layers: 4, head_layers: 2", 4, 256), 1_243_392);
+    assert_eq!(peer("width: 256, heads: 8, body_layers: 6, head_layers: 2", 8, 512), 6_503_424);
+
+    for (width, heads, body, head, codebook, classes, wanted) in [
+        (1024, 16, 24, 4, 2048, 0, 355_393_536),
+        (1024, 16, 24, 4, 16384, 0, 370_087_936),
+        (1280, 20, 26, 4, 16384, 0, 612_061_184),
+        (1536, 24, 12, 4, 16384, 1000, 480_921_088),
+        (1536, 24, 24, 4, 16384, 1000, 820_899_328),
+        (1536, 24, 42, 6, 16384, 1000, 1_387_529_728),
+        (2560, 40, 42, 6, 16384, 1000, 3_822_488_064),
+    ] {
+        let config = format!("p(width: {width}, heads: {heads}, body_layers: {body}, head_layers: {head})");
+        assert_eq!(count(&config, [8, 8], codebook, 256, classes), wanted, "{config}");
+    }
+}
+
+/// The published text model: 32 tokens from a vocabulary of 16384.
+#[test]
+fn a_text_condition_has_positions_and_a_classifier_of_its_own() {
+    let params = Params::dry();
+    let codes = CodeShape { height: 8, width: 8, codebooks: vec![16384; 4] };
+    let level = PriorLevel { codes, channels: 256, codebooks: vec![], shared: true };
+    let cx = PriorContext { level, upper: None, classes: 0, params: params.clone() };
+    let config = RqTransformerConfig::parse("p(width: 1280, heads: 20, body_layers: 26, head_layers: 4)").unwrap();
+    RqTransformer::with_condition(config, &cx, 16384, 32).unwrap();
+    assert_eq!(params.count(), 654_061_568);
+}
+
+#[test]
+fn a_code_changes_the_logits_after_it_and_no_others() {
+    for (model, _, sizes) in variants() {
+        let depth = sizes.len();
+        let before = batch(&sizes, 2, 1);
+        let base = logits(&model, &before);
+        for place in 0..6 * depth {
+            let mut codes = before.codes.as_slice().to_vec();
+            // In the second image; the first must not notice.
+            let code = &mut codes[6 * depth + place];
+            *code = (*code + 1) % sizes[place % depth] as u32;
+            let codes = Codes::from_vec(codes, before.codes.shape()).unwrap();
+            let changed = logits(&model, &TokenBatch { codes, ..before.clone() });
+            for (d, (a, b)) in base.iter().zip(&changed).enumerate() {
+                for (row, (a, b)) in a.as_slice().chunks(sizes[d]).zip(b.as_slice().chunks(sizes[d])).enumerate() {
+                    let after = row >= 6 && (row - 6) * depth + d > place;
+                    assert_eq!(a != b, after, "place {place}, row {row}, depth {d}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_with_cache_and_without_are_those_of_the_whole_map() {
+    for (model, _, sizes) in variants() {
+        let batch = batch(&sizes, 4, 2);
+        let whole = logits(&model, &batch);
+        for cache in [true, false] {
+            let mut worst = 0.0f32;
+            let forced = model.generate(4, &batch.labels, cache, &mut |t, d, logits| {
+                for (image, row) in logits.as_slice().chunks(sizes[d]).enumerate() {
+                    let wanted = &whole[d].as_slice()[(image * 6 + t) * sizes[d]..][..sizes[d]];
+                    worst = row.iter().zip(wanted).fold(worst, |m, (a, b)| m.max((a - b).abs()));
+                }
+                let code = |image: usize| batch.codes.as_slice()[(image * 6 + t) * sizes.len() + d];
+                Ok(Codes::from_vec((0..4).map(code).collect(), &[4, 1])?)
+            });
+            assert_eq!(forced.unwrap(), batch.codes);
+            assert!(worst < 1e-5, "differ by {worst}");
+        }
+    }
+}
+
+#[test]
+fn samples_are_equal_with_cache_and_without() {
+    for (model, _, sizes) in variants() {
+        let rng = Rng::new(5, "sample", 0);
+        let cached = model.sample(&request(9, true), &rng).unwrap();
+        assert_eq!(cached.shape(), [9, 2, 3, sizes.len()]);
+        assert_eq!(cached, model.sample(&request(9, false), &rng).unwrap());
+        assert_ne!(cached, model.sample(&request(9, true), &Rng::new(6, "sample", 0)).unwrap());
+        assert!(model.sample(&request(0, true), &rng).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn the_likelihood_sums_the_cross_entropies_and_the_loss_is_their_mean() {
+    for (model, _, sizes) in variants() {
+        let batch = batch(&sizes, 3, 4);
+        let nats = model.likelihood(&batch).unwrap().unwrap();
+        assert_eq!(nats.shape(), [3, sizes.len()]);
+        let mut wanted = vec![0.0f64; 3 * sizes.len()];
+        for (d, logits) in logits(&model, &batch).iter().enumerate() {
+            for (row, logits) in logits.as_slice().chunks(sizes[d]).enumerate() {
+                let code = batch.codes.as_slice()[row * sizes.len() + d] as usize;
+                let normaliser = logits.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+                wanted[row / 6 * sizes.len() + d] += normaliser - f64::from(logits[code]);
+            }
+        }
+        for (a, b) in nats.as_slice().iter().zip(&wanted) {
+            assert!((f64::from(*a) - b).abs() < 1e-4, "{a} {b}");
+        }
+        let loss = model.loss(&batch, &Mode::Eval).unwrap();
+        let mean = wanted.iter().sum::<f64>() / (3 * 6 * sizes.len()) as f64;
+        assert!((f64::from(loss.loss.item().unwrap()) - mean).abs() < 1e-5);
+        assert_eq!(loss.terms.len(), sizes.len());
+        let by_depth = loss.terms.iter().map(|(_, term)| term).sum::<f32>() / sizes.len() as f32;
+        assert!((f64::from(by_depth) - mean).abs() < 1e-5);
+    }
+}
+
+/// A distribution with all its mass on the code is a hard target.
+#[test]
+fn soft_targets_of_one_code_are_hard_targets() {
+    for (model, _, sizes) in variants() {
+        let hard = batch(&sizes, 2, 7);
+        let targets = (0..sizes.len()).map(|d| {
+            let column = hard.codes.column(d).unwrap();
+            let one_hot = |&code: &u32| (0..sizes[d]).map(move |k| if k == code as usize { 1.0 } else { 0.0 });
+            Tensor::from_vec(column.as_slice().iter().flat_map(one_hot).collect(), &[2, 2, 3, sizes[d]]).unwrap()
+        });
+        let soft = TokenBatch { targets: Targets::Soft(targets.collect()), ..hard.clone() };
+        let loss = |batch| model.loss(batch, &Mode::Eval).unwrap().loss.item().unwrap();
+        assert!((loss(&hard) - loss(&soft)).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn gradients_reach_every_parameter() {
+    for (model, params, sizes) in variants() {
+        let tape = Tape::start().unwrap();
+        let loss = model.loss(&batch(&sizes, 4, 8), &Mode::Train(Rng::new(0, "train", 0))).unwrap().loss;
+        let mut gradients = tape.backward(&loss).unwrap();
+        for (name, var) in params.trained() {
+            let gradient = gradients.take(&var.get()).unwrap_or_else(|| panic!("none for {name}"));
+            assert!(gradient.as_slice().iter().any(|g| *g != 0.0), "zero for {name}");
+            assert!(gradient.as_slice().iter().all(|g| g.is_finite()), "not finite for {name}");
+        }
+    }
+}
+
+/// With weights of deviation 0.02 the first predictions are nearly uniform.
+#[test]
+fn the_loss_starts_at_ln_k() {
+    let (model, _) = model("body_layers: 4, head_layers: 2, init: gpt", &[64; 3], true);
+    let loss = model.loss(&batch(&[64; 3], 8, 9), &Mode::Eval).unwrap().loss.item().unwrap();
+    assert!((loss - 64f32.ln()).abs() < 0.05, "{loss}");
+}
+
+#[test]
+fn training_on_one_pattern_makes_it_likely() {
+    let (model, params) = model("body_layers: 1, head_layers: 1, dropout: 0.1", &[7; 3], true);
+    let pattern = batch(&[7; 3], 3, 10);
+    let state: Vec<_> = params
+        .trained()
+        .into_iter()
+        .map(|(_, var)| {
+            let zeros = Tensor::zeros(var.get().shape());
+            (var, Var::buffer(&zeros), Var::buffer(&zeros))
+        })
+        .collect();
+    let nats = |model: &RqTransformer| model.likelihood(&pattern).unwrap().unwrap().as_slice().iter().sum::<f32>();
+    let before = nats(&model);
+    for step in 1..=150 {
+        let tape = Tape::start().unwrap();
+        let loss = model.loss(&pattern, &Mode::Train(Rng::new(1, "train", step))).unwrap().loss;
+        let mut gradients = tape.backward(&loss).unwrap();
+        let how = AdamStep { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, l2: 0.0, step };
+        for (var, m, v) in &state {
+            adam(var, &gradients.take(&var.get()).unwrap(), m, v, 1.0, &how).unwrap();
+        }
+    }
+    let after = nats(&model);
+    assert!(after < 0.2 * before, "{before} -> {after}");
+    // The most likely codes under each label are then the pattern's.
+    let greedy = SampleRequest { draw: vec![Draw { top_k: Some(1), ..Draw::default() }], ..request(3, true) };
+    assert_eq!(model.sample(&greedy, &Rng::new(0, "sample", 0)).unwrap(), pattern.codes);
+}
+
+#[test]
+fn what_it_wants_follows_from_the_configuration() {
+    assert_eq!(model("", &[7; 2], true).0.wants(), TokenRequest::default());
+    let (model, _) = model("targets: soft, codes: stochastic, temperature: 0.25", &[7; 2], true);
+    let wanted = TokenRequest { soft_targets: Some(0.25), stochastic_codes: Some(0.25), latents: false };
+    assert_eq!(model.wants(), wanted);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let build = |config: &str, cx: &PriorContext| {
+        RqTransformer::new(RqTransformerConfig::parse(config).unwrap(), cx).unwrap_err().to_string()
+    };
+    let cx = context(Params::dry(), [2, 3], &[7; 2], true, CLASSES);
+    assert!(build("p(width: 10, heads: 4)", &cx).contains("`heads`"));
+    let upper = PriorContext { upper: Some(cx.level.clone()), ..cx.clone() };
+    assert!(build("p", &upper).contains("upper"));
+    let continuous = context(Params::dry(), [2, 3], &[], true, CLASSES);
+    assert!(build("p", &continuous).contains("continuous"));
+
+    let (model, _) = model("", &[7; 2], true);
+    let good = batch(&[7; 2], 2, 1);
+    let too_large = Codes::from_vec(vec![7; 24], &[2, 2, 3, 2]).unwrap();
+    assert!(model.loss(&TokenBatch { codes: too_large, ..good.clone() }, &Mode::Eval).is_err());
+    let label = Codes::from_vec(vec![0, CLASSES as u32], &[2]).unwrap();
+    assert!(model.loss(&TokenBatch { labels: label, ..good.clone() }, &Mode::Eval).is_err());
+    let odd = batch(&[7; 3], 2, 1);
+    assert!(model.loss(&odd, &Mode::Eval).unwrap_err().to_string().contains("[2, 2, 3, 3]"));
+}
