@@ -1,12 +1,20 @@
-//! Attention per batch entry and head.
+//! Attention, one batch entry and head at a time: a block of query rows against all keys that they see.
 
-use super::gemm;
+#![allow(unsafe_code)]
+
+use super::dispatch::simd;
+use super::gemm::{Shared, TASK};
+use super::kernel::{DOTS, Dots, Kernels};
+use super::math::exp;
+use super::pack;
+use super::product::{Product, tiles};
+use super::scratch::scratch;
 use rayon::prelude::*;
+use std::ptr::{null, null_mut};
 
 /// Sizes of an attention: `queries` rows attend over `keys` rows of `head` numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    pub(crate) batch: usize,
     pub(crate) heads: usize,
     pub(crate) queries: usize,
     pub(crate) keys: usize,
@@ -22,13 +30,24 @@ pub(crate) struct Rows<'a> {
     pub(crate) stride: usize,
 }
 
-impl Rows<'_> {
-    fn head(&self, n: usize, b: usize, h: usize, head: usize) -> Vec<f32> {
-        let row = |i: usize| {
-            let at = self.start + (b * n + i) * self.stride + h * head;
-            &self.data[at..at + head]
-        };
-        (0..n).flat_map(row).copied().collect()
+impl<'a> Rows<'a> {
+    /// From row `row` of batch entry `b`, of `n` rows each, and head `h` on.
+    fn head(&self, n: usize, b: usize, h: usize, sizes: &Sizes) -> One<'a> {
+        let at = self.start + b * n * self.stride + h * sizes.head;
+        One { data: &self.data[at..], stride: self.stride }
+    }
+}
+
+/// Rows of one head.
+#[derive(Clone, Copy)]
+struct One<'a> {
+    data: &'a [f32],
+    stride: usize,
+}
+
+impl<'a> One<'a> {
+    fn from(self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..]
     }
 }
 
@@ -40,98 +59,355 @@ pub(crate) enum Gradients<'a> {
     Packed(&'a mut [f32]),
 }
 
-fn probabilities(sizes: &Sizes, q: &[f32], k: &[f32], norms: &mut [[f32; 2]], known: bool) -> Vec<f32> {
-    let scale = 1.0 / (sizes.head as f32).sqrt();
-    let mut p = vec![0.0; sizes.queries * sizes.keys];
-    gemm::nt(sizes.keys, sizes.head, q, k, None, &mut p, false);
-    for (t, row) in p.chunks_mut(sizes.keys).enumerate() {
-        let (seen, rest) = row.split_at_mut(if sizes.causal { t + 1 } else { sizes.keys });
-        rest.fill(0.0);
-        if !known {
-            let max = seen.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x * scale));
-            norms[t] = [max, 1.0 / seen.iter().map(|x| (x * scale - max).exp()).sum::<f32>()];
+/// Numbers in the chunks that rows of scores are made of.
+const LANES: usize = 16;
+/// Query rows in a block, and keys above which it has a quarter of them, so that its scores stay in the cache.
+const BLOCK: usize = 64;
+const MANY_KEYS: usize = 512;
+/// Up to so many keys, scores are dot products: packing the keys would cost more.
+const FEW_KEYS: usize = 8;
+
+/// How one attention is cut up and what it needs to remember.
+struct Plan {
+    kernels: &'static Kernels,
+    sizes: Sizes,
+    scale: f32,
+    /// Query rows in a block.
+    block: usize,
+    /// Numbers between two rows of scores.
+    stride: usize,
+    /// Numbers in the panels of transposed keys or values, and in those of their rows.
+    transposed: usize,
+    plain: usize,
+}
+
+impl Plan {
+    fn new(sizes: &Sizes) -> Self {
+        let kernels = Kernels::best();
+        let width = kernels.width;
+        let block = if sizes.keys > MANY_KEYS { BLOCK / 4 } else { BLOCK };
+        Self {
+            kernels,
+            sizes: *sizes,
+            scale: 1.0 / (sizes.head as f32).sqrt(),
+            block: block.min(sizes.queries),
+            stride: sizes.keys.next_multiple_of(width.max(LANES)),
+            transposed: sizes.keys.next_multiple_of(width) * sizes.head,
+            plain: sizes.head.next_multiple_of(width) * sizes.keys,
         }
-        let [max, inverse] = norms[t];
-        seen.iter_mut().for_each(|x| *x = (*x * scale - max).exp() * inverse);
     }
-    p
+
+    /// Runs `f(batch entry, head, norms)` for every pair over all threads.
+    fn each(&self, norms: &mut [[f32; 2]], f: impl Fn(usize, usize, &mut [[f32; 2]]) + Sync) {
+        let Sizes { heads, queries, keys, head, .. } = self.sizes;
+        // Softmax and packing cost about as much as a few more products.
+        let together = (TASK / (queries * (keys + LANES) * (head + LANES))).max(1);
+        norms.par_chunks_mut(queries).with_min_len(together).enumerate().for_each(|(i, norms)| {
+            f(i / heads, i % heads, norms);
+        });
+    }
+
+    /// The keys that row `t` sees, and that rows up to `t` see.
+    fn seen(&self, t: usize) -> usize {
+        if self.sizes.causal { t + 1 } else { self.sizes.keys }
+    }
+
+    /// Panels of the transpose of `rows`, if products with them are to go by panels.
+    fn pack_transposed(&self, rows: One<'_>, panels: &mut [f32]) {
+        let (width, Sizes { keys, head, .. }) = (self.kernels.width, self.sizes);
+        if keys <= FEW_KEYS {
+            return;
+        }
+        for (j, panel) in panels.chunks_exact_mut(head * width).enumerate() {
+            let first = j * width;
+            pack::transposed(rows.from(first), rows.stride, (keys - first).min(width), head, width, panel);
+        }
+    }
+
+    /// Panels of `n` rows.
+    fn pack_rows(&self, rows: &[f32], stride: usize, n: usize, panels: &mut [f32]) {
+        let (width, head) = (self.kernels.width, self.sizes.head);
+        for (j, panel) in panels.chunks_exact_mut(n * width).enumerate().take(head.div_ceil(width)) {
+            pack::rows(rows, stride, j * width, (head - j * width).min(width), n, width, panel);
+        }
+    }
+
+    /// `scores[row] = left[row] · right` for `rows` rows from query `first` on, over the keys that each tile sees.
+    /// `right`: the rows themselves, and their transpose in panels.
+    fn scores(&self, first: usize, rows: usize, left: One<'_>, right: One<'_>, panels: &[f32], scores: &mut [f32]) {
+        let Sizes { head, keys, .. } = self.sizes;
+        let by_dots = keys <= FEW_KEYS;
+        for (row, height) in tiles(rows, if by_dots { DOTS[0] } else { self.kernels.rows }) {
+            let n = self.seen(first + row + height - 1);
+            let from = left.from(first + row);
+            let out = &mut scores[row * self.stride..];
+            if by_dots {
+                for column in (0..n).step_by(DOTS[1]) {
+                    let (mut lefts, mut outs) = ([null(); DOTS[0]], [null_mut(); DOTS[0]]);
+                    for r in 0..height {
+                        lefts[r] = from[r * left.stride..].as_ptr();
+                        outs[r] = out[r * self.stride + column..].as_mut_ptr();
+                    }
+                    let dots = Dots {
+                        left: lefts.as_ptr(),
+                        groups: 1,
+                        depth: head,
+                        right: right.from(column).as_ptr(),
+                        right_stride: right.stride,
+                        bias: null(),
+                        out: outs.as_ptr(),
+                        accumulate: false,
+                    };
+                    // SAFETY: rows of a head have `head` numbers, and those of the scores `stride` >= n.
+                    unsafe { self.kernels.dots(height, (n - column).min(DOTS[1]), &dots) };
+                }
+                continue;
+            }
+            let product = Product {
+                m: height,
+                n,
+                k: head,
+                left: from.as_ptr(),
+                left_stride: left.stride,
+                by_columns: false,
+                panels: panels.as_ptr(),
+                panel_stride: head * self.kernels.width,
+                bias: null(),
+                out: out.as_mut_ptr(),
+                out_stride: self.stride,
+                accumulate: false,
+            };
+            // SAFETY: as above; the panels hold the transpose of all keys.
+            unsafe { product.run(self.kernels) };
+        }
+    }
+
+    /// `out[row] = weights[row] · panels`, over the keys that each tile sees.
+    fn gather(&self, first: usize, rows: usize, weights: &[f32], panels: &[f32], out: *mut f32, out_stride: usize) {
+        let Sizes { head, keys, .. } = self.sizes;
+        for (row, height) in tiles(rows, self.kernels.rows) {
+            let product = Product {
+                m: height,
+                n: head,
+                k: self.seen(first + row + height - 1),
+                left: weights[row * self.stride..].as_ptr(),
+                left_stride: self.stride,
+                by_columns: false,
+                panels: panels.as_ptr(),
+                panel_stride: keys * self.kernels.width,
+                bias: null(),
+                out: out.wrapping_add((first + row) * out_stride),
+                out_stride,
+                accumulate: false,
+            };
+            // SAFETY: the panels hold a row for every key; `out` is a head's part, which is one piece's own.
+            unsafe { product.run(self.kernels) };
+        }
+    }
+
+    /// `out[key] (+)= Σ_row weights[row][key] * rows[row]` over the block from query `first` on; `panels` hold its rows.
+    fn scatter(&self, first: usize, rows: usize, weights: &[f32], panels: &[f32], out: *mut f32, out_stride: usize) {
+        let Sizes { head, causal, .. } = self.sizes;
+        let keys = self.seen(first + rows - 1);
+        // Keys in blocks like those of the queries: with a causal mask, the block on the diagonal is the first to reach
+        // its keys, and rows before a key do not reach it.
+        for start in (0..keys).step_by(self.block) {
+            for (key, height) in tiles((keys - start).min(self.block), self.kernels.rows) {
+                let key = start + key;
+                let skip = if causal { key.saturating_sub(first) } else { 0 };
+                let product = Product {
+                    m: height,
+                    n: head,
+                    k: rows - skip,
+                    left: weights[skip * self.stride + key..].as_ptr(),
+                    left_stride: self.stride,
+                    by_columns: true,
+                    panels: panels[skip * self.kernels.width..].as_ptr(),
+                    panel_stride: rows * self.kernels.width,
+                    bias: null(),
+                    out: out.wrapping_add(key * out_stride),
+                    out_stride,
+                    accumulate: if causal { start < first } else { first > 0 },
+                };
+                // SAFETY: the panels hold the block's rows; `out` is a head's part, which is one piece's own.
+                unsafe { product.run(self.kernels) };
+            }
+        }
+    }
 }
 
 /// `out [B, T, W]`, and each row's largest score and inverse normaliser, `norms [B, heads, T]`.
 pub(crate) fn forward(sizes: &Sizes, q: Rows<'_>, k: Rows<'_>, v: Rows<'_>, out: &mut [f32], norms: &mut [[f32; 2]]) {
-    let Sizes { heads, queries, keys, head, .. } = *sizes;
     if out.is_empty() {
         return;
     }
-    let parts: Vec<Vec<f32>> = norms
-        .par_chunks_mut(queries)
-        .enumerate()
-        .map(|(i, norms)| {
-            let (b, h) = (i / heads, i % heads);
-            let p = probabilities(sizes, &q.head(queries, b, h, head), &k.head(keys, b, h, head), norms, false);
-            let mut part = vec![0.0; queries * head];
-            gemm::nn(head, keys, &p, &v.head(keys, b, h, head), &mut part, false);
-            part
-        })
-        .collect();
-    for (i, part) in parts.iter().enumerate() {
-        scatter(part, head, out, (i / heads * queries, i % heads * head), heads * head);
-    }
-}
-
-fn scatter(part: &[f32], head: usize, out: &mut [f32], (row, column): (usize, usize), stride: usize) {
-    for (t, part) in part.chunks(head).enumerate() {
-        let at = (row + t) * stride + column;
-        out[at..at + head].copy_from_slice(part);
-    }
+    let plan = Plan::new(sizes);
+    let Sizes { heads, queries, keys, head, causal, .. } = *sizes;
+    let width = heads * head;
+    let target = Shared::new(out);
+    plan.each(norms, |b, h, norms| {
+        let (q, k, v) = (q.head(queries, b, h, sizes), k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
+        let out = target.get().wrapping_add(b * queries * width + h * head);
+        scratch(plan.transposed + plan.plain + plan.block * plan.stride, |memory| {
+            let (k_panels, memory) = memory.split_at_mut(plan.transposed);
+            let (v_panels, scores) = memory.split_at_mut(plan.plain);
+            plan.pack_transposed(k, k_panels);
+            plan.pack_rows(v.data, v.stride, keys, v_panels);
+            for first in (0..queries).step_by(plan.block) {
+                let rows = plan.block.min(queries - first);
+                plan.scores(first, rows, q, k, k_panels, scores);
+                let norms = &mut norms[first..first + rows];
+                let seen = plan.seen(first);
+                softmax(scores, plan.stride, seen, usize::from(causal), plan.scale, norms);
+                plan.gather(first, rows, scores, v_panels, out, width);
+                for (row, [_, inverse]) in norms.iter().enumerate() {
+                    // SAFETY: this head's part of the row, which is this piece's own.
+                    let row = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add((first + row) * width), head) };
+                    row.iter_mut().for_each(|x| *x *= inverse);
+                }
+            }
+        });
+    });
 }
 
 /// The gradients of query, key and value. `[y, dy]`: the output and its gradient.
 pub(crate) fn backward(
     sizes: &Sizes,
     [q, k, v]: [Rows<'_>; 3],
-    [_, dy]: [Rows<'_>; 2],
-    norms: &[[f32; 2]],
-    mut gradients: Gradients<'_>,
+    [y, dy]: [Rows<'_>; 2],
+    norms: &mut [[f32; 2]],
+    gradients: Gradients<'_>,
 ) {
-    let Sizes { heads, queries, keys, head, .. } = *sizes;
     if norms.is_empty() {
         return;
     }
-    let scale = 1.0 / (head as f32).sqrt();
-    let parts: Vec<[Vec<f32>; 3]> = norms
-        .par_chunks(queries)
-        .enumerate()
-        .map(|(i, norms)| {
-            let (b, h) = (i / heads, i % heads);
-            let (q, k) = (q.head(queries, b, h, head), k.head(keys, b, h, head));
-            let (v, dy) = (v.head(keys, b, h, head), dy.head(queries, b, h, head));
-            let p = probabilities(sizes, &q, &k, &mut norms.to_vec(), true);
-            let mut ds = vec![0.0; queries * keys];
-            gemm::nt(keys, head, &dy, &v, None, &mut ds, false);
-            for (ds, p) in ds.chunks_mut(keys).zip(p.chunks(keys)) {
-                let mean: f32 = ds.iter().zip(p).map(|(d, p)| d * p).sum();
-                ds.iter_mut().zip(p).for_each(|(d, p)| *d = p * (*d - mean) * scale);
-            }
-            let mut grads = [vec![0.0; queries * head], vec![0.0; keys * head], vec![0.0; keys * head]];
-            gemm::nn(head, keys, &ds, &k, &mut grads[0], false);
-            gemm::tn(keys, head, queries, &ds, &q, &mut grads[1], false);
-            gemm::tn(keys, head, queries, &p, &dy, &mut grads[2], false);
-            grads
-        })
-        .collect();
+    let plan = Plan::new(sizes);
+    let Sizes { heads, queries, keys, head, causal, .. } = *sizes;
     let width = heads * head;
-    for (i, [a, b, c]) in parts.iter().enumerate() {
-        let (row, column) = (i / heads, i % heads * head);
-        match &mut gradients {
-            Gradients::Apart { dq, dk, dv } => {
-                scatter(a, head, dq, (row * queries, column), width);
-                scatter(b, head, dk, (row * keys, column), width);
-                scatter(c, head, dv, (row * keys, column), width);
+    let (targets, stride) = match gradients {
+        Gradients::Apart { dq, dk, dv } => ([dq, dk, dv].map(Shared::new), width),
+        Gradients::Packed(packed) => ([0, 1, 2].map(|third| Shared::new(&mut packed[third * width..])), 3 * width),
+    };
+    let row_panels = head.next_multiple_of(plan.kernels.width) * plan.block;
+    plan.each(norms, |b, h, norms| {
+        let (q, y, dy) = (q.head(queries, b, h, sizes), y.head(queries, b, h, sizes), dy.head(queries, b, h, sizes));
+        let (k, v) = (k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
+        let [dq, dk, dv] = [(0, queries), (1, keys), (2, keys)]
+            .map(|(which, n)| targets[which].get().wrapping_add(b * n * stride + h * head));
+        let scores = plan.block * plan.stride;
+        scratch(2 * plan.transposed + plan.plain + 2 * row_panels + 2 * scores, |memory| {
+            let (k_transposed, memory) = memory.split_at_mut(plan.transposed);
+            let (v_transposed, memory) = memory.split_at_mut(plan.transposed);
+            let (k_rows, memory) = memory.split_at_mut(plan.plain);
+            let (q_rows, memory) = memory.split_at_mut(row_panels);
+            let (dy_rows, memory) = memory.split_at_mut(row_panels);
+            let (p, ds) = memory.split_at_mut(scores);
+            plan.pack_transposed(k, k_transposed);
+            plan.pack_transposed(v, v_transposed);
+            plan.pack_rows(k.data, k.stride, keys, k_rows);
+            for first in (0..queries).step_by(plan.block) {
+                let rows = plan.block.min(queries - first);
+                plan.scores(first, rows, q, k, k_transposed, p);
+                plan.scores(first, rows, dy, v, v_transposed, ds);
+                let (norms, seen) = (&norms[first..first + rows], plan.seen(first));
+                let (y, dy) = ((y.from(first), y.stride), (dy.from(first), dy.stride));
+                softmax_backward(p, ds, plan.stride, seen, usize::from(causal), plan.scale, norms, head, y, dy);
+                plan.gather(first, rows, ds, k_rows, dq, stride);
+                plan.pack_rows(dy.0, dy.1, rows, dy_rows);
+                plan.pack_rows(q.from(first), q.stride, rows, q_rows);
+                plan.scatter(first, rows, p, dy_rows, dv, stride);
+                plan.scatter(first, rows, ds, q_rows, dk, stride);
             }
-            Gradients::Packed(packed) => {
-                for (third, part) in [a, b, c].into_iter().enumerate() {
-                    scatter(part, head, packed, (row * queries, third * width + column), 3 * width);
+        });
+    });
+}
+
+/// Sums the lanes pairwise.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut n = LANES / 2;
+    while n > 0 {
+        for i in 0..n {
+            lanes[i] = f(lanes[i], lanes[i + n]);
+        }
+        n /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+simd! {
+    /// Turns rows of scores into weights `exp(scale * score - largest)`, with zeros for keys that are not seen: row r
+    /// sees `seen + r * more`. Writes each row's largest scaled score and the inverse of the sum of its weights.
+    fn softmax(scores: &mut [f32], stride: usize, seen: usize, more: usize, scale: f32, norms: &mut [[f32; 2]]) {
+        // Tiles are multiplied as far as their last row sees.
+        let limit = (seen + more * (norms.len() - 1)).next_multiple_of(LANES);
+        for (r, (row, norm)) in scores.chunks_exact_mut(stride).zip(norms).enumerate() {
+            let seen = seen + more * r;
+            row[seen..limit].fill(f32::NEG_INFINITY);
+            let (row, rest) = row[..limit].split_at_mut(seen.next_multiple_of(LANES));
+            rest.fill(0.0);
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for chunk in row.chunks_exact(LANES) {
+                for (lane, x) in lanes.iter_mut().zip(chunk) {
+                    *lane = larger(*x, *lane);
+                }
+            }
+            let largest = fold(lanes, larger) * scale;
+            let mut lanes = [0.0; LANES];
+            for chunk in row.chunks_exact_mut(LANES) {
+                for (lane, x) in lanes.iter_mut().zip(chunk) {
+                    *x = exp(*x * scale - largest);
+                    *lane += *x;
+                }
+            }
+            *norm = [largest, 1.0 / fold(lanes, |a, b| a + b)];
+        }
+    }
+}
+
+simd! {
+    /// Turns scores into probabilities `p`, and their gradient `ds` into that of the scores.
+    fn softmax_backward(
+        p: &mut [f32],
+        ds: &mut [f32],
+        stride: usize,
+        seen: usize,
+        more: usize,
+        scale: f32,
+        norms: &[[f32; 2]],
+        head: usize,
+        y: (&[f32], usize),
+        dy: (&[f32], usize),
+    ) {
+        let limit = (seen + more * (norms.len() - 1)).next_multiple_of(LANES);
+        let rows = p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride));
+        for (r, ((p, ds), [largest, inverse])) in rows.zip(norms).enumerate() {
+            let seen = seen + more * r;
+            // The mean of the gradient under p is y · dy.
+            let mut lanes = [0.0; LANES];
+            let (y, dy) = (&y.0[r * y.1..][..head], &dy.0[r * dy.1..][..head]);
+            let (whole_y, rest_y) = y.as_chunks::<LANES>();
+            let (whole_dy, rest_dy) = dy.as_chunks::<LANES>();
+            for (y, dy) in whole_y.iter().zip(whole_dy) {
+                for i in 0..LANES {
+                    lanes[i] += y[i] * dy[i];
+                }
+            }
+            let rest: f32 = rest_y.iter().zip(rest_dy).map(|(y, dy)| y * dy).sum();
+            let mean = fold(lanes, |a, b| a + b) + rest;
+            p[seen..limit].fill(f32::NEG_INFINITY);
+            ds[seen..limit].fill(0.0);
+            let padded = seen.next_multiple_of(LANES);
+            p[padded..limit].fill(0.0);
+            for (p, ds) in p[..padded].as_chunks_mut::<LANES>().0.iter_mut().zip(ds[..padded].as_chunks_mut::<LANES>().0) {
+                for i in 0..LANES {
+                    p[i] = exp(p[i] * scale - largest) * inverse;
+                    ds[i] = p[i] * (ds[i] - mean) * scale;
                 }
             }
         }
@@ -154,20 +430,64 @@ pub(crate) fn cached(sizes: &CacheSizes, q: &[f32], keys: &[f32], values: &[f32]
     if out.is_empty() {
         return;
     }
+    let kernels = Kernels::best();
     let width = heads * head;
     let scale = 1.0 / (head as f32).sqrt();
-    out.par_chunks_mut(head).zip(q.par_chunks(head)).enumerate().for_each(|(i, (out, q))| {
+    // A piece is a head of a sequence, or several where there is little to read.
+    let together = ((TASK / 8) / (len * head)).clamp(1, heads);
+    let one = |(i, (out, q)): (usize, (&mut [f32], &[f32]))| {
         let (h, t, b) = (i % heads, i / heads % new, i / heads / new);
-        let at = |s: usize| (b * capacity + s) * width + h * head;
+        let at = b * capacity * width + h * head;
         let seen = len - new + t + 1;
-        let mut weights: Vec<f32> =
-            (0..seen).map(|s| q.iter().zip(&keys[at(s)..]).map(|(q, k)| q * k).sum::<f32>() * scale).collect();
-        let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        weights.iter_mut().for_each(|w| *w = (*w - max).exp());
-        let norm: f32 = weights.iter().sum();
-        out.fill(0.0);
-        for (s, w) in weights.iter().enumerate() {
-            out.iter_mut().zip(&values[at(s)..]).for_each(|(o, v)| *o += w / norm * v);
+        scratch(seen.next_multiple_of(LANES), |weights| {
+            for s in (0..seen).step_by(DOTS[1]) {
+                let (left, out) = ([q.as_ptr()], [weights[s..].as_mut_ptr()]);
+                let dots = Dots {
+                    left: left.as_ptr(),
+                    groups: 1,
+                    depth: head,
+                    right: keys[at + s * width..].as_ptr(),
+                    right_stride: width,
+                    bias: null(),
+                    out: out.as_ptr(),
+                    accumulate: false,
+                };
+                // SAFETY: a row has `head` numbers from this head on, and the cache holds `seen` rows.
+                unsafe { kernels.dots(1, (seen - s).min(DOTS[1]), &dots) };
+            }
+            let mut norm = [[0.0; 2]];
+            let stride = weights.len();
+            softmax(weights, stride, seen, 0, scale, &mut norm);
+            mix(&weights[..seen], norm[0][1], &values[at..], width, out);
+        });
+    };
+    let work = out.par_chunks_mut(head).zip(q.par_chunks(head));
+    work.with_min_len(together).enumerate().for_each(one);
+}
+
+simd! {
+    /// `out = scale * Σ weights[s] * rows[s]`.
+    fn mix(weights: &[f32], scale: f32, rows: &[f32], stride: usize, out: &mut [f32]) {
+        let at = |s: usize, from: usize| &rows[s * stride + from..];
+        let mut from = 0;
+        // Two cache lines at a time stay in registers over all rows.
+        while from + 2 * LANES <= out.len() {
+            let mut sums = [0.0; 2 * LANES];
+            for (s, w) in weights.iter().enumerate() {
+                for (sum, x) in sums.iter_mut().zip(at(s, from)) {
+                    *sum += w * x;
+                }
+            }
+            for (out, sum) in out[from..].iter_mut().zip(sums) {
+                *out = scale * sum;
+            }
+            from += 2 * LANES;
         }
-    });
+        out[from..].fill(0.0);
+        for (s, w) in weights.iter().enumerate() {
+            for (out, x) in out[from..].iter_mut().zip(at(s, from)) {
+                *out += scale * w * x;
+            }
+        }
+    }
 }

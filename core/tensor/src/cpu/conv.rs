@@ -460,6 +460,7 @@ fn weight_sums(
                         left_stride: rows,
                         by_columns: true,
                         panels: panel.as_ptr(),
+                        panel_stride: 0,
                         bias: null(),
                         out: sums[row * k + column..].as_mut_ptr(),
                         out_stride: k,

@@ -13,8 +13,6 @@ use super::vector::{Plain, Vector};
 
 /// The most rows that a tile has at any level.
 pub(crate) const MAX_ROWS: usize = 14;
-/// The most columns that a panel has at any level.
-pub(crate) const MAX_WIDTH: usize = 32;
 /// Rows and columns of a block of [`Kernels::dots`].
 pub(crate) const DOTS: [usize; 2] = [4, 4];
 

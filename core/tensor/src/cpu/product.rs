@@ -20,8 +20,9 @@ pub(crate) struct Product {
     pub(crate) left: *const f32,
     pub(crate) left_stride: usize,
     pub(crate) by_columns: bool,
-    /// Panels of `k` rows, one behind the other.
+    /// Panels of at least `k` rows, each `panel_stride` numbers behind the one before.
     pub(crate) panels: *const f32,
+    pub(crate) panel_stride: usize,
     /// `n` numbers, or null.
     pub(crate) bias: *const f32,
     pub(crate) out: *mut f32,
@@ -70,7 +71,7 @@ impl Product {
                                     groups: 1,
                                     depth: to - from,
                                     step: self.left_stride,
-                                    panel: self.panels.add((panel * k + from) * width),
+                                    panel: self.panels.add(panel * self.panel_stride + from * width),
                                     bias: if self.bias.is_null() || block > 0 {
                                         std::ptr::null()
                                     } else {

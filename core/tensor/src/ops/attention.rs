@@ -31,7 +31,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     {
         return Err(misfit());
     }
-    let sizes = Sizes { batch, heads, queries, keys, head: width / heads, causal };
+    let sizes = Sizes { heads, queries, keys, head: width / heads, causal };
     let mut out = buffer(q.len());
     let mut norms = vec![[0.0; 2]; batch * heads * queries];
     let rows = |data| Rows { data, start: 0, stride: width };
@@ -50,7 +50,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
                 &sizes,
                 [rows(q.as_slice()), rows(k.as_slice()), rows(v.as_slice())],
                 [rows(y.as_slice()), rows(dy.as_slice())],
-                &norms,
+                &mut norms,
                 attention::Gradients::Apart { dq, dk, dv },
             );
             for (key, grad) in keys.iter().zip(grads) {
@@ -75,7 +75,7 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
     if !packed.is_multiple_of(3) || !divides(heads, width) {
         return Err(Error::shape("attention_qkv", format!("{:?} does not fit with {heads} heads", qkv.shape())));
     }
-    let sizes = Sizes { batch, heads, queries: length, keys: length, head: width / heads, causal };
+    let sizes = Sizes { heads, queries: length, keys: length, head: width / heads, causal };
     let mut out = buffer(batch * length * width);
     let mut norms = vec![[0.0; 2]; batch * heads * length];
     let [q, k, v] = thirds(qkv.as_slice(), width);
@@ -95,7 +95,7 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
             &sizes,
             thirds(qkv.as_slice(), width),
             [rows(y.as_slice()), rows(dy.as_slice())],
-            &norms,
+            &mut norms,
             attention::Gradients::Packed(&mut packed),
         );
         flow.add(&qkv_key, packed)
