@@ -5,8 +5,14 @@
 //! is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
 
 mod error;
+mod files;
+mod format;
+mod judge;
 mod measure;
 mod results;
+mod stats;
+mod study;
+mod tables;
 
 pub use error::{Error, Result};
 pub use measure::{Better, Group, Measure, measure};
@@ -25,15 +31,30 @@ pub struct Written {
     pub tables: Vec<PathBuf>,
 }
 
-/// Writes the report into a folder, which is made if it does not exist. Each file appears whole or not at all.
+/// Writes the report into a folder, which is made if it does not exist. Each file appears whole or not at all, the page
+/// last.
 ///
 /// # Errors
 /// If the folder cannot be written, or the results contradict themselves.
-pub fn write(_results: &Results, folder: &Path) -> Result<Written> {
-    Ok(Written { page: folder.join("index.html"), tables: Vec::new() })
+pub fn write(results: &Results, folder: &Path) -> Result<Written> {
+    let (mut trials, mut curves) = (tables::results(results)?, tables::curves(results)?);
+    let files = [
+        ("results.csv", tables::csv(&mut trials)?),
+        ("results.parquet", tables::parquet(&mut trials)?),
+        ("curves.csv", tables::csv(&mut curves)?),
+        ("curves.parquet", tables::parquet(&mut curves)?),
+    ];
+    files::folder(folder)?;
+    let mut written = Written { page: folder.join("index.html"), tables: Vec::new() };
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        files::replace(&path, &bytes)?;
+        written.tables.push(path);
+    }
+    Ok(written)
 }
 
 /// The verdicts in words, one sentence each, as they stand at the top of the page.
-pub fn verdicts(_results: &Results) -> Vec<String> {
-    Vec::new()
+pub fn verdicts(results: &Results) -> Vec<String> {
+    judge::verdicts(&study::Study::new(results)).iter().map(judge::Verdict::sentence).collect()
 }

@@ -1,0 +1,212 @@
+//! Numbers as text: sensible digits, units, times.
+
+use crate::measure::Measure;
+use crate::stats::Estimate;
+
+/// A true minus sign, as wide as a plus.
+const MINUS: char = '\u{2212}';
+
+/// A number with about four significant digits, and commas between thousands.
+pub(crate) fn number(value: f64) -> String {
+    significant(value, 4)
+}
+
+/// A number with this many significant digits; whole numbers below a million keep all of theirs.
+pub(crate) fn significant(value: f64, digits: i32) -> String {
+    if !value.is_finite() {
+        return not_finite(value);
+    }
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let size = value.abs();
+    if size >= 1e6 {
+        return scaled(value, digits);
+    }
+    if value.fract() == 0.0 {
+        return grouped(&format!("{value:.0}"));
+    }
+    if size < 1e-4 {
+        return format!("{value:.*e}", (digits - 2).max(0) as usize).replace('-', &MINUS.to_string());
+    }
+    let decimals = (digits - 1 - size.log10().floor() as i32).max(0);
+    decimal(value, decimals)
+}
+
+/// Millions and more with a letter: `1.39 M`, `2.4 G`.
+fn scaled(value: f64, digits: i32) -> String {
+    let powers = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")];
+    let (power, letter) = powers.into_iter().find(|(power, _)| value.abs() >= *power).unwrap_or((1e6, "M"));
+    let mantissa = value / power;
+    let decimals = (digits - 2 - mantissa.abs().log10().floor() as i32).max(0);
+    format!("{} {letter}", decimal(mantissa, decimals))
+}
+
+fn not_finite(value: f64) -> String {
+    if value.is_nan() {
+        "not a number".to_owned()
+    } else if value > 0.0 {
+        "∞".to_owned()
+    } else {
+        format!("{MINUS}∞")
+    }
+}
+
+/// A number with this many decimals, negative zero as zero.
+fn decimal(value: f64, decimals: i32) -> String {
+    let text = format!("{value:.*}", decimals.max(0) as usize);
+    let zero = text.chars().all(|c| matches!(c, '-' | '0' | '.'));
+    grouped(if zero { text.trim_start_matches('-') } else { &text })
+}
+
+/// Puts commas between thousands and a true minus in front.
+fn grouped(text: &str) -> String {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, fraction)| (whole, Some(fraction)));
+    let mut out = String::new();
+    if !sign.is_empty() {
+        out.push(MINUS);
+    }
+    for (place, digit) in whole.chars().enumerate() {
+        // Four digits read well without a comma.
+        if place > 0 && whole.len() > 4 && (whole.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if let Some(fraction) = fraction {
+        out.push('.');
+        out.push_str(fraction);
+    }
+    out
+}
+
+/// The factor between a measure's value and what is shown: shares are shown in percent.
+pub(crate) fn scale(measure: &Measure) -> f64 {
+    if measure.unit == "%" { 100.0 } else { 1.0 }
+}
+
+/// A measure's value with its unit.
+pub(crate) fn value(measure: &Measure, value: f64) -> String {
+    match measure.unit {
+        "s" => seconds(value),
+        "%" => format!("{}%", significant(100.0 * value, 3)),
+        // Counts of codes need no unit in every cell, nor do numbers without one.
+        "" | "codes" => number(value),
+        unit => format!("{} {unit}", number(value)),
+    }
+}
+
+/// A measure's value without its unit, for the cells of a table whose head names it.
+pub(crate) fn bare(measure: &Measure, value: f64) -> String {
+    match measure.unit {
+        "s" => seconds(value),
+        "%" => significant(100.0 * value, 3),
+        _ => number(value),
+    }
+}
+
+/// A mean and half of its interval, `25.41 ± 0.12`, without unit; the half with two significant digits.
+pub(crate) fn estimate(measure: &Measure, estimate: &Estimate) -> String {
+    let factor = scale(measure);
+    match half_width(estimate, factor) {
+        Some(half) => {
+            let decimals = decimals(half, estimate.mean * factor);
+            format!("{} ± {}", decimal(estimate.mean * factor, decimals), decimal(half, decimals))
+        }
+        None => bare(measure, estimate.mean),
+    }
+}
+
+/// A signed difference with its unit; shares differ by percentage points.
+pub(crate) fn difference(measure: &Measure, estimate: &Estimate) -> String {
+    let factor = scale(measure);
+    let shown = estimate.mean * factor;
+    let text = match half_width(estimate, factor) {
+        Some(half) => decimal(shown, decimals(half, shown)),
+        None => significant(shown, 3),
+    };
+    let sign = if shown > 0.0 { "+" } else { "" };
+    match measure.unit {
+        "%" => format!("{sign}{text} points"),
+        "" => format!("{sign}{text}"),
+        unit => format!("{sign}{text} {unit}"),
+    }
+}
+
+/// The interval, `[3.8, 4.4]`; empty if there is none.
+pub(crate) fn interval(measure: &Measure, estimate: &Estimate) -> String {
+    let factor = scale(measure);
+    let (Some((low, high)), Some(half)) = (estimate.interval, half_width(estimate, factor)) else {
+        return String::new();
+    };
+    let decimals = decimals(half, estimate.mean * factor);
+    format!("[{}, {}]", decimal(low * factor, decimals), decimal(high * factor, decimals))
+}
+
+fn half_width(estimate: &Estimate, factor: f64) -> Option<f64> {
+    estimate.interval.map(|(low, high)| 0.5 * (high - low) * factor)
+}
+
+/// Decimals that give the half width two significant digits; at most six, and three significant digits of the value
+/// if the half width is nothing.
+fn decimals(half: f64, value: f64) -> i32 {
+    let (size, digits) = if half > 0.0 { (half, 2) } else { (value.abs(), 3) };
+    if size > 0.0 && size.is_finite() { (digits - 1 - size.log10().floor() as i32).clamp(0, 6) } else { 0 }
+}
+
+/// A time: `12.3 s`, `4:07` (minutes and seconds), `2:04:07`.
+pub(crate) fn seconds(value: f64) -> String {
+    if !value.is_finite() || value < 0.0 {
+        return not_finite(value);
+    }
+    if value < 59.95 {
+        return format!("{} s", significant(value, 3));
+    }
+    let whole = value.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::measure;
+
+    #[test]
+    fn numbers_keep_the_digits_that_mean_something() {
+        for (value, text) in [
+            (0.0, "0"),
+            (25.4183, "25.42"),
+            (-0.012345, "−0.01235"),
+            (1536.0, "1536"),
+            (123456.0, "123,456"),
+            (1_389_123.0, "1.39 M"),
+            (2.5e12, "2.50 T"),
+            (0.0000312, "3.12e−5"),
+            (12345.67, "12,346"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(number(f64::NAN), "not a number");
+    }
+
+    #[test]
+    fn times_read_as_minutes_and_seconds() {
+        assert_eq!(seconds(12.345), "12.3 s");
+        assert_eq!(seconds(247.2), "4:07");
+        assert_eq!(seconds(7447.0), "2:04:07");
+        assert_eq!(seconds(59.97), "1:00");
+    }
+
+    #[test]
+    fn an_estimate_is_rounded_by_its_interval() {
+        let found = Estimate { mean: 4.1234, interval: Some((3.8134, 4.4334)), n: 3 };
+        assert_eq!(estimate(&measure("psnr"), &found), "4.12 ± 0.31");
+        assert_eq!(difference(&measure("psnr"), &found), "+4.12 dB");
+        assert_eq!(interval(&measure("psnr"), &found), "[3.81, 4.43]");
+        let share = Estimate { mean: -0.125, interval: None, n: 1 };
+        assert_eq!(difference(&measure("usage"), &share), "−12.5 points");
+        assert_eq!(value(&measure("usage"), 0.875), "87.5%");
+    }
+}

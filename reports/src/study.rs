@@ -1,0 +1,147 @@
+//! The results as the page sees them: trials of equal axes and different seeds are one configuration.
+
+use crate::measure::{Group, Measure, measure};
+use crate::results::{Axis, Results, Status, Trial, Value};
+use crate::stats::{self, Estimate};
+
+/// The trials that differ in nothing but the seed.
+pub(crate) struct Configuration<'a> {
+    /// One value an axis, in the order of the axes.
+    pub(crate) key: Vec<Option<&'a Value>>,
+    /// Such as `depth 4, codebook 256`; only axes that vary.
+    pub(crate) label: String,
+    /// Its trials in the order of the plan, of any status.
+    pub(crate) trials: Vec<&'a Trial>,
+}
+
+/// The results with their configurations.
+pub(crate) struct Study<'a> {
+    /// What it is a view of.
+    pub(crate) results: &'a Results,
+    /// In the order in which the plan first names them.
+    pub(crate) configurations: Vec<Configuration<'a>>,
+    /// Indices of the axes that take more than one value, those with a longer grid not before shorter ones.
+    pub(crate) varied: Vec<usize>,
+    /// The measure that the page is about.
+    pub(crate) headline: Measure,
+}
+
+impl<'a> Study<'a> {
+    pub(crate) fn new(results: &'a Results) -> Self {
+        let varied: Vec<usize> = (0..results.axes.len()).filter(|&axis| results.axes[axis].values.len() > 1).collect();
+        let mut configurations: Vec<Configuration<'a>> = Vec::new();
+        for trial in &results.trials {
+            let key: Vec<Option<&Value>> = results.axes.iter().map(|axis| trial.axes.get(&axis.path)).collect();
+            match configurations.iter_mut().find(|configuration| configuration.key == key) {
+                Some(configuration) => configuration.trials.push(trial),
+                None => {
+                    let label = label(&results.axes, &varied, &key);
+                    configurations.push(Configuration { key, label, trials: vec![trial] });
+                }
+            }
+        }
+        let name = if results.headline.is_empty() { "psnr" } else { &results.headline };
+        Self { results, configurations, varied, headline: measure(name) }
+    }
+
+    /// The axis at an index of `varied`.
+    pub(crate) fn varied_axis(&self, place: usize) -> Option<&'a Axis> {
+        self.varied.get(place).map(|&axis| &self.results.axes[axis])
+    }
+
+    /// The place of a configuration's value on a varied axis, for its colour or its marker.
+    pub(crate) fn level(&self, configuration: &Configuration<'_>, place: usize) -> usize {
+        let Some(&axis) = self.varied.get(place) else { return 0 };
+        let values = &self.results.axes[axis].values;
+        configuration.key[axis].and_then(|value| values.iter().position(|other| other == value)).unwrap_or(0)
+    }
+
+    /// Colour and marker of a configuration: the first varied axis is the colour, and the others together the marker
+    /// and the dash; with one varied axis it is both.
+    pub(crate) fn style(&self, configuration: &Configuration<'_>) -> (usize, usize) {
+        let colour = self.level(configuration, 0);
+        let mut marker = 0;
+        for place in 1..self.varied.len() {
+            let values = self.varied_axis(place).map_or(1, |axis| axis.values.len());
+            marker = marker * values + self.level(configuration, place);
+        }
+        (colour, if self.varied.len() < 2 { colour } else { marker })
+    }
+
+    /// Whether any finished trial has a measure.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.results.done().any(|trial| trial.measures.contains_key(name))
+    }
+
+    /// All measures of finished trials, in the order of the tables.
+    pub(crate) fn measures(&self) -> Vec<Measure> {
+        columns(self.results)
+    }
+
+    /// The measures of a group, in the order of the tables.
+    pub(crate) fn group(&self, group: Group) -> Vec<Measure> {
+        self.measures().into_iter().filter(|measure| measure.group == group).collect()
+    }
+
+    /// The numbers at the end of a family's names, ascending: depths of `usage` are 1, 2, ….
+    pub(crate) fn depths(&self, family: &str) -> Vec<u32> {
+        let mut depths: Vec<u32> = self.measures().iter().filter_map(|measure| suffix(&measure.name, family)).collect();
+        depths.sort_unstable();
+        depths
+    }
+}
+
+impl Configuration<'_> {
+    /// The finished trials.
+    pub(crate) fn done(&self) -> impl Iterator<Item = &Trial> {
+        self.trials.iter().copied().filter(|trial| trial.status == Status::Done)
+    }
+
+    /// A measure of each finished trial that has it.
+    pub(crate) fn values(&self, name: &str) -> Vec<f64> {
+        self.done().filter_map(|trial| trial.measures.get(name).copied()).collect()
+    }
+
+    /// The mean of a measure over seeds.
+    pub(crate) fn mean(&self, name: &str) -> Option<Estimate> {
+        stats::mean(&self.values(name))
+    }
+
+    /// A stable identifier for links and figures: that of the first trial.
+    pub(crate) fn id(&self) -> &str {
+        self.trials.first().map_or("", |trial| &trial.id)
+    }
+}
+
+/// The depth at the end of a name: 2 for `usage_2` of the family `usage`.
+pub(crate) fn suffix(name: &str, family: &str) -> Option<u32> {
+    name.strip_prefix(family)?.strip_prefix('_')?.parse().ok()
+}
+
+/// Every measure of any trial, in the order of the tables' columns.
+pub(crate) fn columns(results: &Results) -> Vec<Measure> {
+    let mut names: Vec<&String> = results.trials.iter().flat_map(|trial| trial.measures.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut measures: Vec<Measure> = names.into_iter().map(|name| measure(name)).collect();
+    measures.sort_by(Measure::order);
+    measures
+}
+
+/// `depth 4, codebook 256`, of the axes at these places.
+pub(crate) fn label(axes: &[Axis], places: &[usize], key: &[Option<&Value>]) -> String {
+    let parts: Vec<String> = places
+        .iter()
+        .filter_map(|&place| key[place].map(|value| named(&axes[place], value)))
+        .collect();
+    if parts.is_empty() { "the one configuration".to_owned() } else { parts.join(", ") }
+}
+
+/// `depth 4`, `shared`, `not shared`, `prior ar(...)`: a value with its axis.
+pub(crate) fn named(axis: &Axis, value: &Value) -> String {
+    match value {
+        Value::Text(text) if text == "true" => axis.title().to_owned(),
+        Value::Text(text) if text == "false" => format!("not {}", axis.title()),
+        _ => format!("{} {value}", axis.title()),
+    }
+}

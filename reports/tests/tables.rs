@@ -1,0 +1,164 @@
+//! The tables beside the page.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may fail loudly")]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use rqlab_reports::{Axis, Comparison, Curve, Error, Results, Status, Trial, Value, verdicts, write};
+
+fn folder(name: &str) -> std::path::PathBuf {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&path);
+    path
+}
+
+fn trial(id: &str, depth: i64, shared: bool, seed: u64, measures: &[(&str, f64)]) -> Trial {
+    Trial {
+        id: id.into(),
+        axes: BTreeMap::from([
+            ("quantizer.depth".into(), depth.into()),
+            ("quantizer.shared".into(), shared.into()),
+        ]),
+        seed: Some(seed),
+        status: Status::Done,
+        measures: measures.iter().map(|(name, value)| ((*name).into(), *value)).collect(),
+        ..Trial::default()
+    }
+}
+
+fn small() -> Results {
+    let mut failed = trial("cccccccc", 4, false, 0, &[]);
+    failed.status = Status::Failed;
+    let mut first = trial("aaaaaaaa", 1, true, 0, &[("train_seconds", 12.5), ("psnr", 21.25), ("usage_1", 0.5)]);
+    first.curves = vec![Curve {
+        stage: "tokenizer".into(),
+        name: "loss".into(),
+        steps: vec![1, 2],
+        values: vec![1.0, 0.5],
+    }];
+    Results {
+        name: "small".into(),
+        headline: "psnr".into(),
+        axes: vec![
+            Axis { path: "quantizer.depth".into(), label: String::new(), values: vec![1_i64.into(), 4_i64.into()] },
+            Axis { path: "quantizer.shared".into(), label: String::new(), values: vec![true.into(), false.into()] },
+        ],
+        trials: vec![
+            first,
+            trial("bbbbbbbb", 4, true, 0, &[("psnr", 25.5), ("usage_1", 1.0), ("usage_2", 0.25)]),
+            failed,
+        ],
+        ..Results::default()
+    }
+}
+
+#[test]
+fn a_row_a_trial_a_column_an_axis_and_timings_last() {
+    let out = folder("layout");
+    write(&small(), &out).unwrap();
+    assert_eq!(
+        fs::read_to_string(out.join("results.csv")).unwrap(),
+        "trial,status,quantizer.depth,quantizer.shared,seed,psnr,usage_1,usage_2,train_seconds\n\
+         aaaaaaaa,done,1,true,0,21.25,0.5,,12.5\n\
+         bbbbbbbb,done,4,true,0,25.5,1.0,0.25,\n\
+         cccccccc,failed,4,false,0,,,,\n"
+    );
+    assert_eq!(
+        fs::read_to_string(out.join("curves.csv")).unwrap(),
+        "trial,stage,name,step,value\naaaaaaaa,tokenizer,loss,1,1.0\naaaaaaaa,tokenizer,loss,2,0.5\n"
+    );
+}
+
+#[test]
+fn parquet_files_begin_and_end_with_their_mark() {
+    let out = folder("parquet");
+    for path in write(&small(), &out).unwrap().tables.iter().filter(|path| path.extension().unwrap() == "parquet") {
+        let bytes = fs::read(path).unwrap();
+        assert_eq!((&bytes[..4], &bytes[bytes.len() - 4..]), (&b"PAR1"[..], &b"PAR1"[..]));
+    }
+}
+
+#[test]
+fn equal_results_make_equal_bytes_and_leave_no_parts() {
+    let (first, second) = (folder("first"), folder("second"));
+    write(&small(), &first).unwrap();
+    write(&small(), &second).unwrap();
+    let mut names: Vec<_> = fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["curves.csv", "curves.parquet", "index.html", "results.csv", "results.parquet"]);
+    for name in names {
+        assert_eq!(fs::read(first.join(&name)).unwrap(), fs::read(second.join(&name)).unwrap(), "{name:?}");
+    }
+}
+
+#[test]
+fn results_that_contradict_themselves_are_refused_by_name() {
+    let mut twice = small();
+    twice.axes[0].path = "psnr".into();
+    assert!(matches!(write(&twice, &folder("twice")), Err(Error::Column { name }) if name == "psnr"));
+    let mut short = small();
+    short.trials[0].curves[0].values.pop();
+    assert!(matches!(write(&short, &folder("short")), Err(Error::Curve { steps: 2, values: 1, .. })));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let out = folder("file");
+    fs::write(&out, "in the way").unwrap();
+    let message = write(&small(), &out).unwrap_err().to_string();
+    assert!(message.contains(&out.display().to_string()), "{message}");
+}
+
+fn depth_by_seed(values: &[(i64, u64, f64)]) -> Results {
+    let trials = values.iter().map(|&(depth, seed, psnr)| trial("x", depth, true, seed, &[("psnr", psnr)]));
+    Results {
+        trials: trials.collect(),
+        comparisons: vec![Comparison {
+            metric: "psnr".into(),
+            axis: "quantizer.depth".into(),
+            from: Value::Number(1.0),
+            to: Value::Number(4.0),
+            fixed: BTreeMap::from([("quantizer.shared".into(), true.into())]),
+        }],
+        ..small()
+    }
+}
+
+#[test]
+fn verdicts_pair_by_seed() {
+    // Differences 4.0, 4.1, 4.2: mean 4.1, half width 4.303 x 0.1 / sqrt 3 = 0.248.
+    let results =
+        depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.1), (1, 2, 20.0), (4, 2, 24.2)]);
+    assert_eq!(
+        verdicts(&results),
+        ["depth 1 → 4 at shared: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired."]
+    );
+}
+
+#[test]
+fn one_seed_has_no_interval_and_says_so() {
+    let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0)]);
+    assert_eq!(verdicts(&results), ["depth 1 → 4 at shared: PSNR +4 dB, no interval: one seed, paired."]);
+}
+
+#[test]
+fn different_seeds_are_compared_without_pairs() {
+    let results = depth_by_seed(&[(1, 0, 21.0), (1, 1, 22.0), (4, 2, 25.0), (4, 3, 26.0)]);
+    assert!(verdicts(&results)[0].ends_with("2 seeds, not paired."), "{:?}", verdicts(&results));
+}
+
+#[test]
+fn a_side_without_trials_is_not_measured() {
+    let results = depth_by_seed(&[(1, 0, 21.0)]);
+    assert_eq!(verdicts(&results), ["depth 1 → 4 at shared: PSNR was not measured on both sides."]);
+}
+
+#[test]
+fn samples_are_judged_against_shuffled_codes() {
+    let mut results = depth_by_seed(&[(1, 0, 21.0), (1, 1, 21.0)]);
+    for (trial, sample) in results.trials.iter_mut().zip([10.0, 12.0]) {
+        trial.measures.extend([("sample_frechet".into(), sample), ("shuffled_frechet".into(), 60.0)]);
+    }
+    let sentences = verdicts(&results);
+    assert!(sentences[1].starts_with("shuffled codes → the prior's samples: sample Fréchet distance −49"), "{sentences:?}");
+}
