@@ -148,8 +148,7 @@ fn average(values: impl IntoIterator<Item = f64>) -> f64 {
 /// Judges one comparison.
 pub(crate) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
     let axes = &study.results.axes;
-    let measure =
-        if comparison.metric.is_empty() { study.headline.clone() } else { measure(&comparison.metric) };
+    let measure = if comparison.metric.is_empty() { study.headline.clone() } else { measure(&comparison.metric) };
     let subject = subject(axes, comparison);
     let unknown = Verdict {
         measure: measure.clone(),
@@ -184,12 +183,14 @@ pub(crate) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
     let (estimate, method, sides) = if rows.is_empty() {
         let values = |side: &[&Observation<'_>]| side.iter().map(|o| o.value).collect::<Vec<f64>>();
         let (first, second) = (values(&before), values(&after));
-        let sides = (!first.is_empty() && !second.is_empty()).then(|| (average(first.clone()), average(second.clone())));
+        let sides =
+            (!first.is_empty() && !second.is_empty()).then(|| (average(first.clone()), average(second.clone())));
         (stats::welch(&first, &second), Method::Unpaired, sides)
     } else {
         let differences: Vec<f64> =
             rows.iter().map(|row| average(row.iter().map(|(first, second)| second - first))).collect();
-        let sides = (average(rows.iter().flatten().map(|pair| pair.0)), average(rows.iter().flatten().map(|pair| pair.1)));
+        let sides =
+            (average(rows.iter().flatten().map(|pair| pair.0)), average(rows.iter().flatten().map(|pair| pair.1)));
         (stats::mean(&differences), Method::Paired, Some(sides))
     };
     let Some(estimate) = estimate else { return unknown };
@@ -219,10 +220,8 @@ fn read(measure: &Measure, estimate: &Estimate) -> Reading {
 fn subject(axes: &[Axis], comparison: &Comparison) -> String {
     let title = axes.iter().find(|axis| axis.path == comparison.axis).map_or(&*comparison.axis, Axis::title);
     let mut text = format!("{title} {} → {}", comparison.from, comparison.to);
-    let fixed: Vec<String> = axes
-        .iter()
-        .filter_map(|axis| comparison.fixed.get(&axis.path).map(|value| named(axis, value)))
-        .collect();
+    let fixed: Vec<String> =
+        axes.iter().filter_map(|axis| comparison.fixed.get(&axis.path).map(|value| named(axis, value))).collect();
     if !fixed.is_empty() {
         text.push_str(&format!(" at {}", fixed.join(", ")));
     }
@@ -382,7 +381,8 @@ pub(crate) fn interaction<'a>(study: &Study<'a>, across: usize, lines: usize) ->
             let find = |corner: &[(Option<u64>, String, f64)]| {
                 corner.iter().find(|(s, r, _)| s == seed && r == rest).map(|found| found.2)
             };
-            if let (Some(second), Some(third), Some(fourth)) = (find(&corners[1]), find(&corners[2]), find(&corners[3])) {
+            if let (Some(second), Some(third), Some(fourth)) = (find(&corners[1]), find(&corners[2]), find(&corners[3]))
+            {
                 complete.push((*seed, rest.clone(), (fourth - third) - (second - first)));
             }
         }

@@ -4,15 +4,19 @@
 //! itself, and `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers. The crate
 //! is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
 
+mod chart;
 mod error;
 mod files;
 mod format;
 mod judge;
 mod measure;
+mod page;
+mod picture;
 mod results;
 mod stats;
 mod study;
 mod tables;
+mod viridis;
 
 pub use error::{Error, Result};
 pub use measure::{Better, Group, Measure, measure};
@@ -37,6 +41,7 @@ pub struct Written {
 /// # Errors
 /// If the folder cannot be written, or the results contradict themselves.
 pub fn write(results: &Results, folder: &Path) -> Result<Written> {
+    let page = page::render(&study::Study::new(results))?;
     let (mut trials, mut curves) = (tables::results(results)?, tables::curves(results)?);
     let files = [
         ("results.csv", tables::csv(&mut trials)?),
@@ -51,6 +56,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<Written> {
         files::replace(&path, &bytes)?;
         written.tables.push(path);
     }
+    files::replace(&written.page, page.as_bytes())?;
     Ok(written)
 }
 

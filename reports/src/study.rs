@@ -130,10 +130,8 @@ pub(crate) fn columns(results: &Results) -> Vec<Measure> {
 
 /// `depth 4, codebook 256`, of the axes at these places.
 pub(crate) fn label(axes: &[Axis], places: &[usize], key: &[Option<&Value>]) -> String {
-    let parts: Vec<String> = places
-        .iter()
-        .filter_map(|&place| key[place].map(|value| named(&axes[place], value)))
-        .collect();
+    let parts: Vec<String> =
+        places.iter().filter_map(|&place| key[place].map(|value| named(&axes[place], value))).collect();
     if parts.is_empty() { "the one configuration".to_owned() } else { parts.join(", ") }
 }
 

@@ -15,10 +15,7 @@ fn folder(name: &str) -> std::path::PathBuf {
 fn trial(id: &str, depth: i64, shared: bool, seed: u64, measures: &[(&str, f64)]) -> Trial {
     Trial {
         id: id.into(),
-        axes: BTreeMap::from([
-            ("quantizer.depth".into(), depth.into()),
-            ("quantizer.shared".into(), shared.into()),
-        ]),
+        axes: BTreeMap::from([("quantizer.depth".into(), depth.into()), ("quantizer.shared".into(), shared.into())]),
         seed: Some(seed),
         status: Status::Done,
         measures: measures.iter().map(|(name, value)| ((*name).into(), *value)).collect(),
@@ -30,12 +27,8 @@ fn small() -> Results {
     let mut failed = trial("cccccccc", 4, false, 0, &[]);
     failed.status = Status::Failed;
     let mut first = trial("aaaaaaaa", 1, true, 0, &[("train_seconds", 12.5), ("psnr", 21.25), ("usage_1", 0.5)]);
-    first.curves = vec![Curve {
-        stage: "tokenizer".into(),
-        name: "loss".into(),
-        steps: vec![1, 2],
-        values: vec![1.0, 0.5],
-    }];
+    first.curves =
+        vec![Curve { stage: "tokenizer".into(), name: "loss".into(), steps: vec![1, 2], values: vec![1.0, 0.5] }];
     Results {
         name: "small".into(),
         headline: "psnr".into(),
@@ -127,12 +120,8 @@ fn depth_by_seed(values: &[(i64, u64, f64)]) -> Results {
 #[test]
 fn verdicts_pair_by_seed() {
     // Differences 4.0, 4.1, 4.2: mean 4.1, half width 4.303 x 0.1 / sqrt 3 = 0.248.
-    let results =
-        depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.1), (1, 2, 20.0), (4, 2, 24.2)]);
-    assert_eq!(
-        verdicts(&results),
-        ["depth 1 → 4 at shared: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired."]
-    );
+    let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.1), (1, 2, 20.0), (4, 2, 24.2)]);
+    assert_eq!(verdicts(&results), ["depth 1 → 4 at shared: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired."]);
 }
 
 #[test]
@@ -160,5 +149,8 @@ fn samples_are_judged_against_shuffled_codes() {
         trial.measures.extend([("sample_frechet".into(), sample), ("shuffled_frechet".into(), 60.0)]);
     }
     let sentences = verdicts(&results);
-    assert!(sentences[1].starts_with("shuffled codes → the prior's samples: sample Fréchet distance −49"), "{sentences:?}");
+    assert!(
+        sentences[1].starts_with("shuffled codes → the prior's samples: sample Fréchet distance −49"),
+        "{sentences:?}"
+    );
 }

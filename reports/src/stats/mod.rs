@@ -23,11 +23,8 @@ impl Estimate {
     }
 
     fn new(mean: f64, standard_error: f64, freedom: f64, n: usize) -> Self {
-        let half = if standard_error > 0.0 {
-            student::quantile(0.5 + LEVEL / 2.0, freedom) * standard_error
-        } else {
-            0.0
-        };
+        let half =
+            if standard_error > 0.0 { student::quantile(0.5 + LEVEL / 2.0, freedom) * standard_error } else { 0.0 };
         Self { mean, interval: Some((mean - half, mean + half)), n }
     }
 }

@@ -1,0 +1,115 @@
+//! Sections 11 to 13: failures, definitions, and where the numbers come from.
+
+use maud::{Markup, html};
+
+use super::parts::nothing;
+use crate::measure::{Better, Measure, measure};
+use crate::results::{Status, Trial};
+use crate::study::Study;
+
+/// Section 11.
+pub(super) fn failures(study: &Study<'_>) -> Markup {
+    let with = |status: Status| study.results.trials.iter().filter(move |trial| trial.status == status);
+    let missing: Vec<&Trial> = with(Status::Missing).collect();
+    if with(Status::Failed).next().is_none() && missing.is_empty() {
+        return nothing("No trial failed, and none is missing.");
+    }
+    html! {
+        @for trial in with(Status::Failed) {
+            article.failure id={ "f-" (trial.id) } {
+                h3 { (trial.name) " " a href={ "#t-" (trial.id) } { code { (trial.id) } } }
+                p.error { (trial.error.as_deref().unwrap_or("The trial failed and left no message.")) }
+                @if !trial.log_tail.is_empty() {
+                    details open[trial.log_tail.len() < 2000] { summary { "End of the log" } pre { (trial.log_tail) } }
+                }
+                @if !trial.command.is_empty() { p.command { span.what { "repeat it with" } code { (trial.command) } } }
+            }
+        }
+        @if !missing.is_empty() {
+            p {
+                (missing.len()) " missing (not run yet, or interrupted): "
+                @for (place, trial) in missing.iter().enumerate() {
+                    @if place > 0 { ", " }
+                    a href={ "#t-" (trial.id) } { (trial.name) }
+                }
+                "."
+            }
+        }
+    }
+}
+
+/// Section 12.
+pub(super) fn definitions(study: &Study<'_>) -> Markup {
+    let mut families: Vec<(String, Measure)> = Vec::new();
+    for found in study.measures() {
+        let family = found.family().to_owned();
+        if !families.iter().any(|(other, _)| *other == family) {
+            let whole = measure(&family);
+            families.push((family, whole));
+        }
+    }
+    for definition in &study.results.definitions {
+        if !families.iter().any(|(name, _)| *name == definition.name) {
+            families.push((definition.name.clone(), measure(&definition.name)));
+        }
+    }
+    if families.is_empty() {
+        return nothing("No measure was reported.");
+    }
+    html! {
+        dl.definitions {
+            @for (name, measure) in &families {
+                dt id={ "d-" (name) } {
+                    (measure.label) " " code { (name) }
+                    span.unit {
+                        @match measure.better {
+                            Better::Higher => { "higher is better" }
+                            Better::Lower => { "lower is better" }
+                            Better::Neither => {}
+                        }
+                    }
+                }
+                @let own = study.results.definitions.iter().find(|definition| definition.name == *name);
+                dd {
+                    @match own {
+                        Some(definition) => { (definition.text) }
+                        None if measure.definition.is_empty() => { "Reported by a plugin, without a definition." }
+                        None => { (measure.definition) }
+                    }
+                    @if own.is_none() && !measure.caution.is_empty() { p.caution { (measure.caution) } }
+                }
+            }
+        }
+    }
+}
+
+/// Section 13.
+pub(super) fn provenance(study: &Study<'_>) -> Markup {
+    let results = study.results;
+    html! {
+        @if results.provenance.is_empty() { (nothing("Nothing was recorded.")) } @else {
+            div.scroll {
+                table.provenance {
+                    tbody {
+                        @for entry in &results.provenance {
+                            tr {
+                                th scope="row" { (entry.key) }
+                                td { @for value in &entry.values { div { (value) } } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        h3 { "Each trial" }
+        p { "The command that repeats it, and its configuration with every default filled in." }
+        @for trial in &results.trials {
+            details.trial id={ "c-" (trial.id) } {
+                summary { code { (trial.id) } " " (trial.name) @if trial.status != Status::Done { " · " (trial.status.as_str()) } }
+                @if !trial.command.is_empty() { pre { (trial.command) } }
+                @if !trial.config.is_empty() { pre { (trial.config) } }
+                p { a href={ "#t-" (trial.id) } { "its row among all trials" } }
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Section 9: what it took.
+
+use maud::{Markup, html};
+
+use super::parts::{configuration_key, configuration_point, figure, measures_table, nothing};
+use crate::chart::{Chart, Scale, Series};
+use crate::error::Result;
+use crate::format;
+use crate::measure::{Group, measure};
+use crate::study::Study;
+
+/// Section 9.
+pub(super) fn cost(study: &Study<'_>) -> Result<Markup> {
+    let costs = study.group(Group::Cost);
+    if costs.is_empty() {
+        return Ok(nothing("No trial reports what it cost."));
+    }
+    let mut figures = Vec::new();
+    for name in ["train_seconds", "parameters"] {
+        if study.has(name) && study.has(&study.headline.name) {
+            figures.push(against_headline(study, name)?);
+        }
+    }
+    Ok(html! {
+        (measures_table(study, &costs, "Cost of each configuration, means over seeds"))
+        div.figures { @for figure in figures { (figure) } }
+    })
+}
+
+fn against_headline(study: &Study<'_>, name: &str) -> Result<Markup> {
+    let (cost, headline) = (measure(name), &study.headline);
+    let mut series = Vec::new();
+    for configuration in &study.configurations {
+        let (colour, shape) = study.style(configuration);
+        if let Some(point) = configuration_point(configuration, &cost, headline) {
+            series.push(Series {
+                name: configuration.label.clone(),
+                colour: Some(colour),
+                shape,
+                marks: true,
+                points: vec![point],
+                ..Series::default()
+            });
+        }
+    }
+    let chart = Chart {
+        id: format!("fig-cost-{}", name.replace('_', "-")),
+        title: format!("{} against {}", headline.label, cost.label),
+        description: format!("Each point is a configuration: {} up, {} across.", headline.label, cost.label),
+        x: Scale::linear(cost.axis_label()),
+        y: Scale { factor: format::scale(headline), ..Scale::linear(headline.axis_label()) },
+        series,
+        wide: false,
+    };
+    let caption = html! { (headline.label) " against " (cost.label) "." };
+    figure(&chart, caption, configuration_key(study, false))
+}

@@ -1,0 +1,131 @@
+//! Section 8, and what other sections need of curves: means over seeds.
+
+use maud::{Markup, html};
+
+use super::parts::{configuration_key, figure, identifier, nothing};
+use crate::chart::{Chart, Point, Scale, Series};
+use crate::error::Result;
+use crate::format;
+use crate::measure::measure;
+use crate::results::{Curve, Trial};
+use crate::study::{Configuration, Study, suffix};
+
+/// Families of curves that have a number for each depth; section 5 draws them.
+pub(super) const PER_DEPTH: [&str; 6] =
+    ["usage", "perplexity", "entropy", "dead_codes", "restarted_codes", "residual_energy"];
+
+/// Points of one line; more would not be seen.
+const POINTS: usize = 80;
+
+/// Charts in this section; `curves.csv` has the rest.
+const CHARTS: usize = 12;
+
+/// From this ratio of largest to smallest on, a positive quantity is drawn on a log scale.
+const LOG_RATIO: f64 = 8.0;
+
+/// Section 8.
+pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
+    let mut kinds: Vec<(&str, &str)> = Vec::new();
+    for curve in study.results.trials.iter().flat_map(|trial| &trial.curves) {
+        let kind = (curve.stage.as_str(), curve.name.as_str());
+        if !kinds.contains(&kind) && !PER_DEPTH.iter().any(|family| suffix(&curve.name, family).is_some()) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        return Ok(nothing("No trial recorded a curve."));
+    }
+    let more = kinds.len().saturating_sub(CHARTS);
+    let mut figures = Vec::new();
+    for (stage, name) in kinds.into_iter().take(CHARTS) {
+        figures.push(chart(study, stage, name)?);
+    }
+    Ok(html! {
+        p { "Lines are means over seeds, bands run from the lowest seed to the highest." }
+        (configuration_key(study, true))
+        div.figures { @for figure in figures { (figure) } }
+        @if more > 0 { p.note { (more) " more curves are in " code { "curves.csv" } "." } }
+    })
+}
+
+fn chart(study: &Study<'_>, stage: &str, name: &str) -> Result<Markup> {
+    let meta = measure(name);
+    let mut series = Vec::new();
+    for configuration in &study.configurations {
+        let (colour, shape) = study.style(configuration);
+        let points = over_seeds(configuration, stage, name);
+        if !points.is_empty() {
+            series.push(Series {
+                name: configuration.label.clone(),
+                colour: Some(colour),
+                shape,
+                line: true,
+                band: true,
+                points,
+                ..Series::default()
+            });
+        }
+    }
+    let y = vertical(&series, meta.axis_label(), format::scale(&meta));
+    let log = y.log;
+    let chart = Chart {
+        id: format!("fig-curve-{}-{}", identifier(stage), identifier(name)),
+        title: format!("{} of the {stage} over training", meta.label),
+        description: format!("{} against training steps, one line for each configuration.", meta.label),
+        x: Scale::linear("step"),
+        y,
+        series,
+        wide: false,
+    };
+    let caption = html! { (capitalized(stage)) ": " (meta.label) " over training" @if log { ", log scale" } "." };
+    figure(&chart, caption, html! {})
+}
+
+/// A log scale if the values are positive and far apart.
+pub(super) fn vertical(series: &[Series], label: String, factor: f64) -> Scale {
+    let values = || series.iter().flat_map(|series| &series.points).map(|point| point.y);
+    let (low, high) = values().fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+    let scale = if low > 0.0 && high > LOG_RATIO * low { Scale::log(label) } else { Scale::linear(label) };
+    Scale { factor, ..scale }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The mean of a curve over the seeds that have it, at the steps that all of them have; the range is lowest to
+/// highest. Trials that failed show how far they came if no other did.
+pub(super) fn over_seeds(configuration: &Configuration<'_>, stage: &str, name: &str) -> Vec<Point> {
+    let find = |trial: &Trial| -> Option<Curve> {
+        trial.curves.iter().find(|curve| curve.stage == stage && curve.name == name).cloned()
+    };
+    let mut found: Vec<Curve> = configuration.done().filter_map(find).collect();
+    if found.is_empty() {
+        found = configuration.trials.iter().filter_map(|trial| find(trial)).collect();
+    }
+    let Some((first, others)) = found.split_first() else { return Vec::new() };
+    let mut points = Vec::new();
+    for (step, value) in first.steps.iter().zip(&first.values) {
+        let at =
+            |curve: &Curve| curve.steps.binary_search(step).ok().and_then(|place| curve.values.get(place).copied());
+        let Some(mut values) = others.iter().map(at).collect::<Option<Vec<f64>>>() else { continue };
+        values.push(*value);
+        let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        points.push(Point {
+            x: *step as f64,
+            y: mean,
+            range: (values.len() > 1).then_some((low, high)),
+            ..Point::default()
+        });
+    }
+    thin(points)
+}
+
+/// Every n-th point, and the last one.
+fn thin(points: Vec<Point>) -> Vec<Point> {
+    let every = points.len().div_ceil(POINTS).max(1);
+    let last = points.len().saturating_sub(1);
+    points.into_iter().enumerate().filter(|(place, _)| place % every == 0 || *place == last).map(|(_, p)| p).collect()
+}

@@ -1,0 +1,154 @@
+//! Section 4: what each axis does by itself, and what two do together.
+
+use maud::{Markup, html};
+
+use super::parts::{figure, identifier, nothing, series_key};
+use crate::chart::{Chart, Point, Scale, Series};
+use crate::error::Result;
+use crate::format;
+use crate::judge::{Effect, Interaction, effect, interaction};
+use crate::measure::Measure;
+use crate::study::Study;
+
+/// Section 4.
+pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
+    if study.varied.is_empty() {
+        return Ok(nothing("The experiment varies no axis."));
+    }
+    let mut figures = Vec::new();
+    let mut without = Vec::new();
+    let found: Vec<(usize, Option<Effect<'_>>)> =
+        study.varied.iter().map(|&place| (place, effect(study, place))).collect();
+    for (place, found) in &found {
+        match found {
+            Some(found) => figures.push(main_effect(study, found)?),
+            None => without.push(study.results.axes[*place].title()),
+        }
+    }
+    if let [lines, across, ..] = study.varied[..] {
+        figures.push(together(study, &interaction(study, across, lines))?);
+    }
+    Ok(html! {
+        div.figures { @for figure in figures { (figure) } }
+        @if !without.is_empty() {
+            p.note {
+                "No main effect of " (without.join(" or ")) ": no combination of the other axes finished with every value, \
+                 so that a mean would compare unlike trials."
+            }
+        }
+    })
+}
+
+fn scale(headline: &Measure) -> Scale {
+    Scale { factor: format::scale(headline), ..Scale::linear(headline.axis_label()) }
+}
+
+fn names(axis: &crate::results::Axis) -> Scale {
+    Scale::names(axis.title(), axis.values.iter().map(ToString::to_string).collect())
+}
+
+fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
+    let headline = &study.headline;
+    let points = effect.levels.iter().enumerate().map(|(place, level)| Point {
+        x: place as f64,
+        y: level.mean,
+        range: level.interval,
+        note: format!(
+            "{} {}: {} {}",
+            effect.axis.title(),
+            effect.axis.values[place],
+            headline.label,
+            format::estimate(headline, level)
+        ),
+        link: None,
+    });
+    let series = Series {
+        name: effect.axis.title().to_owned(),
+        colour: Some(0),
+        line: true,
+        marks: true,
+        points: points.collect(),
+        ..Series::default()
+    };
+    let seeds = effect.levels.first().map_or(0, |level| level.n);
+    let chart = Chart {
+        id: format!("fig-effect-{}", identifier(&effect.axis.path)),
+        title: format!("Main effect of {} on {}", effect.axis.title(), headline.label),
+        description: format!(
+            "Mean {} at each value, over {} combinations of the other axes.",
+            headline.label, effect.blocks
+        ),
+        x: names(effect.axis),
+        y: scale(headline),
+        series: vec![series],
+        wide: false,
+    };
+    let caption = html! {
+        "Main effect of " (effect.axis.title()) ", averaged over " (effect.blocks) " complete "
+        @if effect.blocks == 1 { "combination" } @else { "combinations" } " of the other axes. "
+        @if seeds > 1 { "Bars: 95% intervals of the deviation from the mean of a seed, " (seeds) " seeds." }
+        @else { "One seed: no interval." }
+    };
+    figure(&chart, caption, html! {})
+}
+
+fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
+    let headline = &study.headline;
+    let count = found.lines.values.len() as f64;
+    let series: Vec<Series> = found
+        .cells
+        .iter()
+        .enumerate()
+        .map(|(line, cells)| {
+            // Lines stand a little beside each other, or their bars would cover one another.
+            let shift = (line as f64 - (count - 1.0) / 2.0) * (0.36 / count);
+            let points = cells.iter().enumerate().filter_map(|(place, cell)| {
+                let cell = cell.as_ref()?;
+                let note = format!(
+                    "{} {}, {} {}: {}",
+                    found.across.title(),
+                    found.across.values[place],
+                    found.lines.title(),
+                    found.lines.values[line],
+                    format::estimate(headline, cell)
+                );
+                Some(Point { x: place as f64 + shift, y: cell.mean, range: cell.interval, note, link: None })
+            });
+            Series {
+                name: format!("{} {}", found.lines.title(), found.lines.values[line]),
+                colour: Some(line),
+                shape: line,
+                line: true,
+                marks: true,
+                points: points.collect(),
+                ..Series::default()
+            }
+        })
+        .collect();
+    let key = series_key(&series);
+    let chart = Chart {
+        id: "fig-interaction".to_owned(),
+        title: format!("Interaction of {} and {}", found.across.title(), found.lines.title()),
+        description: format!(
+            "{} against {}, one line for each value of {}; parallel lines mean no interaction.",
+            headline.label,
+            found.across.title(),
+            found.lines.title()
+        ),
+        x: names(found.across),
+        y: scale(headline),
+        series,
+        wide: false,
+    };
+    let caption = html! {
+        (found.across.title()) " × " (found.lines.title()) ": parallel lines would mean that the effects add up. "
+        @if let (Some(contrast), [first, .., last]) = (&found.contrast, &found.lines.values[..]) {
+            "The effect of " (found.across.title()) " at " (found.lines.title()) " " (last) " differs from that at " (first)
+            " by " (format::difference(headline, contrast))
+            @if contrast.interval.is_some() {
+                ", 95% CI " (format::interval(headline, contrast)) ", " (contrast.n) " seeds."
+            } @else { "; no interval: one seed." }
+        }
+    };
+    figure(&chart, caption, key)
+}

@@ -1,0 +1,132 @@
+//! The head of the page and the verdicts.
+
+use maud::{Markup, html};
+
+use super::parts::nothing;
+use crate::format;
+use crate::judge::{self, Method, Reading, Verdict};
+use crate::results::Status;
+use crate::study::Study;
+
+/// Name, question, completeness, description, command.
+pub(super) fn header(study: &Study<'_>) -> Markup {
+    let results = study.results;
+    let paragraphs = results.description.split("\n\n").map(str::trim).filter(|text| !text.is_empty());
+    html! {
+        header {
+            p.name { "rqlab experiment " strong { (results.name) } @if let Some(created) = &results.created { " · " (created) } }
+            h1 { @if results.question.is_empty() { (results.name) } @else { (results.question) } }
+            (badge(study))
+            @for paragraph in paragraphs { p.description { (paragraph) } }
+            @if !results.command.is_empty() { p.command { span.what { "repeat it with" } code { (results.command) } } }
+        }
+    }
+}
+
+/// How many of the trials are done: what is missing is never hidden.
+fn badge(study: &Study<'_>) -> Markup {
+    let results = study.results;
+    let (all, done) = (results.trials.len(), results.count(Status::Done));
+    let (failed, missing) = (results.count(Status::Failed), results.count(Status::Missing));
+    let state = if failed > 0 {
+        "bad"
+    } else if missing > 0 || all == 0 {
+        "partial"
+    } else {
+        "good"
+    };
+    html! {
+        p.badges {
+            span.badge.(state) {
+                (done) "/" (all) " trials done"
+                @if failed > 0 { ", " a href="#failures" { (failed) " failed" } }
+                @if missing > 0 { ", " (missing) " missing" }
+            }
+            span.badge.plain { (study.configurations.len()) " configurations" }
+            span.badge.plain { (seeds(study)) }
+        }
+    }
+}
+
+fn seeds(study: &Study<'_>) -> String {
+    let counts = study.configurations.iter().map(|configuration| configuration.done().count());
+    match (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0)) {
+        (1, 1) => "1 seed each: no intervals".to_owned(),
+        (low, high) if low == high => format!("{high} seeds each"),
+        (low, high) => format!("{low} to {high} seeds each"),
+    }
+}
+
+/// Section 1.
+pub(super) fn verdicts(study: &Study<'_>) -> Markup {
+    let verdicts = judge::verdicts(study);
+    if verdicts.is_empty() {
+        return nothing("Nothing was compared: the experiment varies no axis and asks for no comparison.");
+    }
+    html! {
+        ul.verdicts {
+            @for verdict in &verdicts { (one(verdict)) }
+        }
+        p.note {
+            "Effects are differences of means, the later value minus the earlier one. Intervals are 95% Student t intervals \
+             over seeds: within a seed, differences are first averaged over whatever else varies, so that the cells of a \
+             grid do not count as repetitions. Intervals are not corrected for the number of verdicts."
+        }
+    }
+}
+
+fn one(verdict: &Verdict) -> Markup {
+    let (class, sign) = match verdict.reading {
+        Reading::Better => ("better", "▲"),
+        Reading::Worse => ("worse", "▼"),
+        Reading::Differs => ("unclear", "◆"),
+        Reading::Unclear => ("unclear", "○"),
+        Reading::OneSeed => ("unclear", "◇"),
+        Reading::NotMeasured => ("absent", "–"),
+    };
+    html! {
+        li.(class) {
+            span.sign aria-hidden="true" { (sign) }
+            div {
+                p.sentence {
+                    (verdict.subject) ": " (verdict.measure.label) " "
+                    @match &verdict.estimate {
+                        Some(estimate) => {
+                            strong { (format::difference(&verdict.measure, estimate)) }
+                            (rest(verdict))
+                        }
+                        None => { (verdict.finding()) }
+                    }
+                    "."
+                }
+                p.reading {
+                    (verdict.reading_text())
+                    @if let Some((before, after)) = verdict.sides {
+                        " · " (format::value(&verdict.measure, before)) " → " (format::value(&verdict.measure, after))
+                        @if let Some(ratio) = ratio(verdict, before, after) { " · " (ratio) }
+                    }
+                    @if verdict.method == Method::Unpaired { " · the two sides share no seed" }
+                }
+            }
+        }
+    }
+}
+
+/// What follows the effect in the sentence.
+fn rest(verdict: &Verdict) -> String {
+    let finding = verdict.finding();
+    finding.find(", ").map_or(String::new(), |at| finding[at..].to_owned())
+}
+
+/// Large changes of positive quantities read better as a factor.
+fn ratio(verdict: &Verdict, before: f64, after: f64) -> Option<String> {
+    // Decibels and shares are not ratios of anything a reader would divide.
+    let divisible = matches!(verdict.measure.unit, "" | "bits" | "images/s" | "codes" | "FLOP" | "MiB");
+    if !divisible || before <= 0.0 || after <= 0.0 {
+        return None;
+    }
+    let factor = (after / before).max(before / after);
+    (factor >= 1.5).then(|| {
+        format!("{} times {}", format::significant(factor, 2), if after > before { "higher" } else { "lower" })
+    })
+}

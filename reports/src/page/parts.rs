@@ -1,0 +1,222 @@
+//! What several sections are made of: figures, keys, data tables, notes.
+
+use maud::{Markup, PreEscaped, html};
+
+use crate::chart::{Chart, Point, Series, draw, key};
+use crate::error::Result;
+use crate::format;
+use crate::measure::Measure;
+use crate::stats::Estimate;
+use crate::study::{Configuration, Study, label};
+
+/// Points of curves and rows of data tables; the files beside the page have all of them.
+pub(super) const MOST_ROWS: usize = 60;
+
+/// A drawn chart with its caption, its key and the data behind it.
+pub(super) fn figure(chart: &Chart, caption: Markup, key: Markup) -> Result<Markup> {
+    let drawing = draw(chart)?;
+    Ok(html! {
+        figure.wide[chart.wide] {
+            (PreEscaped(drawing))
+            (key)
+            figcaption { (caption) }
+            (data(chart))
+        }
+    })
+}
+
+/// The numbers of a chart, behind a fold.
+fn data(chart: &Chart) -> Markup {
+    let rows: Vec<(&Series, &Point)> =
+        chart.series.iter().flat_map(|series| series.points.iter().map(move |point| (series, point))).collect();
+    let every = rows.len().div_ceil(MOST_ROWS).max(1);
+    let ranged = rows.iter().any(|(_, point)| point.range.is_some());
+    let across = |x: f64| {
+        // Series that share a name's place stand beside each other, a fraction off it.
+        let name = chart.x.names.get(x.round().max(0.0) as usize);
+        name.cloned().unwrap_or_else(|| format::number(x * chart.x.factor))
+    };
+    html! {
+        details.data {
+            summary { "Data" }
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            th { "series" }
+                            th { (chart.x.label) }
+                            th { (chart.y.label) }
+                            @if ranged { th { "from" } th { "to" } }
+                        }
+                    }
+                    tbody {
+                        @for (series, point) in rows.iter().step_by(every) {
+                            tr {
+                                td { (series.name) }
+                                td.n { (across(point.x)) }
+                                td.n { (format::number(point.y * chart.y.factor)) }
+                                @if ranged {
+                                    @match point.range {
+                                        Some((low, high)) => {
+                                            td.n { (format::number(low * chart.y.factor)) }
+                                            td.n { (format::number(high * chart.y.factor)) }
+                                        }
+                                        None => { td {} td {} }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            @if every > 1 {
+                p.note { "Every " (every) "th of " (rows.len()) " points; all of them are in " code { "curves.csv" } "." }
+            }
+        }
+    }
+}
+
+/// The key of a chart whose series are configurations: colours for the first axis, shapes for the others.
+pub(super) fn configuration_key(study: &Study<'_>, line: bool) -> Markup {
+    let axes = &study.results.axes;
+    let Some(first) = study.varied_axis(0) else { return html! {} };
+    let single = study.varied.len() < 2;
+    let mut shapes: Vec<(usize, String)> = Vec::new();
+    if !single {
+        for configuration in &study.configurations {
+            let shape = study.style(configuration).1;
+            if !shapes.iter().any(|(other, _)| *other == shape) {
+                shapes.push((shape, label(axes, &study.varied[1..], &configuration.key)));
+            }
+        }
+        shapes.sort_unstable();
+    }
+    html! {
+        div.keys {
+            ul.legend {
+                li.what { (first.title()) }
+                @for (place, value) in first.values.iter().enumerate() {
+                    li { (PreEscaped(key(Some(place), single.then_some(place), line && single))) (value) }
+                }
+            }
+            @if !single {
+                ul.legend {
+                    @for (shape, name) in &shapes {
+                        li { (PreEscaped(key(None, Some(*shape), line))) (name) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The key of a chart with a name for each series.
+pub(super) fn series_key(series: &[Series]) -> Markup {
+    html! {
+        ul.legend {
+            @for one in series {
+                li { (PreEscaped(key(one.colour, (one.marks || one.line).then_some(one.shape), one.line))) (one.name) }
+            }
+        }
+    }
+}
+
+/// A point of a configuration: the means of two measures, the interval of the second one, and a link to its trial.
+pub(super) fn configuration_point(configuration: &Configuration<'_>, x: &Measure, y: &Measure) -> Option<Point> {
+    let (across, up) = (configuration.mean(&x.name)?, configuration.mean(&y.name)?);
+    Some(Point {
+        x: across.mean,
+        y: up.mean,
+        range: up.interval,
+        note: format!(
+            "{}: {} {}, {} {}",
+            configuration.label,
+            x.label,
+            format::value(x, across.mean),
+            y.label,
+            with_unit(y, &up)
+        ),
+        link: Some(format!("t-{}", configuration.id())),
+    })
+}
+
+/// An estimate with its unit.
+pub(super) fn with_unit(measure: &Measure, estimate: &Estimate) -> String {
+    let text = format::estimate(measure, estimate);
+    match measure.unit {
+        "" | "s" | "codes" => text,
+        "%" => format!("{text}%"),
+        unit => format!("{text} {unit}"),
+    }
+}
+
+/// A table of configurations against measures, means with intervals over seeds.
+pub(super) fn measures_table(study: &Study<'_>, measures: &[Measure], caption: &str) -> Markup {
+    let rows: Vec<&Configuration<'_>> = study
+        .configurations
+        .iter()
+        .filter(|c| measures.iter().any(|measure| !c.values(&measure.name).is_empty()))
+        .collect();
+    html! {
+        div.scroll {
+            table.measures {
+                caption { (caption) }
+                thead {
+                    tr {
+                        th scope="col" { "configuration" }
+                        @for measure in measures { th scope="col" title=(measure.name) { (column_head(measure)) } }
+                        th scope="col" { "seeds" }
+                    }
+                }
+                tbody {
+                    @for configuration in rows {
+                        tr {
+                            th scope="row" { a href={ "#t-" (configuration.id()) } { (configuration.label) } }
+                            @for measure in measures {
+                                td.n {
+                                    @if let Some(found) = configuration.mean(&measure.name) {
+                                        (plus_minus(measure, &found))
+                                    }
+                                }
+                            }
+                            td.n { (configuration.done().count()) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A mean with its interval set small.
+pub(super) fn plus_minus(measure: &Measure, found: &Estimate) -> Markup {
+    // Times vary with the machine's other work: an interval over two seeds would promise too much.
+    if measure.timing {
+        return html! { (format::bare(measure, found.mean)) };
+    }
+    let text = format::estimate(measure, found);
+    html! {
+        @match text.split_once(" ± ") {
+            Some((mean, half)) => { (mean) span.pm { " ± " (half) } }
+            None => { (text) }
+        }
+    }
+}
+
+/// A column's head: label, and the unit below it.
+pub(super) fn column_head(measure: &Measure) -> Markup {
+    html! {
+        (measure.label)
+        @if !measure.unit.is_empty() && measure.unit != "codes" { span.unit { (measure.unit) } }
+    }
+}
+
+/// A sentence in place of a section's figures.
+pub(super) fn nothing(text: &str) -> Markup {
+    html! { p.nothing { (text) } }
+}
+
+/// A text as part of an identifier.
+pub(super) fn identifier(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+}

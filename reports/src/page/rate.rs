@@ -1,0 +1,131 @@
+//! Section 3: what the bits buy.
+
+use maud::{Markup, html};
+
+use super::parts::{configuration_key, configuration_point, figure, nothing, with_unit};
+use crate::chart::{Chart, Point, Scale, Series};
+use crate::error::Result;
+use crate::format;
+use crate::measure::{Better, Measure, measure};
+use crate::stats::pareto;
+use crate::study::{Configuration, Study};
+
+/// Codes whose bits differ by less than this share cost the same.
+const SAME_BITS: f64 = 0.01;
+
+/// Section 3.
+pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
+    let rate = measure("bits_per_image");
+    if !study.has(&rate.name) {
+        return Ok(nothing("No trial reports its bits per image."));
+    }
+    let mut distortions: Vec<Measure> = ["psnr", "mse", "recon_frechet"].map(measure).into();
+    distortions.retain(|distortion| study.has(&distortion.name));
+    let mut figures = Vec::new();
+    for distortion in &distortions {
+        figures.push(chart(study, &rate, distortion)?);
+    }
+    let entropy = measure("entropy_bits_per_image");
+    if let (true, Some(distortion)) = (study.has(&entropy.name), distortions.first()) {
+        figures.push(chart(study, &entropy, distortion)?);
+    }
+    Ok(html! {
+        div.figures { @for figure in figures { (figure) } }
+        (same_bits(study, &rate, &distortions))
+    })
+}
+
+fn chart(study: &Study<'_>, rate: &Measure, distortion: &Measure) -> Result<Markup> {
+    let found: Vec<(&Configuration<'_>, Point)> = study
+        .configurations
+        .iter()
+        .filter_map(|configuration| Some((configuration, configuration_point(configuration, rate, distortion)?)))
+        .collect();
+    let points: Vec<(f64, f64)> = found.iter().map(|(_, point)| (point.x, point.y)).collect();
+    let front = pareto(&points, distortion.better == Better::Higher);
+    let line = Series {
+        name: "Pareto front".to_owned(),
+        line: true,
+        points: front.iter().map(|&at| Point { x: points[at].0, y: points[at].1, ..Point::default() }).collect(),
+        ..Series::default()
+    };
+    let mut series = vec![line];
+    for (configuration, point) in &found {
+        let (colour, shape) = study.style(configuration);
+        series.push(Series {
+            name: configuration.label.clone(),
+            colour: Some(colour),
+            shape,
+            marks: true,
+            points: vec![point.clone()],
+            ..Series::default()
+        });
+    }
+    let better = if distortion.better == Better::Higher { "higher" } else { "lower" };
+    let positive = points.iter().all(|point| point.1 > 0.0);
+    let log = distortion.unit != "dB" && positive;
+    let chart = Chart {
+        id: format!("fig-{}-{}", rate.name.replace('_', "-"), distortion.name.replace('_', "-")),
+        title: format!("{} against {}", distortion.label, rate.label),
+        description: format!(
+            "Each point is a configuration, the mean of its seeds; the line joins the {} configurations that no other \
+             beats with as few bits; {better} is better.",
+            front.len()
+        ),
+        x: Scale::log(rate.axis_label()),
+        y: if log { Scale::log(distortion.axis_label()) } else { Scale::linear(distortion.axis_label()) },
+        series,
+        wide: false,
+    };
+    let caption = html! {
+        (distortion.label) " against " (rate.label) "; " (better)
+        " is better, and the line is the Pareto front. Bars: 95% intervals over seeds."
+    };
+    figure(&chart, caption, configuration_key(study, false))
+}
+
+/// Configurations of equal bits beside each other: what the same rate buys when it is spent otherwise.
+fn same_bits(study: &Study<'_>, rate: &Measure, distortions: &[Measure]) -> Markup {
+    let mut by_rate: Vec<(f64, &Configuration<'_>)> = study
+        .configurations
+        .iter()
+        .filter_map(|configuration| Some((configuration.mean(&rate.name)?.mean, configuration)))
+        .collect();
+    by_rate.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let groups: Vec<&[(f64, &Configuration<'_>)]> =
+        by_rate.chunk_by(|a, b| b.0 - a.0 <= SAME_BITS * a.0).filter(|group| group.len() > 1).collect();
+    if groups.is_empty() {
+        return html! { p.note { "No two configurations take the same number of bits per image." } };
+    }
+    html! {
+        div.scroll {
+            table.measures {
+                caption { "Configurations of equal nominal bits" }
+                thead {
+                    tr {
+                        th scope="col" { "bits" }
+                        th scope="col" { "configuration" }
+                        @for distortion in distortions { th scope="col" { (distortion.label) } }
+                    }
+                }
+                @for group in groups {
+                    tbody {
+                        @for (place, (bits, configuration)) in group.iter().enumerate() {
+                            tr {
+                                @if place == 0 { th scope="rowgroup" rowspan=(group.len()) { (format::number(*bits)) } }
+                                td { a href={ "#t-" (configuration.id()) } { (configuration.label) } }
+                                @for distortion in distortions {
+                                    td.n {
+                                        @if let Some(found) = configuration.mean(&distortion.name) {
+                                            (with_unit(distortion, &found))
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

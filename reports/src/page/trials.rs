@@ -1,0 +1,170 @@
+//! Section 10: every trial with all its numbers, and lines through them.
+
+use maud::{Markup, html};
+
+use super::parts::{column_head, configuration_key, figure, nothing};
+use crate::chart::{Chart, Point, Scale, Series};
+use crate::error::Result;
+use crate::format;
+use crate::measure::{Measure, measure};
+use crate::results::{Status, Trial};
+use crate::study::Study;
+
+/// What the parallel coordinates run through, where it was measured.
+const COORDINATES: [&str; 9] = [
+    "bits_per_image",
+    "usage",
+    "psnr",
+    "ssim",
+    "recon_frechet",
+    "prior_bits_per_image",
+    "sample_frechet",
+    "parameters",
+    "train_seconds",
+];
+
+/// Section 10.
+pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
+    let results = study.results;
+    if results.trials.is_empty() {
+        return Ok(nothing("The experiment has no trials."));
+    }
+    let measures = study.measures();
+    let same = |values: Vec<Option<String>>| values.windows(2).all(|pair| pair[0] == pair[1]);
+    let constant_axis: Vec<bool> = results
+        .axes
+        .iter()
+        .map(|axis| {
+            same(results.trials.iter().map(|trial| trial.axes.get(&axis.path).map(ToString::to_string)).collect())
+        })
+        .collect();
+    let constant_measure: Vec<bool> = measures
+        .iter()
+        .map(|measure| {
+            same(results.done().map(|trial| trial.measures.get(&measure.name).map(ToString::to_string)).collect())
+        })
+        .collect();
+    Ok(html! {
+        (parallel(study)?)
+        input #differences type="checkbox";
+        label.toggle for="differences" { "Differences only" }
+        div.scroll.tall {
+            table.sortable {
+                caption { "Every trial. Press a column's head to sort." }
+                thead {
+                    tr {
+                        th scope="col" { "trial" }
+                        th scope="col" { "status" }
+                        @for (axis, same) in results.axes.iter().zip(&constant_axis) {
+                            th.same[*same] scope="col" title=(axis.path) { (axis.title()) }
+                        }
+                        th scope="col" { "seed" }
+                        @for (measure, same) in measures.iter().zip(&constant_measure) {
+                            th.same[*same] scope="col" title=(measure.name) { (column_head(measure)) }
+                        }
+                    }
+                }
+                tbody {
+                    @for trial in &results.trials {
+                        (row(study, trial, &measures, &constant_axis, &constant_measure))
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn row(study: &Study<'_>, trial: &Trial, measures: &[Measure], axes_same: &[bool], measures_same: &[bool]) -> Markup {
+    html! {
+        tr id={ "t-" (trial.id) } .gone[trial.status != Status::Done] {
+            th scope="row" { a href={ "#c-" (trial.id) } { code { (trial.id) } } }
+            td { @if trial.status == Status::Failed { a href={ "#f-" (trial.id) } { "failed" } } @else { (trial.status.as_str()) } }
+            @for (axis, same) in study.results.axes.iter().zip(axes_same) {
+                @let value = trial.axes.get(&axis.path);
+                td.n.same[*same] { @if let Some(value) = value { (value) } }
+            }
+            td.n { @if let Some(seed) = trial.seed { (seed) } }
+            @for (measure, same) in measures.iter().zip(measures_same) {
+                @match trial.measures.get(&measure.name) {
+                    Some(&value) => { td.n.same[*same] data-v=(value) { (format::bare(measure, value)) } }
+                    None => { td.same[*same] data-v="" {} }
+                }
+            }
+        }
+    }
+}
+
+/// One line a configuration through its measures, each scaled to its own range.
+fn parallel(study: &Study<'_>) -> Result<Markup> {
+    let coordinates: Vec<Measure> =
+        COORDINATES.iter().map(|name| measure(name)).filter(|m| study.has(&m.name)).collect();
+    let ranges: Vec<(f64, f64)> = coordinates
+        .iter()
+        .map(|measure| {
+            let means = study.configurations.iter().filter_map(|c| c.mean(&measure.name)).map(|found| found.mean);
+            means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), mean| (low.min(mean), high.max(mean)))
+        })
+        .collect();
+    let kept: Vec<usize> = (0..coordinates.len()).filter(|&place| ranges[place].1 > ranges[place].0).collect();
+    if kept.len() < 3 {
+        return Ok(html! {});
+    }
+    let mut series = Vec::new();
+    for configuration in &study.configurations {
+        let (colour, shape) = study.style(configuration);
+        let points: Vec<Point> = kept
+            .iter()
+            .enumerate()
+            .filter_map(|(column, &place)| {
+                let found = configuration.mean(&coordinates[place].name)?;
+                let (low, high) = ranges[place];
+                let note = format!(
+                    "{}: {} {}",
+                    configuration.label,
+                    coordinates[place].label,
+                    format::value(&coordinates[place], found.mean)
+                );
+                let link = Some(format!("t-{}", configuration.id()));
+                Some(Point { x: column as f64, y: (found.mean - low) / (high - low), range: None, note, link })
+            })
+            .collect();
+        if points.len() > 1 {
+            series.push(Series {
+                name: configuration.label.clone(),
+                colour: Some(colour),
+                shape,
+                line: true,
+                marks: true,
+                points,
+                ..Series::default()
+            });
+        }
+    }
+    let short = |measure: &Measure| match measure.name.as_str() {
+        "bits_per_image" => "bits".to_owned(),
+        "recon_frechet" => "recon. F.".to_owned(),
+        "sample_frechet" => "sample F.".to_owned(),
+        "prior_bits_per_image" => "prior bits".to_owned(),
+        "train_seconds" => "time".to_owned(),
+        _ => measure.label.replace("codebook ", ""),
+    };
+    let chart = Chart {
+        id: "fig-parallel".to_owned(),
+        title: "Parallel coordinates of all configurations".to_owned(),
+        description: "Each line is a configuration; each measure runs from its lowest value, 0, to its highest, 1."
+            .to_owned(),
+        x: Scale::names("", kept.iter().map(|&place| short(&coordinates[place])).collect()),
+        y: Scale::linear("from lowest (0) to highest (1)"),
+        series,
+        wide: true,
+    };
+    let list: Vec<String> = kept
+        .iter()
+        .map(|&place| {
+            let (measure, (low, high)) = (&coordinates[place], ranges[place]);
+            format!("{} {} to {}", measure.label, format::value(measure, low), format::value(measure, high))
+        })
+        .collect();
+    let caption = html! { "Every configuration through its measures, each over its own range: " (list.join("; ")) "." };
+    figure(&chart, caption, configuration_key(study, true))
+}
