@@ -200,11 +200,9 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<File>) ->
         let _ = fs::remove_file(&partial);
         return Err(Error::file(path)(error));
     }
-    // The rename itself is on disk once the folder is; where folders cannot be opened, the system sees to it.
+    // The rename itself is on disk once the folder is. Where a file system cannot sync folders, it orders renames itself.
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Ok(folder) = File::open(folder) {
-        folder.sync_all().map_err(Error::file(path))?;
-    }
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
