@@ -32,24 +32,37 @@ pub(crate) fn level() -> Level {
     Level::Baseline
 }
 
+/// `a * b + c`, rounded once if `FUSED`. `f32::mul_add` is one instruction where the level has one, and a slow library
+/// call where it has not.
+#[inline(always)]
+pub(crate) fn fma<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Whether every processor of the target multiplies and adds in one instruction.
+pub(crate) const BASELINE_FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
 /// Defines a function whose body is compiled for every [`Level`] and chosen at each call. The body should be a plain
-/// loop that the compiler vectorises; what it calls must be `#[inline(always)]`.
-///
-/// `f32::mul_add` is one instruction in the two upper levels, but a slow library call in the lowest: write the product
-/// and the sum apart unless the fused form pays for a body of its own.
+/// loop that the compiler vectorises; what it calls must be `#[inline(always)]`. In the body the constant `FUSED` says
+/// whether the level has a fused multiply-add, for [`fma`] and the functions of [`math`](super::math).
 macro_rules! simd {
     ($(#[$meta:meta])* $vis:vis fn $name:ident$(<$($generic:ident: $bound:path),+>)?($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         $vis fn $name$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
-            #[inline(always)]
-            fn body$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? $body
-
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-                fn avx512$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn avx512$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    #[allow(dead_code)]
+                    const FUSED: bool = true;
+                    $body
+                }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn avx2$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    #[allow(dead_code)]
+                    const FUSED: bool = true;
+                    $body
+                }
                 match $crate::cpu::dispatch::level() {
                     // SAFETY: `level` has checked that the processor has the features.
                     #[allow(unsafe_code)]
@@ -60,7 +73,9 @@ macro_rules! simd {
                     $crate::cpu::dispatch::Level::Baseline => {}
                 }
             }
-            body($($arg),*)
+            #[allow(dead_code)]
+            const FUSED: bool = $crate::cpu::dispatch::BASELINE_FUSED;
+            $body
         }
     };
 }

@@ -22,18 +22,18 @@ pub(crate) fn add_assign(target: &mut [f32], other: &[f32]) {
 
 /// A function of one element. `value` must be `#[inline(always)]`.
 pub(crate) trait Map: Copy + Send + Sync {
-    fn value(self, x: f32) -> f32;
+    fn value<const FUSED: bool>(self, x: f32) -> f32;
 }
 
 /// A function of two elements. `value` must be `#[inline(always)]`.
 pub(crate) trait Zip: Copy + Send + Sync {
-    fn value(self, x: f32, y: f32) -> f32;
+    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32;
 }
 
 simd! {
     fn map_chunk<F: Map>(f: F, x: &[f32], out: &mut [f32]) {
         for (o, x) in out.iter_mut().zip(x) {
-            *o = f.value(*x);
+            *o = f.value::<FUSED>(*x);
         }
     }
 }
@@ -48,7 +48,7 @@ pub(crate) fn map<F: Map>(f: F, x: &[f32]) -> Vec<f32> {
 simd! {
     fn update_chunk<F: Zip>(f: F, target: &mut [f32], other: &[f32]) {
         for (t, o) in target.iter_mut().zip(other) {
-            *t = f.value(*t, *o);
+            *t = f.value::<FUSED>(*t, *o);
         }
     }
 }
@@ -128,24 +128,24 @@ simd! {
             match (step_x, step_y) {
                 (1, 1) => {
                     for ((o, x), y) in o.iter_mut().zip(&x[at_x..at_x + n]).zip(&y[at_y..at_y + n]) {
-                        *o = f.value(*x, *y);
+                        *o = f.value::<FUSED>(*x, *y);
                     }
                 }
                 (1, 0) => {
                     let y = y[at_y];
                     for (o, x) in o.iter_mut().zip(&x[at_x..at_x + n]) {
-                        *o = f.value(*x, y);
+                        *o = f.value::<FUSED>(*x, y);
                     }
                 }
                 (0, 1) => {
                     let x = x[at_x];
                     for (o, y) in o.iter_mut().zip(&y[at_y..at_y + n]) {
-                        *o = f.value(x, *y);
+                        *o = f.value::<FUSED>(x, *y);
                     }
                 }
                 _ => {
                     for (i, o) in o.iter_mut().enumerate() {
-                        *o = f.value(x[at_x + i * step_x], y[at_y + i * step_y]);
+                        *o = f.value::<FUSED>(x[at_x + i * step_x], y[at_y + i * step_y]);
                     }
                 }
             }

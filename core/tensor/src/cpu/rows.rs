@@ -48,48 +48,53 @@ pub(crate) fn argmax(x: &[f32], width: usize) -> Vec<u32> {
 
 /// Sum of e^(x - max) over a row.
 #[inline(always)]
-fn exp_sum(row: &[f32], max: f32) -> f32 {
+fn exp_sum<const FUSED: bool>(row: &[f32], max: f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {
         for (l, &x) in lanes.iter_mut().zip(chunk) {
-            *l += exp(x - max);
+            *l += exp::<FUSED>(x - max);
         }
     }
     for (l, &x) in lanes.iter_mut().zip(rest) {
-        *l += exp(x - max);
+        *l += exp::<FUSED>(x - max);
+    }
+    fold(lanes)
+}
+
+/// Writes `e^(x - max)` and returns its sum.
+#[inline(always)]
+fn exps<const FUSED: bool>(x: &[f32], max: f32, out: &mut [f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let ((xs, x_rest), (os, o_rest)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    for (x, o) in xs.iter().zip(os) {
+        for i in 0..LANES {
+            o[i] = exp::<FUSED>(x[i] - max);
+            lanes[i] += o[i];
+        }
+    }
+    for ((l, &x), o) in lanes.iter_mut().zip(x_rest).zip(o_rest) {
+        *o = exp::<FUSED>(x - max);
+        *l += *o;
     }
     fold(lanes)
 }
 
 simd! {
-    /// Softmax of one row, in place.
-    pub(crate) fn softmax_row(row: &mut [f32]) {
-        let max = row_max(row);
-        for x in row.iter_mut() {
-            *x = exp(*x - max);
-        }
-        let scale = 1.0 / lanes_sum(row);
-        for x in row {
-            *x *= scale;
-        }
-    }
-}
-
-simd! {
     fn softmax_rows(x: &[f32], width: usize, out: &mut [f32]) {
         for (row, o) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let max = row_max(row);
-            for (o, &x) in o.iter_mut().zip(row) {
-                *o = exp(x - max);
-            }
-            let scale = 1.0 / lanes_sum(o);
+            let scale = 1.0 / exps::<FUSED>(row, row_max(row), o);
             for o in o {
                 *o *= scale;
             }
         }
     }
+}
+
+/// Softmax of one row.
+pub(crate) fn softmax_row(x: &[f32], out: &mut [f32]) {
+    softmax_rows(x, x.len(), out);
 }
 
 /// Softmax of every row.
@@ -104,7 +109,7 @@ simd! {
     fn log_softmax_rows(x: &[f32], width: usize, out: &mut [f32]) {
         for (row, o) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             let max = row_max(row);
-            let log = exp_sum(row, max).ln();
+            let log = exp_sum::<FUSED>(row, max).ln();
             for (o, &x) in o.iter_mut().zip(row) {
                 *o = (x - max) - log;
             }
@@ -158,7 +163,7 @@ simd! {
         for (g, y) in grad.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
             let total = lanes_sum(g);
             for (g, &y) in g.iter_mut().zip(y) {
-                *g -= exp(y) * total;
+                *g -= exp::<FUSED>(y) * total;
             }
         }
     }
@@ -174,7 +179,7 @@ simd! {
     fn cross_entropy_rows(x: &[f32], targets: &[u32], width: usize, loss: &mut [f32], normalizer: &mut [f32]) {
         for (((row, &target), loss), normalizer) in x.chunks_exact(width).zip(targets).zip(loss).zip(normalizer) {
             let max = row_max(row);
-            let log = exp_sum(row, max).ln();
+            let log = exp_sum::<FUSED>(row, max).ln();
             *loss = log - (row[target as usize] - max);
             *normalizer = max + log;
         }
@@ -198,11 +203,11 @@ simd! {
         for ((((row, o), &target), &normalizer), &grad) in rows.zip(targets).zip(normalizer).zip(grad) {
             if accumulate {
                 for (o, &x) in o.iter_mut().zip(row) {
-                    *o += grad * exp(x - normalizer);
+                    *o += grad * exp::<FUSED>(x - normalizer);
                 }
             } else {
                 for (o, &x) in o.iter_mut().zip(row) {
-                    *o = grad * exp(x - normalizer);
+                    *o = grad * exp::<FUSED>(x - normalizer);
                 }
             }
             o[target as usize] -= grad;
@@ -236,7 +241,7 @@ simd! {
     fn soft_cross_entropy_rows(x: &[f32], targets: &[f32], width: usize, loss: &mut [f32]) {
         for ((row, q), loss) in x.chunks_exact(width).zip(targets.chunks_exact(width)).zip(loss) {
             let max = row_max(row);
-            let normalizer = max + (exp_sum(row, max) + SOFT_EPS).ln();
+            let normalizer = max + (exp_sum::<FUSED>(row, max) + SOFT_EPS).ln();
             let mut lanes = [0.0f32; LANES];
             let (xs, qs) = (row.chunks_exact(LANES), q.chunks_exact(LANES));
             let (x_rest, q_rest) = (xs.remainder(), qs.remainder());
@@ -268,14 +273,14 @@ simd! {
         let rows = x.chunks_exact(width).zip(targets.chunks_exact(width)).zip(out.chunks_exact_mut(width));
         for (((row, q), o), &grad) in rows.zip(grad) {
             let max = row_max(row);
-            let scale = lanes_sum(q) / (exp_sum(row, max) + SOFT_EPS);
+            let scale = lanes_sum(q) / (exp_sum::<FUSED>(row, max) + SOFT_EPS);
             if accumulate {
                 for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
-                    *o += grad * (exp(x - max) * scale - q);
+                    *o += grad * (exp::<FUSED>(x - max) * scale - q);
                 }
             } else {
                 for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
-                    *o = grad * (exp(x - max) * scale - q);
+                    *o = grad * (exp::<FUSED>(x - max) * scale - q);
                 }
             }
         }

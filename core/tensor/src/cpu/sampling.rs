@@ -56,7 +56,9 @@ fn probabilities_row(
     if let Some(k) = top_k {
         top_k_row(row, k, scratch);
     }
-    softmax_row(row);
+    scratch.clear();
+    scratch.extend_from_slice(row);
+    softmax_row(scratch, row);
     if let Some(p) = top_p
         && p < 1.0
     {

@@ -21,37 +21,37 @@ struct MinusMul;
 
 impl Zip for Add {
     #[inline(always)]
-    fn value(self, x: f32, y: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
         x + y
     }
 }
 impl Zip for Sub {
     #[inline(always)]
-    fn value(self, x: f32, y: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
         x - y
     }
 }
 impl Zip for Mul {
     #[inline(always)]
-    fn value(self, x: f32, y: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
         x * y
     }
 }
 impl Zip for Div {
     #[inline(always)]
-    fn value(self, x: f32, y: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
         x / y
     }
 }
 impl Zip for First {
     #[inline(always)]
-    fn value(self, x: f32, _: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32, _: f32) -> f32 {
         x
     }
 }
 impl Zip for MinusMul {
     #[inline(always)]
-    fn value(self, x: f32, y: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
         -(x * y)
     }
 }
@@ -63,13 +63,13 @@ struct MulScalar(f32);
 
 impl Map for AddScalar {
     #[inline(always)]
-    fn value(self, x: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32) -> f32 {
         x + self.0
     }
 }
 impl Map for MulScalar {
     #[inline(always)]
-    fn value(self, x: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32) -> f32 {
         x * self.0
     }
 }

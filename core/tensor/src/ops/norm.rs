@@ -1,6 +1,7 @@
 //! Normalisation.
 
-use crate::cpu::norm::{self, Maps};
+use crate::cpu::group_norm::{Maps, group_norm, group_norm_backward};
+use crate::cpu::layer_norm::{layer_norm, layer_norm_backward};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -11,14 +12,14 @@ impl Tensor {
     /// [`Error::Shape`] unless weight and bias have shape [C].
     pub fn layer_norm(&self, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
         check_parameters("layer_norm", self, weight, bias)?;
-        let (data, moments) = norm::layer_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), eps);
+        let (data, moments) = layer_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), eps);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
         let key = keys.iter().any(Option::is_some).then(GradKey::new);
         let out = Tensor::output(data, self.shape(), key.clone());
         if let Some(key) = key {
             let (x, weight) = (self.detach(), weight.detach());
             record(&key, move |mut grad, flow| {
-                let mut sums = norm::layer_norm_backward(&mut grad, x.as_slice(), &moments, weight.as_slice());
+                let mut sums = layer_norm_backward(&mut grad, x.as_slice(), &moments, weight.as_slice());
                 let bias_sums = sums.split_off(weight.len());
                 let [x_key, weight_key, bias_key] = keys;
                 for (key, grad) in [(x_key, grad), (weight_key, sums), (bias_key, bias_sums)] {
@@ -72,7 +73,7 @@ impl Tensor {
         if self.is_empty() {
             return Ok(self.detach());
         }
-        let (data, moments) = norm::group_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), maps);
+        let (data, moments) = group_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), maps);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
         let key = keys.iter().any(Option::is_some).then(GradKey::new);
         let out = Tensor::output(data, self.shape(), key.clone());
@@ -80,7 +81,7 @@ impl Tensor {
             let (x, weight, bias) = (self.detach(), weight.detach(), bias.detach());
             record(&key, move |mut grad, flow| {
                 let (weight, bias) = (weight.as_slice(), bias.as_slice());
-                let mut sums = norm::group_norm_backward(&mut grad, x.as_slice(), &moments, weight, bias, maps);
+                let mut sums = group_norm_backward(&mut grad, x.as_slice(), &moments, weight, bias, maps);
                 let bias_sums = sums.split_off(channels);
                 let [x_key, weight_key, bias_key] = keys;
                 for (key, grad) in [(x_key, grad), (weight_key, sums), (bias_key, bias_sums)] {

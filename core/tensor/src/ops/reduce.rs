@@ -11,7 +11,7 @@ struct Scale(f32);
 
 impl Zip for Scale {
     #[inline(always)]
-    fn value(self, x: f32, _: f32) -> f32 {
+    fn value<const FUSED: bool>(self, x: f32, _: f32) -> f32 {
         x * self.0
     }
 }

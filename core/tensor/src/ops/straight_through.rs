@@ -23,7 +23,6 @@ impl Tensor {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
-    use super::*;
     use crate::Tape;
     use crate::ops::testing::random;
 

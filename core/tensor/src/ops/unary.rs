@@ -8,7 +8,7 @@ use crate::{Error, Result, Tensor};
 /// A function and its derivative, as a function of the input or, where that is cheaper, of the output.
 trait Function: Map + 'static {
     const SLOPE_OF_OUTPUT: bool;
-    fn slope(self, at: f32) -> f32;
+    fn slope<const FUSED: bool>(self, at: f32) -> f32;
 }
 
 /// The gradient of the output times the slope.
@@ -17,8 +17,8 @@ struct Chain<F>(F);
 
 impl<F: Function> Zip for Chain<F> {
     #[inline(always)]
-    fn value(self, grad: f32, at: f32) -> f32 {
-        grad * self.0.slope(at)
+    fn value<const FUSED: bool>(self, grad: f32, at: f32) -> f32 {
+        grad * self.0.slope::<FUSED>(at)
     }
 }
 
@@ -28,7 +28,7 @@ macro_rules! function {
         struct $name { $($field: f32),* }
         impl Map for $name {
             #[inline(always)]
-            fn value(self, $x: f32) -> f32 {
+            fn value<const FUSED: bool>(self, $x: f32) -> f32 {
                 let $this = self;
                 let _ = $this;
                 $value
@@ -37,7 +37,7 @@ macro_rules! function {
         impl Function for $name {
             const SLOPE_OF_OUTPUT: bool = function!(@ $what);
             #[inline(always)]
-            fn slope(self, $at: f32) -> f32 {
+            fn slope<const FUSED: bool>(self, $at: f32) -> f32 {
                 let $this = self;
                 let _ = $this;
                 $slope
@@ -51,18 +51,18 @@ macro_rules! function {
 function!(Abs {}, |f, x| x.abs(), slope of input: |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 });
 function!(Square {}, |f, x| x * x, slope of input: |x| 2.0 * x);
 function!(Sqrt {}, |f, x| x.sqrt(), slope of output: |y| 0.5 / y);
-function!(Exp {}, |f, x| math::exp(x), slope of output: |y| y);
+function!(Exp {}, |f, x| math::exp::<FUSED>(x), slope of output: |y| y);
 function!(Ln {}, |f, x| x.ln(), slope of input: |x| 1.0 / x);
-function!(Tanh {}, |f, x| math::tanh(x), slope of output: |y| 1.0 - y * y);
-function!(Sigmoid {}, |f, x| math::sigmoid(x), slope of output: |y| y * (1.0 - y));
+function!(Tanh {}, |f, x| math::tanh::<FUSED>(x), slope of output: |y| 1.0 - y * y);
+function!(Sigmoid {}, |f, x| math::sigmoid::<FUSED>(x), slope of output: |y| y * (1.0 - y));
 // Comparisons are written so that a NaN stays one.
 function!(Relu {}, |f, x| if x < 0.0 { 0.0 } else { x }, slope of output: |y| if y > 0.0 { 1.0 } else { 0.0 });
-function!(Silu {}, |f, x| x * math::sigmoid(x), slope of input: |x| {
-    let s = math::sigmoid(x);
+function!(Silu {}, |f, x| x * math::sigmoid::<FUSED>(x), slope of input: |x| {
+    let s = math::sigmoid::<FUSED>(x);
     s * (1.0 + x * (1.0 - s))
 });
-function!(Gelu {}, |f, x| x * math::normal(x).0, slope of input: |x| {
-    let (cdf, density) = math::normal(x);
+function!(Gelu {}, |f, x| x * math::normal::<FUSED>(x).0, slope of input: |x| {
+    let (cdf, density) = math::normal::<FUSED>(x);
     cdf + x * density
 });
 function!(Clamp { low, high },
