@@ -35,8 +35,12 @@ impl Checkpoint {
     /// (`NAME.partial`), which takes its place once it is on disk.
     ///
     /// # Errors
-    /// [`Error::File`], such as a full disk or a read-only folder; the old file is untouched then.
+    /// [`Error::File`], such as a full disk or a read-only folder; [`Error::Checkpoint`] if a tensor and codes share a
+    /// name. The old file is untouched then.
     pub fn save(&self, path: &Path) -> Result<()> {
+        if let Some(name) = self.tensors.keys().find(|name| self.codes.contains_key(*name)) {
+            return Err(Error::Checkpoint(format!("{}: a tensor and codes are both called `{name}`", path.display())));
+        }
         write_atomically(path, |out| {
             let header = self.header();
             out.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -328,6 +332,15 @@ mod tests {
         assert!(complaint(&folder.file()).contains("`x` holds -1"));
         write("BF16", &[0; 2]);
         assert!(complaint(&folder.file()).contains("`x` is of type BF16"));
+    }
+
+    #[test]
+    fn a_name_stands_for_one_thing() {
+        let folder = Folder::new("names");
+        let mut checkpoint = example();
+        checkpoint.tensors.insert("codes".to_owned(), Tensor::scalar(0.0));
+        assert!(checkpoint.save(&folder.file()).unwrap_err().to_string().contains("`codes`"));
+        assert!(!folder.file().exists());
     }
 
     #[test]

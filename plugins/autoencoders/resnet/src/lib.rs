@@ -28,7 +28,7 @@ config! {
         blocks: usize = 1, in 1..=64;
         /// Resolutions at whose levels every residual block is followed by attention between all positions. The finest
         /// level has `resolution`, each further one half of that.
-        attention: Vec<usize> = vec![];
+        attention: Vec<usize> = vec![], in 1..;
         /// The resolution that `attention` counts from; none for the height of the images.
         resolution: Option<usize> = None, in 1..;
         /// Whether attention stands between the two residual blocks in the middle, at the coarsest level.
