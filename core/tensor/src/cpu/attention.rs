@@ -361,7 +361,7 @@ simd! {
             let mut lanes = [0.0; LANES];
             for chunk in row.chunks_exact_mut(LANES) {
                 for (lane, x) in lanes.iter_mut().zip(chunk) {
-                    *x = exp(*x * scale - largest);
+                    *x = exp::<FUSED>(*x * scale - largest);
                     *lane += *x;
                 }
             }
@@ -406,7 +406,7 @@ simd! {
             p[padded..limit].fill(0.0);
             for (p, ds) in p[..padded].as_chunks_mut::<LANES>().0.iter_mut().zip(ds[..padded].as_chunks_mut::<LANES>().0) {
                 for i in 0..LANES {
-                    p[i] = exp(p[i] * scale - largest) * inverse;
+                    p[i] = exp::<FUSED>(p[i] * scale - largest) * inverse;
                     ds[i] = p[i] * (ds[i] - mean) * scale;
                 }
             }
