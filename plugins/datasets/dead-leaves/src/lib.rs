@@ -1,1 +1,177 @@
-//! Placeholder.
+//! Generated images after the dead-leaves model of natural images: opaque shapes that fall on one another, with sizes
+//! under a power law (Matheron 1968; Lee, Mumford and Huang, "Occlusion models for natural images", IJCV 2001).
+//!
+//! What makes the model a stand-in for photographs: leaves hide one another as objects do, and sizes without a scale
+//! give images without one, so that power falls about as 1/f^2 and differences between neighbours have heavy tails.
+//! Classes differ in shape, size law, orientation, palette and texture. Nothing is downloaded, and an image is a
+//! function of (seed, split, index).
+
+mod class;
+mod paint;
+mod shape;
+mod texture;
+
+use class::CLASSES;
+use paint::Painter;
+use rayon::prelude::*;
+use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::prelude::*;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Changes whenever the same configuration would give other pixels.
+const VERSION: u32 = 1;
+
+config! {
+    /// Generated images after the dead-leaves model of natural images: opaque shapes with power-law sizes that hide one
+    /// another. Classes differ in shape, size law, orientation, palette and texture. Needs no download.
+    pub struct DeadLeavesConfig {
+        /// Height and width in pixels. Scenes keep their layout: a larger image shows more detail.
+        size: usize = 32, in 8..=512;
+        /// Images in the training split.
+        train: usize = 20_000, in 1..=10_000_000;
+        /// Images in the test split.
+        test: usize = 2_000, in 1..=10_000_000;
+        /// How many classes: the first of pebbles, foliage, shards, stars, tiles, moons, reeds, rings.
+        classes: usize = 8, in 1..=8;
+        /// Another seed gives other images of the same kind.
+        seed: u64 = 0;
+        /// Exponent of the size law: the density of a leaf's radius r falls as r^-alpha. 3 is that of natural images
+        /// (it looks the same at all scales); each class lies within 0.4 of it.
+        alpha: f32 = 3.0, in 1.5..=5.0;
+        /// Smallest radius of a leaf, over the side of the image; classes scale it by 1 to 3.2.
+        r_min: f32 = 0.08, in 0.005..=0.2;
+        /// Largest radius of a leaf, over the side of the image; classes scale it by 0.55 to 1.5.
+        r_max: f32 = 0.6, in 0.05..=2.0;
+        /// Standard deviation of the film grain, over the range from black to white.
+        grain: f32 = 0.012, in 0.0..=0.2;
+        /// Whether training images are mirrored at random.
+        flip: bool = false;
+        /// Memory for generated images in MiB; those that do not fit are generated again each time.
+        cache_mib: usize = 256, in 0..=1_048_576;
+    }
+}
+
+/// The data set.
+pub struct DeadLeaves {
+    config: DeadLeavesConfig,
+    info: DatasetInfo,
+    painter: Painter,
+    /// Generated images, training then test.
+    cache: Vec<OnceLock<Box<[u8]>>>,
+    /// How many more images the cache may take.
+    room: AtomicUsize,
+}
+
+impl DeadLeaves {
+    /// The data set of `config`; no image is made yet.
+    ///
+    /// # Errors
+    /// If the range of radii is empty.
+    pub fn new(config: DeadLeavesConfig, _: &DatasetContext) -> Result<Self> {
+        if config.r_min >= config.r_max {
+            return Err(ConfigError::field(
+                "r_min",
+                format!("the smallest radius, {}, is not below the largest, {}", config.r_min, config.r_max),
+            )
+            .into());
+        }
+        // What the pixels do not depend on stays out of the digest.
+        let source = DeadLeavesConfig { flip: false, cache_mib: 0, ..config.clone() }.resolved()?;
+        let info = DatasetInfo {
+            image: [config.size, config.size, 3],
+            classes: CLASSES[..config.classes].iter().map(|class| class.name.to_owned()).collect(),
+            train: config.train,
+            test: config.test,
+            digest: blake3::hash(format!("dead_leaves {VERSION} {source}").as_bytes()).to_hex().to_string(),
+        };
+        let bytes = config.size * config.size * 3;
+        let room = (config.cache_mib << 20) / bytes;
+        let cached = if room == 0 { 0 } else { config.train + config.test };
+        Ok(Self {
+            painter: Painter::new(config.size, config.alpha, [config.r_min, config.r_max], config.grain),
+            cache: (0..cached).map(|_| OnceLock::new()).collect(),
+            room: AtomicUsize::new(room),
+            info,
+            config,
+        })
+    }
+
+    fn class(&self, index: usize) -> usize {
+        index % self.config.classes
+    }
+
+    fn paint(&self, split: Split, index: usize) -> Vec<u8> {
+        let purpose = match split {
+            Split::Train => "dead_leaves/train",
+            Split::Test => "dead_leaves/test",
+        };
+        self.painter.paint(self.class(index), &Rng::new(self.config.seed, purpose, index as u64))
+    }
+
+    /// Writes the image as numbers in [-1, 1] to `out`, which it fills.
+    fn write(&self, split: Split, index: usize, flip: bool, out: &mut [f32]) {
+        let slot = match split {
+            Split::Train => self.cache.get(index),
+            Split::Test => self.cache.get(self.config.train + index),
+        };
+        let made;
+        let pixels: &[u8] = if let Some(pixels) = slot.and_then(OnceLock::get) {
+            pixels
+        } else {
+            made = self.paint(split, index);
+            // A slot that another thread filled meanwhile costs one place: harmless.
+            let take = |room: usize| room.checked_sub(1);
+            if let Some(slot) = slot
+                && self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+            {
+                let _ = slot.set(made.clone().into());
+            }
+            &made
+        };
+        let width = self.config.size * 3;
+        for (row, out) in pixels.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            if flip {
+                for (pixel, out) in row.chunks_exact(3).rev().zip(out.chunks_exact_mut(3)) {
+                    out.iter_mut().zip(pixel).for_each(|(out, &p)| *out = f32::from(p) / 127.5 - 1.0);
+                }
+            } else {
+                out.iter_mut().zip(row).for_each(|(out, &p)| *out = f32::from(p) / 127.5 - 1.0);
+            }
+        }
+    }
+}
+
+impl Dataset for DeadLeaves {
+    fn info(&self) -> &DatasetInfo {
+        &self.info
+    }
+
+    fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
+        let size = self.config.size;
+        let count = self.info.len(split);
+        if let Some(beyond) = indices.iter().find(|&&index| index >= count) {
+            return Err(Error::Data(format!(
+                "image {beyond} of the {} split was asked for, which has {count}",
+                split.name()
+            )));
+        }
+        let flips = match augment {
+            Some(rng) if self.config.flip => rng.part("flip", 0).bits(indices.len()),
+            _ => vec![0; indices.len()],
+        };
+        let mut pixels = vec![0.0; indices.len() * size * size * 3];
+        pixels
+            .par_chunks_mut(size * size * 3)
+            .zip(indices.par_iter().zip(&flips))
+            .for_each(|(out, (&index, flip))| self.write(split, index, flip >> 31 == 1, out));
+        Ok(Images {
+            pixels: Tensor::from_vec(pixels, &[indices.len(), size, size, 3])?,
+            labels: Codes::from_vec(indices.iter().map(|&index| self.class(index) as u32).collect(), &[indices.len()])?,
+        })
+    }
+}
+
+declare_plugin! {
+    dataset "dead_leaves": DeadLeavesConfig => DeadLeaves::new;
+}
