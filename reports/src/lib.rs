@@ -19,7 +19,7 @@ mod tables;
 mod viridis;
 
 pub use error::{Error, Result};
-pub use measure::{Better, Group, Measure, measure};
+pub use measure::{Better, Group, Measure, measure, measure_names};
 pub use results::{
     Axis, CodeMap, Comparison, Curve, Definition, Example, Image, Provenance, Results, Sample, Status, Trial, Value,
 };

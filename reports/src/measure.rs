@@ -211,6 +211,11 @@ pub fn measure(name: &str) -> Measure {
     }
 }
 
+/// The names of the table, without numbers at their ends.
+pub fn measure_names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.name)
+}
+
 fn is_timing(name: &str) -> bool {
     ["_seconds", "_per_second", "_mib"].iter().any(|end| name.ends_with(end))
 }

@@ -1,0 +1,199 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rqlab_sdk::plugin::Kind;
+use rqlab_sdk::tensor::Device;
+use std::path::PathBuf;
+
+/// A laboratory for image tokenizers and autoregressive image priors.
+///
+/// An experiment is a .ron file that names a data set, an autoencoder, a quantizer and a prior, and what is varied.
+/// rqlab plans it, trains every combination once, and ends in a report that answers the file's question.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rqlab",
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  rqlab plan depth-vs-codebook             what would run, what is cached, how long it takes
+  rqlab sweep depth-vs-codebook            run it, and write reports/out/depth-vs-codebook/index.html
+  rqlab plan quickstart --set quantizer.depth=8 --seeds 0,1,2
+  rqlab plugins describe rq                every field of the quantizer `rq`, with its default
+
+An experiment is named by its file, or by its stem under experiments/.
+Exit codes: 0 all done, 1 some trial failed, 2 bad input."
+)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Threads to compute with [default: one for each core].
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Device to compute on: cpu, cuda or cuda:N.
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub device: Device,
+    /// Directory with more plugins, searched first; may be repeated. RQLAB_PLUGINS names more.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub plugins: Vec<PathBuf>,
+    /// Say nothing but results and errors.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// An experiment, and what the command line changes in it.
+#[derive(Debug, Clone, Args)]
+pub struct ExperimentArgs {
+    /// The experiment: a .ron file, or its stem under experiments/.
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiment: String,
+    /// Sets a field, for example quantizer.depth=8 or data.path=/data/cifar10; may be repeated. An axis that is set this
+    /// way has only this value.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Seeds instead of the file's: 0,1,2.
+    #[arg(long, value_name = "SEEDS", value_parser = seeds)]
+    pub seeds: Option<Seeds>,
+    /// Directory that holds finished work.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+}
+
+/// Seeds, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(pub Vec<u64>);
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows what an experiment would run, what is cached, and how long it takes.
+    #[command(after_help = "\
+Examples:
+  rqlab plan depth-vs-codebook
+  rqlab plan experiments/quickstart.ron --set tokenizer_training.steps=200
+  rqlab plan cifar10-depth-vs-codebook --set data.path=../data/cifar10 --seeds 0")]
+    Plan {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Also prints each trial's resolved configuration.
+        #[arg(long)]
+        configs: bool,
+    },
+    /// Lists, describes, creates and builds plugins.
+    #[command(subcommand)]
+    Plugins(PluginsCommand),
+    /// Checks this installation: versions, device, threads, plugins, and the folder of runs.
+    Doctor {
+        /// Directory that holds finished work.
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Prints a completion script for a shell.
+    #[command(after_help = "\
+Examples:
+  rqlab completions bash > ~/.local/share/bash-completion/completions/rqlab
+  rqlab completions fish > ~/.config/fish/completions/rqlab.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with plugins.
+#[derive(Debug, Subcommand)]
+pub enum PluginsCommand {
+    /// Lists all components, and the plugins that were refused with the reason.
+    List,
+    /// Shows what a component is, its fields with their defaults and ranges, and an example.
+    #[command(after_help = "Example:\n  rqlab plugins describe rq")]
+    Describe {
+        /// The component's name, as experiments call it.
+        name: String,
+    },
+    /// Makes a new plugin: a small crate that builds and works, to be changed.
+    #[command(after_help = "\
+Example:
+  rqlab plugins new round --kind quantizer
+  rqlab plugins build round
+  rqlab plugins describe round")]
+    New {
+        /// The component's name: small letters, digits and underscores.
+        name: String,
+        /// What it is.
+        #[arg(long)]
+        kind: KindArg,
+        /// Directory to make it in [default: ./NAME].
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Builds a plugin against this very rqlab, and puts it where rqlab finds it.
+    Build {
+        /// The plugin's crate.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Directory for the library [default: plugins/ beside the rqlab executable, which is always searched].
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Runs the plugin's own tests first.
+        #[arg(long)]
+        test: bool,
+    },
+}
+
+/// A kind of component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Labelled images.
+    Dataset,
+    /// Images to latents and back.
+    Autoencoder,
+    /// Latents to codes and back.
+    Quantizer,
+    /// A model of codes.
+    Prior,
+}
+
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Dataset => Self::Dataset,
+            KindArg::Autoencoder => Self::Autoencoder,
+            KindArg::Quantizer => Self::Quantizer,
+            KindArg::Prior => Self::Prior,
+        }
+    }
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    let wrong = || format!("`{text}` is no device: write cpu, cuda or cuda:N");
+    match text.split_once(':') {
+        None if text == "cpu" => Ok(Device::Cpu),
+        None if text == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", index)) => index.parse().map(Device::Cuda).map_err(|_| wrong()),
+        _ => Err(wrong()),
+    }
+}
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let mut seeds = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let seed: u64 = part.parse().map_err(|_| format!("`{part}` is no seed: write whole numbers, such as 0,1,2"))?;
+        if seeds.contains(&seed) {
+            return Err(format!("the seed {seed} is given twice: it would count as two results without being two"));
+        }
+        seeds.push(seed);
+    }
+    Ok(Seeds(seeds))
+}

@@ -1,0 +1,77 @@
+//! `rqlab doctor`: whether this installation can work.
+
+use crate::cli::Global;
+use crate::commands::{Failure, Outcome, load_plugins};
+use crate::plugins::short_path;
+use crate::ui::Ui;
+use anstyle::AnsiColor;
+use rqlab_sdk::plugin::{FEATURES, RUSTC, SDK_HASH, TARGET};
+use std::fs;
+use std::path::Path;
+
+pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failure> {
+    let mut healthy = true;
+    let mut line = |name: &str, good: bool, text: String| {
+        healthy &= good;
+        let mark = if good { ui.colour(AnsiColor::Green, "ok  ") } else { ui.colour(AnsiColor::Red, "FAIL") };
+        ui.line(format!("{mark}  {name:<10}{text}"));
+    };
+    line("rqlab", true, format!("{} for {TARGET}, built by {RUSTC}", env!("CARGO_PKG_VERSION")));
+    line("sdk", true, format!("build {}, features {FEATURES}", &SDK_HASH[..12]));
+    match global.device.open() {
+        Ok(()) => line("device", true, global.device.to_string()),
+        Err(error) => line("device", false, error.to_string()),
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = global.threads.map_or(cores, usize::from);
+    line("threads", true, format!("{threads} of {cores} cores, {}", vector_instructions()));
+    let plugins = load_plugins(global)?;
+    for provided in plugins.provided() {
+        let component = &provided.component;
+        let kind = component.build.kind();
+        line("plugin", true, format!("{kind} {}, {}", component.name, short_path(&provided.origin.path)));
+    }
+    for refused in plugins.refused() {
+        line("plugin", false, format!("{}: {}", short_path(&refused.path), refused.reason));
+    }
+    if plugins.provided().is_empty() {
+        let dirs: Vec<String> = plugins.searched().iter().map(|dir| dir.display().to_string()).collect();
+        line(
+            "plugin",
+            false,
+            format!("none in {}; build them with `cargo build --release --workspace`", dirs.join(", ")),
+        );
+    }
+    match writable(runs) {
+        Ok(()) => line("runs", true, format!("{} can be written", runs.display())),
+        Err(error) => line("runs", false, format!("{} cannot be written: {error}", runs.display())),
+    }
+    Ok(if healthy { Outcome::Done } else { Outcome::SomeFailed })
+}
+
+/// Whether files can be made in a directory, or in the nearest one above it that exists.
+fn writable(dir: &Path) -> std::io::Result<()> {
+    let absolute = std::path::absolute(dir)?;
+    let there = absolute.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let probe = there.join(format!(".rqlab-probe-{}", std::process::id()));
+    fs::write(&probe, b"probe")?;
+    fs::remove_file(&probe)
+}
+
+/// The widest vector instructions that the kernels can choose on this machine.
+fn vector_instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+            return "AVX-512";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "AVX2 with FMA";
+        }
+        "SSE2"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        std::env::consts::ARCH
+    }
+}

@@ -1,0 +1,97 @@
+//! The commands: each takes its arguments, does its work, and says what came of it.
+
+mod completions;
+mod doctor;
+mod plan;
+mod plugins;
+
+use crate::cli::{Cli, Command, ExperimentArgs, Global};
+use crate::plan::Plan;
+use crate::plugins::{Plugins, Search};
+use crate::spec::{Diagnostic, Invalid};
+use crate::ui::Ui;
+use rqlab_sdk::Error;
+use std::process::ExitCode;
+
+/// How a command that could do its work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is done.
+    Done,
+    /// Some trial failed.
+    SomeFailed,
+}
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+pub enum Failure {
+    /// Something is wrong with what the user gave.
+    Input(Invalid),
+    /// Something else went wrong.
+    Error(Error),
+}
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        Self::Input(invalid)
+    }
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self::Input(diagnostic.into())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Runs a command line, and gives the exit code: 0 all done, 1 some trial failed, 2 bad input.
+pub fn main(cli: Cli) -> ExitCode {
+    let ui = Ui::new(cli.global.quiet);
+    match run(&cli, ui) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Err(Failure::Input(invalid)) => {
+            ui.invalid(&invalid);
+            ExitCode::from(2)
+        }
+        Err(Failure::Error(error)) => {
+            ui.error(error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Plan { experiment, configs } => plan::run(global, experiment, *configs, ui),
+        Command::Plugins(command) => plugins::run(global, command, ui),
+        Command::Doctor { runs } => doctor::run(global, runs, ui),
+        Command::Completions { shell } => completions::run(*shell),
+    }
+}
+
+/// Loads the plugins.
+///
+/// # Errors
+/// A directory that was named and is not there.
+pub fn load_plugins(global: &Global) -> Result<Plugins, Failure> {
+    Ok(Plugins::load(&Search::usual(global.plugins.clone()))?)
+}
+
+/// Loads the plugins, plans an experiment, and shows what is probably not meant.
+///
+/// # Errors
+/// Everything that is wrong with the input.
+pub fn open(global: &Global, arguments: &ExperimentArgs, ui: Ui) -> Result<(Plugins, Plan), Failure> {
+    let plugins = load_plugins(global)?;
+    let seeds = arguments.seeds.as_ref().map(|seeds| seeds.0.as_slice());
+    let plan = crate::plan::open(&arguments.experiment, &arguments.set, seeds, &plugins)?;
+    plan.warnings.iter().for_each(|warning| ui.diagnostic(warning));
+    Ok((plugins, plan))
+}

@@ -1,0 +1,175 @@
+//! `rqlab plan`: what would run.
+
+use crate::cli::{ExperimentArgs, Global};
+use crate::commands::{Failure, Outcome, open};
+use crate::plan::estimate::History;
+use crate::plan::{Model, Plan};
+use crate::ui::{Ui, duration, thousands};
+use comfy_table::{CellAlignment, Table, presets};
+
+pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui: Ui) -> Result<Outcome, Failure> {
+    let (_plugins, plan) = open(global, arguments, ui)?;
+    let history = History::read(&arguments.runs);
+    let text = overview(&plan, &history, ui);
+    ui.line(text);
+    if configs {
+        for trial in &plan.trials {
+            ui.line(format!("\n// trial {}\n{}", &trial.id[..8], trial.config.trim_end()));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The plan as the user sees it.
+pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
+    let experiment = &plan.experiment;
+    let mut parts = vec![format!("{}  {}", ui.strong(&experiment.name), experiment.question)];
+    parts.push(trials(plan, history, ui));
+    parts.push(jobs(plan, history, ui));
+    parts.push(time(plan, history, ui));
+    parts.join("\n\n")
+}
+
+/// One row a combination: what differs, and what it costs.
+fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
+    let axes: Vec<&str> =
+        plan.experiment.axes.iter().filter(|axis| axis.values.len() > 1).map(|axis| axis.path.as_str()).collect();
+    let with_prior = plan.models.values().any(|model| model.prior.is_some());
+    let mut head: Vec<String> = axes.iter().map(|path| short(path, &axes)).collect();
+    head.extend(["seeds", "codes", "bits/image", "autoencoder", "quantizer"].map(str::to_owned));
+    if with_prior {
+        head.push("prior".to_owned());
+    }
+    head.push("done".to_owned());
+    let mut rows: Vec<(Vec<String>, Vec<u64>, &Model, usize, usize)> = Vec::new();
+    for trial in &plan.trials {
+        let Some(model) = plan.models.get(&trial.id) else { continue };
+        let values: Vec<String> = axes.iter().map(|path| trial.axes.get(*path).cloned().unwrap_or_default()).collect();
+        let done = trial.jobs.iter().filter(|id| plan.job(id).is_some_and(|job| history.is_done(job))).count();
+        let total = trial.jobs.len();
+        match rows.iter_mut().find(|(known, ..)| *known == values) {
+            Some((_, seeds, _, all, all_done)) => {
+                seeds.push(trial.seed);
+                *all += total;
+                *all_done += done;
+            }
+            None => rows.push((values, vec![trial.seed], model, total, done)),
+        }
+    }
+    let combinations = rows.len();
+    let mut lines = Vec::new();
+    for (values, seeds, model, total, done) in rows {
+        let mut row = values;
+        row.push(seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(","));
+        row.push(codes(model));
+        row.push(thousands(model.nominal_bits().round() as usize));
+        row.push(thousands(model.autoencoder));
+        row.push(thousands(model.quantizer));
+        if with_prior {
+            row.push(model.prior.map_or("none".to_owned(), thousands));
+        }
+        row.push(format!("{done}/{total}"));
+        lines.push(row);
+    }
+    let seeds = plan.experiment.seeds.len();
+    let count = plan.trials.len();
+    let title = format!(
+        "{}: {}, {}",
+        ui.strong(&plural(count, "trial")),
+        plural(combinations, "combination"),
+        plural(seeds, "seed")
+    );
+    let fixed: Vec<String> = plan
+        .experiment
+        .axes
+        .iter()
+        .filter(|axis| axis.values.len() == 1)
+        .map(|axis| format!("{} = {}", axis.path, axis.values[0]))
+        .collect();
+    let fixed = if fixed.is_empty() { String::new() } else { format!("\nfixed: {}", fixed.join(", ")) };
+    format!("{title}{fixed}\n{}", table(&head, lines, axes.len() + 2))
+}
+
+/// One row a stage: how many jobs there are, how many are done.
+fn jobs(plan: &Plan, history: &History, ui: Ui) -> String {
+    let names = ["classifier", "tokenizer", "codes", "prior", "reconstruction", "generation"];
+    let mut lines = Vec::new();
+    for name in names {
+        let of_stage: Vec<_> = plan.jobs.iter().filter(|job| job.stage.name() == name).collect();
+        if of_stage.is_empty() {
+            continue;
+        }
+        let cached = of_stage.iter().filter(|job| history.is_done(job)).count();
+        let estimate = history.estimate(of_stage.iter().copied(), &plan.jobs);
+        let left = of_stage.len() - cached;
+        let time = match (left, estimate.unknown) {
+            (0, _) => String::new(),
+            (_, 0) => duration(estimate.seconds),
+            (left, unknown) if left == unknown => "unknown".to_owned(),
+            _ => format!("more than {}", duration(estimate.seconds)),
+        };
+        lines.push(vec![name.to_owned(), of_stage.len().to_string(), cached.to_string(), left.to_string(), time]);
+    }
+    let head = ["stage", "jobs", "cached", "to do", "time"].map(str::to_owned);
+    format!("{}, shared between trials\n{}", ui.strong(&plural(plan.jobs.len(), "job")), table(&head, lines, 1))
+}
+
+/// The sentence that says how long it takes.
+fn time(plan: &Plan, history: &History, ui: Ui) -> String {
+    let left = plan.jobs.iter().filter(|job| !history.is_done(job)).count();
+    let estimate = history.estimate(&plan.jobs, &plan.jobs);
+    if left == 0 {
+        return format!("{}: the report can be written at once.", ui.strong("Nothing to do"));
+    }
+    let cached = plan.jobs.len() - left;
+    let done = if cached == 0 { String::new() } else { format!(" ({cached} are done)") };
+    let time = match estimate.unknown {
+        0 => format!("about {} of work, one job at a time", duration(estimate.seconds)),
+        unknown if unknown == left => "time unknown: nothing like it was run here before".to_owned(),
+        unknown => {
+            format!("about {} of work, and {} of unknown length", duration(estimate.seconds), plural(unknown, "job"))
+        }
+    };
+    format!("{}{done}: {time}.", ui.strong(&format!("{} to do", plural(left, "job"))))
+}
+
+/// `8x8x4 of 1024`: positions by depth, and the sizes of the codebooks.
+fn codes(model: &Model) -> String {
+    let level = |shape: &rqlab_sdk::contracts::CodeShape| {
+        let mut sizes: Vec<String> = shape.codebooks.iter().map(usize::to_string).collect();
+        sizes.dedup();
+        match shape.depth() {
+            0 => format!("{}x{} continuous", shape.height, shape.width),
+            depth => format!("{}x{}x{depth} of {}", shape.height, shape.width, sizes.join("/")),
+        }
+    };
+    model.codes.iter().map(level).collect::<Vec<_>>().join(" + ")
+}
+
+/// The last part of a path, where it tells the axes apart.
+fn short(path: &str, all: &[&str]) -> String {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    let name = last(path);
+    if all.iter().filter(|other| last(other) == name).count() == 1 { name } else { path.to_owned() }
+}
+
+fn plural(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{} {what}s", thousands(count)) }
+}
+
+/// Rows of text under a head; all columns but the first `left` are aligned to the right.
+fn table(head: &[String], rows: Vec<Vec<String>>, left: usize) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((if index == 0 { 2 } else { 0 }, 2));
+        if index >= left {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let text = table.to_string();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,134 @@
+//! How long jobs will take, from how long earlier ones took.
+
+use crate::job::{Job, Stage};
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+/// What earlier work in a folder of runs tells.
+#[derive(Debug, Default)]
+pub struct History {
+    done: HashMap<String, f64>,
+    jobs: HashMap<String, Job>,
+}
+
+/// How long a plan will take, one job after another.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Estimate {
+    /// Seconds of the jobs of which something is known.
+    pub seconds: f64,
+    /// Jobs of which nothing is known.
+    pub unknown: usize,
+}
+
+impl History {
+    /// Reads the finished stages under `runs/stages`. What cannot be read counts as not done.
+    pub fn read(runs: &Path) -> Self {
+        let mut history = Self::default();
+        for entry in fs::read_dir(runs.join("stages")).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let json = |name: &str| fs::read(entry.path().join(name)).ok();
+            let seconds = json("done.json")
+                .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+                .map(|done| done.get("seconds").and_then(serde_json::Value::as_f64).unwrap_or_default());
+            if let Some(seconds) = seconds {
+                history.done.insert(id.clone(), seconds);
+            }
+            if let Some(job) = json("job.json").and_then(|bytes| serde_json::from_slice::<Job>(&bytes).ok()) {
+                history.jobs.insert(id, job);
+            }
+        }
+        history
+    }
+
+    /// Whether the job's stage is complete.
+    pub fn is_done(&self, job: &Job) -> bool {
+        self.done.contains_key(&job.id)
+    }
+
+    /// The seconds that a job will take; none if nothing like it was done before. Of the finished stages those are taken
+    /// that are most like it: the same but for seed and steps, then the same components, then the same kind of stage;
+    /// their time is scaled by the work that each names.
+    pub fn seconds(&self, job: &Job, plan: &[Job]) -> Option<f64> {
+        let lookup = |id: &str| plan.iter().find(|job| job.id == id).or_else(|| self.jobs.get(id));
+        (0..3).find_map(|level| {
+            let wanted = likeness(&job.stage, level, &lookup);
+            let rates: Vec<f64> = self
+                .jobs
+                .values()
+                .filter(|other| {
+                    other.stage.name() == job.stage.name() && likeness(&other.stage, level, &lookup) == wanted
+                })
+                .filter_map(|other| Some(self.done.get(&other.id)? / work(&other.stage)))
+                .collect();
+            let mean = rates.iter().sum::<f64>() / rates.len() as f64;
+            (!rates.is_empty()).then(|| mean * work(&job.stage))
+        })
+    }
+
+    /// The time of all jobs that are not done.
+    pub fn estimate<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>, plan: &[Job]) -> Estimate {
+        let mut estimate = Estimate::default();
+        for job in jobs.into_iter().filter(|job| !self.is_done(job)) {
+            match self.seconds(job, plan) {
+                Some(seconds) => estimate.seconds += seconds,
+                None => estimate.unknown += 1,
+            }
+        }
+        estimate
+    }
+}
+
+/// The units of work that a stage names: optimizer steps times batch, or one.
+fn work(stage: &Stage) -> f64 {
+    let units = match stage {
+        Stage::Classifier { steps, .. } => *steps as f64,
+        Stage::Tokenizer { training, .. } => training.steps as f64 * training.batch as f64,
+        Stage::Prior { training, .. } => training.steps as f64 * training.batch as f64,
+        Stage::Codes { images, .. } => images.map_or(1.0, |n| n as f64),
+        Stage::Reconstruction { evaluation, .. } => evaluation.images as f64,
+        Stage::Generation { evaluation, .. } => evaluation.samples as f64,
+    };
+    units.max(1.0)
+}
+
+/// What two stages must have in common to take the same time per unit of work.
+fn likeness<'a>(stage: &Stage, level: usize, lookup: &impl Fn(&str) -> Option<&'a Job>) -> Vec<String> {
+    let mut parts = Vec::new();
+    if level >= 2 {
+        // Whether all images are encoded, or a number of them, decides what a unit is.
+        if let Stage::Codes { images, .. } = stage {
+            parts.push(images.is_some().to_string());
+        }
+        return parts;
+    }
+    let mut call = |call: &crate::job::Call| {
+        parts.push(call.name.clone());
+        if level == 0 {
+            parts.push(call.config.clone());
+        }
+    };
+    match stage {
+        Stage::Classifier { data, .. } => call(data),
+        Stage::Tokenizer { data, autoencoder, quantizer, .. } => {
+            [data, autoencoder, quantizer].into_iter().for_each(call)
+        }
+        Stage::Prior { prior, .. } => call(prior),
+        Stage::Codes { images, .. } => parts.push(images.is_some().to_string()),
+        Stage::Reconstruction { .. } => {}
+        Stage::Generation { evaluation, .. } => parts.push(format!("{:?}", evaluation.speed)),
+    }
+    let below = match stage {
+        Stage::Codes { tokenizer, .. } | Stage::Reconstruction { tokenizer, .. } => vec![tokenizer],
+        Stage::Prior { tokenizer, .. } => vec![tokenizer],
+        Stage::Generation { tokenizer, prior, .. } => vec![tokenizer, prior],
+        Stage::Classifier { .. } | Stage::Tokenizer { .. } => vec![],
+    };
+    for id in below {
+        match lookup(id) {
+            Some(job) => parts.extend(likeness(&job.stage, level, lookup)),
+            None => parts.push(id.clone()),
+        }
+    }
+    parts
+}

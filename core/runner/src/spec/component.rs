@@ -1,0 +1,351 @@
+//! The parts that an experiment is assembled from, field by field, each field with its origin.
+
+use crate::spec::diagnostic::{Diagnostic, suggestion};
+use crate::spec::raw::{self, Entry};
+use crate::spec::source::{Piece, offset};
+use rqlab_sdk::config::{ConfigError, Description, FieldDoc};
+use rqlab_sdk::plugin::Kind;
+use std::fmt;
+use std::ops::Range;
+
+/// A place of an experiment that a component or a group of settings goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Slot {
+    /// The data set.
+    Data,
+    /// The autoencoder.
+    Autoencoder,
+    /// The quantizer.
+    Quantizer,
+    /// The prior; may be empty.
+    Prior,
+    /// How the tokenizer is trained.
+    TokenizerTraining,
+    /// How the prior is trained.
+    PriorTraining,
+    /// What is measured.
+    Evaluation,
+}
+
+impl Slot {
+    /// All of them, in the order in which an experiment is written.
+    pub const ALL: [Self; 7] = [
+        Self::Data,
+        Self::Autoencoder,
+        Self::Quantizer,
+        Self::Prior,
+        Self::TokenizerTraining,
+        Self::PriorTraining,
+        Self::Evaluation,
+    ];
+
+    /// The field of an experiment file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Autoencoder => "autoencoder",
+            Self::Quantizer => "quantizer",
+            Self::Prior => "prior",
+            Self::TokenizerTraining => "tokenizer_training",
+            Self::PriorTraining => "prior_training",
+            Self::Evaluation => "evaluation",
+        }
+    }
+
+    /// The slot of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|slot| slot.name() == name)
+    }
+
+    /// What plugins provide for it; none for settings.
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Data => Some(Kind::Dataset),
+            Self::Autoencoder => Some(Kind::Autoencoder),
+            Self::Quantizer => Some(Kind::Quantizer),
+            Self::Prior => Some(Kind::Prior),
+            Self::TokenizerTraining | Self::PriorTraining | Self::Evaluation => None,
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What an axis or `--set` names: a slot, or a field of what is in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Path {
+    /// The slot.
+    pub slot: Slot,
+    /// The field, as written.
+    pub field: Option<Piece>,
+    /// The path, as written.
+    pub piece: Piece,
+}
+
+impl Path {
+    /// Reads a path.
+    pub fn parse(piece: &Piece) -> Result<Self, Diagnostic> {
+        let text = piece.text();
+        let (slot, field) = match text.split_once('.') {
+            Some((slot, field)) => (slot, Some(field)),
+            None => (text, None),
+        };
+        let Some(known) = Slot::named(slot) else {
+            let names = Slot::ALL.map(Slot::name);
+            let mut error = Diagnostic::error(format!("`{text}` names nothing of an experiment")).at(piece, "");
+            error.help = suggestion(slot, "a path begins with one of", names);
+            return Err(error);
+        };
+        match field {
+            Some(field) if field.is_empty() || field.contains('.') => {
+                Err(Diagnostic::error(format!("`{text}` is not a path"))
+                    .at(piece, "")
+                    .help(format!("write `{known}` for the whole, or `{known}.FIELD` for a field of it")))
+            }
+            _ => Ok(Self { slot: known, field: field.map(|f| piece.part(f)), piece: piece.clone() }),
+        }
+    }
+
+    /// The path as text.
+    pub fn text(&self) -> &str {
+        self.piece.text()
+    }
+}
+
+/// A value for a path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// What is set.
+    pub path: Path,
+    /// To what.
+    pub value: Piece,
+}
+
+/// A component's call, or a group of settings, taken apart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// The component's name; none for settings.
+    pub name: Option<Piece>,
+    /// The call as it was written.
+    pub whole: Piece,
+    /// Its fields, of which some may have been replaced.
+    pub fields: Vec<Entry>,
+}
+
+impl Component {
+    /// Reads what stands in `slot`. `None` is for a prior that is not there.
+    pub fn read(slot: Slot, piece: &Piece) -> Result<Option<Self>, Diagnostic> {
+        if slot == Slot::Prior && piece.text() == "None" {
+            return Ok(None);
+        }
+        let whole = piece.clone();
+        if slot.kind().is_none() {
+            return Ok(Some(Self { name: None, fields: raw::fields(piece)?, whole }));
+        }
+        let Some((name, arguments)) = raw::call(piece) else {
+            return Err(Diagnostic::error(format!("`{slot}` must name a component"))
+                .at(piece, "expected a call such as `name(field: value, ..)`")
+                .help(format!("`rqlab plugins list` shows the components for `{slot}`")));
+        };
+        let fields = if arguments.text().is_empty() { vec![] } else { raw::fields(&arguments)? };
+        Ok(Some(Self { name: Some(name), whole, fields }))
+    }
+
+    /// The component's name; empty for settings.
+    pub fn name(&self) -> &str {
+        self.name.as_ref().map_or("", Piece::text)
+    }
+
+    /// What errors about the whole point at: the name, or all of the settings.
+    pub fn head(&self) -> &Piece {
+        self.name.as_ref().unwrap_or(&self.whole)
+    }
+
+    /// A field's entry.
+    pub fn field(&self, name: &str) -> Option<&Entry> {
+        self.fields.iter().find(|entry| entry.key.text() == name)
+    }
+
+    /// Replaces a field, or adds it.
+    pub fn set(&mut self, key: &Piece, value: &Piece) {
+        let entry = Entry { key: key.clone(), value: value.clone() };
+        match self.fields.iter_mut().find(|e| e.key.text() == key.text()) {
+            Some(old) => *old = entry,
+            None => self.fields.push(entry),
+        }
+    }
+
+    /// Fills in the defaults, and checks names, types and ranges.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the names of fields; else the first thing that is wrong with a value.
+    pub fn resolve(
+        &self,
+        description: &Description,
+        resolve: impl Fn(&str) -> Result<String, ConfigError>,
+    ) -> Result<String, Vec<Diagnostic>> {
+        let mut wrong = Vec::new();
+        let what = self.called();
+        for entry in &self.fields {
+            let name = entry.key.text();
+            if !description.fields.iter().any(|field| field.name == name) {
+                let mut error = Diagnostic::error(format!("{what} has no field `{name}`")).at(&entry.key, "");
+                if entry.key.source != self.whole.source || !within(&entry.key, &self.whole) {
+                    error = error.also(self.head(), format!("{what} is named here"));
+                }
+                error.help = suggestion(name, "its fields", description.fields.iter().map(|field| field.name));
+                wrong.push(error);
+            }
+        }
+        let given = |field: &&FieldDoc| field.default.is_some() || self.field(field.name).is_some();
+        for field in description.fields.iter().filter(|field| !given(field)) {
+            wrong.push(
+                Diagnostic::error(format!("{what} needs `{}`", field.name))
+                    .at(self.head(), "")
+                    .help(help_of(field))
+                    .help(format!("write `{}: ..` here, or give it with `--set {}=..`", field.name, field.name)),
+            );
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let (text, parts) = self.compose(description);
+        resolve(&text).map_err(|error| vec![self.locate(&error, &text, &parts, description)])
+    }
+
+    /// The call as one text, and where each value stands in it.
+    fn compose(&self, description: &Description) -> (String, Vec<Range<usize>>) {
+        let mut text = format!("{}(\n", self.name());
+        let mut parts = Vec::new();
+        for entry in &self.fields {
+            text += entry.key.text();
+            text += ": ";
+            let start = text.len();
+            let is_text = |kind: &str| kind == "text" || kind.starts_with("text |");
+            let wants_text = description.fields.iter().any(|f| f.name == entry.key.text() && is_text(&f.kind));
+            let value = entry.value.text();
+            // The shell eats quotes.
+            if wants_text && entry.value.source.is_argument && !value.starts_with(['"', 'r']) && value != "None" {
+                text += &format!("{value:?}");
+            } else {
+                text += value;
+            }
+            parts.push(start..text.len());
+            text += ",\n";
+        }
+        text.push(')');
+        (text, parts)
+    }
+
+    /// An error of the plugin's parser in the composed text, as one in the text that the user wrote.
+    fn locate(&self, error: &ConfigError, text: &str, parts: &[Range<usize>], description: &Description) -> Diagnostic {
+        let named = error.field.as_deref().or_else(|| {
+            let name = error.message.strip_prefix('`')?.split('`').next()?;
+            self.field(name).map(|_| name)
+        });
+        let index = match (named, &error.span) {
+            (Some(name), _) => self.fields.iter().position(|entry| entry.key.text() == name),
+            // A wrong type is noticed at the end of the value, or behind it.
+            (None, Some((start, _))) => parts.iter().rposition(|part| part.start <= offset(text, *start)),
+            (None, None) => None,
+        };
+        let Some(entry) = index.map(|i| &self.fields[i]) else {
+            return Diagnostic::error(error.message.clone()).at(self.head(), "");
+        };
+        let name = entry.key.text();
+        let message = if error.message.contains(&format!("`{name}`")) {
+            error.message.clone()
+        } else {
+            format!("`{name}` of {}: {}", self.called(), lower_first(&error.message))
+        };
+        let mut diagnostic = Diagnostic::error(message).at(&entry.value, "");
+        if let Some(field) = description.fields.iter().find(|field| field.name == name) {
+            diagnostic = diagnostic.help(help_of(field));
+        }
+        diagnostic
+    }
+
+    /// An error of the component's constructor, at the field that it is about.
+    pub fn complaint(&self, field: Option<&str>, message: &str) -> Diagnostic {
+        match field.and_then(|name| Some((name, self.field(name)?))) {
+            Some((name, entry)) => {
+                Diagnostic::error(format!("`{name}` of {}: {message}", self.called())).at(&entry.value, "")
+            }
+            None => {
+                let about = field.map(|name| format!("`{name}` of ")).unwrap_or_default();
+                Diagnostic::error(format!("{about}{}: {message}", self.called())).at(self.head(), "")
+            }
+        }
+    }
+
+    fn called(&self) -> String {
+        match &self.name {
+            Some(name) => format!("`{}`", name.text()),
+            None => "this group of settings".to_owned(),
+        }
+    }
+}
+
+/// What a field is, in a line.
+pub fn help_of(field: &FieldDoc) -> String {
+    let mut text = format!("`{}` is {}", field.name, article(&field.kind));
+    if let Some(range) = field.range {
+        text += &format!(" in {range}");
+    }
+    if let Some(default) = &field.default {
+        text += &format!(", by default {}", raw::display(default));
+    }
+    let doc = field.doc.lines().collect::<Vec<_>>().join(" ");
+    if doc.is_empty() { text } else { format!("{text}: {doc}") }
+}
+
+fn article(kind: &str) -> String {
+    match kind {
+        "integer" => "an integer".to_owned(),
+        "number" => "a number".to_owned(),
+        _ => kind.to_owned(),
+    }
+}
+
+fn within(inner: &Piece, outer: &Piece) -> bool {
+    outer.range.start <= inner.range.start && inner.range.end <= outer.range.end
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// What all slots hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Setup(std::collections::BTreeMap<Slot, Component>);
+
+impl Setup {
+    /// What is in a slot.
+    pub fn get(&self, slot: Slot) -> Option<&Component> {
+        self.0.get(&slot)
+    }
+
+    /// Puts a value where the path says. Returns whether it could be put there: a field of an empty slot cannot.
+    pub fn set(&mut self, assignment: &Assignment) -> Result<bool, Diagnostic> {
+        let Assignment { path, value } = assignment;
+        match (&path.field, self.0.get_mut(&path.slot)) {
+            (Some(field), Some(component)) => component.set(field, value),
+            (Some(field), None) if path.slot.kind().is_none() => {
+                let mut component = Component { name: None, whole: path.piece.clone(), fields: vec![] };
+                component.set(field, value);
+                self.0.insert(path.slot, component);
+            }
+            (Some(_), None) => return Ok(false),
+            (None, _) => match Component::read(path.slot, value)? {
+                Some(component) => drop(self.0.insert(path.slot, component)),
+                None => drop(self.0.remove(&path.slot)),
+            },
+        }
+        Ok(true)
+    }
+}

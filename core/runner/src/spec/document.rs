@@ -1,0 +1,477 @@
+//! An experiment file as it was written, with what it is based on and what the command line changes.
+
+use crate::spec::component::{Assignment, Component, Path, Setup, Slot};
+use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, nearest, suggestion};
+use crate::spec::raw::{self, Entry};
+use crate::spec::source::{Piece, Source};
+use crate::spec::sweep::{Block, assignments, axes};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::{env, fs};
+
+/// What a condition compares: a path, or the name of the case.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subject {
+    /// A slot or a field.
+    Path(Path),
+    /// The case's name.
+    Case(Piece),
+}
+
+impl Subject {
+    /// It as text.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Path(path) => path.text(),
+            Self::Case(piece) => piece.text(),
+        }
+    }
+
+    /// Where it is written.
+    pub fn piece(&self) -> &Piece {
+        match self {
+            Self::Path(path) => &path.piece,
+            Self::Case(piece) => piece,
+        }
+    }
+}
+
+/// Values that a combination must have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// What must have which value.
+    pub at: Vec<(Subject, Piece)>,
+    /// The whole condition.
+    pub piece: Piece,
+}
+
+/// Fields that are set only where a condition holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct When {
+    /// Where.
+    pub at: Condition,
+    /// What is set.
+    pub set: Vec<Assignment>,
+}
+
+/// A comparison that the report is to judge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compare {
+    /// The measure; the headline if it is left out.
+    pub metric: Option<Piece>,
+    /// The axis.
+    pub along: Subject,
+    /// From this value of it.
+    pub from: Piece,
+    /// To this one.
+    pub to: Piece,
+    /// Other axes at fixed values.
+    pub at: Condition,
+}
+
+/// An experiment, read but not yet understood by its components.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// The file.
+    pub path: PathBuf,
+    /// The stem of the file.
+    pub name: String,
+    /// The comment at the head of the file.
+    pub header: String,
+    /// The question.
+    pub question: String,
+    /// The file's text.
+    pub source: Arc<Source>,
+    /// What all combinations start from, with `--set` applied.
+    pub setup: Setup,
+    /// The combinations.
+    pub blocks: Vec<Block>,
+    /// Combinations that are left out.
+    pub exclude: Vec<Condition>,
+    /// Settings for some combinations.
+    pub when: Vec<When>,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// The measure in the foreground.
+    pub headline: Option<Piece>,
+    /// What the report judges.
+    pub compare: Vec<Compare>,
+    /// What the command line sets.
+    pub overrides: Vec<Assignment>,
+}
+
+/// The fields of an experiment file.
+const FIELDS: [&str; 15] = [
+    "question",
+    "base",
+    "data",
+    "autoencoder",
+    "quantizer",
+    "prior",
+    "tokenizer_training",
+    "prior_training",
+    "evaluation",
+    "axes",
+    "sweep",
+    "exclude",
+    "when",
+    "seeds",
+    "report",
+];
+
+/// Where an experiment is looked for by its stem.
+pub const DIRECTORY: &str = "experiments";
+
+/// The file of an experiment that is named by a path, or by its stem under `experiments/`.
+pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
+    let path = PathBuf::from(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let looks_like_path = path.extension().is_some_and(|e| e == "ron") || path.is_absolute() || path.is_dir();
+    let under = FilePath::new(DIRECTORY).join(format!("{name}.ron"));
+    if !looks_like_path && under.is_file() {
+        return Ok(under);
+    }
+    let stems = stems(FilePath::new(DIRECTORY));
+    if looks_like_path && !path.is_dir() {
+        let error = Diagnostic::error(format!("{name}: there is no such file"));
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        return Err(match nearest(&stem, stems.iter().map(String::as_str)) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error,
+        });
+    }
+    let mut error = Diagnostic::error(format!("there is no experiment `{name}`"));
+    error.help = suggestion(name, "experiments here", stems.iter().map(String::as_str));
+    let here = env::current_dir().unwrap_or_default();
+    Err(error.help(format!("looked for {} in {}", under.display(), here.display())))
+}
+
+/// The experiments under a directory: their paths without extension.
+fn stems(dir: &FilePath) -> Vec<String> {
+    fn collect(dir: &FilePath, prefix: &str, stems: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            if path.is_dir() {
+                collect(&path, &format!("{prefix}{name}/"), stems);
+            } else if let Some(stem) = name.strip_suffix(".ron") {
+                stems.push(format!("{prefix}{stem}"));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(dir, "", &mut found);
+    found.sort();
+    found
+}
+
+/// Reads an experiment with what the command line sets: `path=value`, and other seeds.
+///
+/// # Errors
+/// Everything that is wrong with the file itself. What the components think of it is found out by
+/// [`plan`](crate::plan::plan).
+pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(Document, Vec<Diagnostic>), Invalid> {
+    let mut complaints = Complaints::default();
+    let entries = layers(path, &mut Vec::new(), None)?;
+    let source = entries.1;
+    let mut document = Document {
+        path: path.to_owned(),
+        name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        header: header(&source.text),
+        question: String::new(),
+        source,
+        setup: Setup::default(),
+        blocks: vec![],
+        exclude: vec![],
+        when: vec![],
+        seeds: vec![0],
+        headline: None,
+        compare: vec![],
+        overrides: vec![],
+    };
+    for entry in &entries.0 {
+        document.take(entry, &mut complaints);
+    }
+    let has = |name: &str| entries.0.iter().find(|entry| entry.key.text() == name);
+    if let (Some(one), Some(other)) = (has("axes"), has("sweep")) {
+        complaints.push(
+            Diagnostic::error("`axes` and `sweep` are two ways to say the same")
+                .at(&one.key, "short for `sweep: [grid({..})]`")
+                .also(&other.key, "")
+                .help("write the axes as a `grid({..})` of the sweep"),
+        );
+    }
+    if document.blocks.is_empty() {
+        document.blocks.push(Block::Grid(vec![]));
+    }
+    for argument in set {
+        if let Some(assignment) = complaints.take(argument_set(argument)) {
+            document.overrides.push(assignment);
+        }
+    }
+    document.overrides.sort_by_key(|o| o.path.field.is_some());
+    for assignment in document.overrides.clone() {
+        complaints.take(document.setup.set(&assignment));
+    }
+    if let Some(seeds) = seeds {
+        document.seeds = seeds.to_vec();
+    }
+    let whole = Piece::whole(&document.source);
+    let start = whole.trimmed();
+    for slot in [Slot::Data, Slot::Autoencoder, Slot::Quantizer] {
+        let set_by_axis = |axis: &crate::spec::sweep::Axis| axis.path.slot == slot && axis.path.field.is_none();
+        let everywhere = document.blocks.iter().all(|block| match block {
+            Block::Cases(cases) => {
+                cases.iter().all(|(_, sets)| sets.iter().any(|s| s.path.slot == slot && s.path.field.is_none()))
+            }
+            _ => block.axes().iter().any(set_by_axis),
+        });
+        if document.setup.get(slot).is_none() && has(slot.name()).is_none() && !everywhere {
+            complaints.push(
+                Diagnostic::error(format!("the experiment names no `{slot}`"))
+                    .at(&start.between(0..1), "")
+                    .help(format!("add a line such as `{slot}: name(..),`; `rqlab plugins list` shows the names")),
+            );
+        }
+    }
+    let warnings = complaints.finish()?;
+    Ok((document, warnings))
+}
+
+/// The fields of a file and of the files that it is based on: its own come first in precedence.
+fn layers(
+    path: &FilePath,
+    chain: &mut Vec<PathBuf>,
+    named: Option<&Piece>,
+) -> Result<(Vec<Entry>, Arc<Source>), Invalid> {
+    let shown = path.display().to_string();
+    let text = fs::read(path).map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => format!("{shown}: there is no such file"),
+            _ => format!("{shown}: {error}"),
+        };
+        let error = Diagnostic::error(message);
+        named.map_or(error.clone(), |piece| error.at(piece, ""))
+    })?;
+    let text = String::from_utf8(text).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Diagnostic::error(format!("{shown}: byte {at} is not UTF-8: an experiment is a text file"))
+    })?;
+    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let dir = path.parent().unwrap_or(FilePath::new("")).to_owned();
+    let source = Arc::new(Source { name: shown, text, dir, is_argument: false });
+    if chain.contains(&canonical) {
+        let files: Vec<String> = chain.iter().chain([&canonical]).map(|p| p.display().to_string()).collect();
+        let error = Diagnostic::error("an experiment cannot be based on itself").help(files.join("\n   -> "));
+        return Err(named.map_or(error.clone(), |piece| error.at(piece, "")).into());
+    }
+    chain.push(canonical);
+    let mut entries = raw::fields(&Piece::whole(&source)).map_err(Invalid::from)?;
+    if let Some(index) = entries.iter().position(|entry| entry.key.text() == "base") {
+        let base = entries.remove(index).value;
+        let name: String = raw::typed(&base)?;
+        let below = layers(&source.dir.join(name), chain, Some(&base))?;
+        // `axes` and `sweep` are one field under two names.
+        let family = |key: &str| if key == "axes" { "sweep".to_owned() } else { key.to_owned() };
+        let own: Vec<String> = entries.iter().map(|entry| family(entry.key.text())).collect();
+        let kept: Vec<Entry> = below.0.into_iter().filter(|e| !own.contains(&family(e.key.text()))).collect();
+        entries.splice(0..0, kept);
+    }
+    Ok((entries, source))
+}
+
+/// The comment lines that a file begins with, without their slashes.
+fn header(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| line.starts_with("//"));
+    let lines: Vec<&str> = lines.map(|line| line.trim_start_matches('/').trim()).collect();
+    lines.join("\n").trim().to_owned()
+}
+
+/// Reads `path=value` of the command line.
+fn argument_set(argument: &str) -> Result<Assignment, Diagnostic> {
+    const OPTION: &str = "--set ";
+    let source = Arc::new(Source {
+        name: "<command line>".to_owned(),
+        text: format!("{OPTION}{argument}"),
+        dir: env::current_dir().unwrap_or_default(),
+        is_argument: true,
+    });
+    let whole = Piece::whole(&source);
+    let given = whole.part(&whole.text()[OPTION.len()..]);
+    let Some((path, value)) = given.text().split_once('=') else {
+        return Err(Diagnostic::error("`--set` needs `path=value`")
+            .at(&given, "")
+            .help("for example `--set quantizer.depth=8`"));
+    };
+    let path = Path::parse(&given.part(path.trim()))?;
+    let value = given.part(value.trim());
+    if value.text().is_empty() {
+        return Err(Diagnostic::error(format!("`--set {}=` gives no value", path.text())).at(&given, ""));
+    }
+    Ok(Assignment { path, value })
+}
+
+impl Document {
+    /// Takes in one field of the file.
+    fn take(&mut self, entry: &Entry, complaints: &mut Complaints) {
+        let value = &entry.value;
+        match entry.key.text() {
+            "question" => self.question = complaints.take(raw::typed(value)).unwrap_or_default(),
+            "axes" => {
+                if let Some(axes) = axes(value, complaints) {
+                    self.blocks.push(Block::Grid(axes));
+                }
+            }
+            "sweep" => {
+                for block in complaints.take(raw::list(value)).unwrap_or_default() {
+                    self.blocks.extend(Block::read(&block, complaints));
+                }
+            }
+            "exclude" => {
+                for item in complaints.take(raw::list(value)).unwrap_or_default() {
+                    self.exclude.extend(condition(&item, complaints));
+                }
+            }
+            "when" => {
+                for item in complaints.take(raw::list(value)).unwrap_or_default() {
+                    self.when.extend(when(&item, complaints));
+                }
+            }
+            "seeds" => {
+                if let Some(seeds) = seeds(value, complaints) {
+                    self.seeds = seeds;
+                }
+            }
+            "report" => self.report(value, complaints),
+            name => match Slot::named(name) {
+                Some(slot) => {
+                    let piece = Path { slot, field: None, piece: entry.key.clone() };
+                    complaints.take(self.setup.set(&Assignment { path: piece, value: value.clone() }));
+                }
+                None => {
+                    let mut error =
+                        Diagnostic::error(format!("an experiment has no field `{name}`")).at(&entry.key, "");
+                    error.help = suggestion(name, "its fields", FIELDS);
+                    complaints.push(error);
+                }
+            },
+        }
+    }
+
+    fn report(&mut self, piece: &Piece, complaints: &mut Complaints) {
+        let Some(entries) = complaints.take(raw::fields(piece)) else { return };
+        for entry in entries {
+            match entry.key.text() {
+                "headline" => self.headline = complaints.take(quoted(&entry.value)),
+                "compare" => {
+                    for item in complaints.take(raw::list(&entry.value)).unwrap_or_default() {
+                        self.compare.extend(compare(&item, complaints));
+                    }
+                }
+                other => unknown(other, &entry.key, "`report`", &["headline", "compare"], complaints),
+            }
+        }
+    }
+}
+
+/// The text within quotes.
+fn quoted(piece: &Piece) -> Result<Piece, Diagnostic> {
+    match piece.text().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(inner) => Ok(piece.part(inner)),
+        None => Err(Diagnostic::error("expected text in quotes").at(piece, "")),
+    }
+}
+
+fn unknown(found: &str, at: &Piece, whose: &str, known: &[&str], complaints: &mut Complaints) {
+    let mut error = Diagnostic::error(format!("{whose} has no field `{found}`")).at(at, "");
+    error.help = suggestion(found, "its fields", known.iter().copied());
+    complaints.push(error);
+}
+
+fn subject(piece: &Piece) -> Result<Subject, Diagnostic> {
+    if piece.text() == "case" { Ok(Subject::Case(piece.clone())) } else { Path::parse(piece).map(Subject::Path) }
+}
+
+fn condition(piece: &Piece, complaints: &mut Complaints) -> Option<Condition> {
+    let entries = complaints.take(raw::map(piece))?;
+    let mut at = Vec::new();
+    for entry in entries {
+        at.push((complaints.take(subject(&entry.key))?, entry.value));
+    }
+    if at.is_empty() {
+        complaints.push(Diagnostic::error("a condition without a path holds everywhere").at(piece, ""));
+        return None;
+    }
+    Some(Condition { at, piece: piece.clone() })
+}
+
+fn when(piece: &Piece, complaints: &mut Complaints) -> Option<When> {
+    let (mut at, mut set) = (None, None);
+    for entry in complaints.take(raw::fields(piece))? {
+        match entry.key.text() {
+            "at" => at = Some(condition(&entry.value, complaints)?),
+            "set" => set = Some(assignments(complaints.take(raw::map(&entry.value))?, complaints)),
+            other => unknown(other, &entry.key, "`when`", &["at", "set"], complaints),
+        }
+    }
+    match (at, set) {
+        (Some(at), Some(set)) => Some(When { at, set }),
+        _ => {
+            let error = Diagnostic::error("a `when` needs `at` and `set`").at(piece, "");
+            complaints.push(error.help("`(at: { \"path\": value }, set: { \"path\": value })`"));
+            None
+        }
+    }
+}
+
+fn compare(piece: &Piece, complaints: &mut Complaints) -> Option<Compare> {
+    let (mut metric, mut along, mut from, mut to) = (None, None, None, None);
+    let mut at = Condition { at: vec![], piece: piece.clone() };
+    for entry in complaints.take(raw::fields(piece))? {
+        let value = entry.value;
+        match entry.key.text() {
+            "metric" => metric = Some(complaints.take(quoted(&value))?),
+            "along" => along = Some(complaints.take(quoted(&value).and_then(|inner| subject(&inner)))?),
+            "from" => from = Some(value),
+            "to" => to = Some(value),
+            "at" if value.text().trim_matches(['{', '}', ' ']).is_empty() => {}
+            "at" => at = condition(&value, complaints)?,
+            other => unknown(other, &entry.key, "a comparison", &["metric", "along", "from", "to", "at"], complaints),
+        }
+    }
+    match (along, from, to) {
+        (Some(along), Some(from), Some(to)) => Some(Compare { metric, along, from, to, at }),
+        _ => {
+            let error = Diagnostic::error("a comparison needs `along`, `from` and `to`").at(piece, "");
+            complaints.push(error.help("`(metric: \"psnr\", along: \"quantizer.depth\", from: 1, to: 4)`"));
+            None
+        }
+    }
+}
+
+fn seeds(piece: &Piece, complaints: &mut Complaints) -> Option<Vec<u64>> {
+    let items = complaints.take(raw::list(piece))?;
+    if items.is_empty() {
+        complaints.push(Diagnostic::error("there is no seed").at(piece, "give at least one: `seeds: [0]`"));
+    }
+    let mut seen: Vec<(u64, Piece)> = Vec::new();
+    for item in items {
+        let Some(seed) = complaints.take(raw::typed::<u64>(&item)) else { continue };
+        match seen.iter().find(|(other, _)| *other == seed) {
+            Some((_, first)) => complaints.push(
+                Diagnostic::error(format!("the seed {seed} is given twice"))
+                    .at(&item, "here again")
+                    .also(first, "here first")
+                    .help("the same seed gives the same result: it would count as two without being two"),
+            ),
+            None => seen.push((seed, item)),
+        }
+    }
+    Some(seen.into_iter().map(|(seed, _)| seed).collect())
+}
+
+/// The component in a slot, for messages.
+pub fn described(component: Option<&Component>) -> &str {
+    component.map_or("nothing", Component::name)
+}

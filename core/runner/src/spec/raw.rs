@@ -1,0 +1,203 @@
+//! RON taken apart without being understood: each part keeps its place.
+
+use crate::spec::diagnostic::Diagnostic;
+use crate::spec::source::{Piece, offset, token, trivia};
+use ron::value::RawValue;
+use rqlab_sdk::config::{ConfigError, dialect};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// `(name: value, ..)` or an entry of `{ "name": value, .. }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The name; of a map's key the text within the quotes.
+    pub key: Piece,
+    /// The value.
+    pub value: Piece,
+}
+
+/// The fields of `(a: .., b: ..)`.
+pub fn fields(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
+    let Fields(list) = read(piece)?;
+    let entries: Vec<Entry> =
+        list.into_iter().map(|(k, v)| Entry { key: piece.part(k), value: piece.part(v.get_ron()).trimmed() }).collect();
+    unique(entries, "field")
+}
+
+/// The entries of `{ "a": .., "b": .. }`.
+pub fn map(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
+    let Map(list) = read(piece)?;
+    let mut entries = Vec::new();
+    for (key, value) in list {
+        let key = piece.part(key.get_ron()).trimmed();
+        let Some(inner) = key.text().strip_prefix('"').and_then(|t| t.strip_suffix('"')) else {
+            return Err(Diagnostic::error("a key must be text in quotes").at(&key, ""));
+        };
+        entries.push(Entry { key: key.part(inner), value: piece.part(value.get_ron()).trimmed() });
+    }
+    unique(entries, "key")
+}
+
+/// The elements of `[.., ..]`.
+pub fn list(piece: &Piece) -> Result<Vec<Piece>, Diagnostic> {
+    let List(list) = read(piece)?;
+    Ok(list.into_iter().map(|value| piece.part(value.get_ron()).trimmed()).collect())
+}
+
+/// A call taken apart: `name(..)` or `name`. The second part is empty for a bare name.
+pub fn call(piece: &Piece) -> Option<(Piece, Piece)> {
+    let text = piece.text();
+    let end = token(text);
+    let name = &text[..end];
+    let named = name.starts_with(|c: char| c.is_alphabetic() || c == '_') && !name.contains(['.', '+', '-', '"', '#']);
+    let arguments = text[end..].trim();
+    (named && (arguments.is_empty() || arguments.starts_with('('))).then(|| (piece.part(name), piece.part(arguments)))
+}
+
+/// A typed value.
+pub fn typed<T: serde::de::DeserializeOwned>(piece: &Piece) -> Result<T, Diagnostic> {
+    dialect().from_str(piece.text()).map_err(|error| complaint(piece, &ConfigError::from(error)))
+}
+
+/// What a user sees of a value: no comments, one space after commas and colons, no quotes around text, numbers in
+/// one way of writing.
+pub fn display(text: &str) -> String {
+    if let Ok(number) = text.replace('_', "").parse::<f64>() {
+        return number.to_string();
+    }
+    if let Ok(string) = ron::from_str::<String>(text) {
+        return string;
+    }
+    let mut out = String::new();
+    let mut at = trivia(text);
+    while at < text.len() {
+        let len = token(&text[at..]);
+        let word = &text[at..at + len];
+        match word.replace('_', "").parse::<f64>() {
+            Ok(number) => out += &number.to_string(),
+            Err(_) => out += word,
+        }
+        at += len;
+        at += trivia(&text[at..]);
+        if matches!(word, "," | ":") && at < text.len() {
+            out.push(' ');
+        }
+    }
+    // `Some` may be left out, and a comma may stand after the last element.
+    let out = out.replace(", )", ")").replace(", ]", "]");
+    match out.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
+        Some(inner) => display(inner),
+        None => out,
+    }
+}
+
+/// An error of a parser as a complaint about a part of `piece`.
+pub fn complaint(piece: &Piece, error: &ConfigError) -> Diagnostic {
+    let at = match &error.span {
+        Some((start, end)) => {
+            let (start, end) = (offset(piece.text(), *start), offset(piece.text(), *end));
+            piece.between(start..end)
+        }
+        None => piece.clone(),
+    };
+    Diagnostic::error(error.message.clone()).at(&at, "")
+}
+
+fn read<'a, T: Deserialize<'a>>(piece: &'a Piece) -> Result<T, Diagnostic> {
+    dialect().from_str(piece.text()).map_err(|error| complaint(piece, &ConfigError::from(error)))
+}
+
+fn unique(entries: Vec<Entry>, what: &str) -> Result<Vec<Entry>, Diagnostic> {
+    for (index, entry) in entries.iter().enumerate() {
+        if let Some(first) = entries[..index].iter().find(|e| e.key.text() == entry.key.text()) {
+            return Err(Diagnostic::error(format!("the {what} `{}` is given twice", entry.key.text()))
+                .at(&entry.key, "here again")
+                .also(&first.key, "here first"));
+        }
+    }
+    Ok(entries)
+}
+
+struct Fields<'de>(Vec<(&'de str, &'de RawValue)>);
+struct Map<'de>(Vec<(&'de RawValue, &'de RawValue)>);
+struct List<'de>(Vec<&'de RawValue>);
+
+/// A field's name, borrowed from the text.
+struct Name<'de>(&'de str);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrowed;
+        impl<'de> Visitor<'de> for Borrowed {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(name))
+            }
+        }
+        deserializer.deserialize_identifier(Borrowed)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Vec<(&'de str, &'de RawValue)>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("named fields in parentheses: `(name: value, ..)`")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(Name(key)) = map.next_key()? {
+                    pairs.push((key, map.next_value()?));
+                }
+                Ok(pairs)
+            }
+        }
+        deserializer.deserialize_struct("", &[], Pairs).map(Fields)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Map<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Vec<(&'de RawValue, &'de RawValue)>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map in braces: `{ \"path\": value, .. }`")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(key) = map.next_key()? {
+                    pairs.push((key, map.next_value()?));
+                }
+                Ok(pairs)
+            }
+        }
+        deserializer.deserialize_map(Pairs).map(Map)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> Visitor<'de> for Items {
+            type Value = Vec<&'de RawValue>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list in brackets: `[.., ..]`")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(items)
+            }
+        }
+        deserializer.deserialize_seq(Items).map(List)
+    }
+}

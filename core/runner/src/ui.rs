@@ -1,0 +1,95 @@
+//! What the user sees in the terminal. Results go to standard output; errors, warnings and progress to standard error.
+
+use crate::spec::{Diagnostic, Invalid, Severity};
+use anstyle::{AnsiColor, Style};
+use std::env;
+use std::io::{self, IsTerminal, Write};
+
+/// How to talk.
+#[derive(Debug, Clone, Copy)]
+pub struct Ui {
+    quiet: bool,
+    out: bool,
+    err: bool,
+}
+
+impl Ui {
+    /// Colours where a terminal listens and `NO_COLOR` is not set; `quiet` leaves out all but results and errors.
+    pub fn new(quiet: bool) -> Self {
+        let allowed = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && env::var_os("TERM").is_none_or(|value| value != "dumb");
+        Self { quiet, out: allowed && io::stdout().is_terminal(), err: allowed && io::stderr().is_terminal() }
+    }
+
+    /// Whether all but results and errors is left out.
+    pub fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// A result, on standard output. A closed pipe is no error.
+    pub fn line(self, text: impl AsRef<str>) {
+        let _ = writeln!(io::stdout(), "{}", text.as_ref());
+    }
+
+    /// What a user may like to know, on standard error.
+    pub fn note(self, text: impl AsRef<str>) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{}", text.as_ref());
+        }
+    }
+
+    /// What went wrong, on standard error.
+    pub fn error(self, text: impl std::fmt::Display) {
+        self.diagnostic(&Diagnostic::error(text.to_string()));
+    }
+
+    /// A complaint, on standard error. Warnings are left out if quiet.
+    pub fn diagnostic(self, diagnostic: &Diagnostic) {
+        if !(self.quiet && diagnostic.severity == Severity::Warning) {
+            let _ = writeln!(io::stderr(), "{}\n", diagnostic.render(self.err));
+        }
+    }
+
+    /// All complaints about an experiment, on standard error.
+    pub fn invalid(self, invalid: &Invalid) {
+        invalid.0.iter().for_each(|diagnostic| self.diagnostic(diagnostic));
+    }
+
+    /// Text that stands out on standard output.
+    pub fn strong(self, text: &str) -> String {
+        self.styled(Style::new().bold(), text)
+    }
+
+    /// Text that stands back on standard output.
+    pub fn faint(self, text: &str) -> String {
+        self.styled(Style::new().dimmed(), text)
+    }
+
+    /// Text in a colour on standard output.
+    pub fn colour(self, colour: AnsiColor, text: &str) -> String {
+        self.styled(Style::new().fg_color(Some(colour.into())), text)
+    }
+
+    fn styled(self, style: Style, text: &str) -> String {
+        if self.out { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// Seconds as people say them: `48 s`, `3 min 20 s`, `1 h 05 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3600..86400 => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86400, whole % 86400 / 3600),
+    }
+}
+
+/// A number with a thin mark between thousands: `1,292,323`.
+pub fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    groups.join(",")
+}
