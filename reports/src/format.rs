@@ -97,24 +97,34 @@ pub(crate) fn value(measure: &Measure, value: f64) -> String {
     }
 }
 
+/// Text with a capital at its start, as for a caption.
+pub(crate) fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// A measure's value without its unit, for the cells of a table whose head names it.
 pub(crate) fn bare(measure: &Measure, value: f64) -> String {
     match measure.unit {
         "s" => seconds(value),
         "%" => significant(100.0 * value, 3),
+        "images/s" => significant(value, 3),
         _ => number(value),
     }
 }
 
-/// A mean and half of its interval, `25.41 ± 0.12`, without unit; the half with two significant digits.
+/// A mean and half of its interval, `25.41 ± 0.12`, without unit; the half with two significant digits or more, so that
+/// a table's cells agree. Without a half if all seeds gave one value, as counts do.
 pub(crate) fn estimate(measure: &Measure, estimate: &Estimate) -> String {
     let factor = scale(measure);
     match half_width(estimate, factor) {
-        Some(half) => {
-            let decimals = decimals(half, estimate.mean * factor);
-            format!("{} ± {}", decimal(estimate.mean * factor, decimals), decimal(half, decimals))
+        Some(half) if half > 1e-12 * (estimate.mean * factor).abs() => {
+            let shown = estimate.mean * factor;
+            let digits = if measure.unit == "%" { 3 } else { 4 };
+            let decimals = decimals(half, shown).max((digits - 1 - shown.abs().log10().floor() as i32).clamp(0, 6));
+            format!("{} ± {}", decimal(shown, decimals), decimal(half, decimals))
         }
-        None => bare(measure, estimate.mean),
+        _ => bare(measure, estimate.mean),
     }
 }
 
@@ -202,7 +212,7 @@ mod tests {
     #[test]
     fn an_estimate_is_rounded_by_its_interval() {
         let found = Estimate { mean: 4.1234, interval: Some((3.8134, 4.4334)), n: 3 };
-        assert_eq!(estimate(&measure("psnr"), &found), "4.12 ± 0.31");
+        assert_eq!(estimate(&measure("psnr"), &found), "4.123 ± 0.310");
         assert_eq!(difference(&measure("psnr"), &found), "+4.12 dB");
         assert_eq!(interval(&measure("psnr"), &found), "[3.81, 4.43]");
         let share = Estimate { mean: -0.125, interval: None, n: 1 };

@@ -7,7 +7,7 @@ use crate::format;
 use crate::measure::{Better, Measure, measure};
 use crate::results::{Axis, Comparison, Value};
 use crate::stats::{self, Estimate};
-use crate::study::{Study, named};
+use crate::study::{Study, named, short};
 
 /// How an estimate was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,8 +218,12 @@ fn read(measure: &Measure, estimate: &Estimate) -> Reading {
 }
 
 fn subject(axes: &[Axis], comparison: &Comparison) -> String {
-    let title = axes.iter().find(|axis| axis.path == comparison.axis).map_or(&*comparison.axis, Axis::title);
-    let mut text = format!("{title} {} → {}", comparison.from, comparison.to);
+    let mut text = match axes.iter().find(|axis| axis.path == comparison.axis) {
+        Some(axis) => {
+            format!("{} {} → {}", axis.title(), short(axis, &comparison.from), short(axis, &comparison.to))
+        }
+        None => format!("{} {} → {}", comparison.axis, comparison.from, comparison.to),
+    };
     let fixed: Vec<String> =
         axes.iter().filter_map(|axis| comparison.fixed.get(&axis.path).map(|value| named(axis, value))).collect();
     if !fixed.is_empty() {

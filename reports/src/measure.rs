@@ -229,16 +229,16 @@ fn ending(row: &Row, rest: &str) -> Option<(Vec<u64>, String)> {
     if row.group == Group::Speed {
         let batch = parts[0].strip_prefix('b')?.parse().ok()?;
         return match parts[1..] {
-            [] => Some((vec![batch, 0], format!(", batch {batch}"))),
-            ["cache"] => Some((vec![batch, 1], format!(", batch {batch}, with cache"))),
-            ["nocache"] => Some((vec![batch, 2], format!(", batch {batch}, without cache"))),
+            [] => Some((vec![batch, 0], format!(" (batch {batch})"))),
+            ["cache"] => Some((vec![batch, 1], format!(" (batch {batch}, with cache)"))),
+            ["nocache"] => Some((vec![batch, 2], format!(" (batch {batch}, without cache)"))),
             _ => None,
         };
     }
     let numbers = parts.iter().map(|part| part.parse().ok()).collect::<Option<Vec<u64>>>()?;
     match numbers[..] {
-        [depth] => Some((numbers, format!(", depth {depth}"))),
-        [first, second] => Some((numbers, format!(", {first} and {second}"))),
+        [depth] => Some((numbers, format!(" (depth {depth})"))),
+        [first, second] => Some((numbers, format!(" ({first} and {second})"))),
         _ => None,
     }
 }
@@ -250,12 +250,12 @@ mod tests {
     #[test]
     fn a_depth_belongs_to_its_family() {
         let usage = measure("usage_2");
-        assert_eq!(usage.label, "codebook usage, depth 2");
+        assert_eq!(usage.label, "codebook usage (depth 2)");
         assert_eq!(usage.family(), "usage");
         assert_eq!(usage.better, Better::Higher);
         assert_eq!(measure("prior_bits_per_image").label, "prior bits per image");
         assert_eq!(measure("prior_bits_3").family(), "prior_bits");
-        assert_eq!(measure("code_overlap_1_2").label, "code overlap between depths, 1 and 2");
+        assert_eq!(measure("code_overlap_1_2").label, "code overlap between depths (1 and 2)");
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub(crate) fn code_map(codes: &CodeMap, depth: usize) -> Image {
 fn tint(code: u32) -> [u8; 3] {
     let hue = (f64::from(code) * 0.618_033_988_75).fract() * 6.0;
     let light = 0.45 + 0.12 * f64::from(code / 7 % 4);
-    let colourful = 0.55 * (1.0 - (2.0 * light - 1.0).abs());
+    let colourful = 0.36 * (1.0 - (2.0 * light - 1.0).abs());
     std::array::from_fn(|channel| {
         let turn = (hue + [0.0, 4.0, 2.0][channel]).rem_euclid(6.0);
         let ramp = ((turn - 3.0).abs() - 1.0).clamp(0.0, 1.0);

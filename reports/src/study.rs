@@ -140,6 +140,34 @@ pub(crate) fn named(axis: &Axis, value: &Value) -> String {
     match value {
         Value::Text(text) if text == "true" => axis.title().to_owned(),
         Value::Text(text) if text == "false" => format!("not {}", axis.title()),
-        _ => format!("{} {value}", axis.title()),
+        _ => format!("{} {}", axis.title(), short(axis, value)),
+    }
+}
+
+/// A value as text; of a component `rq(depth: 4)`, its name alone if that tells it from the axis' other values.
+pub(crate) fn short(axis: &Axis, value: &Value) -> String {
+    let head = |value: &Value| value.to_string().split('(').next().unwrap_or_default().trim().to_owned();
+    let mut heads: Vec<String> = axis.values.iter().map(head).collect();
+    heads.sort_unstable();
+    let distinct = heads.windows(2).all(|pair| pair[0] != pair[1]);
+    let own = head(value);
+    if distinct && !own.is_empty() { own } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_goes_by_its_name_where_that_tells_it_apart() {
+        let axis = |values: &[&str]| Axis {
+            path: "prior".to_owned(),
+            label: String::new(),
+            values: values.iter().map(|value| Value::from(*value)).collect(),
+        };
+        let priors = axis(&["ar(layers: 6)", "rq_transformer(body: 4, head: 2)"]);
+        assert_eq!(named(&priors, &priors.values[1]), "prior rq_transformer");
+        let layers = axis(&["ar(layers: 6)", "ar(layers: 12)"]);
+        assert_eq!(short(&layers, &layers.values[1]), "ar(layers: 12)");
     }
 }

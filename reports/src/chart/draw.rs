@@ -26,7 +26,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// # Errors
 /// If plotters cannot draw it.
 pub(crate) fn draw(chart: &Chart) -> Result<String> {
-    let width = if chart.wide { 640.0 } else { 440.0 };
+    let width = if chart.wide { 860.0 } else { 440.0 };
     let mut svg = String::new();
     {
         let area =
@@ -86,7 +86,9 @@ impl Frame {
         let y = chart.y.range(ends);
         let longest = chart.y.ticks(y).iter().map(|(_, text)| text.chars().count()).max().unwrap_or(1);
         let left = (18.0 + 7.0 * longest as f64).min(120.0);
-        Self { x, y, left, right: width - RIGHT, top: TOP, bottom: HEIGHT - BOTTOM }
+        // Names of columns may speak for themselves.
+        let bottom = HEIGHT - if chart.x.label.is_empty() { BOTTOM - 18.0 } else { BOTTOM };
+        Self { x, y, left, right: width - RIGHT, top: TOP, bottom }
     }
 
     fn across(&self, place: f64) -> f64 {
@@ -107,7 +109,7 @@ fn fine((x, y): (f64, f64)) -> (i32, i32) {
 }
 
 fn role(series: &Series) -> Role {
-    let dash = series.shape % COLOURS;
+    let dash = series.dash % COLOURS;
     series.colour.map_or(Role::Ink(dash), |colour| Role::Series(colour % COLOURS, dash))
 }
 
@@ -150,6 +152,7 @@ impl Pen<'_> {
             let x = frame.across(*place);
             self.line(vec![(x, frame.bottom), (x, frame.bottom + 4.0)], stroke(Role::Frame.colour().to_rgba(), 1.0))?;
             if shown.contains(text) {
+                let text = &shortened(text, &chart.x, (frame.right - frame.left) / 7.0);
                 self.text(text, (x, frame.bottom + 8.0), Role::Text, HPos::Center, VPos::Top)?;
             }
         }
@@ -231,6 +234,15 @@ fn readable(ticks: &[(f64, String)], scale: &Scale, letters: f64) -> Vec<String>
     // A name left out is a point without a name: names overlap sooner than they vanish.
     let every = if scale.names.is_empty() { every } else { 1 };
     ticks.iter().step_by(every).map(|(_, text)| text.clone()).collect()
+}
+
+/// A name cut to its share of a row of so many letters; the data table has it whole.
+fn shortened(text: &str, scale: &Scale, letters: f64) -> String {
+    let room = (letters / scale.names.len().max(1) as f64).max(4.0) as usize;
+    if scale.names.is_empty() || text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room - 1).chain(['…']).collect()
 }
 
 /// Invisible discs over the points, which tell their notes and lead to their trials.

@@ -40,7 +40,10 @@ pub(crate) fn heat(heat: &Heat) -> Result<String> {
     let body = resolve(svg.split_once('>').map_or("", |(_, body)| body));
     let body = body.trim_end().trim_end_matches("</svg>");
     let opening = opening(&heat.id, &heat.title, &heat.description, width, height);
-    Ok(format!("{}{body}</svg>", opening.replacen("class=\"chart\"", "class=\"chart heat\"", 1)))
+    Ok(format!(
+        "{}{body}</svg>",
+        opening.replacen("class=\"chart\"", &format!("class=\"chart\" style=\"max-width:{width}px\""), 1)
+    ))
 }
 
 fn paint(heat: &Heat, svg: &mut String, width: f64, height: f64) -> std::result::Result<(), String> {

@@ -3,15 +3,14 @@
 use super::COLOURS;
 use super::marker::outline;
 
-/// A line, a marker, or both, as SVG.
-pub(crate) fn key(colour: Option<usize>, shape: Option<usize>, line: bool) -> String {
+/// A line with its dash, a marker, both, or with neither a patch of the colour, as SVG.
+pub(crate) fn key(colour: Option<usize>, shape: Option<usize>, dash: Option<usize>) -> String {
     let (stroke, fill) = match colour {
         Some(colour) => (format!("s{}", colour % COLOURS), format!("f{}", colour % COLOURS)),
         None => ("ci".to_owned(), "cm".to_owned()),
     };
     let mut svg = String::from("<svg class=\"key\" viewBox=\"0 0 28 12\" aria-hidden=\"true\">");
-    if line {
-        let dash = shape.unwrap_or(0) % COLOURS;
+    if let Some(dash) = dash.map(|dash| dash % COLOURS) {
         svg.push_str(&format!("<path class=\"{stroke} k{dash}\" fill=\"none\" stroke-width=\"2\" d=\"M1 6H27\"/>"));
     }
     if let Some(shape) = shape {
@@ -22,7 +21,7 @@ pub(crate) fn key(colour: Option<usize>, shape: Option<usize>, line: bool) -> St
                 svg.push_str(&format!("<polygon class=\"{fill}\" points=\"{}\"/>", text.join(" ")));
             }
         }
-    } else if !line {
+    } else if dash.is_none() {
         svg.push_str(&format!("<rect class=\"{fill}\" x=\"7\" y=\"1\" width=\"14\" height=\"10\" rx=\"2\"/>"));
     }
     svg.push_str("</svg>");

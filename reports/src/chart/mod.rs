@@ -32,7 +32,7 @@ pub(crate) struct Chart {
     pub(crate) y: Scale,
     /// What is drawn, the later above the earlier.
     pub(crate) series: Vec<Series>,
-    /// Twice as wide, for the one chart of a section.
+    /// As wide as the page, for a chart of many columns.
     pub(crate) wide: bool,
 }
 
@@ -43,8 +43,10 @@ pub(crate) struct Series {
     pub(crate) name: String,
     /// Which of the page's colours; `None` for ink.
     pub(crate) colour: Option<usize>,
-    /// Which marker and which dash.
+    /// Which marker.
     pub(crate) shape: usize,
+    /// Which dash.
+    pub(crate) dash: usize,
     /// Whether the points are joined.
     pub(crate) line: bool,
     /// Whether the points are marked.

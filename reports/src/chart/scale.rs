@@ -74,7 +74,7 @@ impl Scale {
 }
 
 fn linear(low: f64, high: f64) -> Vec<(f64, String)> {
-    let step = step((high - low) / 5.0);
+    let step = step((high - low) / 6.0);
     let decimals = (-step.log10().floor()).max(0.0) as usize;
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
     (first..=last)
@@ -103,7 +103,7 @@ fn logarithmic(low: f64, high: f64) -> Vec<(f64, String)> {
             .map(|(value, text)| (value.log10(), text))
             .collect();
     }
-    let digits: &[f64] = if high - low < 2.2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let digits: &[f64] = if high - low < 2.9 { &[1.0, 2.0, 5.0] } else { &[1.0] };
     // Long ranges label each second or third power only.
     let every = ((high - low) / 6.0).ceil().max(1.0) as i32;
     let (first, last) = (low.floor() as i32, high.ceil() as i32);
@@ -113,7 +113,13 @@ fn logarithmic(low: f64, high: f64) -> Vec<(f64, String)> {
             let value = digit * 10_f64.powi(power);
             let place = value.log10();
             if (low..=high).contains(&place) {
-                ticks.push((place, format::significant(value, 2)));
+                // Whole and round: the digits behind would all be zeros.
+                let text = if value < 1.0 {
+                    format!("{value:.*}", (-power).max(0) as usize)
+                } else {
+                    format::significant(value, 2)
+                };
+                ticks.push((place, text));
             }
         }
     }

@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::curves::{PER_DEPTH, over_seeds, vertical};
-use super::parts::{configuration_key, figure, identifier, nothing, series_key};
+use super::parts::{Drawn, configuration_key, configuration_series, figure, identifier, nothing, series_key};
 use crate::chart::{Chart, Heat, Point, Scale, Series, heat};
 use crate::error::Result;
 use crate::format;
@@ -27,13 +27,14 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
         }
     }
     let overlaps = overlaps(study)?;
+    let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
     if figures.is_empty() && training.is_empty() && overlaps.is_empty() {
         return Ok(nothing("No trial reports the use of its codes."));
     }
     Ok(html! {
         @if !figures.is_empty() {
             p { "At the end of training, on test images: one point for each depth." }
-            (configuration_key(study, true))
+            (configuration_key(study, &finished, Drawn::Both))
             div.figures { @for figure in figures { (figure) } }
         }
         @if let (Some(configuration), false) = (shown, training.is_empty()) {
@@ -57,11 +58,8 @@ fn by_depth(study: &Study<'_>, family: &str) -> Result<Option<Markup>> {
         return Ok(None);
     }
     let meta = measure(family);
-    let count = study.configurations.len() as f64;
     let mut series = Vec::new();
-    for (place, configuration) in study.configurations.iter().enumerate() {
-        let shift = (place as f64 - (count - 1.0) / 2.0) * (0.3 / count);
-        let (colour, shape) = study.style(configuration);
+    for configuration in &study.configurations {
         let points: Vec<Point> = depths
             .iter()
             .enumerate()
@@ -70,19 +68,11 @@ fn by_depth(study: &Study<'_>, family: &str) -> Result<Option<Markup>> {
                 let note = format!("{}, depth {depth}: {}", configuration.label, format::estimate(&meta, &found));
                 let link = Some(format!("t-{}", configuration.id()));
                 // The intervals are in the table: bars of every configuration at every depth would hide the points.
-                Some(Point { x: column as f64 + shift, y: found.mean, range: None, note, link })
+                Some(Point { x: column as f64, y: found.mean, range: None, note, link })
             })
             .collect();
         if !points.is_empty() {
-            series.push(Series {
-                name: configuration.label.clone(),
-                colour: Some(colour),
-                shape,
-                line: true,
-                marks: true,
-                points,
-                ..Series::default()
-            });
+            series.push(Series { line: true, marks: true, ..configuration_series(study, configuration, points) });
         }
     }
     let mut y = vertical(&series, meta.axis_label(), format::scale(&meta));
@@ -97,7 +87,7 @@ fn by_depth(study: &Study<'_>, family: &str) -> Result<Option<Markup>> {
         series,
         wide: false,
     };
-    let caption = html! { "By depth: " (meta.label) "." };
+    let caption = html! { (format::capitalized(&meta.label)) " by depth." };
     figure(&chart, caption, html! {}).map(Some)
 }
 
@@ -142,7 +132,7 @@ fn over_training(configuration: &Configuration<'_>, family: &str) -> Result<Opti
         series.push(Series {
             name: format!("depth {depth}"),
             colour: Some(depth - 1),
-            shape: depth - 1,
+            dash: depth - 1,
             line: true,
             band: true,
             points,
@@ -168,7 +158,7 @@ fn over_training(configuration: &Configuration<'_>, family: &str) -> Result<Opti
         series,
         wide: false,
     };
-    let caption = html! { "Over training: " (meta.label) ", by depth." };
+    let caption = html! { (format::capitalized(&meta.label)) " over training, by depth." };
     figure(&chart, caption, key).map(Some)
 }
 

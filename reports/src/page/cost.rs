@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::parts::{configuration_key, configuration_point, figure, measures_table, nothing};
-use crate::chart::{Chart, Scale, Series};
+use super::parts::{Drawn, configuration_key, figure, having, measures_table, nothing, scatter};
+use crate::chart::{Chart, Scale};
 use crate::error::Result;
 use crate::format;
 use crate::measure::{Group, measure};
@@ -23,26 +23,14 @@ pub(super) fn cost(study: &Study<'_>) -> Result<Markup> {
     }
     Ok(html! {
         (measures_table(study, &costs, "Cost of each configuration, means over seeds"))
+        @if !figures.is_empty() { (configuration_key(study, &having(study, &study.headline.name), Drawn::Marks)) }
         div.figures { @for figure in figures { (figure) } }
     })
 }
 
 fn against_headline(study: &Study<'_>, name: &str) -> Result<Markup> {
     let (cost, headline) = (measure(name), &study.headline);
-    let mut series = Vec::new();
-    for configuration in &study.configurations {
-        let (colour, shape) = study.style(configuration);
-        if let Some(point) = configuration_point(configuration, &cost, headline) {
-            series.push(Series {
-                name: configuration.label.clone(),
-                colour: Some(colour),
-                shape,
-                marks: true,
-                points: vec![point],
-                ..Series::default()
-            });
-        }
-    }
+    let series = scatter(study, &cost, headline);
     let chart = Chart {
         id: format!("fig-cost-{}", name.replace('_', "-")),
         title: format!("{} against {}", headline.label, cost.label),
@@ -52,6 +40,6 @@ fn against_headline(study: &Study<'_>, name: &str) -> Result<Markup> {
         series,
         wide: false,
     };
-    let caption = html! { (headline.label) " against " (cost.label) "." };
-    figure(&chart, caption, configuration_key(study, false))
+    let caption = html! { (format::capitalized(&headline.label)) " against " (cost.label) "." };
+    figure(&chart, caption, html! {})
 }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{configuration_key, figure, identifier, nothing};
+use super::parts::{Drawn, configuration_key, configuration_series, figure, identifier, nothing};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
@@ -42,7 +42,7 @@ pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
     }
     Ok(html! {
         p { "Lines are means over seeds, bands run from the lowest seed to the highest." }
-        (configuration_key(study, true))
+        (configuration_key(study, &study.configurations.iter().collect::<Vec<_>>(), Drawn::Lines))
         div.figures { @for figure in figures { (figure) } }
         @if more > 0 { p.note { (more) " more curves are in " code { "curves.csv" } "." } }
     })
@@ -52,18 +52,9 @@ fn chart(study: &Study<'_>, stage: &str, name: &str) -> Result<Markup> {
     let meta = measure(name);
     let mut series = Vec::new();
     for configuration in &study.configurations {
-        let (colour, shape) = study.style(configuration);
         let points = over_seeds(configuration, stage, name);
         if !points.is_empty() {
-            series.push(Series {
-                name: configuration.label.clone(),
-                colour: Some(colour),
-                shape,
-                line: true,
-                band: true,
-                points,
-                ..Series::default()
-            });
+            series.push(Series { line: true, band: true, ..configuration_series(study, configuration, points) });
         }
     }
     let y = vertical(&series, meta.axis_label(), format::scale(&meta));
@@ -77,7 +68,8 @@ fn chart(study: &Study<'_>, stage: &str, name: &str) -> Result<Markup> {
         series,
         wide: false,
     };
-    let caption = html! { (capitalized(stage)) ": " (meta.label) " over training" @if log { ", log scale" } "." };
+    let caption =
+        html! { (format::capitalized(stage)) ": " (meta.label) " over training" @if log { ", log scale" } "." };
     figure(&chart, caption, html! {})
 }
 
@@ -87,11 +79,6 @@ pub(super) fn vertical(series: &[Series], label: String, factor: f64) -> Scale {
     let (low, high) = values().fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
     let scale = if low > 0.0 && high > LOG_RATIO * low { Scale::log(label) } else { Scale::linear(label) };
     Scale { factor, ..scale }
-}
-
-fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// The mean of a curve over the seeds that have it, at the steps that all of them have; the range is lowest to

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format;
 use crate::judge::{Effect, Interaction, effect, interaction};
 use crate::measure::Measure;
-use crate::study::Study;
+use crate::study::{Study, short};
 
 /// Section 4.
 pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
@@ -44,7 +44,7 @@ fn scale(headline: &Measure) -> Scale {
 }
 
 fn names(axis: &crate::results::Axis) -> Scale {
-    Scale::names(axis.title(), axis.values.iter().map(ToString::to_string).collect())
+    Scale::names(axis.title(), axis.values.iter().map(|value| short(axis, value)).collect())
 }
 
 fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
@@ -56,7 +56,7 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
         note: format!(
             "{} {}: {} {}",
             effect.axis.title(),
-            effect.axis.values[place],
+            short(effect.axis, &effect.axis.values[place]),
             headline.label,
             format::estimate(headline, level)
         ),
@@ -64,7 +64,6 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
     });
     let series = Series {
         name: effect.axis.title().to_owned(),
-        colour: Some(0),
         line: true,
         marks: true,
         points: points.collect(),
@@ -107,17 +106,18 @@ fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
                 let note = format!(
                     "{} {}, {} {}: {}",
                     found.across.title(),
-                    found.across.values[place],
+                    short(found.across, &found.across.values[place]),
                     found.lines.title(),
-                    found.lines.values[line],
+                    short(found.lines, &found.lines.values[line]),
                     format::estimate(headline, cell)
                 );
                 Some(Point { x: place as f64 + shift, y: cell.mean, range: cell.interval, note, link: None })
             });
             Series {
-                name: format!("{} {}", found.lines.title(), found.lines.values[line]),
+                name: format!("{} {}", found.lines.title(), short(found.lines, &found.lines.values[line])),
                 colour: Some(line),
                 shape: line,
+                dash: line,
                 line: true,
                 marks: true,
                 points: points.collect(),
@@ -141,9 +141,9 @@ fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
         wide: false,
     };
     let caption = html! {
-        (found.across.title()) " × " (found.lines.title()) ": parallel lines would mean that the effects add up. "
+        (format::capitalized(found.across.title())) " × " (found.lines.title()) ": parallel lines would mean that the effects add up. "
         @if let (Some(contrast), [first, .., last]) = (&found.contrast, &found.lines.values[..]) {
-            "The effect of " (found.across.title()) " at " (found.lines.title()) " " (last) " differs from that at " (first)
+            "The effect of " (found.across.title()) " at " (found.lines.title()) " " (short(found.lines, last)) " differs from that at " (short(found.lines, first))
             " by " (format::difference(headline, contrast))
             @if contrast.interval.is_some() {
                 ", 95% CI " (format::interval(headline, contrast)) ", " (contrast.n) " seeds."

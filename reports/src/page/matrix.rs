@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::parts::{nothing, plus_minus};
 use crate::measure::{Better, Measure};
 use crate::results::{Status, Value};
-use crate::study::{Configuration, Study, label};
+use crate::study::{Configuration, Study, label, short};
 use crate::viridis;
 
 /// Section 2.
@@ -70,7 +70,10 @@ fn panel(
     let at = |axis: Option<usize>, c: &Configuration<'_>, value: Option<&Value>| {
         axis.is_none_or(|axis| c.key[axis] == value)
     };
-    let name = |value: Option<&Value>| value.map_or("–".to_owned(), ToString::to_string);
+    let name = |axis: Option<usize>, value: Option<&Value>| match (axis, value) {
+        (Some(axis), Some(value)) => short(&axes[axis], value),
+        _ => "–".to_owned(),
+    };
     let title = |axis: Option<usize>| axis.map_or(String::new(), |axis| axes[axis].title().to_owned());
     let (down, across) = (values(rows), values(columns));
     html! {
@@ -85,13 +88,13 @@ fn panel(
                     }
                     tr {
                         th scope="col" { (title(rows)) }
-                        @for value in &across { th scope="col" { @if columns.is_some() { (name(*value)) } @else { (study.headline.label) } } }
+                        @for value in &across { th scope="col" { @if columns.is_some() { (name(columns, *value)) } @else { (study.headline.label) } } }
                     }
                 }
                 tbody {
                     @for row in &down {
                         tr {
-                            th scope="row" { (name(*row)) }
+                            th scope="row" { (name(rows, *row)) }
                             @for column in &across {
                                 @match configurations.iter().find(|c| at(rows, c, *row) && at(columns, c, *column)) {
                                     Some(configuration) => { (cell(&study.headline, configuration, range)) }

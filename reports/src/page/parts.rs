@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format;
 use crate::measure::Measure;
 use crate::stats::Estimate;
-use crate::study::{Configuration, Study, label};
+use crate::study::{Configuration, Study, label, short};
 
 /// Points of curves and rows of data tables; the files beside the page have all of them.
 pub(super) const MOST_ROWS: usize = 60;
@@ -17,7 +17,7 @@ pub(super) fn figure(chart: &Chart, caption: Markup, key: Markup) -> Result<Mark
     let drawing = draw(chart)?;
     Ok(html! {
         figure.wide[chart.wide] {
-            (PreEscaped(drawing))
+            @if chart.wide { div.scroll { (PreEscaped(drawing)) } } @else { (PreEscaped(drawing)) }
             (key)
             figcaption { (caption) }
             (data(chart))
@@ -76,33 +76,51 @@ fn data(chart: &Chart) -> Markup {
     }
 }
 
-/// The key of a chart whose series are configurations: colours for the first axis, shapes for the others.
-pub(super) fn configuration_key(study: &Study<'_>, line: bool) -> Markup {
+/// What a chart draws of its series.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drawn {
+    /// Markers alone.
+    Marks,
+    /// Lines alone.
+    Lines,
+    /// Markers joined by lines.
+    Both,
+}
+
+/// The key of a chart whose series are these configurations: colours for the first axis, shapes for the others, as far
+/// as they differ.
+pub(super) fn configuration_key(study: &Study<'_>, shown: &[&Configuration<'_>], drawn: Drawn) -> Markup {
     let axes = &study.results.axes;
-    let Some(first) = study.varied_axis(0) else { return html! {} };
+    let (Some(&axis), Some(first)) = (study.varied.first(), study.varied_axis(0)) else { return html! {} };
     let single = study.varied.len() < 2;
+    let mark = |shape: usize| (drawn != Drawn::Lines).then_some(shape);
+    let dash = |shape: usize| (drawn != Drawn::Marks).then_some(shape);
+    let mut colours: Vec<(usize, String)> = Vec::new();
     let mut shapes: Vec<(usize, String)> = Vec::new();
-    if !single {
-        for configuration in &study.configurations {
-            let shape = study.style(configuration).1;
-            if !shapes.iter().any(|(other, _)| *other == shape) {
-                shapes.push((shape, label(axes, &study.varied[1..], &configuration.key)));
-            }
+    for configuration in shown {
+        let (colour, shape) = study.style(configuration);
+        if !colours.iter().any(|(other, _)| *other == colour) {
+            colours.push((colour, configuration.key[axis].map_or("none".to_owned(), |value| short(first, value))));
         }
-        shapes.sort_unstable();
+        if !single && !shapes.iter().any(|(other, _)| *other == shape) {
+            shapes.push((shape, label(axes, &study.varied[1..], &configuration.key)));
+        }
     }
+    colours.sort_unstable();
+    shapes.sort_unstable();
     html! {
         div.keys {
             ul.legend {
                 li.what { (first.title()) }
-                @for (place, value) in first.values.iter().enumerate() {
-                    li { (PreEscaped(key(Some(place), single.then_some(place), line && single))) (value) }
+                @for (colour, name) in &colours {
+                    @let (shape, line) = if single { (mark(*colour), dash(*colour)) } else { (None, None) };
+                    li { (PreEscaped(key(Some(*colour), shape, line))) (name) }
                 }
             }
-            @if !single {
+            @if shapes.len() > 1 {
                 ul.legend {
                     @for (shape, name) in &shapes {
-                        li { (PreEscaped(key(None, Some(*shape), line))) (name) }
+                        li { (PreEscaped(key(None, mark(*shape), dash(*shape)))) (name) }
                     }
                 }
             }
@@ -110,19 +128,42 @@ pub(super) fn configuration_key(study: &Study<'_>, line: bool) -> Markup {
     }
 }
 
+/// The configurations that have a value of a measure.
+pub(super) fn having<'a, 'b>(study: &'a Study<'b>, name: &str) -> Vec<&'a Configuration<'b>> {
+    study.configurations.iter().filter(|configuration| !configuration.values(name).is_empty()).collect()
+}
+
 /// The key of a chart with a name for each series.
 pub(super) fn series_key(series: &[Series]) -> Markup {
     html! {
         ul.legend {
             @for one in series {
-                li { (PreEscaped(key(one.colour, (one.marks || one.line).then_some(one.shape), one.line))) (one.name) }
+                li { (PreEscaped(key(one.colour, one.marks.then_some(one.shape), one.line.then_some(one.dash)))) (one.name) }
             }
         }
     }
 }
 
+/// A series of a configuration, in its colour, marker and dash.
+pub(super) fn configuration_series(study: &Study<'_>, configuration: &Configuration<'_>, points: Vec<Point>) -> Series {
+    let (colour, shape) = study.style(configuration);
+    Series { name: configuration.label.clone(), colour: Some(colour), shape, dash: shape, points, ..Series::default() }
+}
+
+/// A point for each configuration that has both measures, a series each.
+pub(super) fn scatter(study: &Study<'_>, x: &Measure, y: &Measure) -> Vec<Series> {
+    study
+        .configurations
+        .iter()
+        .filter_map(|configuration| {
+            let point = configuration_point(configuration, x, y)?;
+            Some(Series { marks: true, ..configuration_series(study, configuration, vec![point]) })
+        })
+        .collect()
+}
+
 /// A point of a configuration: the means of two measures, the interval of the second one, and a link to its trial.
-pub(super) fn configuration_point(configuration: &Configuration<'_>, x: &Measure, y: &Measure) -> Option<Point> {
+fn configuration_point(configuration: &Configuration<'_>, x: &Measure, y: &Measure) -> Option<Point> {
     let (across, up) = (configuration.mean(&x.name)?, configuration.mean(&y.name)?);
     Some(Point {
         x: across.mean,

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{configuration_key, configuration_point, figure, nothing, with_unit};
+use super::parts::{Drawn, configuration_key, figure, having, nothing, scatter, with_unit};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
@@ -30,37 +30,23 @@ pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
         figures.push(chart(study, &entropy, distortion)?);
     }
     Ok(html! {
+        (configuration_key(study, &having(study, &rate.name), Drawn::Marks))
         div.figures { @for figure in figures { (figure) } }
         (same_bits(study, &rate, &distortions))
     })
 }
 
 fn chart(study: &Study<'_>, rate: &Measure, distortion: &Measure) -> Result<Markup> {
-    let found: Vec<(&Configuration<'_>, Point)> = study
-        .configurations
-        .iter()
-        .filter_map(|configuration| Some((configuration, configuration_point(configuration, rate, distortion)?)))
-        .collect();
-    let points: Vec<(f64, f64)> = found.iter().map(|(_, point)| (point.x, point.y)).collect();
+    let marks = scatter(study, rate, distortion);
+    let points: Vec<(f64, f64)> = marks.iter().flat_map(|one| &one.points).map(|point| (point.x, point.y)).collect();
     let front = pareto(&points, distortion.better == Better::Higher);
-    let line = Series {
+    let mut series = vec![Series {
         name: "Pareto front".to_owned(),
         line: true,
         points: front.iter().map(|&at| Point { x: points[at].0, y: points[at].1, ..Point::default() }).collect(),
         ..Series::default()
-    };
-    let mut series = vec![line];
-    for (configuration, point) in &found {
-        let (colour, shape) = study.style(configuration);
-        series.push(Series {
-            name: configuration.label.clone(),
-            colour: Some(colour),
-            shape,
-            marks: true,
-            points: vec![point.clone()],
-            ..Series::default()
-        });
-    }
+    }];
+    series.extend(marks);
     let better = if distortion.better == Better::Higher { "higher" } else { "lower" };
     let positive = points.iter().all(|point| point.1 > 0.0);
     let log = distortion.unit != "dB" && positive;
@@ -78,10 +64,10 @@ fn chart(study: &Study<'_>, rate: &Measure, distortion: &Measure) -> Result<Mark
         wide: false,
     };
     let caption = html! {
-        (distortion.label) " against " (rate.label) "; " (better)
+        (format::capitalized(&distortion.label)) " against " (rate.label) "; " (better)
         " is better, and the line is the Pareto front. Bars: 95% intervals over seeds."
     };
-    figure(&chart, caption, configuration_key(study, false))
+    figure(&chart, caption, html! {})
 }
 
 /// Configurations of equal bits beside each other: what the same rate buys when it is spent otherwise.
@@ -104,7 +90,7 @@ fn same_bits(study: &Study<'_>, rate: &Measure, distortions: &[Measure]) -> Mark
                 thead {
                     tr {
                         th scope="col" { "bits" }
-                        th scope="col" { "configuration" }
+                        th.left scope="col" { "configuration" }
                         @for distortion in distortions { th scope="col" { (distortion.label) } }
                     }
                 }

@@ -2,13 +2,13 @@
 
 use maud::{Markup, html};
 
-use super::parts::{column_head, configuration_key, figure, nothing};
+use super::parts::{Drawn, column_head, configuration_key, configuration_series, figure, nothing};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
 use crate::measure::{Measure, measure};
 use crate::results::{Status, Trial};
-use crate::study::Study;
+use crate::study::{Configuration, Study};
 
 /// What the parallel coordinates run through, where it was measured.
 const COORDINATES: [&str; 9] = [
@@ -96,8 +96,11 @@ fn row(study: &Study<'_>, trial: &Trial, measures: &[Measure], axes_same: &[bool
 
 /// One line a configuration through its measures, each scaled to its own range.
 fn parallel(study: &Study<'_>) -> Result<Markup> {
+    let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
+    // A line with gaps misleads: only what every finished configuration measured has a place.
+    let everywhere = |name: &str| finished.iter().all(|configuration| configuration.mean(name).is_some());
     let coordinates: Vec<Measure> =
-        COORDINATES.iter().map(|name| measure(name)).filter(|m| study.has(&m.name)).collect();
+        COORDINATES.iter().filter(|name| everywhere(name)).map(|name| measure(name)).collect();
     let ranges: Vec<(f64, f64)> = coordinates
         .iter()
         .map(|measure| {
@@ -111,7 +114,6 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
     }
     let mut series = Vec::new();
     for configuration in &study.configurations {
-        let (colour, shape) = study.style(configuration);
         let points: Vec<Point> = kept
             .iter()
             .enumerate()
@@ -129,15 +131,7 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
             })
             .collect();
         if points.len() > 1 {
-            series.push(Series {
-                name: configuration.label.clone(),
-                colour: Some(colour),
-                shape,
-                line: true,
-                marks: true,
-                points,
-                ..Series::default()
-            });
+            series.push(Series { line: true, marks: true, ..configuration_series(study, configuration, points) });
         }
     }
     let short = |measure: &Measure| match measure.name.as_str() {
@@ -166,5 +160,5 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
         })
         .collect();
     let caption = html! { "Every configuration through its measures, each over its own range: " (list.join("; ")) "." };
-    figure(&chart, caption, configuration_key(study, true))
+    figure(&chart, caption, configuration_key(study, &finished, Drawn::Both))
 }

@@ -1,0 +1,218 @@
+//! The page: whole, self-contained, and safe to show whatever the experiment is called.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may fail loudly")]
+
+use std::fs;
+
+use rqlab_reports::{Axis, Results, Status, Trial, write};
+
+#[path = "../examples/demo/invent.rs"]
+mod invent;
+
+const SECTIONS: [&str; 13] = [
+    "verdicts",
+    "matrix",
+    "rate-distortion",
+    "effects",
+    "codebook",
+    "priors",
+    "pictures",
+    "curves",
+    "cost",
+    "trials",
+    "failures",
+    "definitions",
+    "provenance",
+];
+
+fn page(name: &str, results: &Results) -> String {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::read_to_string(write(results, &folder).unwrap().page).unwrap()
+}
+
+/// Every element that opens must close, in order; returns the identifiers.
+fn well_formed(page: &str) -> Vec<String> {
+    const VOID: [&str; 5] = ["meta", "img", "br", "input", "link"];
+    let mut open: Vec<String> = Vec::new();
+    let mut identifiers = Vec::new();
+    let mut rest = page.strip_prefix("<!DOCTYPE html>").unwrap();
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        // A `>` within quotes does not end a tag.
+        let mut quoted = false;
+        let end = rest
+            .find(|c| {
+                quoted ^= c == '"';
+                c == '>' && !quoted
+            })
+            .unwrap();
+        let tag = &rest[..end];
+        rest = &rest[end + 1..];
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name), "closed out of order before …{:.80}", rest);
+            continue;
+        }
+        let name: String = tag.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        assert!(!name.is_empty(), "a stray < before …{tag:.80}");
+        if let Some((_, id)) = tag.split_once(" id=\"") {
+            identifiers.push(id.split('"').next().unwrap().to_owned());
+        }
+        if matches!(&*name, "script" | "style") {
+            rest = rest.split_once(&format!("</{name}>")).unwrap().1;
+        } else if !tag.ends_with('/') && !VOID.contains(&&*name) {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+    identifiers
+}
+
+#[test]
+fn the_demo_is_well_formed_and_every_link_has_its_target() {
+    let page = page("demo", &invent::results().unwrap());
+    let identifiers = well_formed(&page);
+    for section in SECTIONS {
+        assert!(page.contains(&format!("<section id=\"{section}\"")), "{section}");
+    }
+    let mut unique = identifiers.clone();
+    unique.sort();
+    unique.dedup();
+    assert_eq!(unique.len(), identifiers.len(), "identifiers repeat");
+    for link in page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(identifiers.iter().any(|id| id == link), "nothing is called {link}");
+    }
+}
+
+#[test]
+fn results_without_anything_still_make_every_section() {
+    let page = page("empty", &Results::default());
+    well_formed(&page);
+    for section in SECTIONS {
+        assert!(page.contains(&format!("<section id=\"{section}\"")), "{section}");
+    }
+}
+
+#[test]
+fn equal_results_make_equal_pages() {
+    let results = invent::results().unwrap();
+    assert!(page("once", &results) == page("again", &results), "two renderings differ");
+}
+
+#[test]
+fn the_page_loads_nothing_and_stays_small() {
+    let page = page("small", &invent::results().unwrap());
+    assert!(page.len() < 5_000_000, "{} bytes", page.len());
+    for load in ["http://", "https://", "@import", "url(", "<link", "<iframe", " srcset="] {
+        assert!(!page.contains(load), "{load}");
+    }
+    for source in page.split(" src=\"").skip(1) {
+        assert!(source.starts_with("data:image/"), "{source:.60}");
+    }
+    let script: usize = page.split("<script>").skip(1).map(|rest| rest.find("</script>").unwrap()).sum();
+    assert!(script < 10_000, "{script} bytes of script");
+}
+
+#[test]
+fn large_pictures_keep_the_page_within_its_budget() {
+    let mut results = invent::results().unwrap();
+    let mut state = 1_u32;
+    for example in results.trials.iter_mut().flat_map(|trial| &mut trial.examples) {
+        // Noise does not compress: the worst case for an encoder.
+        let mut noise = || -> Vec<u8> {
+            let step = |state: &mut u32| {
+                *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (*state >> 24) as u8
+            };
+            (0..256 * 256 * 3).map(|_| step(&mut state)).collect()
+        };
+        let image = rqlab_reports::Image::new(256, 256, noise()).unwrap();
+        let count = example.reconstructions.len();
+        (example.original, example.reconstructions) = (image.clone(), vec![image; count]);
+    }
+    let page = page("large", &results);
+    assert!(page.len() < 5_000_000, "{} bytes", page.len());
+}
+
+#[test]
+fn unfinished_trials_are_counted_named_and_explained() {
+    let results = invent::results().unwrap();
+    let page = page("unfinished", &results);
+    assert!(page.contains("22/24 trials done"));
+    assert!(page.contains("1 failed</a>, 1 missing"));
+    let failed = results.trials.iter().find(|trial| trial.status == Status::Failed).unwrap();
+    assert!(page.contains(&format!("<article class=\"failure\" id=\"f-{}\">", failed.id)));
+    assert!(page.contains(failed.error.as_deref().unwrap()));
+    assert!(page.contains("&lt;stopped &amp; kept"), "the log's tail is shown, escaped");
+}
+
+#[test]
+fn every_figure_says_what_it_is() {
+    let page = page("figures", &invent::results().unwrap());
+    let charts: Vec<&str> = page.split("<svg id=").skip(1).collect();
+    assert!(charts.len() > 15, "{} charts", charts.len());
+    for chart in charts {
+        let chart = chart.split("</figure>").next().unwrap();
+        for part in ["role=\"img\"", "<title id=", "<desc id=", "<figcaption>", "<details class=\"data\">", "<table>"] {
+            assert!(chart.contains(part), "{part} is missing in {chart:.120}");
+        }
+        // What the style is to decide must not be fixed in the drawing.
+        assert!(!chart.contains("=\"#01"), "a sentinel colour is left in {chart:.120}");
+    }
+}
+
+#[test]
+fn text_of_the_experiment_is_never_markup() {
+    let evil = "<script>alert(\"1\")</script>&'";
+    let mut results = invent::results().unwrap();
+    results.name = evil.into();
+    results.question = evil.into();
+    results.description = evil.into();
+    results.command = evil.into();
+    results.created = Some(evil.into());
+    results.provenance[0].key = evil.into();
+    results.provenance[0].values = vec![evil.into()];
+    results.definitions[0].name = evil.into();
+    results.definitions[0].text = evil.into();
+    results.axes[2].label = evil.into();
+    results.axes[2].values.push(evil.into());
+    for trial in &mut results.trials {
+        trial.name = evil.into();
+        trial.command = evil.into();
+        trial.config = evil.into();
+        trial.error = Some(evil.into());
+        trial.log_tail = evil.into();
+        trial.measures.insert(evil.into(), 1.0);
+        for curve in &mut trial.curves {
+            curve.stage = evil.into();
+        }
+        for example in &mut trial.examples {
+            example.label = evil.into();
+        }
+        for sample in &mut trial.samples {
+            sample.label = evil.into();
+        }
+    }
+    results.trials[0].axes.insert("quantizer.shared".into(), evil.into());
+    let page = page("evil", &results);
+    well_formed(&page);
+    assert!(!page.contains("<script>alert"));
+    assert!(!page.contains("alert(\"1\")"));
+}
+
+#[test]
+fn one_trial_alone_makes_a_page() {
+    let results = Results {
+        name: "one".into(),
+        headline: "mse".into(),
+        axes: vec![Axis { path: "quantizer.depth".into(), label: String::new(), values: vec![1_i64.into()] }],
+        trials: vec![Trial {
+            id: "0123abcd".into(),
+            status: Status::Done,
+            measures: [("mse".to_owned(), 0.5), ("bits_per_image".to_owned(), 384.0)].into(),
+            ..Trial::default()
+        }],
+        ..Results::default()
+    };
+    let page = page("one", &results);
+    well_formed(&page);
+    assert!(page.contains("1/1 trials done"));
+}
