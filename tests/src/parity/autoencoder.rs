@@ -1,7 +1,10 @@
 //! The blocks of the convolutional autoencoder, and the whole.
 
+use super::case::{number, numbers};
 use super::outputs::{backward, gradient, inner};
-use super::{Case, Outputs, Result};
+use super::{Case, Outputs, Result, residual};
+use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
+use rqlab_quantizer_rq::{Rq, RqConfig};
 use rqlab_sdk::nn::{Downsample, Downsampling, ResidualBlock, SpatialAttention, Upsample};
 use rqlab_sdk::prelude::*;
 
@@ -74,5 +77,78 @@ pub(super) fn code_folding(case: &Case, out: &mut Outputs) -> Result<()> {
     let folded = case.tensor("in.x")?.space_to_depth(cell[0], cell[1])?;
     out.tensor("out.folded", &folded);
     out.tensor("out.unfolded", &folded.depth_to_space(cell[0], cell[1])?);
+    Ok(())
+}
+
+/// The published configuration `ddconfig` for images of `input`, with codes of `code_map` positions.
+pub(super) fn published(
+    config: &serde_json::Value,
+    code_channels: usize,
+    code_map: Option<[usize; 2]>,
+) -> Result<ResnetConfig> {
+    let size = |path: &str| -> Result<usize> { Ok(number(config, path)? as usize) };
+    let sizes =
+        |path: &str| -> Result<Vec<usize>> { Ok(numbers(config, path)?.into_iter().map(|x| x as usize).collect()) };
+    let multipliers = sizes("ch_mult")?;
+    let resolution = size("resolution")?;
+    // The reference overlooks resolutions that no level has; the plugin refuses them.
+    let levels: Vec<usize> = (0..multipliers.len()).map(|level| resolution >> level).collect();
+    let attention = sizes("attn_resolutions")?.into_iter().filter(|r| levels.contains(r)).collect();
+    Ok(ResnetConfig {
+        width: size("ch")?,
+        multipliers,
+        blocks: size("num_res_blocks")?,
+        attention,
+        resolution: Some(resolution),
+        latent: size("z_channels")?,
+        code_channels: Some(code_channels),
+        code_map,
+        ..ResnetConfig::parse("resnet")?
+    })
+}
+
+pub(super) fn encoder_decoder(case: &Case, out: &mut Outputs) -> Result<()> {
+    let x = case.map("in.x")?;
+    let [_, height, width, channels] = x.dims("images")?;
+    let &[rows, columns, depth] = case.sizes("code_shape")?.as_slice() else { return Err("code_shape".into()) };
+    let config = published(&case.config["ddconfig"], case.size("embed_dim")?, Some([rows, columns]))?;
+    let params = Params::new(0);
+    let image = MapShape { height, width, channels };
+    let resnet = Resnet::new(config, &AutoencoderContext { image, params: params.clone() })?;
+    let latents = resnet.levels()[0];
+    let rq_config = residual::published(case, depth, &case.sizes("K")?, true)?;
+    let rq_config = RqConfig { beta: case.number("latent_loss_weight").unwrap_or(0.25) as f32, ..rq_config };
+    let rq = Rq::new(rq_config, &QuantizerContext { latents, params: params.scope("quantizer") })?;
+    case.load(&params, true, |name| format!("w.{name}"))?;
+
+    let mut identity = backward(|| {
+        let mut seen = None;
+        let recon = resnet.forward(&x, &mut |_, latents| Ok(seen.insert(latents.clone()).clone()), &Mode::Eval)?;
+        let latent = seen.ok_or("the bottleneck was not called")?;
+        let cell = case.wanted_shape("out.latent").map_or([1, 1], |s| [s[1] / rows, s[2] / columns]);
+        out.tensor("out.latent", &latent.depth_to_space(cell[0], cell[1])?);
+        let loss = recon.mse(&x)?;
+        out.map("out.identity.recon", &recon)?;
+        out.tensor("out.identity.loss", &loss);
+        Ok(loss)
+    })?;
+    out.parameter_gradients(&params, &mut identity, |name| format!("grad.identity.w.{name}"));
+
+    let mut full = backward(|| {
+        let mut seen = None;
+        let mut bottleneck = |_: usize, latents: &Tensor| {
+            let quantized = rq.quantize(latents)?;
+            Ok(seen.insert(quantized).latents.clone())
+        };
+        let recon = resnet.forward(&x, &mut bottleneck, &Mode::Eval)?;
+        let quantized = seen.ok_or("the bottleneck was not called")?;
+        let loss = recon.mse(&x)?.add(&quantized.loss)?;
+        out.map("out.full.recon", &recon)?;
+        out.codes("out.full.codes", &quantized.codes.ok_or("no codes")?);
+        out.number("out.full.commitment", f64::from(quantized.terms[0].1));
+        out.tensor("out.full.loss", &loss);
+        Ok(loss)
+    })?;
+    out.parameter_gradients(&params, &mut full, |name| format!("grad.full.w.{name}"));
     Ok(())
 }

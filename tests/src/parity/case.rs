@@ -138,6 +138,15 @@ impl Case {
         names.filter(|p| p.is_empty() || (p.ends_with('.') && p.matches('.').count() == 1)).collect()
     }
 
+    /// All stored tensors whose names begin with `prefix`, by the rest of their names.
+    ///
+    /// # Errors
+    /// None for tensors that were read.
+    pub fn state(&self, prefix: &str) -> Result<BTreeMap<String, Tensor>> {
+        let names = self.tensors.keys().filter_map(|name| Some((name, name.strip_prefix(prefix)?)));
+        names.map(|(name, rest)| Ok((rest.to_owned(), self.tensor(name)?))).collect()
+    }
+
     /// A number of the configuration, at a path such as `rq/D`.
     ///
     /// # Errors
@@ -215,7 +224,8 @@ pub(super) fn numbers(config: &Value, path: &str) -> Result<Vec<f64>> {
 }
 
 fn at<'a>(config: &'a Value, path: &str) -> Result<&'a Value> {
-    config.pointer(&format!("/{path}")).ok_or_else(|| format!("the configuration has no `{path}`").into())
+    let pointer = if path.is_empty() { String::new() } else { format!("/{path}") };
+    config.pointer(&pointer).ok_or_else(|| format!("the configuration has no `{path}`").into())
 }
 
 fn read_expect(entry: &Value, tensors: &BTreeMap<String, Array>) -> Result<Expect> {

@@ -11,6 +11,7 @@ mod counts;
 mod metrics;
 mod outcome;
 mod outputs;
+mod priors;
 mod quantizers;
 mod residual;
 mod training;
@@ -35,6 +36,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("commitment_grad", residual::commitment_grad),
     ("downsample", autoencoder::downsample),
     ("ema_update", quantizers::ema_update),
+    ("encoder_decoder", autoencoder::encoder_decoder),
     ("frechet_distance", metrics::frechet_distance),
     ("inception_score", metrics::inception_score),
     ("kid", metrics::kid),
@@ -50,6 +52,9 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("rq_separate_train", residual::rq_train),
     ("rq_shared_train", residual::rq_train),
     ("rq_soft_codes", residual::rq_soft_codes),
+    ("rq_transformer_cached_sampling", priors::rq_transformer_cached_sampling),
+    ("rq_transformer_causality", priors::rq_transformer_causality),
+    ("rq_transformer_forward", priors::rq_transformer_forward),
     ("soft_target_ce", training::soft_target_ce),
     ("topk_topp", training::topk_topp),
     ("upsample", autoencoder::upsample),

@@ -203,11 +203,11 @@ mod tests {
         });
         let mut outputs = Outputs::default();
         outputs.number("a.x", 1.0);
-        outputs.not_yet("b");
+        outputs.not_yet("b.", "b");
         let outcome = compare(&expect, &outputs);
         assert_eq!(outcome.passed(), Some(true));
         assert!(outcome.to_string().ends_with("ok  (1 of 2 results; not yet: b)"), "{outcome}");
-        outputs.not_yet("a");
+        outputs.not_yet("a.", "a");
         assert_eq!(compare(&expect, &outputs).passed(), None);
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Outputs {
     values: BTreeMap<String, Array>,
-    absent: Vec<String>,
+    absent: Vec<(String, String)>,
 }
 
 impl Outputs {
@@ -54,9 +54,9 @@ impl Outputs {
         self.numbers(name, values.iter().map(|&x| f64::from(u8::from(x))));
     }
 
-    /// Results whose names begin with `prefix` belong to a system that does not exist yet.
-    pub fn not_yet(&mut self, prefix: impl Into<String>) {
-        self.absent.push(prefix.into());
+    /// Results whose names begin with `prefix` belong to `part`, which does not exist yet.
+    pub fn not_yet(&mut self, prefix: impl Into<String>, part: impl Into<String>) {
+        self.absent.push((prefix.into(), part.into()));
     }
 
     /// The result of that name.
@@ -66,7 +66,7 @@ impl Outputs {
 
     /// The part that does not exist yet to which a result of that name belongs.
     pub fn absent(&self, name: &str) -> Option<&str> {
-        self.absent.iter().map(String::as_str).find(|prefix| name.starts_with(prefix))
+        self.absent.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, part)| part.as_str())
     }
 
     /// The gradients of all trained parameters, each under the name that `named` gives it.

@@ -42,7 +42,7 @@ impl Folding {
 }
 
 /// The configuration of the published quantizer with the case's sizes, weight 1 and no restarts.
-fn published(case: &Case, depth: usize, sizes: &[usize], shared: bool) -> Result<RqConfig> {
+pub(super) fn published(case: &Case, depth: usize, sizes: &[usize], shared: bool) -> Result<RqConfig> {
     let decays = case.numbers("decay").unwrap_or_else(|_| vec![0.99]);
     let each = |one: bool| (!one).then_some(());
     Ok(RqConfig {
