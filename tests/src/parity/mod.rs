@@ -20,6 +20,7 @@ pub use case::Case;
 pub use outcome::{Outcome, Summary};
 pub use outputs::Outputs;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// Why a case could not be computed.
@@ -94,9 +95,11 @@ pub fn check(dir: &Path) -> (String, Outcome) {
     let name = case.name.clone();
     let Some((_, compute)) = TABLE.iter().find(|(known, _)| *known == name) else { return (name, Outcome::NotYet) };
     let mut outputs = Outputs::default();
-    let outcome = match compute(&case, &mut outputs) {
-        Ok(()) => outcome::compare(&case.expect, &outputs),
-        Err(error) => Outcome::Failed(error.to_string()),
+    // A panic fails its case alone; what it left half-written is not looked at.
+    let outcome = match catch_unwind(AssertUnwindSafe(|| compute(&case, &mut outputs))) {
+        Ok(Ok(())) => outcome::compare(&case.expect, &outputs),
+        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Err(_) => Outcome::Failed("it panicked".to_owned()),
     };
     (name, outcome)
 }

@@ -60,15 +60,31 @@ pub(super) fn published(case: &Case, depth: usize, sizes: &[usize], shared: bool
 }
 
 /// Codes, values, commitment and partial sums of a walk.
-fn put_walk(out: &mut Outputs, sub: &str, folding: &Folding, quantized: &Quantized, walk: &Walk) -> Result<()> {
+fn put_walk(
+    case: &Case,
+    out: &mut Outputs,
+    sub: &str,
+    folding: &Folding,
+    quantized: &Quantized,
+    walk: &Walk,
+) -> Result<()> {
     let codes = quantized.codes.as_ref().ok_or("no codes")?;
     out.codes(format!("out.{sub}codes"), codes);
     out.tensor(format!("out.{sub}quantized"), &folding.unfold(&quantized.latents)?);
     out.tensor(format!("out.{sub}commitment_loss"), &quantized.loss);
     let energies = quantized.residual_energy.iter().map(|&e| f64::from(e));
     out.numbers(format!("out.{sub}commitment_per_depth"), energies);
+    let name = format!("out.{sub}partial_sums");
     let words: Vec<&Tensor> = walk.codewords.iter().collect();
-    out.tensor(format!("out.{sub}partial_sums"), &Tensor::stack(&words, 0)?.cumsum(0)?);
+    let sums = Tensor::stack(&words, 0)?.cumsum(0)?;
+    // They may be stored in the layout of the latents or of the codes.
+    match (case.wanted_shape(&name), sums.shape()) {
+        (Some(wanted @ &[depth, batch, ..]), shape) if wanted != shape => {
+            let maps = sums.reshape(&[&[depth * batch], &shape[2..]].concat())?;
+            out.tensor(name, &folding.unfold(&maps)?.reshape(wanted)?);
+        }
+        _ => out.tensor(name, &sums),
+    }
     Ok(())
 }
 
@@ -115,7 +131,7 @@ pub(super) fn rq_train(case: &Case, out: &mut Outputs) -> Result<()> {
         case.load(&params, false, |name| format!("w.{sub}{name}"))?;
         let latents = folding.fold(&case.tensor("in.x")?)?;
         let (walk, _) = rq.update(&latents, |_, _, _| Err(Error::Unsupported("no restarts here".to_owned())))?;
-        put_walk(out, &sub, &folding, &rq.assemble(&latents, &walk)?, &walk)?;
+        put_walk(case, out, &sub, &folding, &rq.assemble(&latents, &walk)?, &walk)?;
         put_gradients(case, out, &sub, &folding, &rq, &walk)?;
         put_state(case, out, &sub, &params)?;
     }
@@ -135,7 +151,7 @@ pub(super) fn rq_eval(case: &Case, out: &mut Outputs) -> Result<()> {
     let words = (0..depth).map(|d| rq.select(&codes, d)).collect::<rqlab_sdk::Result<Vec<_>>>()?;
     let columns = (0..depth).map(|d| codes.column(d)).collect::<Result<Vec<_>, _>>()?;
     let walk = Walk { codes: columns, codewords: words };
-    put_walk(out, "", &folding, &quantized, &walk)?;
+    put_walk(case, out, "", &folding, &quantized, &walk)?;
     put_gradients(case, out, "", &folding, &rq, &walk)
 }
 
@@ -191,7 +207,7 @@ pub(super) fn rq_restart(case: &Case, out: &mut Outputs) -> Result<()> {
     let (walk, _) = rq.update(&latents, |depth, vectors, size| {
         candidates(case, &format!("rand.rq.perm.{depth}"), &format!("rand.rq.noise.{depth}"), vectors, size)
     })?;
-    put_walk(out, "rq.", &folding, &rq.assemble(&latents, &walk)?, &walk)?;
+    put_walk(case, out, "rq.", &folding, &rq.assemble(&latents, &walk)?, &walk)?;
     put_state(case, out, "rq.", &params)
 }
 
@@ -199,7 +215,9 @@ pub(super) fn rq_soft_codes(case: &Case, out: &mut Outputs) -> Result<()> {
     let folding = Folding::of(case, "")?;
     let depth = case.sizes("code_shape")?[2];
     let params = Params::new(0);
-    let rq = Rq::new(published(case, depth, &case.sizes("K")?, true)?, &context(&params, folding.channels()))?;
+    let sizes = case.sizes("K")?;
+    let shared = case.config["shared_codebook"].as_bool().unwrap_or(sizes.len() == 1);
+    let rq = Rq::new(published(case, depth, &sizes, shared)?, &context(&params, folding.channels()))?;
     case.load(&params, true, |name| format!("w.{name}"))?;
     let latents = folding.fold(&case.tensor("in.x")?)?;
     let temperatures = case.config["temperatures"].as_array().ok_or("no temperatures")?;
