@@ -46,8 +46,7 @@ impl Entry {
     }
 
     fn failed(&self) -> bool {
-        // Not `>`: an error that is not a number fails too.
-        self.problem.is_some() || !(self.error <= self.tolerance)
+        self.problem.is_some() || self.error > self.tolerance
     }
 }
 
@@ -132,8 +131,7 @@ pub(super) fn compare(expect: &[Expect], outputs: &Outputs) -> Outcome {
         let entry = compare_entry(wanted, outputs.get(&wanted.name));
         compared += 1;
         failed += usize::from(entry.failed());
-        // A NaN share compares as the worst.
-        if worst.as_ref().is_none_or(|w| !(entry.share() <= w.share())) {
+        if worst.as_ref().is_none_or(|w| entry.share() > w.share()) {
             worst = Some(entry);
         }
     }
@@ -154,8 +152,10 @@ fn compare_entry(wanted: &Expect, got: Option<&Array>) -> Entry {
             Tolerance::Exact => 0.0,
             Tolerance::Within { abs, rel } => abs + rel * b.abs(),
         };
-        let this = Entry { error: (a - b).abs(), tolerance, ..worst.clone() };
-        if !(this.share() <= largest) {
+        let error = (a - b).abs();
+        let error = if error.is_nan() { f64::INFINITY } else { error };
+        let this = Entry { error, tolerance, ..worst.clone() };
+        if this.share() > largest {
             largest = this.share();
             worst = this;
         }
