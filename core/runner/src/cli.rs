@@ -70,6 +70,60 @@ pub struct ExperimentArgs {
     pub runs: PathBuf,
 }
 
+/// Where a report goes, and how much of the machine is used.
+#[derive(Debug, Clone, Args)]
+pub struct WorkArgs {
+    /// Directory for reports: DIR/NAME/index.html and the tables beside it.
+    #[arg(long, value_name = "DIR", default_value = "reports/out")]
+    pub out: PathBuf,
+    /// Jobs at once; they share the threads [default: as many as there are threads].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+}
+
+/// What to draw from a prior.
+#[derive(Debug, Clone, Args)]
+pub struct SampleArgs {
+    /// The trial, by the first digits of its id; not needed if there is only one.
+    #[arg(long, value_name = "ID")]
+    pub trial: Option<String>,
+    /// How many images.
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub count: usize,
+    /// The class of all of them [default: each class in turn].
+    #[arg(long)]
+    pub class: Option<u32>,
+    /// Temperature.
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
+    pub temperature: f32,
+    /// Draw from the K most probable codes only.
+    #[arg(long, value_name = "K", value_parser = positive)]
+    pub top_k: Option<usize>,
+    /// Draw from the smallest set of codes with this probability only.
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub top_p: Option<f32>,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// The picture.
+    #[arg(long, short, value_name = "FILE", default_value = "samples.png")]
+    pub output: PathBuf,
+}
+
+/// What to reconstruct.
+#[derive(Debug, Clone, Args)]
+pub struct ReconstructArgs {
+    /// The trial, by the first digits of its id; not needed if there is only one.
+    #[arg(long, value_name = "ID")]
+    pub trial: Option<String>,
+    /// How many test images.
+    #[arg(long, default_value_t = 8, value_parser = positive)]
+    pub count: usize,
+    /// The picture.
+    #[arg(long, short, value_name = "FILE", default_value = "reconstructions.png")]
+    pub output: PathBuf,
+}
+
 /// Seeds, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seeds(pub Vec<u64>);
@@ -90,6 +144,87 @@ Examples:
         /// Also prints each trial's resolved configuration.
         #[arg(long)]
         configs: bool,
+    },
+    /// Runs every trial of an experiment that is not done yet, and writes its report.
+    #[command(after_help = "\
+Examples:
+  rqlab sweep quickstart
+  rqlab sweep depth-vs-codebook --jobs 1
+  rqlab sweep cifar10-depth-vs-codebook --set data.path=../data/cifar10
+
+Killed half way? The same command goes on where it was.")]
+    Sweep {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Where to and how.
+        #[command(flatten)]
+        work: WorkArgs,
+    },
+    /// Runs one trial and prints its measures.
+    #[command(after_help = "\
+Examples:
+  rqlab run quickstart --trial 3f2a
+  rqlab run quickstart --set quantizer=rq(depth:8) --seeds 0")]
+    Run {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// The trial, by the first digits of its id; not needed if there is only one.
+        #[arg(long, value_name = "ID")]
+        trial: Option<String>,
+        /// Where to and how.
+        #[command(flatten)]
+        work: WorkArgs,
+    },
+    /// Writes the report of what is done so far.
+    Report {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Where to.
+        #[command(flatten)]
+        work: WorkArgs,
+    },
+    /// Sweeps, and again whenever the experiment or a plugin changes.
+    Watch {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Where to and how.
+        #[command(flatten)]
+        work: WorkArgs,
+    },
+    /// Draws images from a trained prior into a PNG file.
+    #[command(
+        after_help = "Example:\n  rqlab sample quickstart --trial 3f2a --class 2 --temperature 0.9 -o class-2.png"
+    )]
+    Sample {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// What to draw.
+        #[command(flatten)]
+        sample: SampleArgs,
+    },
+    /// Puts test images above their reconstructions from 1 to all depths, in a PNG file.
+    Reconstruct {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// What to reconstruct.
+        #[command(flatten)]
+        reconstruct: ReconstructArgs,
+    },
+    /// Does one job of a sweep; started by it.
+    #[command(hide = true)]
+    Work {
+        /// The job.
+        #[arg(long)]
+        id: String,
+        /// Directory that holds the work.
+        #[arg(long, value_name = "DIR")]
+        runs: PathBuf,
     },
     /// Lists, describes, creates and builds plugins.
     #[command(subcommand)]
@@ -196,4 +331,22 @@ fn seeds(text: &str) -> Result<Seeds, String> {
         seeds.push(seed);
     }
     Ok(Seeds(seeds))
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is not a whole number above 0"))
+}
+
+fn above_zero(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| *x > 0.0 && x.is_finite())
+        .ok_or_else(|| format!("`{text}` is not a number above 0"))
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| *x > 0.0 && *x <= 1.0)
+        .ok_or_else(|| format!("`{text}` is not a number in (0, 1]"))
 }

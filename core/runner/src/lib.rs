@@ -2,10 +2,17 @@
 //! line, or loads libraries.
 
 pub mod cli;
+pub mod collect;
 pub mod commands;
 pub mod job;
+pub mod jobs;
 pub mod plan;
 pub mod plugins;
+pub mod provenance;
 pub mod settings;
+pub mod sheets;
 pub mod spec;
+pub mod stages;
+pub mod store;
 pub mod ui;
+pub mod work;

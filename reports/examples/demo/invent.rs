@@ -43,7 +43,8 @@ fn leaves(noise: &mut Noise, class: usize) -> Image {
         for row in 0..SIDE {
             for column in 0..SIDE {
                 let (dx, dy) = (f64::from(column) - x, f64::from(row) - y);
-                let inside = if class.is_multiple_of(2) { dx.hypot(dy) < radius } else { dx.abs().max(dy.abs()) < radius };
+                let inside =
+                    if class.is_multiple_of(2) { dx.hypot(dy) < radius } else { dx.abs().max(dy.abs()) < radius };
                 if inside {
                     let at = ((row * SIDE + column) * 3) as usize;
                     for c in 0..3 {

@@ -2,8 +2,12 @@
 
 mod completions;
 mod doctor;
+mod images;
 mod plan;
 mod plugins;
+mod sweep;
+mod watch;
+mod work;
 
 use crate::cli::{Cli, Command, ExperimentArgs, Global};
 use crate::plan::Plan;
@@ -70,6 +74,15 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Plan { experiment, configs } => plan::run(global, experiment, *configs, ui),
+        Command::Sweep { experiment, work } => sweep::run_sweep(global, experiment, work, ui),
+        Command::Run { experiment, trial, work } => sweep::run_trial(global, experiment, work, trial.as_deref(), ui),
+        Command::Report { experiment, work } => sweep::run_report(global, experiment, work, ui),
+        Command::Watch { experiment, work } => watch::run(global, experiment, work, ui),
+        Command::Sample { experiment, sample } => images::run_sample(global, experiment, sample, ui),
+        Command::Reconstruct { experiment, reconstruct } => {
+            images::run_reconstruct(global, experiment, reconstruct, ui)
+        }
+        Command::Work { id, runs } => work::run(global, id, runs),
         Command::Plugins(command) => plugins::run(global, command, ui),
         Command::Doctor { runs } => doctor::run(global, runs, ui),
         Command::Completions { shell } => completions::run(*shell),

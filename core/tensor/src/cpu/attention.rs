@@ -97,18 +97,13 @@ impl Plan {
         }
     }
 
-    /// Runs `f(batch entry, head, norms, memory)` for every pair over all threads, with `size` numbers of scratch memory.
-    fn each(&self, norms: &mut [[f32; 2]], size: usize, f: impl Fn(usize, usize, &mut [[f32; 2]], &mut [f32]) + Sync) {
+    /// Runs `f(batch entry, head, norms)` for every pair over all threads.
+    fn each(&self, norms: &mut [[f32; 2]], f: impl Fn(usize, usize, &mut [[f32; 2]]) + Sync) {
         let Sizes { heads, queries, keys, head, .. } = self.sizes;
         // Softmax and packing cost about as much as a few more products.
         let together = (TASK / (queries * (keys + LANES) * (head + LANES))).max(1);
-        norms.par_chunks_mut(queries * together).enumerate().for_each(|(piece, norms)| {
-            scratch(size, |memory| {
-                for (i, norms) in norms.chunks_exact_mut(queries).enumerate() {
-                    let pair = piece * together + i;
-                    f(pair / heads, pair % heads, norms, memory);
-                }
-            });
+        norms.par_chunks_mut(queries).with_min_len(together).enumerate().for_each(|(i, norms)| {
+            f(i / heads, i % heads, norms);
         });
     }
 
@@ -250,27 +245,28 @@ pub(crate) fn forward(sizes: &Sizes, q: Rows<'_>, k: Rows<'_>, v: Rows<'_>, out:
     let Sizes { heads, queries, keys, head, causal, .. } = *sizes;
     let width = heads * head;
     let target = Shared::new(out);
-    let size = plan.transposed + plan.plain + plan.block * plan.stride;
-    plan.each(norms, size, |b, h, norms, memory| {
+    plan.each(norms, |b, h, norms| {
         let (q, k, v) = (q.head(queries, b, h, sizes), k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
         let out = target.get().wrapping_add(b * queries * width + h * head);
-        let (k_panels, memory) = memory.split_at_mut(plan.transposed);
-        let (v_panels, scores) = memory.split_at_mut(plan.plain);
-        plan.pack_transposed(k, k_panels);
-        plan.pack_rows(v.data, v.stride, keys, v_panels);
-        for first in (0..queries).step_by(plan.block) {
-            let rows = plan.block.min(queries - first);
-            plan.scores(first, rows, q, k, k_panels, scores);
-            let norms = &mut norms[first..first + rows];
-            let seen = plan.seen(first);
-            softmax(scores, plan.stride, seen, usize::from(causal), plan.scale, norms);
-            plan.gather(first, rows, scores, v_panels, out, width);
-            for (row, [_, inverse]) in norms.iter().enumerate() {
-                // SAFETY: this head's part of the row, which is this piece's own.
-                let row = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add((first + row) * width), head) };
-                row.iter_mut().for_each(|x| *x *= inverse);
+        scratch(plan.transposed + plan.plain + plan.block * plan.stride, |memory| {
+            let (k_panels, memory) = memory.split_at_mut(plan.transposed);
+            let (v_panels, scores) = memory.split_at_mut(plan.plain);
+            plan.pack_transposed(k, k_panels);
+            plan.pack_rows(v.data, v.stride, keys, v_panels);
+            for first in (0..queries).step_by(plan.block) {
+                let rows = plan.block.min(queries - first);
+                plan.scores(first, rows, q, k, k_panels, scores);
+                let norms = &mut norms[first..first + rows];
+                let seen = plan.seen(first);
+                softmax(scores, plan.stride, seen, usize::from(causal), plan.scale, norms);
+                plan.gather(first, rows, scores, v_panels, out, width);
+                for (row, [_, inverse]) in norms.iter().enumerate() {
+                    // SAFETY: this head's part of the row, which is this piece's own.
+                    let row = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add((first + row) * width), head) };
+                    row.iter_mut().for_each(|x| *x *= inverse);
+                }
             }
-        }
+        });
     });
 }
 
@@ -293,35 +289,36 @@ pub(crate) fn backward(
         Gradients::Packed(packed) => ([0, 1, 2].map(|third| Shared::new(&mut packed[third * width..])), 3 * width),
     };
     let row_panels = head.next_multiple_of(plan.kernels.width) * plan.block;
-    let scores = plan.block * plan.stride;
-    let size = 2 * plan.transposed + plan.plain + 2 * row_panels + 2 * scores;
-    plan.each(norms, size, |b, h, norms, memory| {
+    plan.each(norms, |b, h, norms| {
         let (q, y, dy) = (q.head(queries, b, h, sizes), y.head(queries, b, h, sizes), dy.head(queries, b, h, sizes));
         let (k, v) = (k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
         let [dq, dk, dv] = [(0, queries), (1, keys), (2, keys)]
             .map(|(which, n)| targets[which].get().wrapping_add(b * n * stride + h * head));
-        let (k_transposed, memory) = memory.split_at_mut(plan.transposed);
-        let (v_transposed, memory) = memory.split_at_mut(plan.transposed);
-        let (k_rows, memory) = memory.split_at_mut(plan.plain);
-        let (q_rows, memory) = memory.split_at_mut(row_panels);
-        let (dy_rows, memory) = memory.split_at_mut(row_panels);
-        let (p, ds) = memory.split_at_mut(scores);
-        plan.pack_transposed(k, k_transposed);
-        plan.pack_transposed(v, v_transposed);
-        plan.pack_rows(k.data, k.stride, keys, k_rows);
-        for first in (0..queries).step_by(plan.block) {
-            let rows = plan.block.min(queries - first);
-            plan.scores(first, rows, q, k, k_transposed, p);
-            plan.scores(first, rows, dy, v, v_transposed, ds);
-            let (norms, seen) = (&norms[first..first + rows], plan.seen(first));
-            let (y, dy) = ((y.from(first), y.stride), (dy.from(first), dy.stride));
-            softmax_backward(p, ds, plan.stride, seen, usize::from(causal), plan.scale, norms, head, y, dy);
-            plan.gather(first, rows, ds, k_rows, dq, stride);
-            plan.pack_rows(dy.0, dy.1, rows, dy_rows);
-            plan.pack_rows(q.from(first), q.stride, rows, q_rows);
-            plan.scatter(first, rows, p, dy_rows, dv, stride);
-            plan.scatter(first, rows, ds, q_rows, dk, stride);
-        }
+        let scores = plan.block * plan.stride;
+        scratch(2 * plan.transposed + plan.plain + 2 * row_panels + 2 * scores, |memory| {
+            let (k_transposed, memory) = memory.split_at_mut(plan.transposed);
+            let (v_transposed, memory) = memory.split_at_mut(plan.transposed);
+            let (k_rows, memory) = memory.split_at_mut(plan.plain);
+            let (q_rows, memory) = memory.split_at_mut(row_panels);
+            let (dy_rows, memory) = memory.split_at_mut(row_panels);
+            let (p, ds) = memory.split_at_mut(scores);
+            plan.pack_transposed(k, k_transposed);
+            plan.pack_transposed(v, v_transposed);
+            plan.pack_rows(k.data, k.stride, keys, k_rows);
+            for first in (0..queries).step_by(plan.block) {
+                let rows = plan.block.min(queries - first);
+                plan.scores(first, rows, q, k, k_transposed, p);
+                plan.scores(first, rows, dy, v, v_transposed, ds);
+                let (norms, seen) = (&norms[first..first + rows], plan.seen(first));
+                let (y, dy) = ((y.from(first), y.stride), (dy.from(first), dy.stride));
+                softmax_backward(p, ds, plan.stride, seen, usize::from(causal), plan.scale, norms, head, y, dy);
+                plan.gather(first, rows, ds, k_rows, dq, stride);
+                plan.pack_rows(dy.0, dy.1, rows, dy_rows);
+                plan.pack_rows(q.from(first), q.stride, rows, q_rows);
+                plan.scatter(first, rows, p, dy_rows, dv, stride);
+                plan.scatter(first, rows, ds, q_rows, dk, stride);
+            }
+        });
     });
 }
 

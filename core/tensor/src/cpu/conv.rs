@@ -433,10 +433,10 @@ fn weight_sums(
         sums.fill(0.0);
         return;
     }
-    let (rows, width, channels) = (kernels.packed_rows(), kernels.width, walk.channels);
+    let (rows, width, channels) = (kernels.rows, kernels.width, walk.channels);
     let k = walk.taps * channels;
     let depth = DEPTH.min(range.len());
-    let heights: Vec<(usize, usize)> = tiles(outputs, kernels.rows).collect();
+    let heights: Vec<(usize, usize)> = tiles(outputs, rows).collect();
     let gathered = channels < FEW_CHANNELS;
     let mut pointers = vec![null(); walk.taps * depth];
     let sizes = [heights.len() * depth * rows, depth * width, if gathered { depth * k } else { 0 }];
@@ -483,13 +483,10 @@ fn weight_sums(
                 for channel in (0..channels).step_by(width) {
                     let count = (channels - channel).min(width);
                     for (to, from) in panel.chunks_exact_mut(width).zip(&pointers[tap * here..(tap + 1) * here]) {
+                        let (to, pad) = to.split_at_mut(count);
                         // SAFETY: the pointer is to `channels` numbers of the input, or of the zeros.
-                        let from = unsafe { std::slice::from_raw_parts(from.add(channel), count) };
-                        match (to.as_chunks_mut::<16>().0, from.as_chunks::<16>()) {
-                            // Whole cache lines, without a call.
-                            (to, (from, [])) => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
-                            _ => to[..count].copy_from_slice(from),
-                        }
+                        to.copy_from_slice(unsafe { std::slice::from_raw_parts(from.add(channel), count) });
+                        pad.fill(0.0);
                     }
                     multiply(tap * channels + channel, count, panel);
                 }

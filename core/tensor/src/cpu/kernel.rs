@@ -84,11 +84,6 @@ impl Kernels {
         unsafe { self.dots[rows - 1][columns - 1](dots) }
     }
 
-    /// Numbers between two rows of a packed tile of the left operand: copies of a power of two are quick.
-    pub(crate) fn packed_rows(&self) -> usize {
-        self.rows.next_power_of_two()
-    }
-
     /// The kernels of a level that the processor has.
     pub(crate) fn of(level: Level) -> &'static Self {
         debug_assert!(level <= super::dispatch::level());

@@ -12,25 +12,17 @@ pub(crate) const LANES: usize = 16;
 #[inline(always)]
 pub(crate) fn lanes_sum(x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
     for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] += chunk[i];
+        for (l, x) in lanes.iter_mut().zip(chunk) {
+            *l += x;
         }
     }
-    let rest = padded(rest, 0.0);
-    for i in 0..LANES {
-        lanes[i] += rest[i];
+    for (l, x) in lanes.iter_mut().zip(rest) {
+        *l += x;
     }
     fold(lanes)
-}
-
-/// The last, short chunk of a row, filled up. Lanes that are only ever indexed by constants stay in a register.
-#[inline(always)]
-pub(crate) fn padded(rest: &[f32], fill: f32) -> [f32; LANES] {
-    let mut lanes = [fill; LANES];
-    lanes[..rest.len()].copy_from_slice(rest);
-    lanes
 }
 
 /// The sum of the lanes, as a tree.

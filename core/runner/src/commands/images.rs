@@ -1,0 +1,42 @@
+//! `rqlab sample` and `rqlab reconstruct`.
+
+use crate::cli::{ExperimentArgs, Global, ReconstructArgs, SampleArgs};
+use crate::collect::shown;
+use crate::commands::sweep::choose;
+use crate::commands::{Failure, Outcome, open};
+use crate::sheets::{SampleOptions, reconstruct, sample};
+use crate::store::Store;
+use crate::ui::Ui;
+use rqlab_sdk::tensor::ops::sampling::Draw;
+
+pub(super) fn run_sample(
+    global: &Global,
+    arguments: &ExperimentArgs,
+    how: &SampleArgs,
+    ui: Ui,
+) -> Result<Outcome, Failure> {
+    let (plugins, plan) = open(global, arguments, ui)?;
+    let trial = choose(&plan, how.trial.as_deref())?;
+    let options = SampleOptions {
+        count: how.count,
+        class: how.class,
+        draw: Draw { temperature: how.temperature, top_k: how.top_k, top_p: how.top_p },
+        seed: how.seed,
+    };
+    let path = sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &how.output)?;
+    ui.line(shown(&path));
+    Ok(Outcome::Done)
+}
+
+pub(super) fn run_reconstruct(
+    global: &Global,
+    arguments: &ExperimentArgs,
+    how: &ReconstructArgs,
+    ui: Ui,
+) -> Result<Outcome, Failure> {
+    let (plugins, plan) = open(global, arguments, ui)?;
+    let trial = choose(&plan, how.trial.as_deref())?;
+    let path = reconstruct(&plan, trial, &Store::open(&arguments.runs)?, &plugins, how.count, &how.output)?;
+    ui.line(shown(&path));
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,131 @@
+//! `rqlab sweep`, `rqlab run` and `rqlab report`.
+
+use crate::cli::{ExperimentArgs, Global, WorkArgs};
+use crate::collect::{collect, short, shown};
+use crate::commands::{Failure, Outcome, open};
+use crate::job::Trial;
+use crate::plan::Plan;
+use crate::provenance::provenance;
+use crate::spec::Diagnostic;
+use crate::store::Store;
+use crate::ui::{Ui, duration};
+use crate::work::{Summary, Work, render, run_jobs, sweep};
+use std::time::Instant;
+
+/// Does every trial of an experiment and renders its report.
+pub(super) fn run_sweep(
+    global: &Global,
+    arguments: &ExperimentArgs,
+    how: &WorkArgs,
+    ui: Ui,
+) -> Result<Outcome, Failure> {
+    let (_plugins, plan) = open(global, arguments, ui)?;
+    let started = Instant::now();
+    let summary = sweep(&plan, &work(global, arguments, how, ui))?;
+    ui.note(format!("{} in {}", counts(&summary), duration(started.elapsed().as_secs_f64())));
+    Ok(conclude(&summary, ui))
+}
+
+/// Renders the report of what is there.
+pub(super) fn run_report(
+    global: &Global,
+    arguments: &ExperimentArgs,
+    how: &WorkArgs,
+    ui: Ui,
+) -> Result<Outcome, Failure> {
+    let (_plugins, plan) = open(global, arguments, ui)?;
+    let summary = render(&plan, &work(global, arguments, how, ui), &Store::open(&arguments.runs)?)?;
+    ui.note(counts(&summary));
+    Ok(conclude(&summary, ui))
+}
+
+/// Does one trial and prints its measures.
+pub(super) fn run_trial(
+    global: &Global,
+    arguments: &ExperimentArgs,
+    how: &WorkArgs,
+    trial: Option<&str>,
+    ui: Ui,
+) -> Result<Outcome, Failure> {
+    let (_plugins, mut plan) = open(global, arguments, ui)?;
+    let chosen = choose(&plan, trial)?.clone();
+    plan.jobs.retain(|job| chosen.jobs.contains(&job.id));
+    plan.trials = vec![chosen];
+    let work = work(global, arguments, how, ui);
+    let store = Store::open(&work.runs)?;
+    let _lock = store.lock()?;
+    run_jobs(&plan, &work, &store)?;
+    let results = collect(&plan, &store, provenance(&plan, &work))?;
+    for trial in &results.trials {
+        if let Some(error) = &trial.error {
+            ui.error(error);
+            return Ok(Outcome::SomeFailed);
+        }
+        ui.line(ui.strong(&format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim().to_owned()));
+        let width = trial.measures.keys().map(String::len).max().unwrap_or(0);
+        for (name, value) in &trial.measures {
+            ui.line(format!("  {name:width$}  {value}"));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The trial whose id begins with `id`; without one, the only trial there is.
+pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, Failure> {
+    let known = || plan.trials.iter().map(|t| short(&t.id)).take(20).collect::<Vec<_>>().join(", ");
+    let found: Vec<&Trial> = plan.trials.iter().filter(|trial| id.is_none_or(|id| trial.id.starts_with(id))).collect();
+    match (found.as_slice(), id) {
+        ([one], _) => Ok(one),
+        ([], _) => Err(Diagnostic::error(format!("no trial begins with `{}`", id.unwrap_or_default()))
+            .help(format!("the trials are {}", known()))
+            .into()),
+        (_, Some(id)) => {
+            Err(Diagnostic::error(format!("several trials begin with `{id}`")).help("give more digits").into())
+        }
+        (all, None) => {
+            Err(Diagnostic::error(format!("the experiment has {} trials: say which with --trial", all.len()))
+                .help(format!("the trials are {}; or pin the axes with --set and --seeds", known()))
+                .into())
+        }
+    }
+}
+
+pub(super) fn work(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs, ui: Ui) -> Work {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = global.threads.map_or(cores, usize::from);
+    let mut worker_arguments = vec!["--device".to_owned(), global.device.to_string()];
+    for folder in &global.plugins {
+        worker_arguments.extend(["--plugins".to_owned(), folder.display().to_string()]);
+    }
+    Work {
+        runs: arguments.runs.clone(),
+        out: how.out.clone(),
+        jobs: how.jobs.map_or(threads, usize::from).min(threads.max(1)),
+        threads,
+        worker_arguments,
+        quiet: ui.is_quiet(),
+    }
+}
+
+fn counts(summary: &Summary) -> String {
+    let [done, failed, missing] = summary.trials;
+    let mut text = format!("{done} of {} trials done", done + failed + missing);
+    if failed > 0 {
+        text.push_str(&format!(", {failed} failed"));
+    }
+    if missing > 0 {
+        text.push_str(&format!(", {missing} not run"));
+    }
+    text
+}
+
+fn conclude(summary: &Summary, ui: Ui) -> Outcome {
+    for (trial, error) in &summary.failures {
+        ui.error(format!("{trial}: {error}"));
+    }
+    for verdict in &summary.verdicts {
+        ui.line(verdict);
+    }
+    ui.line(shown(&summary.page));
+    if summary.trials[1] == 0 { Outcome::Done } else { Outcome::SomeFailed }
+}

@@ -1,0 +1,27 @@
+//! Who does the work: one process a job, as many at once as there are slots.
+//!
+//! The parent holds the store's lock and starts `rqlab work` for each job. A worker says how far it is on its standard
+//! output (a line of JSON each time), writes its log to a file, and ends when its standard input does: a parent that is
+//! killed takes its workers along, and none is left to write into a store that a later run has opened.
+
+mod progress;
+mod scheduler;
+mod worker;
+
+pub use progress::Progress;
+pub use scheduler::{Outcome, Scheduler};
+pub use worker::{Reporter, work};
+
+use serde::{Deserialize, Serialize};
+
+/// What a worker says on its standard output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Units of work done.
+    pub done: u64,
+    /// Units of work in all.
+    pub total: u64,
+    /// What may be worth seeing beside the bar, such as the last loss.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}

@@ -1,0 +1,74 @@
+//! The worker's side: one job, from its description to its `done.json`.
+
+use super::Step;
+use crate::plugins::Plugins;
+use crate::stages;
+use crate::store::{StageDir, Store};
+use rqlab_sdk::Result;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+/// Says how far a worker is.
+pub struct Reporter {
+    spoken: Option<Instant>,
+}
+
+impl Reporter {
+    /// Says that `done` of `total` units are done; at most ten times a second, and always at the end.
+    #[allow(clippy::print_stdout, reason = "standard output is the worker's line to its parent")]
+    pub fn step(&mut self, done: u64, total: u64, note: impl FnOnce() -> String) {
+        let due = self.spoken.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
+        if due || done == total {
+            self.spoken = Some(Instant::now());
+            if let Ok(line) = serde_json::to_string(&Step { done, total, note: note() }) {
+                let mut out = std::io::stdout().lock();
+                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+            }
+        }
+    }
+}
+
+/// Does the job `id` of the store. An error is noted in the store before it is returned.
+///
+/// # Errors
+/// Whatever the stage could not do.
+pub fn work(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
+    end_with_parent();
+    let stage = store.stage(id);
+    let job = stage.job()?;
+    let started = Instant::now();
+    let mut reporter = Reporter { spoken: None };
+    let outcome = stages::run(store, &job, plugins, &mut reporter).and_then(|mut done| {
+        done.seconds += started.elapsed().as_secs_f64();
+        if let Some(memory) = peak_memory_mib() {
+            done.timings.insert("peak_memory_mib".to_owned(), memory);
+        }
+        stage.finish(&done)
+    });
+    outcome.inspect_err(|error| note_failure(&stage, &error.to_string()))
+}
+
+#[allow(clippy::print_stderr, reason = "standard error is the worker's log")]
+fn note_failure(stage: &StageDir, error: &str) {
+    eprintln!("{error}");
+    if let Err(second) = stage.fail(error) {
+        eprintln!("{second}");
+    }
+}
+
+/// Ends this process when its standard input ends, that is, when its parent is gone.
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        let mut rest = Vec::new();
+        let _ = std::io::stdin().read_to_end(&mut rest);
+        std::process::exit(3);
+    });
+}
+
+/// The most memory that this process has held, in MiB, where the system tells (Linux: VmHWM).
+fn peak_memory_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}

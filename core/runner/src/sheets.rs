@@ -1,0 +1,151 @@
+//! Pictures from finished trials, as PNG files: what `rqlab sample` and `rqlab reconstruct` make.
+
+use crate::collect::shown;
+use crate::job::{Stage, Trial};
+use crate::plan::Plan;
+use crate::plugins::Plugins;
+use crate::stages::{load_prior, load_tokenizer};
+use crate::store::Store;
+use rqlab_sdk::checkpoint::write_atomically;
+use rqlab_sdk::contracts::{SampleRequest, Split};
+use rqlab_sdk::tensor::ops::sampling::Draw;
+use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
+use rqlab_sdk::{Error, Result};
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+/// What to draw.
+#[derive(Debug, Clone)]
+pub struct SampleOptions {
+    /// How many images.
+    pub count: usize,
+    /// The class of all of them; none for each class in turn.
+    pub class: Option<u32>,
+    /// How codes are drawn.
+    pub draw: Draw,
+    /// Of the draws.
+    pub seed: u64,
+}
+
+/// Draws images from a trial's prior into one PNG sheet.
+///
+/// # Errors
+/// A trial without a prior, stages that are not done, a class that does not exist.
+pub fn sample(
+    plan: &Plan,
+    trial: &Trial,
+    store: &Store,
+    plugins: &Plugins,
+    how: &SampleOptions,
+    out: &Path,
+) -> Result<PathBuf> {
+    let (tokenizer, prior) = plan
+        .jobs
+        .iter()
+        .filter(|job| trial.jobs.contains(&job.id))
+        .find_map(|job| match &job.stage {
+            Stage::Prior { tokenizer, .. } => Some((tokenizer, &job.id)),
+            _ => None,
+        })
+        .ok_or_else(|| {
+            Error::Unsupported("this trial has no prior to sample from; give it one with `prior:`".to_owned())
+        })?;
+    require_done(store, &[tokenizer, prior], plan)?;
+    let (dataset, model) = load_tokenizer(plugins, store, tokenizer)?;
+    let classes = dataset.info().classes.len();
+    if let Some(class) = how.class.filter(|&class| class as usize >= classes.max(1)) {
+        return Err(Error::Data(format!("there is no class {class}; the data set has {classes}, from 0")));
+    }
+    let prior = load_prior(plugins, store, prior, &model, classes)?;
+    let labels = (0..how.count).map(|n| how.class.unwrap_or((n % classes.max(1)) as u32)).collect();
+    let request = SampleRequest {
+        count: how.count,
+        labels: Codes::from_vec(labels, &[how.count])?,
+        draw: vec![how.draw.clone()],
+        cache: true,
+        upper: None,
+    };
+    let images = no_grad(|| -> Result<Tensor> {
+        let codes = prior.sample(&request, &Rng::new(how.seed, "samples", 0))?;
+        model.decode(&[codes], usize::MAX)
+    })?;
+    sheet(&[images], out)
+}
+
+/// Puts test images above their reconstructions from 1 to all depths, in one PNG sheet.
+///
+/// # Errors
+/// Stages that are not done.
+pub fn reconstruct(
+    plan: &Plan,
+    trial: &Trial,
+    store: &Store,
+    plugins: &Plugins,
+    count: usize,
+    out: &Path,
+) -> Result<PathBuf> {
+    let tokenizer = plan
+        .jobs
+        .iter()
+        .filter(|job| trial.jobs.contains(&job.id))
+        .find_map(|job| matches!(job.stage, Stage::Tokenizer { .. }).then_some(&job.id))
+        .ok_or_else(|| Error::Unsupported("this trial has no tokenizer".to_owned()))?;
+    require_done(store, &[tokenizer], plan)?;
+    let (dataset, model) = load_tokenizer(plugins, store, tokenizer)?;
+    let indices: Vec<usize> = (0..count.min(dataset.info().test)).collect();
+    let images = dataset.batch(Split::Test, &indices, None)?.pixels;
+    let rows = no_grad(|| -> Result<Vec<Tensor>> {
+        let codes: Option<Vec<Codes>> =
+            model.encode(&images)?.into_iter().map(|(_, quantized)| quantized.codes).collect();
+        let codes = codes.ok_or_else(|| Error::Unsupported("this quantizer makes no codes".to_owned()))?;
+        let depth = model.code_shapes().iter().map(|shape| shape.depth()).max().unwrap_or(1);
+        let mut rows = vec![images.clone()];
+        for d in 1..=depth {
+            rows.push(model.decode(&codes, d)?);
+        }
+        Ok(rows)
+    })?;
+    sheet(&rows, out)
+}
+
+fn require_done(store: &Store, ids: &[&String], plan: &Plan) -> Result<()> {
+    match ids.iter().all(|id| store.stage(id).done().is_some()) {
+        true => Ok(()),
+        false => Err(Error::Data(format!(
+            "this trial has not been trained in {}; run `rqlab sweep {}` first",
+            store.root().display(),
+            shown(&plan.experiment.path)
+        ))),
+    }
+}
+
+/// Writes rows of images `[N, H, W, C]` in [-1, 1] as one PNG; a single row is folded to about a square.
+fn sheet(rows: &[Tensor], out: &Path) -> Result<PathBuf> {
+    const GAP: usize = 2;
+    let [count, height, width, channels] = rows[0].dims::<4>("sheet")?;
+    let columns = if rows.len() > 1 { count } else { (count as f64).sqrt().ceil() as usize };
+    let lines = if rows.len() > 1 { rows.len() } else { count.div_ceil(columns.max(1)) };
+    let (w, h) = (columns * (width + GAP) + GAP, lines * (height + GAP) + GAP);
+    let mut picture = image::RgbImage::from_pixel(w as u32, h as u32, image::Rgb([255; 3]));
+    for (r, row) in rows.iter().enumerate() {
+        for n in 0..count {
+            let (line, column) = if rows.len() > 1 { (r, n) } else { (n / columns, n % columns) };
+            let (top, left) = (GAP + line * (height + GAP), GAP + column * (width + GAP));
+            for (i, pixel) in
+                row.as_slice()[n * height * width * channels..].chunks(channels).take(height * width).enumerate()
+            {
+                let rgb = [0, 1, 2].map(|c| {
+                    let x = pixel[if channels >= 3 { c } else { 0 }];
+                    ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
+                });
+                picture.put_pixel((left + i % width) as u32, (top + i / width) as u32, image::Rgb(rgb));
+            }
+        }
+    }
+    let mut bytes = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|e| Error::Data(format!("{}: {e}", out.display())))?;
+    write_atomically(out, |file| file.write_all(bytes.get_ref()))?;
+    Ok(out.to_owned())
+}

@@ -1,0 +1,121 @@
+//! The small classifier whose features samples and reconstructions are compared on, and the comparisons.
+//!
+//! It is the lab's own, trained on the data set's labels. Distances on its features rank models of one data set; they
+//! are not FID, which is defined on Inception's features.
+
+use super::data::chunks;
+use crate::store::Store;
+use rqlab_sdk::Result;
+use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_sdk::metrics::{Features, Moments, frechet_distance, inception_score, precision_recall};
+use rqlab_sdk::nn::{Conv2d, GroupNorm, Linear};
+use rqlab_sdk::params::Params;
+use rqlab_sdk::tensor::ops::conv::Conv2d as Walk;
+use rqlab_sdk::tensor::{Tensor, no_grad};
+
+/// Channels of the three stages; the last is the number of features.
+const CHANNELS: [usize; 3] = [32, 48, 64];
+/// Neighbours that span the manifold of precision and recall (Kynkäänniemi et al. 2019 take 3).
+const NEIGHBOURS: usize = 3;
+/// Runs of rows that the inception-style score is averaged over.
+const SPLITS: usize = 5;
+/// Images that go through the net at once.
+const BATCH: usize = 100;
+
+/// Three strided convolutions with group norm and SiLU, the mean over positions, and a linear layer.
+pub(super) struct FeatureNet {
+    stages: Vec<(Conv2d, GroupNorm)>,
+    classifier: Linear,
+}
+
+impl FeatureNet {
+    /// A fresh net.
+    pub(super) fn new(params: &Params, channels: usize, classes: usize) -> Result<Self> {
+        let mut inputs = channels;
+        let stages = CHANNELS
+            .iter()
+            .enumerate()
+            .map(|(i, &outputs)| {
+                let scope = params.scope(format!("stage.{i}"));
+                let conv = Conv2d::with_walk(&scope.scope("conv"), inputs, outputs, 3, Walk::new(2, [1; 4]))?;
+                inputs = outputs;
+                Ok((conv, GroupNorm::new(&scope.scope("norm"), 8, outputs, 1e-6)?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { stages, classifier: Linear::new(&params.scope("classifier"), inputs, classes, true)? })
+    }
+
+    /// The trained net of a finished stage.
+    pub(super) fn load(store: &Store, id: &str, channels: usize, classes: usize) -> Result<Self> {
+        let params = Params::new(0);
+        let net = Self::new(&params, channels, classes)?;
+        params.load(&Checkpoint::load(&store.stage(id).result())?.tensors)?;
+        Ok(net)
+    }
+
+    /// Features `[B, 64]` and logits `[B, classes]` of images `[B, H, W, C]`.
+    pub(super) fn forward(&self, images: &Tensor) -> Result<(Tensor, Tensor)> {
+        let mut x = images.clone();
+        for (conv, norm) in &self.stages {
+            x = norm.forward_silu(&conv.forward(&x)?)?;
+        }
+        let features = x.mean(&[1, 2], false)?;
+        let logits = self.classifier.forward(&features)?;
+        Ok((features, logits))
+    }
+
+    /// Features and class probabilities of any number of images.
+    pub(super) fn describe(&self, images: &Tensor) -> Result<Described> {
+        let size: usize = images.shape()[1..].iter().product();
+        let (mut features, mut probabilities, mut classes) = (Vec::new(), Vec::new(), 0);
+        for range in chunks(images.shape()[0], BATCH) {
+            let mut shape = images.shape().to_vec();
+            shape[0] = range.len();
+            let batch = Tensor::from_vec(images.as_slice()[range.start * size..range.end * size].to_vec(), &shape)?;
+            let (found, logits) = no_grad(|| self.forward(&batch))?;
+            features.extend_from_slice(found.as_slice());
+            probabilities.extend_from_slice(logits.softmax()?.as_slice());
+            classes = logits.last_dim();
+        }
+        Ok(Described { features, probabilities, classes })
+    }
+}
+
+/// Images as the classifier sees them.
+pub(super) struct Described {
+    features: Vec<f32>,
+    probabilities: Vec<f32>,
+    classes: usize,
+}
+
+impl Described {
+    fn view(&self) -> Result<Features<'_>> {
+        Ok(Features::new(&self.features, CHANNELS[2])?)
+    }
+
+    /// Fréchet distance between Gaussians fitted to the features of two sets.
+    pub(super) fn frechet(&self, other: &Self) -> Result<f64> {
+        let gaussian = |d: &Self| -> Result<_> { Ok(Moments::of(d.view()?).gaussian()?) };
+        Ok(frechet_distance(&gaussian(self)?, &gaussian(other)?)?)
+    }
+
+    /// Precision and recall of this set against `real`.
+    pub(super) fn precision_recall(&self, real: &Self) -> Result<(f64, f64)> {
+        let found = precision_recall(real.view()?, self.view()?, NEIGHBOURS)?;
+        Ok((found.precision, found.recall))
+    }
+
+    /// The inception-style score of this set.
+    pub(super) fn inception_style(&self) -> Result<f64> {
+        Ok(inception_score(&self.probabilities, self.classes, SPLITS)?.mean)
+    }
+
+    /// The share of images whose most probable class is the label.
+    pub(super) fn accuracy(&self, labels: &[u32]) -> f64 {
+        let right = self.probabilities.chunks(self.classes.max(1)).zip(labels).filter(|(row, label)| {
+            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class);
+            best == Some(**label as usize)
+        });
+        right.count() as f64 / labels.len().max(1) as f64
+    }
+}

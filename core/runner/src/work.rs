@@ -1,0 +1,109 @@
+//! Doing what a plan lacks, and rendering its report: what `sweep`, `run` and `report` share.
+
+use crate::collect::collect;
+use crate::jobs::{Outcome, Progress, Scheduler};
+use crate::plan::Plan;
+use crate::provenance::provenance;
+use crate::store::Store;
+use rqlab_reports::Status;
+use rqlab_sdk::{Error, Result};
+use std::path::PathBuf;
+
+/// Where work and report go, and how much of the machine is used.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Folder of the stages.
+    pub runs: PathBuf,
+    /// Folder of the reports.
+    pub out: PathBuf,
+    /// Jobs at once.
+    pub jobs: usize,
+    /// Threads that they share.
+    pub threads: usize,
+    /// Arguments that every worker gets: plugin folders, device.
+    pub worker_arguments: Vec<String>,
+    /// No progress, no summary.
+    pub quiet: bool,
+}
+
+/// What a sweep came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The page.
+    pub page: PathBuf,
+    /// What the report found, in sentences.
+    pub verdicts: Vec<String>,
+    /// Trials by status: done, failed, missing.
+    pub trials: [usize; 3],
+    /// Name and error of each failed trial.
+    pub failures: Vec<(String, String)>,
+}
+
+impl Summary {
+    /// Whether every trial was done.
+    pub fn complete(&self) -> bool {
+        self.trials[1] + self.trials[2] == 0
+    }
+}
+
+/// Does the plan's jobs and renders its report.
+///
+/// # Errors
+/// A store that is taken or cannot be written, a report that cannot be written. A failed trial is no error: it is counted
+/// in the summary.
+pub fn sweep(plan: &Plan, work: &Work) -> Result<Summary> {
+    let store = Store::open(&work.runs)?;
+    let _lock = store.lock()?;
+    // A report that cannot be written should be known before hours of work.
+    let out = work.out.join(&plan.experiment.name);
+    std::fs::create_dir_all(&out).map_err(Error::file(&out))?;
+    run_jobs(plan, work, &store)?;
+    render(plan, work, &store)
+}
+
+/// Does the plan's jobs, without a report.
+///
+/// # Errors
+/// As for [`sweep`].
+pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<()> {
+    let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
+    let scheduler = Scheduler {
+        store,
+        worker: (program, work.worker_arguments.clone()),
+        slots: work.jobs.max(1),
+        threads: work.threads.max(1),
+    };
+    let outcomes = scheduler.run(&plan.jobs, &mut Progress::new(work.quiet))?;
+    for job in &plan.jobs {
+        if let Some(Outcome::Blocked(cause)) = outcomes.get(&job.id) {
+            let dir = store.stage(&job.id);
+            dir.prepare(job)?;
+            dir.fail(&format!("not tried, since a stage that it needs failed: {cause}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Renders the report of what is there.
+///
+/// # Errors
+/// A report that cannot be written, a damaged result.
+pub fn render(plan: &Plan, work: &Work, store: &Store) -> Result<Summary> {
+    let results = collect(plan, store, provenance(plan, work))?;
+    let out = work.out.join(&plan.experiment.name);
+    let written = rqlab_reports::write(&results, &out).map_err(|e| Error::Data(e.to_string()))?;
+    let count = |status| results.trials.iter().filter(|trial| trial.status == status).count();
+    Ok(Summary {
+        page: written.page,
+        verdicts: rqlab_reports::verdicts(&results),
+        trials: [count(Status::Done), count(Status::Failed), count(Status::Missing)],
+        failures: results
+            .trials
+            .iter()
+            .filter(|trial| trial.status == Status::Failed)
+            .map(|trial| {
+                (format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)), trial.error.clone().unwrap_or_default())
+            })
+            .collect(),
+    })
+}
