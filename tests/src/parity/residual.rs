@@ -54,6 +54,7 @@ pub(super) fn published(case: &Case, depth: usize, sizes: &[usize], shared: bool
         decays: each(decays.len() == 1).map(|()| decays),
         eps: case.number("eps").unwrap_or(1e-5),
         restart: false,
+        restart_threshold: 1.0,
         beta: 1.0,
         ..RqConfig::parse("rq")?
     })
@@ -170,6 +171,7 @@ pub(super) fn rq_restart(case: &Case, out: &mut Outputs) -> Result<()> {
         codebook: case.size("K")?,
         decay: case.number("decay")?,
         eps: case.number("eps")?,
+        restart_threshold: 1.0,
         ..VqConfig::parse("vq")?
     };
     for sub in case.sub_cases("w.", "weight") {

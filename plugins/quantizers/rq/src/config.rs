@@ -41,6 +41,8 @@ choice! {
 config! {
     /// Residual quantization: depth D codes a position, each the nearest codeword to what those before it left over (Lee
     /// et al. 2022). Codebooks follow their vectors by exponential moving averages, and unused codes are restarted.
+    ///
+    /// The published models are `rq(depth: 4, codebook: 16384, decay: 0.99, restart_threshold: 1.0)`.
     pub struct RqConfig {
         /// Codes per position, D.
         depth: usize = 4, in 1..=64;
@@ -58,8 +60,9 @@ config! {
         straight_through: StraightThrough = StraightThrough::Once;
         /// When the codebook is rewritten.
         update: Update = Update::PerDepth;
-        /// Share of the averages that an update keeps.
-        decay: f64 = 0.99, in 0.0..1.0;
+        /// Share of the averages that an update keeps. The published models have 0.99; the shorter memory follows an encoder
+        /// better that is trained for thousands of steps.
+        decay: f64 = 0.97, in 0.0..1.0;
         /// The same for each depth, in place of `decay`. Needs `shared: false`.
         decays: Option<Vec<f64>> = None, in 0.0..1.0;
         /// Smoothing of the average counts.
@@ -67,8 +70,9 @@ config! {
         /// Whether codes of low average count restart at random residuals. With it, the first step sets the codebook from
         /// data, whatever `init` says.
         restart: bool = true;
-        /// The average count below which a code is dead.
-        restart_threshold: f32 = 1.0, in 0.0..=1e6;
+        /// The average count, in vectors an update, below which a code is dead. The published models have 1; where a step has
+        /// about as many vectors as codes, that restarts codes faster than they can settle.
+        restart_threshold: f32 = 0.1, in 0.0..=1e6;
         /// How codebooks start.
         init: CodebookInit = CodebookInit::Normal;
         /// The average count that codes start with.

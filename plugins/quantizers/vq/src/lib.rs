@@ -47,15 +47,17 @@ config! {
         beta: f32 = 0.25, in 0.0..=1000.0;
         /// Which loss beta weighs. `codebook` needs `codebook_update: gradient`: there is no codebook loss otherwise.
         beta_on: BetaOn = BetaOn::Commitment;
-        /// Share of the averages that an update keeps (`ema`).
-        decay: f64 = 0.99, in 0.0..1.0;
+        /// Share of the averages that an update keeps (`ema`). The published models have 0.99; the shorter memory follows an
+        /// encoder better that is trained for thousands of steps.
+        decay: f64 = 0.97, in 0.0..1.0;
         /// Smoothing of the average counts (`ema`).
         eps: f64 = 1e-5, in 0.0..=1.0;
         /// Whether codes of low average count restart at random latents (`ema`). With it, the first step sets the codebook
         /// from data, whatever `init` says. VQ-VAE-2 has none.
         restart: bool = true;
-        /// The average count below which a code is dead (`ema`).
-        restart_threshold: f32 = 1.0, in 0.0..=1e6;
+        /// The average count, in vectors an update, below which a code is dead (`ema`). RQ-VAE has 1; where a step has about
+        /// as many vectors as codes, that restarts codes faster than they can settle.
+        restart_threshold: f32 = 0.1, in 0.0..=1e6;
         /// How the codebook starts; if not given, `normal` for `ema` and `uniform` for `gradient`.
         init: Option<CodebookInit> = None;
         /// The average count that codes start with (`ema`).
