@@ -4,6 +4,7 @@ use super::transformer::{LAYER_NORM_EPS, WeightInit};
 use super::{LayerNorm, Linear};
 use crate::contracts::{PriorLevel, PriorLoss, Targets, TokenBatch, TokenRequest};
 use crate::params::Params;
+use crate::tensor::ops::packed::PackedLinear;
 use crate::tensor::{Codes, Tensor, Var, no_grad};
 use crate::{Error, Result};
 
@@ -163,9 +164,17 @@ impl CodeClassifier {
         self.linear(depth)?.forward(&self.norm.forward(hidden)?)
     }
 
+    /// The classifier as it is now, for sampling `images` at a time.
+    ///
+    /// # Errors
+    /// Those of [`PackedLinear::new`].
+    pub fn packed(&self, images: usize) -> Result<PackedClassifier> {
+        let linears = self.linears.iter().map(|linear| linear.packed(images)).collect::<Result<_>>()?;
+        Ok(PackedClassifier { norm: self.norm.clone(), linears })
+    }
+
     fn linear(&self, depth: usize) -> Result<&Linear> {
-        let index = if self.linears.len() == 1 { 0 } else { depth };
-        self.linears.get(index).ok_or_else(|| Error::Unsupported(format!("there is no depth {}", depth + 1)))
+        of_depth(&self.linears, depth)
     }
 
     /// Logits `[.., K_d]` of every depth from hidden states `[.., D, W]`.
@@ -211,6 +220,29 @@ impl CodeClassifier {
         };
         Ok(Tensor::stack(&losses.iter().collect::<Vec<_>>(), 1)?)
     }
+}
+
+/// A [`CodeClassifier`] laid out for sampling.
+#[derive(Debug, Clone)]
+pub struct PackedClassifier {
+    norm: LayerNorm,
+    linears: Vec<PackedLinear>,
+}
+
+impl PackedClassifier {
+    /// Logits `[.., K]` of `depth` from hidden states `[.., W]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, no such depth.
+    pub fn logits(&self, hidden: &Tensor, depth: usize) -> Result<Tensor> {
+        Ok(of_depth(&self.linears, depth)?.forward(&self.norm.forward(hidden)?)?)
+    }
+}
+
+/// The map of `depth`, where one may serve all depths.
+fn of_depth<T>(linears: &[T], depth: usize) -> Result<&T> {
+    let index = if linears.len() == 1 { 0 } else { depth };
+    linears.get(index).ok_or_else(|| Error::Unsupported(format!("there is no depth {}", depth + 1)))
 }
 
 /// `[.., D, W] -> [.., W]` at depth `d`.

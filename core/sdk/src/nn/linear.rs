@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::params::{Init, Params};
+use crate::tensor::ops::packed::PackedLinear;
 use crate::tensor::{Tensor, Var};
 
 /// `x W' + b` over the innermost axis. Parameters: `weight` `[O, I]`, `bias` `[O]`.
@@ -39,6 +40,14 @@ impl Linear {
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.linear(&self.weight.get(), self.bias.as_ref().map(Var::get).as_ref())?)
+    }
+
+    /// The map as it is now, for many products of about `rows` rows without gradients.
+    ///
+    /// # Errors
+    /// Those of [`PackedLinear::new`].
+    pub fn packed(&self, rows: usize) -> Result<PackedLinear> {
+        Ok(PackedLinear::new(&self.weight.get(), self.bias.as_ref().map(Var::get).as_ref(), rows)?)
     }
 }
 

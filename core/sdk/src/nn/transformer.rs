@@ -10,6 +10,7 @@ use crate::contracts::Mode;
 use crate::params::{Init, Params};
 use crate::tensor::Tensor;
 use crate::tensor::ops::attention::{KvCache, attention_qkv};
+use crate::tensor::ops::packed::PackedLinear;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -119,13 +120,24 @@ impl Block {
     }
 
     /// The next positions `[B, n, W]` of sequences whose past is in `cache`.
-    fn step(&self, x: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&self.ln1.forward(x)?)?;
+    fn step(&self, x: &Tensor, cache: &mut BlockCache) -> Result<Tensor> {
+        let qkv = cache.qkv.forward(&self.ln1.forward(x)?)?;
         let width = self.config.width;
         let [q, k, v] = [0, 1, 2].map(|third| qkv.slice(2, third * width..(third + 1) * width));
-        let attended = cache.attend(&q?, &k?, &v?, self.config.heads)?;
-        let x = x.add(&self.proj.forward(&attended)?)?;
-        Ok(x.add(&self.mlp(&x)?)?)
+        let attended = cache.past.attend(&q?, &k?, &v?, self.config.heads)?;
+        let x = x.add(&cache.proj.forward(&attended)?)?;
+        let hidden = cache.expand.forward(&self.ln2.forward(&x)?)?.gelu()?;
+        Ok(x.add(&cache.contract.forward(&hidden)?)?)
+    }
+
+    fn cache(&self, batch: usize, capacity: usize) -> Result<BlockCache> {
+        Ok(BlockCache {
+            past: KvCache::new(batch, capacity, self.config.width),
+            qkv: self.qkv.packed(batch)?,
+            proj: self.proj.packed(batch)?,
+            expand: self.expand.packed(batch)?,
+            contract: self.contract.packed(batch)?,
+        })
     }
 
     fn mlp(&self, x: &Tensor) -> Result<Tensor> {
@@ -154,7 +166,6 @@ fn attention_with_dropout(qkv: &Tensor, heads: usize, causal: bool, p: f32, mode
 #[derive(Debug, Clone)]
 pub struct Stack {
     blocks: Vec<Block>,
-    width: usize,
     causal: bool,
 }
 
@@ -165,7 +176,7 @@ impl Stack {
     /// As for [`Block::new`].
     pub fn new(params: &Params, layers: usize, config: &BlockConfig) -> Result<Self> {
         let blocks = (0..layers).map(|i| Block::new(&params.scope("blocks").scope(i), config));
-        Ok(Self { blocks: blocks.collect::<Result<_>>()?, width: config.width, causal: config.causal })
+        Ok(Self { blocks: blocks.collect::<Result<_>>()?, causal: config.causal })
     }
 
     /// Sequences `[B, T, W] -> [B, T, W]`.
@@ -181,8 +192,12 @@ impl Stack {
     }
 
     /// An empty cache for `batch` sequences of at most `capacity` positions.
-    pub fn cache(&self, batch: usize, capacity: usize) -> StackCache {
-        StackCache { layers: self.blocks.iter().map(|_| KvCache::new(batch, capacity, self.width)).collect() }
+    ///
+    /// # Errors
+    /// Those of [`PackedLinear::new`].
+    pub fn cache(&self, batch: usize, capacity: usize) -> Result<StackCache> {
+        let layers = self.blocks.iter().map(|block| block.cache(batch, capacity));
+        Ok(StackCache { layers: layers.collect::<Result<_>>()? })
     }
 
     /// The next positions `[B, n, W] -> [B, n, W]` of sequences whose past is in `cache`: what [`Stack::forward`] gives
@@ -202,16 +217,26 @@ impl Stack {
     }
 }
 
-/// Keys and values of every layer of a [`Stack`]. Its memory is taken once.
+/// Keys and values of every layer of a [`Stack`], and its weights of the moment when the cache was made, laid out for
+/// steps. Its memory is taken once.
 #[derive(Debug, Clone)]
 pub struct StackCache {
-    layers: Vec<KvCache>,
+    layers: Vec<BlockCache>,
+}
+
+#[derive(Debug, Clone)]
+struct BlockCache {
+    past: KvCache,
+    qkv: PackedLinear,
+    proj: PackedLinear,
+    expand: PackedLinear,
+    contract: PackedLinear,
 }
 
 impl StackCache {
     /// Forgets all positions and keeps the memory.
     pub fn clear(&mut self) {
-        self.layers.iter_mut().for_each(KvCache::clear);
+        self.layers.iter_mut().for_each(|layer| layer.past.clear());
     }
 }
 
@@ -229,9 +254,12 @@ pub struct Rollout<'a> {
 
 impl<'a> Rollout<'a> {
     /// An empty rollout of `batch` sequences of at most `capacity` positions through `stack`.
-    pub fn new(stack: &'a Stack, batch: usize, capacity: usize, cached: bool) -> Self {
-        let cache = cached.then(|| stack.cache(batch, capacity));
-        Self { stack, cache, inputs: Vec::new(), output: None }
+    ///
+    /// # Errors
+    /// Those of [`Stack::cache`].
+    pub fn new(stack: &'a Stack, batch: usize, capacity: usize, cached: bool) -> Result<Self> {
+        let cache = cached.then(|| stack.cache(batch, capacity)).transpose()?;
+        Ok(Self { stack, cache, inputs: Vec::new(), output: None })
     }
 
     /// Starts over; memory is kept.
@@ -366,7 +394,7 @@ mod tests {
         let stack = Stack::new(&Params::new(2), 3, &config(true)).unwrap();
         let x = random(&[3, 7, 12], 1);
         let whole = stack.forward(&x, &Mode::Eval).unwrap();
-        let mut cache = stack.cache(3, 7);
+        let mut cache = stack.cache(3, 7).unwrap();
         for _ in 0..2 {
             for (from, to) in [(0, 3), (3, 4), (4, 5), (5, 7)] {
                 let step = stack.step(&x.slice(1, from..to).unwrap(), &mut cache).unwrap();
@@ -375,7 +403,7 @@ mod tests {
             cache.clear();
         }
         for cached in [true, false] {
-            let mut rollout = Rollout::new(&stack, 3, 7, cached);
+            let mut rollout = Rollout::new(&stack, 3, 7, cached).unwrap();
             assert!(rollout.output().is_err());
             for (from, to) in [(0, 2), (2, 3), (3, 7)] {
                 rollout.push(x.slice(1, from..to).unwrap());
@@ -385,7 +413,7 @@ mod tests {
             }
         }
         let full = Stack::new(&Params::new(2), 1, &config(false)).unwrap();
-        assert!(full.step(&x, &mut full.cache(3, 7)).is_err());
+        assert!(full.step(&x, &mut full.cache(3, 7).unwrap()).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(crate) mod math;
 pub(crate) mod nearest;
 pub(crate) mod optim;
 pub(crate) mod pack;
+pub(crate) mod packed;
 pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod rows;

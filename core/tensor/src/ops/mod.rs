@@ -13,6 +13,7 @@ pub mod loss;
 pub mod nearest;
 pub mod norm;
 pub mod optim;
+pub mod packed;
 pub mod reduce;
 pub mod sampling;
 pub mod shape;

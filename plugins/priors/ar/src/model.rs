@@ -160,13 +160,14 @@ impl Ar {
             return Ok(Codes::from_vec(Vec::new(), &wanted)?);
         }
         let places = self.places()?;
-        let mut rollout = Rollout::new(&self.stack, images, length, cache);
+        let classifier = self.classifier.packed(images)?;
+        let mut rollout = Rollout::new(&self.stack, images, length, cache)?;
         let mut input = self.start(labels, images)?;
         let mut drawn = vec![0; images * length];
         for s in 0..length {
             let (t, d) = (s / depth, s % depth);
             rollout.push(input.add(&places.slice(1, s..s + 1)?)?);
-            let codes = choose(t, d, &self.classifier.logits(&rollout.output()?, d)?)?.reshape(&[images, 1])?;
+            let codes = choose(t, d, &classifier.logits(&rollout.output()?, d)?)?.reshape(&[images, 1])?;
             for (image, &code) in codes.as_slice().iter().enumerate() {
                 drawn[image * length + s] = code;
             }

@@ -23,8 +23,9 @@ impl RqTransformer {
             return Ok(Codes::from_vec(Vec::new(), &wanted)?);
         }
         let places = Places::new(self)?;
-        let mut body = Rollout::new(&self.body, images, self.condition_length + positions - 1, cache);
-        let mut head = Rollout::new(&self.head, images, depth, cache);
+        let classifier = self.classifier.packed(images)?;
+        let mut body = Rollout::new(&self.body, images, self.condition_length + positions - 1, cache)?;
+        let mut head = Rollout::new(&self.head, images, depth, cache)?;
         body.push(match &places.prefix {
             Some(place) => self.prefix(labels, images)?.add(place)?,
             None => self.prefix(labels, images)?,
@@ -41,7 +42,7 @@ impl RqTransformer {
                     head.push(body.output()?.add(&places.depth[0])?);
                     inputs.iter().for_each(|input| head.push(input.clone()));
                 }
-                let codes = choose(t, d, &self.classifier.logits(&head.output()?, d)?)?.reshape(&[images, 1])?;
+                let codes = choose(t, d, &classifier.logits(&head.output()?, d)?)?.reshape(&[images, 1])?;
                 for (image, &code) in codes.as_slice().iter().enumerate() {
                     drawn[(image * positions + t) * depth + d] = code;
                 }

@@ -1,0 +1,107 @@
+//! A linear map for many small products with one weight, as sampling makes them.
+
+use crate::cpu::{buffer, packed};
+use crate::{Error, Result, Tensor};
+
+/// Products of fewer rows read the weight where it lies: it passes through the caches once either way.
+const FEW_ROWS: usize = 4;
+
+/// A linear map whose weight is arranged once in the order in which products read it: [`Tensor::linear`] arranges it
+/// anew each time, which a large batch pays for and a small one does not. It does not follow the weight when that
+/// changes, and no gradients flow through it.
+#[derive(Debug, Clone)]
+pub struct PackedLinear {
+    weight: Arranged,
+    bias: Option<Tensor>,
+    outputs: usize,
+    inputs: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Arranged {
+    Plain(Tensor),
+    Panels(Vec<f32>),
+}
+
+impl PackedLinear {
+    /// Arranges a weight `[O, I]` and a bias `[O]` for products of about `rows` rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not fit.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, rows: usize) -> Result<Self> {
+        let [outputs, inputs] = weight.dims("PackedLinear")?;
+        if let Some(bias) = bias.filter(|b| b.shape() != [outputs]) {
+            let message = format!("weight {:?} and bias {:?} do not fit", weight.shape(), bias.shape());
+            return Err(Error::shape("PackedLinear", message));
+        }
+        let weight = if rows < FEW_ROWS {
+            Arranged::Plain(weight.detach())
+        } else {
+            Arranged::Panels(packed::panels(outputs, inputs, weight.as_slice()))
+        };
+        Ok(Self { weight, bias: bias.map(Tensor::detach), outputs, inputs })
+    }
+
+    /// `x · weightᵀ + bias`: `[.., I] -> [.., O]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let panels = match &self.weight {
+            Arranged::Plain(weight) => return x.detach().linear(weight, self.bias.as_ref()),
+            Arranged::Panels(panels) => panels,
+        };
+        match x.shape().split_last() {
+            Some((&last, outer)) if last == self.inputs => {
+                let shape: Vec<usize> = outer.iter().copied().chain([self.outputs]).collect();
+                let mut data = buffer(shape.iter().product());
+                let bias = self.bias.as_ref().map(Tensor::as_slice);
+                packed::product(self.outputs, self.inputs, x.as_slice(), panels, bias, &mut data);
+                Ok(Tensor::output(data, &shape, None))
+            }
+            _ => {
+                let sizes = [self.outputs, self.inputs];
+                Err(Error::shape("PackedLinear", format!("input {:?} does not fit a weight {sizes:?}", x.shape())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, random};
+
+    #[test]
+    fn a_packed_weight_gives_what_the_plain_one_gives() {
+        for (rows, inputs, outputs) in [
+            (1, 1, 1),
+            (2, 3, 5),
+            (1, 129, 70),
+            (13, 64, 31),
+            (16, 256, 1024),
+            (100, 300, 96),
+            (257, 65, 47),
+            (3, 0, 4),
+        ] {
+            let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+            for (bias, expected) in [(None, 1), (Some(&b), 1), (None, 100), (Some(&b), 100)] {
+                let got = PackedLinear::new(&w, bias, expected).unwrap().forward(&x).unwrap();
+                assert_eq!(got.shape(), [rows, outputs]);
+                assert_close(got.as_slice(), x.linear(&w, bias).unwrap().as_slice(), 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let w = Tensor::zeros(&[4, 3]);
+        for rows in [1, 100] {
+            assert!(PackedLinear::new(&w, Some(&Tensor::zeros(&[3])), rows).is_err());
+            let packed = PackedLinear::new(&w, None, rows).unwrap();
+            assert!(packed.forward(&Tensor::zeros(&[2, 4])).is_err());
+            assert!(packed.forward(&Tensor::zeros(&[0, 3])).unwrap().is_empty());
+        }
+    }
+}
