@@ -1,1 +1,170 @@
-//! Placeholder.
+//! Labelled images as files: one folder a class.
+
+mod decode;
+mod files;
+
+use files::{Item, Listing};
+use image::RgbImage;
+use rayon::prelude::*;
+use rqlab_sdk::choice;
+use rqlab_sdk::prelude::*;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+choice! {
+    /// Which square of a scaled image is used.
+    pub enum Crop {
+        /// The middle one.
+        Center = "center",
+        /// Any one in training, the middle one otherwise.
+        Random = "random",
+    }
+}
+
+config! {
+    /// Labelled images as files: one folder a class, with JPEG, PNG or WebP files. Files of other names and hidden files
+    /// are left out, symbolic links are followed.
+    pub struct FolderConfig {
+        /// Folder with the class folders; or with `train` and `test` (or `val`) that hold them. A relative path starts
+        /// at the experiment file.
+        path: String;
+        /// Height and width in pixels: the shorter side is scaled to it, and a square is cut out. By default images stay
+        /// as they are, and must all be of one size.
+        size: Option<usize> = None, in 4..=4096;
+        /// Without a `test` folder: the fraction of images that makes the test split. A file's name decides, so that
+        /// adding files never moves another from one split to the other.
+        test_fraction: f32 = 0.1, in 0.0..=0.9;
+        /// Which square is cut out.
+        crop: Crop = Crop::Center;
+        /// Whether training images are mirrored at random.
+        flip: bool = false;
+        /// Memory for decoded and scaled images in MiB; those that do not fit are decoded again each time.
+        cache_mib: usize = 512, in 0..=1_048_576;
+    }
+}
+
+/// The data set.
+pub struct Folder {
+    config: FolderConfig,
+    info: DatasetInfo,
+    listing: Listing,
+    /// Decoded images, training then test.
+    cache: Vec<OnceLock<RgbImage>>,
+    /// How many more bytes the cache may take.
+    room: AtomicUsize,
+}
+
+impl Folder {
+    /// Reads the names of the files, and decodes the first one if no size is given.
+    ///
+    /// # Errors
+    /// A folder that is missing, or a class or split without images.
+    pub fn new(config: FolderConfig, cx: &DatasetContext) -> Result<Self> {
+        let root = cx.base.join(&config.path);
+        let listing = Listing::read(&root, config.test_fraction)?;
+        let image = match config.size {
+            Some(size) => [size, size, 3],
+            None => {
+                let first = decode::decode(&listing.train[0].path, None)?;
+                [first.height() as usize, first.width() as usize, 3]
+            }
+        };
+        let info = DatasetInfo {
+            image,
+            classes: listing.classes.clone(),
+            train: listing.train.len(),
+            test: listing.test.len(),
+            digest: listing.digest(&format!("folder 1 {:?}", config.size), &root)?,
+        };
+        let cache = (0..info.train + info.test).map(|_| OnceLock::new()).collect();
+        Ok(Self { room: AtomicUsize::new(config.cache_mib << 20), cache, listing, info, config })
+    }
+
+    /// How many files in class folders were left out, because their names are not those of images.
+    pub fn ignored(&self) -> usize {
+        self.listing.ignored
+    }
+
+    fn items(&self, split: Split) -> &[Item] {
+        match split {
+            Split::Train => &self.listing.train,
+            Split::Test => &self.listing.test,
+        }
+    }
+
+    /// Runs `then` on the decoded image.
+    fn with_image(&self, split: Split, index: usize, then: impl FnOnce(&RgbImage)) -> Result<()> {
+        let slot = match split {
+            Split::Train => &self.cache[index],
+            Split::Test => &self.cache[self.info.train + index],
+        };
+        if let Some(image) = slot.get() {
+            then(image);
+            return Ok(());
+        }
+        let path = &self.items(split)[index].path;
+        let image = decode::decode(path, self.config.size)?;
+        let [height, width, _] = self.info.image;
+        let found = [image.height() as usize, image.width() as usize];
+        if self.config.size.is_none() && found != [height, width] {
+            return Err(Error::Data(format!(
+                "{}: an image of {} x {} pixels (height x width), where {} is of {height} x {width}; give `size` to bring \
+                 all to one",
+                path.display(),
+                found[0],
+                found[1],
+                self.listing.train[0].path.display(),
+            )));
+        }
+        then(&image);
+        let take = |room: usize| room.checked_sub(image.as_raw().len());
+        if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            // If another thread was first, a little of the room is lost: harmless.
+            let _ = slot.set(image);
+        }
+        Ok(())
+    }
+}
+
+impl Dataset for Folder {
+    fn info(&self) -> &DatasetInfo {
+        &self.info
+    }
+
+    fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
+        let items = self.items(split);
+        if let Some(beyond) = indices.iter().find(|&&index| index >= items.len()) {
+            return Err(Error::Data(format!(
+                "image {beyond} of the {} split was asked for, which has {}",
+                split.name(),
+                items.len()
+            )));
+        }
+        let flips = match augment {
+            Some(rng) if self.config.flip => rng.part("flip", 0).bits(indices.len()),
+            _ => vec![0; indices.len()],
+        };
+        let corners = match augment {
+            Some(rng) if self.config.crop == Crop::Random => rng.part("crop", 0).uniform(2 * indices.len()),
+            _ => vec![0.5; 2 * indices.len()],
+        };
+        let [height, width, channels] = self.info.image;
+        let mut pixels = vec![0.0; indices.len() * height * width * channels];
+        let draws = flips.par_iter().zip(corners.par_chunks_exact(2));
+        pixels.par_chunks_mut(height * width * channels).zip(indices).zip(draws).try_for_each(
+            |((out, &index), (flip, corner))| {
+                self.with_image(split, index, |image| {
+                    decode::write(image, [height, width], [corner[0], corner[1]], flip >> 31 == 1, out);
+                })
+            },
+        )?;
+        Ok(Images {
+            pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?,
+            labels: Codes::from_vec(indices.iter().map(|&index| items[index].class).collect(), &[indices.len()])?,
+        })
+    }
+}
+
+declare_plugin! {
+    dataset "folder": FolderConfig => Folder::new;
+}

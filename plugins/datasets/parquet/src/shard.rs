@@ -1,0 +1,183 @@
+//! One Parquet file: its columns, labels, and the bytes of its images by row group.
+
+use parquet::basic::Compression;
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, DataType};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use rqlab_sdk::{Error, Result};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Names that a column of labels goes by, when none is configured.
+const LABELS: [&str; 4] = ["label", "labels", "fine_label", "coarse_label"];
+/// Names that a column of images goes by.
+const IMAGES: [&str; 2] = ["image", "img"];
+
+/// An open file.
+pub(crate) struct Shard {
+    pub(crate) path: PathBuf,
+    /// Reading moves the file's position: one at a time.
+    reader: Mutex<SerializedFileReader<File>>,
+    /// Index and name of the leaf column with the images' bytes.
+    image: (usize, String),
+    /// The same for the labels, if there are any.
+    label: Option<(usize, String)>,
+    /// Rows of each row group.
+    pub(crate) groups: Vec<usize>,
+    /// Class names, if the file tells them.
+    pub(crate) names: Option<Vec<String>>,
+}
+
+impl Shard {
+    /// Opens a file and finds its columns. An empty `label_column` means that there are no labels.
+    pub(crate) fn open(path: &Path, image_column: Option<&str>, label_column: Option<&str>) -> Result<Self> {
+        let file = File::open(path).map_err(Error::file(path))?;
+        let reader = SerializedFileReader::new(file).map_err(|e| {
+            Error::Data(format!(
+                "{}: cannot be read as Parquet (damaged, cut short, or another format): {e}",
+                path.display()
+            ))
+        })?;
+        let metadata = reader.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        let leaves: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
+        let find = |names: &[&str], suffixes: &[&str]| {
+            let mut wanted = names.iter().flat_map(|name| suffixes.iter().map(move |suffix| format!("{name}{suffix}")));
+            wanted.find_map(|name| Some((leaves.iter().position(|leaf| *leaf == name)?, name)))
+        };
+        let missing = |what: &str, names: &[&str], field: &str| {
+            Error::Data(format!(
+                "{}: no column of {what} named {}; its columns are {}. Name it with `{field}`",
+                path.display(),
+                names.join(" or "),
+                leaves.join(", ")
+            ))
+        };
+        let names = image_column.map_or(IMAGES.to_vec(), |name| vec![name]);
+        let image = find(&names, &[".bytes", ""]).ok_or_else(|| missing("images", &names, "image_column"))?;
+        let label = if label_column == Some("") {
+            None
+        } else {
+            let names = label_column.map_or(LABELS.to_vec(), |name| vec![name]);
+            Some(find(&names, &[""]).ok_or_else(|| missing("labels", &names, "label_column"))?)
+        };
+        for group in metadata.row_groups() {
+            for (column, name) in [Some(&image), label.as_ref()].into_iter().flatten() {
+                let codec = group.column(*column).compression();
+                if matches!(codec, Compression::LZ4 | Compression::LZ4_RAW | Compression::LZO) {
+                    return Err(Error::Data(format!(
+                        "{}: column `{name}` is compressed with {codec}, which rqlab does not read; it reads \
+                         uncompressed, snappy, gzip, zstd and brotli",
+                        path.display()
+                    )));
+                }
+            }
+        }
+        let names = label.as_ref().and_then(|(_, label)| {
+            let pairs = metadata.file_metadata().key_value_metadata()?;
+            let text = pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_deref()?;
+            let json: serde_json::Value = serde_json::from_str(text).ok()?;
+            let names = json["info"]["features"][label]["names"].as_array()?;
+            names.iter().map(|name| Some(name.as_str()?.to_owned())).collect()
+        });
+        let groups = metadata.row_groups().iter().map(|group| group.num_rows() as usize).collect();
+        Ok(Self { path: path.to_owned(), reader: Mutex::new(reader), image, label, groups, names })
+    }
+
+    /// An error about row `row` of the file, counted from 0.
+    pub(crate) fn error(&self, row: usize, message: impl std::fmt::Display) -> Error {
+        Error::Data(format!("{}: row {row}, column `{}`: {message}", self.path.display(), self.image.1))
+    }
+
+    /// The bytes of the images of a row group that begins at row `first` of the file.
+    pub(crate) fn images(&self, group: usize, first: usize) -> Result<Vec<ByteArray>> {
+        let (column, name) = &self.image;
+        let values = match self.column(group, *column, name)? {
+            ColumnReader::ByteArrayColumnReader(reader) => self.values(reader, group, first, name)?,
+            _ => return Err(self.wrong_type(name, "bytes")),
+        };
+        Ok(values)
+    }
+
+    /// The labels of all rows; empty if there are none.
+    pub(crate) fn labels(&self) -> Result<Vec<i64>> {
+        let mut labels = Vec::new();
+        let Some((column, name)) = &self.label else { return Ok(labels) };
+        for group in 0..self.groups.len() {
+            let first = labels.len();
+            match self.column(group, *column, name)? {
+                ColumnReader::Int64ColumnReader(reader) => labels.extend(self.values(reader, group, first, name)?),
+                ColumnReader::Int32ColumnReader(reader) => {
+                    labels.extend(self.values(reader, group, first, name)?.into_iter().map(i64::from));
+                }
+                _ => return Err(self.wrong_type(name, "whole numbers")),
+            }
+        }
+        Ok(labels)
+    }
+
+    /// The row in the file of the first label that is no class of `classes`, and what it is.
+    pub(crate) fn label_error(&self, row: usize, label: i64, classes: usize) -> Error {
+        let name = self.label.as_ref().map_or("label", |(_, name)| name);
+        Error::Data(format!(
+            "{}: row {row}, column `{name}`: label {label} is none of the {classes} classes 0 to {}",
+            self.path.display(),
+            classes.saturating_sub(1)
+        ))
+    }
+
+    fn column(&self, group: usize, column: usize, name: &str) -> Result<ColumnReader> {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let column = reader.get_row_group(group).and_then(|group| group.get_column_reader(column));
+        column.map_err(|e| self.damaged(group, name, &e))
+    }
+
+    /// All values of a column of a row group; nulls are an error.
+    fn values<T: DataType>(
+        &self,
+        mut reader: ColumnReaderImpl<T>,
+        group: usize,
+        first: usize,
+        name: &str,
+    ) -> Result<Vec<T::T>> {
+        // Pages are read from the file as they are needed.
+        let _one_at_a_time = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.groups[group];
+        let (mut values, mut levels) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+        let mut read = 0;
+        while read < rows {
+            let (records, _, _) = reader
+                .read_records(rows - read, Some(&mut levels), None, &mut values)
+                .map_err(|e| self.damaged(group, name, &e))?;
+            if records == 0 {
+                break;
+            }
+            read += records;
+        }
+        if values.len() == rows {
+            return Ok(values);
+        }
+        let whole = levels.iter().max().copied().unwrap_or(0);
+        Err(Error::Data(match levels.iter().position(|level| *level < whole || whole == 0) {
+            Some(null) => format!("{}: row {}, column `{name}`: no value", self.path.display(), first + null),
+            None => format!(
+                "{}: row group {group} has {} values in column `{name}`, of {rows} rows",
+                self.path.display(),
+                values.len()
+            ),
+        }))
+    }
+
+    fn wrong_type(&self, name: &str, wanted: &str) -> Error {
+        Error::Data(format!("{}: column `{name}` does not hold {wanted}", self.path.display()))
+    }
+
+    fn damaged(&self, group: usize, name: &str, error: &ParquetError) -> Error {
+        Error::Data(format!(
+            "{}: row group {group}, column `{name}`: cannot be read (the file is damaged): {error}",
+            self.path.display()
+        ))
+    }
+}
