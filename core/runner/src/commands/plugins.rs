@@ -30,16 +30,16 @@ pub(super) fn run(global: &Global, command: &PluginsCommand, ui: Ui) -> Result<O
 
 fn list(plugins: &Plugins, ui: Ui) {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["kind", "name", "what it is", "plugin", "file"]);
+    table.load_preset(presets::NOTHING).set_header(["kind", "name", "plugin", "file", "what it is"]);
     for provided in plugins.provided() {
         let component = &provided.component;
         let doc = (component.describe)().doc;
         table.add_row([
             component.build.kind().name().to_owned(),
             component.name.to_owned(),
-            describe::first_sentence(&doc),
             provided.origin.plugin.clone(),
             short_path(&provided.origin.path),
+            describe::summary(&doc),
         ]);
     }
     if plugins.provided().is_empty() {

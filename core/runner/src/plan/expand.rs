@@ -299,7 +299,7 @@ fn shown(
     // A value that `--set` pinned away, or that an exclusion removed, leaves the comparison without trials.
     if found.is_none() {
         let pinned = document.overrides.iter().any(|o| o.path.text().starts_with(subject.text()));
-        if !pinned {
+        if !pinned && !axis.values.is_empty() {
             let values: Vec<String> = axis.values.iter().map(|value| format!("`{value}`")).collect();
             complaints.push(
                 Diagnostic::error(format!("the axis `{}` has no value {text}", axis.path))

@@ -49,7 +49,7 @@ fn value(field: &FieldDoc) -> String {
 fn example(name: &str, fields: &[FieldDoc]) -> String {
     const SHOWN: usize = 3;
     let required = fields.iter().filter(|field| field.default.is_none());
-    let others = fields.iter().filter(|field| field.default.is_some());
+    let others = fields.iter().filter(|field| field.default.as_deref().is_some_and(|default| default != "None"));
     let shown: Vec<String> = required
         .map(|field| format!("{}: {}", field.name, placeholder(&field.kind)))
         .chain(others.map(|field| format!("{}: {}", field.name, spaced(field.default.as_deref().unwrap_or_default()))))
@@ -77,11 +77,15 @@ fn indent(text: &str, by: &str) -> String {
     text.lines().map(|line| format!("{by}{line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// The first sentence of a doc comment, on one line.
-pub fn first_sentence(doc: &str) -> String {
+/// What a doc comment says first, short enough for a list.
+pub fn summary(doc: &str) -> String {
+    const LONGEST: usize = 90;
     let line = doc.split("\n\n").next().unwrap_or_default().lines().collect::<Vec<_>>().join(" ");
-    match line.split_once(". ") {
-        Some((first, _)) => first.to_owned(),
-        None => line.trim_end_matches('.').to_owned(),
-    }
+    let end = [". ", ": ", "; ", " (", ", "].map(|mark| match mark {
+        // A comma ends what would be too long otherwise.
+        ", " if line.len() <= LONGEST => None,
+        _ => line.find(mark),
+    });
+    let end = end.into_iter().flatten().min().unwrap_or(line.len());
+    line[..end].trim_end_matches('.').to_owned()
 }

@@ -1,12 +1,11 @@
 //! The parts that an experiment is assembled from, field by field, each field with its origin.
 
 use crate::spec::diagnostic::{Diagnostic, suggestion};
-use crate::spec::raw::{self, Entry};
-use crate::spec::source::{Piece, offset};
+use crate::spec::raw::{self, Entry, lower_first};
+use crate::spec::source::Piece;
 use rqlab_sdk::config::{ConfigError, Description, FieldDoc};
 use rqlab_sdk::plugin::Kind;
 use std::fmt;
-use std::ops::Range;
 
 /// A place of an experiment that a component or a group of settings goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +127,8 @@ pub struct Assignment {
 /// A component's call, or a group of settings, taken apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
+    /// What it is for.
+    pub slot: Slot,
     /// The component's name; none for settings.
     pub name: Option<Piece>,
     /// The call as it was written.
@@ -144,7 +145,7 @@ impl Component {
         }
         let whole = piece.clone();
         if slot.kind().is_none() {
-            return Ok(Some(Self { name: None, fields: raw::fields(piece)?, whole }));
+            return Ok(Some(Self { slot, name: None, fields: raw::fields(piece)?, whole }));
         }
         let Some((name, arguments)) = raw::call(piece) else {
             return Err(Diagnostic::error(format!("`{slot}` must name a component"))
@@ -152,7 +153,7 @@ impl Component {
                 .help(format!("`rqlab plugins list` shows the components for `{slot}`")));
         };
         let fields = if arguments.text().is_empty() { vec![] } else { raw::fields(&arguments)? };
-        Ok(Some(Self { name: Some(name), whole, fields }))
+        Ok(Some(Self { slot, name: Some(name), whole, fields }))
     }
 
     /// The component's name; empty for settings.
@@ -182,7 +183,7 @@ impl Component {
     /// Fills in the defaults, and checks names, types and ranges.
     ///
     /// # Errors
-    /// Everything that is wrong with the names of fields; else the first thing that is wrong with a value.
+    /// Everything that is wrong with the names of fields; else everything that is wrong with their values.
     pub fn resolve(
         &self,
         description: &Description,
@@ -207,66 +208,66 @@ impl Component {
                 Diagnostic::error(format!("{what} needs `{}`", field.name))
                     .at(self.head(), "")
                     .help(help_of(field))
-                    .help(format!("write `{}: ..` here, or give it with `--set {}=..`", field.name, field.name)),
+                    .help(format!(
+                        "write `{name}: ..` here, or give it with `--set {}.{name}=..`",
+                        self.slot,
+                        name = field.name
+                    )),
             );
         }
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let (text, parts) = self.compose(description);
-        resolve(&text).map_err(|error| vec![self.locate(&error, &text, &parts, description)])
+        let error = match resolve(&self.compose(&self.fields, description)) {
+            Ok(text) => return Ok(text),
+            Err(error) => error,
+        };
+        // Places in errors come late (a wrong type is noticed behind the value) and there is only one of them. Asked about
+        // one field at a time, the parser says of each value what is wrong with it.
+        for entry in &self.fields {
+            let Err(error) = resolve(&self.compose(std::slice::from_ref(entry), description)) else { continue };
+            if !error.message.contains("missing field") {
+                wrong.push(self.about(entry, &error.message, description));
+            }
+        }
+        if wrong.is_empty() {
+            let named = error.field.as_deref().or_else(|| error.message.strip_prefix('`')?.split('`').next());
+            wrong.push(match named.and_then(|name| self.field(name)) {
+                Some(entry) => self.about(entry, &error.message, description),
+                None => Diagnostic::error(format!("{what}: {}", lower_first(&error.message))).at(self.head(), ""),
+            });
+        }
+        Err(wrong)
     }
 
-    /// The call as one text, and where each value stands in it.
-    fn compose(&self, description: &Description) -> (String, Vec<Range<usize>>) {
+    /// A call with some of the fields.
+    fn compose(&self, fields: &[Entry], description: &Description) -> String {
         let mut text = format!("{}(\n", self.name());
-        let mut parts = Vec::new();
-        for entry in &self.fields {
-            text += entry.key.text();
-            text += ": ";
-            let start = text.len();
+        for entry in fields {
             let is_text = |kind: &str| kind == "text" || kind.starts_with("text |");
             let wants_text = description.fields.iter().any(|f| f.name == entry.key.text() && is_text(&f.kind));
             let value = entry.value.text();
             // The shell eats quotes.
-            if wants_text && entry.value.source.is_argument && !value.starts_with(['"', 'r']) && value != "None" {
-                text += &format!("{value:?}");
-            } else {
-                text += value;
-            }
-            parts.push(start..text.len());
-            text += ",\n";
+            let bare = entry.value.source.is_argument && !value.starts_with('"') && value != "None";
+            let value = if wants_text && bare { format!("{value:?}") } else { value.to_owned() };
+            text += &format!("{}: {value},\n", entry.key.text());
         }
-        text.push(')');
-        (text, parts)
+        text + ")"
     }
 
-    /// An error of the plugin's parser in the composed text, as one in the text that the user wrote.
-    fn locate(&self, error: &ConfigError, text: &str, parts: &[Range<usize>], description: &Description) -> Diagnostic {
-        let named = error.field.as_deref().or_else(|| {
-            let name = error.message.strip_prefix('`')?.split('`').next()?;
-            self.field(name).map(|_| name)
-        });
-        let index = match (named, &error.span) {
-            (Some(name), _) => self.fields.iter().position(|entry| entry.key.text() == name),
-            // A wrong type is noticed at the end of the value, or behind it.
-            (None, Some((start, _))) => parts.iter().rposition(|part| part.start <= offset(text, *start)),
-            (None, None) => None,
-        };
-        let Some(entry) = index.map(|i| &self.fields[i]) else {
-            return Diagnostic::error(error.message.clone()).at(self.head(), "");
-        };
+    /// A complaint about the value of a field.
+    fn about(&self, entry: &Entry, message: &str, description: &Description) -> Diagnostic {
         let name = entry.key.text();
-        let message = if error.message.contains(&format!("`{name}`")) {
-            error.message.clone()
+        let message = if message.contains(&format!("`{name}`")) {
+            message.to_owned()
         } else {
-            format!("`{name}` of {}: {}", self.called(), lower_first(&error.message))
+            format!("`{name}` of {}: {}", self.called(), lower_first(message))
         };
-        let mut diagnostic = Diagnostic::error(message).at(&entry.value, "");
-        if let Some(field) = description.fields.iter().find(|field| field.name == name) {
-            diagnostic = diagnostic.help(help_of(field));
+        let diagnostic = Diagnostic::error(message).at(&entry.value, "");
+        match description.fields.iter().find(|field| field.name == name) {
+            Some(field) => diagnostic.help(help_of(field)),
+            None => diagnostic,
         }
-        diagnostic
     }
 
     /// An error of the component's constructor, at the field that it is about.
@@ -285,7 +286,7 @@ impl Component {
     fn called(&self) -> String {
         match &self.name {
             Some(name) => format!("`{}`", name.text()),
-            None => "this group of settings".to_owned(),
+            None => format!("`{}`", self.slot),
         }
     }
 }
@@ -315,11 +316,6 @@ fn within(inner: &Piece, outer: &Piece) -> bool {
     outer.range.start <= inner.range.start && inner.range.end <= outer.range.end
 }
 
-fn lower_first(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
-}
-
 /// What all slots hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Setup(std::collections::BTreeMap<Slot, Component>);
@@ -336,7 +332,8 @@ impl Setup {
         match (&path.field, self.0.get_mut(&path.slot)) {
             (Some(field), Some(component)) => component.set(field, value),
             (Some(field), None) if path.slot.kind().is_none() => {
-                let mut component = Component { name: None, whole: path.piece.clone(), fields: vec![] };
+                let mut component =
+                    Component { slot: path.slot, name: None, whole: path.piece.clone(), fields: vec![] };
                 component.set(field, value);
                 self.0.insert(path.slot, component);
             }

@@ -1,6 +1,6 @@
 //! An experiment file as it was written, with what it is based on and what the command line changes.
 
-use crate::spec::component::{Assignment, Component, Path, Setup, Slot};
+use crate::spec::component::{Assignment, Path, Setup, Slot};
 use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, nearest, suggestion};
 use crate::spec::raw::{self, Entry};
 use crate::spec::source::{Piece, Source};
@@ -128,13 +128,16 @@ pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
     if path.is_file() {
         return Ok(path);
     }
-    let looks_like_path = path.extension().is_some_and(|e| e == "ron") || path.is_absolute() || path.is_dir();
+    if path.is_dir() && !FilePath::new(DIRECTORY).join(format!("{name}.ron")).is_file() {
+        return Err(Diagnostic::error(format!("{name} is a directory: name an experiment's file or its stem")));
+    }
+    let looks_like_path = path.extension().is_some_and(|e| e == "ron") || path.is_absolute();
     let under = FilePath::new(DIRECTORY).join(format!("{name}.ron"));
     if !looks_like_path && under.is_file() {
         return Ok(under);
     }
     let stems = stems(FilePath::new(DIRECTORY));
-    if looks_like_path && !path.is_dir() {
+    if looks_like_path {
         let error = Diagnostic::error(format!("{name}: there is no such file"));
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         return Err(match nearest(&stem, stems.iter().map(String::as_str)) {
@@ -469,9 +472,4 @@ fn seeds(piece: &Piece, complaints: &mut Complaints) -> Option<Vec<u64>> {
         }
     }
     Some(seen.into_iter().map(|(seed, _)| seed).collect())
-}
-
-/// The component in a slot, for messages.
-pub fn described(component: Option<&Component>) -> &str {
-    component.map_or("nothing", Component::name)
 }

@@ -101,7 +101,13 @@ pub fn complaint(piece: &Piece, error: &ConfigError) -> Diagnostic {
         }
         None => piece.clone(),
     };
-    Diagnostic::error(error.message.clone()).at(&at, "")
+    Diagnostic::error(lower_first(&error.message)).at(&at, "")
+}
+
+/// A parser's sentence as part of one.
+pub fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 fn read<'a, T: Deserialize<'a>>(piece: &'a Piece) -> Result<T, Diagnostic> {
