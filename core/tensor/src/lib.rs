@@ -17,6 +17,7 @@ pub mod rng;
 mod storage;
 mod tape;
 mod tensor;
+mod threads;
 mod var;
 
 pub use error::{Error, Result};
@@ -24,4 +25,5 @@ pub use rng::Rng;
 pub use storage::Device;
 pub use tape::{Gradients, Tape, no_grad};
 pub use tensor::{Codes, Tensor};
+pub use threads::{instructions, set_threads};
 pub use var::Var;

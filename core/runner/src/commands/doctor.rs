@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failu
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = global.threads.map_or(cores, usize::from);
-    line("threads", true, format!("{threads} of {cores} cores, {}", vector_instructions()));
+    line("threads", true, format!("{threads} of {cores} cores, {}", rqlab_sdk::tensor::instructions()));
     let plugins = load_plugins(global)?;
     for provided in plugins.provided() {
         let component = &provided.component;
@@ -56,22 +56,4 @@ fn writable(dir: &Path) -> std::io::Result<()> {
     let probe = there.join(format!(".rqlab-probe-{}", std::process::id()));
     fs::write(&probe, b"probe")?;
     fs::remove_file(&probe)
-}
-
-/// The widest vector instructions that the kernels can choose on this machine.
-fn vector_instructions() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
-            return "AVX-512";
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "AVX2 with FMA";
-        }
-        "SSE2"
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        std::env::consts::ARCH
-    }
 }

@@ -72,6 +72,9 @@ pub fn main(cli: Cli) -> ExitCode {
 
 fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     let global = &cli.global;
+    if let Some(threads) = global.threads {
+        rqlab_sdk::tensor::set_threads(threads.into()).map_err(Error::from)?;
+    }
     match &cli.command {
         Command::Plan { experiment, configs } => plan::run(global, experiment, *configs, ui),
         Command::Sweep { experiment, work } => sweep::run_sweep(global, experiment, work, ui),

@@ -19,7 +19,12 @@ pub struct Entry {
 
 /// The fields of `(a: .., b: ..)`.
 pub fn fields(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
-    let Fields(list) = read(piece)?;
+    // The parser takes what is not named for a name.
+    let unnamed = |error: Diagnostic| match error.message.contains("identifier") {
+        true => Diagnostic { message: "expected `name: value`".to_owned(), ..error },
+        false => error,
+    };
+    let Fields(list) = read(piece).map_err(unnamed)?;
     let entries: Vec<Entry> =
         list.into_iter().map(|(k, v)| Entry { key: piece.part(k), value: piece.part(v.get_ron()).trimmed() }).collect();
     unique(entries, "field")

@@ -71,7 +71,10 @@ impl Block {
     fn zip(piece: &Piece, complaints: &mut Complaints) -> Option<Self> {
         let axes = axes(piece, complaints)?;
         if let Some(other) = axes.iter().find(|axis| axis.values.len() != axes[0].values.len()) {
-            let count = |axis: &Axis| format!("{} values", axis.values.len());
+            let count = |axis: &Axis| match axis.values.len() {
+                1 => "1 value".to_owned(),
+                n => format!("{n} values"),
+            };
             complaints.push(
                 Diagnostic::error("the axes of a zip must be equally long")
                     .at(&other.list, count(other))

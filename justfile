@@ -1,0 +1,57 @@
+# What people do here. Every recipe builds first: a plugin and the runner must come from one build.
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Builds the runner and all plugins. The first time takes some ten minutes.
+build:
+    cargo build --release --workspace
+
+# Runs an experiment and writes its report: `just sweep depth-vs-codebook`.
+sweep NAME *ARGS: build
+    target/release/rqlab sweep "{{NAME}}" {{ARGS}}
+
+# Shows what an experiment would run, and how long that takes.
+plan NAME *ARGS: build
+    target/release/rqlab plan "{{NAME}}" {{ARGS}}
+
+# Runs any command of the laboratory: `just run plugins describe rq`.
+run *ARGS: build
+    target/release/rqlab {{ARGS}}
+
+# Keeps an experiment's report up to date while its file and the plugins change.
+watch NAME *ARGS: build
+    target/release/rqlab watch "{{NAME}}" {{ARGS}}
+
+# Runs all tests.
+test: build
+    cargo test --release --workspace
+
+# Measures the operations.
+bench *ARGS:
+    cargo bench --package rqlab-tensor {{ARGS}}
+
+# Compares with the published systems: every case folder under DIR.
+parity DIR: build
+    target/release/parity "{{DIR}}"
+
+# What the checks of a change run: format, lints, documentation.
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- --deny warnings
+    RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps
+
+# Installs completions for a shell: bash, zsh or fish.
+install-completions SHELL: build
+    #!/usr/bin/env sh
+    set -eu
+    case "{{SHELL}}" in
+        bash) file="$HOME/.local/share/bash-completion/completions/rqlab" ;;
+        zsh) file="$HOME/.zfunc/_rqlab" ;;
+        fish) file="$HOME/.config/fish/completions/rqlab.fish" ;;
+        *) echo "no completions for {{SHELL}}: bash, zsh or fish" >&2; exit 2 ;;
+    esac
+    mkdir -p "$(dirname "$file")"
+    target/release/rqlab completions "{{SHELL}}" > "$file"
+    echo "wrote $file"
