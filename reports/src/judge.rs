@@ -218,16 +218,23 @@ fn read(measure: &Measure, estimate: &Estimate) -> Reading {
 }
 
 fn subject(axes: &[Axis], comparison: &Comparison) -> String {
+    let is_flag = |value: &Value| matches!(value, Value::Text(text) if text == "true" || text == "false");
     let mut text = match axes.iter().find(|axis| axis.path == comparison.axis) {
+        Some(axis) if is_flag(&comparison.from) && is_flag(&comparison.to) => {
+            format!("{} → {}", named(axis, &comparison.from), named(axis, &comparison.to))
+        }
         Some(axis) => {
             format!("{} {} → {}", axis.title(), short(axis, &comparison.from), short(axis, &comparison.to))
         }
         None => format!("{} {} → {}", comparison.axis, comparison.from, comparison.to),
     };
-    let fixed: Vec<String> =
-        axes.iter().filter_map(|axis| comparison.fixed.get(&axis.path).map(|value| named(axis, value))).collect();
-    if !fixed.is_empty() {
-        text.push_str(&format!(" at {}", fixed.join(", ")));
+    let fixed = axes.iter().filter_map(|axis| comparison.fixed.get(&axis.path).map(|value| (axis, value)));
+    let (flags, places): (Vec<_>, Vec<_>) = fixed.partition(|(_, value)| is_flag(value));
+    for (word, list) in [(" at ", places), (", ", flags)] {
+        if !list.is_empty() {
+            let names: Vec<String> = list.iter().map(|(axis, value)| named(axis, value)).collect();
+            text.push_str(&format!("{word}{}", names.join(", ")));
+        }
     }
     text
 }

@@ -42,7 +42,7 @@ pub struct Measure {
     pub name: String,
     /// Label for headings and charts.
     pub label: String,
-    /// Unit, or empty.
+    /// Unit, or empty; `%` marks a share in [0, 1], which the page shows in percent.
     pub unit: &'static str,
     /// Which way is better.
     pub better: Better,
@@ -151,7 +151,7 @@ const TABLE: &[Row] = &[
     row("tokenizer_parameters", "tokenizer parameters", "", Better::Lower, Group::Cost,
         "Trained numbers in the autoencoder and the codebooks.", ""),
     row("prior_parameters", "prior parameters", "", Better::Lower, Group::Cost, "Trained numbers in the prior.", ""),
-    row("flops", "FLOPs", "FLOP", Better::Lower, Group::Cost,
+    row("flops", "FLOPs", "", Better::Lower, Group::Cost,
         "Floating-point operations of training; a multiplication with its addition counts as two.",
         "Counted from shapes, not measured."),
     row("train_seconds", "training time", "s", Better::Lower, Group::Cost,

@@ -121,13 +121,13 @@ fn depth_by_seed(values: &[(i64, u64, f64)]) -> Results {
 fn verdicts_pair_by_seed() {
     // Differences 4.0, 4.1, 4.2: mean 4.1, half width 4.303 x 0.1 / sqrt 3 = 0.248.
     let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.1), (1, 2, 20.0), (4, 2, 24.2)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4 at shared: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired."]);
+    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired."]);
 }
 
 #[test]
 fn one_seed_has_no_interval_and_says_so() {
     let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4 at shared: PSNR +4 dB, no interval: one seed, paired."]);
+    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR +4 dB, no interval: one seed, paired."]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn different_seeds_are_compared_without_pairs() {
 #[test]
 fn a_side_without_trials_is_not_measured() {
     let results = depth_by_seed(&[(1, 0, 21.0)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4 at shared: PSNR was not measured on both sides."]);
+    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR was not measured on both sides."]);
 }
 
 #[test]

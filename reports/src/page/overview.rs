@@ -121,7 +121,7 @@ fn rest(verdict: &Verdict) -> String {
 /// Large changes of positive quantities read better as a factor.
 fn ratio(verdict: &Verdict, before: f64, after: f64) -> Option<String> {
     // Decibels and shares are not ratios of anything a reader would divide.
-    let divisible = matches!(verdict.measure.unit, "" | "bits" | "images/s" | "codes" | "FLOP" | "MiB");
+    let divisible = matches!(verdict.measure.unit, "" | "bits" | "images/s" | "codes" | "MiB");
     if !divisible || before <= 0.0 || after <= 0.0 {
         return None;
     }

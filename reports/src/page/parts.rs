@@ -248,7 +248,12 @@ pub(super) fn plus_minus(measure: &Measure, found: &Estimate) -> Markup {
 pub(super) fn column_head(measure: &Measure) -> Markup {
     html! {
         (measure.label)
-        @if !measure.unit.is_empty() && measure.unit != "codes" { span.unit { (measure.unit) } }
+        @match measure.unit {
+            "" | "codes" => {}
+            // Long times are written with colons.
+            "s" => { span.unit { "min:s" } }
+            unit => { span.unit { (unit) } }
+        }
     }
 }
 

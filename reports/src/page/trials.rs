@@ -54,13 +54,13 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
                 thead {
                     tr {
                         th scope="col" { "trial" }
-                        th scope="col" { "status" }
+                        th.left scope="col" { "status" }
                         @for (axis, same) in results.axes.iter().zip(&constant_axis) {
                             th.same[*same] scope="col" title=(axis.path) { (axis.title()) }
                         }
                         th scope="col" { "seed" }
                         @for (measure, same) in measures.iter().zip(&constant_measure) {
-                            th.same[*same] scope="col" title=(measure.name) { (column_head(measure)) }
+                            th.same[*same].x[detail(measure)] scope="col" title=(measure.name) { (column_head(measure)) }
                         }
                     }
                 }
@@ -72,6 +72,11 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
             }
         }
     })
+}
+
+/// Whether paper has no room for a column: numbers for one depth or batch size.
+fn detail(measure: &Measure) -> bool {
+    measure.name != measure.family()
 }
 
 fn row(study: &Study<'_>, trial: &Trial, measures: &[Measure], axes_same: &[bool], measures_same: &[bool]) -> Markup {
@@ -86,8 +91,8 @@ fn row(study: &Study<'_>, trial: &Trial, measures: &[Measure], axes_same: &[bool
             td.n { @if let Some(seed) = trial.seed { (seed) } }
             @for (measure, same) in measures.iter().zip(measures_same) {
                 @match trial.measures.get(&measure.name) {
-                    Some(&value) => { td.n.same[*same] data-v=(value) { (format::bare(measure, value)) } }
-                    None => { td.same[*same] data-v="" {} }
+                    Some(&value) => { td.n.same[*same].x[detail(measure)] data-v=(value) { (format::bare(measure, value)) } }
+                    None => { td.same[*same].x[detail(measure)] data-v="" {} }
                 }
             }
         }
