@@ -3,6 +3,12 @@
 //! Names and sizes of the first group are those of the PyTorch peers: forward, then backward from a fixed gradient into
 //! every operand. Rows of `nearest` and `sampling` are forward alone.
 
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark stops at the first failure; criterion writes its main function"
+)]
+
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rqlab_tensor::ops::attention::{KvCache, attention, attention_qkv};
 use rqlab_tensor::ops::conv::Conv2d;

@@ -60,7 +60,7 @@ pub(crate) enum Gradients<'a> {
 }
 
 /// Numbers in the chunks that rows of scores are made of.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Query rows in a block, and keys above which it has a quarter of them, so that its scores stay in the cache.
 const BLOCK: usize = 64;
 const MANY_KEYS: usize = 512;
@@ -97,13 +97,18 @@ impl Plan {
         }
     }
 
-    /// Runs `f(batch entry, head, norms)` for every pair over all threads.
-    fn each(&self, norms: &mut [[f32; 2]], f: impl Fn(usize, usize, &mut [[f32; 2]]) + Sync) {
+    /// Runs `f(batch entry, head, norms, memory)` for every pair over all threads, with `size` numbers of scratch memory.
+    fn each(&self, norms: &mut [[f32; 2]], size: usize, f: impl Fn(usize, usize, &mut [[f32; 2]], &mut [f32]) + Sync) {
         let Sizes { heads, queries, keys, head, .. } = self.sizes;
         // Softmax and packing cost about as much as a few more products.
         let together = (TASK / (queries * (keys + LANES) * (head + LANES))).max(1);
-        norms.par_chunks_mut(queries).with_min_len(together).enumerate().for_each(|(i, norms)| {
-            f(i / heads, i % heads, norms);
+        norms.par_chunks_mut(queries * together).enumerate().for_each(|(piece, norms)| {
+            scratch(size, |memory| {
+                for (i, norms) in norms.chunks_exact_mut(queries).enumerate() {
+                    let pair = piece * together + i;
+                    f(pair / heads, pair % heads, norms, memory);
+                }
+            });
         });
     }
 
@@ -245,28 +250,27 @@ pub(crate) fn forward(sizes: &Sizes, q: Rows<'_>, k: Rows<'_>, v: Rows<'_>, out:
     let Sizes { heads, queries, keys, head, causal, .. } = *sizes;
     let width = heads * head;
     let target = Shared::new(out);
-    plan.each(norms, |b, h, norms| {
+    let size = plan.transposed + plan.plain + plan.block * plan.stride;
+    plan.each(norms, size, |b, h, norms, memory| {
         let (q, k, v) = (q.head(queries, b, h, sizes), k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
         let out = target.get().wrapping_add(b * queries * width + h * head);
-        scratch(plan.transposed + plan.plain + plan.block * plan.stride, |memory| {
-            let (k_panels, memory) = memory.split_at_mut(plan.transposed);
-            let (v_panels, scores) = memory.split_at_mut(plan.plain);
-            plan.pack_transposed(k, k_panels);
-            plan.pack_rows(v.data, v.stride, keys, v_panels);
-            for first in (0..queries).step_by(plan.block) {
-                let rows = plan.block.min(queries - first);
-                plan.scores(first, rows, q, k, k_panels, scores);
-                let norms = &mut norms[first..first + rows];
-                let seen = plan.seen(first);
-                softmax(scores, plan.stride, seen, usize::from(causal), plan.scale, norms);
-                plan.gather(first, rows, scores, v_panels, out, width);
-                for (row, [_, inverse]) in norms.iter().enumerate() {
-                    // SAFETY: this head's part of the row, which is this piece's own.
-                    let row = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add((first + row) * width), head) };
-                    row.iter_mut().for_each(|x| *x *= inverse);
-                }
+        let (k_panels, memory) = memory.split_at_mut(plan.transposed);
+        let (v_panels, scores) = memory.split_at_mut(plan.plain);
+        plan.pack_transposed(k, k_panels);
+        plan.pack_rows(v.data, v.stride, keys, v_panels);
+        for first in (0..queries).step_by(plan.block) {
+            let rows = plan.block.min(queries - first);
+            plan.scores(first, rows, q, k, k_panels, scores);
+            let norms = &mut norms[first..first + rows];
+            let seen = plan.seen(first);
+            softmax(scores, plan.stride, seen, usize::from(causal), plan.scale, norms);
+            plan.gather(first, rows, scores, v_panels, out, width);
+            for (row, [_, inverse]) in norms.iter().enumerate() {
+                // SAFETY: this head's part of the row, which is this piece's own.
+                let row = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add((first + row) * width), head) };
+                row.iter_mut().for_each(|x| *x *= inverse);
             }
-        });
+        }
     });
 }
 
@@ -289,36 +293,35 @@ pub(crate) fn backward(
         Gradients::Packed(packed) => ([0, 1, 2].map(|third| Shared::new(&mut packed[third * width..])), 3 * width),
     };
     let row_panels = head.next_multiple_of(plan.kernels.width) * plan.block;
-    plan.each(norms, |b, h, norms| {
+    let scores = plan.block * plan.stride;
+    let size = 2 * plan.transposed + plan.plain + 2 * row_panels + 2 * scores;
+    plan.each(norms, size, |b, h, norms, memory| {
         let (q, y, dy) = (q.head(queries, b, h, sizes), y.head(queries, b, h, sizes), dy.head(queries, b, h, sizes));
         let (k, v) = (k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
         let [dq, dk, dv] = [(0, queries), (1, keys), (2, keys)]
             .map(|(which, n)| targets[which].get().wrapping_add(b * n * stride + h * head));
-        let scores = plan.block * plan.stride;
-        scratch(2 * plan.transposed + plan.plain + 2 * row_panels + 2 * scores, |memory| {
-            let (k_transposed, memory) = memory.split_at_mut(plan.transposed);
-            let (v_transposed, memory) = memory.split_at_mut(plan.transposed);
-            let (k_rows, memory) = memory.split_at_mut(plan.plain);
-            let (q_rows, memory) = memory.split_at_mut(row_panels);
-            let (dy_rows, memory) = memory.split_at_mut(row_panels);
-            let (p, ds) = memory.split_at_mut(scores);
-            plan.pack_transposed(k, k_transposed);
-            plan.pack_transposed(v, v_transposed);
-            plan.pack_rows(k.data, k.stride, keys, k_rows);
-            for first in (0..queries).step_by(plan.block) {
-                let rows = plan.block.min(queries - first);
-                plan.scores(first, rows, q, k, k_transposed, p);
-                plan.scores(first, rows, dy, v, v_transposed, ds);
-                let (norms, seen) = (&norms[first..first + rows], plan.seen(first));
-                let (y, dy) = ((y.from(first), y.stride), (dy.from(first), dy.stride));
-                softmax_backward(p, ds, plan.stride, seen, usize::from(causal), plan.scale, norms, head, y, dy);
-                plan.gather(first, rows, ds, k_rows, dq, stride);
-                plan.pack_rows(dy.0, dy.1, rows, dy_rows);
-                plan.pack_rows(q.from(first), q.stride, rows, q_rows);
-                plan.scatter(first, rows, p, dy_rows, dv, stride);
-                plan.scatter(first, rows, ds, q_rows, dk, stride);
-            }
-        });
+        let (k_transposed, memory) = memory.split_at_mut(plan.transposed);
+        let (v_transposed, memory) = memory.split_at_mut(plan.transposed);
+        let (k_rows, memory) = memory.split_at_mut(plan.plain);
+        let (q_rows, memory) = memory.split_at_mut(row_panels);
+        let (dy_rows, memory) = memory.split_at_mut(row_panels);
+        let (p, ds) = memory.split_at_mut(scores);
+        plan.pack_transposed(k, k_transposed);
+        plan.pack_transposed(v, v_transposed);
+        plan.pack_rows(k.data, k.stride, keys, k_rows);
+        for first in (0..queries).step_by(plan.block) {
+            let rows = plan.block.min(queries - first);
+            plan.scores(first, rows, q, k, k_transposed, p);
+            plan.scores(first, rows, dy, v, v_transposed, ds);
+            let (norms, seen) = (&norms[first..first + rows], plan.seen(first));
+            let (y, dy) = ((y.from(first), y.stride), (dy.from(first), dy.stride));
+            softmax_backward(p, ds, plan.stride, seen, usize::from(causal), plan.scale, norms, head, y, dy);
+            plan.gather(first, rows, ds, k_rows, dq, stride);
+            plan.pack_rows(dy.0, dy.1, rows, dy_rows);
+            plan.pack_rows(q.from(first), q.stride, rows, q_rows);
+            plan.scatter(first, rows, p, dy_rows, dv, stride);
+            plan.scatter(first, rows, ds, q_rows, dk, stride);
+        }
     });
 }
 
@@ -343,7 +346,7 @@ fn larger(a: f32, b: f32) -> f32 {
 simd! {
     /// Turns rows of scores into weights `exp(scale * score - largest)`, with zeros for keys that are not seen: row r
     /// sees `seen + r * more`. Writes each row's largest scaled score and the inverse of the sum of its weights.
-    fn softmax(scores: &mut [f32], stride: usize, seen: usize, more: usize, scale: f32, norms: &mut [[f32; 2]]) {
+    pub(super) fn softmax(scores: &mut [f32], stride: usize, seen: usize, more: usize, scale: f32, norms: &mut [[f32; 2]]) {
         // Tiles are multiplied as far as their last row sees.
         let limit = (seen + more * (norms.len() - 1)).next_multiple_of(LANES);
         for (r, (row, norm)) in scores.chunks_exact_mut(stride).zip(norms).enumerate() {
@@ -409,84 +412,6 @@ simd! {
                     p[i] = exp::<FUSED>(p[i] * scale - largest) * inverse;
                     ds[i] = p[i] * (ds[i] - mean) * scale;
                 }
-            }
-        }
-    }
-}
-
-/// Sizes of a step with a cache: `new` positions, the last of `len`, of a cache of `capacity`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CacheSizes {
-    pub(crate) heads: usize,
-    pub(crate) head: usize,
-    pub(crate) new: usize,
-    pub(crate) len: usize,
-    pub(crate) capacity: usize,
-}
-
-/// Attention of the last `new` positions over all that the cache holds up to each.
-pub(crate) fn cached(sizes: &CacheSizes, q: &[f32], keys: &[f32], values: &[f32], out: &mut [f32]) {
-    let CacheSizes { heads, head, new, len, capacity } = *sizes;
-    if out.is_empty() {
-        return;
-    }
-    let kernels = Kernels::best();
-    let width = heads * head;
-    let scale = 1.0 / (head as f32).sqrt();
-    // A piece is a head of a sequence, or several where there is little to read.
-    let together = ((TASK / 8) / (len * head)).clamp(1, heads);
-    let one = |(i, (out, q)): (usize, (&mut [f32], &[f32]))| {
-        let (h, t, b) = (i % heads, i / heads % new, i / heads / new);
-        let at = b * capacity * width + h * head;
-        let seen = len - new + t + 1;
-        scratch(seen.next_multiple_of(LANES), |weights| {
-            for s in (0..seen).step_by(DOTS[1]) {
-                let (left, out) = ([q.as_ptr()], [weights[s..].as_mut_ptr()]);
-                let dots = Dots {
-                    left: left.as_ptr(),
-                    groups: 1,
-                    depth: head,
-                    right: keys[at + s * width..].as_ptr(),
-                    right_stride: width,
-                    bias: null(),
-                    out: out.as_ptr(),
-                    accumulate: false,
-                };
-                // SAFETY: a row has `head` numbers from this head on, and the cache holds `seen` rows.
-                unsafe { kernels.dots(1, (seen - s).min(DOTS[1]), &dots) };
-            }
-            let mut norm = [[0.0; 2]];
-            let stride = weights.len();
-            softmax(weights, stride, seen, 0, scale, &mut norm);
-            mix(&weights[..seen], norm[0][1], &values[at..], width, out);
-        });
-    };
-    let work = out.par_chunks_mut(head).zip(q.par_chunks(head));
-    work.with_min_len(together).enumerate().for_each(one);
-}
-
-simd! {
-    /// `out = scale * Σ weights[s] * rows[s]`.
-    fn mix(weights: &[f32], scale: f32, rows: &[f32], stride: usize, out: &mut [f32]) {
-        let at = |s: usize, from: usize| &rows[s * stride + from..];
-        let mut from = 0;
-        // Two cache lines at a time stay in registers over all rows.
-        while from + 2 * LANES <= out.len() {
-            let mut sums = [0.0; 2 * LANES];
-            for (s, w) in weights.iter().enumerate() {
-                for (sum, x) in sums.iter_mut().zip(at(s, from)) {
-                    *sum += w * x;
-                }
-            }
-            for (out, sum) in out[from..].iter_mut().zip(sums) {
-                *out = scale * sum;
-            }
-            from += 2 * LANES;
-        }
-        out[from..].fill(0.0);
-        for (s, w) in weights.iter().enumerate() {
-            for (out, x) in out[from..].iter_mut().zip(at(s, from)) {
-                *out += scale * w * x;
             }
         }
     }

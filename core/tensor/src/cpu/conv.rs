@@ -8,10 +8,9 @@
 
 use super::gemm::{self, Shared, TASK};
 use super::kernel::{DOTS, Dots, Kernels, MAX_ROWS, Tile};
-use super::product::{Product, tiles};
+use super::product::tiles;
 use super::scratch::scratch;
-use super::{pack, split};
-use rayon::prelude::*;
+use super::split;
 use std::ptr::{null, null_mut};
 
 /// The sizes of a convolution: heights before widths.
@@ -30,11 +29,11 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     /// Whether every pixel is treated for itself: a linear layer over channels.
-    fn is_linear(&self) -> bool {
+    pub(super) fn is_linear(&self) -> bool {
         self.kernel == [1, 1] && self.stride == 1 && self.input == self.output && self.before == [0, 0]
     }
 
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
 
@@ -45,7 +44,7 @@ impl Geometry {
 }
 
 /// Fewer channels than this are gathered from all taps into one row: the loop over them would be too short.
-const FEW_CHANNELS: usize = 12;
+pub(super) const FEW_CHANNELS: usize = 12;
 /// Numbers of packed panels that are gone through for all tiles of a piece before the next ones.
 const GROUP: usize = 48 << 10;
 /// Tiles in a piece of work at most.
@@ -56,7 +55,7 @@ const OUTSIDE: i32 = -1;
 
 /// Which pixels a set of taps reads for each position of a grid: `[taps][positions]`, offsets into the image or
 /// [`OUTSIDE`].
-fn offsets(
+pub(super) fn offsets(
     grid: [usize; 2],
     image: [usize; 2],
     channels: usize,
@@ -81,22 +80,22 @@ fn offsets(
 }
 
 /// Channels of one image to be convolved at the positions of a grid.
-struct Walk<'a> {
-    input: &'a [f32],
+pub(super) struct Walk<'a> {
+    pub(super) input: &'a [f32],
     /// Numbers in an image of the input.
-    image: usize,
+    pub(super) image: usize,
     /// Channels of the input.
-    channels: usize,
+    pub(super) channels: usize,
     /// Positions of the grid in an image, and the offsets of each tap.
-    positions: usize,
-    taps: usize,
-    offsets: &'a [i32],
-    zeros: &'a [f32],
+    pub(super) positions: usize,
+    pub(super) taps: usize,
+    pub(super) offsets: &'a [i32],
+    pub(super) zeros: &'a [f32],
 }
 
 impl Walk<'_> {
     /// For each tap the input rows of `rows` positions from `first` on, of all images one behind the other.
-    fn rows(&self, first: usize, rows: usize, to: &mut [*const f32]) {
+    pub(super) fn rows(&self, first: usize, rows: usize, to: &mut [*const f32]) {
         let (mut at, mut done) = (first, 0);
         while done < rows {
             let (image, position) = (at / self.positions, at % self.positions);
@@ -115,7 +114,7 @@ impl Walk<'_> {
     }
 
     /// Copies what [`Walk::rows`] points to into rows of `taps * channels`.
-    fn gather(&self, pointers: &[*const f32], rows: usize, to: &mut [f32]) {
+    pub(super) fn gather(&self, pointers: &[*const f32], rows: usize, to: &mut [f32]) {
         let width = self.taps * self.channels;
         for (r, row) in to.chunks_exact_mut(width).enumerate().take(rows) {
             for (tap, to) in row.chunks_exact_mut(self.channels).enumerate() {
@@ -364,133 +363,4 @@ pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32],
             convolve(kernels, g.batch, &walk, weights, &target);
         });
     }
-}
-
-/// Positions whose contributions to the weight's gradient are summed in registers.
-const DEPTH: usize = 256;
-
-/// The gradient of the weight from that of the output. The sum over positions is cut into as many pieces as there are
-/// threads.
-pub(crate) fn backward_weight(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool) {
-    if g.is_linear() {
-        return gemm::tn(g.outputs, g.inputs, g.batch * g.input[0] * g.input[1], dy, x, dw, accumulate);
-    }
-    if dw.is_empty() {
-        return;
-    }
-    let kernels = Kernels::best();
-    let taps = g.taps();
-    let [top, left] = g.before;
-    let of_tap =
-        |tap: usize| [(tap / g.kernel[1]) as isize - top as isize, (tap % g.kernel[1]) as isize - left as isize];
-    let offsets = offsets(g.output, g.input, g.inputs, g.stride, (0..taps).map(of_tap));
-    let zeros = vec![0.0; g.inputs];
-    let walk = Walk {
-        input: x,
-        image: g.input[0] * g.input[1] * g.inputs,
-        channels: g.inputs,
-        positions: g.output[0] * g.output[1],
-        taps,
-        offsets: &offsets,
-        zeros: &zeros,
-    };
-    let total = g.batch * walk.positions;
-    let pieces = (total * dw.len() / TASK).min(total / 64).clamp(1, rayon::current_num_threads());
-    let (outputs, inputs) = (g.outputs, g.inputs);
-    scratch(pieces * dw.len(), |parts| {
-        let each: Vec<(usize, &mut [f32])> = parts.chunks_exact_mut(dw.len()).enumerate().collect();
-        let sum = |(i, part): (usize, &mut [f32])| {
-            weight_sums(kernels, outputs, &walk, dy, i * total / pieces..(i + 1) * total / pieces, part);
-        };
-        if pieces == 1 {
-            each.into_iter().for_each(sum)
-        } else {
-            each.into_par_iter().with_max_len(1).for_each(sum)
-        }
-        // From `[O][tap][I]` to `[O, I, kh, kw]`, adding the pieces in order.
-        split::each_chunk(dw, inputs * taps, TASK / 32, |(o, dw)| {
-            for (i, dw) in dw.chunks_exact_mut(taps).enumerate() {
-                for (tap, dw) in dw.iter_mut().enumerate() {
-                    let at = (o * taps + tap) * inputs + i;
-                    let sum: f32 = parts.chunks_exact(outputs * inputs * taps).map(|part| part[at]).sum();
-                    *dw = if accumulate { *dw + sum } else { sum };
-                }
-            }
-        });
-    });
-}
-
-/// `sums [O][tap][I]` over a range of positions.
-fn weight_sums(
-    kernels: &Kernels,
-    outputs: usize,
-    walk: &Walk<'_>,
-    dy: &[f32],
-    range: std::ops::Range<usize>,
-    sums: &mut [f32],
-) {
-    if range.is_empty() {
-        sums.fill(0.0);
-        return;
-    }
-    let (rows, width, channels) = (kernels.rows, kernels.width, walk.channels);
-    let k = walk.taps * channels;
-    let depth = DEPTH.min(range.len());
-    let heights: Vec<(usize, usize)> = tiles(outputs, rows).collect();
-    let gathered = channels < FEW_CHANNELS;
-    let mut pointers = vec![null(); walk.taps * depth];
-    let sizes = [heights.len() * depth * rows, depth * width, if gathered { depth * k } else { 0 }];
-    scratch(sizes.iter().sum(), |memory| {
-        let (left, memory) = memory.split_at_mut(sizes[0]);
-        let (panel, columns) = memory.split_at_mut(sizes[1]);
-        for from in range.clone().step_by(depth) {
-            let here = depth.min(range.end - from);
-            walk.rows(from, here, &mut pointers[..walk.taps * here]);
-            for (&(row, height), tile) in heights.iter().zip(left.chunks_exact_mut(depth * rows)) {
-                pack::rows(&dy[from * outputs..], outputs, row, height, here, rows, tile);
-            }
-            let accumulate = from > range.start;
-            let mut multiply = |column: usize, columns: usize, panel: &[f32]| {
-                for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(depth * rows)) {
-                    let product = Product {
-                        m: height,
-                        n: columns,
-                        k: here,
-                        left: tile.as_ptr(),
-                        left_stride: rows,
-                        by_columns: true,
-                        panels: panel.as_ptr(),
-                        panel_stride: 0,
-                        bias: null(),
-                        out: sums[row * k + column..].as_mut_ptr(),
-                        out_stride: k,
-                        accumulate,
-                    };
-                    // SAFETY: tile and panel hold `here` rows, and the tile of `sums` lies inside it.
-                    unsafe { product.run(kernels) };
-                }
-            };
-            if gathered {
-                walk.gather(&pointers, here, columns);
-                for column in (0..k).step_by(width) {
-                    let count = (k - column).min(width);
-                    pack::rows(columns, k, column, count, here, width, panel);
-                    multiply(column, count, panel);
-                }
-                continue;
-            }
-            for tap in 0..walk.taps {
-                for channel in (0..channels).step_by(width) {
-                    let count = (channels - channel).min(width);
-                    for (to, from) in panel.chunks_exact_mut(width).zip(&pointers[tap * here..(tap + 1) * here]) {
-                        let (to, pad) = to.split_at_mut(count);
-                        // SAFETY: the pointer is to `channels` numbers of the input, or of the zeros.
-                        to.copy_from_slice(unsafe { std::slice::from_raw_parts(from.add(channel), count) });
-                        pad.fill(0.0);
-                    }
-                    multiply(tap * channels + channel, count, panel);
-                }
-            }
-        }
-    });
 }

@@ -13,7 +13,7 @@ use std::ptr::null;
 /// Multiply-adds that are worth handing to another thread (about 20 microseconds).
 pub(crate) const TASK: usize = 1 << 19;
 /// Up to so many rows, a product reads the right operand in place: packing it would cost more.
-const FEW_ROWS: usize = 12;
+const FEW_ROWS: usize = 16;
 /// Up to so many columns, likewise: a panel would be nearly empty.
 const FEW_COLUMNS: usize = 4;
 
@@ -47,16 +47,11 @@ pub(crate) fn nt(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>,
         return dots(kernels, n, k, a, b, bias, c, accumulate);
     }
     let width = kernels.width;
-    scratch(n.next_multiple_of(width) * k, |panels| {
-        let pack = |(j, panel): (usize, &mut [f32])| {
-            let first = j * width;
-            pack::transposed(&b[first * k..], k, (n - first).min(width), k, width, panel);
-        };
-        if k > 0 {
-            split::each_chunk(panels, k * width, TASK / 16, pack);
-        }
-        rows_by_panels(kernels, n, k, a, panels, bias, c, accumulate);
-    });
+    let pack = |j: usize, panel: &mut [f32]| {
+        let first = j * width;
+        pack::transposed(&b[first * k..], k, (n - first).min(width), k, width, panel);
+    };
+    rows_by_panels(kernels, n, k, a, pack, bias, c, accumulate);
 }
 
 /// `c [m, n] (+)= a [m, k] · b [k, n]`.
@@ -67,48 +62,71 @@ pub(crate) fn nn(n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], accumu
     assert!(a.len() >= c.len() / n * k && b.len() >= n * k);
     let kernels = Kernels::best();
     let width = kernels.width;
-    scratch(n.next_multiple_of(width) * k, |panels| {
-        let pack = |(j, panel): (usize, &mut [f32])| {
-            let first = j * width;
-            pack::rows(b, n, first, (n - first).min(width), k, width, panel);
-        };
-        if k > 0 {
-            split::each_chunk(panels, k * width, TASK / 16, pack);
-        }
-        rows_by_panels(kernels, n, k, a, panels, None, c, accumulate);
-    });
+    let pack = |j: usize, panel: &mut [f32]| {
+        let first = j * width;
+        pack::rows(b, n, first, (n - first).min(width), k, width, panel);
+    };
+    rows_by_panels(kernels, n, k, a, pack, None, c, accumulate);
 }
 
-/// Rows in place times packed panels, cut by rows.
+/// Rows in place times panels that `pack(index, panel)` writes.
 fn rows_by_panels(
     kernels: &Kernels,
     n: usize,
     k: usize,
     a: &[f32],
-    panels: &[f32],
+    pack: impl Fn(usize, &mut [f32]) + Sync,
     bias: Option<&[f32]>,
     c: &mut [f32],
     accumulate: bool,
 ) {
+    let (m, width) = (c.len() / n, kernels.width);
+    let panels = n.div_ceil(width);
     // Four tiles or more, so that panels are read often while they are in the cache.
     let rows = (TASK / (n * k).max(1)).max(4 * kernels.rows).next_multiple_of(kernels.rows);
-    split::each_chunk(c, rows * n, rows * n, |(i, c)| {
+    let out = Shared::new(c);
+    let run = |first: usize, m: usize, panel: usize, count: usize, packed: &[f32]| {
+        let column = panel * width;
         let product = Product {
-            m: c.len() / n,
-            n,
+            m,
+            n: (n - column).min(count * width),
             k,
-            left: a[i * rows * k..].as_ptr(),
+            left: a[first * k..].as_ptr(),
             left_stride: k,
             by_columns: false,
-            panels: panels.as_ptr(),
-            panel_stride: k * kernels.width,
-            bias: bias.map_or(null(), <[f32]>::as_ptr),
-            out: c.as_mut_ptr(),
+            panels: packed.as_ptr(),
+            panel_stride: k * width,
+            bias: bias.map_or(null(), |bias| bias[column..].as_ptr()),
+            out: out.get().wrapping_add(first * n + column),
             out_stride: n,
             accumulate,
         };
-        // SAFETY: `a` has k numbers for every row of `c`, the panels hold n columns of k, and `c` is this piece's own.
+        // SAFETY: `a` has k numbers for every row of `c`, `packed` holds `count` panels, and these rows and columns of
+        // `c` are written by this piece alone.
         unsafe { product.run(kernels) };
+    };
+    if m <= rows {
+        // Cut by columns; every piece packs what it needs.
+        let count = (TASK / 2 / (m * k * width).max(1)).clamp(1, panels);
+        return split::each(panels.div_ceil(count), |piece| {
+            let panel = piece * count;
+            let count = count.min(panels - panel);
+            scratch(count * width * k, |packed| {
+                if k > 0 {
+                    packed.chunks_exact_mut(k * width).enumerate().for_each(|(j, packed)| pack(panel + j, packed));
+                }
+                run(0, m, panel, count, packed);
+            });
+        });
+    }
+    scratch(panels * width * k, |packed| {
+        if k > 0 {
+            split::each_chunk(packed, k * width, TASK / 16, |(j, packed)| pack(j, packed));
+        }
+        split::each(m.div_ceil(rows), |piece| {
+            let first = piece * rows;
+            run(first, rows.min(m - first), 0, panels, packed);
+        });
     });
 }
 
@@ -208,9 +226,9 @@ fn columns_by_rows(
         }
         return;
     }
-    let (rows, width) = (kernels.rows, kernels.width);
+    let (rows, width) = (kernels.packed_rows(), kernels.width);
     let depth = DEPTH.min(k);
-    let heights: Vec<(usize, usize)> = super::product::tiles(m, rows).collect();
+    let heights: Vec<(usize, usize)> = super::product::tiles(m, kernels.rows).collect();
     scratch(heights.len() * depth * rows + depth * width, |memory| {
         let (left, panel) = memory.split_at_mut(heights.len() * depth * rows);
         for from in (0..k).step_by(depth) {

@@ -5,6 +5,10 @@
 //! products with few rows or few columns, where packing would cost more than it saves.
 
 #![allow(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops of known length over arrays stay in registers; iterators may not"
+)]
 
 use super::dispatch::Level;
 #[cfg(target_arch = "x86_64")]
@@ -82,6 +86,11 @@ impl Kernels {
     pub(crate) unsafe fn dots(&self, rows: usize, columns: usize, dots: &Dots) {
         // SAFETY: passed on; `of` hands out only what the processor has.
         unsafe { self.dots[rows - 1][columns - 1](dots) }
+    }
+
+    /// Numbers between two rows of a packed tile of the left operand: copies of a power of two are quick.
+    pub(crate) fn packed_rows(&self) -> usize {
+        self.rows.next_power_of_two()
     }
 
     /// The kernels of a level that the processor has.

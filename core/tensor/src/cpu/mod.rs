@@ -4,7 +4,9 @@
 //! sums over pieces are added in order. At a fixed number of threads results are bit-equal from run to run.
 
 pub(crate) mod attention;
+pub(crate) mod cached;
 pub(crate) mod conv;
+pub(crate) mod conv_weight;
 pub(crate) mod dispatch;
 pub(crate) mod elementwise;
 pub(crate) mod gather;

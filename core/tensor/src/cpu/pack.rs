@@ -1,21 +1,55 @@
 //! Copies of an operand into panels: `[k][width]` for each `width` columns of the right operand, `[k][rows]` for each
-//! `rows` rows of the left one. Columns that do not exist are 0.
+//! `rows` rows of the left one.
 
 #![allow(unsafe_code)]
 
-use super::dispatch::{Level, level};
+use super::dispatch::{Level, level, simd};
 
-/// One panel of `b [k, n]`, rows `stride` apart: columns `first..first + columns`.
+/// One panel of `b [k, n]`, rows `stride` apart: columns `first..first + columns`. Columns that pad it hold what follows
+/// in `b`, or are left as they are; products with them are never written.
 pub(crate) fn rows(b: &[f32], stride: usize, first: usize, columns: usize, k: usize, width: usize, panel: &mut [f32]) {
-    for (p, out) in panel.chunks_exact_mut(width).enumerate().take(k) {
-        let (out, pad) = out.split_at_mut(columns);
-        out.copy_from_slice(&b[p * stride + first..p * stride + first + columns]);
-        pad.fill(0.0);
+    match width {
+        32 => rows_of_32(b, stride, first, columns, k, panel),
+        16 => rows_of_16(b, stride, first, columns, k, panel),
+        8 => rows_of_8(b, stride, first, columns, k, panel),
+        _ => {
+            for (p, out) in panel.chunks_exact_mut(width).enumerate().take(k) {
+                out[..columns].copy_from_slice(&b[p * stride + first..][..columns]);
+            }
+        }
+    }
+}
+
+/// Copies of a fixed length, unlike those of any length, are a few instructions.
+#[inline(always)]
+fn copy_rows<const W: usize>(b: &[f32], stride: usize, first: usize, columns: usize, k: usize, panel: &mut [f32]) {
+    for (p, out) in panel.as_chunks_mut::<W>().0.iter_mut().enumerate().take(k) {
+        let from = &b[p * stride + first..];
+        match from.first_chunk::<W>() {
+            Some(from) => *out = *from,
+            None => out[..columns].copy_from_slice(&from[..columns]),
+        }
+    }
+}
+
+simd! {
+    fn rows_of_32(b: &[f32], stride: usize, first: usize, columns: usize, k: usize, panel: &mut [f32]) {
+        copy_rows::<32>(b, stride, first, columns, k, panel);
+    }
+}
+simd! {
+    fn rows_of_16(b: &[f32], stride: usize, first: usize, columns: usize, k: usize, panel: &mut [f32]) {
+        copy_rows::<16>(b, stride, first, columns, k, panel);
+    }
+}
+simd! {
+    fn rows_of_8(b: &[f32], stride: usize, first: usize, columns: usize, k: usize, panel: &mut [f32]) {
+        copy_rows::<8>(b, stride, first, columns, k, panel);
     }
 }
 
 /// One panel of the transpose of `b`, whose rows of `k` numbers lie `stride` apart: `columns` rows from the start of
-/// `b`.
+/// `b`. Columns that pad it are 0.
 pub(crate) fn transposed(b: &[f32], stride: usize, columns: usize, k: usize, width: usize, panel: &mut [f32]) {
     assert!(panel.len() >= k * width && columns <= width);
     assert!(columns == 0 || b.len() >= (columns - 1) * stride + k);

@@ -4,7 +4,7 @@
 //! and normaliser (Dao et al., "FlashAttention", 2022), so memory grows with `B * T * W` alone.
 
 use crate::cpu::attention::{self, Rows, Sizes};
-use crate::cpu::buffer;
+use crate::cpu::{buffer, cached};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -173,8 +173,8 @@ impl KvCache {
         }
         self.len += new;
         let mut out = buffer(q.len());
-        let sizes = attention::CacheSizes { heads, head: width / heads, new, len: self.len, capacity };
-        attention::cached(&sizes, q.as_slice(), &self.keys, &self.values, &mut out);
+        let sizes = cached::Sizes { heads, head: width / heads, new, len: self.len, capacity };
+        cached::attend(&sizes, q.as_slice(), &self.keys, &self.values, &mut out);
         Ok(Tensor::output(out, &wanted, None))
     }
 }

@@ -1,7 +1,7 @@
 //! Convolution and resampling of feature maps `[B, H, W, C]`.
 
 use crate::cpu::conv::{self, Geometry};
-use crate::cpu::{buffer, gemm, resample};
+use crate::cpu::{buffer, conv_weight, gemm, resample};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -82,7 +82,7 @@ impl Tensor {
                 }
                 if let (Some(key), Some(x)) = (&w_key, &x) {
                     flow.with(key, w_len, |dw, accumulate| {
-                        conv::backward_weight(&geometry, x.as_slice(), &dy, dw, accumulate);
+                        conv_weight::backward(&geometry, x.as_slice(), &dy, dw, accumulate);
                     })?;
                 }
                 if let Some(key) = &b_key {
