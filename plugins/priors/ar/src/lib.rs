@@ -58,8 +58,8 @@ config! {
         attention_dropout: f32 = 0.0, in 0.0..=0.9;
         /// Dropout on the inputs.
         embedding_dropout: f32 = 0.0, in 0.0..=0.9;
-        /// First values: PyTorch's defaults, or normal with deviation 0.02.
-        init: WeightInit = WeightInit::Gpt;
+        /// First values: PyTorch's defaults, or normal with deviation 0.02, which is small for small widths.
+        init: WeightInit = WeightInit::Published;
     }
 }
 
