@@ -2,7 +2,8 @@
 //! under a power law (Matheron 1968; Lee, Mumford and Huang, "Occlusion models for natural images", IJCV 2001).
 //!
 //! What makes the model a stand-in for photographs: leaves hide one another as objects do, and sizes without a scale
-//! give images without one, so that power falls about as 1/f^2 and differences between neighbours have heavy tails.
+//! give images without one, so that power falls as 1/f^2 down to the smallest leaf (beyond it, as the 1/f^3 of edges),
+//! and differences between neighbours have heavy tails.
 //! Classes differ in shape, size law, orientation, palette and texture. Nothing is downloaded, and an image is a
 //! function of (seed, split, index).
 
@@ -39,8 +40,9 @@ config! {
         /// Exponent of the size law: the density of a leaf's radius r falls as r^-alpha. 3 is that of natural images
         /// (it looks the same at all scales); each class lies within 0.4 of it.
         alpha: f32 = 3.0, in 1.5..=5.0;
-        /// Smallest radius of a leaf, over the side of the image; classes scale it by 1 to 3.2.
-        r_min: f32 = 0.08, in 0.005..=0.2;
+        /// Smallest radius of a leaf, over the side of the image; classes scale it by 1 to 3.2. Down to 0.01 gives the
+        /// power of natural images, 1/f^2, at all frequencies; the default leaves out what small images cannot show.
+        r_min: f32 = 0.06, in 0.005..=0.2;
         /// Largest radius of a leaf, over the side of the image; classes scale it by 0.55 to 1.5.
         r_max: f32 = 0.6, in 0.05..=2.0;
         /// Standard deviation of the film grain, over the range from black to white.

@@ -185,10 +185,19 @@ impl Leaf {
     }
 }
 
+/// A pixel as a leaf sees it: from its centre along the image's axes and along its own, and from its outline.
+struct Place {
+    dx: f32,
+    dy: f32,
+    u: f32,
+    v: f32,
+    distance: f32,
+}
+
 /// An image being painted from front to back.
 struct Canvas {
     size: usize,
-    /// Colours so far, red then green then blue.
+    /// Colours so far: red, green, blue.
     color: Vec<[f32; 3]>,
     /// How much of each pixel is still to be seen through, and how much light falls on what will be seen there.
     through: Vec<[f32; 2]>,
@@ -247,65 +256,77 @@ impl Canvas {
 
     /// Row and column of the first open pixel; the last pixel if there is none.
     fn first_open(&self) -> (usize, usize) {
-        let at = self.through.iter().position(|through| through[0] > 0.0).unwrap_or(self.through.len() - 1);
+        let row = self.open_cells.iter().position(|row| *row != 0).unwrap_or(0) * self.cell * self.size;
+        let open = self.through[row..].iter().position(|through| through[0] > 0.0);
+        let at = open.map_or(self.through.len() - 1, |i| row + i);
         (at / self.size, at % self.size)
     }
 
     fn add(&mut self, leaf: &Leaf, cloud: &Cloud, light: [f32; 2]) {
-        let n = self.size as f32;
-        let pixel = 1.0 / n;
+        let pixel = 1.0 / self.size as f32;
         let [cos, sin] = leaf.turn;
         let reach = leaf.radius + leaf.shadow;
         let ((x0, x1), (y0, y1)) = (self.span(leaf.center[0], reach), self.span(leaf.center[1], reach));
         let cells = self.cells(x0, x1);
-        let dx0 = (x0 as f32 + 0.5) * pixel - leaf.center[0];
-        let per_radius = 1.0 / leaf.radius;
         for y in y0..y1 {
-            if self.open_cells[y / self.cell] & cells == 0 {
+            let mut open = self.open_cells[y / self.cell] & cells;
+            if open == 0 {
                 continue;
             }
-            let dy = (y as f32 + 0.5) * pixel - leaf.center[1];
-            let (u0, v0) = (cos * dx0 + sin * dy, cos * dy - sin * dx0);
-            let distances = &mut self.row[..x1 - x0];
-            leaf.outline.distances(u0, v0, cos * pixel, -sin * pixel, distances);
-            let row = y * self.size;
-            let pixels = self.color[row + x0..row + x1].iter_mut().zip(&mut self.through[row + x0..row + x1]);
-            for (i, (&distance, (color, through))) in distances.iter().zip(pixels).enumerate() {
-                let [seen, lit] = *through;
-                if seen <= 0.0 || distance >= leaf.shadow {
-                    continue;
-                }
-                let along = i as i32 as f32 * pixel;
-                let dx = dx0 + along;
-                // How much the leaf faces the light here.
-                let facing = (dx * light[0] + dy * light[1]) * per_radius;
-                let coverage = (0.5 - distance * n).clamp(0.0, 1.0);
-                if coverage > 0.0 {
-                    let mix = leaf.texture.mix(cloud, u0 + along * cos, v0 - along * sin);
-                    let rim = (dx * dx + dy * dy) * per_radius * per_radius;
-                    let weight = seen * coverage * lit * (1.0 + 0.14 * facing + leaf.dome * (0.35 - rim));
-                    let [first, second] = &leaf.colors;
-                    for c in 0..3 {
-                        color[c] += weight * (first[c] + mix * (second[c] - first[c]));
+            // From the first open pixel to the last.
+            let x0 = x0.max(open.trailing_zeros() as usize * self.cell);
+            let x1 = x1.min((64 - open.leading_zeros() as usize) * self.cell);
+            let (dx, dy) = ((x0 as f32 + 0.5) * pixel - leaf.center[0], (y as f32 + 0.5) * pixel - leaf.center[1]);
+            let (u, v) = (cos * dx + sin * dy, cos * dy - sin * dx);
+            leaf.outline.distances(u, v, cos * pixel, -sin * pixel, &mut self.row[..x1 - x0]);
+            while open != 0 {
+                let cell = open.trailing_zeros() as usize;
+                open &= open - 1;
+                for x in (cell * self.cell).max(x0)..((cell + 1) * self.cell).min(x1) {
+                    let distance = self.row[x - x0];
+                    if distance < leaf.shadow && self.through[y * self.size + x][0] > 0.0 {
+                        let along = (x - x0) as i32 as f32 * pixel;
+                        let place = Place { dx: dx + along, dy, u: u + along * cos, v: v - along * sin, distance };
+                        self.touch(x, y, leaf, &place, cloud, light);
                     }
-                }
-                let seen = seen * (1.0 - coverage);
-                if seen < COVERED {
-                    through[0] = 0.0;
-                    self.open -= 1;
-                    let (cy, cx) = (y / self.cell, (x0 + i) / self.cell);
-                    let count = &mut self.open_in_cell[cy * self.open_cells.len() + cx];
-                    *count -= 1;
-                    if *count == 0 {
-                        self.open_cells[cy] &= !(1 << cx);
-                    }
-                } else {
-                    // What lies behind is in the shadow: deepest at the outline, and on the side away from the light.
-                    let depth = 1.0 - (distance / leaf.shadow).max(0.0);
-                    let shade = (0.32 - 0.26 * facing).clamp(0.0, 0.6);
-                    *through = [seen, lit * (1.0 - shade * depth * depth)];
                 }
             }
+        }
+    }
+
+    /// Lays the leaf, or its shadow, on an open pixel.
+    fn touch(&mut self, x: usize, y: usize, leaf: &Leaf, place: &Place, cloud: &Cloud, light: [f32; 2]) {
+        let &Place { dx, dy, u, v, distance } = place;
+        let at = y * self.size + x;
+        let [seen, lit] = self.through[at];
+        let per_radius = 1.0 / leaf.radius;
+        // How much the leaf faces the light here.
+        let facing = (dx * light[0] + dy * light[1]) * per_radius;
+        let coverage = (0.5 - distance * self.size as f32).clamp(0.0, 1.0);
+        if coverage > 0.0 {
+            let mix = leaf.texture.mix(cloud, u, v);
+            let rim = (dx * dx + dy * dy) * per_radius * per_radius;
+            let weight = seen * coverage * lit * (1.0 + 0.14 * facing + leaf.dome * (0.35 - rim));
+            let [first, second] = &leaf.colors;
+            for c in 0..3 {
+                self.color[at][c] += weight * (first[c] + mix * (second[c] - first[c]));
+            }
+        }
+        let seen = seen * (1.0 - coverage);
+        if seen < COVERED {
+            self.through[at][0] = 0.0;
+            self.open -= 1;
+            let (cy, cx) = (y / self.cell, x / self.cell);
+            let count = &mut self.open_in_cell[cy * self.open_cells.len() + cx];
+            *count -= 1;
+            if *count == 0 {
+                self.open_cells[cy] &= !(1 << cx);
+            }
+        } else {
+            // What lies behind is in the shadow: deepest at the outline, and on the side away from the light.
+            let depth = 1.0 - (distance / leaf.shadow).max(0.0);
+            let shade = (0.32 - 0.26 * facing).clamp(0.0, 0.6);
+            self.through[at] = [seen, lit * (1.0 - shade * depth * depth)];
         }
     }
 
@@ -318,7 +339,7 @@ impl Canvas {
         let scale = grain * 255.0 / (73.9 * 2.0);
         let mut pixels = Vec::with_capacity(self.color.len() * 3);
         for ((color, &[seen, lit]), word) in self.color.iter().zip(&self.through).zip(words) {
-            let bytes = word.to_le_bytes().map(|b| i32::from(b));
+            let bytes = word.to_le_bytes().map(i32::from);
             let noise = (bytes[0] + bytes[1] - bytes[2] - bytes[3]) as f32 * scale;
             let full: [f32; 3] = std::array::from_fn(|c| color[c] + seen * lit * ground[c]);
             pixels.extend(full.map(|c| (c * gain * 255.0 + noise + 0.5) as u8));

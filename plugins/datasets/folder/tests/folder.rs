@@ -174,7 +174,7 @@ fn complaints_name_the_file() {
     fs::write(dir.path().join("set/a/torn.jpg"), b"\xff\xd8\xff\xe0 torn").unwrap();
     let all = |fields: &str| -> Vec<String> {
         let set = open(dir.path(), fields).unwrap();
-        let each = |split: Split| (0..set.info().len(split)).filter_map(move |i| Some((split, i)));
+        let each = |split: Split| (0..set.info().len(split)).map(move |i| (split, i));
         let images = each(Split::Train).chain(each(Split::Test));
         images.filter_map(|(split, i)| Some(set.batch(split, &[i], None).err()?.to_string())).collect()
     };
