@@ -1,6 +1,7 @@
 //! Rows by index, and back.
 
 use super::buffer;
+use super::dispatch::simd;
 use super::elementwise::GRAIN;
 use rayon::prelude::*;
 
@@ -17,6 +18,18 @@ pub(crate) fn rows(table: &[f32], width: usize, codes: &[u32]) -> Vec<f32> {
         }
     });
     out
+}
+
+simd! {
+    /// Adds the named rows of `x` to `target`.
+    fn sum_rows(x: &[f32], rows: &[u32], target: &mut [f32]) {
+        let width = target.len();
+        for &row in rows {
+            for (t, x) in target.iter_mut().zip(&x[row as usize * width..][..width]) {
+                *t += x;
+            }
+        }
+    }
 }
 
 /// Adds row i of `x` to row `codes[i]` of `table`, in the order of i; `table` is zeroed first unless `accumulate`.
@@ -42,10 +55,6 @@ pub(crate) fn add_rows(x: &[f32], width: usize, codes: &[u32], table: &mut [f32]
         if !accumulate {
             target.fill(0.0);
         }
-        for &row in &order[starts[code]..starts[code + 1]] {
-            for (t, x) in target.iter_mut().zip(&x[row as usize * width..][..width]) {
-                *t += x;
-            }
-        }
+        sum_rows(x, &order[starts[code]..starts[code + 1]], target);
     });
 }

@@ -3,7 +3,7 @@
 use super::buffer;
 use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
-use super::sum::{LANES, add_pieces, fold, lanes_sum};
+use super::sum::{LANES, add_pieces, fold, lanes_sum, padded};
 use rayon::prelude::*;
 
 /// Rows of a layer norm that one task works on, and one piece of the parameters' gradient is summed over.
@@ -17,15 +17,15 @@ simd! {
         for ((row, o), moments) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(moments) {
             let mean = lanes_sum(row) / width as f32;
             let mut lanes = [0.0f32; LANES];
-            let chunks = row.chunks_exact(LANES);
-            let rest = chunks.remainder();
+            let (chunks, rest) = row.as_chunks::<LANES>();
             for chunk in chunks {
-                for (l, &x) in lanes.iter_mut().zip(chunk) {
-                    *l += (x - mean) * (x - mean);
+                for i in 0..LANES {
+                    lanes[i] = fma::<FUSED>(chunk[i] - mean, chunk[i] - mean, lanes[i]);
                 }
             }
-            for (l, &x) in lanes.iter_mut().zip(rest) {
-                *l += (x - mean) * (x - mean);
+            let rest = padded(rest, mean);
+            for i in 0..LANES {
+                lanes[i] = fma::<FUSED>(rest[i] - mean, rest[i] - mean, lanes[i]);
             }
             let scale = 1.0 / (fold(lanes) / width as f32 + eps).sqrt();
             for (((o, &x), &w), &b) in o.iter_mut().zip(row).zip(weight).zip(bias) {
@@ -83,9 +83,11 @@ fn projections<const FUSED: bool>(g: &[f32], x: &[f32], w: &[f32], mean: f32, sc
             projected[i] = fma::<FUSED>(weighted, (x[i] - mean) * scale, projected[i]);
         }
     }
-    for (i, ((g, x), w)) in g_rest.iter().zip(x_rest).zip(w_rest).enumerate() {
-        plain[i] += g * w;
-        projected[i] += g * w * ((x - mean) * scale);
+    let (g, x, w) = (padded(g_rest, 0.0), padded(x_rest, mean), padded(w_rest, 0.0));
+    for i in 0..LANES {
+        let weighted = g[i] * w[i];
+        plain[i] += weighted;
+        projected[i] = fma::<FUSED>(weighted, (x[i] - mean) * scale, projected[i]);
     }
     (fold(plain), fold(projected))
 }

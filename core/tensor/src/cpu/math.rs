@@ -73,12 +73,12 @@ pub(crate) fn normal<const FUSED: bool>(x: f32) -> (f32, f32) {
     p = fma::<FUSED>(p, w, -0.255_840_4);
     p = fma::<FUSED>(p, w, 0.159_321_25);
     p = fma::<FUSED>(p, w, -0.023_213_392);
-    p = fma::<FUSED>(p, w, 0.105_552_927);
-    p = fma::<FUSED>(p, w, 0.119_821_183);
+    p = fma::<FUSED>(p, w, 0.105_552_93);
+    p = fma::<FUSED>(p, w, 0.119_821_18);
     p = fma::<FUSED>(p, w, 0.139_863_54);
     p = fma::<FUSED>(p, w, 0.139_621_3);
     let tail = gauss * (p * w);
-    (if x < 0.0 { tail } else { 1.0 - tail }, gauss * 0.398_942_28)
+    (if x < 0.0 { tail } else { 1.0 - tail }, gauss * 0.398_942_3)
 }
 
 #[cfg(test)]

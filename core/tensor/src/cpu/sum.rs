@@ -12,17 +12,25 @@ pub(crate) const LANES: usize = 16;
 #[inline(always)]
 pub(crate) fn lanes_sum(x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
-        for (l, x) in lanes.iter_mut().zip(chunk) {
-            *l += x;
+        for i in 0..LANES {
+            lanes[i] += chunk[i];
         }
     }
-    for (l, x) in lanes.iter_mut().zip(rest) {
-        *l += x;
+    let rest = padded(rest, 0.0);
+    for i in 0..LANES {
+        lanes[i] += rest[i];
     }
     fold(lanes)
+}
+
+/// The last, short chunk of a row, filled up. Lanes that are only ever indexed by constants stay in a register.
+#[inline(always)]
+pub(crate) fn padded(rest: &[f32], fill: f32) -> [f32; LANES] {
+    let mut lanes = [fill; LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
+    lanes
 }
 
 /// The sum of the lanes, as a tree.
