@@ -6,11 +6,13 @@
 //!   A feature map is therefore a matrix of `B*H*W` rows to a linear layer, to a normalisation and to a quantizer.
 //! - Gradients flow to tensors that ask for them ([`Tensor::leaf`], [`Var`]) while a [`Tape`] is recording.
 //! - `ops/` holds one file an operation: shape check, forward, what the backward pass needs. `cpu/` holds the kernels
-//!   that work on plain slices. All `unsafe` of the crate stands in `cpu/` and `storage.rs`.
+//!   that work on plain slices, `cuda/` those of GPUs. All `unsafe` of the crate stands in these two and `storage.rs`.
 //!
 //! This crate knows nothing of images, plugins or files.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 pub mod ops;
 pub mod rng;

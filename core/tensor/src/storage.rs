@@ -1,9 +1,10 @@
 //! Where numbers live: flat dfdx tensors, reached as slices on the CPU.
 
-use crate::{Error, Result};
+use crate::Result;
 use dfdx::prelude::{Cpu, HasShape, Tensor as Dx, TensorFromVec};
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where a tensor's numbers live and where operations on it run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -31,6 +32,8 @@ pub(crate) type CpuBuffer = Dx<(usize,), f32, Cpu>;
 #[derive(Clone)]
 pub(crate) enum Storage {
     Cpu(CpuBuffer),
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::Buffer),
 }
 
 /// The one CPU device of the process. dfdx devices carry a generator and a cache; we use neither.
@@ -40,20 +43,54 @@ pub(crate) fn cpu() -> &'static Cpu {
 }
 
 impl Storage {
-    /// Takes over `data` without a copy.
+    /// Takes over `data` on the CPU without a copy.
     pub(crate) fn from_vec(data: Vec<f32>) -> Self {
         let len = data.len();
         Self::Cpu(cpu().tensor_from_vec(data, (len,)))
     }
 
-    pub(crate) fn device(&self) -> Device {
-        match self {
-            Self::Cpu(_) => Device::Cpu,
+    /// Takes over `data` on the device that new tensors are placed on. If that fails they stay on the host, which the
+    /// next operation reports.
+    pub(crate) fn place(data: Vec<f32>) -> Self {
+        let host = Self::from_vec(data);
+        match Device::default_of_process() {
+            Device::Cpu => host,
+            device => host.to_device(device).unwrap_or(host),
         }
     }
 
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Self::Cpu(_) => Device::Cpu,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(buffer) => buffer.device(),
+        }
+    }
+
+    /// The same numbers on another device.
+    pub(crate) fn to_device(&self, device: Device) -> Result<Self> {
+        match (self, device) {
+            (storage, device) if storage.device() == device => Ok(storage.clone()),
+            #[cfg(feature = "cuda")]
+            (storage, Device::Cuda(ordinal)) => {
+                let gpu = crate::cuda::open(ordinal)?;
+                let host = match storage {
+                    Self::Cpu(_) => gpu.upload(storage.as_slice())?,
+                    Self::Cuda(buffer) => gpu.upload(&buffer.download()?)?,
+                };
+                Ok(Self::Cuda(crate::cuda::Buffer::new(gpu, host)))
+            }
+            #[cfg(feature = "cuda")]
+            (Self::Cuda(buffer), Device::Cpu) => Ok(Self::from_vec(buffer.download()?)),
+            (_, device) => device.open().map(|()| self.clone()),
+        }
+    }
+
+    /// The numbers, read on the host: from a GPU a copy, made once.
     pub(crate) fn as_slice(&self) -> &[f32] {
         match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(buffer) => buffer.host(),
             Self::Cpu(buffer) => {
                 let len = buffer.shape().0;
                 if len == 0 {
@@ -70,22 +107,35 @@ impl Storage {
         }
     }
 
-    /// The numbers, to be written; copied first if another tensor shares them.
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+    /// Lets `f` write the numbers in place; copied first if another tensor shares them. Those of a GPU are written on
+    /// the host and copied back; if that fails they stay on the host, which the next operation reports.
+    pub(crate) fn write<R>(&mut self, f: impl FnOnce(&mut [f32]) -> R) -> R {
         match self {
-            Self::Cpu(buffer) => {
-                let len = buffer.shape().0;
-                if len == 0 {
-                    return &mut [];
-                }
-                let first: *mut f32 = &mut buffer[[0]];
-                // SAFETY: as above; dfdx's IndexMut makes the buffer unique, and the borrow of `self` keeps it so.
-                #[allow(unsafe_code)]
-                unsafe {
-                    std::slice::from_raw_parts_mut(first, len)
-                }
+            Self::Cpu(buffer) => f(as_mut_slice(buffer)),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(buffer) => {
+                let device = buffer.device();
+                let mut host = buffer.host().to_vec();
+                let result = f(&mut host);
+                let host = Self::from_vec(host);
+                *self = host.to_device(device).unwrap_or(host);
+                result
             }
         }
+    }
+}
+
+fn as_mut_slice(buffer: &mut CpuBuffer) -> &mut [f32] {
+    let len = buffer.shape().0;
+    if len == 0 {
+        return &mut [];
+    }
+    let first: *mut f32 = &mut buffer[[0]];
+    // SAFETY: a flat dfdx CPU tensor made by `from_vec` is one contiguous Vec of `len` elements; dfdx's IndexMut makes
+    // the buffer unique, and the borrow of `buffer` keeps it so.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts_mut(first, len)
     }
 }
 
@@ -93,13 +143,110 @@ impl Device {
     /// Checks that the device can be used by this build on this machine.
     ///
     /// # Errors
-    /// [`Error::Device`] says what is missing: the `cuda` feature, a driver, or the GPU itself.
+    /// [`crate::Error::Device`] says what is missing: the `cuda` feature, a driver, or the GPU itself.
     pub fn open(self) -> Result<()> {
         match self {
             Self::Cpu => Ok(()),
-            Self::Cuda(_) => {
-                Err(Error::Device(format!("{self}: this build has no CUDA support; build with `--features cuda`")))
-            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(ordinal) => crate::cuda::open(ordinal).map(|_| ()),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Err(crate::Error::Device(format!(
+                "{self}: this build has no CUDA support; build with `--features cuda`"
+            ))),
         }
+    }
+
+    /// Opens the device and makes it the one that new tensors are placed on in this process ([`Tensor::from_vec`] and
+    /// its like); the CPU until then.
+    ///
+    /// # Errors
+    /// As for [`Device::open`].
+    pub fn make_default(self) -> Result<()> {
+        self.open()?;
+        let code = match self {
+            Self::Cpu => 0,
+            Self::Cuda(ordinal) => ordinal + 1,
+        };
+        DEFAULT.store(code, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The device that new tensors are placed on.
+    pub(crate) fn default_of_process() -> Self {
+        #[cfg(test)]
+        if let Some(device) = crate::ops::testing::device() {
+            return device;
+        }
+        match DEFAULT.load(Ordering::Relaxed) {
+            0 => Self::Cpu,
+            code => Self::Cuda(code - 1),
+        }
+    }
+}
+
+/// The default device: 0 for the CPU, or one more than a GPU's ordinal.
+static DEFAULT: AtomicUsize = AtomicUsize::new(0);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use crate::ops::testing::{on_every_device, random};
+    use crate::{Device, Error, Tape, Tensor, Var};
+
+    #[test]
+    fn numbers_survive_the_way_to_a_device_and_back() {
+        on_every_device(|| {
+            let x = random(&[3, 5], 1);
+            let there = x.to_device(Device::Cpu).unwrap().to_device(x.device()).unwrap();
+            assert_eq!((there.device(), there.to_vec()), (x.device(), x.to_vec()));
+            assert!(Tensor::zeros(&[0, 3]).to_vec().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_variable_stays_on_its_device_when_written() {
+        on_every_device(|| {
+            let var = Var::parameter(&Tensor::zeros(&[2, 2]));
+            let device = var.get().device();
+            var.write(|x| x[3] = 7.0);
+            assert_eq!((var.get().device(), var.get().to_vec()), (device, vec![0.0, 0.0, 0.0, 7.0]));
+            var.set(&Tensor::full(2.0, &[2, 2]).to_device(Device::Cpu).unwrap()).unwrap();
+            assert_eq!((var.get().device(), var.get().to_vec()), (device, vec![2.0; 4]));
+        });
+    }
+
+    #[test]
+    fn gradients_are_where_their_leaf_is() {
+        on_every_device(|| {
+            let x = random(&[4], 2).leaf();
+            let tape = Tape::start().unwrap();
+            let loss = x.square().unwrap().add(&x).unwrap().sum_all().unwrap();
+            let grad = tape.backward(&loss).unwrap().take(&x).unwrap();
+            let wanted: Vec<f32> = x.as_slice().iter().map(|x| 2.0 * x + 1.0).collect();
+            assert_eq!((grad.device(), grad.to_vec()), (x.device(), wanted));
+        });
+    }
+
+    #[test]
+    fn an_operation_without_a_kernel_names_itself_and_the_device() {
+        on_every_device(|| {
+            let x = random(&[2, 3], 3);
+            match x.softmax() {
+                Ok(_) => assert_eq!(x.device(), Device::Cpu),
+                Err(error) => assert_eq!(
+                    error.to_string(),
+                    format!("softmax has no kernel for {} yet; run this model on the CPU", x.device())
+                ),
+            }
+            let here = x.to_device(Device::Cpu).unwrap();
+            assert_eq!(here.add(&x).is_ok(), x.device() == Device::Cpu);
+        });
+    }
+
+    /// Whatever this machine and this build lack, the message begins with the device.
+    #[test]
+    fn a_device_that_does_not_open_says_why() {
+        let error = Device::Cuda(1000).open().unwrap_err();
+        assert!(matches!(&error, Error::Device(message) if message.starts_with("cuda:1000: ")), "{error}");
     }
 }

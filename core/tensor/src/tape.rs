@@ -3,9 +3,9 @@
 //! One tape records per thread, between [`Tape::start`] and [`Tape::backward`]. An operation records itself if one of
 //! its operands wants a gradient. The record is a dfdx `OwnedTape`, and gradients live in dfdx's map, keyed by the id
 //! of an empty dfdx tensor ([`GradKey`]): the map then holds an empty buffer until the first contribution arrives,
-//! which is written instead of added to zeros.
+//! which is written instead of added to zeros. Each device has a tape of its own: a graph stays on one device.
 
-use crate::storage::{CpuBuffer, cpu};
+use crate::storage::{CpuBuffer, Storage, cpu};
 use crate::{Error, Result, Tensor};
 use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, TensorFromVec};
 use std::cell::RefCell;
@@ -13,17 +13,58 @@ use std::marker::PhantomData;
 
 type DfdxGradients = dfdx::prelude::Gradients<f32, Cpu>;
 
+/// What is recorded on one thread.
+#[derive(Default)]
+struct Recording {
+    cpu: OwnedTape<f32, Cpu>,
+    #[cfg(feature = "cuda")]
+    cuda: crate::cuda::tape::Recording,
+}
+
 thread_local! {
-    static RECORDING: RefCell<Option<OwnedTape<f32, Cpu>>> = const { RefCell::new(None) };
+    static RECORDING: RefCell<Option<Recording>> = const { RefCell::new(None) };
 }
 
 /// Names a gradient: an empty dfdx tensor, of which only the id matters.
 #[derive(Clone)]
-pub(crate) struct GradKey(CpuBuffer);
+pub(crate) enum GradKey {
+    Cpu(CpuBuffer),
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::tape::Key),
+}
 
 impl GradKey {
+    /// A new name for a gradient on the CPU.
     pub(crate) fn new() -> Self {
-        Self(cpu().tensor_from_vec(Vec::new(), (0,)))
+        Self::Cpu(cpu().tensor_from_vec(Vec::new(), (0,)))
+    }
+
+    /// A new name for a gradient where `tensor` is; `None` if its device does not answer, which the next operation
+    /// there reports.
+    pub(crate) fn at(tensor: &Tensor) -> Option<Self> {
+        match tensor.storage() {
+            Storage::Cpu(_) => Some(Self::new()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => crate::cuda::tape::Key::new(buffer.gpu()).map(Self::Cuda).ok(),
+        }
+    }
+
+    /// The name in dfdx's map of the CPU. Operations reach a gradient only on the device that they run on.
+    fn on_cpu(&self) -> Result<&CpuBuffer, CpuError> {
+        match self {
+            Self::Cpu(name) => Ok(name),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => Err(CpuError::WrongNumElements),
+        }
+    }
+
+    /// The name in dfdx's map of the GPUs.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self) -> Option<&crate::cuda::tape::Key> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Cuda(key) => Some(key),
+        }
     }
 }
 
@@ -34,12 +75,12 @@ impl Flow<'_> {
     /// Moves a finished gradient out: all contributions to an output are in when its operation runs backward.
     /// Empty if nothing flowed.
     pub(crate) fn take(&mut self, key: &GradKey) -> Result<Vec<f32>, CpuError> {
-        Ok(std::mem::take(&mut **self.0.get_or_alloc_mut(&key.0)?))
+        Ok(std::mem::take(&mut **self.0.get_or_alloc_mut(key.on_cpu()?)?))
     }
 
     /// Adds `contribution` to a gradient; the first one is moved in.
     pub(crate) fn add(&mut self, key: &GradKey, contribution: Vec<f32>) -> Result<(), CpuError> {
-        let slot = self.0.get_or_alloc_mut(&key.0)?;
+        let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
         if slot.is_empty() {
             **slot = contribution;
         } else {
@@ -56,7 +97,7 @@ impl Flow<'_> {
         len: usize,
         write: impl FnOnce(&mut [f32], bool) -> R,
     ) -> Result<R, CpuError> {
-        let slot = self.0.get_or_alloc_mut(&key.0)?;
+        let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
         let accumulate = !slot.is_empty();
         if !accumulate {
             **slot = crate::cpu::buffer(len);
@@ -79,11 +120,25 @@ pub(crate) fn record(
     let output = output.clone();
     RECORDING.with_borrow_mut(|tape| {
         if let Some(tape) = tape {
-            tape.add_backward_op(move |gradients| {
+            tape.cpu.add_backward_op(move |gradients| {
                 let mut flow = Flow(gradients);
                 let grad = flow.take(&output)?;
                 if grad.is_empty() { Ok(()) } else { backward(grad, &mut flow) }
             });
+        }
+    });
+}
+
+/// The same for an operation on a GPU.
+#[cfg(feature = "cuda")]
+pub(crate) fn record_on_gpu(
+    output: &crate::cuda::tape::Key,
+    backward: impl FnOnce(crate::cuda::Numbers, &mut crate::cuda::tape::Flow<'_>) -> Result<(), dfdx::prelude::CudaError>
+    + 'static,
+) {
+    RECORDING.with_borrow_mut(|tape| {
+        if let Some(tape) = tape {
+            crate::cuda::tape::append(&mut tape.cuda, output, backward);
         }
     });
 }
@@ -111,7 +166,7 @@ impl Tape {
             if tape.is_some() {
                 return Err(Error::Tape("a recording is already in progress on this thread"));
             }
-            *tape = Some(OwnedTape::default());
+            *tape = Some(Recording::default());
             Ok(Self(PhantomData))
         })
     }
@@ -144,15 +199,20 @@ impl Tape {
         }
         let key =
             output.grad_key().cloned().ok_or(Error::Tape("the output depends on no tensor that wants a gradient"))?;
-        let Some(mut tape) = RECORDING.take() else {
+        let Some(tape) = RECORDING.take() else {
             return Err(Error::Tape("nothing is being recorded on this thread"));
         };
+        #[cfg(feature = "cuda")]
+        if let GradKey::Cuda(key) = &key {
+            return crate::cuda::tape::backward(tape.cuda, key, &gradient).map(|left| Gradients(Left::Cuda(left)));
+        }
+        let mut tape = tape.cpu;
         tape.add_backward_op(move |gradients| Flow(gradients).add(&key, gradient));
         // dfdx starts a backward pass from a tensor of rank 0; the operation above starts ours.
         let start = cpu().tensor_from_vec(vec![0.0], ());
         let gradients =
             start.put_tape(tape).try_backward().map_err(|e| Error::Device(format!("backward pass: {e}")))?;
-        Ok(Gradients(gradients))
+        Ok(Gradients(Left::Cpu(gradients)))
     }
 }
 
@@ -164,7 +224,7 @@ impl Drop for Tape {
 
 /// Runs `f` without recording, as evaluation and statistics should.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<OwnedTape<f32, Cpu>>);
+    struct Restore(Option<Recording>);
     impl Drop for Restore {
         fn drop(&mut self) {
             RECORDING.set(self.0.take());
@@ -175,15 +235,28 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// The gradients that a backward pass left at the leaves.
-pub struct Gradients(DfdxGradients);
+pub struct Gradients(Left);
+
+enum Left {
+    Cpu(DfdxGradients),
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::tape::Left),
+}
 
 impl Gradients {
-    /// Moves out the gradient of `leaf`, in its shape; `None` if none reached it.
+    /// Moves out the gradient of `leaf`, in its shape and on its device; `None` if none reached it.
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
-        let data = Flow(&mut self.0).take(leaf.grad_key()?).ok()?;
-        if data.is_empty() {
-            return None;
+        match (&mut self.0, leaf.grad_key()?) {
+            (Left::Cpu(gradients), key @ GradKey::Cpu(_)) => {
+                let data = Flow(gradients).take(key).ok()?;
+                (!data.is_empty()).then(|| Tensor::output(data, leaf.shape(), None))
+            }
+            #[cfg(feature = "cuda")]
+            (Left::Cuda(gradients), GradKey::Cuda(key)) => gradients
+                .take(key)
+                .map(|data| Tensor::on_gpu(crate::cuda::Buffer::new(key.gpu(), data), leaf.shape(), None)),
+            #[cfg(feature = "cuda")]
+            _ => None,
         }
-        Tensor::from_vec(data, leaf.shape()).ok()
     }
 }

@@ -18,7 +18,8 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of shape `shape` on the CPU over `data`, which is not copied.
+    /// A tensor of shape `shape` over `data`, which is not copied on the CPU; on the default device
+    /// ([`Device::make_default`]).
     ///
     /// # Errors
     /// [`Error::Shape`] if `data` has not as many elements as the shape.
@@ -30,13 +31,13 @@ impl Tensor {
                 format!("{} numbers do not fill shape {shape:?} of {wanted}", data.len()),
             ));
         }
-        Ok(Self { storage: Storage::from_vec(data), shape: shape.into(), grad: None })
+        Ok(Self { storage: Storage::place(data), shape: shape.into(), grad: None })
     }
 
     /// A tensor with every element `value`.
     pub fn full(value: f32, shape: &[usize]) -> Self {
         let len = shape.iter().product();
-        Self { storage: Storage::from_vec(vec![value; len]), shape: shape.into(), grad: None }
+        Self { storage: Storage::place(vec![value; len]), shape: shape.into(), grad: None }
     }
 
     /// A tensor of zeros.
@@ -90,7 +91,18 @@ impl Tensor {
         self.storage.device()
     }
 
-    /// The numbers in row-major order.
+    /// A copy on `device`, cut off from the graph; on its own device the tensor itself.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device cannot be opened, written or read.
+    pub fn to_device(&self, device: Device) -> Result<Self> {
+        if device == self.device() {
+            return Ok(self.clone());
+        }
+        Ok(Self { storage: self.storage.to_device(device)?, shape: self.shape.clone(), grad: None })
+    }
+
+    /// The numbers in row-major order. From a GPU they are copied once; one that cannot be read any more reads as NaN.
     pub fn as_slice(&self) -> &[f32] {
         self.storage.as_slice()
     }
@@ -113,7 +125,7 @@ impl Tensor {
 
     /// The same numbers as the start of a graph: gradients are gathered for them.
     pub fn leaf(&self) -> Self {
-        Self { grad: Some(GradKey::new()), ..self.clone() }
+        Self { grad: GradKey::at(self), ..self.clone() }
     }
 
     /// The same numbers, cut off from the graph: stop-gradient.
@@ -145,14 +157,33 @@ impl Tensor {
         Self { grad, ..self.clone() }
     }
 
-    /// The output of an operation over `data`; the length is the kernel's promise.
+    /// The output of an operation over `data` on the CPU; the length is the kernel's promise.
     pub(crate) fn output(data: Vec<f32>, shape: &[usize], grad: Option<GradKey>) -> Self {
         debug_assert_eq!(data.len(), shape.iter().product::<usize>());
         Self { storage: Storage::from_vec(data), shape: shape.into(), grad }
     }
 
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        self.storage.as_mut_slice()
+    /// The output of an operation on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(buffer: crate::cuda::Buffer, shape: &[usize], grad: Option<GradKey>) -> Self {
+        Self { storage: Storage::Cuda(buffer), shape: shape.into(), grad }
+    }
+
+    /// The numbers, if a GPU holds them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn gpu_buffer(&self) -> Option<&crate::cuda::Buffer> {
+        match &self.storage {
+            Storage::Cpu(_) => None,
+            Storage::Cuda(buffer) => Some(buffer),
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    pub(crate) fn storage_mut(&mut self) -> &mut Storage {
+        &mut self.storage
     }
 }
 

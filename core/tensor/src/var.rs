@@ -1,6 +1,6 @@
 //! Variables: tensors that training writes to.
 
-use crate::{Error, Result, Tensor};
+use crate::{Device, Error, Result, Tensor};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A tensor that can be written in place: a trained parameter, or a buffer such as an EMA codebook. Clones are the
@@ -24,22 +24,25 @@ impl Var {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces the value; the gradient's key stays.
+    /// Replaces the value; the gradient's key and the device stay.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shape differs.
+    /// [`Error::Shape`] if the shape differs, [`Error::Device`] if the value cannot be copied to the device.
     pub fn set(&self, value: &Tensor) -> Result<()> {
-        self.write(|current| {
-            if current.len() != value.len() {
-                return Err(Error::shape("set", "a variable keeps its shape"));
-            }
-            current.copy_from_slice(value.as_slice());
-            Ok(())
-        })
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if current.len() != value.len() {
+            return Err(Error::shape("set", "a variable keeps its shape"));
+        }
+        match current.device() {
+            Device::Cpu => current.storage_mut().write(|current| current.copy_from_slice(value.as_slice())),
+            device => *current.storage_mut() = value.storage().to_device(device)?,
+        }
+        Ok(())
     }
 
     /// Lets `f` write the numbers in place; they are copied first only if a tensor taken by [`Var::get`] still lives.
+    /// Those on a GPU are copied to the host and back.
     pub fn write<R>(&self, f: impl FnOnce(&mut [f32]) -> R) -> R {
-        f(self.0.write().unwrap_or_else(PoisonError::into_inner).as_mut_slice())
+        self.0.write().unwrap_or_else(PoisonError::into_inner).storage_mut().write(f)
     }
 }

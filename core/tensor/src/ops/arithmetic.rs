@@ -1,5 +1,6 @@
 //! Arithmetic with broadcasting (NumPy's rules: shapes are aligned at the innermost axis; size 1 stretches).
 
+use super::on_cpu;
 use crate::cpu::elementwise::{Map, Walk, Zip, map, update, zip};
 use crate::cpu::sum::sum_to_shape;
 use crate::tape::{GradKey, record};
@@ -75,7 +76,7 @@ impl Map for MulScalar {
 }
 
 /// The shape that `x` and `y` stretch to.
-fn broadcast_shape(op: &'static str, x: &[usize], y: &[usize]) -> Result<Vec<usize>> {
+pub(crate) fn broadcast_shape(op: &'static str, x: &[usize], y: &[usize]) -> Result<Vec<usize>> {
     let rank = x.len().max(y.len());
     let size = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
     (0..rank)
@@ -90,6 +91,7 @@ fn broadcast_shape(op: &'static str, x: &[usize], y: &[usize]) -> Result<Vec<usi
 
 /// `f(x, y)`, broadcast, with the key of its gradient if one is wanted.
 fn binary<F: Zip>(op: &'static str, f: F, x: &Tensor, y: &Tensor) -> Result<(Tensor, Option<GradKey>)> {
+    on_cpu(op, [x, y])?;
     let shape = broadcast_shape(op, x.shape(), y.shape())?;
     let data = zip(f, &Walk::new(&shape, x.shape(), y.shape()), x.as_slice(), y.as_slice());
     let key = (x.tracked().is_some() || y.tracked().is_some()).then(GradKey::new);
@@ -111,6 +113,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Add, self, other));
         let (out, key) = binary("add", Add, self, other)?;
         if let Some(key) = key {
             let (x, y) = (self.tracked(), other.tracked());
@@ -133,6 +136,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Sub, self, other));
         let (out, key) = binary("sub", Sub, self, other)?;
         if let Some(key) = key {
             let (x, y) = (self.tracked(), other.tracked());
@@ -155,6 +159,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Mul, self, other));
         let (out, key) = binary("mul", Mul, self, other)?;
         if let Some(key) = key {
             let (x_key, y_key) = (self.tracked(), other.tracked());
@@ -178,6 +183,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Div, self, other));
         let (out, key) = binary("div", Div, self, other)?;
         if let Some(key) = key {
             let (x_key, y_key) = (self.tracked(), other.tracked());
@@ -201,12 +207,16 @@ impl Tensor {
 
     /// `self + value`.
     pub fn add_scalar(&self, value: f32) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::arithmetic::add_scalar(self, value));
+        on_cpu("add_scalar", [self])?;
         // The gradient is that of the operand: the output shares its key, and nothing need be recorded.
         Ok(Tensor::output(map(AddScalar(value), self.as_slice()), self.shape(), self.tracked()))
     }
 
     /// `self * value`.
     pub fn mul_scalar(&self, value: f32) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::arithmetic::mul_scalar(self, value));
+        on_cpu("mul_scalar", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out =
             Tensor::output(map(MulScalar(value), self.as_slice()), self.shape(), key.as_ref().map(|k| k.1.clone()));
@@ -221,6 +231,8 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shape cannot be stretched to `shape`.
     pub fn broadcast_to(&self, shape: &[usize]) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::arithmetic::broadcast_to(self, shape));
+        on_cpu("broadcast_to", [self])?;
         if broadcast_shape("broadcast_to", self.shape(), shape)? != shape {
             return Err(Error::shape("broadcast_to", format!("{:?} does not stretch to {shape:?}", self.shape())));
         }
@@ -240,7 +252,7 @@ impl Tensor {
 mod tests {
     use super::*;
     use crate::Tape;
-    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
 
     /// The element of `x` that index `at` of an output of shape `shape` reads, axis by axis.
     fn stretched(x: &Tensor, shape: &[usize], mut at: usize) -> f32 {
@@ -272,76 +284,86 @@ mod tests {
 
     #[test]
     fn operations_broadcast_as_in_numpy() {
-        for (x_shape, y_shape, shape) in MIXES {
-            for (x_shape, y_shape) in [(x_shape, y_shape), (y_shape, x_shape)] {
-                let (x, y) = (random(x_shape, 1), random(y_shape, 2));
-                let operations: [(fn(&Tensor, &Tensor) -> Result<Tensor>, fn(f32, f32) -> f32); 4] = [
-                    (Tensor::add, |x, y| x + y),
-                    (Tensor::sub, |x, y| x - y),
-                    (Tensor::mul, |x, y| x * y),
-                    (Tensor::div, |x, y| x / y),
-                ];
-                for (ours, twin) in operations {
-                    let got = ours(&x, &y).unwrap();
-                    assert_eq!(got.shape(), shape);
-                    let wanted: Vec<f32> =
-                        (0..got.len()).map(|i| twin(stretched(&x, shape, i), stretched(&y, shape, i))).collect();
-                    assert_eq!(got.as_slice(), wanted, "{x_shape:?} {y_shape:?}");
-                }
-                if x_shape.len() <= shape.len() && broadcast_shape("", x_shape, shape).is_ok() {
-                    let got = x.broadcast_to(shape).unwrap();
-                    assert!((0..got.len()).all(|i| got.as_slice()[i] == stretched(&x, shape, i)));
+        on_every_device(|| {
+            for (x_shape, y_shape, shape) in MIXES {
+                for (x_shape, y_shape) in [(x_shape, y_shape), (y_shape, x_shape)] {
+                    let (x, y) = (random(x_shape, 1), random(y_shape, 2));
+                    let operations: [(fn(&Tensor, &Tensor) -> Result<Tensor>, fn(f32, f32) -> f32); 4] = [
+                        (Tensor::add, |x, y| x + y),
+                        (Tensor::sub, |x, y| x - y),
+                        (Tensor::mul, |x, y| x * y),
+                        (Tensor::div, |x, y| x / y),
+                    ];
+                    for (ours, twin) in operations {
+                        let got = ours(&x, &y).unwrap();
+                        assert_eq!(got.shape(), shape);
+                        let wanted: Vec<f32> =
+                            (0..got.len()).map(|i| twin(stretched(&x, shape, i), stretched(&y, shape, i))).collect();
+                        assert_eq!(got.as_slice(), wanted, "{x_shape:?} {y_shape:?}");
+                    }
+                    if x_shape.len() <= shape.len() && broadcast_shape("", x_shape, shape).is_ok() {
+                        let got = x.broadcast_to(shape).unwrap();
+                        assert!((0..got.len()).all(|i| got.as_slice()[i] == stretched(&x, shape, i)));
+                    }
                 }
             }
-        }
+        });
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        for (x_shape, y_shape, shape) in &MIXES[..9] {
-            let x = random(x_shape, 3);
-            // Divisors well away from zero.
-            let y = random(y_shape, 4);
-            let y =
-                Tensor::from_vec(y.as_slice().iter().map(|y| y + 1.5f32.copysign(*y)).collect(), y.shape()).unwrap();
-            let both = [x.clone(), y];
-            check_gradients(&both, |t| t[0].add(&t[1]), 1e-3);
-            check_gradients(&both, |t| t[1].sub(&t[0]), 1e-3);
-            check_gradients(&both, |t| t[0].mul(&t[1]), 1e-3);
-            check_gradients(&both, |t| t[0].div(&t[1]), 1e-3);
-            check_gradients(&[x.clone()], |t| t[0].add_scalar(3.0)?.mul_scalar(-0.7), 1e-3);
-            check_gradients(&[x.clone()], |t| t[0].broadcast_to(shape), 1e-3);
-            check_gradients(&[x], |t| t[0].mul(&t[0])?.sub(&t[0]), 1e-3);
-        }
+        on_every_device(|| {
+            for (x_shape, y_shape, shape) in &MIXES[..9] {
+                let x = random(x_shape, 3);
+                // Divisors well away from zero.
+                let y = random(y_shape, 4);
+                let y = Tensor::from_vec(y.as_slice().iter().map(|y| y + 1.5f32.copysign(*y)).collect(), y.shape())
+                    .unwrap();
+                let both = [x.clone(), y];
+                check_gradients(&both, |t| t[0].add(&t[1]), 1e-3);
+                check_gradients(&both, |t| t[1].sub(&t[0]), 1e-3);
+                check_gradients(&both, |t| t[0].mul(&t[1]), 1e-3);
+                check_gradients(&both, |t| t[0].div(&t[1]), 1e-3);
+                check_gradients(&[x.clone()], |t| t[0].add_scalar(3.0)?.mul_scalar(-0.7), 1e-3);
+                check_gradients(&[x.clone()], |t| t[0].broadcast_to(shape), 1e-3);
+                check_gradients(&[x], |t| t[0].mul(&t[0])?.sub(&t[0]), 1e-3);
+            }
+        });
     }
 
     #[test]
     fn an_operand_without_a_gradient_costs_none() {
-        let (x, y) = (random(&[2, 3], 5).leaf(), random(&[3], 6));
-        for f in [Tensor::add, Tensor::sub, Tensor::mul, Tensor::div] {
-            for (a, b) in [(&x, &y), (&y, &x)] {
-                let tape = Tape::start().unwrap();
-                let loss = f(a, b).unwrap().sum_all().unwrap();
-                let mut gradients = tape.backward(&loss).unwrap();
-                assert!(gradients.take(&x).is_some() && gradients.take(&y).is_none());
+        on_every_device(|| {
+            let (x, y) = (random(&[2, 3], 5).leaf(), random(&[3], 6));
+            for f in [Tensor::add, Tensor::sub, Tensor::mul, Tensor::div] {
+                for (a, b) in [(&x, &y), (&y, &x)] {
+                    let tape = Tape::start().unwrap();
+                    let loss = f(a, b).unwrap().sum_all().unwrap();
+                    let mut gradients = tape.backward(&loss).unwrap();
+                    assert!(gradients.take(&x).is_some() && gradients.take(&y).is_none());
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn a_large_sum_of_gradients_stays_accurate() {
-        // Each of 7 biases gathers 30 000 ones.
-        let bias = Tensor::zeros(&[7]).leaf();
-        let tape = Tape::start().unwrap();
-        let loss = Tensor::zeros(&[3, 10_000, 7]).add(&bias).unwrap().sum_all().unwrap();
-        assert_close(tape.backward(&loss).unwrap().take(&bias).unwrap().as_slice(), &[30_000.0; 7], 1e-7);
+        on_every_device(|| {
+            // Each of 7 biases gathers 30 000 ones.
+            let bias = Tensor::zeros(&[7]).leaf();
+            let tape = Tape::start().unwrap();
+            let loss = Tensor::zeros(&[3, 10_000, 7]).add(&bias).unwrap().sum_all().unwrap();
+            assert_close(tape.backward(&loss).unwrap().take(&bias).unwrap().as_slice(), &[30_000.0; 7], 1e-7);
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let (x, y) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[2]));
-        assert_eq!(x.add(&y).unwrap_err().to_string(), "add: shapes [2, 3] and [2] do not broadcast");
-        assert!(x.broadcast_to(&[3]).is_err() && x.broadcast_to(&[1, 3]).is_err());
-        assert!(Tensor::zeros(&[0, 3]).add(&Tensor::zeros(&[3])).unwrap().is_empty());
+        on_every_device(|| {
+            let (x, y) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[2]));
+            assert_eq!(x.add(&y).unwrap_err().to_string(), "add: shapes [2, 3] and [2] do not broadcast");
+            assert!(x.broadcast_to(&[3]).is_err() && x.broadcast_to(&[1, 3]).is_err());
+            assert!(Tensor::zeros(&[0, 3]).add(&Tensor::zeros(&[3])).unwrap().is_empty());
+        });
     }
 }

@@ -3,6 +3,7 @@
 //! Rows of probabilities are never kept: the backward pass computes them again from each row's largest score
 //! and normaliser (Dao et al., "FlashAttention", 2022), so memory grows with `B * T * W` alone.
 
+use super::on_cpu;
 use crate::cpu::attention::{self, Rows, Sizes};
 use crate::cpu::{buffer, cached};
 use crate::tape::{GradKey, record};
@@ -14,6 +15,7 @@ use crate::{Error, Result, Tensor};
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or `heads` does not divide `W`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    on_cpu("attention", [q, k, v])?;
     let misfit = || {
         let shapes = [q.shape(), k.shape(), v.shape()];
         Error::shape(
@@ -70,6 +72,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or `heads` does not divide `W`.
 pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    on_cpu("attention_qkv", [qkv])?;
     let [batch, length, packed] = qkv.dims("attention_qkv")?;
     let width = packed / 3;
     if !packed.is_multiple_of(3) || !divides(heads, width) {
@@ -151,6 +154,7 @@ impl KvCache {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ from the cache's, the capacity is exceeded, or `heads` does not divide `W`.
     pub fn attend(&mut self, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
+        on_cpu("KvCache::attend", [q, k, v])?;
         let Self { batch, capacity, width, len, .. } = *self;
         let [_, new, _] = q.dims("KvCache::attend")?;
         let wanted = [batch, new, width];

@@ -1,5 +1,6 @@
 //! Convolution and resampling of feature maps `[B, H, W, C]`.
 
+use super::on_cpu;
 use crate::cpu::conv::{self, Geometry};
 use crate::cpu::{buffer, conv_weight, gemm, resample};
 use crate::tape::{GradKey, record};
@@ -33,6 +34,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit, the stride is 0 or the kernel exceeds the padded input.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, how: Conv2d) -> Result<Tensor> {
+        on_cpu("conv2d", [self, weight].into_iter().chain(bias))?;
         let [batch, height, width, inputs] = self.dims("conv2d")?;
         let [outputs, weight_inputs, kernel_h, kernel_w] = weight.dims("conv2d")?;
         let [top, bottom, left, right] = how.padding;
@@ -99,6 +101,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless the rank is 4 and the factor at least 1.
     pub fn upsample_nearest(&self, factor: usize) -> Result<Tensor> {
+        on_cpu("upsample_nearest", [self])?;
         let [batch, height, width, channels] = self.dims("upsample_nearest")?;
         if factor == 0 {
             return Err(Error::shape("upsample_nearest", "the factor must be at least 1"));
@@ -123,6 +126,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless the rank is 4 and `factor` divides height and width.
     pub fn avg_pool(&self, factor: usize) -> Result<Tensor> {
+        on_cpu("avg_pool", [self])?;
         let [batch, height, width, channels] = self.dims("avg_pool")?;
         if factor == 0 || !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
             return Err(Error::shape("avg_pool", format!("factor {factor} does not divide {:?}", self.shape())));

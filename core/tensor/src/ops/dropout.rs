@@ -1,5 +1,6 @@
 //! Dropout.
 
+use super::on_cpu;
 use crate::cpu::mask;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Rng, Tensor};
@@ -11,6 +12,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless `0 <= p < 1`.
     pub fn dropout(&self, p: f32, rng: &Rng) -> Result<Tensor> {
+        on_cpu("dropout", [self])?;
         if !(0.0..1.0).contains(&p) {
             return Err(Error::shape("dropout", format!("the probability {p} is not in 0..1")));
         }

@@ -1,5 +1,6 @@
 //! Rows of a table.
 
+use super::on_cpu;
 use crate::cpu::gather;
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
@@ -10,6 +11,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if this is no matrix or a code is K or more.
     pub fn embedding(&self, codes: &Codes) -> Result<Tensor> {
+        on_cpu("embedding", [self])?;
         let [size, width] = self.dims("embedding")?;
         super::check_codes("embedding", "code", codes, size)?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
@@ -32,6 +34,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the codes' shape is not that of the rows, or a code is K or more.
     pub fn gather_last(&self, codes: &Codes) -> Result<Tensor> {
+        on_cpu("gather_last", [self])?;
         if self.rank() == 0 {
             return Err(Error::shape("gather_last", "a tensor of rank 0 has no rows"));
         }

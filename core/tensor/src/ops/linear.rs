@@ -1,5 +1,6 @@
 //! Matrix products.
 
+use super::{on_cpu, place};
 use crate::cpu::{buffer, gemm};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
@@ -11,6 +12,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        place("linear", [self, weight].into_iter().chain(bias))?;
         let [outputs, inputs] = weight.dims("linear")?;
         let Some((&last, outer)) = self.shape().split_last() else {
             return Err(Error::shape("linear", "the input needs an axis"));
@@ -27,9 +29,11 @@ impl Tensor {
             ));
         }
         let rows: usize = outer.iter().product();
+        let shape: Vec<usize> = outer.iter().copied().chain([outputs]).collect();
+        return_from_gpu!(crate::cuda::product::linear(self, weight, bias, &shape));
+        on_cpu("linear", [self, weight])?;
         let mut data = buffer(rows * outputs);
         gemm::nt(outputs, inputs, self.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice), &mut data, false);
-        let shape: Vec<usize> = outer.iter().copied().chain([outputs]).collect();
 
         let (x_key, w_key, b_key) = (self.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));
         let key = (x_key.is_some() || w_key.is_some() || b_key.is_some()).then(GradKey::new);
@@ -96,17 +100,19 @@ fn product(a: &Tensor, b: &Tensor, right: Right) -> Result<Tensor> {
     let outer: usize = a_outer.iter().product();
     let (batch, m) = if b_outer.is_empty() { (1, outer * m) } else { (outer, m) };
 
+    let mut shape = a.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = n;
+    }
+    return_from_gpu!(crate::cuda::product::product(op, [a, b], right == Right::Transposed, [batch, m, n, k], &shape));
+    on_cpu(op, [a, b])?;
+
     let mut data = buffer(batch * m * n);
     let sizes = gemm::Batch { batch, m, n, k };
     match right {
         Right::Plain => gemm::batched_nn(sizes, a.as_slice(), b.as_slice(), &mut data, false),
         Right::Transposed => gemm::batched_nt(sizes, a.as_slice(), b.as_slice(), &mut data, false),
     }
-    let mut shape = a.shape().to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = n;
-    }
-
     let (a_key, b_key) = (a.tracked(), b.tracked());
     let key = (a_key.is_some() || b_key.is_some()).then(GradKey::new);
     if let Some(key) = &key {
@@ -142,7 +148,7 @@ fn product(a: &Tensor, b: &Tensor, right: Right) -> Result<Tensor> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
-    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
     use crate::{Error, Tensor};
 
     /// The definition, in f64.
@@ -168,63 +174,82 @@ mod tests {
 
     #[test]
     fn linear_agrees_with_its_definition() {
-        for (rows, inputs, outputs) in
-            [(1, 1, 1), (2, 3, 5), (7, 17, 33), (1, 129, 70), (13, 64, 31), (40, 100, 3), (257, 65, 47), (90, 700, 130)]
-        {
-            let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
-            let mut wanted = twin(&x, &w, [1, rows, outputs, inputs], true);
-            assert_close(x.linear(&w, None).unwrap().as_slice(), &wanted, 1e-5);
-            for row in wanted.chunks_mut(outputs) {
-                row.iter_mut().zip(b.as_slice()).for_each(|(y, b)| *y += b);
+        on_every_device(|| {
+            for (rows, inputs, outputs) in [
+                (1, 1, 1),
+                (2, 3, 5),
+                (7, 17, 33),
+                (1, 129, 70),
+                (13, 64, 31),
+                (40, 100, 3),
+                (257, 65, 47),
+                (90, 700, 130),
+            ] {
+                let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+                let mut wanted = twin(&x, &w, [1, rows, outputs, inputs], true);
+                assert_close(x.linear(&w, None).unwrap().as_slice(), &wanted, 1e-5);
+                for row in wanted.chunks_mut(outputs) {
+                    row.iter_mut().zip(b.as_slice()).for_each(|(y, b)| *y += b);
+                }
+                assert_close(x.linear(&w, Some(&b)).unwrap().as_slice(), &wanted, 1e-5);
             }
-            assert_close(x.linear(&w, Some(&b)).unwrap().as_slice(), &wanted, 1e-5);
-        }
+        });
     }
 
     #[test]
     fn products_agree_with_their_definition() {
-        for (batch, m, n, k) in [(1, 1, 1, 1), (3, 5, 7, 2), (2, 31, 33, 17), (5, 14, 32, 16), (1, 67, 129, 300)] {
-            let a = random(&[batch, m, k], 1);
-            let (plain, transposed) = (random(&[batch, k, n], 2), random(&[batch, n, k], 3));
-            let sizes = [batch, m, n, k];
-            assert_close(a.matmul(&plain).unwrap().as_slice(), &twin(&a, &plain, sizes, false), 1e-5);
-            assert_close(a.matmul_t(&transposed).unwrap().as_slice(), &twin(&a, &transposed, sizes, true), 1e-5);
-        }
+        on_every_device(|| {
+            for (batch, m, n, k) in [(1, 1, 1, 1), (3, 5, 7, 2), (2, 31, 33, 17), (5, 14, 32, 16), (1, 67, 129, 300)] {
+                let a = random(&[batch, m, k], 1);
+                let (plain, transposed) = (random(&[batch, k, n], 2), random(&[batch, n, k], 3));
+                let sizes = [batch, m, n, k];
+                assert_close(a.matmul(&plain).unwrap().as_slice(), &twin(&a, &plain, sizes, false), 1e-5);
+                assert_close(a.matmul_t(&transposed).unwrap().as_slice(), &twin(&a, &transposed, sizes, true), 1e-5);
+            }
+        });
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        let sizes = [(1, 1, 1), (3, 5, 2), (17, 33, 19), (70, 6, 40)];
-        for (rows, inputs, outputs) in sizes {
-            let operands = [random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3)];
-            check_gradients(&operands, |t| t[0].linear(&t[1], Some(&t[2])), 1e-3);
-        }
-        for (m, n, k) in sizes {
-            check_gradients(&[random(&[2, m, k], 1), random(&[2, k, n], 2)], |t| t[0].matmul(&t[1]), 1e-3);
-            check_gradients(&[random(&[2, m, k], 1), random(&[2, n, k], 2)], |t| t[0].matmul_t(&t[1]), 1e-3);
-            check_gradients(&[random(&[2, m, k], 1), random(&[k, n], 2)], |t| t[0].matmul(&t[1]), 1e-3);
-        }
+        on_every_device(|| {
+            let sizes = [(1, 1, 1), (3, 5, 2), (17, 33, 19), (70, 6, 40)];
+            for (rows, inputs, outputs) in sizes {
+                let operands = [random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3)];
+                check_gradients(&operands, |t| t[0].linear(&t[1], Some(&t[2])), 1e-3);
+            }
+            for (m, n, k) in sizes {
+                check_gradients(&[random(&[2, m, k], 1), random(&[2, k, n], 2)], |t| t[0].matmul(&t[1]), 1e-3);
+                check_gradients(&[random(&[2, m, k], 1), random(&[2, n, k], 2)], |t| t[0].matmul_t(&t[1]), 1e-3);
+                check_gradients(&[random(&[2, m, k], 1), random(&[k, n], 2)], |t| t[0].matmul(&t[1]), 1e-3);
+            }
+        });
     }
 
     /// A weight used twice gets the sum of both gradients.
     #[test]
     fn gradients_accumulate() {
-        let operands = [random(&[5, 4], 1), random(&[4, 4], 2)];
-        check_gradients(&operands, |t| t[0].linear(&t[1], None)?.linear(&t[1], None), 1e-3);
+        on_every_device(|| {
+            let operands = [random(&[5, 4], 1), random(&[4, 4], 2)];
+            check_gradients(&operands, |t| t[0].linear(&t[1], None)?.linear(&t[1], None), 1e-3);
+        });
     }
 
     #[test]
     fn empty_operands_give_empty_or_zero_results() {
-        assert!(Tensor::zeros(&[0, 3]).linear(&Tensor::zeros(&[2, 3]), None).unwrap().is_empty());
-        let zeros = Tensor::zeros(&[2, 0]).linear(&Tensor::zeros(&[3, 0]), Some(&Tensor::full(1.5, &[3]))).unwrap();
-        assert_eq!(zeros.as_slice(), [1.5; 6]);
+        on_every_device(|| {
+            assert!(Tensor::zeros(&[0, 3]).linear(&Tensor::zeros(&[2, 3]), None).unwrap().is_empty());
+            let zeros = Tensor::zeros(&[2, 0]).linear(&Tensor::zeros(&[3, 0]), Some(&Tensor::full(1.5, &[3]))).unwrap();
+            assert_eq!(zeros.as_slice(), [1.5; 6]);
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let (x, w) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[4, 5]));
-        assert!(matches!(x.linear(&w, None), Err(Error::Shape { op: "linear", .. })));
-        assert!(matches!(x.matmul(&w), Err(Error::Shape { op: "matmul", .. })));
-        assert!(matches!(x.matmul_t(&w), Err(Error::Shape { op: "matmul_t", .. })));
+        on_every_device(|| {
+            let (x, w) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[4, 5]));
+            assert!(matches!(x.linear(&w, None), Err(Error::Shape { op: "linear", .. })));
+            assert!(matches!(x.matmul(&w), Err(Error::Shape { op: "matmul", .. })));
+            assert!(matches!(x.matmul_t(&w), Err(Error::Shape { op: "matmul_t", .. })));
+        });
     }
 }

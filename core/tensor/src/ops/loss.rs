@@ -1,5 +1,6 @@
 //! Losses.
 
+use super::on_cpu;
 use crate::cpu::{rows, squared};
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
@@ -10,6 +11,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ or are empty.
     pub fn mse(&self, target: &Tensor) -> Result<Tensor> {
+        on_cpu("mse", [self, target])?;
         if self.shape() != target.shape() || self.is_empty() {
             return Err(Error::shape(
                 "mse",
@@ -43,6 +45,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the targets' shape is not that of the rows, or a target is K or more.
     pub fn cross_entropy(&self, targets: &Codes) -> Result<Tensor> {
+        on_cpu("cross_entropy", [self])?;
         let (outer, width) = super::rows_of("cross_entropy", self, targets.shape())?;
         super::check_codes("cross_entropy", "target", targets, width)?;
         let (loss, normalizer) = rows::cross_entropy(self.as_slice(), targets.as_slice(), width);
@@ -76,6 +79,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ or K is zero.
     pub fn soft_cross_entropy(&self, targets: &Tensor) -> Result<Tensor> {
+        on_cpu("soft_cross_entropy", [self, targets])?;
         let width = self.last_dim();
         if self.shape() != targets.shape() || self.rank() == 0 || width == 0 {
             return Err(Error::shape(

@@ -1,7 +1,18 @@
 //! The operations, one file each (or one family): shape check, forward, and what the backward pass needs.
 //!
 //! Unless a page says otherwise an operation is a method of [`Tensor`](crate::Tensor), is differentiable in every
-//! floating-point operand, and fails with [`Error::Shape`](crate::Error::Shape) alone.
+//! floating-point operand, and fails with [`Error::Shape`](crate::Error::Shape) alone; or, where an operand is not on
+//! the CPU, with [`Error::NoKernel`](crate::Error::NoKernel) if its device has no kernel for the operation.
+
+/// Returns from an operation with what the GPU gives, if its operands are there.
+macro_rules! return_from_gpu {
+    ($call:expr) => {
+        #[cfg(feature = "cuda")]
+        if let Some(out) = $call? {
+            return Ok(out);
+        }
+    };
+}
 
 pub mod arithmetic;
 pub mod attention;
@@ -25,7 +36,25 @@ pub mod unary;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at the first failure")]
 pub(crate) mod testing;
 
-use crate::{Codes, Error, Result, Tensor};
+use crate::{Codes, Device, Error, Result, Tensor};
+
+/// The device that all of `operands` are on, where `op` will run.
+pub(crate) fn place<'a>(op: &'static str, operands: impl IntoIterator<Item = &'a Tensor>) -> Result<Device> {
+    let mut devices = operands.into_iter().map(Tensor::device);
+    let first = devices.next().unwrap_or_default();
+    match devices.find(|&device| device != first) {
+        Some(odd) => Err(Error::Device(format!("{op}: operands on {first} and on {odd}; bring them to one device"))),
+        None => Ok(first),
+    }
+}
+
+/// Checks that `operands` are on the CPU, the only device with a kernel for `op`.
+fn on_cpu<'a>(op: &'static str, operands: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
+    match place(op, operands)? {
+        Device::Cpu => Ok(()),
+        device => Err(Error::NoKernel { op, device }),
+    }
+}
 
 /// The outer shape [..] and the width K of `x` [.., K], whose rows `outer` must name one by one.
 fn rows_of<'a>(op: &'static str, x: &'a Tensor, outer: &[usize]) -> Result<(&'a [usize], usize)> {

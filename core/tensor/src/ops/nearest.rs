@@ -1,5 +1,6 @@
 //! Nearest codebook rows: fused distance and argmin, never an N x K matrix in memory.
 
+use super::on_cpu;
 use crate::cpu::{buffer, nearest as kernel};
 use crate::{Codes, Error, Result, Tensor};
 
@@ -9,6 +10,7 @@ use crate::{Codes, Error, Result, Tensor};
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or the codebook is empty.
 pub fn nearest(vectors: &Tensor, codebook: &Tensor) -> Result<Codes> {
+    on_cpu("nearest", [vectors, codebook])?;
     let (outer, size, channels) = fit("nearest", vectors, codebook)?;
     let mut codes = vec![0; outer.iter().product()];
     kernel::nearest(size, channels, vectors.as_slice(), codebook.as_slice(), &mut codes);
@@ -21,6 +23,7 @@ pub fn nearest(vectors: &Tensor, codebook: &Tensor) -> Result<Codes> {
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or the codebook is empty.
 pub fn squared_distances(vectors: &Tensor, codebook: &Tensor) -> Result<Tensor> {
+    on_cpu("squared_distances", [vectors, codebook])?;
     let (outer, size, channels) = fit("squared_distances", vectors, codebook)?;
     let shape: Vec<usize> = outer.iter().copied().chain([size]).collect();
     let mut data = buffer(shape.iter().product());
@@ -34,6 +37,7 @@ pub fn squared_distances(vectors: &Tensor, codebook: &Tensor) -> Result<Tensor> 
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or a code is not below `codebook_size`.
 pub fn code_sums(vectors: &Tensor, codes: &Codes, codebook_size: usize) -> Result<(Tensor, Tensor)> {
+    on_cpu("code_sums", [vectors])?;
     let channels = vectors.last_dim();
     if vectors.shape().split_last().map(|(_, outer)| outer) != Some(codes.shape()) {
         return Err(Error::shape(

@@ -1,5 +1,6 @@
 //! Normalisation.
 
+use super::on_cpu;
 use crate::cpu::group_norm::{Maps, group_norm, group_norm_backward};
 use crate::cpu::layer_norm::{layer_norm, layer_norm_backward};
 use crate::tape::{GradKey, record};
@@ -11,6 +12,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless weight and bias have shape [C].
     pub fn layer_norm(&self, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
+        on_cpu("layer_norm", [self, weight, bias])?;
         check_parameters("layer_norm", self, weight, bias)?;
         let (data, moments) = layer_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), eps);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
@@ -60,6 +62,7 @@ impl Tensor {
         eps: f32,
         silu: bool,
     ) -> Result<Tensor> {
+        on_cpu(op, [self, weight, bias])?;
         check_parameters(op, self, weight, bias)?;
         let channels = self.last_dim();
         if self.rank() < 2 || groups == 0 || !channels.is_multiple_of(groups) {

@@ -1,5 +1,6 @@
 //! Fused optimizer steps over variables, in place and multi-threaded.
 
+use super::on_cpu;
 use crate::cpu::{optim, sum};
 use crate::{Error, Result, Tensor, Var};
 
@@ -34,6 +35,7 @@ impl Default for AdamStep {
 /// # Errors
 /// [`Error::Shape`] if the sizes differ or `step` is 0.
 pub fn adam(param: &Var, grad: &Tensor, m: &Var, v: &Var, grad_scale: f32, how: &AdamStep) -> Result<()> {
+    on_cpu("adam", [grad, &param.get(), &m.get(), &v.get()])?;
     if how.step == 0 {
         return Err(Error::shape("adam", "steps count from 1, found step 0"));
     }
@@ -78,6 +80,7 @@ pub fn adam(param: &Var, grad: &Tensor, m: &Var, v: &Var, grad_scale: f32, how: 
 /// # Errors
 /// [`Error::Shape`] if the sizes differ.
 pub fn ema(average: &Var, param: &Tensor, decay: f32) -> Result<()> {
+    on_cpu("ema", [&average.get(), param])?;
     average.write(|average| {
         if average.len() != param.len() {
             return Err(Error::shape(

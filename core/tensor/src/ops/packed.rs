@@ -1,5 +1,6 @@
 //! A linear map for many small products with one weight, as sampling makes them.
 
+use super::on_cpu;
 use crate::cpu::{buffer, packed};
 use crate::{Error, Result, Tensor};
 
@@ -29,6 +30,7 @@ impl PackedLinear {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, rows: usize) -> Result<Self> {
+        on_cpu("PackedLinear", [weight].into_iter().chain(bias))?;
         let [outputs, inputs] = weight.dims("PackedLinear")?;
         if let Some(bias) = bias.filter(|b| b.shape() != [outputs]) {
             let message = format!("weight {:?} and bias {:?} do not fit", weight.shape(), bias.shape());
@@ -47,6 +49,7 @@ impl PackedLinear {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        on_cpu("PackedLinear", [x])?;
         let panels = match &self.weight {
             Arranged::Plain(weight) => return x.detach().linear(weight, self.bias.as_ref()),
             Arranged::Panels(panels) => panels,

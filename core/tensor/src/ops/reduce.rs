@@ -1,5 +1,6 @@
 //! Sums, means, maxima.
 
+use super::on_cpu;
 use crate::cpu::elementwise::{Walk, Zip, zip};
 use crate::cpu::rows;
 use crate::cpu::sum::{sum_all, sum_axes};
@@ -34,6 +35,8 @@ impl Tensor {
     }
 
     fn sum_all_scaled(&self, scale: f64) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::reduce::sum_all(self, scale));
+        on_cpu("sum_all", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let data = vec![(sum_all(self.as_slice()) * scale) as f32];
         let out = Tensor::output(data, &[], key.as_ref().map(|k| k.1.clone()));
@@ -80,6 +83,8 @@ impl Tensor {
         } else {
             self.shape().iter().zip(&reduced).filter(|(_, r)| !**r).map(|(&n, _)| n).collect()
         };
+        return_from_gpu!(crate::cuda::reduce::sum_axes(op, self, &reduced, &kept, &shape, scale));
+        on_cpu(op, [self])?;
         let mut data = sum_axes(self.as_slice(), self.shape(), &reduced);
         if scale != 1.0 {
             data.iter_mut().for_each(|x| *x *= scale);
@@ -110,6 +115,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the innermost axis is empty.
     pub fn argmax_last(&self) -> Result<Codes> {
+        on_cpu("argmax_last", [self])?;
         let width = self.last_dim();
         if width == 0 {
             return Err(Error::shape("argmax_last", format!("nothing to choose from in shape {:?}", self.shape())));
@@ -122,7 +128,7 @@ impl Tensor {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
 
     /// The sum over the axes in the bit set `mask`, element by element, in f64.
     fn twin(x: &Tensor, mask: usize) -> Vec<f32> {
@@ -144,33 +150,41 @@ mod tests {
 
     #[test]
     fn sums_equal_the_element_by_element_sum_over_every_set_of_axes() {
-        for shape in
-            [&[1][..], &[19], &[3, 5, 7], &[2, 1, 33, 4], &[1500, 3, 2], &[70_001], &[2, 20_000], &[3, 900, 65]]
-        {
-            let x = random(shape, 1);
-            for mask in 0..1 << shape.len() {
-                let axes: Vec<usize> = (0..shape.len()).filter(|axis| mask >> axis & 1 == 1).collect();
-                let got = x.sum(&axes, false).unwrap();
-                assert_close(got.as_slice(), &twin(&x, mask), 1e-6);
-                let kept = x.sum(&axes, true).unwrap();
-                assert_eq!((kept.rank(), kept.as_slice()), (shape.len(), got.as_slice()));
-                let count: usize = axes.iter().map(|&axis| shape[axis]).product();
-                let mean: Vec<f32> = twin(&x, mask).iter().map(|s| s / count as f32).collect();
-                assert_close(x.mean(&axes, false).unwrap().as_slice(), &mean, 1e-6);
+        on_every_device(|| {
+            for shape in
+                [&[1][..], &[19], &[3, 5, 7], &[2, 1, 33, 4], &[1500, 3, 2], &[70_001], &[2, 20_000], &[3, 900, 65]]
+            {
+                let x = random(shape, 1);
+                for mask in 0..1 << shape.len() {
+                    let axes: Vec<usize> = (0..shape.len()).filter(|axis| mask >> axis & 1 == 1).collect();
+                    let got = x.sum(&axes, false).unwrap();
+                    assert_close(got.as_slice(), &twin(&x, mask), 1e-6);
+                    let kept = x.sum(&axes, true).unwrap();
+                    assert_eq!((kept.rank(), kept.as_slice()), (shape.len(), got.as_slice()));
+                    let count: usize = axes.iter().map(|&axis| shape[axis]).product();
+                    let mean: Vec<f32> = twin(&x, mask).iter().map(|s| s / count as f32).collect();
+                    assert_close(x.mean(&axes, false).unwrap().as_slice(), &mean, 1e-6);
+                }
+                assert_close(x.sum_all().unwrap().as_slice(), &twin(&x, (1 << shape.len()) - 1), 1e-6);
             }
-            assert_close(x.sum_all().unwrap().as_slice(), &twin(&x, (1 << shape.len()) - 1), 1e-6);
-        }
+        });
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        let x = random(&[3, 5, 2, 4], 2);
-        for axes in [&[][..], &[0], &[3], &[1, 2], &[0, 2], &[0, 1, 2, 3]] {
-            check_gradients(&[x.clone()], |t| t[0].sum(axes, false), 1e-3);
-            check_gradients(&[x.clone()], |t| t[0].mean(axes, true), 1e-3);
-        }
-        check_gradients(&[x.clone()], |t| t[0].sum_all(), 1e-3);
-        check_gradients(&[x.clone()], |t| t[0].mean_all(), 1e-3);
+        on_every_device(|| {
+            let x = random(&[3, 5, 2, 4], 2);
+            for axes in [&[][..], &[0], &[3], &[1, 2], &[0, 2], &[0, 1, 2, 3]] {
+                check_gradients(&[x.clone()], |t| t[0].sum(axes, false), 1e-3);
+                check_gradients(&[x.clone()], |t| t[0].mean(axes, true), 1e-3);
+            }
+            check_gradients(&[x.clone()], |t| t[0].sum_all(), 1e-3);
+            check_gradients(&[x.clone()], |t| t[0].mean_all(), 1e-3);
+        });
+    }
+
+    #[test]
+    fn the_gradient_of_a_maximum_goes_to_where_it_is() {
         // Distinct values, so that a step does not change which is largest.
         let distinct: Vec<f32> = (0..35).map(|i| (i * 11 % 35) as f32).collect();
         check_gradients(&[Tensor::from_vec(distinct, &[5, 7]).unwrap()], |t| t[0].max_last(), 1e-3);

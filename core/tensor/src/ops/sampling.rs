@@ -1,5 +1,6 @@
 //! Drawing codes from logits. No gradients.
 
+use super::on_cpu;
 use crate::cpu::sampling;
 use crate::{Codes, Error, Result, Tensor};
 
@@ -99,6 +100,7 @@ fn check_rows(op: &'static str, x: &Tensor, uniforms: Option<&[f32]>) -> Result<
     if x.rank() == 0 || width == 0 {
         return Err(Error::shape(op, format!("wanted [.., K] with K > 0, found {:?}", x.shape())));
     }
+    on_cpu(op, [x])?;
     match uniforms {
         Some(u) if u.len() != x.len() / width => Err(Error::shape(
             op,

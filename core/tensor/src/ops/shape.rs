@@ -1,5 +1,6 @@
 //! Views and copies under another shape.
 
+use super::on_cpu;
 use crate::cpu::buffer;
 use crate::cpu::strided::{add_blocks, copy_blocks, cumulative_sum, permute};
 use crate::tape::{GradKey, record};
@@ -23,6 +24,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless `axes` holds every axis once.
     pub fn permute(&self, axes: &[usize]) -> Result<Tensor> {
+        on_cpu("permute", [self])?;
         let mut inverse = vec![usize::MAX; self.rank()];
         for (i, &axis) in axes.iter().enumerate() {
             if let Some(slot @ &mut usize::MAX) = inverse.get_mut(axis) {
@@ -59,6 +61,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the axis or the range does not exist.
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Tensor> {
+        on_cpu("slice", [self])?;
         let size = *self.shape().get(axis).ok_or_else(|| no_axis("slice", axis, self))?;
         if range.start > range.end || range.end > size {
             return Err(Error::shape("slice", format!("no range {range:?} in axis {axis} of {:?}", self.shape())));
@@ -92,6 +95,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if there are none, the axis does not exist, or other axes differ.
     pub fn concat(tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
+        on_cpu("concat", tensors.iter().copied())?;
         let first = tensors.first().ok_or_else(|| Error::shape("concat", "no tensors to join"))?;
         if axis >= first.rank() {
             return Err(no_axis("concat", axis, first));
@@ -160,6 +164,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the axis does not exist.
     pub fn cumsum(&self, axis: usize) -> Result<Tensor> {
+        on_cpu("cumsum", [self])?;
         let n = *self.shape().get(axis).ok_or_else(|| no_axis("cumsum", axis, self))?;
         let inner: usize = self.shape()[axis + 1..].iter().product();
         let key = self.tracked().map(|x| (x, GradKey::new()));

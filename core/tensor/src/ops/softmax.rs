@@ -1,5 +1,6 @@
 //! Softmax over the innermost axis.
 
+use super::on_cpu;
 use crate::cpu::rows;
 use crate::tape::{GradKey, record};
 use crate::{Result, Tensor};
@@ -7,6 +8,7 @@ use crate::{Result, Tensor};
 impl Tensor {
     /// `e^x / sum e^x` over the innermost axis.
     pub fn softmax(&self) -> Result<Tensor> {
+        on_cpu("softmax", [self])?;
         let width = self.last_dim();
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out =
@@ -23,6 +25,7 @@ impl Tensor {
 
     /// `x - log sum e^x` over the innermost axis.
     pub fn log_softmax(&self) -> Result<Tensor> {
+        on_cpu("log_softmax", [self])?;
         let width = self.last_dim();
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let data = rows::log_softmax(self.as_slice(), width);

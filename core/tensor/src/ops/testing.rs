@@ -1,7 +1,29 @@
-//! What the tests of operations share: random operands, and gradients against central finite differences.
+//! What the tests of operations share: one body for every device, random operands, and gradients against central finite differences.
 
-use crate::tape::{GradKey, record};
-use crate::{Result, Rng, Tape, Tensor};
+use crate::{Device, Result, Rng, Tape, Tensor};
+use std::cell::Cell;
+
+thread_local! {
+    static DEVICE: Cell<Option<Device>> = const { Cell::new(None) };
+}
+
+/// The device that the test on this thread places new tensors on.
+pub(crate) fn device() -> Option<Device> {
+    DEVICE.get()
+}
+
+/// Runs the body of a test on the CPU, and on the first GPU where one opens; says so where none does.
+pub(crate) fn on_every_device(body: impl Fn()) {
+    body();
+    match Device::Cuda(0).open() {
+        Ok(()) => {
+            DEVICE.set(Some(Device::Cuda(0)));
+            body();
+            DEVICE.set(None);
+        }
+        Err(error) => println!("skipped on the GPU: {error}"),
+    }
+}
 
 /// A tensor of standard normal numbers.
 pub(crate) fn random(shape: &[usize], seed: u64) -> Tensor {
@@ -19,11 +41,7 @@ pub(crate) fn gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tenso
     let tape = Tape::start().unwrap();
     let y = f(&leaves).unwrap();
     let weights = random(y.shape(), 0x0ff1ce).to_vec();
-    let (key, y_key) = (GradKey::new(), y.tracked().expect("the output wants a gradient"));
-    let loss = Tensor::output(vec![projection(&y, &weights) as f32], &[], Some(key.clone()));
-    let back = weights.clone();
-    record(&key, move |_, flow| flow.add(&y_key, back));
-    let mut found = tape.backward(&loss).unwrap();
+    let mut found = tape.backward_from(&y, weights.clone()).unwrap();
     let found = leaves.iter().map(|leaf| found.take(leaf).unwrap_or_else(|| Tensor::zeros(leaf.shape()))).collect();
     (weights, found)
 }

@@ -1,5 +1,6 @@
 //! Functions of one element.
 
+use super::on_cpu;
 use crate::cpu::elementwise::{Map, Zip, map, update};
 use crate::cpu::math;
 use crate::tape::{GradKey, record};
@@ -7,8 +8,12 @@ use crate::{Error, Result, Tensor};
 
 /// A function and its derivative, as a function of the input or, where that is cheaper, of the output.
 trait Function: Map + 'static {
+    const NAME: &'static str;
     const SLOPE_OF_OUTPUT: bool;
     fn slope<const FUSED: bool>(self, at: f32) -> f32;
+    /// The fields, for the kernel of a GPU.
+    #[cfg(feature = "cuda")]
+    fn parameters(self) -> [f32; 2];
 }
 
 /// The gradient of the output times the slope.
@@ -23,7 +28,7 @@ impl<F: Function> Zip for Chain<F> {
 }
 
 macro_rules! function {
-    ($name:ident { $($field:ident),* }, |$this:ident, $x:ident| $value:expr, slope of $what:ident: |$at:ident| $slope:expr) => {
+    ($name:ident($text:literal) { $($field:ident),* }, |$this:ident, $x:ident| $value:expr, slope of $what:ident: |$at:ident| $slope:expr) => {
         #[derive(Clone, Copy)]
         struct $name { $($field: f32),* }
         impl Map for $name {
@@ -35,6 +40,7 @@ macro_rules! function {
             }
         }
         impl Function for $name {
+            const NAME: &'static str = $text;
             const SLOPE_OF_OUTPUT: bool = function!(@ $what);
             #[inline(always)]
             fn slope<const FUSED: bool>(self, $at: f32) -> f32 {
@@ -42,35 +48,42 @@ macro_rules! function {
                 let _ = $this;
                 $slope
             }
+            #[cfg(feature = "cuda")]
+            fn parameters(self) -> [f32; 2] {
+                let all = [$(self.$field,)* 0.0, 0.0];
+                [all[0], all[1]]
+            }
         }
     };
     (@ input) => { false };
     (@ output) => { true };
 }
 
-function!(Abs {}, |f, x| x.abs(), slope of input: |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 });
-function!(Square {}, |f, x| x * x, slope of input: |x| 2.0 * x);
-function!(Sqrt {}, |f, x| x.sqrt(), slope of output: |y| 0.5 / y);
-function!(Exp {}, |f, x| math::exp::<FUSED>(x), slope of output: |y| y);
-function!(Ln {}, |f, x| x.ln(), slope of input: |x| 1.0 / x);
-function!(Tanh {}, |f, x| math::tanh::<FUSED>(x), slope of output: |y| 1.0 - y * y);
-function!(Sigmoid {}, |f, x| math::sigmoid::<FUSED>(x), slope of output: |y| y * (1.0 - y));
+function!(Abs("abs") {}, |f, x| x.abs(), slope of input: |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 });
+function!(Square("square") {}, |f, x| x * x, slope of input: |x| 2.0 * x);
+function!(Sqrt("sqrt") {}, |f, x| x.sqrt(), slope of output: |y| 0.5 / y);
+function!(Exp("exp") {}, |f, x| math::exp::<FUSED>(x), slope of output: |y| y);
+function!(Ln("ln") {}, |f, x| x.ln(), slope of input: |x| 1.0 / x);
+function!(Tanh("tanh") {}, |f, x| math::tanh::<FUSED>(x), slope of output: |y| 1.0 - y * y);
+function!(Sigmoid("sigmoid") {}, |f, x| math::sigmoid::<FUSED>(x), slope of output: |y| y * (1.0 - y));
 // Comparisons are written so that a NaN stays one.
-function!(Relu {}, |f, x| if x < 0.0 { 0.0 } else { x }, slope of output: |y| if y > 0.0 { 1.0 } else { 0.0 });
-function!(Silu {}, |f, x| x * math::sigmoid::<FUSED>(x), slope of input: |x| {
+function!(Relu("relu") {}, |f, x| if x < 0.0 { 0.0 } else { x }, slope of output: |y| if y > 0.0 { 1.0 } else { 0.0 });
+function!(Silu("silu") {}, |f, x| x * math::sigmoid::<FUSED>(x), slope of input: |x| {
     let s = math::sigmoid::<FUSED>(x);
     s * (1.0 + x * (1.0 - s))
 });
-function!(Gelu {}, |f, x| x * math::normal::<FUSED>(x).0, slope of input: |x| {
+function!(Gelu("gelu") {}, |f, x| x * math::normal::<FUSED>(x).0, slope of input: |x| {
     let (cdf, density) = math::normal::<FUSED>(x);
     cdf + x * density
 });
-function!(Clamp { low, high },
+function!(Clamp("clamp") { low, high },
     |f, x| if x < f.low { f.low } else if x > f.high { f.high } else { x },
     slope of input: |x| if x < f.low || x > f.high { 0.0 } else { 1.0 });
 
 impl Tensor {
     fn unary<F: Function>(&self, f: F) -> Result<Tensor> {
+        return_from_gpu!(crate::cuda::unary::apply(F::NAME, f.parameters(), F::SLOPE_OF_OUTPUT, self));
+        on_cpu(F::NAME, [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out = Tensor::output(map(f, self.as_slice()), self.shape(), key.as_ref().map(|k| k.1.clone()));
         if let Some((x, key)) = key {
@@ -156,7 +169,7 @@ impl Tensor {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
 
     fn check(f: fn(&Tensor) -> Result<Tensor>, exact: fn(f64) -> f64, x: &Tensor) {
         let wanted: Vec<f32> = x.as_slice().iter().map(|&x| exact(f64::from(x)) as f32).collect();
@@ -183,43 +196,50 @@ mod tests {
 
     #[test]
     fn functions_equal_their_definitions_and_slopes_the_finite_differences() {
-        for shape in [&[1][..], &[3, 7], &[2, 5, 13], &[65]] {
-            let x = random(shape, 1);
-            // Away from kinks and poles, where differences say nothing.
-            let away = Tensor::from_vec(x.as_slice().iter().map(|x| x + 0.1 * x.signum()).collect(), shape).unwrap();
-            let positive = Tensor::from_vec(x.as_slice().iter().map(|x| x.abs() + 0.3).collect(), shape).unwrap();
-            check(Tensor::neg, |x| -x, &x);
-            check(Tensor::abs, f64::abs, &away);
-            check(Tensor::square, |x| x * x, &x);
-            check(Tensor::sqrt, f64::sqrt, &positive);
-            check(Tensor::exp, f64::exp, &x);
-            check(Tensor::ln, f64::ln, &positive);
-            check(Tensor::tanh, f64::tanh, &x);
-            check(Tensor::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), &x);
-            check(Tensor::relu, |x| x.max(0.0), &away);
-            check(Tensor::silu, |x| x / (1.0 + (-x).exp()), &x);
-            check(Tensor::gelu, gelu, &x);
-            check(|x| x.clamp(-10.0, 10.0), |x| x, &x);
-        }
+        on_every_device(|| {
+            for shape in [&[1][..], &[3, 7], &[2, 5, 13], &[65]] {
+                let x = random(shape, 1);
+                // Away from kinks and poles, where differences say nothing.
+                let away =
+                    Tensor::from_vec(x.as_slice().iter().map(|x| x + 0.1 * x.signum()).collect(), shape).unwrap();
+                let positive = Tensor::from_vec(x.as_slice().iter().map(|x| x.abs() + 0.3).collect(), shape).unwrap();
+                check(Tensor::neg, |x| -x, &x);
+                check(Tensor::abs, f64::abs, &away);
+                check(Tensor::square, |x| x * x, &x);
+                check(Tensor::sqrt, f64::sqrt, &positive);
+                check(Tensor::exp, f64::exp, &x);
+                check(Tensor::ln, f64::ln, &positive);
+                check(Tensor::tanh, f64::tanh, &x);
+                check(Tensor::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), &x);
+                check(Tensor::relu, |x| x.max(0.0), &away);
+                check(Tensor::silu, |x| x / (1.0 + (-x).exp()), &x);
+                check(Tensor::gelu, gelu, &x);
+                check(|x| x.clamp(-10.0, 10.0), |x| x, &x);
+            }
+        });
     }
 
     #[test]
     fn clamp_passes_gradients_only_within_the_range() {
-        let x = Tensor::from_vec(vec![-2.0, -1.0, 0.5, 1.0, 3.0], &[5]).unwrap();
-        assert_eq!(x.clamp(-1.0, 1.0).unwrap().to_vec(), [-1.0, -1.0, 0.5, 1.0, 1.0]);
-        let leaf = x.leaf();
-        let tape = crate::Tape::start().unwrap();
-        let loss = leaf.clamp(-1.0, 1.0).unwrap().sum_all().unwrap();
-        assert_eq!(tape.backward(&loss).unwrap().take(&leaf).unwrap().to_vec(), [0.0, 1.0, 1.0, 1.0, 0.0]);
-        assert!(x.clamp(1.0, -1.0).is_err());
+        on_every_device(|| {
+            let x = Tensor::from_vec(vec![-2.0, -1.0, 0.5, 1.0, 3.0], &[5]).unwrap();
+            assert_eq!(x.clamp(-1.0, 1.0).unwrap().to_vec(), [-1.0, -1.0, 0.5, 1.0, 1.0]);
+            let leaf = x.leaf();
+            let tape = crate::Tape::start().unwrap();
+            let loss = leaf.clamp(-1.0, 1.0).unwrap().sum_all().unwrap();
+            assert_eq!(tape.backward(&loss).unwrap().take(&leaf).unwrap().to_vec(), [0.0, 1.0, 1.0, 1.0, 0.0]);
+            assert!(x.clamp(1.0, -1.0).is_err());
+        });
     }
 
     #[test]
     fn a_nan_stays_visible() {
-        let x = Tensor::scalar(f32::NAN);
-        for f in [Tensor::relu, Tensor::silu, Tensor::gelu, Tensor::tanh, Tensor::exp] {
-            assert!(f(&x).unwrap().item().unwrap().is_nan());
-        }
-        assert!(x.clamp(0.0, 1.0).unwrap().item().unwrap().is_nan());
+        on_every_device(|| {
+            let x = Tensor::scalar(f32::NAN);
+            for f in [Tensor::relu, Tensor::silu, Tensor::gelu, Tensor::tanh, Tensor::exp] {
+                assert!(f(&x).unwrap().item().unwrap().is_nan());
+            }
+            assert!(x.clamp(0.0, 1.0).unwrap().item().unwrap().is_nan());
+        });
     }
 }

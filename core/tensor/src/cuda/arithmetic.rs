@@ -1,0 +1,122 @@
+//! Arithmetic with broadcasting.
+
+use super::operands::{on_gpu, output, tracked};
+use super::{Gpu, Numbers, reduce};
+use crate::cpu::elementwise::Walk;
+use crate::ops::arithmetic::broadcast_shape;
+use crate::tape::{GradKey, record_on_gpu};
+use crate::{Error, Result, Tensor};
+use dfdx::prelude::CudaError;
+
+/// An operation on two tensors.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+}
+
+impl Binary {
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Add => ("add", "zip_add"),
+            Self::Sub => ("sub", "zip_sub"),
+            Self::Mul => ("mul", "zip_mul"),
+            Self::Div => ("div", "zip_div"),
+        }
+    }
+}
+
+/// `x op y`, broadcast.
+pub(crate) fn binary(op: Binary, x: &Tensor, y: &Tensor) -> Result<Option<Tensor>> {
+    let (name, kernel) = op.names();
+    let Some((gpu, [a, b])) = on_gpu(name, [x, y])? else {
+        return Ok(None);
+    };
+    let shape = broadcast_shape(name, x.shape(), y.shape())?;
+    let data = gpu.zip(kernel, &Walk::new(&shape, x.shape(), y.shape()), a.numbers(), b.numbers())?;
+    let (x_key, y_key) = (tracked(x), tracked(y));
+    let (out, key) = output(gpu, data, &shape, x_key.is_some() || y_key.is_some())?;
+    let Some(key) = key else {
+        return Ok(Some(out));
+    };
+    let (x_shape, y_shape) = (x.shape().to_vec(), y.shape().to_vec());
+    // A quotient's gradient in the divisor is -(x / y) / y.
+    let quotient = out.gpu_buffer().cloned().filter(|_| op == Binary::Div);
+    record_on_gpu(&key, move |grad, flow| {
+        let stretched = |kernel, grad: &Numbers, other: &Numbers, other_shape: &[usize]| {
+            gpu.zip(kernel, &Walk::new(&shape, &shape, other_shape), grad, other)
+        };
+        let (dx, dy) = match op {
+            Binary::Add => (None, None),
+            Binary::Sub => (None, Some(gpu.map("mul_scalar", &grad, [-1.0, 0.0])?)),
+            Binary::Mul => (
+                Some(stretched("zip_mul", &grad, b.numbers(), &y_shape)?),
+                Some(stretched("zip_mul", &grad, a.numbers(), &x_shape)?),
+            ),
+            Binary::Div => {
+                let over_y = stretched("zip_div", &grad, b.numbers(), &y_shape)?;
+                let dy = match &quotient {
+                    Some(quotient) => Some(stretched("zip_minus_mul", &over_y, quotient.numbers(), &shape)?),
+                    None => None,
+                };
+                (Some(over_y), dy)
+            }
+        };
+        for (key, own, to) in [(&x_key, &dx, &x_shape), (&y_key, &dy, &y_shape)] {
+            if let Some(key) = key {
+                flow.add(key, reduce::sum_to_shape(gpu, own.as_ref().unwrap_or(&grad), &shape, to)?)?;
+            }
+        }
+        Ok(())
+    });
+    Ok(Some(out))
+}
+
+/// `x + value`, which shares the gradient of `x`.
+pub(crate) fn add_scalar(x: &Tensor, value: f32) -> Result<Option<Tensor>> {
+    let Some((gpu, [input])) = on_gpu("add_scalar", [x])? else {
+        return Ok(None);
+    };
+    let data = gpu.map("add_scalar", input.numbers(), [value, 0.0])?;
+    let (out, _) = output(gpu, data, x.shape(), false)?;
+    Ok(Some(out.with_grad(tracked(x).map(GradKey::Cuda))))
+}
+
+/// `x * value`.
+pub(crate) fn mul_scalar(x: &Tensor, value: f32) -> Result<Option<Tensor>> {
+    let Some((gpu, [input])) = on_gpu("mul_scalar", [x])? else {
+        return Ok(None);
+    };
+    let x_key = tracked(x);
+    let data = gpu.map("mul_scalar", input.numbers(), [value, 0.0])?;
+    let (out, key) = output(gpu, data, x.shape(), x_key.is_some())?;
+    if let (Some(x_key), Some(key)) = (x_key, key) {
+        record_on_gpu(&key, move |grad, flow| flow.add(&x_key, gpu.map("mul_scalar", &grad, [value, 0.0])?));
+    }
+    Ok(Some(out))
+}
+
+/// Copies along axes of size 1 to `shape`, which `x` stretches to.
+pub(crate) fn broadcast_to(x: &Tensor, shape: &[usize]) -> Result<Option<Tensor>> {
+    let Some((gpu, [input])) = on_gpu("broadcast_to", [x])? else {
+        return Ok(None);
+    };
+    if broadcast_shape("broadcast_to", x.shape(), shape)? != shape {
+        return Err(Error::shape("broadcast_to", format!("{:?} does not stretch to {shape:?}", x.shape())));
+    }
+    let x_key = tracked(x);
+    let data = stretch(gpu, input.numbers(), x.shape(), shape)?;
+    let (out, key) = output(gpu, data, shape, x_key.is_some())?;
+    if let (Some(x_key), Some(key)) = (x_key, key) {
+        let (from, to) = (shape.to_vec(), x.shape().to_vec());
+        record_on_gpu(&key, move |grad, flow| flow.add(&x_key, reduce::sum_to_shape(gpu, &grad, &from, &to)?));
+    }
+    Ok(Some(out))
+}
+
+/// Numbers of shape `from` repeated to fill `to`.
+pub(super) fn stretch(gpu: &Gpu, x: &Numbers, from: &[usize], to: &[usize]) -> Result<Numbers, CudaError> {
+    gpu.stretch(&Walk::new(to, from, from), x)
+}
