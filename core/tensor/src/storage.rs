@@ -151,7 +151,7 @@ impl Device {
             Self::Cuda(ordinal) => crate::cuda::open(ordinal).map(|_| ()),
             #[cfg(not(feature = "cuda"))]
             Self::Cuda(_) => Err(crate::Error::Device(format!(
-                "{self}: this build has no CUDA support; build with `--features cuda`"
+                "{self}: this build has no CUDA support; build with `--features rqlab/cuda`"
             ))),
         }
     }

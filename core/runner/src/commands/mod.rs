@@ -75,6 +75,9 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     if let Some(threads) = global.threads {
         rqlab_sdk::tensor::set_threads(threads.into()).map_err(Error::from)?;
     }
+    if computes(&cli.command) {
+        global.device.make_default().map_err(Error::from)?;
+    }
     match &cli.command {
         Command::Plan { experiment, configs } => plan::run(global, experiment, *configs, ui),
         Command::Sweep { experiment, work } => sweep::run_sweep(global, experiment, work, ui),
@@ -89,6 +92,23 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Plugins(command) => plugins::run(global, command, ui),
         Command::Doctor { runs } => doctor::run(global, runs, ui),
         Command::Completions { shell } => completions::run(*shell),
+    }
+}
+
+/// Whether a command computes, itself or by its workers: a device that does not open should be known before the work.
+fn computes(command: &Command) -> bool {
+    match command {
+        Command::Sweep { .. }
+        | Command::Run { .. }
+        | Command::Watch { .. }
+        | Command::Sample { .. }
+        | Command::Reconstruct { .. }
+        | Command::Work { .. } => true,
+        Command::Plan { .. }
+        | Command::Report { .. }
+        | Command::Plugins(_)
+        | Command::Doctor { .. }
+        | Command::Completions { .. } => false,
     }
 }
 

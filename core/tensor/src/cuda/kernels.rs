@@ -32,7 +32,8 @@ const KERNELS: &[&str] = &[
     "zip_minus_mul",
     "add_assign",
     "add_bias",
-    "sum_axes",
+    "sum_few",
+    "sum_many",
     "sum_pieces",
     "sum_partials",
 ];
@@ -42,6 +43,9 @@ const THREADS: u32 = 256;
 
 /// Blocks of a launch at most: kernels go on with the next index, so that any size is covered.
 const BLOCKS: usize = 1 << 16;
+
+/// Numbers up to which one thread sums them, rather than one block.
+const FEW: usize = 64;
 
 /// Axes that a kernel walks at most: MAX_AXES in `common.cu`. Few tensors have as many that do not merge.
 const MAX_AXES: usize = 8;
@@ -219,12 +223,14 @@ impl Gpu {
         let mut out = self.zeros(outputs)?;
         if outputs > 0 && count > 0 {
             check(kept.last()[0] + reduced.last()[0] < length(x))?;
-            let kernel = self.kernel("sum_axes")?;
-            // SAFETY: the kernel writes the elements of `out` and reads `x` up to the offset just checked.
+            let (kernel, launch) =
+                if count <= FEW { ("sum_few", elements(outputs)) } else { ("sum_many", blocks(outputs)) };
+            let kernel = self.kernel(kernel)?;
+            let (outputs, count) = (outputs as u64, count as u64);
+            // SAFETY: the kernels write the elements of `out` and read `x` up to the offset just checked.
             #[allow(unsafe_code)]
             unsafe {
-                let sizes = (outputs as u64, count as u64);
-                kernel.launch(blocks(outputs), (&**x, &mut *out, sizes.0, sizes.1, kept, reduced, scale))?;
+                kernel.launch(launch, (&**x, &mut *out, outputs, count, kept, reduced, scale))?;
             }
         }
         Ok(out)

@@ -1,7 +1,23 @@
 // Sums, in f64 and in a fixed order.
 
-// One block an output: out[o] = scale * sum over the reduced axes. `kept` and `reduced` hold the input's strides.
-extern "C" __global__ void sum_axes(const float *in, float *out, u64 outputs, u64 count, Axes kept, Axes reduced,
+// out[o] = scale * the sum over the reduced axes, where `kept` and `reduced` hold the input's strides: one thread an
+// output, for few numbers each.
+extern "C" __global__ void sum_few(const float *in, float *out, u64 outputs, u64 count, Axes kept, Axes reduced,
+                                   float scale) {
+    EACH(o, outputs) {
+        u64 start, at, ignored;
+        offsets(kept, o, start, ignored);
+        double sum = 0.0;
+        for (u64 i = 0; i < count; i++) {
+            offsets(reduced, i, at, ignored);
+            sum += in[start + at];
+        }
+        out[o] = (float)(sum * scale);
+    }
+}
+
+// The same with one block an output.
+extern "C" __global__ void sum_many(const float *in, float *out, u64 outputs, u64 count, Axes kept, Axes reduced,
                                     float scale) {
     for (u64 o = blockIdx.x; o < outputs; o += gridDim.x) {
         u64 start, ignored;
