@@ -46,6 +46,10 @@ config! {
         clip: Option<f32> = Some(1.0), in 1e-9..;
         /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
         average: Option<f32> = None, in 0.0..1.0;
+        /// Steps before latents are quantized: until then they pass as they are. From small random weights the latents
+        /// hardly vary, and a codebook that follows them from the start can hold them there; it starts from data when its
+        /// turn comes.
+        quantize_after: u64 = 0;
         /// The reconstruction loss.
         reconstruction: Reconstruction = Reconstruction::Mse;
         /// Whether the data set's augmentation is on.

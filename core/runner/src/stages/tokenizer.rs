@@ -28,7 +28,7 @@ pub(super) fn run(
     let params = Params::new(seed);
     let model = Tokenizer::build(cx.plugins, autoencoder, quantizer, info.image, params.clone())?;
     let order = Order::new(seed, info.train, training.batch);
-    let mut task = TokenizerTask { health: Health::new(&model)?, model, loss: training.reconstruction, seed };
+    let mut task = TokenizerTask { health: Health::new(&model)?, model, training: training.clone(), seed };
     let trained = train(
         cx,
         &params,
@@ -48,7 +48,7 @@ pub(super) fn run(
 struct TokenizerTask {
     model: Tokenizer,
     health: Health,
-    loss: Reconstruction,
+    training: TokenizerTraining,
     seed: u64,
 }
 
@@ -59,14 +59,18 @@ impl Task for TokenizerTask {
         let rng = Rng::new(self.seed, "tokenizer", step);
         let (quantizers, health) = (&mut self.model.quantizers, &mut self.health);
         let mut auxiliary: Vec<Tensor> = Vec::new();
+        let passes = step < self.training.quantize_after;
         let mut bottleneck = |level: usize, latents: &Tensor| {
+            if passes {
+                return Ok(latents.clone());
+            }
             let quantized = quantizers[level].quantize_train(latents, &rng.part("quantizer", level as u64))?;
             health.see(level, latents, &quantized)?;
             auxiliary.push(quantized.loss);
             Ok(quantized.latents)
         };
         let reconstruction = self.model.autoencoder.forward(&batch.pixels, &mut bottleneck, &Mode::Train(rng))?;
-        let distortion = match self.loss {
+        let distortion = match self.training.reconstruction {
             Reconstruction::Mse => reconstruction.mse(&batch.pixels)?,
             Reconstruction::L1 => reconstruction.sub(&batch.pixels)?.abs()?.mean_all()?,
         };

@@ -24,6 +24,9 @@ config! {
         /// Channels of each level as multiples of `width`, finest first. With n of them the latent map is 2^(n-1) times
         /// smaller than the image.
         multipliers: Vec<usize> = vec![1, 2, 2], in 1..=1024;
+        /// Side of the squares of pixels that are folded into channels before the encoder, and unfolded after the decoder. 1
+        /// works on pixels, as published; 2 leaves out the finest level, whose maps cost most.
+        patch: usize = 1, in 1..=64;
         /// Residual blocks at each level of the encoder; the decoder has one more.
         blocks: usize = 1, in 1..=64;
         /// Resolutions at whose levels every residual block is followed by attention between all positions. The finest
@@ -85,7 +88,11 @@ impl Resnet {
             let message = format!("wanted images [B, {height}, {width}, {channels}], found {found:?}");
             return Err(rqlab_sdk::tensor::Error::shape("resnet", message).into());
         }
-        let latents = self.quant_conv.forward(&self.encoder.forward(images, &mode.part("encoder", 0))?)?;
+        let folded = match self.plan.patch() {
+            1 => images.clone(),
+            patch => images.space_to_depth(patch, patch)?,
+        };
+        let latents = self.quant_conv.forward(&self.encoder.forward(&folded, &mode.part("encoder", 0))?)?;
         match self.plan.cell {
             [1, 1] => Ok(latents),
             [rows, columns] => Ok(latents.space_to_depth(rows, columns)?),
@@ -98,7 +105,11 @@ impl Resnet {
             [1, 1] => latents.clone(),
             [rows, columns] => latents.depth_to_space(rows, columns)?,
         };
-        self.decoder.forward(&self.post_quant_conv.forward(&latents)?, &mode.part("decoder", 0))
+        let folded = self.decoder.forward(&self.post_quant_conv.forward(&latents)?, &mode.part("decoder", 0))?;
+        match self.plan.patch() {
+            1 => Ok(folded),
+            patch => Ok(folded.depth_to_space(patch, patch)?),
+        }
     }
 }
 

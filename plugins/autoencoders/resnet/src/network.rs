@@ -84,7 +84,7 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(config: &ResnetConfig, plan: &Plan, params: &Params) -> Result<Self> {
-        let conv_in = Conv2d::new(&params.scope("conv_in"), plan.image.channels, config.width, 3)?;
+        let conv_in = Conv2d::new(&params.scope("conv_in"), plan.folded.channels, config.width, 3)?;
         let mut down = Vec::new();
         let mut inputs = config.width;
         for (i, (&channels, &attends)) in plan.channels.iter().zip(&plan.attends).enumerate() {
@@ -145,7 +145,7 @@ impl Decoder {
             mid,
             up,
             norm_out: GroupNorm::new(&params.scope("norm_out"), config.groups, inputs, 1e-6)?,
-            conv_out: Conv2d::new(&params.scope("conv_out"), inputs, plan.image.channels, 3)?,
+            conv_out: Conv2d::new(&params.scope("conv_out"), inputs, plan.folded.channels, 3)?,
         })
     }
 

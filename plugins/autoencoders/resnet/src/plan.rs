@@ -8,6 +8,8 @@ use rqlab_sdk::prelude::*;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) image: MapShape,
+    /// The images with patches folded into channels: what encoder and decoder work on.
+    pub(crate) folded: MapShape,
     /// Channels of each level, finest first.
     pub(crate) channels: Vec<usize>,
     /// Whether each level has attention.
@@ -25,12 +27,23 @@ impl Plan {
         if levels == 0 {
             return Err(ConfigError::field("multipliers", "there must be at least one level"));
         }
+        let patch = config.patch;
+        if !image.height.is_multiple_of(patch) || !image.width.is_multiple_of(patch) {
+            let message = format!("patches of {patch} do not divide images of {} x {}", image.height, image.width);
+            return Err(ConfigError::field("patch", message));
+        }
+        let folded = MapShape {
+            height: image.height / patch,
+            width: image.width / patch,
+            channels: image.channels * patch * patch,
+        };
         let shrink = u32::try_from(levels - 1).ok().and_then(|n| 1usize.checked_shl(n)).unwrap_or(usize::MAX);
         let divides = |size: usize| size > 0 && size.is_multiple_of(shrink);
-        if !divides(image.height) || !divides(image.width) {
+        if !divides(folded.height) || !divides(folded.width) {
             let message = format!(
-                "{levels} levels halve the images {} times, so their sides must be multiples of {shrink}; they are {} x {}",
+                "{levels} levels halve the images {} times, so their sides must be multiples of {}; they are {} x {}",
                 levels - 1,
+                shrink.saturating_mul(patch),
                 image.height,
                 image.width
             );
@@ -45,10 +58,10 @@ impl Plan {
             );
             return Err(ConfigError::field("groups", message));
         }
-        let attends = attends(config, image.height)?;
+        let attends = attends(config, folded.height)?;
 
         let code_channels = config.code_channels.unwrap_or(config.latent);
-        let latent = [image.height / shrink, image.width / shrink];
+        let latent = [folded.height / shrink, folded.width / shrink];
         let map = config.code_map.unwrap_or(latent);
         if map.iter().zip(latent).any(|(&code, latent)| code == 0 || !latent.is_multiple_of(code)) {
             let message = format!(
@@ -65,7 +78,14 @@ impl Plan {
         }
         let cell = [latent[0] / map[0], latent[1] / map[1]];
         let code = MapShape { height: map[0], width: map[1], channels: cell[0] * cell[1] * code_channels };
-        Ok(Self { image, channels, attends, code_channels, cell, code })
+        Ok(Self { image, folded, channels, attends, code_channels, cell, code })
+    }
+}
+
+impl Plan {
+    /// Side of the squares of pixels that are folded into channels.
+    pub(crate) fn patch(&self) -> usize {
+        self.image.height / self.folded.height
     }
 }
 
