@@ -75,7 +75,7 @@ impl Task for PriorTask {
     }
 
     fn observe(&mut self) -> Vec<(String, f64)> {
-        self.terms.iter_mut().map(|(name, mean)| (name.clone(), mean.take())).collect()
+        self.terms.iter_mut().filter_map(|(name, mean)| Some((name.clone(), mean.take()?))).collect()
     }
 }
 
@@ -100,12 +100,9 @@ impl PriorTask {
                 batch.targets = Targets::Soft(drawn.targets);
             }
         }
-        match (self.wants.soft_targets, &batch.targets) {
-            (Some(temperature), Targets::Hard) => {
-                let nearest = quantizer.soft_codes(&latents, temperature, None)?;
-                batch.targets = Targets::Soft(nearest.targets);
-            }
-            _ => {}
+        if let (Some(temperature), Targets::Hard) = (self.wants.soft_targets, &batch.targets) {
+            let nearest = quantizer.soft_codes(&latents, temperature, None)?;
+            batch.targets = Targets::Soft(nearest.targets);
         }
         if self.wants.latents {
             batch.latents = Some(latents);

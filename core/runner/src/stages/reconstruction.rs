@@ -116,7 +116,7 @@ impl Found {
 
     fn measures(mut self, model: &Tokenizer) -> BTreeMap<String, f64> {
         let mut out = BTreeMap::new();
-        let [mse, psnr, ssim] = self.pixel.each_mut().map(Mean::take_if_any);
+        let [mse, psnr, ssim] = self.pixel.each_mut().map(Mean::take);
         let full = psnr;
         for (name, value) in [("mse", mse), ("psnr", psnr), ("ssim", ssim)] {
             if let Some(value) = value {
@@ -124,11 +124,11 @@ impl Found {
             }
         }
         for (name, mean) in &mut self.terms {
-            out.insert((*name).to_owned(), mean.take());
+            out.extend(mean.take().map(|value| ((*name).to_owned(), value)));
         }
         let depths = self.by_depth.len();
         for (d, mean) in self.by_depth.iter_mut().enumerate() {
-            let value = if d + 1 == depths { full } else { mean.take_if_any() };
+            let value = if d + 1 == depths { full } else { mean.take() };
             if let Some(value) = value {
                 out.insert(format!("psnr_at_{}", d + 1), value);
             }
@@ -176,13 +176,6 @@ impl Found {
             out.insert("entropy_bits_per_image".to_owned(), coded);
         }
         out
-    }
-}
-
-impl Mean {
-    fn take_if_any(&mut self) -> Option<f64> {
-        let value = self.take();
-        (value != 0.0).then_some(value)
     }
 }
 

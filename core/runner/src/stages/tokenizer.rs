@@ -137,18 +137,22 @@ impl Health {
     }
 
     fn take(&mut self) -> Vec<(String, f64)> {
-        let mut points = vec![("mse".to_owned(), self.distortion.take())];
+        let mut points: Vec<(String, f64)> =
+            self.distortion.take().map(|mse| ("mse".to_owned(), mse)).into_iter().collect();
         for level in &mut self.levels {
             let prefix = &level.prefix;
             for (depth, histogram) in level.counts.histograms().iter().enumerate() {
-                points.push((format!("{prefix}usage_{}", depth + 1), usage(histogram)));
-                points.push((format!("{prefix}perplexity_{}", depth + 1), perplexity(histogram)));
+                // Nothing is counted while latents pass unquantized.
+                if histogram.iter().any(|&hits| hits > 0) {
+                    points.push((format!("{prefix}usage_{}", depth + 1), usage(histogram)));
+                    points.push((format!("{prefix}perplexity_{}", depth + 1), perplexity(histogram)));
+                }
             }
             if let Ok(fresh) = CodeCounts::new(&level.codebooks) {
                 level.counts = fresh;
             }
             for (name, mean) in level.terms.iter_mut().chain(&mut level.events) {
-                points.push((format!("{prefix}{name}"), mean.take()));
+                points.extend(mean.take().map(|value| (format!("{prefix}{name}"), value)));
             }
         }
         points

@@ -131,8 +131,9 @@ pub(super) fn train<T: Task>(
         let done = step + 1;
         reporter.step(done, recipe.steps, || format!("loss {value:.4}"));
         if done % recipe.log == 0 || done == recipe.steps {
-            let own = [("loss".to_owned(), window.take()), ("lr".to_owned(), lr), ("gradient_norm".to_owned(), norm)];
-            for (name, value) in own.into_iter().chain(task.observe()) {
+            let loss = window.take().map(|loss| ("loss".to_owned(), loss));
+            let own = [("lr".to_owned(), lr), ("gradient_norm".to_owned(), norm)];
+            for (name, value) in loss.into_iter().chain(own).chain(task.observe()) {
                 let curve = curves.entry(name).or_default();
                 curve.steps.push(done);
                 curve.values.push(value);
@@ -188,9 +189,9 @@ impl Mean {
         self.count += 1;
     }
 
-    /// The mean, and a fresh start. 0 if nothing was added.
-    pub(super) fn take(&mut self) -> f64 {
-        let mean = if self.count == 0 { 0.0 } else { self.sum / self.count as f64 };
+    /// The mean of what was added, if anything was, and a fresh start.
+    pub(super) fn take(&mut self) -> Option<f64> {
+        let mean = (self.count > 0).then(|| self.sum / self.count as f64);
         *self = Self::default();
         mean
     }

@@ -55,7 +55,7 @@ pub struct Quantized {
     pub terms: Vec<(&'static str, f32)>,
     /// Mean square of what is left of the latents after each depth, `[D]` (mean over all elements).
     pub residual_energy: Vec<f32>,
-    /// What the codebook update did, for the log: `restarts`, `dead`, ... Empty outside training.
+    /// What the codebook update did, for the log: `restarted_codes`, `dead_codes`, ... Empty outside training.
     pub events: Vec<(&'static str, f32)>,
 }
 

@@ -116,7 +116,7 @@ impl Rq {
             }
         };
         let dead: usize = dead.into_iter().sum();
-        Ok((walk, vec![("restarts", restarts as f32), ("dead", dead as f32)]))
+        Ok((walk, vec![("restarted_codes", restarts as f32), ("dead_codes", dead as f32)]))
     }
 
     /// The value, loss and gradients of a walk: commitment is `|x - sg(z_d)|²` for each partial sum `z_d`, averaged over

@@ -106,7 +106,7 @@ fn equal_seeds_give_equal_training_and_restarts_use_vectors_of_the_batch() {
     assert_eq!(train(1), train(1));
     assert_ne!(train(1).1, train(2).1);
     // Of 150 vectors no code gets the 100 that it takes to reach a count of 1 in one step.
-    assert_eq!(train(1).0, [("restarts", 128.0), ("dead", 128.0)]);
+    assert_eq!(train(1).0, [("restarted_codes", 128.0), ("dead_codes", 128.0)]);
     let (mut rq, params) = rq("rq(depth: 1, codebook: 64, decay: 0.99, restart_threshold: 1.0)");
     rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
     let restarted = params.state()["codebooks.0.embed_ema"].clone();

@@ -162,7 +162,7 @@ impl Vq {
         let dead = book.dead();
         let restarts = if self.config.restart { book.restart(|| candidates(&vectors, book.size()))? } else { 0 };
         book.rewrite()?;
-        let events = vec![("restarts", restarts as f32), ("dead", dead as f32)];
+        let events = vec![("restarted_codes", restarts as f32), ("dead_codes", dead as f32)];
         Ok(Quantized { events, ..self.assemble(latents, &weight, &codes)? })
     }
 }
