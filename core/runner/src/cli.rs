@@ -124,6 +124,20 @@ pub struct ReconstructArgs {
     pub output: PathBuf,
 }
 
+/// What to time.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Only workloads whose names begin so [default: all].
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// File for the figures.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Times one workload in this process, and prints a line of JSON.
+    #[arg(long, hide = true)]
+    pub one: Option<String>,
+}
+
 /// Seeds, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seeds(pub Vec<u64>);
@@ -216,6 +230,9 @@ Examples:
         #[command(flatten)]
         reconstruct: ReconstructArgs,
     },
+    /// Times training and sampling on fixed workloads.
+    #[command(after_help = "Example:\n  rqlab bench --only prior_train,rq_sample --threads 2 --json bench.json")]
+    Bench(BenchArgs),
     /// Does one job of a sweep; started by it.
     #[command(hide = true)]
     Work {

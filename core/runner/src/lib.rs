@@ -1,6 +1,7 @@
 //! The runner: experiment files to plans, plans to jobs, jobs to results. Only this crate prints, parses the command
 //! line, or loads libraries.
 
+pub mod bench;
 pub mod cli;
 pub mod collect;
 pub mod commands;

@@ -1,5 +1,6 @@
 //! The commands: each takes its arguments, does its work, and says what came of it.
 
+mod bench;
 mod completions;
 mod doctor;
 mod images;
@@ -89,6 +90,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
             images::run_reconstruct(global, experiment, reconstruct, ui)
         }
         Command::Work { id, runs } => work::run(global, id, runs),
+        Command::Bench(how) => bench::run(global, how, ui),
         Command::Plugins(command) => plugins::run(global, command, ui),
         Command::Doctor { runs } => doctor::run(global, runs, ui),
         Command::Completions { shell } => completions::run(*shell),
@@ -103,6 +105,7 @@ fn computes(command: &Command) -> bool {
         | Command::Watch { .. }
         | Command::Sample { .. }
         | Command::Reconstruct { .. }
+        | Command::Bench(_)
         | Command::Work { .. } => true,
         Command::Plan { .. }
         | Command::Report { .. }
@@ -110,6 +113,11 @@ fn computes(command: &Command) -> bool {
         | Command::Doctor { .. }
         | Command::Completions { .. } => false,
     }
+}
+
+/// How many threads to compute with.
+pub(crate) fn threads(global: &Global) -> usize {
+    global.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
 }
 
 /// Loads the plugins.

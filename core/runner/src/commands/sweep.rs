@@ -91,8 +91,7 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
 }
 
 pub(super) fn work(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs, ui: Ui) -> Work {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = global.threads.map_or(cores, usize::from);
+    let threads = crate::commands::threads(global);
     let mut worker_arguments = vec!["--device".to_owned(), global.device.to_string()];
     for folder in &global.plugins {
         worker_arguments.extend(["--plugins".to_owned(), folder.display().to_string()]);

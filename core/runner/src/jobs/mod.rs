@@ -10,7 +10,7 @@ mod worker;
 
 pub use progress::Progress;
 pub use scheduler::{Outcome, Scheduler};
-pub use worker::{Reporter, work};
+pub use worker::{Reporter, peak_memory_mib, work};
 
 use serde::{Deserialize, Serialize};
 

@@ -66,7 +66,7 @@ fn end_with_parent() {
 }
 
 /// The most memory that this process has held, in MiB, where the system tells (Linux: VmHWM).
-fn peak_memory_mib() -> Option<f64> {
+pub fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
