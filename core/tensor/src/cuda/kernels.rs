@@ -8,8 +8,12 @@ use cudarc::nvrtc::{CompileError, compile_ptx};
 use dfdx::prelude::CudaError;
 use std::sync::Arc;
 
-const SOURCES: [&str; 3] =
-    [include_str!("kernels/common.cu"), include_str!("kernels/elementwise.cu"), include_str!("kernels/reduce.cu")];
+const SOURCES: [&str; 4] = [
+    include_str!("kernels/common.cu"),
+    include_str!("kernels/elementwise.cu"),
+    include_str!("kernels/reduce.cu"),
+    include_str!("kernels/rows.cu"),
+];
 
 /// The module's name among those that dfdx loads.
 const MODULE: &str = "rqlab";
@@ -17,6 +21,8 @@ const MODULE: &str = "rqlab";
 macro_rules! with_slopes {
     ($($name:literal),*) => { &[$(concat!($name, "_forward"), concat!($name, "_backward")),*] };
 }
+
+const ROWS: &[&str] = with_slopes!("softmax", "log_softmax", "cross_entropy", "layer_norm");
 
 const FUNCTIONS: &[&str] =
     with_slopes!("abs", "square", "sqrt", "exp", "ln", "tanh", "sigmoid", "relu", "silu", "gelu", "clamp");
@@ -56,7 +62,7 @@ pub(super) fn load(driver: &Arc<CudaDevice>) -> Result<(), String> {
         CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
         error => format!("{error:?}"),
     })?;
-    driver.load_ptx(ptx, MODULE, &[FUNCTIONS, KERNELS].concat()).map_err(|error| format!("{error:?}"))
+    driver.load_ptx(ptx, MODULE, &[FUNCTIONS, ROWS, KERNELS].concat()).map_err(|error| format!("{error:?}"))
 }
 
 /// Axes of one or two operands as kernels take them: `Axes` in `common.cu`.
@@ -107,12 +113,12 @@ fn invalid() -> CudaError {
     CudaError::Driver(DriverError(CUresult::CUDA_ERROR_INVALID_VALUE))
 }
 
-fn check(fits: bool) -> Result<(), CudaError> {
+pub(super) fn check(fits: bool) -> Result<(), CudaError> {
     if fits { Ok(()) } else { Err(invalid()) }
 }
 
 impl Gpu {
-    fn kernel(&self, name: &str) -> Result<CudaFunction, CudaError> {
+    pub(super) fn kernel(&self, name: &str) -> Result<CudaFunction, CudaError> {
         self.driver.get_func(MODULE, name).ok_or(CudaError::Driver(DriverError(CUresult::CUDA_ERROR_NOT_FOUND)))
     }
 
@@ -264,6 +270,6 @@ fn elements(n: usize) -> LaunchConfig {
 }
 
 /// A launch of `n` blocks, or of as many as there may be.
-fn blocks(n: usize) -> LaunchConfig {
+pub(super) fn blocks(n: usize) -> LaunchConfig {
     LaunchConfig { grid_dim: (n.min(BLOCKS) as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
 }

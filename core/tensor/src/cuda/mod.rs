@@ -11,6 +11,7 @@ mod kernels;
 mod operands;
 pub(crate) mod product;
 pub(crate) mod reduce;
+pub(crate) mod rows;
 pub(crate) mod tape;
 pub(crate) mod unary;
 

@@ -45,9 +45,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the targets' shape is not that of the rows, or a target is K or more.
     pub fn cross_entropy(&self, targets: &Codes) -> Result<Tensor> {
-        on_cpu("cross_entropy", [self])?;
         let (outer, width) = super::rows_of("cross_entropy", self, targets.shape())?;
         super::check_codes("cross_entropy", "target", targets, width)?;
+        return_from_gpu!(crate::cuda::rows::cross_entropy(self, targets, outer));
+        on_cpu("cross_entropy", [self])?;
         let (loss, normalizer) = rows::cross_entropy(self.as_slice(), targets.as_slice(), width);
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out = Tensor::output(loss, outer, key.as_ref().map(|k| k.1.clone()));
@@ -106,7 +107,7 @@ impl Tensor {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
     use crate::{Rng, Tape};
 
     fn targets(shape: &[usize], limit: usize) -> Codes {
@@ -134,6 +135,22 @@ mod tests {
             let wanted = x.log_softmax().unwrap().gather_last(&targets).unwrap().neg().unwrap();
             assert_close(x.cross_entropy(&targets).unwrap().as_slice(), wanted.as_slice(), 1e-6);
         }
+    }
+
+    #[test]
+    fn cross_entropy_and_its_gradient_agree_on_every_device() {
+        on_every_device(|| {
+            for shape in [&[3, 2][..], &[2, 3, 17], &[5, 700]] {
+                let codes = targets(&shape[..shape.len() - 1], shape[shape.len() - 1]);
+                let x = random(shape, 6);
+                let host: Vec<f64> = x.as_slice().iter().map(|&x| f64::from(x)).collect();
+                let wanted: Vec<f32> = (host.chunks(x.last_dim()).zip(codes.as_slice()))
+                    .map(|(row, &code)| (row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[code as usize]) as f32)
+                    .collect();
+                assert_close(x.cross_entropy(&codes).unwrap().as_slice(), &wanted, 1e-6);
+                check_gradients(&[x], |t| t[0].cross_entropy(&codes)?.mul(&t[0].cross_entropy(&codes)?), 2e-3);
+            }
+        });
     }
 
     #[test]

@@ -12,8 +12,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless weight and bias have shape [C].
     pub fn layer_norm(&self, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
-        on_cpu("layer_norm", [self, weight, bias])?;
         check_parameters("layer_norm", self, weight, bias)?;
+        return_from_gpu!(crate::cuda::rows::layer_norm(self, weight, bias, eps));
+        on_cpu("layer_norm", [self, weight, bias])?;
         let (data, moments) = layer_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), eps);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
         let key = keys.iter().any(Option::is_some).then(GradKey::new);
@@ -121,7 +122,7 @@ fn check_parameters(op: &'static str, x: &Tensor, weight: &Tensor, bias: &Tensor
 mod tests {
     use super::*;
     use crate::Tape;
-    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
 
     /// Normalises the elements that share `unit(i)`, in f64, then applies weight and bias by channel.
     fn twin(x: &Tensor, unit: impl Fn(usize) -> usize, weight: &Tensor, bias: &Tensor, eps: f64) -> Vec<f32> {
@@ -148,12 +149,14 @@ mod tests {
 
     #[test]
     fn layer_norm_equals_its_definition() {
-        for shape in [&[1, 1][..], &[3, 2], &[5, 16], &[2, 3, 37], &[700, 100], &[3, 20_011]] {
-            let c = shape[shape.len() - 1];
-            let (x, weight, bias) = (random(shape, 1).add_scalar(30.0).unwrap(), random(&[c], 2), random(&[c], 3));
-            let got = x.layer_norm(&weight, &bias, 1e-5).unwrap();
-            assert_close(got.as_slice(), &twin(&x, |i| i / c, &weight, &bias, 1e-5), 1e-5);
-        }
+        on_every_device(|| {
+            for shape in [&[1, 1][..], &[3, 2], &[5, 16], &[2, 3, 37], &[700, 100], &[3, 20_011]] {
+                let c = shape[shape.len() - 1];
+                let (x, weight, bias) = (random(shape, 1).add_scalar(30.0).unwrap(), random(&[c], 2), random(&[c], 3));
+                let got = x.layer_norm(&weight, &bias, 1e-5).unwrap();
+                assert_close(got.as_slice(), &twin(&x, |i| i / c, &weight, &bias, 1e-5), 1e-5);
+            }
+        });
     }
 
     /// Shapes of maps with their number of groups.
@@ -185,12 +188,18 @@ mod tests {
     }
 
     #[test]
-    fn gradients_agree_with_finite_differences() {
-        for shape in [&[3, 5][..], &[2, 3, 16], &[4, 37], &[130, 150]] {
-            let c = shape[shape.len() - 1];
-            let operands = [random(shape, 7), random(&[c], 8), random(&[c], 9)];
-            check_gradients(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5), 3e-3);
-        }
+    fn layer_norm_gradients_agree_with_finite_differences() {
+        on_every_device(|| {
+            for shape in [&[3, 5][..], &[2, 3, 16], &[4, 37], &[130, 150]] {
+                let c = shape[shape.len() - 1];
+                let operands = [random(shape, 7), random(&[c], 8), random(&[c], 9)];
+                check_gradients(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5), 3e-3);
+            }
+        });
+    }
+
+    #[test]
+    fn group_norm_gradients_agree_with_finite_differences() {
         for (shape, groups) in MAPS.into_iter().filter(|(shape, _)| shape.len() > 2) {
             let c = shape[shape.len() - 1];
             let operands = [random(shape, 10), random(&[c], 11), random(&[c], 12)];

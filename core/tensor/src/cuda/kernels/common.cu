@@ -31,7 +31,7 @@ __device__ __forceinline__ void offsets(const Axes &axes, u64 i, u64 &x, u64 &y)
     }
 }
 
-// The sum over the block, in a fixed order; right in thread 0.
+// The sum over the block, in a fixed order, for every thread.
 __device__ __forceinline__ double block_sum(double value) {
     __shared__ double lanes[LANES];
     lanes[threadIdx.x] = value;
@@ -40,5 +40,7 @@ __device__ __forceinline__ double block_sum(double value) {
         if (threadIdx.x < half) lanes[threadIdx.x] += lanes[threadIdx.x + half];
         __syncthreads();
     }
-    return lanes[0];
+    double sum = lanes[0];
+    __syncthreads();
+    return sum;
 }

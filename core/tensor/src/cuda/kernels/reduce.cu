@@ -30,7 +30,6 @@ extern "C" __global__ void sum_many(const float *in, float *out, u64 outputs, u6
         }
         sum = block_sum(sum);
         if (threadIdx.x == 0) out[o] = (float)(sum * scale);
-        __syncthreads();
     }
 }
 
