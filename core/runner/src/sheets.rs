@@ -61,7 +61,7 @@ pub fn sample(
     let request = SampleRequest {
         count: how.count,
         labels: Codes::from_vec(labels, &[how.count])?,
-        draw: vec![how.draw.clone()],
+        draw: vec![how.draw],
         cache: true,
         upper: None,
     };
