@@ -288,7 +288,8 @@ mod tests {
             for (x_shape, y_shape, shape) in MIXES {
                 for (x_shape, y_shape) in [(x_shape, y_shape), (y_shape, x_shape)] {
                     let (x, y) = (random(x_shape, 1), random(y_shape, 2));
-                    let operations: [(fn(&Tensor, &Tensor) -> Result<Tensor>, fn(f32, f32) -> f32); 4] = [
+                    type Operation = (fn(&Tensor, &Tensor) -> Result<Tensor>, fn(f32, f32) -> f32);
+                    let operations: [Operation; 4] = [
                         (Tensor::add, |x, y| x + y),
                         (Tensor::sub, |x, y| x - y),
                         (Tensor::mul, |x, y| x * y),
@@ -324,8 +325,8 @@ mod tests {
                 check_gradients(&both, |t| t[1].sub(&t[0]), 1e-3);
                 check_gradients(&both, |t| t[0].mul(&t[1]), 1e-3);
                 check_gradients(&both, |t| t[0].div(&t[1]), 1e-3);
-                check_gradients(&[x.clone()], |t| t[0].add_scalar(3.0)?.mul_scalar(-0.7), 1e-3);
-                check_gradients(&[x.clone()], |t| t[0].broadcast_to(shape), 1e-3);
+                check_gradients(std::slice::from_ref(&x), |t| t[0].add_scalar(3.0)?.mul_scalar(-0.7), 1e-3);
+                check_gradients(std::slice::from_ref(&x), |t| t[0].broadcast_to(shape), 1e-3);
                 check_gradients(&[x], |t| t[0].mul(&t[0])?.sub(&t[0]), 1e-3);
             }
         });

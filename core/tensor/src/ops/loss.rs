@@ -159,10 +159,10 @@ mod tests {
             let x = random(shape, 6);
             let codes = targets(&shape[..shape.len() - 1], shape[shape.len() - 1]);
             let soft = random(shape, 7).softmax().unwrap();
-            check_gradients(&[x.clone()], |t| t[0].cross_entropy(&codes), 1e-3);
-            check_gradients(&[x.clone()], |t| t[0].soft_cross_entropy(&soft), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].cross_entropy(&codes), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].soft_cross_entropy(&soft), 1e-3);
             // A second use of the logits adds to the gradient.
-            check_gradients(&[x.clone()], |t| t[0].cross_entropy(&codes)?.add(&t[0].max_last()?), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].cross_entropy(&codes)?.add(&t[0].max_last()?), 1e-3);
             check_gradients(&[x], |t| t[0].soft_cross_entropy(&soft)?.add(&t[0].cross_entropy(&codes)?), 1e-3);
         }
     }
