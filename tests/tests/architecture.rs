@@ -2,10 +2,48 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use cargo_metadata::{CrateType, MetadataCommand, Package};
+use serde::Deserialize;
+use std::process::Command;
+
+/// What `cargo metadata` says of the workspace.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: String,
+    dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    path: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    crate_types: Vec<String>,
+}
+
+/// What cargo says in the workspace.
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
 
 fn packages() -> Vec<Package> {
-    MetadataCommand::new().no_deps().exec().unwrap().packages
+    let text = cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]);
+    serde_json::from_str::<Metadata>(&text).unwrap().packages
 }
 
 /// The folder of a package, relative to the workspace: `plugins/quantizers/rq`.
@@ -81,19 +119,41 @@ fn the_tensor_knows_nothing_of_images_or_files() {
     assert!(found.is_empty(), "{found:?}");
 }
 
+/// Cargo unites the features that the packages of a build ask for, and dependencies of tests count in a build of tests
+/// alone. If they asked for more, `cargo test` would build another SDK into the same file, and leave a runner behind
+/// that no longer finds its symbols.
+#[test]
+fn building_tests_switches_on_no_feature_that_building_does_not() {
+    let tree = |edges: &str| -> Vec<String> {
+        let text =
+            cargo(&["tree", "--workspace", "--offline", "--prefix", "none", "--edges", edges, "--format", "{p} {f}"]);
+        text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let (built, tested) = (tree("normal,build"), tree("normal,build,dev"));
+    // Where a dependency of tests alone comes in, so does its own line; one that changes has another line under its name.
+    let name = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let names: Vec<String> = built.iter().map(|line| name(line)).collect();
+    let changed: Vec<&String> =
+        tested.iter().filter(|line| names.contains(&name(line)) && !built.contains(line)).collect();
+    assert!(changed.is_empty(), "list these features under [dependencies] of rqlab-tests: {changed:#?}");
+}
+
 #[test]
 fn the_sdk_is_one_shared_library_and_plugins_are_libraries_to_load() {
-    let kinds = |p: &Package| p.targets.iter().flat_map(|t| t.crate_types.clone()).collect::<Vec<_>>();
     for package in &packages() {
         match folder(package).as_str() {
             "core/sdk" => {
                 let kinds = kinds(package);
-                assert!(kinds.contains(&CrateType::DyLib) && !kinds.contains(&CrateType::RLib), "{kinds:?}");
+                assert!(kinds.contains(&"dylib") && !kinds.contains(&"rlib"), "{kinds:?}");
             }
             plugin if plugin.starts_with("plugins/") => {
-                assert!(kinds(package).contains(&CrateType::CDyLib), "{} cannot be loaded", package.name);
+                assert!(kinds(package).contains(&"cdylib"), "{} cannot be loaded", package.name);
             }
             _ => {}
         }
     }
+}
+
+fn kinds(package: &Package) -> Vec<&str> {
+    package.targets.iter().flat_map(|target| &target.crate_types).map(String::as_str).collect()
 }
