@@ -15,13 +15,12 @@ const LOG_LINES: usize = 20;
 
 /// Gathers what is known of every trial of a plan, finished or not.
 ///
-/// # Errors
-/// None for trials that are missing or failed: they are results, too. Only a damaged result of a finished stage is one.
-pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Result<Results> {
+/// A trial that is missing or failed is a result, too; one whose pictures are damaged counts as failed.
+pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Results {
     let jobs: BTreeMap<&str, &Job> = plan.jobs.iter().map(|job| (job.id.as_str(), job)).collect();
     let experiment = &plan.experiment;
-    let trials = plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store)).collect::<Result<_>>()?;
-    Ok(Results {
+    let trials = plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store)).collect();
+    Results {
         name: experiment.name.clone(),
         question: experiment.question.clone(),
         description: experiment.header.clone(),
@@ -41,7 +40,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Resul
         comparisons: experiment.comparisons.iter().map(comparison).collect(),
         trials,
         definitions: Vec::new(),
-    })
+    }
 }
 
 /// The command that does the whole experiment, or one of its trials, again.
@@ -79,7 +78,7 @@ pub fn value(text: &str) -> Value {
     }
 }
 
-fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store) -> Result<rqlab_reports::Trial> {
+fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store) -> rqlab_reports::Trial {
     let mut out = rqlab_reports::Trial {
         id: short(&trial.id).to_owned(),
         name: applicable(trial).map(|(path, text)| format!("{}={text}", leaf(path))).collect::<Vec<_>>().join(" "),
@@ -94,7 +93,10 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
         let dir = store.stage(&job.id);
         if let Some(done) = dir.done() {
             take_measures(&mut out, job, &done);
-            take_pictures(&mut out, job, store)?;
+            if let Err(error) = take_pictures(&mut out, job, store) {
+                out.error.get_or_insert(format!("{}: {error}", job.stage.name()));
+                out.status = Status::Failed;
+            }
         } else if let Some(failed) = dir.failed() {
             if out.status != Status::Failed {
                 out.error = Some(format!("{}: {}", job.stage.name(), failed.error));
@@ -105,7 +107,7 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
             out.status = Status::Missing;
         }
     }
-    Ok(out)
+    out
 }
 
 /// The axes that mean something to a trial.

@@ -3,7 +3,8 @@
 //! ```text
 //! runs/
 //!   lock                     held by the one process that works in this folder
-//!   stages/<id>/job.json     what is to be done
+//!   stages/<id>/lock         held by the worker
+//!              /job.json     what is to be done
 //!              /log.txt      what it said while it ran
 //!              /state.safetensors   the last checkpoint of unfinished training
 //!              /result.safetensors  weights, codes or pictures
@@ -65,10 +66,12 @@ impl Store {
     /// The store in `root`, which is made if it is missing.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be made.
+    /// [`Error::Data`] if it cannot be made.
     pub fn open(root: &Path) -> Result<Self> {
         let stages = root.join("stages");
-        fs::create_dir_all(&stages).map_err(Error::file(&stages))?;
+        fs::create_dir_all(&stages).map_err(|e| {
+            Error::Data(format!("no work can be kept in {}: {e}; name another folder with --runs", root.display()))
+        })?;
         Ok(Self { root: root.to_owned() })
     }
 
@@ -127,9 +130,23 @@ impl StageDir {
         self.file("log.txt")
     }
 
-    /// Its measures, if it is complete. A damaged file counts as not complete.
+    /// Its measures, if it is complete. A damaged file counts as not complete, and so does a result that was deleted:
+    /// deleting it is how a user has a stage done again.
     pub fn done(&self) -> Option<Done> {
-        read_json(&self.file("done.json")).ok()
+        let done = read_json(&self.file("done.json")).ok()?;
+        self.result().exists().then_some(done)
+    }
+
+    /// Takes the right to work on this stage, waiting for whoever has it: a worker whose parent was killed ends a moment
+    /// after it, and must have ended before another one writes the same files.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the directory cannot be written.
+    pub fn lock(&self) -> Result<StoreLock> {
+        let path = self.file("lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::file(&path))?;
+        file.lock().map_err(Error::file(&path))?;
+        Ok(StoreLock(file))
     }
 
     /// Why it failed, if it did.
@@ -231,7 +248,10 @@ mod tests {
         fs::write(stage.file("done.json"), "{\"measures\":").unwrap();
         assert_eq!(stage.done(), None);
         let done = Done { seconds: 0.1 + 0.2, ..Done::default() };
+        fs::write(stage.result(), "weights").unwrap();
         stage.finish(&done).unwrap();
         assert_eq!(stage.done(), Some(done));
+        fs::remove_file(stage.result()).unwrap();
+        assert_eq!(stage.done(), None);
     }
 }

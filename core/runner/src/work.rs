@@ -35,8 +35,8 @@ pub struct Summary {
     pub verdicts: Vec<String>,
     /// Trials by status: done, failed, missing.
     pub trials: [usize; 3],
-    /// Name and error of each failed trial.
-    pub failures: Vec<(String, String)>,
+    /// Each error, with the names of the trials that failed of it.
+    pub failures: Vec<(String, Vec<String>)>,
 }
 
 impl Summary {
@@ -56,7 +56,9 @@ pub fn sweep(plan: &Plan, work: &Work) -> Result<Summary> {
     let _lock = store.lock()?;
     // A report that cannot be written should be known before hours of work.
     let out = work.out.join(&plan.experiment.name);
-    std::fs::create_dir_all(&out).map_err(Error::file(&out))?;
+    std::fs::create_dir_all(&out).map_err(|e| {
+        Error::Data(format!("no report can be written to {}: {e}; name another folder with --out", out.display()))
+    })?;
     run_jobs(plan, work, &store)?;
     render(plan, work, &store)
 }
@@ -87,23 +89,25 @@ pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<()> {
 /// Renders the report of what is there.
 ///
 /// # Errors
-/// A report that cannot be written, a damaged result.
+/// A report that cannot be written.
 pub fn render(plan: &Plan, work: &Work, store: &Store) -> Result<Summary> {
-    let results = collect(plan, store, provenance(plan, work))?;
+    let results = collect(plan, store, provenance(plan, work));
     let out = work.out.join(&plan.experiment.name);
     let written = rqlab_reports::write(&results, &out).map_err(|e| Error::Data(e.to_string()))?;
     let count = |status| results.trials.iter().filter(|trial| trial.status == status).count();
+    let mut failures: Vec<(String, Vec<String>)> = Vec::new();
+    for trial in results.trials.iter().filter(|trial| trial.status == Status::Failed) {
+        let name = format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim().to_owned();
+        let error = trial.error.clone().unwrap_or_default();
+        match failures.iter_mut().find(|(known, _)| *known == error) {
+            Some((_, names)) => names.push(name),
+            None => failures.push((error, vec![name])),
+        }
+    }
     Ok(Summary {
         page: written.page,
         verdicts: rqlab_reports::verdicts(&results),
         trials: [count(Status::Done), count(Status::Failed), count(Status::Missing)],
-        failures: results
-            .trials
-            .iter()
-            .filter(|trial| trial.status == Status::Failed)
-            .map(|trial| {
-                (format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)), trial.error.clone().unwrap_or_default())
-            })
-            .collect(),
+        failures,
     })
 }

@@ -55,7 +55,7 @@ pub(super) fn run_trial(
     let store = Store::open(&work.runs)?;
     let _lock = store.lock()?;
     run_jobs(&plan, &work, &store)?;
-    let results = collect(&plan, &store, provenance(&plan, &work))?;
+    let results = collect(&plan, &store, provenance(&plan, &work));
     for trial in &results.trials {
         if let Some(error) = &trial.error {
             ui.error(error);
@@ -119,8 +119,13 @@ fn counts(summary: &Summary) -> String {
 }
 
 fn conclude(summary: &Summary, ui: Ui) -> Outcome {
-    for (trial, error) in &summary.failures {
-        ui.error(format!("{trial}: {error}"));
+    for (error, trials) in &summary.failures {
+        let who = match trials.as_slice() {
+            [one] => one.clone(),
+            [first, ..] => format!("{} trials, the first being {first}", trials.len()),
+            [] => continue,
+        };
+        ui.error(format!("{who}: {error}"));
     }
     for verdict in &summary.verdicts {
         ui.line(verdict);

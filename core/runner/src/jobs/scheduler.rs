@@ -53,6 +53,11 @@ impl Scheduler<'_> {
     pub fn run(&self, jobs: &[Job], progress: &mut Progress) -> Result<BTreeMap<String, Outcome>> {
         let mut outcomes = BTreeMap::new();
         for job in jobs.iter().filter(|job| self.store.stage(&job.id).done().is_some()) {
+            // The experiment, and its data with it, may have moved since; and a description may be damaged.
+            let stage = self.store.stage(&job.id);
+            if stage.job().ok().as_ref() != Some(job) {
+                stage.prepare(job)?;
+            }
             outcomes.insert(job.id.clone(), Outcome::Cached);
         }
         let mut waiting: Vec<&Job> = jobs.iter().filter(|job| !outcomes.contains_key(&job.id)).collect();

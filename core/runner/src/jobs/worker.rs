@@ -35,6 +35,7 @@ impl Reporter {
 pub fn work(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
     end_with_parent();
     let stage = store.stage(id);
+    let _lock = stage.lock()?;
     let job = stage.job()?;
     let started = Instant::now();
     let mut reporter = Reporter { spoken: None };

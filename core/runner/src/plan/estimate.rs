@@ -31,7 +31,8 @@ impl History {
             let seconds = json("done.json")
                 .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
                 .map(|done| done.get("seconds").and_then(serde_json::Value::as_f64).unwrap_or_default());
-            if let Some(seconds) = seconds {
+            // As in `StageDir::done`: a stage whose result was deleted is done again.
+            if let Some(seconds) = seconds.filter(|_| entry.path().join("result.safetensors").exists()) {
                 history.done.insert(id.clone(), seconds);
             }
             if let Some(job) = json("job.json").and_then(|bytes| serde_json::from_slice::<Job>(&bytes).ok()) {

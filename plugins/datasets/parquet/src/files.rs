@@ -30,8 +30,12 @@ pub(crate) fn find(folder: &Path, splits: &[&str]) -> Result<Vec<PathBuf>> {
     }
     let patterns: Vec<String> = splits.iter().map(|split| format!("{split}-*.parquet")).collect();
     let there: Vec<String> = listings.iter().flatten().map(|file| file.display().to_string()).collect();
-    let there = if there.is_empty() { "no Parquet file".to_owned() } else { there.join(", ") };
-    Err(Error::Data(format!("{}: found {there}, but no {}", folder.display(), patterns.join(" or "))))
+    let there = if there.is_empty() {
+        "there is no Parquet file at all".to_owned()
+    } else {
+        format!("found {}", there.join(", "))
+    };
+    Err(Error::Data(format!("{}: there is no {}; {there}", folder.display(), patterns.join(" or "))))
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
