@@ -1,0 +1,261 @@
+//! Whatever is wrong is said once, clearly, with its place and what to do, and costs nothing else.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use image::{Rgb, RgbImage};
+use rqlab_tests::lab::{Lab, Said, csv, half_written};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const DATA: &str = "dead_leaves(size: 16, train: 64, test: 32, classes: 4)";
+
+fn sweep(lab: &Lab) -> Said {
+    lab.run("sweep tiny.ron --runs runs --out out").unwrap()
+}
+
+fn errors(said: &Said) -> usize {
+    said.err.lines().filter(|line| line.starts_with("error")).count()
+}
+
+/// One error of exit code 2 that holds all of `parts`; and nothing was begun.
+fn assert_refused(lab: &Lab, said: &Said, parts: &[&str]) {
+    assert_eq!((said.code, errors(said)), (Some(2), 1), "{}", said.err);
+    for part in parts {
+        assert!(said.err.contains(part), "no {part:?} in:\n{}", said.err);
+    }
+    assert!(!said.err.contains("panicked") && !said.err.contains('\u{1b}'), "{}", said.err);
+    assert_eq!(said.out, "");
+    assert!(!lab.path("runs").join("stages").is_dir());
+}
+
+/// Refused at a place of the file, with a caret.
+fn assert_refused_at(from: &str, to: &str, place: &str, parts: &[&str]) {
+    let lab = Lab::new().unwrap();
+    lab.edit(from, to).unwrap();
+    let said = sweep(&lab);
+    assert_refused(&lab, &said, parts);
+    assert!(said.err.contains(&format!("--> tiny.ron:{place}\n")), "not at {place}:\n{}", said.err);
+    assert!(said.err.contains('^'), "{}", said.err);
+}
+
+#[test]
+fn unknown_names_come_with_the_nearest_known_ones() {
+    assert_refused_at(
+        "rq(depth: 2, ",
+        "rqq(depth: 2, ",
+        "6:16",
+        &["quantizer `rqq`", "did you mean `rq`?", "searched: "],
+    );
+    assert_refused_at("rq(depth: 2,", "rq(depht: 2,", "6:19", &["`rq` has no field `depht`", "did you mean `depth`?"]);
+    assert_refused_at("question:", "questoin:", "3:5", &["no field `questoin`", "did you mean `question`?"]);
+    assert_refused_at(
+        "checkpoint: 2, log: 2),\n    prior_t",
+        "chekpoint: 2, log: 2),\n    prior_t",
+        "8:68",
+        &["`chekpoint`", "`checkpoint`"],
+    );
+}
+
+#[test]
+fn values_of_a_wrong_type_or_out_of_range_are_shown_with_what_is_right() {
+    assert_refused_at("codebook: 16", "codebook: \"many\"", "6:39", &["expected integer", "is an integer in 2.."]);
+    assert_refused_at("codebook: 16", "codebook: 1", "6:39", &["must lie in 2..", "found 1"]);
+    assert_refused_at(
+        "\"quantizer.depth\": [1, 2]",
+        "\"quantizer.depth\": [1, -1]",
+        "12:32",
+        &["`depth`", "is an integer in 1.."],
+    );
+    assert_refused_at(
+        "\"quantizer.depth\": [1, 2]",
+        "\"quantizer.depth\": [0, 2]",
+        "12:29",
+        &["must lie in 1..", "found 0"],
+    );
+    assert_refused_at(
+        "lr: 1e-3, warmup: 2, checkpoint: 2, log: 2),\n    prior",
+        "lr: fast, warmup: 2, checkpoint: 2, log: 2),\n    prior",
+        "8:51",
+        &["`lr`", "is a number in 0.0.."],
+    );
+}
+
+#[test]
+fn models_that_do_not_fit_their_data_are_found_before_any_work() {
+    assert_refused_at("size: 16,", "size: 15,", "5:48", &["multiples of 2", "15 x 15"]);
+    assert_refused_at("groups: 4", "groups: 3", "5:64", &["`groups` of `resnet`"]);
+    assert_refused_at(
+        "            ar(width: 16, heads: 2",
+        "            ar(width: 16, heads: 3",
+        "14:34",
+        &["`heads` of `ar`"],
+    );
+}
+
+#[test]
+fn an_axis_must_name_something() {
+    assert_refused_at(
+        "\"quantizer.depth\"",
+        "\"quantiser.depth\"",
+        "12:10",
+        &["`quantiser.depth` names nothing", "did you mean `quantizer`?"],
+    );
+    assert_refused_at(
+        "\"quantizer.depth\"",
+        "\"quantizer.deepness\"",
+        "12:20",
+        &["no field `deepness`", "its fields: `depth`"],
+    );
+    assert_refused_at("\"quantizer.depth\": [1, 2]", "\"quantizer.depth\": []", "12:28", &["has no values"]);
+}
+
+#[test]
+fn a_broken_file_is_shown_where_it_breaks() {
+    assert_refused_at("seeds: [0],\n)", "seeds: [0]", "18:15", &["expected comma"]);
+    let lab = Lab::new().unwrap();
+    let said = lab.run("sweep tinny --runs runs --out out").unwrap();
+    assert_refused(&lab, &said, &["no experiment `tinny`", "experiments/tinny.ron"]);
+    let said = lab.run("sweep tinny.ron --runs runs --out out").unwrap();
+    assert_refused(&lab, &said, &["tinny.ron: there is no such file"]);
+    let said = lab.run("sweep tiny.ron --runs runs --out out --set quantizer.depht=2").unwrap();
+    assert_refused(&lab, &said, &["<command line>:1:17", "did you mean `depth`?"]);
+}
+
+/// `count` images of `side` x `side` in each of two folders.
+fn pictures(root: &Path, count: u32, side: u32) {
+    for class in ["cats", "dogs"] {
+        fs::create_dir_all(root.join(class)).unwrap();
+        for n in 0..count {
+            let noise = |x: u32, y: u32| (x * 37 + y * 101 + n * 53) as u8;
+            let image = RgbImage::from_fn(side, side, |x, y| Rgb([noise(x, y), noise(y, x), noise(x * y, n)]));
+            image.save(root.join(class).join(format!("{n:02}.png"))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn missing_and_empty_data_are_found_before_any_work() {
+    assert_refused_at(DATA, "folder(path: \"nowhere\")", "4:24", &["nowhere: No such file"]);
+    assert_refused_at(DATA, "parquet(path: \"nowhere\")", "4:25", &["nowhere: No such file"]);
+    assert_refused_at(DATA, "folder()", "4:11", &["`folder` needs `path`", "--set data.path="]);
+    let lab = Lab::new().unwrap();
+    fs::create_dir(lab.path("empty")).unwrap();
+    lab.edit(DATA, "folder(path: \"empty\")").unwrap();
+    assert_refused(&lab, &sweep(&lab), &["tiny.ron:4:24", "empty: has no folders; every class needs one"]);
+    lab.edit(DATA, "parquet(path: \"empty\")").unwrap();
+    assert_refused(&lab, &sweep(&lab), &["tiny.ron:4:25", "there is no train-*.parquet"]);
+    fs::create_dir_all(lab.path("hollow/cats")).unwrap();
+    lab.edit(DATA, "folder(path: \"hollow\")").unwrap();
+    assert_refused(&lab, &sweep(&lab), &["tiny.ron:4:24", "hollow"]);
+}
+
+#[test]
+fn damaged_parquet_is_found_before_any_work() {
+    let lab = Lab::new().unwrap();
+    fs::create_dir(lab.path("data")).unwrap();
+    lab.edit(DATA, "parquet(path: \"data\")").unwrap();
+    for name in ["data/train.parquet", "data/test.parquet"] {
+        lab.write(name, b"PAR1 and no more").unwrap();
+    }
+    assert_refused(&lab, &sweep(&lab), &["tiny.ron:4:25", "train.parquet: cannot be read as Parquet"]);
+}
+
+/// A trial that failed, its reason in the error, the table and the page; and nothing half-written.
+fn assert_failed(lab: &Lab, said: &Said, parts: &[&str]) {
+    assert_eq!((said.code, errors(said)), (Some(1), 1), "{}", said.err);
+    let page = lab.read("out/tiny/index.html").unwrap();
+    for part in parts {
+        assert!(said.err.contains(part) && page.contains(part), "no {part:?} in:\n{}", said.err);
+    }
+    assert!(lab.read("out/tiny/results.csv").unwrap().contains(",failed,"));
+    assert_eq!(half_written(&lab.path("")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_image_that_cannot_be_used_fails_its_trials_and_can_be_mended() {
+    let lab = Lab::new().unwrap();
+    pictures(&lab.path("data"), 24, 16);
+    lab.edit(DATA, "folder(path: \"data\", test_fraction: 0.5)").unwrap();
+    let image = lab.path("data/cats/05.png");
+    let whole = fs::read(&image).unwrap();
+    fs::write(&image, &whole[..whole.len() / 2]).unwrap();
+    assert_failed(&lab, &sweep(&lab), &["data/cats/05.png: the image is damaged"]);
+    RgbImage::new(20, 24).save(&image).unwrap();
+    assert_failed(&lab, &sweep(&lab), &["data/cats/05.png: an image of 24 x 20 pixels", "give `size`"]);
+    fs::write(&image, whole).unwrap();
+    assert_eq!(sweep(&lab).code, Some(0));
+}
+
+#[test]
+fn a_diverged_trial_fails_alone() {
+    let lab = Lab::new().unwrap();
+    lab.edit("\"quantizer.depth\": [1, 2]", "\"tokenizer_training.lr\": [1e-3, 1e30]").unwrap();
+    let said = sweep(&lab);
+    assert_failed(&lab, &said, &["the loss is NaN at step", "with the learning rate", "lower `lr`"]);
+    let rows = csv(&lab.read("out/tiny/results.csv").unwrap());
+    let psnr = rows[0].iter().position(|name| name == "psnr").unwrap();
+    let with =
+        |status: &str| rows.iter().filter(|row| row[1] == status).map(|row| row[psnr].is_empty()).collect::<Vec<_>>();
+    assert_eq!((with("done"), with("failed")), (vec![false; 2], vec![true; 2]));
+}
+
+#[test]
+fn folders_that_cannot_be_written_are_named_with_the_option() {
+    let lab = Lab::new().unwrap();
+    lab.write("file", "").unwrap();
+    for folder in ["file", "/proc/rqlab"] {
+        let said = lab.run(&format!("sweep tiny.ron --runs {folder} --out out")).unwrap();
+        assert_refused(&lab, &said, &[folder, "--runs"]);
+    }
+    for folder in ["file", "/proc/rqlab"] {
+        let said = lab.run(&format!("sweep tiny.ron --runs other --out {folder}")).unwrap();
+        assert_refused(&lab, &said, &[folder, "--out"]);
+        assert_eq!(fs::read_dir(lab.path("other/stages")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn two_processes_do_not_work_in_one_folder() {
+    let lab = Lab::new().unwrap();
+    fs::create_dir(lab.path("taken")).unwrap();
+    let lock = fs::File::create(lab.path("taken/lock")).unwrap();
+    lock.lock().unwrap();
+    for command in ["sweep tiny.ron --out out", "run tiny.ron --set quantizer.depth=1 --set prior=None"] {
+        let said = lab.run(&format!("{command} --runs taken")).unwrap();
+        assert_refused(&lab, &said, &["another rqlab process is working in taken", "--runs"]);
+    }
+    drop(lock);
+    assert_eq!(lab.run("sweep tiny.ron --quiet --runs taken --out out").unwrap().code, Some(0));
+}
+
+/// A small file system of its own, where the system lets us have one.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_said_and_work_goes_on_when_there_is_room() {
+    use std::process::Command;
+    let lab = Lab::new().unwrap();
+    fs::create_dir(lab.path("small")).unwrap();
+    let sweep = lab.command("sweep tiny.ron --runs small --out out").unwrap();
+    let line: Vec<String> = [sweep.get_program()]
+        .into_iter()
+        .chain(sweep.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let script = format!(
+        "mount -t tmpfs -o size=150k tmpfs small || exit 77; {line}; echo code $?; find small -name '*.partial'; \
+         mount -o remount,size=50m small; {line} --quiet; echo code $?",
+        line = line.join(" ")
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", &script]).current_dir(lab.path(""));
+    let Ok(output) = command.output() else { return };
+    let said = Said::from(output);
+    if said.code != Some(0) || said.err.contains("unshare:") {
+        println!("no file system can be mounted here: {}", said.err);
+        return;
+    }
+    assert!(said.err.contains("No space left on device"), "{}", said.err);
+    let codes: Vec<&str> =
+        said.out.lines().filter(|line| line.starts_with("code ") || line.ends_with(".partial")).collect();
+    assert!(codes == ["code 1", "code 0"] || codes == ["code 2", "code 0"], "{}\n{}", said.out, said.err);
+}

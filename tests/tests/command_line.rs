@@ -1,0 +1,149 @@
+//! Every command, on one finished experiment.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use rqlab_tests::lab::{Lab, Said};
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// One trial, done.
+const ONE: &str = "tiny.ron --runs runs --set quantizer.depth=2 --set prior=ar(width:16,heads:2,layers:1)";
+
+fn ok(lab: &Lab, arguments: &str) -> Said {
+    let said = lab.run(arguments).unwrap();
+    assert_eq!(said.code, Some(0), "rqlab {arguments}\n{}\n{}", said.out, said.err);
+    for text in [&said.out, &said.err] {
+        assert!(!text.contains('\u{1b}'), "colours in a pipe: rqlab {arguments}");
+    }
+    said
+}
+
+fn side(lab: &Lab, picture: &str) -> (u32, u32) {
+    image::image_dimensions(lab.path(picture)).unwrap()
+}
+
+#[test]
+fn a_finished_sweep_can_be_looked_at_in_every_way() {
+    let lab = Lab::new().unwrap();
+    let said = ok(&lab, "plan tiny.ron --runs runs");
+    assert!(
+        said.out.contains("4 trials") && said.out.contains("15 jobs") && said.out.contains("15 jobs to do"),
+        "{}",
+        said.out
+    );
+    assert!(!lab.path("runs").exists());
+
+    let said = ok(&lab, "sweep tiny.ron --runs runs --out out");
+    assert_eq!(said.out.lines().last(), Some("out/tiny/index.html"));
+    assert!(said.err.contains("4 of 4 trials done"), "{}", said.err);
+    for name in ["index.html", "results.csv", "results.parquet", "curves.parquet"] {
+        assert!(lab.path("out/tiny").join(name).is_file(), "{name}");
+    }
+
+    let said = ok(&lab, "plan tiny.ron --runs runs");
+    assert!(said.out.contains("Nothing to do"), "{}", said.out);
+    let said = ok(&lab, "plan tiny.ron --runs runs --configs");
+    assert_eq!(said.out.matches("// trial ").count(), 4, "{}", said.out);
+
+    let said = ok(&lab, "report tiny.ron --runs runs --out again");
+    assert_eq!(said.out.lines().last(), Some("again/tiny/index.html"));
+    assert_eq!(lab.read("again/tiny/results.csv").unwrap(), lab.read("out/tiny/results.csv").unwrap());
+
+    let said = ok(&lab, "sweep tiny.ron --runs runs --out out --quiet");
+    assert_eq!(said.err, "");
+
+    let said = ok(&lab, &format!("run {ONE}"));
+    assert!(said.out.contains("psnr ") && said.out.contains("prior_bits_per_image "), "{}", said.out);
+
+    // Two pixels between and around images of 16 x 16; a row of originals above one for each depth.
+    ok(&lab, &format!("sample {ONE} --count 4 -o four.png"));
+    assert_eq!(side(&lab, "four.png"), (38, 38));
+    ok(&lab, &format!("reconstruct {ONE} --count 5 -o five.png"));
+    assert_eq!(side(&lab, "five.png"), (5 * 18 + 2, 3 * 18 + 2));
+    let said = lab.run(&format!("sample {ONE} --class 9")).unwrap();
+    assert!(said.code == Some(2) && said.err.contains("there is no class 9; the data set has 4"), "{}", said.err);
+    let said = lab.run("sample tiny.ron --runs runs").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("say which with --trial"), "{}", said.err);
+    let said = lab.run("sample tiny.ron --runs empty --set quantizer.depth=2 --set prior=ar()").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("run `rqlab sweep tiny.ron` first"), "{}", said.err);
+}
+
+#[test]
+fn the_installation_explains_itself() {
+    let lab = Lab::new().unwrap();
+    let said = ok(&lab, "plugins list");
+    for name in ["dead_leaves", "folder", "parquet", "resnet", "rq", "vq", "ar", "rq_transformer"] {
+        assert!(said.out.contains(&format!("  {name} ")), "{name} is not in:\n{}", said.out);
+        let described = ok(&lab, &format!("plugins describe {name}"));
+        assert!(described.out.contains(name) && described.out.len() > 200, "{}", described.out);
+    }
+    let said = lab.run("plugins describe rqq").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("did you mean `rq`?"), "{}", said.err);
+    let said = ok(&lab, "doctor --runs runs");
+    assert!(!said.out.contains("FAIL") && said.out.contains("runs can be written"), "{}", said.out);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(ok(&lab, &format!("completions {shell}")).out.contains("reconstruct"));
+    }
+    for command in ["", "plan", "sweep", "run", "report", "watch", "sample", "reconstruct", "plugins", "doctor"] {
+        assert!(ok(&lab, &format!("{command} --help")).out.contains("Usage: rqlab"), "{command}");
+    }
+    assert!(ok(&lab, "--version").out.starts_with("rqlab "));
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused() {
+    let lab = Lab::new().unwrap();
+    let wrong = [
+        "",
+        "swep tiny.ron",
+        "sweep",
+        "sweep tiny.ron --job 1",
+        "sweep tiny.ron --jobs 0",
+        "--threads 0 doctor",
+        "--device tpu doctor",
+        "--device cuda:x doctor",
+        "plan tiny.ron --seeds 1,1",
+        "plan tiny.ron --seeds one",
+        "plan tiny.ron --set quantizer.depth",
+        "plan tiny.ron --set =1",
+        "--plugins nowhere plugins list",
+        "sample tiny.ron --temperature 0",
+        "sample tiny.ron --top-p 2",
+    ];
+    for arguments in wrong {
+        let said = lab.run(arguments).unwrap();
+        assert_eq!(said.code, Some(2), "rqlab {arguments}\n{}\n{}", said.out, said.err);
+        assert!(!said.err.is_empty() && !said.err.contains("panicked"), "rqlab {arguments}\n{}", said.err);
+    }
+}
+
+/// Ends the process with the test.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn watch_sweeps_again_when_the_experiment_changes() {
+    let lab = Lab::new().unwrap();
+    let wait_for = |text: &str| {
+        let started = Instant::now();
+        while !lab.read("out/tiny/index.html").is_ok_and(|page| page.contains(text)) {
+            assert!(started.elapsed() < Duration::from_secs(120), "no report came to say {text:?}");
+            sleep(Duration::from_millis(20));
+        }
+    };
+    lab.edit("\"quantizer.depth\": [1, 2]", "\"quantizer.depth\": [1]").unwrap();
+    let mut command = lab.command("watch tiny.ron --runs runs --out out").unwrap();
+    let _watch = Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for("Does depth help?");
+    // A mistake is said, and does not end the watch.
+    lab.write("tiny.ron", "(").unwrap();
+    lab.edit("Does depth help?", "Is the answer a new one?").unwrap();
+    wait_for("Is the answer a new one?");
+}

@@ -1,0 +1,253 @@
+//! Whatever is killed or damaged, the next run goes on, and ends with what an undisturbed one ends with.
+
+#![cfg(target_os = "linux")] // Workers are found in /proc.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use rqlab_tests::lab::{Lab, Said, csv, half_written};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A table without the columns that two runs of one trial may differ in.
+fn lasting(lab: &Lab, table: &str) -> Vec<Vec<String>> {
+    let rows = csv(&lab.read(table).unwrap());
+    let kept: Vec<usize> =
+        (0..rows[0].len()).filter(|&column| !rqlab_reports::measure(&rows[0][column]).timing).collect();
+    assert!(kept.len() > 20 && kept.len() < rows[0].len(), "{:?}", rows[0]);
+    rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect()
+}
+
+/// Every finished stage: its result's bytes, its measures and its curves.
+fn results(lab: &Lab, runs: &str) -> BTreeMap<String, (Vec<u8>, Value, Value)> {
+    let stages = fs::read_dir(lab.path(runs).join("stages")).unwrap();
+    stages
+        .map(|stage| {
+            let stage = stage.unwrap().path();
+            let done: Value = serde_json::from_slice(&fs::read(stage.join("done.json")).unwrap()).unwrap();
+            let id = stage.file_name().unwrap().to_string_lossy().into_owned();
+            let result = fs::read(stage.join("result.safetensors")).unwrap();
+            (id, (result, done["measures"].clone(), done["curves"].clone()))
+        })
+        .collect()
+}
+
+fn sweep(lab: &Lab, runs: &str) -> Said {
+    lab.run(&format!("sweep tiny.ron --quiet --runs {runs} --out {runs}-out")).unwrap()
+}
+
+/// The undisturbed run that others are compared with.
+fn undisturbed(lab: &Lab) {
+    let said = sweep(lab, "whole");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+}
+
+fn assert_like_undisturbed(lab: &Lab, runs: &str) {
+    assert_eq!(lasting(lab, &format!("{runs}-out/tiny/results.csv")), lasting(lab, "whole-out/tiny/results.csv"));
+    let (ours, whole) = (results(lab, runs), results(lab, "whole"));
+    assert_eq!(ours.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+    for (id, (result, measures, curves)) in &ours {
+        assert_eq!((measures, curves), (&whole[id].1, &whole[id].2), "stage {id}");
+        assert!(*result == whole[id].0, "stage {id} has another result.safetensors");
+    }
+}
+
+/// Processes whose command line names `text`.
+fn processes(text: &str) -> Vec<u32> {
+    let named = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| contains(&line, text.as_bytes()));
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(named).collect()
+}
+
+fn contains(line: &[u8], text: &[u8]) -> bool {
+    line.windows(text.len()).any(|window| window == text)
+}
+
+fn kill(pid: u32) {
+    // It may have ended by itself.
+    let _ = Command::new("sh").args(["-c", &format!("kill -9 {pid} 2>&-")]).status();
+}
+
+/// What can be seen of the work from outside: every file of every stage, its size and time of change.
+fn traces(stages: &Path) -> Vec<(std::path::PathBuf, u64, Option<std::time::SystemTime>)> {
+    let mut seen = Vec::new();
+    for stage in fs::read_dir(stages).into_iter().flatten().flatten() {
+        for file in fs::read_dir(stage.path()).into_iter().flatten().flatten() {
+            let Ok(about) = file.metadata() else { continue };
+            seen.push((file.path(), about.len(), about.modified().ok()));
+        }
+    }
+    seen.sort();
+    seen
+}
+
+/// Waits for `count` changes on disk, or for the end of the sweep; says whether it is still running.
+fn wait_for_changes(parent: &mut Child, stages: &Path, count: u32) -> bool {
+    let (mut before, mut left) = (traces(stages), count);
+    while left > 0 {
+        if parent.try_wait().unwrap().is_some() {
+            return false;
+        }
+        let now = traces(stages);
+        if now != before {
+            (before, left) = (now, left - 1);
+        }
+        sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// A worker notices that its parent is gone, whatever it is doing.
+fn assert_all_gone(runs: &str) {
+    let started = Instant::now();
+    while !processes(runs).is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(30), "workers outlived their parent: {:?}", processes(runs));
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// The n-th of a fixed series of numbers below `limit` that look random (splitmix64).
+fn pick(n: u64, limit: u32) -> u32 {
+    let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) % u64::from(limit)) as u32
+}
+
+/// Twenty times `kill -9`, in turn of a worker and of the sweep itself, at moments between any two writes.
+#[test]
+fn killing_any_process_at_any_time_loses_nothing() {
+    const KILLS: u64 = 20;
+    let lab = Lab::new().unwrap();
+    undisturbed(&lab);
+    let mut kills = 0;
+    // Should a sweep come to its end before the last kill, another one takes the rest.
+    for round in 0..KILLS {
+        let runs = lab.path(&format!("killed-{round}"));
+        let (stages, name) = (runs.join("stages"), runs.display().to_string());
+        let arguments = format!("sweep tiny.ron --quiet --runs {name} --out killed-{round}-out");
+        loop {
+            let mut parent = lab.start(&arguments).unwrap();
+            let mut running = true;
+            while running && kills < KILLS {
+                running = wait_for_changes(&mut parent, &stages, 1 + pick(kills, 9));
+                if !running {
+                    break;
+                }
+                kills += 1;
+                let workers: Vec<u32> = processes(&name).into_iter().filter(|&pid| pid != parent.id()).collect();
+                match workers.get(pick(kills, 7) as usize % workers.len().max(1)) {
+                    Some(&worker) if kills % 2 == 1 => kill(worker),
+                    _ => {
+                        parent.kill().unwrap();
+                        running = false;
+                    }
+                }
+            }
+            let status = parent.wait().unwrap();
+            assert_all_gone(&name);
+            if status.success() {
+                break;
+            }
+            assert_eq!(status.code(), None, "a sweep failed where a worker was killed");
+        }
+        assert_like_undisturbed(&lab, &format!("killed-{round}"));
+        assert_eq!(half_written(&runs), Vec::<std::path::PathBuf>::new());
+        if kills == KILLS {
+            return;
+        }
+    }
+    panic!("only {kills} processes could be killed");
+}
+
+/// A copy of the undisturbed run, to be damaged.
+fn copy(lab: &Lab, runs: &str) {
+    let status = Command::new("cp").arg("-r").args([lab.path("whole"), lab.path(runs)]).status().unwrap();
+    assert!(status.success());
+}
+
+fn cut_short(file: &Path) {
+    let bytes = fs::read(file).unwrap();
+    fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+/// A sweep that must fail because of `file`, say so, and succeed once it is deleted.
+fn assert_deleting_mends(lab: &Lab, runs: &str, file: &Path) {
+    let said = sweep(lab, runs);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    let name = file.strip_prefix(lab.path("")).unwrap().display().to_string();
+    assert!(said.err.contains(&name) && said.err.contains("Delete the file"), "{}", said.err);
+    // The trials that do not need it are there.
+    let table = lab.read(&format!("{runs}-out/tiny/results.csv")).unwrap();
+    assert!(table.contains(",done,") && table.contains(",failed,"), "{table}");
+    fs::remove_file(file).unwrap();
+    let said = sweep(lab, runs);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_like_undisturbed(lab, runs);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_can_be_deleted() {
+    let lab = Lab::new().unwrap();
+    undisturbed(&lab);
+
+    // Training that was interrupted, and whose checkpoint was damaged then.
+    copy(&lab, "state");
+    let stage = &lab.stages("state", "tokenizer").unwrap()[0];
+    fs::remove_file(stage.join("done.json")).unwrap();
+    fs::rename(stage.join("result.safetensors"), stage.join("state.safetensors")).unwrap();
+    cut_short(&stage.join("state.safetensors"));
+    assert_deleting_mends(&lab, "state", &stage.join("state.safetensors"));
+
+    // Weights of a finished stage that others need.
+    copy(&lab, "weights");
+    let stage = &lab.stages("weights", "tokenizer").unwrap()[0];
+    cut_short(&stage.join("result.safetensors"));
+    for measuring in lab.stages("weights", "reconstruction").unwrap() {
+        fs::remove_dir_all(measuring).unwrap();
+    }
+    assert_deleting_mends(&lab, "weights", &stage.join("result.safetensors"));
+
+    // Pictures that only the report needs.
+    copy(&lab, "pictures");
+    let stage = &lab.stages("pictures", "generation").unwrap()[0];
+    cut_short(&stage.join("result.safetensors"));
+    assert_deleting_mends(&lab, "pictures", &stage.join("result.safetensors"));
+}
+
+#[test]
+fn a_damaged_marker_or_description_is_written_again() {
+    let lab = Lab::new().unwrap();
+    undisturbed(&lab);
+    copy(&lab, "markers");
+    for kind in ["classifier", "tokenizer", "codes", "prior", "reconstruction", "generation"] {
+        cut_short(&lab.stages("markers", kind).unwrap()[0].join("done.json"));
+    }
+    // A prior needs what its tokenizer's description says.
+    fs::remove_dir_all(&lab.stages("markers", "prior").unwrap()[1]).unwrap();
+    for stage in lab.stages("markers", "tokenizer").unwrap() {
+        cut_short(&stage.join("job.json"));
+    }
+    let said = sweep(&lab, "markers");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_like_undisturbed(&lab, "markers");
+}
+
+/// A tokenizer's description says where its data lie; equal data elsewhere are as good.
+#[test]
+fn an_experiment_can_move() {
+    let lab = Lab::new().unwrap();
+    undisturbed(&lab);
+    let before = traces(&lab.path("whole/stages"));
+    fs::create_dir(lab.path("elsewhere")).unwrap();
+    fs::rename(lab.path("tiny.ron"), lab.path("elsewhere/tiny.ron")).unwrap();
+    let said = lab.run("sweep elsewhere/tiny.ron --quiet --runs whole --out whole-out").unwrap();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let trained = |traces: Vec<(std::path::PathBuf, u64, Option<std::time::SystemTime>)>| -> Vec<_> {
+        traces.into_iter().filter(|(path, ..)| !path.ends_with("job.json")).collect()
+    };
+    assert_eq!(trained(traces(&lab.path("whole/stages"))), trained(before));
+}
