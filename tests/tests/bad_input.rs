@@ -231,6 +231,7 @@ fn two_processes_do_not_work_in_one_folder() {
 /// A small file system of its own, where the system lets us have one.
 #[test]
 #[cfg(target_os = "linux")]
+#[allow(clippy::print_stdout, reason = "a test that cannot run says so")]
 fn a_full_disk_is_said_and_work_goes_on_when_there_is_room() {
     use std::process::Command;
     let lab = Lab::new().unwrap();

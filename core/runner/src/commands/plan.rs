@@ -30,6 +30,9 @@ pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
     parts.join("\n\n")
 }
 
+/// A combination's values, its seeds, its model, and how many jobs it has, and how many of them are done.
+type Row<'a> = (Vec<String>, Vec<u64>, &'a Model, usize, usize);
+
 /// One row a combination: what differs, and what it costs.
 fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
     let axes: Vec<&str> =
@@ -41,7 +44,7 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
         head.push("prior".to_owned());
     }
     head.push("done".to_owned());
-    let mut rows: Vec<(Vec<String>, Vec<u64>, &Model, usize, usize)> = Vec::new();
+    let mut rows: Vec<Row<'_>> = Vec::new();
     for trial in &plan.trials {
         let Some(model) = plan.models.get(&trial.id) else { continue };
         let values: Vec<String> = axes.iter().map(|path| trial.axes.get(*path).cloned().unwrap_or_default()).collect();

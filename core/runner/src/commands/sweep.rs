@@ -61,7 +61,7 @@ pub(super) fn run_trial(
             ui.error(error);
             return Ok(Outcome::SomeFailed);
         }
-        ui.line(ui.strong(&format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim()));
+        ui.line(ui.strong(format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim()));
         let width = trial.measures.keys().map(String::len).max().unwrap_or(0);
         for (name, value) in &trial.measures {
             ui.line(format!("  {name:width$}  {value}"));

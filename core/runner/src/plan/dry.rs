@@ -77,11 +77,14 @@ impl<K: PartialEq, V: Clone> Known<K, V> {
     }
 }
 
+/// The codes of each level, whether the depths of one share a codebook, and the numbers of all of them.
+type Levels = (Vec<CodeShape>, bool, usize);
+
 pub(super) struct Builder<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, PathBuf), DatasetInfo>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
-    quantizers: Known<(Call, Vec<MapShape>), (Vec<CodeShape>, bool, usize)>,
+    quantizers: Known<(Call, Vec<MapShape>), Levels>,
     priors: Known<(Call, CodeShape, usize, bool, usize), usize>,
 }
 
@@ -159,7 +162,7 @@ fn encode(plugins: &Plugins, call: &Call, [height, width, channels]: [usize; 3])
     Ok((built.levels(), params.count()))
 }
 
-fn quantize(plugins: &Plugins, call: &Call, levels: &[MapShape]) -> Answer<(Vec<CodeShape>, bool, usize)> {
+fn quantize(plugins: &Plugins, call: &Call, levels: &[MapShape]) -> Answer<Levels> {
     let params = Params::dry();
     let (mut codes, mut shared) = (Vec::new(), false);
     for (level, &latents) in levels.iter().enumerate() {
