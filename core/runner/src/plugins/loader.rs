@@ -149,7 +149,15 @@ fn candidate(path: &Path, named: bool, seen: &mut HashSet<PathBuf>, plugins: &mu
 /// Loads a library whose handshake fits, and lets it register.
 fn register(path: &Path, fields: &Fields) -> Result<Registry, String> {
     let path = fs::canonicalize(path).map_err(|error| error.to_string())?;
-    let library = open(&path).map_err(|error| format!("the system cannot load it: {error}"))?;
+    let library = open(&path).map_err(|error| {
+        let stale = if error.to_string().contains("undefined symbol") {
+            "; it was linked to another build of the SDK: build everything again, with `cargo build --release --workspace`, \
+             or `rqlab plugins build` for a plugin of your own"
+        } else {
+            ""
+        };
+        format!("the system cannot load it: {error}{stale}")
+    })?;
     // Components point into the library: it must never be unloaded.
     let library = Box::leak(Box::new(library));
     // SAFETY: the handshake says that `symbol` names a `Register`, and that the library was built by this compiler

@@ -170,16 +170,15 @@ pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     known.into_iter().filter_map(|name| Some((score(name)?, name))).min_by_key(|(score, _)| *score).map(|(_, n)| n)
 }
 
-/// "did you mean" for a name, and the names that there are.
+/// "did you mean" for a name, and the names that there are: all of them, unless they are many and one of them is near.
 pub fn suggestion<'a>(found: &str, what: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    const MANY: usize = 20;
     let known: Vec<&str> = known.into_iter().collect();
-    let mut help = Vec::new();
-    if let Some(name) = nearest(found, known.iter().copied()) {
-        help.push(format!("did you mean `{name}`?"));
-    }
+    let near = nearest(found, known.iter().copied());
+    let mut help: Vec<String> = near.iter().map(|name| format!("did you mean `{name}`?")).collect();
     if known.is_empty() {
         help.push(format!("there are no {what}"));
-    } else {
+    } else if near.is_none() || known.len() <= MANY {
         let list: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
         help.push(format!("{what}: {}", list.join(", ")));
     }

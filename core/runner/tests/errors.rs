@@ -1,0 +1,521 @@
+//! What is said about experiments that cannot be planned: the place, the line, and what to do.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Lab, experiment};
+
+/// The complaints about a file of its own.
+#[track_caller]
+fn check_file(text: &str, set: &[&str], expect: &str) {
+    let lab = Lab::new();
+    let path = lab.write("x.ron", text);
+    assert_same(&lab.complaints(&path, set), expect);
+}
+
+/// The complaints about an experiment on the toys, whose lines begin at line 2.
+#[track_caller]
+fn check(more: &str, expect: &str) {
+    check_file(&experiment(more), &[], expect);
+}
+
+/// Compares without the margin of the expectation.
+#[track_caller]
+fn assert_same(found: &str, expect: &str) {
+    let margin = expect.lines().filter(|l| !l.trim().is_empty()).map(|l| l.len() - l.trim_start().len()).min();
+    let strip = |line: &str| line.get(margin.unwrap_or(0)..).unwrap_or_default().trim_end().to_owned();
+    let expect: Vec<String> = expect.lines().map(strip).collect();
+    let expect = expect.join("\n");
+    assert!(found == expect.trim_matches('\n'), "found:\n{found}\n\nexpected:\n{}", expect.trim_matches('\n'));
+}
+
+#[test]
+fn an_unknown_field_names_the_nearest() {
+    check(
+        "    quantizer: deep(depht: 2),",
+        "
+        error: `deep` has no field `depht`
+         --> x.ron:4:21
+          |
+        4 |     quantizer: deep(depht: 2),
+          |                     ^^^^^
+          |
+          = help: did you mean `depth`?
+          = help: its fields: `depth`, `codebook`, `shared`, `beta`
+        ",
+    );
+}
+
+#[test]
+fn an_unknown_plugin_names_the_nearest_and_where_was_searched() {
+    check(
+        "    prior: gues(width: 8),",
+        "
+        error: no plugin provides the prior `gues`
+         --> x.ron:5:12
+          |
+        5 |     prior: gues(width: 8),
+          |            ^^^^
+          |
+          = help: did you mean `guess`?
+          = help: priors: `dream`, `guess`
+          = help: searched:
+        ",
+    );
+    check(
+        "    prior: deep,",
+        "
+        error: no plugin provides the prior `deep`
+         --> x.ron:5:12
+          |
+        5 |     prior: deep,
+          |            ^^^^
+          |
+          = help: there is a quantizer of that name
+          = help: priors: `dream`, `guess`
+          = help: searched:
+        ",
+    );
+}
+
+#[test]
+fn all_wrong_values_are_said_at_once() {
+    check(
+        "    quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),\n    evaluation: (imags: 1),",
+        "
+        error: `depth` must lie in 1..=64, found 0
+         --> x.ron:4:28
+          |
+        4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
+          |                            ^
+          |
+          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+
+        error: `codebook` must lie in 2.., found 1
+         --> x.ron:4:41
+          |
+        4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
+          |                                         ^
+          |
+          = help: `codebook` is an integer in 2.., by default 256: Codes in a codebook.
+
+        error: `shared` of `deep`: expected boolean
+         --> x.ron:4:52
+          |
+        4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
+          |                                                    ^^^^
+          |
+          = help: `shared` is true | false, by default true: Whether the depths share one.
+
+        error: `evaluation` has no field `imags`
+         --> x.ron:5:18
+          |
+        5 |     evaluation: (imags: 1),
+          |                  ^^^^^
+          |
+          = help: did you mean `images`?
+          = help: its fields: `images`, `samples`, `temperature`, `top_k`, `top_p`, `speed`, `pictures`, `classifier_steps`
+        ",
+    );
+}
+
+#[test]
+fn a_wrong_value_of_an_axis_is_shown_in_the_axis() {
+    check(
+        "    axes: { \"quantizer.depth\": [1, 99] },",
+        "
+        error: `depth` must lie in 1..=64, found 99
+         --> x.ron:5:36
+          |
+        5 |     axes: { \"quantizer.depth\": [1, 99] },
+          |                                    ^^
+          |
+          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+        ",
+    );
+    check(
+        "    axes: { \"quantizer.depth\": [1, 2], \"quantizer\": [flat(codebook: 4)] },",
+        "
+        error: `flat` has no field `depth`
+         --> x.ron:5:24
+          |
+        5 |     axes: { \"quantizer.depth\": [1, 2], \"quantizer\": [flat(codebook: 4)] },
+          |                        ^^^^^                         ---- `flat` is named here
+          |
+          = help: its fields: `codebook`
+        ",
+    );
+}
+
+#[test]
+fn a_wrong_value_of_the_command_line_is_shown_there() {
+    check_file(
+        &experiment(""),
+        &["quantizer.depth=many", "prior.width=3", "color=red"],
+        "
+        error: `color` names nothing of an experiment
+         --> <command line>:1:7
+          |
+        1 | --set color=red
+          |       ^^^^^
+          |
+          = help: a path begins with one of: `data`, `autoencoder`, `quantizer`, `prior`, `tokenizer_training`, `prior_training`, `evaluation`
+        ",
+    );
+    check_file(
+        &experiment(""),
+        &["quantizer.depth=many", "prior.width=3"],
+        "
+        error: `prior.width` names nothing: the experiment has no `prior`
+         --> <command line>:1:7
+          |
+        1 | --set prior.width=3
+          |       ^^^^^^^^^^^
+
+        error: `depth` of `deep`: expected integer
+         --> <command line>:1:23
+          |
+        1 | --set quantizer.depth=many
+          |                       ^^^^
+          |
+          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+        ",
+    );
+}
+
+#[test]
+fn a_wrong_value_of_a_base_is_shown_in_the_base() {
+    let lab = Lab::new();
+    lab.write("base.ron", experiment("    prior: guess(width: 10),"));
+    let path = lab.write("x.ron", "(base: \"base.ron\", axes: { \"prior.heads\": [5, 3] })");
+    assert_same(
+        &lab.complaints(&path, &[]),
+        "
+        error: `heads` of `guess`: 3 heads do not divide 10
+         --> x.ron:1:47
+          |
+        1 | (base: \"base.ron\", axes: { \"prior.heads\": [5, 3] })
+          |                                               ^
+        ",
+    );
+    let path = lab.write("y.ron", "(base: \"base.ron\", data: grey(size: 6))");
+    assert_same(
+        &lab.complaints(&path, &[]),
+        "
+        error: `halvings` of `half`: 4 does not divide 6
+         --> base.ron:3:18
+          |
+        3 |     autoencoder: half,
+          |                  ^^^^
+        ",
+    );
+}
+
+#[test]
+fn required_fields_are_asked_for() {
+    check(
+        "    quantizer: flat,",
+        "
+        error: `flat` needs `codebook`
+         --> x.ron:4:16
+          |
+        4 |     quantizer: flat,
+          |                ^^^^
+          |
+          = help: `codebook` is an integer in 2..: Codes in the codebook.
+          = help: write `codebook: ..` here, or give it with `--set quantizer.codebook=..`
+        ",
+    );
+}
+
+#[test]
+fn axes_must_name_something_and_have_values() {
+    check(
+        "    axes: { \"quantiser.depth\": [1], \"prior.width\": [], \"quantizer.depth\": 4 },",
+        "
+        error: `quantiser.depth` names nothing of an experiment
+         --> x.ron:5:14
+          |
+        5 |     axes: { \"quantiser.depth\": [1], \"prior.width\": [], \"quantizer.depth\": 4 },
+          |              ^^^^^^^^^^^^^^^
+          |
+          = help: did you mean `quantizer`?
+          = help: a path begins with one of: `data`, `autoencoder`, `quantizer`, `prior`, `tokenizer_training`, `prior_training`, `evaluation`
+
+        error: the axis `prior.width` has no values
+         --> x.ron:5:52
+          |
+        5 |     axes: { \"quantiser.depth\": [1], \"prior.width\": [], \"quantizer.depth\": 4 },
+          |                                                    ^^ an empty list leaves nothing to run
+
+        error: the axis `quantizer.depth` needs a list of values
+         --> x.ron:5:75
+          |
+        5 |     axes: { \"quantiser.depth\": [1], \"prior.width\": [], \"quantizer.depth\": 4 },
+          |                                                                           ^ expected `[.., ..]`
+        ",
+    );
+    check(
+        "    axes: { \"prior.width\": [1] },",
+        "
+        error: `prior.width` names nothing: the experiment has no `prior`
+         --> x.ron:5:14
+          |
+        5 |     axes: { \"prior.width\": [1] },
+          |              ^^^^^^^^^^^
+        ",
+    );
+}
+
+#[test]
+fn a_zip_needs_equal_lengths() {
+    check(
+        "    sweep: [\n        zip({ \"quantizer.depth\": [1, 2], \"quantizer.codebook\": [8] }),\n        gird({}),\n    ],",
+        "
+        error: the axes of a zip must be equally long
+         --> x.ron:6:64
+          |
+        6 |         zip({ \"quantizer.depth\": [1, 2], \"quantizer.codebook\": [8] }),
+          |                                  ------ 2 values               ^^^ 1 value
+
+        error: there is no `gird`
+         --> x.ron:7:9
+          |
+        7 |         gird({}),
+          |         ^^^^
+          |
+          = help: did you mean `grid`?
+          = help: parts of a sweep: `grid`, `zip`, `cases`
+        ",
+    );
+}
+
+#[test]
+fn a_seed_counts_once() {
+    check(
+        "    seeds: [0, 1, 0],",
+        "
+        error: the seed 0 is given twice
+         --> x.ron:5:19
+          |
+        5 |     seeds: [0, 1, 0],
+          |             -     ^ here again
+          |             |
+          |             here first
+          |
+          = help: the same seed gives the same result: it would count as two without being two
+        ",
+    );
+}
+
+#[test]
+fn exclusions_must_leave_something_and_should_change_something() {
+    check(
+        "    axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.shared\": true }],",
+        "
+        error: `exclude` leaves nothing to run
+         --> x.ron:5:52
+          |
+        5 |     axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.shared\": true }],
+          |                                                    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        ",
+    );
+    check(
+        "    axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.depth\": 3 }],",
+        "
+        warning: no combination has these values
+         --> x.ron:5:52
+          |
+        5 |     axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.depth\": 3 }],
+          |                                                    ^^^^^^^^^^^^^^^^^^^^^^^^ this changes nothing
+        ",
+    );
+    check(
+        "    axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.dept\": 3 }],",
+        "
+        error: `deep` has no field `dept`
+         --> x.ron:5:55
+          |
+        5 |     axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.dept\": 3 }],
+          |                                                       ^^^^^^^^^^^^^^
+          |
+          = help: did you mean `depth`?
+          = help: its fields: `depth`, `codebook`, `shared`, `beta`
+        ",
+    );
+}
+
+#[test]
+fn the_report_can_judge_what_there_is() {
+    check(
+        "    axes: { \"quantizer.depth\": [1, 2] },\n    report: (headline: \"pnsr\", compare: [(metric: \"mse\", along: \"quantizer.dept\", from: 1, to: 2)]),",
+        "
+        error: there is no measure `pnsr`
+         --> x.ron:6:25
+          |
+        6 |     report: (headline: \"pnsr\", compare: [(metric: \"mse\", along: \"quantizer.dept\", from: 1, to: 2)]),
+          |                         ^^^^
+          |
+          = help: did you mean `psnr`?
+
+        error: `quantizer.dept` is no axis of this experiment
+         --> x.ron:6:66
+          |
+        6 |     report: (headline: \"pnsr\", compare: [(metric: \"mse\", along: \"quantizer.dept\", from: 1, to: 2)]),
+          |                                                                  ^^^^^^^^^^^^^^
+          |
+          = help: did you mean `quantizer.depth`?
+          = help: axes: `quantizer.depth`
+        ",
+    );
+    check(
+        "    axes: { \"quantizer.depth\": [1, 2] },\n    report: (compare: [(along: \"quantizer.depth\", from: 1, to: 3)]),",
+        "
+        error: the axis `quantizer.depth` has no value 3
+         --> x.ron:6:64
+          |
+        6 |     report: (compare: [(along: \"quantizer.depth\", from: 1, to: 3)]),
+          |                                                                ^
+          |
+          = help: its values: `1`, `2`
+        ",
+    );
+}
+
+#[test]
+fn what_is_not_ron_is_said_to_be_wrong_where_it_is() {
+    check_file(
+        "(\n    data: grey,\n    axes: { \"quantizer.depth\": [1, 2 },\n)",
+        &[],
+        "
+        error: expected comma
+         --> x.ron:3:38
+          |
+        3 |     axes: { \"quantizer.depth\": [1, 2 },
+          |                                      ^
+        ",
+    );
+    check(
+        "    quantizer: deep(4),",
+        "
+        error: expected `name: value`
+         --> x.ron:4:21
+          |
+        4 |     quantizer: deep(4),
+          |                     ^
+        ",
+    );
+    check(
+        "    quantizer: 7,",
+        "
+        error: `quantizer` must name a component
+         --> x.ron:4:16
+          |
+        4 |     quantizer: 7,
+          |                ^ expected a call such as `name(field: value, ..)`
+          |
+          = help: `rqlab plugins list` shows the components for `quantizer`
+        ",
+    );
+}
+
+#[test]
+fn files_that_are_missing_or_no_text_are_named() {
+    let lab = Lab::new();
+    assert_same(&lab.complaints(&lab.0.path().join("no.ron"), &[]), "error: no.ron: there is no such file");
+    let path = lab.write("bytes.ron", [b'(', 0xff, 0xfe]);
+    assert_same(&lab.complaints(&path, &[]), "error: bytes.ron: byte 1 is not UTF-8: an experiment is a text file");
+    let path = lab.write("x.ron", "(base: \"gone.ron\")");
+    assert_same(
+        &lab.complaints(&path, &[]),
+        "
+        error: gone.ron: there is no such file
+         --> x.ron:1:8
+          |
+        1 | (base: \"gone.ron\")
+          |        ^^^^^^^^^^
+        ",
+    );
+    lab.write("a.ron", "(base: \"b.ron\")");
+    let path = lab.write("b.ron", "(base: \"a.ron\")");
+    let found = lab.complaints(&path, &[]);
+    assert!(found.starts_with("error: an experiment cannot be based on itself\n --> a.ron:1:8"), "{found}");
+}
+
+#[test]
+fn what_the_data_set_says_points_at_its_path() {
+    check(
+        "    data: grey(size: 16, path: \"nowhere\"),",
+        "
+        error: `path` of `grey`: nowhere: there is no such directory
+         --> x.ron:4:32
+          |
+        4 |     data: grey(size: 16, path: \"nowhere\"),
+          |                                ^^^^^^^^^
+        ",
+    );
+    check(
+        "    data: grey(test: 0),",
+        "
+        error: `grey`: there are no test images
+         --> x.ron:4:11
+          |
+        4 |     data: grey(test: 0),
+          |           ^^^^
+        ",
+    );
+}
+
+#[test]
+fn a_plugin_that_panics_is_an_error_of_its_call() {
+    check(
+        "    prior: guess(panic: true),",
+        "
+        error: `guess`: the plugin toys panicked while it built `guess`: as it was told to
+         --> x.ron:5:12
+          |
+        5 |     prior: guess(panic: true),
+          |            ^^^^^
+        ",
+    );
+}
+
+#[test]
+fn fields_are_given_once_and_the_main_ones_at_all() {
+    check_file(
+        "(data: grey, data: grey)",
+        &[],
+        "
+        error: the field `data` is given twice
+         --> x.ron:1:14
+          |
+        1 | (data: grey, data: grey)
+          |  ----        ^^^^ here again
+          |  |
+          |  here first
+        ",
+    );
+    check_file(
+        "(data: grey, autoencoder: half, quantiser: deep)",
+        &[],
+        "
+        error: an experiment has no field `quantiser`
+         --> x.ron:1:33
+          |
+        1 | (data: grey, autoencoder: half, quantiser: deep)
+          |                                 ^^^^^^^^^
+          |
+          = help: did you mean `quantizer`?
+          = help: its fields: `question`, `base`, `data`, `autoencoder`, `quantizer`, `prior`, `tokenizer_training`, `prior_training`, `evaluation`, `axes`, `sweep`, `exclude`, `when`, `seeds`, `report`
+
+        error: the experiment names no `quantizer`
+         --> x.ron:1:1
+          |
+        1 | (data: grey, autoencoder: half, quantiser: deep)
+          | ^
+          |
+          = help: add a line such as `quantizer: name(..),`; `rqlab plugins list` shows the names
+        ",
+    );
+}
