@@ -367,3 +367,22 @@ fn share(text: &str) -> Result<f32, String> {
         .filter(|x: &f32| *x > 0.0 && *x <= 1.0)
         .ok_or_else(|| format!("`{text}` is not a number in (0, 1]"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn devices_and_seeds_are_read() {
+        assert_eq!(device("cuda:1"), Ok(Device::Cuda(1)));
+        assert!(device("gpu").is_err());
+        assert_eq!(seeds("0, 2,1"), Ok(Seeds(vec![0, 2, 1])));
+        assert!(seeds("0,x").is_err() && seeds("1,1").is_err());
+    }
+}

@@ -93,3 +93,17 @@ pub fn thousands(number: usize) -> String {
     let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
     groups.join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_numbers_are_said_as_people_say_them() {
+        assert_eq!(
+            [0.25, 48.2, 200.0, 3900.0, 90_000.0].map(duration),
+            ["0.2 s", "48 s", "3 min 20 s", "1 h 05 min", "1 d 1 h"]
+        );
+        assert_eq!([0, 999, 1000, 1_292_323].map(thousands), ["0", "999", "1,000", "1,292,323"]);
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::plan::catalog::Catalog;
 use crate::plan::{Axis, Comparison};
-use crate::spec::component::{Assignment, Component, Path, Setup, Slot};
+use crate::spec::component::{Assignment, Component, Path, Setup};
 use crate::spec::diagnostic::{Complaints, Diagnostic, suggestion};
 use crate::spec::document::{Condition, Document, Subject};
 use crate::spec::raw;
@@ -44,7 +44,7 @@ pub(super) fn expand(document: &Document, catalog: &Catalog, complaints: &mut Co
         apply(&mut setup, &fields, &mut applied, complaints);
         for when in &document.when {
             if holds(&when.at, &setup, point, catalog) {
-                matched.insert(when.at.piece.range.start);
+                matched.insert(when.at.piece.origin());
                 let free: Vec<Assignment> = when.set.iter().filter(|set| !pinned(&set.path)).cloned().collect();
                 apply(&mut setup, &free, &mut applied, complaints);
                 apply(&mut setup, &fields, &mut applied, complaints);
@@ -53,7 +53,7 @@ pub(super) fn expand(document: &Document, catalog: &Catalog, complaints: &mut Co
         let mut keep = true;
         for condition in &document.exclude {
             if holds(condition, &setup, point, catalog) {
-                matched.insert(condition.piece.range.start);
+                matched.insert(condition.piece.origin());
                 keep = false;
             }
         }
@@ -65,7 +65,7 @@ pub(super) fn expand(document: &Document, catalog: &Catalog, complaints: &mut Co
     }
     if combinations.is_empty() && excluded > 0 {
         let mut error = Diagnostic::error("`exclude` leaves nothing to run");
-        for condition in document.exclude.iter().filter(|c| matched.contains(&c.piece.range.start)) {
+        for condition in document.exclude.iter().filter(|c| matched.contains(&c.piece.origin())) {
             error = match error.at {
                 None => error.at(&condition.piece, ""),
                 Some(_) => error.also(&condition.piece, ""),
@@ -74,7 +74,7 @@ pub(super) fn expand(document: &Document, catalog: &Catalog, complaints: &mut Co
         complaints.push(error);
     }
     let whens = document.when.iter().map(|when| &when.at);
-    for condition in document.exclude.iter().chain(whens).filter(|c| !matched.contains(&c.piece.range.start)) {
+    for condition in document.exclude.iter().chain(whens).filter(|c| !matched.contains(&c.piece.origin())) {
         let of_nothing =
             condition.at.iter().find_map(|(subject, _)| unknown_subject(subject, document, &points, catalog));
         complaints.push(of_nothing.unwrap_or_else(|| {
@@ -82,7 +82,7 @@ pub(super) fn expand(document: &Document, catalog: &Catalog, complaints: &mut Co
         }));
     }
     let all = points.iter().flat_map(|point| &point.assignments).chain(&document.overrides);
-    for assignment in all.filter(|a| !applied.contains(&key(&a.path)) && a.path.field.is_some()) {
+    for assignment in all.filter(|a| !applied.contains(&a.path.piece.origin()) && a.path.field.is_some()) {
         let slot = assignment.path.slot;
         if !combinations.is_empty() && combinations.iter().all(|c| c.setup.get(slot).is_none()) {
             complaints.push(
@@ -99,18 +99,13 @@ pub(super) fn expand(document: &Document, catalog: &Catalog, complaints: &mut Co
 }
 
 /// Puts values in place: whole components first, so that fields go into them.
-fn apply(setup: &mut Setup, list: &[Assignment], applied: &mut HashSet<(Slot, usize)>, complaints: &mut Complaints) {
+fn apply(setup: &mut Setup, list: &[Assignment], applied: &mut HashSet<(usize, usize)>, complaints: &mut Complaints) {
     let (wholes, fields): (Vec<_>, Vec<_>) = list.iter().partition(|a| a.path.field.is_none());
     for assignment in wholes.into_iter().chain(fields) {
         if complaints.take(setup.set(assignment)) == Some(true) {
-            applied.insert(key(&assignment.path));
+            applied.insert(assignment.path.piece.origin());
         }
     }
-}
-
-/// Tells paths apart by where they are written.
-fn key(path: &Path) -> (Slot, usize) {
-    (path.slot, path.piece.range.start)
 }
 
 /// What a combination has under a path, as the user sees it: a component's name, a field's value or its default.

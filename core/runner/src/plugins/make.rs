@@ -8,7 +8,9 @@ use rqlab_sdk::contracts::{
 use rqlab_sdk::plugin::{Build, Kind};
 use rqlab_sdk::{Error, Result};
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 impl Plugins {
     /// Opens a data set.
@@ -81,11 +83,23 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs something that may panic without the default message on standard error: the caller reports it.
 pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+    let before = QUIET.replace(true);
     let result = work();
-    std::panic::set_hook(hook);
+    QUIET.set(before);
     result
 }

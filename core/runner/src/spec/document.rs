@@ -1,13 +1,14 @@
 //! An experiment file as it was written, with what it is based on and what the command line changes.
 
 use crate::spec::component::{Assignment, Path, Setup, Slot};
-use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, nearest, suggestion};
+use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, suggestion};
+use crate::spec::files::{header, layers};
 use crate::spec::raw::{self, Entry};
 use crate::spec::source::{Piece, Source};
 use crate::spec::sweep::{Block, assignments, axes};
+use std::env;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::{env, fs};
 
 /// What a condition compares: a path, or the name of the case.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,56 +120,6 @@ const FIELDS: [&str; 15] = [
     "report",
 ];
 
-/// Where an experiment is looked for by its stem.
-pub const DIRECTORY: &str = "experiments";
-
-/// The file of an experiment that is named by a path, or by its stem under `experiments/`.
-pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
-    let path = PathBuf::from(name);
-    if path.is_file() {
-        return Ok(path);
-    }
-    if path.is_dir() && !FilePath::new(DIRECTORY).join(format!("{name}.ron")).is_file() {
-        return Err(Diagnostic::error(format!("{name} is a directory: name an experiment's file or its stem")));
-    }
-    let looks_like_path = path.extension().is_some_and(|e| e == "ron") || path.is_absolute();
-    let under = FilePath::new(DIRECTORY).join(format!("{name}.ron"));
-    if !looks_like_path && under.is_file() {
-        return Ok(under);
-    }
-    let stems = stems(FilePath::new(DIRECTORY));
-    if looks_like_path {
-        let error = Diagnostic::error(format!("{name}: there is no such file"));
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        return Err(match nearest(&stem, stems.iter().map(String::as_str)) {
-            Some(near) => error.help(format!("did you mean `{near}`?")),
-            None => error,
-        });
-    }
-    let mut error = Diagnostic::error(format!("there is no experiment `{name}`"));
-    error.help = suggestion(name, "experiments here", stems.iter().map(String::as_str));
-    let here = env::current_dir().unwrap_or_default();
-    Err(error.help(format!("looked for {} in {}", under.display(), here.display())))
-}
-
-/// The experiments under a directory: their paths without extension.
-fn stems(dir: &FilePath) -> Vec<String> {
-    fn collect(dir: &FilePath, prefix: &str, stems: &mut Vec<String>) {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            if path.is_dir() {
-                collect(&path, &format!("{prefix}{name}/"), stems);
-            } else if let Some(stem) = name.strip_suffix(".ron") {
-                stems.push(format!("{prefix}{stem}"));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    collect(dir, "", &mut found);
-    found.sort();
-    found
-}
-
 /// Reads an experiment with what the command line sets: `path=value`, and other seeds.
 ///
 /// # Errors
@@ -240,55 +191,6 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
     }
     let warnings = complaints.finish()?;
     Ok((document, warnings))
-}
-
-/// The fields of a file and of the files that it is based on: its own come first in precedence.
-fn layers(
-    path: &FilePath,
-    chain: &mut Vec<PathBuf>,
-    named: Option<&Piece>,
-) -> Result<(Vec<Entry>, Arc<Source>), Invalid> {
-    let shown = path.display().to_string();
-    let text = fs::read(path).map_err(|error| {
-        let message = match error.kind() {
-            std::io::ErrorKind::NotFound => format!("{shown}: there is no such file"),
-            _ => format!("{shown}: {error}"),
-        };
-        let error = Diagnostic::error(message);
-        named.map_or(error.clone(), |piece| error.at(piece, ""))
-    })?;
-    let text = String::from_utf8(text).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Diagnostic::error(format!("{shown}: byte {at} is not UTF-8: an experiment is a text file"))
-    })?;
-    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let dir = path.parent().unwrap_or(FilePath::new("")).to_owned();
-    let source = Arc::new(Source { name: shown, text, dir, is_argument: false });
-    if chain.contains(&canonical) {
-        let files: Vec<String> = chain.iter().chain([&canonical]).map(|p| p.display().to_string()).collect();
-        let error = Diagnostic::error("an experiment cannot be based on itself").help(files.join("\n   -> "));
-        return Err(named.map_or(error.clone(), |piece| error.at(piece, "")).into());
-    }
-    chain.push(canonical);
-    let mut entries = raw::fields(&Piece::whole(&source)).map_err(Invalid::from)?;
-    if let Some(index) = entries.iter().position(|entry| entry.key.text() == "base") {
-        let base = entries.remove(index).value;
-        let name: String = raw::typed(&base)?;
-        let below = layers(&source.dir.join(name), chain, Some(&base))?;
-        // `axes` and `sweep` are one field under two names.
-        let family = |key: &str| if key == "axes" { "sweep".to_owned() } else { key.to_owned() };
-        let own: Vec<String> = entries.iter().map(|entry| family(entry.key.text())).collect();
-        let kept: Vec<Entry> = below.0.into_iter().filter(|e| !own.contains(&family(e.key.text()))).collect();
-        entries.splice(0..0, kept);
-    }
-    Ok((entries, source))
-}
-
-/// The comment lines that a file begins with, without their slashes.
-fn header(text: &str) -> String {
-    let lines = text.lines().map(str::trim).take_while(|line| line.starts_with("//"));
-    let lines: Vec<&str> = lines.map(|line| line.trim_start_matches('/').trim()).collect();
-    lines.join("\n").trim().to_owned()
 }
 
 /// Reads `path=value` of the command line.

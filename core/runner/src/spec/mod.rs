@@ -8,9 +8,11 @@
 pub mod component;
 pub mod diagnostic;
 pub mod document;
+mod files;
 pub mod raw;
 pub mod source;
 pub mod sweep;
 
 pub use diagnostic::{Complaints, Diagnostic, Invalid, Severity};
-pub use document::{Document, find, read};
+pub use document::{Document, read};
+pub use files::find;

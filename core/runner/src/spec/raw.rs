@@ -212,3 +212,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
         deserializer.deserialize_seq(Items).map(List)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shown_in_one_way() {
+        let check = |text: &str, expect: &str| assert_eq!(display(text), expect);
+        check("16_384", "16384");
+        check("1e-3", "0.001");
+        check("4.0", "4");
+        check("\"a, b\"", "a, b");
+        check("Some(3)", "3");
+        check("[ 1,2 , /* two */ 3, ]", "[1, 2, 3]");
+        check("ar( width:64, heads: 1_6 )", "ar(width: 64, heads: 16)");
+        check("per_step", "per_step");
+    }
+}

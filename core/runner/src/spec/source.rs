@@ -70,6 +70,11 @@ impl Piece {
         Self { source: self.source.clone(), range: self.range.start + start..self.range.start + end }
     }
 
+    /// Where it is written: tells equal texts in different places apart.
+    pub fn origin(&self) -> (usize, usize) {
+        (Arc::as_ptr(&self.source) as usize, self.range.start)
+    }
+
     /// Line and column of its start, from 1.
     pub fn place(&self) -> Place {
         let before = &self.source.text[..self.range.start];
