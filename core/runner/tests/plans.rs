@@ -8,6 +8,7 @@ use common::{Lab, experiment, listed, plan_of, plan_with, plugins};
 use rqlab::job::Stage;
 use rqlab::plan::Plan;
 use rqlab::plan::estimate::History;
+use rqlab::store::{Done, Store};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 
@@ -236,11 +237,11 @@ fn time_is_foretold_from_what_was_done_before() {
     let plan = plan_of(r#"axes: { "tokenizer_training.steps": [100, 400] }"#);
     let tokenizers: Vec<_> = plan.jobs.iter().filter(|job| matches!(job.stage, Stage::Tokenizer { .. })).collect();
     let runs = tempfile::tempdir().unwrap();
-    let dir = runs.path().join("stages").join(&tokenizers[0].id);
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("job.json"), serde_json::to_string(tokenizers[0]).unwrap()).unwrap();
+    let stage = Store::open(runs.path()).unwrap().stage(&tokenizers[0].id);
+    stage.prepare(tokenizers[0]).unwrap();
+    fs::write(stage.result(), "weights").unwrap();
     assert!(!History::read(runs.path()).is_done(tokenizers[0]));
-    fs::write(dir.join("done.json"), r#"{ "seconds": 30.0 }"#).unwrap();
+    stage.finish(&Done { seconds: 30.0, ..Done::default() }).unwrap();
     let history = History::read(runs.path());
     assert!(history.is_done(tokenizers[0]));
     // Four times the steps take four times as long; of the other stages nothing is known.
