@@ -125,7 +125,7 @@ fn time(plan: &Plan, history: &History, ui: Ui) -> String {
         return format!("{}: the report can be written at once.", ui.strong("Nothing to do"));
     }
     let cached = plan.jobs.len() - left;
-    let done = if cached == 0 { String::new() } else { format!(" ({cached} are done)") };
+    let done = if cached == 0 { String::new() } else { format!(" ({cached} done already)") };
     let time = match estimate.unknown {
         0 => format!("about {} of work, one job at a time", duration(estimate.seconds)),
         unknown if unknown == left => "time unknown: nothing like it was run here before".to_owned(),

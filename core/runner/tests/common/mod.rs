@@ -70,7 +70,7 @@ struct Half(MapShape);
 impl Half {
     fn new(config: HalfConfig, cx: &AutoencoderContext) -> Result<Self> {
         let by = 1 << config.halvings;
-        if cx.image.height % by != 0 {
+        if !cx.image.height.is_multiple_of(by) {
             return Err(ConfigError::field("halvings", format!("{by} does not divide {}", cx.image.height)).into());
         }
         cx.params.parameter("weight", &[config.width, 3], Init::ZEROS)?;
@@ -159,7 +159,7 @@ struct Guess;
 impl Guess {
     fn new(config: GuessConfig, cx: &PriorContext) -> Result<Self> {
         assert!(!config.panic, "as it was told to");
-        if config.width % config.heads != 0 {
+        if !config.width.is_multiple_of(config.heads) {
             return Err(
                 ConfigError::field("heads", format!("{} heads do not divide {}", config.heads, config.width)).into()
             );
