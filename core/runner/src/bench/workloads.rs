@@ -7,6 +7,7 @@ use crate::stages::Tokenizer;
 use rqlab_sdk::contracts::{CodeShape, Mode, Prior, PriorContext, PriorLevel, SampleRequest, Targets, TokenBatch};
 use rqlab_sdk::optim::{Adam, AdamSettings};
 use rqlab_sdk::params::Params;
+use rqlab_sdk::plugin::Kind;
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use rqlab_sdk::tensor::{Codes, Rng, Tape, Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
@@ -39,21 +40,21 @@ pub fn prepare(name: &str, plugins: &Plugins) -> Result<Workload> {
         "tokenizer_train_small" => tokenizer(plugins, "(width: 32, multipliers: [1, 2, 2, 2], blocks: 1,", 256),
         "tokenizer_train_base" => tokenizer(plugins, "(width: 64, multipliers: [1, 2, 2], blocks: 2,", 512),
         "prior_train_small" => prior_train(
-            &rq_transformer("(width: 128, heads: 4, body_layers: 4, head_layers: 2,"),
+            &rq_transformer(plugins, "(width: 128, heads: 4, body_layers: 4, head_layers: 2,")?,
             4,
             4,
             256,
             64,
             plugins,
         ),
-        "prior_train_base" => prior_train(&rq_transformer(RQ_BASE), 8, 4, 512, 32, plugins),
-        "ar_train_base" => prior_train(&ar_base(), 16, 1, 512, 8, plugins),
+        "prior_train_base" => prior_train(&rq_transformer(plugins, RQ_BASE)?, 8, 4, 512, 32, plugins),
+        "ar_train_base" => prior_train(&ar_base(plugins)?, 16, 1, 512, 8, plugins),
         _ => {
             let (model, batch) = name.rsplit_once("_b").ok_or_else(|| unknown(name))?;
             let batch = batch.parse().map_err(|_| unknown(name))?;
             match model {
-                "rq_sample" => sampling(&rq_transformer(RQ_BASE), 8, 4, batch, plugins),
-                "ar_sample" => sampling(&ar_base(), 16, 1, batch, plugins),
+                "rq_sample" => sampling(&rq_transformer(plugins, RQ_BASE)?, 8, 4, batch, plugins),
+                "ar_sample" => sampling(&ar_base(plugins)?, 16, 1, batch, plugins),
                 _ => Err(unknown(name)),
             }
         }
@@ -66,16 +67,18 @@ fn unknown(name: &str) -> Error {
     Error::Data(format!("there is no workload `{name}`; there are {}", NAMES.join(", ")))
 }
 
-fn call(name: &str, config: String) -> Call {
-    Call { name: name.to_owned(), config, plugin: String::new() }
+/// A component as a plan would name it.
+fn call(plugins: &Plugins, kind: Kind, name: &str, config: String) -> Result<Call> {
+    let provided = plugins.find(kind, name).map_err(|complaint| Error::Data(complaint.message))?;
+    Ok(Call { name: name.to_owned(), config, plugin: provided.origin.digest.clone() })
 }
 
-fn rq_transformer(sizes: &str) -> Call {
-    call("rq_transformer", format!("{sizes} condition_position: shared)"))
+fn rq_transformer(plugins: &Plugins, sizes: &str) -> Result<Call> {
+    call(plugins, Kind::Prior, "rq_transformer", format!("{sizes} condition_position: shared)"))
 }
 
-fn ar_base() -> Call {
-    call("ar", "(width: 256, heads: 8, layers: 8)".to_owned())
+fn ar_base(plugins: &Plugins) -> Result<Call> {
+    call(plugins, Kind::Prior, "ar", "(width: 256, heads: 8, layers: 8)".to_owned())
 }
 
 /// One step on 64 images of 3x32x32: reconstruction error and a quarter of the commitment, Adam.
@@ -86,7 +89,8 @@ fn tokenizer(plugins: &Plugins, sizes: &str, codebook: usize) -> Result<Workload
     let quantizer = format!(
         "(depth: 4, codebook: {codebook}, shared: true, decay: 0.99, restart: false, initial_count: 1.0, beta: 0.25)"
     );
-    let calls = (call("resnet", autoencoder), call("rq", quantizer));
+    let calls =
+        (call(plugins, Kind::Autoencoder, "resnet", autoencoder)?, call(plugins, Kind::Quantizer, "rq", quantizer)?);
     let mut model = Tokenizer::build(plugins, &calls.0, &calls.1, [32, 32, 3], params.clone())?;
     let mut optimizer = Adam::new(params.trained(), AdamSettings { betas: [0.9, 0.99], ..AdamSettings::default() })?;
     let images = Rng::new(0, "images", 0).uniform(BATCH * 32 * 32 * 3).into_iter().map(|u| 2.0 * u - 1.0).collect();
