@@ -1,6 +1,6 @@
 //! Results to statistics, charts and one HTML page.
 //!
-//! [`write`] takes what an experiment found ([`Results`]) and fills a folder: `index.html`, which needs nothing beside
+//! [`write()`] takes what an experiment found ([`Results`]) and fills a folder: `index.html`, which needs nothing beside
 //! itself, and `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers. The crate
 //! is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
 

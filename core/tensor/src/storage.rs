@@ -156,7 +156,7 @@ impl Device {
         }
     }
 
-    /// Opens the device and makes it the one that new tensors are placed on in this process ([`Tensor::from_vec`] and
+    /// Opens the device and makes it the one that new tensors are placed on in this process ([`Tensor::from_vec`](crate::Tensor::from_vec) and
     /// its like); the CPU until then.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The operations, one file each (or one family): shape check, forward, and what the backward pass needs.
 //!
-//! Unless a page says otherwise an operation is a method of [`Tensor`](crate::Tensor), is differentiable in every
-//! floating-point operand, and fails with [`Error::Shape`](crate::Error::Shape) alone; or, where an operand is not on
-//! the CPU, with [`Error::NoKernel`](crate::Error::NoKernel) if its device has no kernel for the operation.
+//! Unless a page says otherwise an operation is a method of [`Tensor`], is differentiable in every
+//! floating-point operand, and fails with [`Error::Shape`] alone; or, where an operand is not on
+//! the CPU, with [`Error::NoKernel`] if its device has no kernel for the operation.
 
 /// Returns from an operation with what the GPU gives, if its operands are there.
 macro_rules! return_from_gpu {

@@ -7,10 +7,10 @@ use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
 impl Tensor {
-    /// Layer norm over the innermost axis: [.., C], weight and bias [C] (Ba et al., "Layer normalization", 2016).
+    /// Layer norm over the innermost axis: `[.., C]`, weight and bias `[C]` (Ba et al., "Layer normalization", 2016).
     ///
     /// # Errors
-    /// [`Error::Shape`] unless weight and bias have shape [C].
+    /// [`Error::Shape`] unless weight and bias have shape `[C]`.
     pub fn layer_norm(&self, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
         check_parameters("layer_norm", self, weight, bias)?;
         return_from_gpu!(crate::cuda::rows::layer_norm(self, weight, bias, eps));
@@ -37,10 +37,10 @@ impl Tensor {
     }
 
     /// Group norm of a map [B, .., C], over all positions and the C / groups channels of a group, with the biased
-    /// variance; weight and bias [C] (Wu and He, "Group normalization", ECCV 2018).
+    /// variance; weight and bias `[C]` (Wu and He, "Group normalization", ECCV 2018).
     ///
     /// # Errors
-    /// [`Error::Shape`] unless weight and bias have shape [C] and `groups` divides C.
+    /// [`Error::Shape`] unless weight and bias have shape `[C]` and `groups` divides C.
     pub fn group_norm(&self, groups: usize, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
         self.group_norm_then("group_norm", groups, weight, bias, eps, false)
     }
@@ -100,7 +100,7 @@ impl Tensor {
     }
 }
 
-/// Weight and bias of a normalisation are [C], and C is not zero.
+/// Weight and bias of a normalisation are `[C]`, and C is not zero.
 fn check_parameters(op: &'static str, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<()> {
     let channels = x.last_dim();
     if x.rank() == 0 || channels == 0 || weight.shape() != [channels] || bias.shape() != [channels] {
