@@ -147,3 +147,18 @@ fn watch_sweeps_again_when_the_experiment_changes() {
     lab.edit("Does depth help?", "Is the answer a new one?").unwrap();
     wait_for("Is the answer a new one?");
 }
+
+/// 481, 821 and 1388 million parameters over an autoencoder of 100 million, as published.
+#[test]
+fn the_published_configurations_plan_without_imagenet_and_do_not_run() {
+    let lab = Lab::new().unwrap();
+    let paper = format!("{}/../experiments/paper", env!("CARGO_MANIFEST_DIR"));
+    let said = ok(&lab, &format!("plan {paper}/imagenet-rqtransformer.ron"));
+    for known in ["8x8x4 of 16384", "100,207,491", "480,921,088", "820,899,328", "1,387,529,728"] {
+        assert!(said.out.contains(known), "{known} in\n{}", said.out);
+    }
+    assert!(said.err.contains("warning") && said.err.contains("there is no such folder"), "{}", said.err);
+    let said = lab.run(&format!("sweep {paper}/imagenet-rqvae.ron")).unwrap();
+    assert!(said.code == Some(2) && said.err.contains("there is no such folder"), "{}", said.err);
+    assert!(!lab.path("runs").exists());
+}

@@ -7,7 +7,6 @@ use plotters::style::{BLACK, Color, IntoFont, RGBColor, WHITE};
 use super::draw::{FINE, opening};
 use super::sentinel::{Role, resolve};
 use crate::error::{Error, Result};
-use crate::format;
 use crate::viridis::viridis;
 
 /// A square table of shares.
@@ -70,8 +69,13 @@ fn paint(heat: &Heat, svg: &mut String, width: f64, height: f64) -> std::result:
             let cell = [at(x + 0.5, y + 0.5), at(x + CELL - 0.5, y + CELL - 0.5)];
             area.draw(&Rectangle::new(cell, RGBColor(r, g, b).filled())).map_err(|error| error.to_string())?;
             let ink = if value > 0.55 { BLACK } else { WHITE };
-            write(format::significant(value, 2), x + 0.5 * CELL, y + 0.5 * CELL, ink)?;
+            write(cell_text(value), x + 0.5 * CELL, y + 0.5 * CELL, ink)?;
         }
     }
     area.present().map_err(|error| error.to_string())
+}
+
+/// What fits into a cell.
+fn cell_text(value: f64) -> String {
+    if value == 1.0 { "1".to_owned() } else { format!("{value:.2}") }
 }

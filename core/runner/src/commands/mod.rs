@@ -128,11 +128,17 @@ pub fn load_plugins(global: &Global) -> Result<Plugins, Failure> {
     Ok(Plugins::load(&Search::usual(global.plugins.clone()))?)
 }
 
-/// Loads the plugins, plans an experiment, and shows what is probably not meant.
+/// Loads the plugins, plans an experiment that is to be worked on, and shows what is probably not meant.
 ///
 /// # Errors
-/// Everything that is wrong with the input.
+/// Everything that is wrong with the input; data that are not here.
 pub fn open(global: &Global, arguments: &ExperimentArgs, ui: Ui) -> Result<(Plugins, Plan), Failure> {
+    let (plugins, plan) = open_to_plan(global, arguments, ui)?;
+    if plan.absent.is_empty() { Ok((plugins, plan)) } else { Err(Invalid(plan.absent).into()) }
+}
+
+/// As [`open`], but data that are not here are no error.
+fn open_to_plan(global: &Global, arguments: &ExperimentArgs, ui: Ui) -> Result<(Plugins, Plan), Failure> {
     let plugins = load_plugins(global)?;
     let seeds = arguments.seeds.as_ref().map(|seeds| seeds.0.as_slice());
     let plan = crate::plan::open(&arguments.experiment, &arguments.set, seeds, &plugins)?;

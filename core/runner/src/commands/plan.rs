@@ -1,14 +1,20 @@
 //! `rqlab plan`: what would run.
 
 use crate::cli::{ExperimentArgs, Global};
-use crate::commands::{Failure, Outcome, open};
+use crate::commands::{Failure, Outcome, open_to_plan};
 use crate::plan::estimate::History;
 use crate::plan::{Model, Plan};
+use crate::spec::Diagnostic;
+use crate::spec::diagnostic::Severity;
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 
 pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui: Ui) -> Result<Outcome, Failure> {
-    let (_plugins, plan) = open(global, arguments, ui)?;
+    let (_plugins, plan) = open_to_plan(global, arguments, ui)?;
+    for absent in &plan.absent {
+        let help = "the plan stands on what `expect` says; to run it, set `data.path`";
+        ui.diagnostic(&Diagnostic { severity: Severity::Warning, ..absent.clone() }.help(help));
+    }
     let history = History::read(&arguments.runs);
     let text = overview(&plan, &history, ui);
     ui.line(text);

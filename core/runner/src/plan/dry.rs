@@ -40,6 +40,8 @@ pub(super) struct Measured {
     pub(super) model: Model,
     pub(super) classes: usize,
     pub(super) data_digest: String,
+    /// Why the images cannot be read, if this is known only from what the configuration promises.
+    pub(super) absent: Option<Diagnostic>,
 }
 
 type Answer<T> = Result<T, Problem>;
@@ -82,7 +84,7 @@ type Levels = (Vec<CodeShape>, bool, usize);
 
 pub(super) struct Builder<'a> {
     plugins: &'a Plugins,
-    data: Known<(Call, PathBuf), DatasetInfo>,
+    data: Known<(Call, PathBuf), (DatasetInfo, Option<String>)>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
     quantizers: Known<(Call, Vec<MapShape>), Levels>,
     priors: Known<(Call, CodeShape, usize, bool, usize), usize>,
@@ -102,7 +104,7 @@ impl<'a> Builder<'a> {
     /// Builds a combination's models.
     pub(super) fn build(&mut self, setup: &Setup, resolved: &Resolved) -> Result<Measured, Diagnostic> {
         let plugins = self.plugins;
-        let info = self
+        let (info, absent) = self
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base.clone()))
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
@@ -130,6 +132,7 @@ impl<'a> Builder<'a> {
             model: Model { autoencoder, quantizer, prior, codes },
             classes: info.classes.len(),
             data_digest: info.digest,
+            absent: absent.map(|message| at(setup, Slot::Data, &Problem { field: Some("path".to_owned()), message })),
         })
     }
 }
@@ -144,7 +147,7 @@ fn at(setup: &Setup, slot: Slot, problem: &Problem) -> Diagnostic {
     }
 }
 
-fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<DatasetInfo> {
+fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, Option<String>)> {
     let data = plugins.dataset(call, &DatasetContext { base })?;
     let info = data.info().clone();
     for split in [Split::Train, Split::Test] {
@@ -152,7 +155,7 @@ fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<DatasetInfo> {
             return Err(Problem { field: None, message: format!("there are no {} images", split.name()) });
         }
     }
-    Ok(info)
+    Ok((info, data.absent().map(str::to_owned)))
 }
 
 fn encode(plugins: &Plugins, call: &Call, [height, width, channels]: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {

@@ -88,6 +88,8 @@ pub struct Plan {
     pub models: BTreeMap<String, Model>,
     /// What is probably not meant.
     pub warnings: Vec<Diagnostic>,
+    /// Data that are not on this machine: it can be planned, not worked on. Each place once.
+    pub absent: Vec<Diagnostic>,
 }
 
 impl Plan {
@@ -156,9 +158,12 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         jobs: vec![],
         models: BTreeMap::new(),
         warnings: vec![],
+        absent: vec![],
     };
     let mut known = HashSet::new();
     for (combination, resolved, measured) in &ready {
+        plan.absent
+            .extend(measured.absent.iter().filter(|absent| !plan.absent.contains(absent)).cloned().collect::<Vec<_>>());
         for &seed in &document.seeds {
             let (trial, jobs) = trial(document, combination, resolved, measured, seed);
             match plan.trials.iter_mut().find(|other| other.id == trial.id) {

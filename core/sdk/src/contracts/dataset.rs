@@ -75,6 +75,12 @@ pub trait Dataset: Send + Sync {
     /// What the set is.
     fn info(&self) -> &DatasetInfo;
 
+    /// Why no image can be read, where [`Dataset::info`] is only what the configuration promises of images that are not
+    /// on this machine: enough to plan with, not to work with.
+    fn absent(&self) -> Option<&str> {
+        None
+    }
+
     /// The images `indices` of `split`, in that order. With `augment`, random augmentation that the configuration asks
     /// for (flips, crops) is drawn from it, by position in the batch; without, the same index gives the same pixels.
     ///

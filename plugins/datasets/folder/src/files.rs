@@ -17,7 +17,7 @@ pub(crate) struct Item {
 }
 
 /// What a folder holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) classes: Vec<String>,
     pub(crate) train: Vec<Item>,

@@ -8,6 +8,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 use rqlab_sdk::choice;
 use rqlab_sdk::prelude::*;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,6 +35,9 @@ config! {
         /// Without a `test` folder: the fraction of images that makes the test split. A file's name decides, so that
         /// adding files never moves another from one split to the other.
         test_fraction: f32 = 0.1, in 0.0..=0.9;
+        /// How many classes, training images and test images the folder must hold. With it and `size`, an experiment
+        /// can be planned on a machine that does not have the images.
+        expect: Option<[usize; 3]> = None;
         /// Which square is cut out.
         crop: Crop = Crop::Center;
         /// Whether training images are mirrored at random.
@@ -52,16 +56,31 @@ pub struct Folder {
     cache: Vec<OnceLock<RgbImage>>,
     /// How many more bytes the cache may take.
     room: AtomicUsize,
+    absent: Option<String>,
 }
 
 impl Folder {
     /// Reads the names of the files, and decodes the first one if no size is given.
     ///
     /// # Errors
-    /// A folder that is missing, or a class or split without images.
+    /// A folder that is missing, or a class or split without images, or not as many of them as expected.
     pub fn new(config: FolderConfig, cx: &DatasetContext) -> Result<Self> {
         let root = cx.base.join(&config.path);
+        if let (Some(expected), Some(size), false) = (config.expect, config.size, root.exists()) {
+            return Ok(Self::promised(config, expected, size, &root));
+        }
         let listing = Listing::read(&root, config.test_fraction)?;
+        if let Some(expected) = config.expect {
+            let found = [listing.classes.len(), listing.train.len(), listing.test.len()];
+            if found != expected {
+                let counts = |[classes, train, test]: [usize; 3]| {
+                    format!("{classes} classes, {train} training and {test} test images")
+                };
+                let message =
+                    format!("{}: {}, where `expect` asks for {}", root.display(), counts(found), counts(expected));
+                return Err(Error::Data(message));
+            }
+        }
         let image = match config.size {
             Some(size) => [size, size, 3],
             None => {
@@ -77,7 +96,20 @@ impl Folder {
             digest: listing.digest(&format!("folder 1 {:?}", config.size), &root)?,
         };
         let cache = (0..info.train + info.test).map(|_| OnceLock::new()).collect();
-        Ok(Self { room: AtomicUsize::new(config.cache_mib << 20), cache, listing, info, config })
+        Ok(Self { room: AtomicUsize::new(config.cache_mib << 20), cache, listing, info, config, absent: None })
+    }
+
+    /// A set of which only the sizes are known.
+    fn promised(config: FolderConfig, [classes, train, test]: [usize; 3], size: usize, root: &Path) -> Self {
+        let info = DatasetInfo {
+            image: [size, size, 3],
+            classes: (0..classes).map(|class| class.to_string()).collect(),
+            train,
+            test,
+            digest: "absent".to_owned(),
+        };
+        let absent = Some(format!("{}: there is no such folder", root.display()));
+        Self { config, info, listing: Listing::default(), cache: Vec::new(), room: AtomicUsize::new(0), absent }
     }
 
     /// How many files in class folders were left out, because their names are not those of images.
@@ -131,7 +163,14 @@ impl Dataset for Folder {
         &self.info
     }
 
+    fn absent(&self) -> Option<&str> {
+        self.absent.as_deref()
+    }
+
     fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
+        if let Some(absent) = &self.absent {
+            return Err(Error::Data(absent.clone()));
+        }
         let items = self.items(split);
         if let Some(beyond) = indices.iter().find(|&&index| index >= items.len()) {
             return Err(Error::Data(format!(

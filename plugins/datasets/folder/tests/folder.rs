@@ -196,3 +196,23 @@ fn links_are_followed() {
     std::os::unix::fs::symlink(elsewhere.path().join("set/eel"), dir.path().join("set/eel")).unwrap();
     assert_eq!(open(dir.path(), "").unwrap().info().classes, ["cat", "eel", "owl"]);
 }
+
+/// ImageNet's sizes are known without ImageNet.
+#[test]
+fn what_is_expected_can_be_planned_with_and_is_checked() {
+    let dir = two_classes();
+    let nowhere = dir.path().join("nowhere");
+    let set = open(&nowhere, "size: 64, expect: (10, 500, 50)").unwrap();
+    assert_eq!((set.info().classes.len(), set.info().train, set.info().test), (10, 500, 50));
+    assert_eq!(set.info().image, [64, 64, 3]);
+    assert!(set.absent().unwrap().contains("nowhere"));
+    assert!(set.batch(Split::Train, &[0], None).is_err());
+    assert!(open(&nowhere, "size: 64").is_err());
+
+    let found = open(dir.path(), "size: 8, test_fraction: 0.25").unwrap();
+    let (train, test) = (found.info().train, found.info().test);
+    let asked = format!("size: 8, test_fraction: 0.25, expect: (2, {train}, {test})");
+    assert_eq!(open(dir.path(), &asked).unwrap().absent(), None);
+    let complaint = complaint(dir.path(), "size: 8, test_fraction: 0.25, expect: (3, 60, 20)");
+    assert!(complaint.contains("2 classes") && complaint.contains("asks for 3 classes"), "{complaint}");
+}
