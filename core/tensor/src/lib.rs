@@ -27,5 +27,5 @@ pub use rng::Rng;
 pub use storage::Device;
 pub use tape::{Gradients, Tape, no_grad};
 pub use tensor::{Codes, Tensor};
-pub use threads::{instructions, set_threads};
+pub use threads::{instructions, instructions_asked_for, set_threads};
 pub use var::Var;

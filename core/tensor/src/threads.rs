@@ -1,5 +1,6 @@
 //! How many threads the kernels share.
 
+use crate::cpu::dispatch::{Level, VARIABLE, level};
 use crate::{Error, Result};
 
 /// Lets the kernels of this process compute with `threads` threads; without this call there is one for each core. Works
@@ -14,12 +15,27 @@ pub fn set_threads(threads: usize) -> Result<()> {
         .map_err(|error| Error::Device(format!("{threads} threads: {error}")))
 }
 
-/// The vector instructions that the kernels use on this processor, in words.
+/// The vector instructions that the kernels use, in words: the best of this processor, or those that the environment
+/// variable `RQLAB_CPU` lowers them to.
 pub fn instructions() -> &'static str {
-    use crate::cpu::dispatch::{Level, level};
     match level() {
         Level::Avx512 => "AVX-512",
         Level::Avx2 => "AVX2 and FMA",
         Level::Baseline => "baseline instructions",
+    }
+}
+
+/// What `RQLAB_CPU` says, if it is set.
+///
+/// # Errors
+/// [`Error::Device`] unless it is `baseline`, `avx2` or `avx512`; the kernels then use the best of this processor.
+pub fn instructions_asked_for() -> Result<Option<String>> {
+    match std::env::var(VARIABLE) {
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Ok(name) if Level::NAMES.iter().any(|(known, _)| *known == name) => Ok(Some(name)),
+        other => {
+            let names = Level::NAMES.map(|(name, _)| name).join(", ");
+            Err(Error::Device(format!("{VARIABLE} is {other:?} and should be one of {names}")))
+        }
     }
 }

@@ -24,7 +24,12 @@ pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failu
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = global.threads.map_or(cores, usize::from);
-    line("threads", true, format!("{threads} of {cores} cores, {}", rqlab_sdk::tensor::instructions()));
+    let text = format!("{threads} of {cores} cores, {}", rqlab_sdk::tensor::instructions());
+    match rqlab_sdk::tensor::instructions_asked_for() {
+        Ok(None) => line("threads", true, text),
+        Ok(Some(asked)) => line("threads", true, format!("{text} (RQLAB_CPU={asked})")),
+        Err(error) => line("threads", false, format!("{text}: {error}")),
+    }
     let plugins = load_plugins(global)?;
     for provided in plugins.provided() {
         let component = &provided.component;

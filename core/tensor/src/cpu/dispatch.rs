@@ -1,6 +1,8 @@
 //! One binary that is fast on every x86-64 and correct elsewhere: a kernel is compiled for several instruction sets and
 //! the best one that the processor has is chosen at run time.
 
+use std::sync::OnceLock;
+
 /// The instruction sets that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -12,11 +14,33 @@ pub(crate) enum Level {
     Avx512,
 }
 
-/// The best level of this processor.
+/// Names a [`Level`], the best one to be used; without it, the best one of the processor is.
+pub(crate) const VARIABLE: &str = "RQLAB_CPU";
+
+impl Level {
+    /// Their names, the lowest first.
+    pub(crate) const NAMES: [(&str, Self); 3] =
+        [("baseline", Self::Baseline), ("avx2", Self::Avx2), ("avx512", Self::Avx512)];
+
+    fn named(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, level)| level)
+    }
+}
+
+/// The level that kernels use, the same for the life of the process: the best of this processor, or a lower one that
+/// [`VARIABLE`] names. Another value of it is passed over here, and complained of by [`crate::instructions_asked_for`].
 pub(crate) fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let asked = std::env::var(VARIABLE).ok().and_then(|name| Level::named(&name));
+        asked.map_or(best(), |asked| asked.min(best()))
+    })
+}
+
+/// The best level of this processor.
+fn best() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
-        // The standard library caches these.
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
@@ -80,3 +104,17 @@ macro_rules! simd {
     };
 }
 pub(crate) use simd;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_can_be_lowered_by_name_but_not_raised() {
+        assert_eq!(Level::named("avx2"), Some(Level::Avx2));
+        assert_eq!(Level::named("AVX2"), None);
+        assert!(Level::NAMES.is_sorted_by_key(|(_, level)| level));
+        let asked = std::env::var(VARIABLE).ok().and_then(|name| Level::named(&name));
+        assert_eq!(level(), best().min(asked.unwrap_or(Level::Avx512)));
+    }
+}

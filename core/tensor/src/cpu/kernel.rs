@@ -105,7 +105,7 @@ impl Kernels {
         }
     }
 
-    /// The kernels of the best level.
+    /// The kernels of the level in use.
     pub(crate) fn best() -> &'static Self {
         Self::of(super::dispatch::level())
     }
