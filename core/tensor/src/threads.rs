@@ -30,12 +30,11 @@ pub fn instructions() -> &'static str {
 /// # Errors
 /// [`Error::Device`] unless it is `baseline`, `avx2` or `avx512`; the kernels then use the best of this processor.
 pub fn instructions_asked_for() -> Result<Option<String>> {
-    match std::env::var(VARIABLE) {
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Ok(name) if Level::NAMES.iter().any(|(known, _)| *known == name) => Ok(Some(name)),
-        other => {
-            let names = Level::NAMES.map(|(name, _)| name).join(", ");
-            Err(Error::Device(format!("{VARIABLE} is {other:?} and should be one of {names}")))
-        }
+    let Some(name) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    let name = name.to_string_lossy().into_owned();
+    if Level::NAMES.iter().any(|(known, _)| *known == name) {
+        return Ok(Some(name));
     }
+    let names = Level::NAMES.map(|(name, _)| name).join(", ");
+    Err(Error::Device(format!("{VARIABLE} is {name:?} and should be one of {names}")))
 }
