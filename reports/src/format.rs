@@ -20,6 +20,9 @@ pub(crate) fn significant(value: f64, digits: i32) -> String {
         return "0".to_owned();
     }
     let size = value.abs();
+    if size >= 1e18 {
+        return format!("{value:.*e}", (digits - 2).max(0) as usize).replace('-', &MINUS.to_string());
+    }
     if size >= 1e6 {
         return scaled(value, digits);
     }
@@ -35,7 +38,7 @@ pub(crate) fn significant(value: f64, digits: i32) -> String {
 
 /// Millions and more with a letter: `1.39 M`, `2.4 G`.
 fn scaled(value: f64, digits: i32) -> String {
-    let powers = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")];
+    let powers = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")];
     let (power, letter) = powers.into_iter().find(|(power, _)| value.abs() >= *power).unwrap_or((1e6, "M"));
     let mantissa = value / power;
     let decimals = (digits - 2 - mantissa.abs().log10().floor() as i32).max(0);
@@ -194,6 +197,7 @@ mod tests {
             (1_389_123.0, "1.39 M"),
             (2.5e12, "2.50 T"),
             (0.0000312, "3.12e−5"),
+            (1e30, "1.00e30"),
             (12345.67, "12,346"),
         ] {
             assert_eq!(number(value), text);
