@@ -145,7 +145,7 @@ pub struct Curve {
 /// A test image and what the tokenizer makes of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Example {
-    /// Names the image, the same in all trials, such as `test 17, class 3`.
+    /// Names the image, the same in all trials, such as `test 17, moons`.
     pub label: String,
     /// The image itself.
     pub original: Image,

@@ -89,11 +89,12 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
         config: trial.config.clone(),
         ..Default::default()
     };
+    let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.classes);
     for job in trial.jobs.iter().filter_map(|id| jobs.get(id.as_str())) {
         let dir = store.stage(&job.id);
         if let Some(done) = dir.done() {
             take_measures(&mut out, job, &done);
-            if let Err(error) = take_pictures(&mut out, job, store) {
+            if let Err(error) = take_pictures(&mut out, job, store, classes) {
                 out.error.get_or_insert(format!("{}: {error}", job.stage.name()));
                 out.status = Status::Failed;
             }
@@ -167,7 +168,15 @@ fn take_measures(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
     }));
 }
 
-fn take_pictures(out: &mut rqlab_reports::Trial, job: &Job, store: &Store) -> Result<()> {
+/// A class by its name; numbers, which data sets without names use, get a word before them.
+fn class(classes: &[String], index: u32) -> String {
+    match classes.get(index as usize) {
+        Some(name) if name.parse::<f64>().is_err() => name.clone(),
+        _ => format!("class {index}"),
+    }
+}
+
+fn take_pictures(out: &mut rqlab_reports::Trial, job: &Job, store: &Store, classes: &[String]) -> Result<()> {
     match &job.stage {
         Stage::Reconstruction { .. } => {
             let kept = Checkpoint::load(&store.stage(&job.id).result())?;
@@ -175,9 +184,10 @@ fn take_pictures(out: &mut rqlab_reports::Trial, job: &Job, store: &Store) -> Re
             let depths: Vec<&Tensor> = (1..).map_while(|d| kept.tensors.get(&format!("reconstructions_{d}"))).collect();
             let labels = kept.codes.get("labels");
             for n in 0..originals.shape()[0] {
-                let class = labels.and_then(|l| l.as_slice().get(n)).map_or(String::new(), |c| format!(", class {c}"));
+                let label = labels.and_then(|labels| labels.as_slice().get(n));
+                let of = label.map_or(String::new(), |&label| format!(", {}", class(classes, label)));
                 out.examples.push(Example {
-                    label: format!("test {n}{class}"),
+                    label: format!("test {n}{of}"),
                     original: image(originals, n)?,
                     reconstructions: depths.iter().map(|images| image(images, n)).collect::<Result<_>>()?,
                     codes: kept.codes.get("codes").map(|codes| {
@@ -194,7 +204,7 @@ fn take_pictures(out: &mut rqlab_reports::Trial, job: &Job, store: &Store) -> Re
             let Some(samples) = kept.tensors.get("samples") else { return Ok(()) };
             let labels = kept.codes.get("labels").map(|l| l.as_slice().to_vec()).unwrap_or_default();
             for n in 0..samples.shape()[0] {
-                let label = labels.get(n).map_or(String::new(), |class| format!("class {class}"));
+                let label = labels.get(n).map_or(String::new(), |&label| class(classes, label));
                 out.samples.push(Sample { label, image: image(samples, n)? });
             }
         }

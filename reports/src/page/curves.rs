@@ -57,7 +57,12 @@ fn chart(study: &Study<'_>, stage: &str, name: &str) -> Result<Markup> {
             series.push(Series { line: true, band: true, ..configuration_series(study, configuration, points) });
         }
     }
-    let y = vertical(&series, meta.axis_label(), format::scale(&meta));
+    // A schedule that ends at 0 has no place on a log scale.
+    let y = if name == "learning_rate" {
+        Scale::linear(meta.axis_label())
+    } else {
+        vertical(&series, meta.axis_label(), format::scale(&meta))
+    };
     let log = y.log;
     let chart = Chart {
         id: format!("fig-curve-{}-{}", identifier(stage), identifier(name)),

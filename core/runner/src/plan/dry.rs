@@ -25,6 +25,8 @@ pub struct Model {
     pub prior: Option<usize>,
     /// The codes of one image at each level.
     pub codes: Vec<CodeShape>,
+    /// The names of the classes; empty if images carry no label.
+    pub classes: Vec<String>,
 }
 
 impl Model {
@@ -38,7 +40,6 @@ impl Model {
 #[derive(Clone)]
 pub(super) struct Measured {
     pub(super) model: Model,
-    pub(super) classes: usize,
     pub(super) data_digest: String,
     /// Why the images cannot be read, if this is known only from what the configuration promises.
     pub(super) absent: Option<Diagnostic>,
@@ -129,8 +130,7 @@ impl<'a> Builder<'a> {
             }
         };
         Ok(Measured {
-            model: Model { autoencoder, quantizer, prior, codes },
-            classes: info.classes.len(),
+            model: Model { autoencoder, quantizer, prior, codes, classes: info.classes },
             data_digest: info.digest,
             absent: absent.map(|message| at(setup, Slot::Data, &Problem { field: Some("path".to_owned()), message })),
         })

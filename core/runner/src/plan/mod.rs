@@ -249,7 +249,7 @@ fn trial(
         id
     };
     let evaluation = &resolved.evaluation;
-    let classifier = (measured.classes >= 2)
+    let classifier = (measured.model.classes.len() >= 2)
         .then(|| add(Stage::Classifier { data: resolved.data.clone(), steps: evaluation.classifier_steps }));
     let tokenizer = add(Stage::Tokenizer {
         data: resolved.data.clone(),

@@ -132,7 +132,7 @@ pub(super) fn train<T: Task>(
         reporter.step(done, recipe.steps, || format!("loss {value:.4}"));
         if done % recipe.log == 0 || done == recipe.steps {
             let loss = window.take().map(|loss| ("loss".to_owned(), loss));
-            let own = [("lr".to_owned(), lr), ("gradient_norm".to_owned(), norm)];
+            let own = [("learning_rate".to_owned(), lr), ("gradient_norm".to_owned(), norm)];
             for (name, value) in loss.into_iter().chain(own).chain(task.observe()) {
                 let curve = curves.entry(name).or_default();
                 curve.steps.push(done);
