@@ -44,6 +44,15 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.conv2d(&self.weight.get(), Some(&self.bias.get()), self.walk)?)
     }
+
+    /// The same of the map doubled to the nearest pixel, `[B, H, W, I] -> [B, 2H, 2W, O]`, without making that map: for
+    /// kernels of 3x3.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.upsample_conv2d(&self.weight.get(), Some(&self.bias.get()))?)
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::kernel::{DOTS, Dots, Kernels, MAX_ROWS, Tile};
 use super::product::tiles;
 use super::scratch::scratch;
 use super::split;
+use super::winograd::{self, Winograd};
 use std::ptr::{null, null_mut};
 
 /// The sizes of a convolution: heights before widths.
@@ -51,7 +52,7 @@ const GROUP: usize = 48 << 10;
 const TILES: usize = 8;
 
 /// Marks a tap that falls outside of the image.
-const OUTSIDE: i32 = -1;
+pub(super) const OUTSIDE: i32 = -1;
 
 /// Which pixels a set of taps reads for each position of a grid: `[taps][positions]`, offsets into the image or
 /// [`OUTSIDE`].
@@ -271,6 +272,9 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
     if y.is_empty() {
         return;
     }
+    if winograd::fits(g) {
+        return Winograd::new(g).forward(x, w, bias, y);
+    }
     let kernels = Kernels::best();
     let taps = g.taps();
     let [top, left] = g.before;
@@ -313,6 +317,9 @@ pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32],
     }
     if dx.is_empty() {
         return;
+    }
+    if winograd::fits(g) {
+        return Winograd::new(g).backward_data(dy, w, dx, accumulate);
     }
     let kernels = Kernels::best();
     let zeros = vec![0.0; g.outputs];

@@ -7,6 +7,7 @@ use super::gemm::{self, TASK};
 use super::kernel::Kernels;
 use super::product::{Product, tiles};
 use super::scratch::scratch;
+use super::winograd::{self, Winograd};
 use super::{pack, split};
 use rayon::prelude::*;
 use std::ptr::null;
@@ -22,6 +23,9 @@ pub(crate) fn backward(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accu
     }
     if dw.is_empty() {
         return;
+    }
+    if winograd::fits(g) {
+        return Winograd::new(g).backward_weight(x, dy, dw, accumulate);
     }
     let kernels = Kernels::best();
     let taps = g.taps();

@@ -30,6 +30,8 @@ pub(crate) mod squared;
 pub(crate) mod strided;
 pub(crate) mod sum;
 pub(crate) mod vector;
+pub(crate) mod winograd;
+mod winograd_transform;
 
 /// Asks the system's allocator to keep what a step frees for the next one. By default glibc gives large blocks back at
 /// once, and the kernel clears every page of the next one anew: about a tenth of a training step.

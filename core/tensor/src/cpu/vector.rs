@@ -18,6 +18,8 @@ pub(crate) trait Vector: Copy {
     /// The first `n < LANES` lanes.
     unsafe fn store_first(self, to: *mut f32, n: usize);
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
     /// `self + a * b`.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
     /// The sum of the lanes.
@@ -68,6 +70,16 @@ impl Vector for Plain {
     unsafe fn add(self, other: Self) -> Self {
         let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
         Self([a + e, b + f, c + g, d + h])
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        Self([a - e, b - f, c - g, d - h])
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        Self([a * e, b * f, c * g, d * h])
     }
     #[inline(always)]
     unsafe fn fma(self, x: Self, y: Self) -> Self {
@@ -135,6 +147,14 @@ mod x86 {
             Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }
         #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
         unsafe fn fma(self, a: Self, b: Self) -> Self {
             Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
         }
@@ -182,6 +202,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
         }
         #[inline(always)]
         unsafe fn fma(self, a: Self, b: Self) -> Self {
