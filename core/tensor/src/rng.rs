@@ -32,6 +32,31 @@ impl Rng {
         philox4x32([index as u32, (index >> 32) as u32, self.step as u32, (self.step >> 32) as u32], self.key)
     }
 
+    /// Sixteen blocks from `index` on, side by side for vector instructions: `[w][i]` is word w of block `index + i`.
+    #[inline(always)]
+    pub(crate) fn blocks(&self, index: u64) -> [[u32; 16]; 4] {
+        let mut counter = [[0, 0, self.step as u32, (self.step >> 32) as u32]; 16];
+        for (i, counter) in counter.iter_mut().enumerate() {
+            let index = index.wrapping_add(i as u64);
+            (counter[0], counter[1]) = (index as u32, (index >> 32) as u32);
+        }
+        let mut words = [0, 1, 2, 3].map(|w| counter.map(|counter| counter[w]));
+        let mut key = self.key;
+        for round in 0..10 {
+            if round > 0 {
+                key = next_key(key);
+            }
+            let [c0, c1, c2, c3] = words;
+            for i in 0..16 {
+                let next = philox_round([c0[i], c1[i], c2[i], c3[i]], key);
+                for w in 0..4 {
+                    words[w][i] = next[w];
+                }
+            }
+        }
+        words
+    }
+
     /// `n` words.
     pub fn bits(&self, n: usize) -> Vec<u32> {
         let mut out = Vec::with_capacity(n.next_multiple_of(4));
@@ -93,12 +118,22 @@ fn splitmix64(x: u64) -> u64 {
 fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
-            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+            key = next_key(key);
         }
-        let (a, b) = (0xD251_1F53u64 * u64::from(counter[0]), 0xCD9E_8D57u64 * u64::from(counter[2]));
-        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
+        counter = philox_round(counter, key);
     }
     counter
+}
+
+#[inline(always)]
+fn next_key(key: [u32; 2]) -> [u32; 2] {
+    [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)]
+}
+
+#[inline(always)]
+fn philox_round(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let (a, b) = (0xD251_1F53u64 * u64::from(counter[0]), 0xCD9E_8D57u64 * u64::from(counter[2]));
+    [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32]
 }
 
 #[cfg(test)]
@@ -114,6 +149,17 @@ mod tests {
             philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn blocks_side_by_side_are_the_single_ones() {
+        let rng = Rng::new(1, "test", u64::MAX - 3);
+        for first in [0, 5, (1 << 32) - 7] {
+            let words = rng.blocks(first);
+            for i in 0..16 {
+                assert_eq!(rng.block(first + i), words.map(|word| word[i as usize]));
+            }
+        }
     }
 
     #[test]

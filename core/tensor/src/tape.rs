@@ -89,6 +89,11 @@ impl Flow<'_> {
         Ok(())
     }
 
+    /// Whether a contribution to a gradient is in already.
+    pub(crate) fn has(&mut self, key: &GradKey) -> Result<bool, CpuError> {
+        Ok(!self.0.get_or_alloc_mut(key.on_cpu()?)?.is_empty())
+    }
+
     /// Hands out the gradient's buffer to be written in place, and whether it already holds contributions: `false`
     /// means that its `len` elements are unspecified and must all be written, `true` that they must be added to.
     pub(crate) fn with<R>(

@@ -42,6 +42,22 @@ impl Linear {
         Ok(x.linear(&self.weight.get(), self.bias.as_ref().map(Var::get).as_ref())?)
     }
 
+    /// [`Linear::forward`] followed by the exact GELU, in one operation.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.linear_gelu(&self.weight.get(), self.bias.as_ref().map(Var::get).as_ref())?)
+    }
+
+    /// `residual` plus [`Linear::forward`], in one operation.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        Ok(x.linear_add(&self.weight.get(), self.bias.as_ref().map(Var::get).as_ref(), residual)?)
+    }
+
     /// The map as it is now, for many products of about `rows` rows without gradients.
     ///
     /// # Errors
@@ -73,6 +89,9 @@ mod tests {
         let layer = Linear::new(&params, 3, 5, true).unwrap();
         let y = every_parameter_learns(&params, &[2, 7, 3], |x| layer.forward(x));
         assert_eq!(y, [2, 7, 5]);
+        every_parameter_learns(&params, &[2, 7, 3], |x| layer.forward_gelu(x));
+        let residual = Tensor::zeros(&[2, 7, 5]);
+        every_parameter_learns(&params, &[2, 7, 3], |x| layer.forward_add(x, &residual));
     }
 
     #[test]

@@ -108,15 +108,26 @@ impl Block {
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor, mode: &Mode) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.ln1.forward(x)?)?;
-        let BlockConfig { heads, causal, attention_dropout, dropout, .. } = self.config;
+        let BlockConfig { heads, causal, attention_dropout, .. } = self.config;
         let attended = match mode {
             Mode::Train(_) if attention_dropout > 0.0 => {
                 attention_with_dropout(&qkv, heads, causal, attention_dropout, mode)?
             }
             _ => attention_qkv(&qkv, heads, causal)?,
         };
-        let x = x.add(&mode.dropout(&self.proj.forward(&attended)?, dropout, "attention")?)?;
-        Ok(x.add(&mode.dropout(&self.mlp(&x)?, dropout, "mlp")?)?)
+        let x = &self.onto(x, &self.proj, &attended, mode, "attention")?;
+        let hidden = self.expand.forward_gelu(&self.ln2.forward(x)?)?;
+        self.onto(x, &self.contract, &hidden, mode, "mlp")
+    }
+
+    /// Adds what `linear` makes of `hidden` to the residual stream `x`.
+    fn onto(&self, x: &Tensor, linear: &Linear, hidden: &Tensor, mode: &Mode, name: &str) -> Result<Tensor> {
+        match mode {
+            Mode::Train(_) if self.config.dropout > 0.0 => {
+                Ok(x.add(&mode.dropout(&linear.forward(hidden)?, self.config.dropout, name)?)?)
+            }
+            _ => linear.forward_add(hidden, x),
+        }
     }
 
     /// The next positions `[B, n, W]` of sequences whose past is in `cache`.
@@ -138,10 +149,6 @@ impl Block {
             expand: self.expand.packed(batch)?,
             contract: self.contract.packed(batch)?,
         })
-    }
-
-    fn mlp(&self, x: &Tensor) -> Result<Tensor> {
-        self.contract.forward(&self.expand.forward(&self.ln2.forward(x)?)?.gelu()?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Adam and AdamW.
 
 use crate::params::{Init, Params};
-use crate::tensor::ops::optim::{AdamStep, adam, sum_of_squares};
+use crate::tensor::ops::optim::{AdamSlot, AdamStep, adam_all, sums_of_squares};
 use crate::tensor::{Gradients, Tensor, Var};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -80,13 +80,16 @@ impl Adam {
         let taken: Vec<_> =
             self.slots.iter().filter_map(|slot| Some((slot, gradients.take(&slot.parameter.get())?))).collect();
         let step = self.steps() + 1;
-        let norm = global_norm(taken.iter().map(|(slot, gradient)| (slot.name.as_str(), gradient)), step)?;
+        let squares = sums_of_squares(&taken.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>());
+        let norm = global_norm(taken.iter().map(|(slot, _)| slot.name.as_str()).zip(squares), step)?;
         let scale = clip.map_or(1.0, |max| clip_scale(norm, max));
         let AdamSettings { betas: [beta1, beta2], eps, weight_decay } = self.settings;
         let how = AdamStep { lr, beta1, beta2, eps, weight_decay, l2: 0.0, step };
-        for (slot, gradient) in taken {
-            adam(&slot.parameter, &gradient, &slot.m, &slot.v, scale, &how)?;
-        }
+        let slots: Vec<AdamSlot<'_>> = taken
+            .iter()
+            .map(|(slot, grad)| AdamSlot { param: &slot.parameter, grad, m: &slot.m, v: &slot.v })
+            .collect();
+        adam_all(&slots, scale, &how)?;
         self.steps.set(&Tensor::from_vec(vec![(step / STEP_UNIT) as f32, (step % STEP_UNIT) as f32], &[2])?)?;
         Ok(norm)
     }
@@ -105,11 +108,10 @@ impl Adam {
     }
 }
 
-/// The Euclidean norm of all gradients together, in f64 and in the order given.
-fn global_norm<'a>(gradients: impl Iterator<Item = (&'a str, &'a Tensor)>, step: u64) -> Result<f64> {
+/// The Euclidean norm of all gradients together, given each one's sum of squares; in the order given.
+fn global_norm<'a>(gradients: impl Iterator<Item = (&'a str, f64)>, step: u64) -> Result<f64> {
     let mut sum = 0.0;
-    for (name, gradient) in gradients {
-        let squares = sum_of_squares(gradient);
+    for (name, squares) in gradients {
         if !squares.is_finite() {
             return Err(Error::Diverged(format!(
                 "training diverged: the gradient of `{name}` is not finite at optimizer step {step}; \

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::params::{Init, Params};
-use crate::tensor::ops::optim::ema;
+use crate::tensor::ops::optim::ema_all;
 use crate::tensor::{Tensor, Var};
 use std::collections::BTreeMap;
 
@@ -38,10 +38,7 @@ impl WeightAverage {
     /// # Errors
     /// None that a caller could cause.
     pub fn update(&mut self) -> Result<()> {
-        for (parameter, average) in &self.pairs {
-            ema(average, &parameter.get(), self.decay)?;
-        }
-        Ok(())
+        Ok(ema_all(&self.pairs, self.decay)?)
     }
 
     /// Runs `evaluate` with the average in the parameters' place, and puts the parameters back, also on a panic.

@@ -5,7 +5,7 @@
 use super::dispatch::simd;
 use super::gemm::{Shared, TASK};
 use super::kernel::{DOTS, Dots, Kernels};
-use super::math::exp;
+use super::math::exp_flushed;
 use super::pack;
 use super::product::{Product, tiles};
 use super::scratch::scratch;
@@ -364,7 +364,7 @@ simd! {
             let mut lanes = [0.0; LANES];
             for chunk in row.chunks_exact_mut(LANES) {
                 for (lane, x) in lanes.iter_mut().zip(chunk) {
-                    *x = exp::<FUSED>(*x * scale - largest);
+                    *x = exp_flushed::<FUSED>(*x * scale - largest);
                     *lane += *x;
                 }
             }
@@ -409,7 +409,7 @@ simd! {
             p[padded..limit].fill(0.0);
             for (p, ds) in p[..padded].as_chunks_mut::<LANES>().0.iter_mut().zip(ds[..padded].as_chunks_mut::<LANES>().0) {
                 for i in 0..LANES {
-                    p[i] = exp::<FUSED>(p[i] * scale - largest) * inverse;
+                    p[i] = exp_flushed::<FUSED>(p[i] * scale - largest) * inverse;
                     ds[i] = p[i] * (ds[i] - mean) * scale;
                 }
             }

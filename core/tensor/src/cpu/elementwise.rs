@@ -45,6 +45,47 @@ pub(crate) fn map<F: Map>(f: F, x: &[f32]) -> Vec<f32> {
     out
 }
 
+/// A function of one element with its slope there. `both` must be `#[inline(always)]`.
+pub(crate) trait Sloped: Copy + Send + Sync {
+    fn both<const FUSED: bool>(self, x: f32) -> (f32, f32);
+}
+
+simd! {
+    fn sloped_chunk<F: Sloped>(f: F, x: &[f32], out: &mut [f32], slope: &mut [f32]) {
+        for ((x, o), s) in x.iter().zip(out).zip(slope) {
+            (*o, *s) = f.both::<FUSED>(*x);
+        }
+    }
+}
+
+/// `f(x)` and `f'(x)` of every element.
+pub(crate) fn sloped<F: Sloped>(f: F, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let (mut out, mut slope) = (buffer(x.len()), buffer(x.len()));
+    out.par_chunks_mut(GRAIN)
+        .zip(slope.par_chunks_mut(GRAIN))
+        .zip(x.par_chunks(GRAIN))
+        .for_each(|((o, s), x)| sloped_chunk(f, x, o, s));
+    (out, slope)
+}
+
+simd! {
+    /// Turns x into `f(x)` in place and writes `f'(x)`, on this thread.
+    pub(crate) fn sloped_in_place<F: Sloped>(f: F, x: &mut [f32], slope: &mut [f32]) {
+        for (x, s) in x.iter_mut().zip(slope) {
+            (*x, *s) = f.both::<FUSED>(*x);
+        }
+    }
+}
+
+simd! {
+    /// Turns x into `f(x)` in place, on this thread.
+    pub(crate) fn map_in_place<F: Map>(f: F, x: &mut [f32]) {
+        for x in x {
+            *x = f.value::<FUSED>(*x);
+        }
+    }
+}
+
 simd! {
     fn update_chunk<F: Zip>(f: F, target: &mut [f32], other: &[f32]) {
         for (t, o) in target.iter_mut().zip(other) {

@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use super::elementwise::add_assign;
+use super::dispatch::simd;
+use super::elementwise::{Map, Sloped, map_in_place, sloped_in_place};
+pub(crate) use super::gemm_tn::{tn, tn_and_sums};
 use super::kernel::{DOTS, Dots, Kernels};
 use super::product::Product;
 use super::scratch::scratch;
@@ -37,6 +39,64 @@ impl Shared {
 
 /// `c [m, n] (+)= a [m, k] · b [n, k]ᵀ + bias [n]`.
 pub(crate) fn nt(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>, c: &mut [f32], accumulate: bool) {
+    nt_around(n, k, a, b, bias, c, accumulate, Around { before: |_, _: &mut [f32]| {}, after: |_, _: &mut [f32]| {} });
+}
+
+/// `c [m, n] = residual [m, n] + a [m, k] · b [n, k]ᵀ + bias [n]`.
+pub(crate) fn nt_add(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>, residual: &[f32], c: &mut [f32]) {
+    let before = |at: usize, c: &mut [f32]| c.copy_from_slice(&residual[at..at + c.len()]);
+    nt_around(n, k, a, b, bias, c, true, Around { before, after: |_, _: &mut [f32]| {} });
+}
+
+/// `c [m, n] = f(a [m, k] · b [n, k]ᵀ + bias [n])`, and f' there if `slope` of as many numbers is given.
+pub(crate) fn nt_then<F: Map + Sloped>(
+    f: F,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    b: &[f32],
+    bias: Option<&[f32]>,
+    c: &mut [f32],
+    slope: Option<&mut [f32]>,
+) {
+    let before = |_, _: &mut [f32]| {};
+    let Some(slope) = slope else {
+        let after = |_, c: &mut [f32]| map_in_place(f, c);
+        return nt_around(n, k, a, b, bias, c, false, Around { before, after });
+    };
+    assert!(slope.len() == c.len());
+    let slope = Shared::new(slope);
+    let after = |at: usize, c: &mut [f32]| {
+        // SAFETY: the part of `slope` that belongs to this piece of `c`, which has as many numbers.
+        let slope = unsafe { std::slice::from_raw_parts_mut(slope.get().add(at), c.len()) };
+        sloped_in_place(f, c, slope);
+    };
+    nt_around(n, k, a, b, bias, c, false, Around { before, after });
+}
+
+/// What happens to pieces of a product's result, each some whole rows, while they are in the cache. Both get the index
+/// of the piece's first number.
+pub(crate) struct Around<B, A> {
+    /// Before the product is written, or added.
+    pub(crate) before: B,
+    /// Once it is complete.
+    pub(crate) after: A,
+}
+
+/// [`nt`] with something done around it.
+pub(crate) fn nt_around<B, A>(
+    n: usize,
+    k: usize,
+    a: &[f32],
+    b: &[f32],
+    bias: Option<&[f32]>,
+    c: &mut [f32],
+    accumulate: bool,
+    around: Around<B, A>,
+) where
+    B: Fn(usize, &mut [f32]) + Sync,
+    A: Fn(usize, &mut [f32]) + Sync,
+{
     if c.is_empty() {
         return;
     }
@@ -44,14 +104,17 @@ pub(crate) fn nt(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>,
     assert!(a.len() >= m * k && b.len() >= n * k && bias.is_none_or(|bias| bias.len() == n));
     let kernels = Kernels::best();
     if k > 0 && (m <= FEW_ROWS || n <= FEW_COLUMNS) {
-        return dots(kernels, n, k, a, b, bias, c, accumulate);
+        (around.before)(0, c);
+        dots(kernels, n, k, a, b, bias, c, accumulate);
+        (around.after)(0, c);
+        return;
     }
     let width = kernels.width;
     let pack = |j: usize, panel: &mut [f32]| {
         let first = j * width;
         pack::transposed(&b[first * k..], k, (n - first).min(width), k, width, panel);
     };
-    rows_by_panels(kernels, n, k, a, pack, bias, c, accumulate);
+    rows_by_panels(kernels, n, k, a, pack, bias, c, accumulate, around);
 }
 
 /// `c [m, n] (+)= a [m, k] · b [k, n]`.
@@ -66,11 +129,12 @@ pub(crate) fn nn(n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], accumu
         let first = j * width;
         pack::rows(b, n, first, (n - first).min(width), k, width, panel);
     };
-    rows_by_panels(kernels, n, k, a, pack, None, c, accumulate);
+    let around = Around { before: |_, _: &mut [f32]| {}, after: |_, _: &mut [f32]| {} };
+    rows_by_panels(kernels, n, k, a, pack, None, c, accumulate, around);
 }
 
 /// Rows in place times panels that `pack(index, panel)` writes.
-fn rows_by_panels(
+fn rows_by_panels<B, A>(
     kernels: &Kernels,
     n: usize,
     k: usize,
@@ -79,13 +143,16 @@ fn rows_by_panels(
     bias: Option<&[f32]>,
     c: &mut [f32],
     accumulate: bool,
-) {
+    around: Around<B, A>,
+) where
+    B: Fn(usize, &mut [f32]) + Sync,
+    A: Fn(usize, &mut [f32]) + Sync,
+{
     let (m, width) = (c.len() / n, kernels.width);
     let panels = n.div_ceil(width);
     // Four tiles or more, so that panels are read often while they are in the cache.
     let rows = (TASK / (n * k).max(1)).max(4 * kernels.rows).next_multiple_of(kernels.rows);
-    let out = Shared::new(c);
-    let run = |first: usize, m: usize, panel: usize, count: usize, packed: &[f32]| {
+    let run = |c: *mut f32, first: usize, m: usize, panel: usize, count: usize, packed: &[f32]| {
         let column = panel * width;
         let product = Product {
             m,
@@ -97,35 +164,41 @@ fn rows_by_panels(
             panels: packed.as_ptr(),
             panel_stride: k * width,
             bias: bias.map_or(null(), |bias| bias[column..].as_ptr()),
-            out: out.get().wrapping_add(first * n + column),
+            out: c.wrapping_add(column),
             out_stride: n,
             accumulate,
         };
-        // SAFETY: `a` has k numbers for every row of `c`, `packed` holds `count` panels, and these rows and columns of
-        // `c` are written by this piece alone.
+        // SAFETY: `a` has k numbers for every row of the result, `packed` holds `count` panels, and these columns of
+        // `m` rows at `c` are written by this piece alone.
         unsafe { product.run(kernels) };
     };
     if m <= rows {
         // Cut by columns; every piece packs what it needs.
         let count = (TASK / 2 / (m * k * width).max(1)).clamp(1, panels);
-        return split::each(panels.div_ceil(count), |piece| {
+        (around.before)(0, c);
+        let out = Shared::new(c);
+        split::each(panels.div_ceil(count), |piece| {
             let panel = piece * count;
             let count = count.min(panels - panel);
             scratch(count * width * k, |packed| {
                 if k > 0 {
                     packed.chunks_exact_mut(k * width).enumerate().for_each(|(j, packed)| pack(panel + j, packed));
                 }
-                run(0, m, panel, count, packed);
+                run(out.get(), 0, m, panel, count, packed);
             });
         });
+        (around.after)(0, c);
+        return;
     }
     scratch(panels * width * k, |packed| {
         if k > 0 {
             split::each_chunk(packed, k * width, TASK / 16, |(j, packed)| pack(j, packed));
         }
-        split::each(m.div_ceil(rows), |piece| {
+        c.par_chunks_mut(rows * n).with_max_len(1).enumerate().for_each(|(piece, c)| {
             let first = piece * rows;
-            run(first, rows.min(m - first), 0, panels, packed);
+            (around.before)(first * n, c);
+            run(c.as_mut_ptr(), first, rows.min(m - first), 0, panels, packed);
+            (around.after)(first * n, c);
         });
     });
 }
@@ -181,87 +254,6 @@ fn dots(
     });
 }
 
-/// `c [m, n] (+)= a [k, m]ᵀ · b [k, n]`. The sum over k is cut into as many pieces as there are threads.
-pub(crate) fn tn(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    if m * n == 0 {
-        return;
-    }
-    assert!(a.len() >= k * m && b.len() >= k * n && c.len() == m * n);
-    let kernels = Kernels::best();
-    let pieces = (m * n * k / TASK).min(k / 64).clamp(1, rayon::current_num_threads());
-    if pieces == 1 {
-        return columns_by_rows(kernels, m, n, k, a, b, c, accumulate);
-    }
-    // The first piece goes to `c` itself.
-    scratch((pieces - 1) * m * n, |others| {
-        let parts: Vec<(usize, &mut [f32])> =
-            std::iter::once(&mut *c).chain(others.chunks_exact_mut(m * n)).enumerate().collect();
-        parts.into_par_iter().with_max_len(1).for_each(|(i, part)| {
-            let (from, to) = (i * k / pieces, (i + 1) * k / pieces);
-            columns_by_rows(kernels, m, n, to - from, &a[from * m..], &b[from * n..], part, accumulate && i == 0);
-        });
-        for part in others.chunks_exact(m * n) {
-            add_assign(c, part);
-        }
-    });
-}
-
-/// Depth of a block of [`columns_by_rows`].
-const DEPTH: usize = 256;
-
-/// `tn` on one thread: blocks of both operands are packed as they are needed.
-fn columns_by_rows(
-    kernels: &Kernels,
-    m: usize,
-    n: usize,
-    k: usize,
-    a: &[f32],
-    b: &[f32],
-    c: &mut [f32],
-    accumulate: bool,
-) {
-    if k == 0 {
-        if !accumulate {
-            c.fill(0.0);
-        }
-        return;
-    }
-    let (rows, width) = (kernels.packed_rows(), kernels.width);
-    let depth = DEPTH.min(k);
-    let heights: Vec<(usize, usize)> = super::product::tiles(m, kernels.rows).collect();
-    scratch(heights.len() * depth * rows + depth * width, |memory| {
-        let (left, panel) = memory.split_at_mut(heights.len() * depth * rows);
-        for from in (0..k).step_by(depth) {
-            let depth_here = depth.min(k - from);
-            for (&(row, height), tile) in heights.iter().zip(left.chunks_exact_mut(depth * rows)) {
-                pack::rows(&a[from * m..], m, row, height, depth_here, rows, tile);
-            }
-            for column in (0..n).step_by(width) {
-                let columns = (n - column).min(width);
-                pack::rows(&b[from * n..], n, column, columns, depth_here, width, panel);
-                for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(depth * rows)) {
-                    let product = Product {
-                        m: height,
-                        n: columns,
-                        k: depth_here,
-                        left: tile.as_ptr(),
-                        left_stride: rows,
-                        by_columns: true,
-                        panels: panel.as_ptr(),
-                        panel_stride: 0,
-                        bias: null(),
-                        out: c[row * n + column..].as_mut_ptr(),
-                        out_stride: n,
-                        accumulate: accumulate || from > 0,
-                    };
-                    // SAFETY: the packed tile and panel hold `depth_here` rows, and the tile of `c` lies inside it.
-                    unsafe { product.run(kernels) };
-                }
-            }
-        }
-    });
-}
-
 /// `sums [n] (+)=` the sum of the rows of `a [.., n]`.
 pub(crate) fn column_sums(a: &[f32], sums: &mut [f32], accumulate: bool) {
     let n = sums.len();
@@ -286,7 +278,7 @@ pub(crate) fn column_sums(a: &[f32], sums: &mut [f32], accumulate: bool) {
     }
 }
 
-super::dispatch::simd! {
+simd! {
     fn add_rows(rows: &[f32], sums: &mut [f32]) {
         for row in rows.chunks_exact(sums.len()) {
             for (sum, x) in sums.iter_mut().zip(row) {

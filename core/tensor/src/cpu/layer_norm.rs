@@ -3,7 +3,7 @@
 use super::buffer;
 use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
-use super::sum::{LANES, add_pieces, fold, lanes_sum, padded};
+use super::sum::{LANES, add_pieces, fold, lanes_sum};
 use rayon::prelude::*;
 
 /// Rows of a layer norm that one task works on, and one piece of the parameters' gradient is summed over.
@@ -23,11 +23,11 @@ simd! {
                     lanes[i] = fma::<FUSED>(chunk[i] - mean, chunk[i] - mean, lanes[i]);
                 }
             }
-            let rest = padded(rest, mean);
-            for i in 0..LANES {
-                lanes[i] = fma::<FUSED>(rest[i] - mean, rest[i] - mean, lanes[i]);
+            let mut squares = fold(lanes);
+            for &x in rest {
+                squares = fma::<FUSED>(x - mean, x - mean, squares);
             }
-            let scale = 1.0 / (fold(lanes) / width as f32 + eps).sqrt();
+            let scale = 1.0 / (squares / width as f32 + eps).sqrt();
             for (((o, &x), &w), &b) in o.iter_mut().zip(row).zip(weight).zip(bias) {
                 *o = (x - mean) * scale * w + b;
             }
@@ -49,59 +49,106 @@ pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (
 }
 
 simd! {
-    /// Turns `grad` into the gradient of the input, in place, and sums those of weight and bias.
-    fn layer_norm_backward_rows(grad: &mut [f32], x: &[f32], moments: &[[f32; 2]], weight: &[f32], sums: &mut [f32]) {
+    /// Writes the gradient of the input over `grad`, or adds it to `target` if that is not empty, and sums the gradients
+    /// of weight and bias.
+    fn layer_norm_backward_rows(
+        grad: &mut [f32],
+        x: &[f32],
+        moments: &[[f32; 2]],
+        weight: &[f32],
+        sums: &mut [f32],
+        target: &mut [f32],
+    ) {
         let width = weight.len();
         sums.fill(0.0);
         let (weight_sums, bias_sums) = sums.split_at_mut(width);
-        for ((g, x), &[mean, scale]) in grad.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(moments) {
-            // Three loops over a row that stays in the first cache: each alone is vectorised well.
-            for (((ws, bs), &g), &x) in weight_sums.iter_mut().zip(bias_sums.iter_mut()).zip(g.iter()).zip(x) {
-                *bs += g;
-                *ws = fma::<FUSED>(g, (x - mean) * scale, *ws);
-            }
-            let (plain, projected) = projections::<FUSED>(g, x, weight, mean, scale);
+        for (r, ((g, x), &[mean, scale])) in
+            grad.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(moments).enumerate()
+        {
+            let (plain, projected) = projections::<FUSED>(g, x, weight, mean, scale, weight_sums, bias_sums);
             let (plain, projected) = (plain / width as f32, projected / width as f32);
-            for ((g, &x), &w) in g.iter_mut().zip(x).zip(weight) {
-                let normal = (x - mean) * scale;
-                *g = scale * (fma::<FUSED>(*g, w, -plain) - normal * projected);
+            let slope = |g: f32, x: f32, w: f32| {
+                scale * (fma::<FUSED>(g, w, -plain) - (x - mean) * scale * projected)
+            };
+            if target.is_empty() {
+                for ((g, &x), &w) in g.iter_mut().zip(x).zip(weight) {
+                    *g = slope(*g, x, w);
+                }
+            } else {
+                let target = &mut target[r * width..][..width];
+                for (((t, &g), &x), &w) in target.iter_mut().zip(g.iter()).zip(x).zip(weight) {
+                    *t += slope(g, x, w);
+                }
             }
         }
     }
 }
 
-/// Over one row the sums of `g w` and `g w (x - mean) scale`.
+/// Over one row the sums of `g w` and `g w (x - mean) scale`; adds `g (x - mean) scale` and `g` to the sums over rows.
 #[inline(always)]
-fn projections<const FUSED: bool>(g: &[f32], x: &[f32], w: &[f32], mean: f32, scale: f32) -> (f32, f32) {
+fn projections<const FUSED: bool>(
+    g: &[f32],
+    x: &[f32],
+    w: &[f32],
+    mean: f32,
+    scale: f32,
+    weight_sums: &mut [f32],
+    bias_sums: &mut [f32],
+) -> (f32, f32) {
     let (mut plain, mut projected) = ([0.0f32; LANES], [0.0f32; LANES]);
     let ((gs, g_rest), (xs, x_rest), (ws, w_rest)) =
         (g.as_chunks::<LANES>(), x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
-    for ((g, x), w) in gs.iter().zip(xs).zip(ws) {
+    let ((weight_sums, weight_rest), (bias_sums, bias_rest)) =
+        (weight_sums.as_chunks_mut::<LANES>(), bias_sums.as_chunks_mut::<LANES>());
+    for ((((g, x), w), weight_sum), bias_sum) in gs.iter().zip(xs).zip(ws).zip(weight_sums).zip(bias_sums) {
         for i in 0..LANES {
+            let normal = (x[i] - mean) * scale;
             let weighted = g[i] * w[i];
             plain[i] += weighted;
-            projected[i] = fma::<FUSED>(weighted, (x[i] - mean) * scale, projected[i]);
+            projected[i] = fma::<FUSED>(weighted, normal, projected[i]);
+            weight_sum[i] = fma::<FUSED>(g[i], normal, weight_sum[i]);
+            bias_sum[i] += g[i];
         }
     }
-    let (g, x, w) = (padded(g_rest, 0.0), padded(x_rest, mean), padded(w_rest, 0.0));
-    for i in 0..LANES {
-        let weighted = g[i] * w[i];
-        plain[i] += weighted;
-        projected[i] = fma::<FUSED>(weighted, (x[i] - mean) * scale, projected[i]);
+    let (mut plain, mut projected) = (fold(plain), fold(projected));
+    let rest = g_rest.iter().zip(x_rest).zip(w_rest).zip(weight_rest).zip(bias_rest);
+    for ((((&g, &x), &w), weight_sum), bias_sum) in rest {
+        let normal = (x - mean) * scale;
+        plain += g * w;
+        projected = fma::<FUSED>(g * w, normal, projected);
+        *weight_sum = fma::<FUSED>(g, normal, *weight_sum);
+        *bias_sum += g;
     }
-    (fold(plain), fold(projected))
+    (plain, projected)
 }
 
-/// Turns `grad` into the gradient of the input; returns those of weight and bias, one after the other.
-pub(crate) fn layer_norm_backward(grad: &mut [f32], x: &[f32], moments: &[[f32; 2]], weight: &[f32]) -> Vec<f32> {
+/// Turns `grad` into the gradient of the input, or adds that to `target`; returns those of weight and bias, one after
+/// the other.
+pub(crate) fn layer_norm_backward(
+    grad: &mut [f32],
+    x: &[f32],
+    moments: &[[f32; 2]],
+    weight: &[f32],
+    target: Option<&mut [f32]>,
+) -> Vec<f32> {
     let width = weight.len();
     let rows = layer_rows(width);
     let mut pieces = buffer(moments.len().div_ceil(rows) * 2 * width);
-    grad.par_chunks_mut(rows * width)
+    let work = grad
+        .par_chunks_mut(rows * width)
         .zip(x.par_chunks(rows * width))
         .zip(moments.par_chunks(rows))
-        .zip(pieces.par_chunks_mut(2 * width))
-        .for_each(|(((g, x), moments), sums)| layer_norm_backward_rows(g, x, moments, weight, sums));
+        .zip(pieces.par_chunks_mut(2 * width));
+    match target {
+        None => work.for_each(|(((g, x), moments), sums)| {
+            layer_norm_backward_rows(g, x, moments, weight, sums, &mut []);
+        }),
+        Some(target) => {
+            work.zip(target.par_chunks_mut(rows * width)).for_each(|((((g, x), moments), sums), target)| {
+                layer_norm_backward_rows(g, x, moments, weight, sums, target);
+            });
+        }
+    }
     let mut sums = buffer(2 * width);
     add_pieces(&pieces, &mut sums, false);
     sums

@@ -4,6 +4,7 @@
 //! sums over pieces are added in order. At a fixed number of threads results are bit-equal from run to run.
 
 pub(crate) mod attention;
+pub(crate) mod attention_few;
 pub(crate) mod cached;
 pub(crate) mod conv;
 pub(crate) mod conv_weight;
@@ -11,6 +12,7 @@ pub(crate) mod dispatch;
 pub(crate) mod elementwise;
 pub(crate) mod gather;
 pub(crate) mod gemm;
+pub(crate) mod gemm_tn;
 pub(crate) mod group_norm;
 pub(crate) mod kernel;
 pub(crate) mod layer_norm;
@@ -40,12 +42,11 @@ fn keep_freed_memory() {
     {
         static ASKED: std::sync::Once = std::sync::Once::new();
         ASKED.call_once(|| {
-            // The largest threshold that glibc accepts.
-            const LARGE: libc::c_int = 32 << 20;
             // SAFETY: mallopt only sets parameters of the allocator, and is called once.
             #[allow(unsafe_code)]
             unsafe {
-                libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+                // No block is mapped on its own: a threshold would do, but may be 32 MiB at most.
+                libc::mallopt(libc::M_MMAP_MAX, 0);
                 libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
             }
         });

@@ -20,15 +20,17 @@ pub(crate) fn rows(b: &[f32], stride: usize, first: usize, columns: usize, k: us
     }
 }
 
-/// Copies of a fixed length, unlike those of any length, are a few instructions.
+/// Copies of a fixed length, unlike those of any length, are a few instructions. The last rows, behind whose columns
+/// less than a panel's width may follow, are copied apart: one branch for both would make every copy a call.
 #[inline(always)]
 fn copy_rows<const W: usize>(b: &[f32], stride: usize, first: usize, columns: usize, k: usize, panel: &mut [f32]) {
-    for (p, out) in panel.as_chunks_mut::<W>().0.iter_mut().enumerate().take(k) {
-        let from = &b[p * stride + first..];
-        match from.first_chunk::<W>() {
-            Some(from) => *out = *from,
-            None => out[..columns].copy_from_slice(&from[..columns]),
-        }
+    let whole = if b.len() < first + W { 0 } else { ((b.len() - first - W) / stride.max(1) + 1).min(k) };
+    let (head, tail) = panel[..k * W].split_at_mut(whole * W);
+    for (p, out) in head.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+        out.copy_from_slice(&b[p * stride + first..][..W]);
+    }
+    for (p, out) in tail.chunks_exact_mut(W).enumerate() {
+        out[..columns].copy_from_slice(&b[(whole + p) * stride + first..][..columns]);
     }
 }
 

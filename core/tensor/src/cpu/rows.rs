@@ -1,9 +1,9 @@
 //! Kernels that treat the innermost axis as one unit: maxima, softmax, cross entropy.
 
 use super::buffer;
-use super::dispatch::simd;
+use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
-use super::math::exp;
+use super::math::exp_flushed;
 use super::sum::{LANES, fold, lanes_sum};
 use rayon::prelude::*;
 
@@ -16,17 +16,18 @@ pub(crate) fn rows_per_task(width: usize) -> usize {
 #[inline(always)]
 fn row_max(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
-        for (l, &x) in lanes.iter_mut().zip(chunk) {
-            *l = if x > *l { x } else { *l };
+        for i in 0..LANES {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
         }
     }
-    for (l, &x) in lanes.iter_mut().zip(rest) {
-        *l = if x > *l { x } else { *l };
+    // Lanes that are only ever indexed by constants stay in a register; here and below.
+    let mut max = f32::NEG_INFINITY;
+    for &x in lanes.iter().chain(rest) {
+        max = if x > max { x } else { max };
     }
-    lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+    max
 }
 
 simd! {
@@ -50,17 +51,17 @@ pub(crate) fn argmax(x: &[f32], width: usize) -> Vec<u32> {
 #[inline(always)]
 fn exp_sum<const FUSED: bool>(row: &[f32], max: f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
-        for (l, &x) in lanes.iter_mut().zip(chunk) {
-            *l += exp::<FUSED>(x - max);
+        for i in 0..LANES {
+            lanes[i] += exp_flushed::<FUSED>(chunk[i] - max);
         }
     }
-    for (l, &x) in lanes.iter_mut().zip(rest) {
-        *l += exp::<FUSED>(x - max);
+    let mut sum = fold(lanes);
+    for x in rest {
+        sum += exp_flushed::<FUSED>(x - max);
     }
-    fold(lanes)
+    sum
 }
 
 /// Writes `e^(x - max)` and returns its sum.
@@ -70,15 +71,16 @@ fn exps<const FUSED: bool>(x: &[f32], max: f32, out: &mut [f32]) -> f32 {
     let ((xs, x_rest), (os, o_rest)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
     for (x, o) in xs.iter().zip(os) {
         for i in 0..LANES {
-            o[i] = exp::<FUSED>(x[i] - max);
+            o[i] = exp_flushed::<FUSED>(x[i] - max);
             lanes[i] += o[i];
         }
     }
-    for ((l, &x), o) in lanes.iter_mut().zip(x_rest).zip(o_rest) {
-        *o = exp::<FUSED>(x - max);
-        *l += *o;
+    let mut sum = fold(lanes);
+    for (&x, o) in x_rest.iter().zip(o_rest) {
+        *o = exp_flushed::<FUSED>(x - max);
+        sum += *o;
     }
-    fold(lanes)
+    sum
 }
 
 simd! {
@@ -125,26 +127,27 @@ pub(crate) fn log_softmax(x: &[f32], width: usize) -> Vec<f32> {
     out
 }
 
+/// `x · y`.
 #[inline(always)]
-fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-    let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
-    for (x, y) in xs.zip(ys) {
-        for ((l, x), y) in lanes.iter_mut().zip(x).zip(y) {
-            *l += x * y;
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..LANES {
+            lanes[i] = fma::<FUSED>(x[i], y[i], lanes[i]);
         }
     }
-    for ((l, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-        *l += x * y;
+    let mut sum = fold(lanes);
+    for (&x, &y) in x_rest.iter().zip(y_rest) {
+        sum = fma::<FUSED>(x, y, sum);
     }
-    fold(lanes)
+    sum
 }
 
 simd! {
     fn softmax_backward_rows(grad: &mut [f32], y: &[f32], width: usize) {
         for (g, y) in grad.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
-            let mean = dot(g, y);
+            let mean = dot::<FUSED>(g, y);
             for (g, y) in g.iter_mut().zip(y) {
                 *g = y * (*g - mean);
             }
@@ -163,7 +166,7 @@ simd! {
         for (g, y) in grad.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
             let total = lanes_sum(g);
             for (g, &y) in g.iter_mut().zip(y) {
-                *g -= exp::<FUSED>(y) * total;
+                *g -= exp_flushed::<FUSED>(y) * total;
             }
         }
     }
@@ -203,11 +206,11 @@ simd! {
         for ((((row, o), &target), &normalizer), &grad) in rows.zip(targets).zip(normalizer).zip(grad) {
             if accumulate {
                 for (o, &x) in o.iter_mut().zip(row) {
-                    *o += grad * exp::<FUSED>(x - normalizer);
+                    *o += grad * exp_flushed::<FUSED>(x - normalizer);
                 }
             } else {
                 for (o, &x) in o.iter_mut().zip(row) {
-                    *o = grad * exp::<FUSED>(x - normalizer);
+                    *o = grad * exp_flushed::<FUSED>(x - normalizer);
                 }
             }
             o[target as usize] -= grad;
@@ -243,17 +246,16 @@ simd! {
             let max = row_max(row);
             let normalizer = max + (exp_sum::<FUSED>(row, max) + SOFT_EPS).ln();
             let mut lanes = [0.0f32; LANES];
-            let (xs, qs) = (row.chunks_exact(LANES), q.chunks_exact(LANES));
-            let (x_rest, q_rest) = (xs.remainder(), qs.remainder());
-            for (x, q) in xs.zip(qs) {
-                for ((l, x), q) in lanes.iter_mut().zip(x).zip(q) {
-                    *l += q * (normalizer - x);
+            let ((xs, x_rest), (qs, q_rest)) = (row.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+            for (x, q) in xs.iter().zip(qs) {
+                for i in 0..LANES {
+                    lanes[i] = fma::<FUSED>(q[i], normalizer - x[i], lanes[i]);
                 }
             }
-            for ((l, x), q) in lanes.iter_mut().zip(x_rest).zip(q_rest) {
-                *l += q * (normalizer - x);
-            }
             *loss = fold(lanes);
+            for (&x, &q) in x_rest.iter().zip(q_rest) {
+                *loss = fma::<FUSED>(q, normalizer - x, *loss);
+            }
         }
     }
 }
@@ -276,11 +278,11 @@ simd! {
             let scale = lanes_sum(q) / (exp_sum::<FUSED>(row, max) + SOFT_EPS);
             if accumulate {
                 for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
-                    *o += grad * (exp::<FUSED>(x - max) * scale - q);
+                    *o += grad * (exp_flushed::<FUSED>(x - max) * scale - q);
                 }
             } else {
                 for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
-                    *o = grad * (exp::<FUSED>(x - max) * scale - q);
+                    *o = grad * (exp_flushed::<FUSED>(x - max) * scale - q);
                 }
             }
         }

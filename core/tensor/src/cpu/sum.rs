@@ -18,9 +18,11 @@ pub(crate) fn lanes_sum(x: &[f32]) -> f32 {
             lanes[i] += chunk[i];
         }
     }
-    let rest = padded(rest, 0.0);
-    for i in 0..LANES {
-        lanes[i] += rest[i];
+    if !rest.is_empty() {
+        let rest = padded(rest, 0.0);
+        for i in 0..LANES {
+            lanes[i] += rest[i];
+        }
     }
     fold(lanes)
 }

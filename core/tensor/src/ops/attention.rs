@@ -5,6 +5,7 @@
 
 use super::on_cpu;
 use crate::cpu::attention::{self, Rows, Sizes};
+use crate::cpu::attention_few::{self, Few};
 use crate::cpu::{buffer, cached};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
@@ -78,6 +79,9 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
     if !packed.is_multiple_of(3) || !divides(heads, width) {
         return Err(Error::shape("attention_qkv", format!("{:?} does not fit with {heads} heads", qkv.shape())));
     }
+    if (1..=attention_few::FEW).contains(&length) {
+        return few(qkv, Few { heads, length, head: width / heads, causal });
+    }
     let sizes = Sizes { heads, queries: length, keys: length, head: width / heads, causal };
     let mut out = buffer(batch * length * width);
     let mut norms = vec![[0.0; 2]; batch * heads * length];
@@ -103,6 +107,24 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
         );
         flow.add(&qkv_key, packed)
     });
+    Ok(out)
+}
+
+/// [`attention_qkv`] of short sequences.
+fn few(qkv: &Tensor, sizes: Few) -> Result<Tensor> {
+    let shape = [qkv.shape()[0], sizes.length, sizes.heads * sizes.head];
+    let mut out = buffer(qkv.len() / 3);
+    attention_few::forward(sizes, qkv.as_slice(), &mut out);
+    let key = qkv.tracked().map(|x| (x, GradKey::new()));
+    let out = Tensor::output(out, &shape, key.as_ref().map(|k| k.1.clone()));
+    if let Some((x, key)) = key {
+        let qkv = qkv.detach();
+        record(&key, move |dy, flow| {
+            let mut grad = buffer(qkv.len());
+            attention_few::backward(sizes, qkv.as_slice(), &dy, &mut grad);
+            flow.add(&x, grad)
+        });
+    }
     Ok(out)
 }
 
@@ -218,8 +240,10 @@ mod tests {
     }
 
     /// Batch, heads, head size, queries, keys.
-    const SIZES: [[usize; 5]; 8] = [
+    const SIZES: [[usize; 5]; 10] = [
         [1, 1, 1, 1, 1],
+        [3, 2, 32, 4, 4],
+        [2, 1, 19, 8, 8],
         [2, 2, 3, 5, 5],
         [1, 3, 7, 4, 9],
         [2, 1, 33, 31, 31],
@@ -250,7 +274,9 @@ mod tests {
     fn large_scores_stay_finite() {
         let (x, v) = (Tensor::full(30.0, &[1, 4, 8]), random(&[1, 4, 8], 3));
         let out = attention(&x, &x, &v, 2, false).unwrap();
-        assert_close(out.as_slice(), &twin(&Tensor::zeros(&[1, 4, 8]), &x, &v, 2, false), 1e-5);
+        let wanted = twin(&Tensor::zeros(&[1, 4, 8]), &x, &v, 2, false);
+        assert_close(out.as_slice(), &wanted, 1e-5);
+        assert_close(attention_qkv(&pack(&x, &x, &v), 2, false).unwrap().as_slice(), &wanted, 1e-5);
     }
 
     fn pack(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
@@ -289,7 +315,9 @@ mod tests {
             if queries == keys {
                 check_gradients(&operands, |t| attention(&t[0], &t[1], &t[2], heads, true), 2e-3);
                 let [q, k, v] = &operands;
-                check_gradients(&[pack(q, k, v)], |t| attention_qkv(&t[0], heads, true), 2e-3);
+                for causal in [false, true] {
+                    check_gradients(&[pack(q, k, v)], |t| attention_qkv(&t[0], heads, causal), 2e-3);
+                }
                 // One tensor in all three places gets the sum.
                 check_gradients(std::slice::from_ref(q), |t| attention(&t[0], &t[0], &t[0], heads, true), 4e-3);
             }

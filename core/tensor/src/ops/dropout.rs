@@ -20,9 +20,8 @@ impl Tensor {
             return Ok(self.clone());
         }
         let key = self.tracked().map(|x| (x, GradKey::new()));
-        let mut data = self.to_vec();
-        mask::dropout(&mut data, p, rng);
-        let out = Tensor::output(data, self.shape(), key.as_ref().map(|k| k.1.clone()));
+        let out =
+            Tensor::output(mask::dropped(self.as_slice(), p, rng), self.shape(), key.as_ref().map(|k| k.1.clone()));
         if let Some((x, key)) = key {
             let rng = *rng;
             record(&key, move |mut grad, flow| {

@@ -1,9 +1,11 @@
 //! Matrix products.
 
+use super::unary::{Gelu, Times};
 use super::{on_cpu, place};
+use crate::cpu::elementwise::update;
 use crate::cpu::{buffer, gemm};
 use crate::tape::{GradKey, record};
-use crate::{Error, Result, Tensor};
+use crate::{Device, Error, Result, Tensor};
 
 impl Tensor {
     /// `x · weightᵀ + bias`: `self` `[.., I]` with weight `[O, I]`, as in the published checkpoints, and bias `[O]`
@@ -12,52 +14,29 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        place("linear", [self, weight].into_iter().chain(bias))?;
-        let [outputs, inputs] = weight.dims("linear")?;
-        let Some((&last, outer)) = self.shape().split_last() else {
-            return Err(Error::shape("linear", "the input needs an axis"));
-        };
-        if last != inputs || bias.is_some_and(|b| b.shape() != [outputs]) {
-            return Err(Error::shape(
-                "linear",
-                format!(
-                    "input {:?}, weight {:?} and bias {:?} do not fit",
-                    self.shape(),
-                    weight.shape(),
-                    bias.map(Tensor::shape)
-                ),
-            ));
-        }
-        let rows: usize = outer.iter().product();
-        let shape: Vec<usize> = outer.iter().copied().chain([outputs]).collect();
-        return_from_gpu!(crate::cuda::product::linear(self, weight, bias, &shape));
-        on_cpu("linear", [self, weight])?;
-        let mut data = buffer(rows * outputs);
-        gemm::nt(outputs, inputs, self.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice), &mut data, false);
+        linear("linear", self, weight, bias, Then::Nothing)
+    }
 
-        let (x_key, w_key, b_key) = (self.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));
-        let key = (x_key.is_some() || w_key.is_some() || b_key.is_some()).then(GradKey::new);
-        if let Some(key) = &key {
-            // Only what the wanted gradients need is kept alive.
-            let (x, w) = (w_key.as_ref().map(|_| self.detach()), x_key.as_ref().map(|_| weight.detach()));
-            record(key, move |dy, flow| {
-                if let (Some(key), Some(w)) = (&x_key, &w) {
-                    flow.with(key, rows * inputs, |dx, accumulate| {
-                        gemm::nn(inputs, outputs, &dy, w.as_slice(), dx, accumulate);
-                    })?;
-                }
-                if let (Some(key), Some(x)) = (&w_key, &x) {
-                    flow.with(key, outputs * inputs, |dw, accumulate| {
-                        gemm::tn(outputs, inputs, rows, &dy, x.as_slice(), dw, accumulate);
-                    })?;
-                }
-                if let Some(key) = &b_key {
-                    flow.with(key, outputs, |db, accumulate| gemm::column_sums(&dy, db, accumulate))?;
-                }
-                Ok(())
-            });
+    /// [`linear`](Self::linear) followed by [`gelu`](Self::gelu), which is computed while the numbers are in the cache.
+    ///
+    /// # Errors
+    /// As for `linear`.
+    pub fn linear_gelu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        match self.device() {
+            Device::Cpu => linear("linear_gelu", self, weight, bias, Then::Gelu),
+            _ => self.linear(weight, bias)?.gelu(),
         }
-        Ok(Tensor::output(data, &shape, key))
+    }
+
+    /// `residual + x · weightᵀ + bias`: [`linear`](Self::linear) added to a tensor of its result's shape.
+    ///
+    /// # Errors
+    /// As for `linear`, or if the shape of `residual` is another.
+    pub fn linear_add(&self, weight: &Tensor, bias: Option<&Tensor>, residual: &Tensor) -> Result<Tensor> {
+        match self.device() {
+            Device::Cpu => linear("linear_add", self, weight, bias, Then::Add(residual)),
+            _ => residual.add(&self.linear(weight, bias)?),
+        }
     }
 
     /// `a · b`: `[.., M, K]` and `[.., K, N]` give `[.., M, N]`. Outer axes are equal, or `other` has rank 2.
@@ -75,6 +54,87 @@ impl Tensor {
     pub fn matmul_t(&self, other: &Tensor) -> Result<Tensor> {
         product(self, other, Right::Transposed)
     }
+}
+
+/// What becomes of a linear map's result.
+#[derive(Clone, Copy)]
+enum Then<'a> {
+    Nothing,
+    Gelu,
+    Add(&'a Tensor),
+}
+
+fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then<'_>) -> Result<Tensor> {
+    let residual = if let Then::Add(residual) = then { Some(residual) } else { None };
+    place(op, [x, weight].into_iter().chain(bias).chain(residual))?;
+    let [outputs, inputs] = weight.dims(op)?;
+    let Some((&last, outer)) = x.shape().split_last() else {
+        return Err(Error::shape(op, "the input needs an axis"));
+    };
+    if last != inputs || bias.is_some_and(|b| b.shape() != [outputs]) {
+        return Err(Error::shape(
+            op,
+            format!(
+                "input {:?}, weight {:?} and bias {:?} do not fit",
+                x.shape(),
+                weight.shape(),
+                bias.map(Tensor::shape)
+            ),
+        ));
+    }
+    let rows: usize = outer.iter().product();
+    let shape: Vec<usize> = outer.iter().copied().chain([outputs]).collect();
+    if let Some(residual) = residual.filter(|residual| residual.shape() != shape) {
+        return Err(Error::shape(op, format!("{shape:?} cannot be added to {:?}", residual.shape())));
+    }
+    return_from_gpu!(crate::cuda::product::linear(x, weight, bias, &shape));
+    on_cpu(op, [x, weight])?;
+
+    let (x_key, w_key, b_key) = (x.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));
+    let residual_key = residual.and_then(Tensor::tracked);
+    let wanted = [&x_key, &w_key, &b_key, &residual_key].into_iter().any(Option::is_some);
+    let key = wanted.then(GradKey::new);
+    let mut data = buffer(rows * outputs);
+    let mut slope = None;
+    let (a, b, b_slice) = (x.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice));
+    match then {
+        Then::Nothing => gemm::nt(outputs, inputs, a, b, b_slice, &mut data, false),
+        Then::Gelu => {
+            slope = wanted.then(|| buffer(data.len()));
+            gemm::nt_then(Gelu {}, outputs, inputs, a, b, b_slice, &mut data, slope.as_deref_mut());
+        }
+        Then::Add(residual) => gemm::nt_add(outputs, inputs, a, b, b_slice, residual.as_slice(), &mut data),
+    }
+    if let Some(key) = &key {
+        // Only what the wanted gradients need is kept alive.
+        let (x, w) = (w_key.as_ref().map(|_| x.detach()), x_key.as_ref().map(|_| weight.detach()));
+        record(key, move |mut dy, flow| {
+            if let Some(slope) = slope {
+                update(Times, &mut dy, &slope);
+            }
+            if let (Some(key), Some(w)) = (&x_key, &w) {
+                flow.with(key, rows * inputs, |dx, accumulate| {
+                    gemm::nn(inputs, outputs, &dy, w.as_slice(), dx, accumulate);
+                })?;
+            }
+            let mut db = b_key.as_ref().map(|_| buffer(outputs));
+            if let (Some(key), Some(x)) = (&w_key, &x) {
+                flow.with(key, outputs * inputs, |dw, accumulate| {
+                    gemm::tn_and_sums(outputs, inputs, rows, &dy, x.as_slice(), dw, db.as_deref_mut(), accumulate);
+                })?;
+            } else if let Some(db) = &mut db {
+                gemm::column_sums(&dy, db, false);
+            }
+            if let (Some(key), Some(db)) = (&b_key, db) {
+                flow.add(key, db)?;
+            }
+            match &residual_key {
+                Some(key) => flow.add(key, dy),
+                None => Ok(()),
+            }
+        });
+    }
+    Ok(Tensor::output(data, &shape, key))
 }
 
 /// How the right operand of a product is stored.
@@ -148,8 +208,8 @@ fn product(a: &Tensor, b: &Tensor, right: Right) -> Result<Tensor> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
-    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
-    use crate::{Error, Tensor};
+    use crate::ops::testing::{assert_close, check_gradients, gradients, on_every_device, random};
+    use crate::{Error, Tape, Tensor};
 
     /// The definition, in f64.
     fn twin(a: &Tensor, b: &Tensor, sizes: [usize; 4], transposed: bool) -> Vec<f32> {
@@ -225,6 +285,44 @@ mod tests {
         });
     }
 
+    #[test]
+    fn what_follows_a_linear_map_equals_its_own_operation() {
+        on_every_device(|| {
+            // Few rows, few columns, cut by columns, cut by rows.
+            for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (90, 7, 3), (20, 300, 130), (300, 65, 47)] {
+                let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+                let residual = random(&[rows, outputs], 4);
+                let plain = x.linear(&w, Some(&b)).unwrap();
+                for x in [&x, &x.leaf()] {
+                    let _tape = Tape::start().unwrap();
+                    let gelu = x.linear_gelu(&w, Some(&b)).unwrap();
+                    assert_close(gelu.as_slice(), plain.gelu().unwrap().as_slice(), 1e-6);
+                    let sum = x.linear_add(&w, Some(&b), &residual).unwrap();
+                    assert_close(sum.as_slice(), plain.add(&residual).unwrap().as_slice(), 1e-6);
+                }
+                let operands = [x, w, b, residual];
+                check_gradients(&operands[..3], |t| t[0].linear_gelu(&t[1], Some(&t[2])), 2e-3);
+                check_gradients(&operands, |t| t[0].linear_add(&t[1], Some(&t[2]), &t[3]), 1e-3);
+            }
+            let square = [random(&[40, 6], 1), random(&[6, 6], 2)];
+            check_gradients(&square, |t| t[0].linear_add(&t[1], None, &t[0]), 1e-3);
+        });
+    }
+
+    /// Sizes at which gradients of weights are cut over rows of the batch, over outputs, and over inputs.
+    #[test]
+    fn gradients_of_large_weights_and_biases_equal_their_definition() {
+        for (rows, inputs, outputs) in [(900, 64, 96), (600, 150, 301), (600, 301, 150)] {
+            let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+            let (dy, found) = gradients(&[x.clone(), w, b], |t| t[0].linear(&t[1], Some(&t[2])));
+            let dy = Tensor::from_vec(dy, &[rows, outputs]).unwrap();
+            let wanted = twin(&dy.transpose(0, 1).unwrap(), &x, [1, outputs, inputs, rows], false);
+            assert_close(found[1].as_slice(), &wanted, 1e-5);
+            let wanted = dy.sum(&[0], false).unwrap();
+            assert_close(found[2].as_slice(), wanted.as_slice(), 1e-5);
+        }
+    }
+
     /// A weight used twice gets the sum of both gradients.
     #[test]
     fn gradients_accumulate() {
@@ -248,6 +346,9 @@ mod tests {
         on_every_device(|| {
             let (x, w) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[4, 5]));
             assert!(matches!(x.linear(&w, None), Err(Error::Shape { op: "linear", .. })));
+            let w = Tensor::zeros(&[4, 3]);
+            assert!(matches!(x.linear_add(&w, None, &x), Err(Error::Shape { .. })));
+            let w = Tensor::zeros(&[4, 5]);
             assert!(matches!(x.matmul(&w), Err(Error::Shape { op: "matmul", .. })));
             assert!(matches!(x.matmul_t(&w), Err(Error::Shape { op: "matmul_t", .. })));
         });

@@ -22,9 +22,18 @@ impl Tensor {
         if let Some(key) = key {
             let (x, weight) = (self.detach(), weight.detach());
             record(&key, move |mut grad, flow| {
-                let mut sums = layer_norm_backward(&mut grad, x.as_slice(), &moments, weight.as_slice());
-                let bias_sums = sums.split_off(weight.len());
                 let [x_key, weight_key, bias_key] = keys;
+                let (x, weight) = (x.as_slice(), weight.as_slice());
+                // The other way around a block has mostly brought its gradient by now.
+                let started = x_key.as_ref().map_or(Ok(false), |key| flow.has(key))?;
+                let mut sums = match &x_key {
+                    Some(key) if started => flow.with(key, x.len(), |target, _| {
+                        layer_norm_backward(&mut grad, x, &moments, weight, Some(target))
+                    })?,
+                    _ => layer_norm_backward(&mut grad, x, &moments, weight, None),
+                };
+                let bias_sums = sums.split_off(weight.len());
+                let x_key = x_key.filter(|_| !started);
                 for (key, grad) in [(x_key, grad), (weight_key, sums), (bias_key, bias_sums)] {
                     if let Some(key) = key {
                         flow.add(&key, grad)?;
@@ -194,6 +203,8 @@ mod tests {
                 let c = shape[shape.len() - 1];
                 let operands = [random(shape, 7), random(&[c], 8), random(&[c], 9)];
                 check_gradients(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5), 3e-3);
+                // A second way to the input adds to the gradient.
+                check_gradients(&operands, |t| t[0].add(&t[0].layer_norm(&t[1], &t[2], 1e-5)?), 3e-3);
             }
         });
     }

@@ -3,6 +3,7 @@
 use super::on_cpu;
 use crate::cpu::{optim, sum};
 use crate::{Error, Result, Tensor, Var};
+use rayon::prelude::*;
 
 /// What one step of Adam or AdamW does; `Default` has the usual constants and no decay.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,6 +76,35 @@ pub fn adam(param: &Var, grad: &Tensor, m: &Var, v: &Var, grad_scale: f32, how: 
     })
 }
 
+/// What [`adam_all`] steps: a parameter, its gradient, and its averages.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamSlot<'a> {
+    /// The parameter.
+    pub param: &'a Var,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+    /// The average gradient.
+    pub m: &'a Var,
+    /// The average squared gradient.
+    pub v: &'a Var,
+}
+
+/// [`adam`] of many parameters, which share the threads: most are too small to keep all of them busy.
+///
+/// # Errors
+/// As for [`adam`]; parameters that fit have been changed then.
+pub fn adam_all(slots: &[AdamSlot<'_>], grad_scale: f32, how: &AdamStep) -> Result<()> {
+    slots.par_iter().with_max_len(1).map(|s| adam(s.param, s.grad, s.m, s.v, grad_scale, how)).collect()
+}
+
+/// [`ema`] of many pairs (value, average), which share the threads.
+///
+/// # Errors
+/// As for [`ema`]; averages that fit have been changed then.
+pub fn ema_all(pairs: &[(Var, Var)], decay: f32) -> Result<()> {
+    pairs.par_iter().with_max_len(1).map(|(value, average)| ema(average, &value.get(), decay)).collect()
+}
+
 /// `average = decay * average + (1 - decay) * param`.
 ///
 /// # Errors
@@ -96,6 +126,11 @@ pub fn ema(average: &Var, param: &Tensor, decay: f32) -> Result<()> {
 /// The sum of squares of all elements, in f64 and in a fixed order.
 pub fn sum_of_squares(t: &Tensor) -> f64 {
     sum::sum_of_squares(t.as_slice())
+}
+
+/// [`sum_of_squares`] of each.
+pub fn sums_of_squares(tensors: &[&Tensor]) -> Vec<f64> {
+    tensors.par_iter().with_max_len(1).map(|t| sum_of_squares(t)).collect()
 }
 
 #[cfg(test)]

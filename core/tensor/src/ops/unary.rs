@@ -1,7 +1,7 @@
 //! Functions of one element.
 
 use super::on_cpu;
-use crate::cpu::elementwise::{Map, Zip, map, update};
+use crate::cpu::elementwise::{Map, Sloped, Zip, map, sloped, update};
 use crate::cpu::math;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
@@ -10,6 +10,8 @@ use crate::{Error, Result, Tensor};
 trait Function: Map + 'static {
     const NAME: &'static str;
     const SLOPE_OF_OUTPUT: bool;
+    /// Whether the slope is computed along with the value, with which it shares most of the work, and kept.
+    const SLOPE_KEPT: bool;
     fn slope<const FUSED: bool>(self, at: f32) -> f32;
     /// The fields, for the kernel of a GPU.
     #[cfg(feature = "cuda")]
@@ -27,10 +29,33 @@ impl<F: Function> Zip for Chain<F> {
     }
 }
 
+/// A function whose value and slope are computed together.
+#[derive(Clone, Copy)]
+struct Both<F>(F);
+
+impl<F: Function> Sloped for Both<F> {
+    #[inline(always)]
+    fn both<const FUSED: bool>(self, x: f32) -> (f32, f32) {
+        // Once both are inlined, the compiler computes what they share once.
+        (self.0.value::<FUSED>(x), self.0.slope::<FUSED>(x))
+    }
+}
+
+/// A gradient times a slope that was kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Times;
+
+impl Zip for Times {
+    #[inline(always)]
+    fn value<const FUSED: bool>(self, grad: f32, slope: f32) -> f32 {
+        grad * slope
+    }
+}
+
 macro_rules! function {
     ($name:ident($text:literal) { $($field:ident),* }, |$this:ident, $x:ident| $value:expr, slope of $what:ident: |$at:ident| $slope:expr) => {
         #[derive(Clone, Copy)]
-        struct $name { $($field: f32),* }
+        pub(crate) struct $name { $($field: f32),* }
         impl Map for $name {
             #[inline(always)]
             fn value<const FUSED: bool>(self, $x: f32) -> f32 {
@@ -42,6 +67,7 @@ macro_rules! function {
         impl Function for $name {
             const NAME: &'static str = $text;
             const SLOPE_OF_OUTPUT: bool = function!(@ $what);
+            const SLOPE_KEPT: bool = function!(@kept $what);
             #[inline(always)]
             fn slope<const FUSED: bool>(self, $at: f32) -> f32 {
                 let $this = self;
@@ -55,8 +81,10 @@ macro_rules! function {
             }
         }
     };
-    (@ input) => { false };
     (@ output) => { true };
+    (@ $other:ident) => { false };
+    (@kept kept) => { true };
+    (@kept $other:ident) => { false };
 }
 
 function!(Abs("abs") {}, |f, x| x.abs(), slope of input: |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 });
@@ -68,11 +96,11 @@ function!(Tanh("tanh") {}, |f, x| math::tanh::<FUSED>(x), slope of output: |y| 1
 function!(Sigmoid("sigmoid") {}, |f, x| math::sigmoid::<FUSED>(x), slope of output: |y| y * (1.0 - y));
 // Comparisons are written so that a NaN stays one.
 function!(Relu("relu") {}, |f, x| if x < 0.0 { 0.0 } else { x }, slope of output: |y| if y > 0.0 { 1.0 } else { 0.0 });
-function!(Silu("silu") {}, |f, x| x * math::sigmoid::<FUSED>(x), slope of input: |x| {
+function!(Silu("silu") {}, |f, x| x * math::sigmoid::<FUSED>(x), slope of kept: |x| {
     let s = math::sigmoid::<FUSED>(x);
     s * (1.0 + x * (1.0 - s))
 });
-function!(Gelu("gelu") {}, |f, x| x * math::normal::<FUSED>(x).0, slope of input: |x| {
+function!(Gelu("gelu") {}, |f, x| x * math::normal::<FUSED>(x).0, slope of kept: |x| {
     let (cdf, density) = math::normal::<FUSED>(x);
     cdf + x * density
 });
@@ -80,11 +108,27 @@ function!(Clamp("clamp") { low, high },
     |f, x| if x < f.low { f.low } else if x > f.high { f.high } else { x },
     slope of input: |x| if x < f.low || x > f.high { 0.0 } else { 1.0 });
 
+impl Sloped for Gelu {
+    #[inline(always)]
+    fn both<const FUSED: bool>(self, x: f32) -> (f32, f32) {
+        Both(self).both::<FUSED>(x)
+    }
+}
+
 impl Tensor {
     fn unary<F: Function>(&self, f: F) -> Result<Tensor> {
         return_from_gpu!(crate::cuda::unary::apply(F::NAME, f.parameters(), F::SLOPE_OF_OUTPUT, self));
         on_cpu(F::NAME, [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
+        if let (true, Some((x, key))) = (F::SLOPE_KEPT, &key) {
+            let (out, slope) = sloped(Both(f), self.as_slice());
+            let x = x.clone();
+            record(key, move |mut grad, flow| {
+                update(Times, &mut grad, &slope);
+                flow.add(&x, grad)
+            });
+            return Ok(Tensor::output(out, self.shape(), Some(key.clone())));
+        }
         let out = Tensor::output(map(f, self.as_slice()), self.shape(), key.as_ref().map(|k| k.1.clone()));
         if let Some((x, key)) = key {
             let at = if F::SLOPE_OF_OUTPUT { out.detach() } else { self.detach() };
