@@ -99,8 +99,9 @@ pub(crate) fn tn_and_sums(
     });
 }
 
-/// Depth of a block of [`Block::run`].
+/// Depth of a block of [`Block::run`], and the panels that are packed together: half a megabyte at the widest level.
 const DEPTH: usize = 256;
+const PANELS: usize = 16;
 
 /// Some rows and columns of `a [k, m]ᵀ · b [k, n]`, on one thread.
 #[derive(Clone, Copy)]
@@ -137,41 +138,68 @@ impl Block {
         let (packed_rows, width) = (kernels.packed_rows(), kernels.width);
         let depth = DEPTH.min(k);
         let heights: Vec<(usize, usize)> = tiles(end_row - first_row, kernels.rows).collect();
-        scratch(heights.len() * depth * packed_rows + depth * width, |memory| {
-            let (left, panel) = memory.split_at_mut(heights.len() * depth * packed_rows);
+        let panels: Vec<(usize, usize)> = (first_column..end_column)
+            .step_by(width)
+            .map(|column| (column, (end_column - column).min(width)))
+            .collect();
+        let (tile_size, panel_size) = (depth * packed_rows, depth * width);
+        scratch(heights.len() * tile_size + panels.len().min(PANELS) * panel_size, |memory| {
+            let (left, right) = memory.split_at_mut(heights.len() * tile_size);
             for from in (0..k).step_by(depth.max(1)) {
                 let depth_here = depth.min(k - from);
-                for (&(row, height), tile) in heights.iter().zip(left.chunks_exact_mut(depth * packed_rows)) {
-                    pack::rows(&a[from * m..], m, first_row + row, height, depth_here, packed_rows, tile);
-                    if let Some(sums) = &mut sums {
+                let parts = heights.iter().map(|&(row, height)| (first_row + row, height));
+                side_by_side(&a[from * m..], m, depth_here, parts, packed_rows, left, tile_size);
+                if let Some(sums) = &mut sums {
+                    for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(tile_size)) {
                         add_packed(&tile[..depth_here * packed_rows], packed_rows, &mut sums[row..row + height]);
                     }
                 }
-                for column in (first_column..end_column).step_by(width) {
-                    let columns = (end_column - column).min(width);
-                    pack::rows(&b[from * n..], n, column, columns, depth_here, width, panel);
-                    for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(depth * packed_rows)) {
-                        let product = Product {
-                            m: height,
-                            n: columns,
-                            k: depth_here,
-                            left: tile.as_ptr(),
-                            left_stride: packed_rows,
-                            by_columns: true,
-                            panels: panel.as_ptr(),
-                            panel_stride: 0,
-                            bias: null(),
-                            out: c.wrapping_add((first_row + row) * n + column),
-                            out_stride: n,
-                            accumulate: accumulate || from > 0,
-                        };
-                        // SAFETY: the packed tile and panel hold `depth_here` rows, and the tile of `c` lies in the
-                        // block that is the caller's own.
-                        unsafe { product.run(kernels) };
+                for panels in panels.chunks(PANELS) {
+                    side_by_side(&b[from * n..], n, depth_here, panels.iter().copied(), width, right, panel_size);
+                    for (&(column, columns), panel) in panels.iter().zip(right.chunks_exact(panel_size)) {
+                        for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(tile_size)) {
+                            let product = Product {
+                                m: height,
+                                n: columns,
+                                k: depth_here,
+                                left: tile.as_ptr(),
+                                left_stride: packed_rows,
+                                by_columns: true,
+                                panels: panel.as_ptr(),
+                                panel_stride: 0,
+                                bias: null(),
+                                out: c.wrapping_add((first_row + row) * n + column),
+                                out_stride: n,
+                                accumulate: accumulate || from > 0,
+                            };
+                            // SAFETY: the packed tile and panel hold `depth_here` rows, and the tile of `c` lies in the
+                            // block that is the caller's own.
+                            unsafe { product.run(kernels) };
+                        }
                     }
                 }
             }
         });
+    }
+}
+
+/// Packs `parts` (first column and number of columns) of `k` rows of `from`, each to one piece of `size` numbers of
+/// `out`. A few rows are packed for all parts before the next ones: they are then read from end to end, where reading
+/// one part after another would jump from page to page.
+fn side_by_side(
+    from: &[f32],
+    stride: usize,
+    k: usize,
+    parts: impl Iterator<Item = (usize, usize)> + Clone,
+    width: usize,
+    out: &mut [f32],
+    size: usize,
+) {
+    const STRIP: usize = 16;
+    for p in (0..k).step_by(STRIP) {
+        for ((first, columns), out) in parts.clone().zip(out.chunks_exact_mut(size)) {
+            pack::rows(&from[p * stride..], stride, first, columns, STRIP.min(k - p), width, &mut out[p * width..]);
+        }
     }
 }
 
