@@ -10,11 +10,13 @@
 )]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use rqlab_tensor::ops::attention::{KvCache, attention, attention_qkv};
+use rqlab_tensor::ops::attention::{attention, attention_qkv};
 use rqlab_tensor::ops::conv::Conv2d;
+use rqlab_tensor::ops::decoder::{BlockWeights, Decoder};
 use rqlab_tensor::ops::nearest::{code_sums, nearest};
 use rqlab_tensor::{Codes, Result, Rng, Tape, Tensor};
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 fn random(shape: &[usize], seed: u64) -> Tensor {
     let data = Rng::new(seed, "bench", 0).normal(shape.iter().product());
@@ -79,12 +81,43 @@ fn attentions(c: &mut Criterion) {
     both_ways(c, "attention_qkv_causal_8x8x256x32", &[random(&[8, 256, 768], 1)], |t| attention_qkv(&t[0], 8, true));
     both_ways(c, "attention_qkv_causal_2048x8x4x32", &[random(&[2048, 4, 768], 1)], |t| attention_qkv(&t[0], 8, true));
     both_ways(c, "attention_qkv_full_1x1x1024x256", &[random(&[1, 1024, 768], 1)], |t| attention_qkv(&t[0], 1, false));
-    for batch in [1, 16, 100] {
-        let [past, now] = [255, 1].map(|length| random(&[batch, length, 256], 1));
-        let mut filled = KvCache::new(batch, 256, 256);
-        filled.attend(&past, &past, &past, 8).expect("fits");
-        c.bench_function(&format!("sampling/cache_{batch}x256x256"), |b| {
-            b.iter_batched_ref(|| filled.clone(), |cache| cache.attend(&now, &now, &now, 8), BatchSize::LargeInput);
+}
+
+/// A position more after 63, through the body of the peers' RQ-Transformer.
+fn decoders(c: &mut Criterion) {
+    let pair = |outputs: usize, inputs: usize| {
+        let weight = random(&[outputs, inputs], 1).mul_scalar(1.0 / (inputs as f32).sqrt()).expect("any shape fits");
+        [weight, random(&[outputs], 2)]
+    };
+    let norm = || [random(&[256], 3), random(&[256], 4)];
+    let block = || BlockWeights {
+        norm1: norm(),
+        qkv: pair(768, 256),
+        proj: pair(256, 256),
+        norm2: norm(),
+        expand: pair(1024, 256),
+        contract: pair(256, 1024),
+    };
+    for (layers, batch) in [(6, 1), (6, 16), (6, 100), (2, 1), (2, 16), (2, 100)] {
+        let blocks: Vec<BlockWeights> = (0..layers).map(|_| block()).collect();
+        let mut decoder = Decoder::new(&blocks, 8, 1e-5, batch, 64).expect("fits");
+        let [past, now] = [63, 1].map(|length| random(&[batch, length, 256], 1));
+        c.bench_function(&format!("decoder_{layers}x{batch}"), |b| {
+            b.iter_custom(|times| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..times {
+                    if decoder.len() == 64 {
+                        decoder.clear();
+                    }
+                    if decoder.is_empty() {
+                        decoder.step(&past).expect("fits");
+                    }
+                    let start = Instant::now();
+                    black_box(decoder.step(&now).expect("fits"));
+                    spent += start.elapsed();
+                }
+                spent
+            });
         });
     }
 }
@@ -100,5 +133,5 @@ fn codebooks(c: &mut Criterion) {
     }
 }
 
-criterion_group!(ops, products, convolutions, attentions, codebooks);
+criterion_group!(ops, products, convolutions, attentions, decoders, codebooks);
 criterion_main!(ops);

@@ -8,9 +8,9 @@ use super::{LayerNorm, Linear};
 use crate::config::ConfigError;
 use crate::contracts::Mode;
 use crate::params::{Init, Params};
-use crate::tensor::Tensor;
-use crate::tensor::ops::attention::{KvCache, attention_qkv};
-use crate::tensor::ops::packed::PackedLinear;
+use crate::tensor::ops::attention::attention_qkv;
+use crate::tensor::ops::decoder::{BlockWeights, Decoder};
+use crate::tensor::{Tensor, Var};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -130,25 +130,21 @@ impl Block {
         }
     }
 
-    /// The next positions `[B, n, W]` of sequences whose past is in `cache`.
-    fn step(&self, x: &Tensor, cache: &mut BlockCache) -> Result<Tensor> {
-        let qkv = cache.qkv.forward(&self.ln1.forward(x)?)?;
-        let width = self.config.width;
-        let [q, k, v] = [0, 1, 2].map(|third| qkv.slice(2, third * width..(third + 1) * width));
-        let attended = cache.past.attend(&q?, &k?, &v?, self.config.heads)?;
-        let x = x.add(&cache.proj.forward(&attended)?)?;
-        let hidden = cache.expand.forward(&self.ln2.forward(&x)?)?.gelu()?;
-        Ok(x.add(&cache.contract.forward(&hidden)?)?)
-    }
-
-    fn cache(&self, batch: usize, capacity: usize) -> Result<BlockCache> {
-        Ok(BlockCache {
-            past: KvCache::new(batch, capacity, self.config.width),
-            qkv: self.qkv.packed(batch)?,
-            proj: self.proj.packed(batch)?,
-            expand: self.expand.packed(batch)?,
-            contract: self.contract.packed(batch)?,
-        })
+    fn weights(&self) -> BlockWeights {
+        let norm = |norm: &LayerNorm| [norm.weight.get(), norm.bias.get()];
+        let linear = |linear: &Linear| -> [Tensor; 2] {
+            let weight = linear.weight.get();
+            let bias = linear.bias.as_ref().map_or_else(|| Tensor::zeros(&weight.shape()[..1]), Var::get);
+            [weight, bias]
+        };
+        BlockWeights {
+            norm1: norm(&self.ln1),
+            qkv: linear(&self.qkv),
+            proj: linear(&self.proj),
+            norm2: norm(&self.ln2),
+            expand: linear(&self.expand),
+            contract: linear(&self.contract),
+        }
     }
 }
 
@@ -201,10 +197,11 @@ impl Stack {
     /// An empty cache for `batch` sequences of at most `capacity` positions.
     ///
     /// # Errors
-    /// Those of [`PackedLinear::new`].
+    /// Those of [`Decoder::new`].
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<StackCache> {
-        let layers = self.blocks.iter().map(|block| block.cache(batch, capacity));
-        Ok(StackCache { layers: layers.collect::<Result<_>>()? })
+        let blocks: Vec<BlockWeights> = self.blocks.iter().map(Block::weights).collect();
+        let heads = self.blocks.first().map_or(1, |block| block.config.heads);
+        Ok(StackCache { decoder: Decoder::new(&blocks, heads, LAYER_NORM_EPS, batch, capacity)? })
     }
 
     /// The next positions `[B, n, W] -> [B, n, W]` of sequences whose past is in `cache`: what [`Stack::forward`] gives
@@ -216,11 +213,7 @@ impl Stack {
         if !self.causal {
             return Err(Error::Unsupported("only a causal transformer can go on from a cache".to_owned()));
         }
-        let mut x = x.clone();
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
-            x = block.step(&x, layer)?;
-        }
-        Ok(x)
+        Ok(cache.decoder.step(x)?)
     }
 }
 
@@ -228,22 +221,13 @@ impl Stack {
 /// steps. Its memory is taken once.
 #[derive(Debug, Clone)]
 pub struct StackCache {
-    layers: Vec<BlockCache>,
-}
-
-#[derive(Debug, Clone)]
-struct BlockCache {
-    past: KvCache,
-    qkv: PackedLinear,
-    proj: PackedLinear,
-    expand: PackedLinear,
-    contract: PackedLinear,
+    decoder: Decoder,
 }
 
 impl StackCache {
     /// Forgets all positions and keeps the memory.
     pub fn clear(&mut self) {
-        self.layers.iter_mut().for_each(|layer| layer.past.clear());
+        self.decoder.clear();
     }
 }
 

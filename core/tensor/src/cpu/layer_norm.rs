@@ -12,7 +12,8 @@ fn layer_rows(width: usize) -> usize {
 }
 
 simd! {
-    fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32], moments: &mut [[f32; 2]]) {
+    /// Layer norm of every row on this thread, and each row's mean and reciprocal standard deviation.
+    pub(crate) fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32], moments: &mut [[f32; 2]]) {
         let width = weight.len();
         for ((row, o), moments) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(moments) {
             let mean = lanes_sum(row) / width as f32;

@@ -1,12 +1,14 @@
-//! Products with a right operand that was packed beforehand.
+//! Products with one right operand many times over, and few rows on the left.
 
 #![allow(unsafe_code)]
 
 use super::gemm::{Shared, TASK};
-use super::kernel::Kernels;
+use super::kernel::{DOTS, Dots, Kernels};
 use super::product::Product;
+use super::team::{Member, region};
 use super::{pack, split};
-use std::ptr::null;
+use std::ops::Range;
+use std::ptr::{null, null_mut};
 
 /// The panels of `b [n, k]ᵀ`.
 pub(crate) fn panels(n: usize, k: usize, b: &[f32]) -> Vec<f32> {
@@ -21,39 +23,130 @@ pub(crate) fn panels(n: usize, k: usize, b: &[f32]) -> Vec<f32> {
     panels
 }
 
-/// `c [m, n] = a [m, k] · b [n, k]ᵀ + bias [n]` over the [`panels`] of b. Few rows are cut by columns, so that all
-/// threads have work and each reads its part of b once.
-pub(crate) fn product(n: usize, k: usize, a: &[f32], panels: &[f32], bias: Option<&[f32]>, c: &mut [f32]) {
+/// The right operand `[n, k]ᵀ` of a product, with what is added to every row.
+#[derive(Clone, Copy)]
+pub(crate) struct Weight<'a> {
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) numbers: Numbers<'a>,
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// How a weight lies.
+#[derive(Clone, Copy)]
+pub(crate) enum Numbers<'a> {
+    /// Rows of k, as they are.
+    Rows(&'a [f32]),
+    /// See [`panels`].
+    Panels(&'a [f32]),
+}
+
+/// The left operand and the result, rows without gaps.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands {
+    pub(crate) rows: usize,
+    pub(crate) left: *const f32,
+    pub(crate) out: *mut f32,
+    /// Adds to what is there.
+    pub(crate) accumulate: bool,
+}
+
+impl Weight<'_> {
+    /// Columns of the result that are computed together; pieces of as many are handed to threads.
+    pub(crate) fn pieces(&self) -> usize {
+        self.n.div_ceil(Kernels::best().width)
+    }
+
+    /// The columns that some pieces hold.
+    pub(crate) fn columns(&self, pieces: Range<usize>) -> Range<usize> {
+        let width = Kernels::best().width;
+        pieces.start * width..(pieces.end * width).min(self.n)
+    }
+
+    /// `out (+)= left · weightᵀ + bias` in the columns of some pieces.
+    ///
+    /// # Safety
+    /// `left` is valid for `rows` rows of k numbers and `out` for as many of n, and nothing else writes to these columns
+    /// meanwhile.
+    pub(crate) unsafe fn multiply(&self, operands: &Operands, pieces: Range<usize>) {
+        let kernels = Kernels::best();
+        let Range { start, end } = self.columns(pieces);
+        if start >= end {
+            return;
+        }
+        match self.numbers {
+            // SAFETY: passed on.
+            Numbers::Rows(rows) => unsafe { self.dots(kernels, operands, &rows[start * self.k..], start..end) },
+            Numbers::Panels(panels) => {
+                let product = Product {
+                    m: operands.rows,
+                    n: end - start,
+                    k: self.k,
+                    left: operands.left,
+                    left_stride: self.k,
+                    by_columns: false,
+                    panels: panels[start * self.k..].as_ptr(),
+                    panel_stride: self.k * kernels.width,
+                    bias: self.bias.map_or(null(), |bias| bias[start..].as_ptr()),
+                    out: operands.out.wrapping_add(start),
+                    out_stride: self.n,
+                    accumulate: operands.accumulate,
+                };
+                // SAFETY: passed on.
+                unsafe { product.run(kernels) };
+            }
+        }
+    }
+
+    /// The same where the weight's rows lie as they are; `weight` begins with that of the first column.
+    ///
+    /// # Safety
+    /// As for [`Weight::multiply`].
+    unsafe fn dots(&self, kernels: &Kernels, operands: &Operands, weight: &[f32], columns: Range<usize>) {
+        let Operands { rows, left, out, accumulate } = *operands;
+        for j in columns.clone().step_by(DOTS[1]) {
+            let right = weight[(j - columns.start) * self.k..].as_ptr();
+            for i in (0..rows).step_by(DOTS[0]) {
+                let height = (rows - i).min(DOTS[0]);
+                let (mut lefts, mut outs) = ([null(); DOTS[0]], [null_mut(); DOTS[0]]);
+                for r in 0..height {
+                    lefts[r] = left.wrapping_add((i + r) * self.k);
+                    outs[r] = out.wrapping_add((i + r) * self.n + j);
+                }
+                let dots = Dots {
+                    left: lefts.as_ptr(),
+                    groups: 1,
+                    depth: self.k,
+                    right,
+                    right_stride: self.k,
+                    bias: self.bias.map_or(null(), |bias| bias[j..].as_ptr()),
+                    out: outs.as_ptr(),
+                    accumulate,
+                };
+                // SAFETY: rows of both operands have k numbers, and the block lies inside the columns.
+                unsafe { kernels.dots(height, (columns.end - j).min(DOTS[1]), &dots) };
+            }
+        }
+    }
+}
+
+/// Multiply-adds that are worth another thread where it is awake.
+const SHARED: usize = 1 << 16;
+
+/// `c [m, n] = a [m, k] · weightᵀ + bias`.
+pub(crate) fn product(weight: &Weight<'_>, a: &[f32], c: &mut [f32]) {
     if c.is_empty() {
         return;
     }
-    let kernels = Kernels::best();
-    let (m, width) = (c.len() / n, kernels.width);
-    assert!(a.len() >= m * k && panels.len() >= n.next_multiple_of(width) * k);
-    assert!(bias.is_none_or(|bias| bias.len() == n));
-    let rows = m.min(8 * kernels.rows);
-    // A piece is worth a thread, and a multiple of the panels' width.
-    let columns = (TASK / 4 / (rows * k).max(1)).max(1).next_multiple_of(width).min(n);
-    let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
-    let out = Shared::new(c);
-    split::each(down * across, |piece| {
-        let (row, column) = (piece / across * rows, piece % across * columns);
-        let product = Product {
-            m: rows.min(m - row),
-            n: columns.min(n - column),
-            k,
-            left: a[row * k..].as_ptr(),
-            left_stride: k,
-            by_columns: false,
-            panels: panels[column * k..].as_ptr(),
-            panel_stride: k * width,
-            bias: bias.map_or(null(), |bias| bias[column..].as_ptr()),
-            // SAFETY: row and column lie inside `c`.
-            out: unsafe { out.get().add(row * n + column) },
-            out_stride: n,
-            accumulate: false,
-        };
-        // SAFETY: the operands have the sizes asserted above, and each piece writes its own rows and columns.
-        unsafe { product.run(kernels) };
-    });
+    let (n, k) = (weight.n, weight.k);
+    let rows = c.len() / n;
+    assert!(a.len() >= rows * k && weight.bias.is_none_or(|bias| bias.len() == n));
+    let (left, out) = (a, Shared::new(c));
+    let part = |member: Option<&Member<'_>>| {
+        let operands = Operands { rows, left: left.as_ptr(), out: out.get(), accumulate: false };
+        let pieces = weight.pieces();
+        // SAFETY: the operands have the sizes asserted above, and each member writes its own columns.
+        unsafe { weight.multiply(&operands, member.map_or(0..pieces, |member| member.share(pieces))) };
+    };
+    if rows * n * k < SHARED { part(None) } else { region(|member| part(Some(member))) }
 }

@@ -6,7 +6,7 @@
 use super::on_cpu;
 use crate::cpu::attention::{self, Rows, Sizes};
 use crate::cpu::attention_few::{self, Few};
-use crate::cpu::{buffer, cached};
+use crate::cpu::buffer;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -137,74 +137,6 @@ fn divides(heads: usize, width: usize) -> bool {
     heads > 0 && width > 0 && width.is_multiple_of(heads)
 }
 
-/// Keys and values of one layer, gathered while a sequence is sampled. No gradients flow through it.
-#[derive(Debug, Clone)]
-pub struct KvCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    batch: usize,
-    capacity: usize,
-    width: usize,
-    len: usize,
-}
-
-impl KvCache {
-    /// An empty cache for `batch` sequences of at most `capacity` positions of `width` numbers.
-    pub fn new(batch: usize, capacity: usize, width: usize) -> Self {
-        let size = batch * capacity * width;
-        Self { keys: vec![0.0; size], values: vec![0.0; size], batch, capacity, width, len: 0 }
-    }
-
-    /// The positions gathered so far.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Forgets all positions and keeps the memory.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// Appends keys and values `[B, t, W]` and attends with `q` `[B, t, W]`: each new position sees everything up to
-    /// itself. Gives `[B, t, W]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the shapes differ from the cache's, the capacity is exceeded, or `heads` does not divide `W`.
-    pub fn attend(&mut self, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-        on_cpu("KvCache::attend", [q, k, v])?;
-        let Self { batch, capacity, width, len, .. } = *self;
-        let [_, new, _] = q.dims("KvCache::attend")?;
-        let wanted = [batch, new, width];
-        if [q, k, v].iter().any(|t| t.shape() != wanted) || !divides(heads, width) || len + new > capacity {
-            let shapes = [q.shape(), k.shape(), v.shape()];
-            return Err(Error::shape(
-                "KvCache::attend",
-                format!(
-                    "{shapes:?} with {heads} heads do not fit a cache of {batch} x {width} holding {len} of {capacity}"
-                ),
-            ));
-        }
-        for (cache, rows) in [(&mut self.keys, k), (&mut self.values, v)] {
-            if new * width > 0 {
-                let sequences = cache.chunks_exact_mut(capacity * width);
-                for (sequence, rows) in sequences.zip(rows.as_slice().chunks_exact(new * width)) {
-                    sequence[len * width..(len + new) * width].copy_from_slice(rows);
-                }
-            }
-        }
-        self.len += new;
-        let mut out = buffer(q.len());
-        let sizes = cached::Sizes { heads, head: width / heads, new, len: self.len, capacity };
-        cached::attend(&sizes, q.as_slice(), &self.keys, &self.values, &mut out);
-        Ok(Tensor::output(out, &wanted, None))
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
@@ -325,31 +257,6 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_gives_what_causal_attention_gives() {
-        for ([batch, heads, head, length, _], step) in SIZES.iter().flat_map(|s| [(*s, 1), (*s, 3), (*s, 64)]) {
-            let shape = [batch, length, heads * head];
-            let (q, k, v) = (random(&shape, 1), random(&shape, 2), random(&shape, 3));
-            let wanted = attention(&q, &k, &v, heads, true).unwrap();
-            let cut = |x: &Tensor, from: usize, to: usize| {
-                let sequences = x.as_slice().chunks(length * heads * head);
-                let data = sequences.flat_map(|s| s[from * heads * head..to * heads * head].to_vec()).collect();
-                Tensor::from_vec(data, &[batch, to - from, heads * head]).unwrap()
-            };
-            let mut cache = KvCache::new(batch, length + 1, heads * head);
-            for _ in 0..2 {
-                assert!(cache.is_empty());
-                for from in (0..length).step_by(step) {
-                    let to = (from + step).min(length);
-                    let got = cache.attend(&cut(&q, from, to), &cut(&k, from, to), &cut(&v, from, to), heads).unwrap();
-                    assert_close(got.as_slice(), cut(&wanted, from, to).as_slice(), 1e-5);
-                    assert_eq!(cache.len(), to);
-                }
-                cache.clear();
-            }
-        }
-    }
-
-    #[test]
     fn misfits_are_errors() {
         let (x, long) = (Tensor::zeros(&[1, 4, 6]), Tensor::zeros(&[1, 5, 6]));
         assert!(attention(&x, &x, &x, 4, false).is_err());
@@ -357,8 +264,5 @@ mod tests {
         assert!(attention(&x, &long, &long, 2, true).is_err());
         assert!(attention(&x, &x, &long, 2, false).is_err());
         assert!(attention_qkv(&Tensor::zeros(&[1, 4, 7]), 1, true).is_err());
-        let mut cache = KvCache::new(1, 4, 6);
-        assert!(cache.attend(&long, &long, &long, 2).is_err());
-        assert!(cache.attend(&x, &x, &x, 2).is_ok() && cache.attend(&x, &x, &x, 2).is_err());
     }
 }

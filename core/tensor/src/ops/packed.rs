@@ -1,7 +1,8 @@
 //! A linear map for many small products with one weight, as sampling makes them.
 
 use super::on_cpu;
-use crate::cpu::{buffer, packed};
+use crate::cpu::buffer;
+use crate::cpu::packed::{self, Numbers, Weight};
 use crate::{Error, Result, Tensor};
 
 /// Products of fewer rows read the weight where it lies: it passes through the caches once either way.
@@ -50,16 +51,11 @@ impl PackedLinear {
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         on_cpu("PackedLinear", [x])?;
-        let panels = match &self.weight {
-            Arranged::Plain(weight) => return x.detach().linear(weight, self.bias.as_ref()),
-            Arranged::Panels(panels) => panels,
-        };
         match x.shape().split_last() {
             Some((&last, outer)) if last == self.inputs => {
                 let shape: Vec<usize> = outer.iter().copied().chain([self.outputs]).collect();
                 let mut data = buffer(shape.iter().product());
-                let bias = self.bias.as_ref().map(Tensor::as_slice);
-                packed::product(self.outputs, self.inputs, x.as_slice(), panels, bias, &mut data);
+                packed::product(&self.operand(), x.as_slice(), &mut data);
                 Ok(Tensor::output(data, &shape, None))
             }
             _ => {
@@ -68,8 +64,21 @@ impl PackedLinear {
             }
         }
     }
-}
 
+    /// Outputs and inputs.
+    pub(crate) fn sizes(&self) -> [usize; 2] {
+        [self.outputs, self.inputs]
+    }
+
+    /// What kernels multiply with.
+    pub(crate) fn operand(&self) -> Weight<'_> {
+        let numbers = match &self.weight {
+            Arranged::Plain(weight) => Numbers::Rows(weight.as_slice()),
+            Arranged::Panels(panels) => Numbers::Panels(panels),
+        };
+        Weight { n: self.outputs, k: self.inputs, numbers, bias: self.bias.as_ref().map(Tensor::as_slice) }
+    }
+}
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {

@@ -1,0 +1,221 @@
+//! A step through the blocks of a transformer in one parallel region.
+
+#![allow(unsafe_code)]
+
+use super::attention::LANES;
+use super::cached;
+use super::dispatch::simd;
+use super::gemm::Shared;
+use super::layer_norm::layer_norm_rows;
+use super::math::normal;
+use super::packed::{Operands, Weight};
+use super::scratch::scratch;
+use super::team::{Member, region};
+use std::ops::Range;
+
+/// Scale and shift of a layer norm.
+pub(crate) type Norm<'a> = [&'a [f32]; 2];
+
+/// The weights of a block, and the keys and values that it has gathered.
+pub(crate) struct Block<'a> {
+    pub(crate) norm1: Norm<'a>,
+    pub(crate) qkv: Weight<'a>,
+    pub(crate) proj: Weight<'a>,
+    pub(crate) norm2: Norm<'a>,
+    pub(crate) expand: Weight<'a>,
+    pub(crate) contract: Weight<'a>,
+    pub(crate) keys: &'a mut [f32],
+    pub(crate) values: &'a mut [f32],
+}
+
+/// `new` positions of `batch` sequences that have `past` positions in caches of `capacity`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) batch: usize,
+    pub(crate) new: usize,
+    pub(crate) past: usize,
+    pub(crate) capacity: usize,
+    pub(crate) heads: usize,
+    pub(crate) width: usize,
+    pub(crate) eps: f32,
+}
+
+/// Up to so many rows, each member normalises all of them for itself: cheaper than to meet.
+const FEW_ROWS: usize = 4;
+
+/// What lies between two products, `[rows, ..]` each.
+#[derive(Clone, Copy)]
+struct Room {
+    normal: Shared,
+    qkv: Shared,
+    attended: Shared,
+    hidden: Shared,
+}
+
+/// Pointers to a block's cache.
+#[derive(Clone, Copy)]
+struct Cache {
+    keys: Shared,
+    values: Shared,
+}
+
+/// Takes `x [batch * new, width]` through the blocks, in place.
+///
+/// Every number is computed by one thread in one order, whatever the number of threads.
+pub(crate) fn step(sizes: &Sizes, blocks: &mut [Block<'_>], x: &mut [f32]) {
+    let Sizes { batch, new, width, heads, capacity, .. } = *sizes;
+    let rows = batch * new;
+    let cache = batch * heads * cached::size(capacity, width / heads);
+    let hidden = blocks.iter().map(|block| block.expand.n).max().unwrap_or(0);
+    assert!(x.len() == rows * width && sizes.past + new <= capacity);
+    assert!(blocks.iter().all(|b| b.keys.len() == cache && b.values.len() == cache && b.fits(width)));
+    let caches: Vec<Cache> = blocks
+        .iter_mut()
+        .map(|b| Cache { keys: Shared::new(&mut *b.keys), values: Shared::new(&mut *b.values) })
+        .collect();
+    let blocks: Vec<&Block<'_>> = blocks.iter().map(|block| &*block).collect();
+    scratch(rows * (5 * width + hidden), |memory| {
+        let (normal, memory) = memory.split_at_mut(rows * width);
+        let (qkv, memory) = memory.split_at_mut(rows * 3 * width);
+        let (attended, hidden) = memory.split_at_mut(rows * width);
+        let room = Room {
+            normal: Shared::new(normal),
+            qkv: Shared::new(qkv),
+            attended: Shared::new(attended),
+            hidden: Shared::new(hidden),
+        };
+        let x = Shared::new(x);
+        region(|member| {
+            for (block, cache) in blocks.iter().zip(&caches) {
+                // SAFETY: all buffers have the sizes that are checked above, and members meet between what one writes
+                // and another reads.
+                unsafe { one(sizes, block, *cache, x, &room, member) };
+            }
+        });
+    });
+}
+
+impl Block<'_> {
+    fn fits(&self, width: usize) -> bool {
+        let Self { qkv, proj, expand, contract, .. } = self;
+        let sizes =
+            [(qkv, 3 * width, width), (proj, width, width), (expand, expand.n, width), (contract, width, expand.n)];
+        sizes.iter().all(|(w, n, k)| w.n == *n && w.k == *k && w.bias.is_none_or(|bias| bias.len() == *n))
+            && [self.norm1, self.norm2].iter().flatten().all(|norm| norm.len() == width)
+    }
+}
+
+/// One block. Each line that begins with a product or a norm reads what all members wrote before they met.
+///
+/// # Safety
+/// All pointers are valid for the sizes, and every member of the region calls this.
+unsafe fn one(sizes: &Sizes, block: &Block<'_>, cache: Cache, x: Shared, room: &Room, member: &Member<'_>) {
+    let rows = sizes.batch * sizes.new;
+    let multiply = |weight: &Weight<'_>, left: *const f32, out: Shared, accumulate: bool| {
+        let pieces = member.share(weight.pieces());
+        // SAFETY: the sizes fit, and these columns are this member's own.
+        unsafe { weight.multiply(&Operands { rows, left, out: out.get(), accumulate }, pieces.clone()) };
+        weight.columns(pieces)
+    };
+    // SAFETY: as the caller promises.
+    unsafe {
+        normalised(sizes, block.norm1, x, room.normal, member, |left| {
+            multiply(&block.qkv, left, room.qkv, false);
+        });
+        member.meet();
+        attention(sizes, cache, room, member);
+        member.meet();
+        multiply(&block.proj, room.attended.get(), x, true);
+        member.meet();
+        normalised(sizes, block.norm2, x, room.normal, member, |left| {
+            let columns = multiply(&block.expand, left, room.hidden, false);
+            for row in 0..rows {
+                let at = room.hidden.get().wrapping_add(row * block.expand.n + columns.start);
+                gelu(std::slice::from_raw_parts_mut(at, columns.len()));
+            }
+        });
+        member.meet();
+        multiply(&block.contract, room.hidden.get(), x, true);
+        member.meet();
+    }
+}
+
+simd! {
+    fn gelu(x: &mut [f32]) {
+        for x in x {
+            *x *= normal::<FUSED>(*x).0;
+        }
+    }
+}
+
+/// Hands the layer norm of all rows of `x` to `f`.
+///
+/// # Safety
+/// As for [`one`]; no member writes to `x` before they meet again.
+unsafe fn normalised(
+    sizes: &Sizes,
+    [weight, bias]: Norm<'_>,
+    x: Shared,
+    normal: Shared,
+    member: &Member<'_>,
+    f: impl FnOnce(*const f32),
+) {
+    let (rows, width) = (sizes.batch * sizes.new, sizes.width);
+    let norm = |rows: Range<usize>, out: *mut f32| {
+        let (from, len) = (rows.start * width, rows.len() * width);
+        // SAFETY: the rows lie inside `x`, and inside `out` where this member alone writes.
+        let (x, out) = unsafe {
+            (std::slice::from_raw_parts(x.get().add(from), len), std::slice::from_raw_parts_mut(out.add(from), len))
+        };
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            layer_norm_rows(x, weight, bias, sizes.eps, out, &mut [[0.0; 2]]);
+        }
+    };
+    if rows <= FEW_ROWS || member.count() == 1 {
+        scratch(rows * width, |own| {
+            norm(0..rows, own.as_mut_ptr());
+            f(own.as_ptr());
+        });
+    } else {
+        norm(member.share(rows), normal.get());
+        member.meet();
+        f(normal.get());
+    }
+}
+
+/// Gathers the new keys and values of this member's heads, and attends with their queries.
+///
+/// # Safety
+/// As for [`one`].
+unsafe fn attention(sizes: &Sizes, cache: Cache, room: &Room, member: &Member<'_>) {
+    let Sizes { batch, new, past, capacity, heads, width, .. } = *sizes;
+    let head = width / heads;
+    let size = cached::size(capacity, head);
+    scratch((past + new).next_multiple_of(LANES), |weights| {
+        for pair in member.share(batch * heads) {
+            let (b, h) = (pair / heads, pair % heads);
+            // SAFETY: each pair of sequence and head has its own part of the cache.
+            let (keys, values) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(cache.keys.get().add(pair * size), size),
+                    std::slice::from_raw_parts_mut(cache.values.get().add(pair * size), size),
+                )
+            };
+            for t in 0..new {
+                let row = b * new + t;
+                // SAFETY: a row of three times the width, which nobody writes meanwhile, and this head's part of the
+                // result.
+                let (qkv, out) = unsafe {
+                    (
+                        std::slice::from_raw_parts(room.qkv.get().add(row * 3 * width), 3 * width),
+                        std::slice::from_raw_parts_mut(room.attended.get().add(row * width + h * head), head),
+                    )
+                };
+                let third = |i: usize| &qkv[i * width + h * head..][..head];
+                cached::append(past + t, third(1), third(2), keys, values);
+                let seen = past + t + 1;
+                cached::attend(seen, third(0), keys, values, &mut weights[..seen.next_multiple_of(LANES)], out);
+            }
+        }
+    });
+}

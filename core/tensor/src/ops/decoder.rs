@@ -1,0 +1,223 @@
+//! A causal transformer that goes on from what it has read: one operation a step, for sampling.
+
+use super::on_cpu;
+use super::packed::PackedLinear;
+use crate::cpu::{cached, decoder};
+use crate::{Error, Result, Tensor};
+
+/// A pre-norm block, `x += proj(attention(norm1 x))`, `x += contract(gelu(expand(norm2 x)))`: weights `[O, I]` and
+/// biases `[O]` of its linear maps, `qkv` with the rows of query, key and value in this order; scale and shift `[W]` of
+/// its layer norms.
+#[derive(Debug, Clone)]
+pub struct BlockWeights {
+    /// Before the attention.
+    pub norm1: [Tensor; 2],
+    /// `[3W, W]`.
+    pub qkv: [Tensor; 2],
+    /// `[W, W]`.
+    pub proj: [Tensor; 2],
+    /// Before the two maps that follow.
+    pub norm2: [Tensor; 2],
+    /// `[H, W]`.
+    pub expand: [Tensor; 2],
+    /// `[W, H]`.
+    pub contract: [Tensor; 2],
+}
+
+/// Blocks one after another, with the keys and values of what they have read. Weights are those of the moment when it
+/// was made; no gradients flow through it. Its memory is taken once.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    blocks: Vec<Block>,
+    heads: usize,
+    width: usize,
+    eps: f32,
+    batch: usize,
+    capacity: usize,
+    len: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    norm1: [Tensor; 2],
+    qkv: PackedLinear,
+    proj: PackedLinear,
+    norm2: [Tensor; 2],
+    expand: PackedLinear,
+    contract: PackedLinear,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Decoder {
+    /// Blocks with `heads` attention heads whose layer norms add `eps` to the variance, for `batch` sequences of at most
+    /// `capacity` positions.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are no blocks, sizes do not fit, or `heads` does not divide W.
+    pub fn new(blocks: &[BlockWeights], heads: usize, eps: f32, batch: usize, capacity: usize) -> Result<Self> {
+        let width = blocks.first().map_or(0, |block| block.norm1[0].len());
+        if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
+            let message = format!("{} blocks of width {width} with {heads} heads", blocks.len());
+            return Err(Error::shape("Decoder", message));
+        }
+        let size = batch * heads * cached::size(capacity, width / heads);
+        let blocks = blocks.iter().map(|block| Block::new(block, width, batch, size)).collect::<Result<_>>()?;
+        Ok(Self { blocks, heads, width, eps, batch, capacity, len: 0 })
+    }
+
+    /// The positions read so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets all positions and keeps the memory.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Reads the next positions `[B, t, W]`; each sees everything up to itself. Gives what the blocks make of them,
+    /// `[B, t, W]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shape does not fit or the capacity is exceeded.
+    pub fn step(&mut self, x: &Tensor) -> Result<Tensor> {
+        on_cpu("Decoder", [x])?;
+        let Self { heads, width, eps, batch, capacity, len, .. } = *self;
+        let [_, new, _] = x.dims("Decoder")?;
+        if x.shape() != [batch, new, width] || len + new > capacity {
+            let message =
+                format!("{:?} does not fit a decoder of {batch} x {width} holding {len} of {capacity}", x.shape());
+            return Err(Error::shape("Decoder", message));
+        }
+        let mut out = x.to_vec();
+        let sizes = decoder::Sizes { batch, new, past: len, capacity, heads, width, eps };
+        let mut blocks: Vec<decoder::Block<'_>> = self.blocks.iter_mut().map(Block::operands).collect();
+        if !out.is_empty() {
+            decoder::step(&sizes, &mut blocks, &mut out);
+        }
+        self.len += new;
+        Ok(Tensor::output(out, x.shape(), None))
+    }
+}
+
+impl Block {
+    fn new(weights: &BlockWeights, width: usize, batch: usize, cache: usize) -> Result<Self> {
+        let BlockWeights { norm1, qkv, proj, norm2, expand, contract } = weights;
+        on_cpu("Decoder", norm1.iter().chain(norm2))?;
+        let linear = |[weight, bias]: &[Tensor; 2]| PackedLinear::new(weight, Some(bias), batch);
+        let block = Self {
+            norm1: norm1.clone().map(|t| t.detach()),
+            qkv: linear(qkv)?,
+            proj: linear(proj)?,
+            norm2: norm2.clone().map(|t| t.detach()),
+            expand: linear(expand)?,
+            contract: linear(contract)?,
+            keys: vec![0.0; cache],
+            values: vec![0.0; cache],
+        };
+        let hidden = block.expand.sizes()[0];
+        let sizes = [&block.qkv, &block.proj, &block.expand, &block.contract].map(PackedLinear::sizes);
+        let fits = sizes == [[3 * width, width], [width, width], [hidden, width], [width, hidden]];
+        if !fits || block.norm1.iter().chain(&block.norm2).any(|t| t.shape() != [width]) {
+            let message = format!("weights of sizes {sizes:?} in a block of width {width}");
+            return Err(Error::shape("Decoder", message));
+        }
+        Ok(block)
+    }
+
+    fn operands(&mut self) -> decoder::Block<'_> {
+        decoder::Block {
+            norm1: [0, 1].map(|i| self.norm1[i].as_slice()),
+            qkv: self.qkv.operand(),
+            proj: self.proj.operand(),
+            norm2: [0, 1].map(|i| self.norm2[i].as_slice()),
+            expand: self.expand.operand(),
+            contract: self.contract.operand(),
+            keys: &mut self.keys,
+            values: &mut self.values,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::ops::attention::attention_qkv;
+    use crate::ops::testing::{assert_close, random};
+
+    const EPS: f32 = 1e-5;
+
+    fn weights(width: usize, hidden: usize, seed: u64) -> BlockWeights {
+        let tensor = |shape: &[usize], part: u64| {
+            let scale = 1.0 / (shape.last().copied().unwrap_or(1) as f32).sqrt();
+            random(shape, 16 * seed + part).mul_scalar(scale).unwrap()
+        };
+        let pair =
+            |outputs: usize, inputs: usize, part| [tensor(&[outputs, inputs], part), tensor(&[outputs], part + 1)];
+        BlockWeights {
+            norm1: [tensor(&[width], 0), tensor(&[width], 1)],
+            qkv: pair(3 * width, width, 2),
+            proj: pair(width, width, 4),
+            norm2: [tensor(&[width], 6), tensor(&[width], 7)],
+            expand: pair(hidden, width, 8),
+            contract: pair(width, hidden, 10),
+        }
+    }
+
+    /// One operation after another, over the whole sequence.
+    fn twin(x: &Tensor, blocks: &[BlockWeights], heads: usize) -> Result<Tensor> {
+        let mut x = x.clone();
+        for b in blocks {
+            let linear = |x: &Tensor, [weight, bias]: &[Tensor; 2]| x.linear(weight, Some(bias));
+            let qkv = linear(&x.layer_norm(&b.norm1[0], &b.norm1[1], EPS)?, &b.qkv)?;
+            x = x.add(&linear(&attention_qkv(&qkv, heads, true)?, &b.proj)?)?;
+            let hidden = linear(&x.layer_norm(&b.norm2[0], &b.norm2[1], EPS)?, &b.expand)?.gelu()?;
+            x = x.add(&linear(&hidden, &b.contract)?)?;
+        }
+        Ok(x)
+    }
+
+    #[test]
+    fn steps_give_what_one_operation_after_another_gives_on_the_whole_sequence() {
+        for (batch, length, heads, head, hidden) in
+            [(1, 1, 1, 1, 1), (1, 9, 2, 3, 7), (2, 20, 3, 16, 31), (5, 18, 4, 32, 300), (17, 6, 2, 40, 64)]
+        {
+            let width = heads * head;
+            let blocks: Vec<BlockWeights> = (0..2).map(|i| weights(width, hidden, i)).collect();
+            let x = random(&[batch, length, width], 99);
+            let wanted = twin(&x, &blocks, heads).unwrap();
+            let mut decoder = Decoder::new(&blocks, heads, EPS, batch, length).unwrap();
+            for steps in [1, 3, length] {
+                for from in (0..length).step_by(steps) {
+                    let to = (from + steps).min(length);
+                    let y = decoder.step(&x.slice(1, from..to).unwrap()).unwrap();
+                    assert_close(y.as_slice(), wanted.slice(1, from..to).unwrap().as_slice(), 2e-5);
+                    assert_eq!(decoder.len(), to);
+                }
+                assert!(decoder.step(&x.slice(1, 0..1).unwrap()).is_err());
+                decoder.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let good = weights(6, 8, 1);
+        assert!(Decoder::new(&[], 1, EPS, 1, 4).is_err());
+        assert!(Decoder::new(std::slice::from_ref(&good), 4, EPS, 1, 4).is_err());
+        let odd = BlockWeights { proj: good.qkv.clone(), ..good.clone() };
+        assert!(Decoder::new(&[odd], 2, EPS, 1, 4).is_err());
+        let mut decoder = Decoder::new(&[good], 2, EPS, 2, 4).unwrap();
+        for shape in [[1, 1, 6], [2, 1, 5], [2, 5, 6]] {
+            assert!(decoder.step(&Tensor::zeros(&shape)).is_err());
+        }
+        assert!(decoder.step(&Tensor::zeros(&[2, 0, 6])).unwrap().is_empty() && decoder.is_empty());
+    }
+}
