@@ -43,7 +43,14 @@ pub(crate) struct Sizes {
 /// Up to so many rows, each member normalises all of them for itself: cheaper than to meet.
 const FEW_ROWS: usize = 4;
 
-/// What lies between two products, `[rows, ..]` each.
+/// Numbers between the rows of a product's left operand: rows that lay a power of two apart would share few lines of
+/// the first-level cache, and push each other out.
+fn stride(columns: usize) -> usize {
+    columns.next_multiple_of(LANES) + LANES
+}
+
+/// What lies between two products: rows of the normalised input, of query, key and value, of what attention gives, and
+/// of the widened state. All but the second are [`stride`] apart.
 #[derive(Clone, Copy)]
 struct Room {
     normal: Shared,
@@ -74,10 +81,11 @@ pub(crate) fn step(sizes: &Sizes, blocks: &mut [Block<'_>], x: &mut [f32]) {
         .map(|b| Cache { keys: Shared::new(&mut *b.keys), values: Shared::new(&mut *b.values) })
         .collect();
     let blocks: Vec<&Block<'_>> = blocks.iter().map(|block| &*block).collect();
-    scratch(rows * (5 * width + hidden), |memory| {
-        let (normal, memory) = memory.split_at_mut(rows * width);
-        let (qkv, memory) = memory.split_at_mut(rows * 3 * width);
-        let (attended, hidden) = memory.split_at_mut(rows * width);
+    let narrow = stride(width);
+    scratch(rows * (3 * width + 2 * narrow + stride(hidden)), |memory| {
+        let (normal, memory) = memory.split_at_mut(rows * narrow);
+        let (attended, memory) = memory.split_at_mut(rows * narrow);
+        let (qkv, hidden) = memory.split_at_mut(rows * 3 * width);
         let room = Room {
             normal: Shared::new(normal),
             qkv: Shared::new(qkv),
@@ -86,10 +94,12 @@ pub(crate) fn step(sizes: &Sizes, blocks: &mut [Block<'_>], x: &mut [f32]) {
         };
         let x = Shared::new(x);
         region(|member| {
-            for (block, cache) in blocks.iter().zip(&caches) {
+            for (i, (block, cache)) in blocks.iter().zip(&caches).enumerate() {
+                // After the last block comes the next step.
+                let next = &blocks[(i + 1) % blocks.len()].qkv;
                 // SAFETY: all buffers have the sizes that are checked above, and members meet between what one writes
                 // and another reads.
-                unsafe { one(sizes, block, *cache, x, &room, member) };
+                unsafe { one(sizes, block, next, *cache, x, &room, member) };
             }
         });
     });
@@ -105,37 +115,48 @@ impl Block<'_> {
     }
 }
 
-/// One block. Each line that begins with a product or a norm reads what all members wrote before they met.
+/// One block; `next` is the weight that follows it. Each line that begins with a product or a norm reads what all members wrote before they met.
 ///
 /// # Safety
 /// All pointers are valid for the sizes, and every member of the region calls this.
-unsafe fn one(sizes: &Sizes, block: &Block<'_>, cache: Cache, x: Shared, room: &Room, member: &Member<'_>) {
+unsafe fn one(
+    sizes: &Sizes,
+    block: &Block<'_>,
+    next: &Weight<'_>,
+    cache: Cache,
+    x: Shared,
+    room: &Room,
+    member: &Member<'_>,
+) {
     let rows = sizes.batch * sizes.new;
-    let multiply = |weight: &Weight<'_>, left: *const f32, out: Shared, accumulate: bool| {
-        let pieces = member.share(weight.pieces());
-        // SAFETY: the sizes fit, and these columns are this member's own.
-        unsafe { weight.multiply(&Operands { rows, left, out: out.get(), accumulate }, pieces.clone()) };
-        weight.columns(pieces)
-    };
+    let (width, narrow, wide) = (sizes.width, stride(sizes.width), stride(block.expand.n));
+    let multiply =
+        |[weight, next]: [&Weight<'_>; 2], left: *const f32, left_stride, out: Shared, out_stride, accumulate| {
+            let (pieces, ahead) = (member.share(weight.pieces()), next.start(member.share(next.pieces()).start));
+            let operands = Operands { rows, left, left_stride, out: out.get(), out_stride, accumulate };
+            // SAFETY: the sizes fit, and these columns are this member's own.
+            unsafe { weight.multiply(&operands, pieces.clone(), ahead) };
+            weight.columns(pieces)
+        };
     // SAFETY: as the caller promises.
     unsafe {
         normalised(sizes, block.norm1, x, room.normal, member, |left| {
-            multiply(&block.qkv, left, room.qkv, false);
+            multiply([&block.qkv, &block.proj], left, narrow, room.qkv, 3 * width, false);
         });
         member.meet();
         attention(sizes, cache, room, member);
         member.meet();
-        multiply(&block.proj, room.attended.get(), x, true);
+        multiply([&block.proj, &block.expand], room.attended.get(), narrow, x, width, true);
         member.meet();
         normalised(sizes, block.norm2, x, room.normal, member, |left| {
-            let columns = multiply(&block.expand, left, room.hidden, false);
+            let columns = multiply([&block.expand, &block.contract], left, narrow, room.hidden, wide, false);
             for row in 0..rows {
-                let at = room.hidden.get().wrapping_add(row * block.expand.n + columns.start);
+                let at = room.hidden.get().wrapping_add(row * wide + columns.start);
                 gelu(std::slice::from_raw_parts_mut(at, columns.len()));
             }
         });
         member.meet();
-        multiply(&block.contract, room.hidden.get(), x, true);
+        multiply([&block.contract, next], room.hidden.get(), wide, x, width, true);
         member.meet();
     }
 }
@@ -161,18 +182,21 @@ unsafe fn normalised(
     f: impl FnOnce(*const f32),
 ) {
     let (rows, width) = (sizes.batch * sizes.new, sizes.width);
+    let stride = stride(width);
     let norm = |rows: Range<usize>, out: *mut f32| {
-        let (from, len) = (rows.start * width, rows.len() * width);
-        // SAFETY: the rows lie inside `x`, and inside `out` where this member alone writes.
-        let (x, out) = unsafe {
-            (std::slice::from_raw_parts(x.get().add(from), len), std::slice::from_raw_parts_mut(out.add(from), len))
-        };
-        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        for row in rows {
+            // SAFETY: the row lies inside `x`, and inside `out` where this member alone writes.
+            let (x, out) = unsafe {
+                (
+                    std::slice::from_raw_parts(x.get().add(row * width), width),
+                    std::slice::from_raw_parts_mut(out.add(row * stride), width),
+                )
+            };
             layer_norm_rows(x, weight, bias, sizes.eps, out, &mut [[0.0; 2]]);
         }
     };
     if rows <= FEW_ROWS || member.count() == 1 {
-        scratch(rows * width, |own| {
+        scratch(rows * stride, |own| {
             norm(0..rows, own.as_mut_ptr());
             f(own.as_ptr());
         });
@@ -189,7 +213,7 @@ unsafe fn normalised(
 /// As for [`one`].
 unsafe fn attention(sizes: &Sizes, cache: Cache, room: &Room, member: &Member<'_>) {
     let Sizes { batch, new, past, capacity, heads, width, .. } = *sizes;
-    let head = width / heads;
+    let (head, stride) = (width / heads, stride(width));
     let size = cached::size(capacity, head);
     scratch((past + new).next_multiple_of(LANES), |weights| {
         for pair in member.share(batch * heads) {
@@ -208,7 +232,7 @@ unsafe fn attention(sizes: &Sizes, cache: Cache, room: &Room, member: &Member<'_
                 let (qkv, out) = unsafe {
                     (
                         std::slice::from_raw_parts(room.qkv.get().add(row * 3 * width), 3 * width),
-                        std::slice::from_raw_parts_mut(room.attended.get().add(row * width + h * head), head),
+                        std::slice::from_raw_parts_mut(room.attended.get().add(row * stride + h * head), head),
                     )
                 };
                 let third = |i: usize| &qkv[i * width + h * head..][..head];

@@ -31,6 +31,7 @@ pub(crate) mod scratch;
 pub(crate) mod split;
 pub(crate) mod squared;
 pub(crate) mod strided;
+pub(crate) mod strip;
 pub(crate) mod sum;
 pub(crate) mod team;
 pub(crate) mod vector;

@@ -4,7 +4,8 @@
 
 use super::gemm::{Shared, TASK};
 use super::kernel::{DOTS, Dots, Kernels};
-use super::product::Product;
+use super::strip::{Strip, prefetch};
+use super::sum::LANES;
 use super::team::{Member, region};
 use super::{pack, split};
 use std::ops::Range;
@@ -41,12 +42,14 @@ pub(crate) enum Numbers<'a> {
     Panels(&'a [f32]),
 }
 
-/// The left operand and the result, rows without gaps.
+/// The left operand and the result, and the numbers between their rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
     pub(crate) rows: usize,
     pub(crate) left: *const f32,
+    pub(crate) left_stride: usize,
     pub(crate) out: *mut f32,
+    pub(crate) out_stride: usize,
     /// Adds to what is there.
     pub(crate) accumulate: bool,
 }
@@ -63,37 +66,46 @@ impl Weight<'_> {
         pieces.start * width..(pieces.end * width).min(self.n)
     }
 
-    /// `out (+)= left · weightᵀ + bias` in the columns of some pieces.
+    /// Where a piece lies.
+    pub(crate) fn start(&self, piece: usize) -> *const f32 {
+        let (Numbers::Rows(numbers) | Numbers::Panels(numbers)) = self.numbers;
+        numbers.as_ptr().wrapping_add(piece * Kernels::best().width * self.k)
+    }
+
+    /// `out (+)= left · weightᵀ + bias` in the columns of some pieces. `ahead`: what will be read after these.
     ///
     /// # Safety
-    /// `left` is valid for `rows` rows of k numbers and `out` for as many of n, and nothing else writes to these columns
+    /// `left` is valid for rows of k numbers and `out` for as many of n, and nothing else writes to these columns
     /// meanwhile.
-    pub(crate) unsafe fn multiply(&self, operands: &Operands, pieces: Range<usize>) {
+    pub(crate) unsafe fn multiply(&self, operands: &Operands, pieces: Range<usize>, ahead: *const f32) {
         let kernels = Kernels::best();
-        let Range { start, end } = self.columns(pieces);
-        if start >= end {
-            return;
-        }
         match self.numbers {
-            // SAFETY: passed on.
-            Numbers::Rows(rows) => unsafe { self.dots(kernels, operands, &rows[start * self.k..], start..end) },
-            Numbers::Panels(panels) => {
-                let product = Product {
-                    m: operands.rows,
-                    n: end - start,
-                    k: self.k,
-                    left: operands.left,
-                    left_stride: self.k,
-                    by_columns: false,
-                    panels: panels[start * self.k..].as_ptr(),
-                    panel_stride: self.k * kernels.width,
-                    bias: self.bias.map_or(null(), |bias| bias[start..].as_ptr()),
-                    out: operands.out.wrapping_add(start),
-                    out_stride: self.n,
-                    accumulate: operands.accumulate,
-                };
-                // SAFETY: passed on.
-                unsafe { product.run(kernels) };
+            Numbers::Rows(rows) => {
+                let Range { start, end } = self.columns(pieces);
+                if start < end {
+                    // SAFETY: passed on.
+                    unsafe { self.dots(kernels, operands, &rows[start * self.k..], start..end) };
+                }
+                (0..AHEAD).step_by(LANES).for_each(|at| prefetch(ahead.wrapping_add(at)));
+            }
+            Numbers::Panels(_) => {
+                for piece in pieces.clone() {
+                    let Range { start, end } = self.columns(piece..piece + 1);
+                    let strip = Strip {
+                        left: operands.left,
+                        left_stride: operands.left_stride,
+                        depth: self.k,
+                        panel: self.start(piece),
+                        ahead: if piece + 1 < pieces.end { self.start(piece + 1) } else { ahead },
+                        bias: self.bias.map_or(null(), |bias| bias[start..].as_ptr()),
+                        out: operands.out.wrapping_add(start),
+                        out_stride: operands.out_stride,
+                        columns: end - start,
+                        accumulate: operands.accumulate,
+                    };
+                    // SAFETY: passed on.
+                    unsafe { strip.run(operands.rows) };
+                }
             }
         }
     }
@@ -103,15 +115,15 @@ impl Weight<'_> {
     /// # Safety
     /// As for [`Weight::multiply`].
     unsafe fn dots(&self, kernels: &Kernels, operands: &Operands, weight: &[f32], columns: Range<usize>) {
-        let Operands { rows, left, out, accumulate } = *operands;
+        let Operands { rows, left, left_stride, out, out_stride, accumulate } = *operands;
         for j in columns.clone().step_by(DOTS[1]) {
             let right = weight[(j - columns.start) * self.k..].as_ptr();
             for i in (0..rows).step_by(DOTS[0]) {
                 let height = (rows - i).min(DOTS[0]);
                 let (mut lefts, mut outs) = ([null(); DOTS[0]], [null_mut(); DOTS[0]]);
                 for r in 0..height {
-                    lefts[r] = left.wrapping_add((i + r) * self.k);
-                    outs[r] = out.wrapping_add((i + r) * self.n + j);
+                    lefts[r] = left.wrapping_add((i + r) * left_stride);
+                    outs[r] = out.wrapping_add((i + r) * out_stride + j);
                 }
                 let dots = Dots {
                     left: lefts.as_ptr(),
@@ -130,6 +142,8 @@ impl Weight<'_> {
     }
 }
 
+/// Numbers of what comes next that are asked for at the end of a product.
+const AHEAD: usize = 1 << 10;
 /// Multiply-adds that are worth another thread where it is awake.
 const SHARED: usize = 1 << 16;
 
@@ -143,10 +157,11 @@ pub(crate) fn product(weight: &Weight<'_>, a: &[f32], c: &mut [f32]) {
     assert!(a.len() >= rows * k && weight.bias.is_none_or(|bias| bias.len() == n));
     let (left, out) = (a, Shared::new(c));
     let part = |member: Option<&Member<'_>>| {
-        let operands = Operands { rows, left: left.as_ptr(), out: out.get(), accumulate: false };
-        let pieces = weight.pieces();
+        let operands =
+            Operands { rows, left: left.as_ptr(), left_stride: k, out: out.get(), out_stride: n, accumulate: false };
+        let pieces = member.map_or(0..weight.pieces(), |member| member.share(weight.pieces()));
         // SAFETY: the operands have the sizes asserted above, and each member writes its own columns.
-        unsafe { weight.multiply(&operands, member.map_or(0..pieces, |member| member.share(pieces))) };
+        unsafe { weight.multiply(&operands, pieces.clone(), weight.start(pieces.start)) };
     };
     if rows * n * k < SHARED { part(None) } else { region(|member| part(Some(member))) }
 }

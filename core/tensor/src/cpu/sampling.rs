@@ -1,25 +1,77 @@
 //! Filtering of rows of logits and drawing from them.
 
 use super::buffer;
+use super::dispatch::simd;
 use super::rows::{rows_per_task, softmax_row};
+use super::sum::LANES;
+use super::team::region;
 use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The k-th largest of a row.
-fn kth_largest(row: &[f32], k: usize, scratch: &mut Vec<f32>) -> f32 {
-    scratch.clear();
-    scratch.extend_from_slice(row);
-    let k = k.min(row.len());
-    *scratch.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+/// Logits that are worth another thread where it is awake.
+const SHARED: usize = 1 << 11;
+
+/// An integer that orders as `x` does in IEEE 754's total order.
+#[inline(always)]
+fn key(x: f32) -> i32 {
+    let bits = x.to_bits() as i32;
+    bits ^ (((bits >> 31) as u32) >> 1) as i32
 }
 
-fn top_k_row(row: &mut [f32], k: usize, scratch: &mut Vec<f32>) {
-    if k < row.len() {
-        let least = kth_largest(row, k, scratch);
-        for x in row {
-            if *x < least {
-                *x = f32::NEG_INFINITY;
+simd! {
+    /// How many of a row are at least the number with this key, and the least key among them.
+    fn at_least(row: &[f32], bound: i32) -> (usize, i32) {
+        let (mut counts, mut least) = ([0i32; LANES], [i32::MAX; LANES]);
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                let key = key(chunk[i]);
+                counts[i] += i32::from(key >= bound);
+                least[i] = least[i].min(if key >= bound { key } else { i32::MAX });
             }
         }
+        let (mut count, mut least) = (counts.iter().sum::<i32>(), least.iter().fold(i32::MAX, |a, b| a.min(*b)));
+        for key in rest.iter().map(|x| key(*x)).filter(|key| *key >= bound) {
+            count += 1;
+            least = least.min(key);
+        }
+        (count as usize, least)
+    }
+}
+
+/// The key of the k-th largest of a row, for `k` of 1 to its length: bisection, until as many as wanted are left.
+fn kth_largest(row: &[f32], k: usize) -> i32 {
+    // At least k are no less than `low`, and fewer than k are no less than `high`.
+    let (mut low, mut high) = (i64::from(i32::MIN), i64::from(i32::MAX) + 1);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        let (count, least) = at_least(row, middle as i32);
+        if count == k {
+            return least;
+        }
+        if count > k { low = middle } else { high = middle }
+    }
+    low as i32
+}
+
+simd! {
+    /// Sends what is less than the number with this key to negative infinity.
+    fn cut(row: &mut [f32], least: i32) {
+        for x in row {
+            *x = if key(*x) < least { f32::NEG_INFINITY } else { *x };
+        }
+    }
+}
+
+fn top_k_row(row: &mut [f32], k: usize) {
+    if k < row.len() {
+        // Zeros of both signs are equal: a bound at the positive one keeps the negative one too.
+        let least = match kth_largest(row, k) {
+            0 => -1,
+            least => least,
+        };
+        cut(row, least);
     }
 }
 
@@ -54,7 +106,7 @@ fn probabilities_row(
         row.iter_mut().for_each(|x| *x /= temperature);
     }
     if let Some(k) = top_k {
-        top_k_row(row, k, scratch);
+        top_k_row(row, k);
     }
     scratch.clear();
     scratch.extend_from_slice(row);
@@ -87,29 +139,32 @@ pub(crate) fn sample(
     top_k: Option<usize>,
     top_p: Option<f32>,
 ) -> Vec<u32> {
-    let mut out = vec![0; uniforms.len()];
-    let rows = (rows_per_task(width) / 16).max(1);
-    out.par_chunks_mut(rows).zip(uniforms.par_chunks(rows)).zip(logits.par_chunks(rows * width)).for_each(
-        |((out, uniforms), logits)| {
-            let (mut row, mut scratch, mut order) = (vec![0.0; width], Vec::new(), Vec::new());
-            for ((o, &u), logits) in out.iter_mut().zip(uniforms).zip(logits.chunks_exact(width)) {
-                row.copy_from_slice(logits);
-                probabilities_row(&mut row, temperature, top_k, top_p, &mut scratch, &mut order);
-                *o = draw(&row, u);
-            }
-        },
-    );
-    out
+    let out: Vec<AtomicU32> = uniforms.iter().map(|_| AtomicU32::new(0)).collect();
+    let part = |rows: Range<usize>| {
+        let (mut row, mut scratch, mut order) = (vec![0.0; width], Vec::new(), Vec::new());
+        for i in rows {
+            row.copy_from_slice(&logits[i * width..][..width]);
+            probabilities_row(&mut row, temperature, top_k, top_p, &mut scratch, &mut order);
+            out[i].store(draw(&row, uniforms[i]), Ordering::Relaxed);
+        }
+    };
+    let rows = uniforms.len();
+    if rows * width < SHARED {
+        part(0..rows)
+    } else {
+        region(|member| part(member.share(rows)))
+    }
+    out.into_iter().map(AtomicU32::into_inner).collect()
 }
 
 /// Applies `f` to a copy of every row.
-fn map_rows(x: &[f32], width: usize, f: impl Fn(&mut [f32], &mut Vec<f32>, &mut Vec<u32>) + Sync) -> Vec<f32> {
+fn map_rows(x: &[f32], width: usize, f: impl Fn(&mut [f32], &mut Vec<u32>) + Sync) -> Vec<f32> {
     let mut out = buffer(x.len());
     let rows = (rows_per_task(width) / 16).max(1);
     out.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).for_each(|(out, x)| {
-        let (mut scratch, mut order) = (Vec::new(), Vec::new());
+        let mut order = Vec::new();
         out.copy_from_slice(x);
-        out.chunks_exact_mut(width).for_each(|row| f(row, &mut scratch, &mut order));
+        out.chunks_exact_mut(width).for_each(|row| f(row, &mut order));
     });
     out
 }
@@ -122,17 +177,20 @@ pub(crate) fn probabilities(
     top_k: Option<usize>,
     top_p: Option<f32>,
 ) -> Vec<f32> {
-    map_rows(logits, width, |row, scratch, order| probabilities_row(row, temperature, top_k, top_p, scratch, order))
+    map_rows(logits, width, |row, order| {
+        let mut scratch = Vec::new();
+        probabilities_row(row, temperature, top_k, top_p, &mut scratch, order);
+    })
 }
 
 /// Every row with what is below its k-th largest at negative infinity.
 pub(crate) fn top_k(logits: &[f32], width: usize, k: usize) -> Vec<f32> {
-    map_rows(logits, width, |row, scratch, _| top_k_row(row, k, scratch))
+    map_rows(logits, width, |row, _| top_k_row(row, k))
 }
 
 /// Every row cut to its nucleus.
 pub(crate) fn top_p(probs: &[f32], width: usize, p: f32) -> Vec<f32> {
-    map_rows(probs, width, |row, _, order| top_p_row(row, p, order))
+    map_rows(probs, width, |row, order| top_p_row(row, p, order))
 }
 
 /// One draw a row by inverse distribution function.

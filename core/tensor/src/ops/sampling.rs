@@ -144,6 +144,25 @@ mod tests {
     }
 
     #[test]
+    fn the_kth_logit_is_that_of_the_sorted_row() {
+        for width in [1, 2, 15, 16, 17, 100, 513] {
+            let mut logits = random(&[1, width], 7).to_vec();
+            // Ties, zeros of both signs, and what a mask leaves.
+            for (i, x) in logits.iter_mut().enumerate() {
+                *x = [*x, (2.0 * *x).round(), 0.0, -0.0, f32::NEG_INFINITY, 1e-42, -3e38][i * i % 7];
+            }
+            let mut sorted = logits.clone();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            for k in 1..=width {
+                let least = sorted[k - 1];
+                let wanted: Vec<f32> = logits.iter().map(|&x| if x < least { f32::NEG_INFINITY } else { x }).collect();
+                let got = top_k_logits(&row(&logits), k).unwrap().to_vec();
+                assert_eq!(got, wanted, "{k} of {width}");
+            }
+        }
+    }
+
+    #[test]
     fn filters_apply_in_the_published_order() {
         for width in [2, 7, 64, 513] {
             let logits = random(&[5, width], 1);
