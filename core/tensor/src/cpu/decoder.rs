@@ -80,7 +80,7 @@ pub(crate) fn step(sizes: &Sizes, blocks: &mut [Block<'_>], x: &mut [f32]) {
         .iter_mut()
         .map(|b| Cache { keys: Shared::new(&mut *b.keys), values: Shared::new(&mut *b.values) })
         .collect();
-    let blocks: Vec<&Block<'_>> = blocks.iter().map(|block| &*block).collect();
+    let blocks: Vec<&Block<'_>> = blocks.iter().collect();
     let narrow = stride(width);
     scratch(rows * (3 * width + 2 * narrow + stride(hidden)), |memory| {
         let (normal, memory) = memory.split_at_mut(rows * narrow);

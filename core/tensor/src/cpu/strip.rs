@@ -73,7 +73,9 @@ unsafe fn strip<V: Vector, const M: usize>(s: &Strip) {
         // A copy, so that the loop above need not keep the array in memory for the loops below.
         let mut done = [[V::zero(); 2]; M];
         for r in 0..M {
-            done[r] = sums[r];
+            for j in 0..2 {
+                done[r][j] = sums[r][j];
+            }
         }
         for j in 0..2 {
             let at = j * V::LANES;
