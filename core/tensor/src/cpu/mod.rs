@@ -1,7 +1,8 @@
-//! Kernels on plain slices: parallel over the global rayon pool, vectorised by run-time dispatch.
+//! Kernels on plain slices: parallel over the global rayon pool, or, in sampling, over a team of threads that stay awake
+//! (`team.rs`); vectorised by run-time dispatch.
 //!
 //! A kernel's result does not depend on the order in which threads run: work is cut into pieces by size alone, and
-//! sums over pieces are added in order. At a fixed number of threads results are bit-equal from run to run.
+//! sums over pieces are added in order; a team shares out numbers that are each summed by one thread. At a fixed number of threads results are bit-equal from run to run.
 
 pub(crate) mod attention;
 pub(crate) mod attention_few;
