@@ -32,6 +32,24 @@ test: build
 bench *ARGS:
     cargo bench --package rqlab-tensor {{ARGS}}
 
+# The folder of the peers' benchmark.
+peers := env("PEERS", "../shared/peers")
+
+# Sets every workload beside PyTorch's and faiss's, timed in turn: `just bench-peers VENV --only rq_sample`.
+bench-peers VENV *ARGS: build
+    #!/usr/bin/env sh
+    set -eu
+    if [ ! -f "{{peers}}/bench.py" ]; then
+        echo "{{peers}}/bench.py is missing: set PEERS to the folder of the peers' benchmark" >&2
+        exit 2
+    fi
+    target/release/rqlab bench --peers "{{peers}}" --python "{{VENV}}/bin/python" {{ARGS}}
+
+# Measures all that docs/performance.md shows, and writes its tables and drawings anew: half an hour.
+performance VENV: build
+    just bench-peers "{{VENV}}" --markdown docs/performance.md
+    target/release/rqlab bench --scaling --figures docs/performance --markdown docs/performance.md
+
 # Compares with the published systems: every case folder under DIR.
 parity DIR: build
     target/release/parity "{{DIR}}"

@@ -6,6 +6,7 @@
 
 mod chart;
 mod error;
+mod figure;
 mod files;
 mod format;
 mod judge;
@@ -19,6 +20,7 @@ mod tables;
 mod viridis;
 
 pub use error::{Error, Result};
+pub use figure::{Line, Panel, figure};
 pub use measure::{Better, Group, Measure, measure, measure_names};
 pub use results::{
     Axis, CodeMap, Comparison, Curve, Definition, Example, Image, Provenance, Results, Sample, Status, Trial, Value,

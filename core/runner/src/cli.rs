@@ -124,18 +124,45 @@ pub struct ReconstructArgs {
     pub output: PathBuf,
 }
 
-/// What to time.
+/// What to time, and what to set it beside.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// Only workloads whose names begin so [default: all].
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     pub only: Vec<String>,
+    /// How long each workload is timed for, after its warm-up.
+    #[arg(long, value_name = "S", default_value_t = 3.0)]
+    pub seconds: f64,
     /// File for the figures.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Times one workload in this process, and prints a line of JSON.
+    /// Names the workloads, with what each computes and how many parameters it trains.
+    #[arg(long)]
+    pub list: bool,
+    /// Sets the figures of a file, written earlier, beside ours.
+    #[arg(long, value_name = "FILE", conflicts_with = "peers")]
+    pub against: Option<PathBuf>,
+    /// Folder with the peers' bench.py: times each workload there right after ours, and sets both side by side.
+    #[arg(long, value_name = "DIR", requires = "python")]
+    pub peers: Option<PathBuf>,
+    /// Python that runs the peers.
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
+    /// Takes our figures from a file that `--json` wrote, and times nothing.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Page that the table is written to, in place of the one that is there.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// How cost grows with sizes instead: takes some minutes.
+    #[arg(long, conflicts_with_all = ["only", "against", "peers", "list"])]
+    pub scaling: bool,
+    /// Folder for the drawings of `--scaling`.
+    #[arg(long, value_name = "DIR", requires = "scaling")]
+    pub figures: Option<PathBuf>,
+    /// What a process that was started to measure does: JSON in, JSON out.
     #[arg(long, hide = true)]
-    pub one: Option<String>,
+    pub task: Option<String>,
 }
 
 /// Seeds, each once.
@@ -230,8 +257,12 @@ Examples:
         #[command(flatten)]
         reconstruct: ReconstructArgs,
     },
-    /// Times training and sampling on fixed workloads.
-    #[command(after_help = "Example:\n  rqlab bench --only prior_train,rq_sample --threads 2 --json bench.json")]
+    /// Times training, encoding, sampling and single operations on fixed workloads.
+    #[command(after_help = "\
+Examples:
+  rqlab bench --only prior_train,rq_sample --threads 2 --json bench.json
+  rqlab bench --peers ../shared/peers --python VENV/bin/python --markdown docs/performance.md
+  rqlab bench --scaling --figures docs/performance --markdown docs/performance.md")]
     Bench(BenchArgs),
     /// Does one job of a sweep; started by it.
     #[command(hide = true)]

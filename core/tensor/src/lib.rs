@@ -22,6 +22,7 @@ mod tensor;
 mod threads;
 mod var;
 
+pub use cpu::peak::peak_flops;
 pub use error::{Error, Result};
 pub use rng::Rng;
 pub use storage::Device;

@@ -14,6 +14,7 @@ mod outputs;
 mod priors;
 mod quantizers;
 mod residual;
+mod steps;
 mod training;
 
 pub use case::Case;
@@ -32,6 +33,7 @@ pub type Compute = fn(&Case, &mut Outputs) -> Result<()>;
 
 /// The cases of systems that exist.
 pub const TABLE: &[(&str, Compute)] = &[
+    ("ar_step", steps::ar_step),
     ("attn_block", autoencoder::attn_block),
     ("code_folding", autoencoder::code_folding),
     ("commitment_grad", residual::commitment_grad),
@@ -56,7 +58,9 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("rq_transformer_cached_sampling", priors::rq_transformer_cached_sampling),
     ("rq_transformer_causality", priors::rq_transformer_causality),
     ("rq_transformer_forward", priors::rq_transformer_forward),
+    ("rq_transformer_step", steps::rq_transformer_step),
     ("soft_target_ce", training::soft_target_ce),
+    ("tokenizer_step", steps::tokenizer_step),
     ("topk_topp", training::topk_topp),
     ("upsample", autoencoder::upsample),
     ("vq_distances", quantizers::vq_distances),

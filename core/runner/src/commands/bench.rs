@@ -1,56 +1,171 @@
-//! `rqlab bench`: a row a workload.
+//! `rqlab bench`: a row a workload, perhaps beside another implementation's; or how cost grows with sizes.
 
-use crate::bench::{NAMES, Row, measure, prepare};
+use crate::bench::compare::{self, COLUMNS, Pair, cells, digits, markdown, pairs, write_between};
+use crate::bench::{Children, Machine, Peers, Row, Run, Runs, Sampling, Task, Work};
+use crate::bench::{measure, prepare, scaling, workloads};
 use crate::cli::{BenchArgs, Global};
 use crate::commands::{Failure, Outcome, load_plugins};
 use crate::store::write_json;
-use crate::ui::Ui;
+use crate::ui::{Ui, thousands};
+use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::Error;
-use serde_json::json;
-use std::process::Command;
+use std::path::Path;
 
 pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, Failure> {
-    if let Some(name) = &how.one {
-        let row = measure(name, prepare(name, &load_plugins(global)?)?)?;
-        ui.line(serde_json::to_string(&row).unwrap_or_default());
+    if let Some(text) = &how.task {
+        return task(global, text, ui);
+    }
+    let chosen = chosen(&how.only)?;
+    if how.list {
+        list(&chosen, ui);
         return Ok(Outcome::Done);
     }
-    let wanted = |name: &str| how.only.is_empty() || how.only.iter().any(|prefix| name.starts_with(prefix.as_str()));
-    let names: Vec<&str> = NAMES.iter().copied().filter(|name| wanted(name)).collect();
-    if names.is_empty() {
-        return Err(Error::Data(format!("no workload begins so; there are {}", NAMES.join(", "))).into());
-    }
     let threads = crate::commands::threads(global);
-    let mut rows = Vec::new();
-    for name in names {
-        let row = in_child(global, name, threads)?;
-        ui.line(format!(
-            "{:24} median {:>10.3} ms  min {:>10.3} ms  cpu {:>10.3} ms  {:>10.4} {}/s  rss {:>6.0} MiB",
-            row.name, row.median_ms, row.min_ms, row.cpu_ms, row.throughput, row.unit, row.peak_rss_mib
-        ));
-        rows.push(row);
+    let children = Children { plugins: global.plugins.clone(), device: global.device.to_string() };
+    if how.scaling {
+        return run_scaling(&children, threads, how, ui);
     }
+    let peers = match (&how.peers, &how.python) {
+        (Some(folder), Some(python)) => Some(Peers::open(python, folder)?),
+        _ => None,
+    };
+    let mut theirs = how.against.as_deref().map(compare::read_rows).transpose()?.unwrap_or_default();
+    let ours = match &how.from {
+        Some(path) => compare::read_run(path)?,
+        None => {
+            let peak = children.peak_gflops(threads)?;
+            let machine = Machine::here(&global.device.to_string(), threads, Some(peak));
+            ui.note(machine.sentence());
+            let mut ours = Run { machine, rows: Vec::new() };
+            for (name, work) in &chosen {
+                let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
+                let row = Row { peak_fraction: row.gflops.map(|gflops| gflops / peak), ..row };
+                ui.line(line(&row));
+                ours.rows.push(row);
+                if let Some(peers) = &peers {
+                    let rows = peers.measure(name, how.seconds, threads)?;
+                    rows.iter().for_each(|row| ui.line(line(row)));
+                    theirs.extend(rows);
+                }
+            }
+            ours
+        }
+    };
     if let Some(path) = &how.json {
-        write_json(
-            path,
-            &json!({ "runs": [{ "device": global.device.to_string(), "threads": threads, "rows": rows }] }),
-        )?;
+        write_json(path, &Runs { runs: vec![ours.clone()] })?;
+    }
+    let pairs = pairs(&ours.rows, &theirs);
+    if !pairs.is_empty() {
+        ui.line(format!("\n{}", table(&pairs)));
+    }
+    if let Some(path) = &how.markdown {
+        write_page(path, &ours, &pairs)?;
     }
     Ok(Outcome::Done)
 }
 
-/// Measures a workload in a process of its own.
-fn in_child(global: &Global, name: &str, threads: usize) -> Result<Row, Error> {
-    let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
-    let mut command = Command::new(&program);
-    for folder in &global.plugins {
-        command.arg("--plugins").arg(folder);
+/// Does what a process was started for.
+fn task(global: &Global, text: &str, ui: Ui) -> Result<Outcome, Failure> {
+    let task: Task = serde_json::from_str(text).map_err(|e| Error::Data(format!("--task: {e}")))?;
+    let said = match &task {
+        Task::Measure { name, work, sampling } => {
+            let plugins = match work {
+                // Not this process starts up.
+                Work::StartUp => crate::plugins::Plugins::default(),
+                _ => load_plugins(global)?,
+            };
+            let row = measure(name, work, prepare(work, &plugins, &global.plugins)?, *sampling)?;
+            serde_json::to_string(&row)
+        }
+        Task::Peak => serde_json::to_string(&rqlab_sdk::tensor::peak_flops()),
+        Task::Load => {
+            load_plugins(global)?;
+            serde_json::to_string(&crate::jobs::peak_memory_mib().unwrap_or(0.0))
+        }
+    };
+    ui.line(said.map_err(|e| Error::Data(e.to_string()))?);
+    Ok(Outcome::Done)
+}
+
+/// The workloads whose names begin so; all if nothing is asked for.
+fn chosen(only: &[String]) -> Result<Vec<(&'static str, Work)>, Error> {
+    let all = workloads();
+    let names = all.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    for prefix in only {
+        if !all.iter().any(|(name, _)| name.starts_with(prefix.as_str())) {
+            return Err(Error::Data(format!("no workload begins with `{prefix}`; there are {names}")));
+        }
     }
-    let output = command
-        .args(["--threads", &threads.to_string(), "bench", "--one", name])
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .map_err(Error::file(&program))?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| Error::Data(format!("the workload `{name}` ended with {}", output.status)))
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()));
+    Ok(all.into_iter().filter(|(name, _)| wanted(name)).collect())
+}
+
+fn list(chosen: &[(&str, Work)], ui: Ui) {
+    for (name, work) in chosen {
+        let (units, unit) = work.units();
+        let flop = work.flop().map_or(String::new(), |flop| format!("  {} GFLOP", digits(flop as f64 / 1e9)));
+        let parameters = work.parameters().map_or(String::new(), |count| format!("  {} parameters", thousands(count)));
+        ui.line(format!("{name:28} {:>10} {unit}{parameters}{flop}", thousands(units as usize)));
+    }
+}
+
+fn line(row: &Row) -> String {
+    let share = row.peak_fraction.map_or(String::new(), |share| format!("  {:.0} % of the peak", 100.0 * share));
+    format!(
+        "{:32} median {:>10.3} ms  min {:>10.3} ms  cpu {:>10.3} ms  {:>11} {:11} rss {:>5.0} MiB  others {:>2.0} %{share}",
+        row.name,
+        row.median_ms,
+        row.min_ms,
+        row.cpu_ms,
+        digits(row.throughput),
+        row.unit,
+        row.peak_rss_mib,
+        100.0 * row.other_cpu_fraction
+    )
+}
+
+/// The pairs for a terminal.
+fn table(pairs: &[Pair]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(COLUMNS);
+    table.add_rows(pairs.iter().map(cells));
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The table of a page: pairs if there are any, or our rows alone.
+fn write_page(path: &Path, ours: &Run, pairs: &[Pair]) -> Result<(), Error> {
+    let machine = ours.machine.sentence();
+    if pairs.is_empty() {
+        let columns = ["workload", "median, ms", "units a second", "memory, MiB"];
+        let row = |row: &Row| {
+            let speed = format!("{} {}", digits(row.throughput), row.unit);
+            vec![row.name.clone(), digits(row.median_ms), speed, format!("{:.0}", row.peak_rss_mib)]
+        };
+        let rows: Vec<_> = ours.rows.iter().map(row).collect();
+        return write_between(path, "workloads", &format!("{machine}\n\n{}", markdown(&columns, &rows)));
+    }
+    let rows: Vec<_> = pairs.iter().map(|pair| cells(pair).to_vec()).collect();
+    write_between(path, "workloads", &format!("{machine}\n\n{}", markdown(&COLUMNS, &rows)))
+}
+
+fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> Result<Outcome, Failure> {
+    let study = match &how.from {
+        Some(path) => crate::store::read_json(path)?,
+        None => scaling::run(children, threads, |point| ui.line(point))?,
+    };
+    if let Some(path) = &how.json {
+        write_json(path, &study)?;
+    }
+    if let Some(folder) = &how.figures {
+        for path in scaling::draw(&study, folder)? {
+            ui.note(format!("wrote {}", path.display()));
+        }
+    }
+    if let Some(path) = &how.markdown {
+        write_between(path, "scaling", &scaling::tables(&study))?;
+    }
+    Ok(Outcome::Done)
 }

@@ -24,6 +24,7 @@ pub(crate) mod nearest;
 pub(crate) mod optim;
 pub(crate) mod pack;
 pub(crate) mod packed;
+pub(crate) mod peak;
 pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod rows;

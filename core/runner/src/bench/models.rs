@@ -1,0 +1,209 @@
+//! Workloads made ready: models, codebooks, start-up.
+
+use super::work::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerSizes, Work};
+use super::{Task, Workload, operations};
+use crate::job::Call;
+use crate::plugins::Plugins;
+use crate::stages::Tokenizer;
+use rqlab_sdk::contracts::{
+    CodeShape, MapShape, Mode, Prior, PriorContext, PriorLevel, QuantizerContext, SampleRequest, Targets, TokenBatch,
+};
+use rqlab_sdk::nn::{CodebookInit, EmaCodebook, EmaRule};
+use rqlab_sdk::optim::{Adam, AdamSettings};
+use rqlab_sdk::params::Params;
+use rqlab_sdk::plugin::Kind;
+use rqlab_sdk::tensor::ops::sampling::Draw;
+use rqlab_sdk::tensor::{Codes, Rng, Tape, Tensor, no_grad};
+use rqlab_sdk::{Error, Result};
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+/// Makes a workload ready to be called. `folders` are those of further plugins, for what starts this program.
+///
+/// # Errors
+/// A plugin that is missing, sizes that do not fit.
+pub fn prepare(work: &Work, plugins: &Plugins, folders: &[PathBuf]) -> Result<Workload> {
+    match work {
+        Work::TokenizerStep { tokenizer, batch } => tokenizer_step(tokenizer, *batch, plugins),
+        Work::PriorStep { prior, batch } => prior_step(prior, *batch, plugins),
+        Work::Sample { prior, batch, cache } => sample(prior, *batch, *cache, plugins),
+        Work::Encode { vectors, channels, codebook, depth } => {
+            encode([*vectors, *channels], *codebook, *depth, plugins)
+        }
+        Work::EmaUpdate { vectors, channels, codebook } => ema_update([*vectors, *channels], *codebook),
+        Work::Operation(operation) => operations::prepare(*operation),
+        Work::StartUp => start_up(folders),
+    }
+}
+
+/// Numbers from N(0, 1).
+pub(super) fn normal(shape: &[usize], purpose: &str) -> Result<Tensor> {
+    Ok(Tensor::from_vec(Rng::new(0, purpose, 0).normal(shape.iter().product()), shape)?)
+}
+
+/// Codes below `size`, each as probable as any.
+pub(super) fn codes(shape: &[usize], size: usize, purpose: &str) -> Result<Codes> {
+    Ok(Codes::from_vec(Rng::new(0, purpose, 0).below(shape.iter().product(), size as u32), shape)?)
+}
+
+/// A component as a plan would name it.
+fn component(plugins: &Plugins, kind: Kind, name: &str, config: String) -> Result<Call> {
+    let provided = plugins.find(kind, name).map_err(|complaint| Error::Data(complaint.message))?;
+    Ok(Call { name: name.to_owned(), config, plugin: provided.origin.digest.clone() })
+}
+
+fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Result<Workload> {
+    let TokenizerSizes { width, multipliers, blocks, codebook, depth } = sizes;
+    let autoencoder = format!(
+        "(width: {width}, multipliers: {multipliers:?}, blocks: {blocks}, groups: 8, mid_attention: false, \
+         downsample: symmetric, latent: {LATENT})"
+    );
+    let quantizer = format!(
+        "(depth: {depth}, codebook: {codebook}, shared: true, decay: 0.99, restart: false, initial_count: 1.0, \
+         beta: 0.25)"
+    );
+    let autoencoder = component(plugins, Kind::Autoencoder, "resnet", autoencoder)?;
+    let quantizer = component(plugins, Kind::Quantizer, "rq", quantizer)?;
+    let params = Params::new(0);
+    let mut model = Tokenizer::build(plugins, &autoencoder, &quantizer, [SIDE, SIDE, 3], params.clone())?;
+    let mut optimizer = Adam::new(params.trained(), AdamSettings { betas: [0.9, 0.99], ..AdamSettings::default() })?;
+    let shape = [batch, SIDE, SIDE, 3];
+    let pixels = Rng::new(0, "images", 0).uniform(shape.iter().product()).into_iter().map(|u| 2.0 * u - 1.0);
+    let images = Tensor::from_vec(pixels.collect(), &shape)?;
+    let mut step = 0;
+    Ok(Workload::new(Some(params.count()), move || {
+        let rng = Rng::new(0, "step", step);
+        step += 1;
+        let tape = Tape::start()?;
+        let mut auxiliary = None;
+        let mut bottleneck = |level: usize, latents: &Tensor| {
+            let quantized = model.quantizers[level].quantize_train(latents, &rng)?;
+            auxiliary = Some(quantized.loss);
+            Ok(quantized.latents)
+        };
+        let reconstruction = model.autoencoder.forward(&images, &mut bottleneck, &Mode::Train(rng))?;
+        let mut loss = reconstruction.mse(&images)?;
+        if let Some(auxiliary) = auxiliary {
+            loss = loss.add(&auxiliary)?;
+        }
+        let mut gradients = tape.backward(&loss)?;
+        optimizer.step(&mut gradients, 1e-4, None)?;
+        Ok(())
+    }))
+}
+
+/// A prior with fresh parameters, over the codes of a random codebook.
+fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Params)> {
+    let PriorSizes { family, side, depth, codebook: size, width, heads } = sizes;
+    let (name, config) = match family {
+        Family::RqTransformer { body, head } => (
+            "rq_transformer",
+            format!(
+                "(width: {width}, heads: {heads}, body_layers: {body}, head_layers: {head}, condition_position: shared)"
+            ),
+        ),
+        Family::Ar { layers } => ("ar", format!("(width: {width}, heads: {heads}, layers: {layers})")),
+    };
+    let codebook = normal(&[*size, LATENT], "codebook")?;
+    let params = Params::new(0);
+    let level = PriorLevel {
+        codes: CodeShape { height: *side, width: *side, codebooks: vec![*size; *depth] },
+        channels: LATENT,
+        codebooks: vec![codebook; *depth],
+        shared: true,
+    };
+    let context = PriorContext { level, upper: None, classes: CLASSES, params: params.scope("prior") };
+    Ok((plugins.prior(&component(plugins, Kind::Prior, name, config)?, &context)?, params))
+}
+
+fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Workload> {
+    let (prior, params) = prior(sizes, plugins)?;
+    let settings = AdamSettings { betas: [0.9, 0.95], weight_decay: 1e-4, ..AdamSettings::default() };
+    let mut optimizer = Adam::new(params.trained(), settings)?;
+    let tokens = TokenBatch {
+        codes: codes(&[batch, sizes.side, sizes.side, sizes.depth], sizes.codebook, "codes")?,
+        targets: Targets::Hard,
+        labels: codes(&[batch], CLASSES, "labels")?,
+        latents: None,
+        upper: None,
+    };
+    let mut step = 0;
+    Ok(Workload::new(Some(params.count()), move || {
+        let rng = Rng::new(0, "step", step);
+        step += 1;
+        let tape = Tape::start()?;
+        let loss = prior.loss(&tokens, &Mode::Train(rng))?.loss;
+        let mut gradients = tape.backward(&loss)?;
+        optimizer.step(&mut gradients, 5e-4, None)?;
+        Ok(())
+    }))
+}
+
+fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> Result<Workload> {
+    let (prior, params) = prior(sizes, plugins)?;
+    let request = SampleRequest {
+        count: batch,
+        labels: codes(&[batch], CLASSES, "labels")?,
+        draw: vec![Draw { temperature: 1.0, top_k: Some(sizes.codebook / 2), top_p: None }],
+        cache,
+        upper: None,
+    };
+    let mut step = 0;
+    Ok(Workload::new(Some(params.count()), move || {
+        step += 1;
+        no_grad(|| prior.sample(&request, &Rng::new(0, "samples", step))).map(drop)
+    }))
+}
+
+/// As the stage that encodes a data set does it: the quantizer's own evaluation.
+fn encode([vectors, channels]: [usize; 2], size: usize, depth: usize, plugins: &Plugins) -> Result<Workload> {
+    let config = format!("(depth: {depth}, codebook: {size}, shared: true)");
+    let component = component(plugins, Kind::Quantizer, "rq", config)?;
+    let params = Params::new(0);
+    let latents = MapShape { height: vectors, width: 1, channels };
+    let quantizer = plugins.quantizer(&component, &QuantizerContext { latents, params: params.clone() })?;
+    let codebook = normal(&[size, channels], "codebook")?.mul_scalar(0.5)?;
+    for (_, entry) in params.entries().into_iter().filter(|(name, _)| name.ends_with("weight")) {
+        entry.var.set(&codebook)?;
+    }
+    let x = normal(&[1, vectors, 1, channels], "vectors")?;
+    Ok(Workload::new(None, move || no_grad(|| quantizer.quantize(&x)).map(drop)))
+}
+
+fn ema_update([vectors, channels]: [usize; 2], size: usize) -> Result<Workload> {
+    let rule = EmaRule { initial_count: 1.0, restart: false, ..EmaRule::default() };
+    let book = EmaCodebook::new(&Params::new(0), size, channels, CodebookInit::Normal, rule)?;
+    let (x, codes) = (normal(&[vectors, channels], "vectors")?, codes(&[vectors], size, "codes")?);
+    Ok(Workload::new(None, move || {
+        book.accumulate(&x, &codes)?;
+        book.rewrite()
+    }))
+}
+
+fn start_up(folders: &[PathBuf]) -> Result<Workload> {
+    let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
+    let task = serde_json::to_string(&Task::Load).map_err(|e| Error::Data(e.to_string()))?;
+    let folders = folders.to_vec();
+    let most = Rc::new(Cell::new(0.0));
+    let seen = most.clone();
+    Ok(Workload {
+        children: Some(most),
+        ..Workload::new(None, move || {
+            let mut command = Command::new(&program);
+            for folder in &folders {
+                command.arg("--plugins").arg(folder);
+            }
+            let output = command
+                .args(["bench", "--task", &task])
+                .stdin(Stdio::null())
+                .output()
+                .map_err(Error::file(&program))?;
+            let memory: f64 = serde_json::from_slice(&output.stdout)
+                .map_err(|_| Error::Data(format!("loading all plugins ended with {}", output.status)))?;
+            seen.set(memory.max(seen.get()));
+            Ok(())
+        })
+    })
+}

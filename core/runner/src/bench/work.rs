@@ -1,0 +1,232 @@
+//! The workloads by name, and their sizes.
+
+use serde::{Deserialize, Serialize};
+
+/// Channels of the latents and length of a codeword.
+pub(super) const LATENT: usize = 64;
+/// Classes that priors are conditioned on.
+pub(super) const CLASSES: usize = 10;
+/// Rows and columns of the images.
+pub(super) const SIDE: usize = 32;
+
+/// What is computed in one call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// One step of training on images of 3x32x32 in [-1, 1): mean squared error and a quarter of the commitment, Adam.
+    TokenizerStep {
+        /// The model.
+        tokenizer: TokenizerSizes,
+        /// Images.
+        batch: usize,
+    },
+    /// One step of training on random codes with hard targets: AdamW without clipping.
+    PriorStep {
+        /// The model.
+        prior: PriorSizes,
+        /// Code maps.
+        batch: usize,
+    },
+    /// Whole code maps, at temperature 1 from the more probable half of the codes.
+    Sample {
+        /// The model.
+        prior: PriorSizes,
+        /// Code maps.
+        batch: usize,
+        /// Whether keys and values of the past are kept; without, all of it is computed again for each code.
+        cache: bool,
+    },
+    /// Greedy residual codes of vectors from N(0, 1), one codebook from N(0, 1/4) at all depths.
+    Encode {
+        /// How many.
+        vectors: usize,
+        /// Numbers a vector.
+        channels: usize,
+        /// Codes, K.
+        codebook: usize,
+        /// Codes a vector, D.
+        depth: usize,
+    },
+    /// One update of a codebook from vectors that have their codes.
+    EmaUpdate {
+        /// How many.
+        vectors: usize,
+        /// Numbers a vector.
+        channels: usize,
+        /// Codes, K.
+        codebook: usize,
+    },
+    /// One operation forward, then backward from a fixed gradient into every operand.
+    Operation(Operation),
+    /// This program with all plugins loaded, and nothing else.
+    StartUp,
+}
+
+/// A residual-quantized autoencoder with one shared codebook, latents of 64 channels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenizerSizes {
+    /// Channels of the finest level.
+    pub width: usize,
+    /// Channels of each level as multiples.
+    pub multipliers: Vec<usize>,
+    /// Residual blocks a level of the encoder.
+    pub blocks: usize,
+    /// Codes, K.
+    pub codebook: usize,
+    /// Codes a position, D.
+    pub depth: usize,
+}
+
+/// A transformer over square code maps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PriorSizes {
+    /// Which.
+    pub family: Family,
+    /// Rows and columns of the map.
+    pub side: usize,
+    /// Codes a position, D.
+    pub depth: usize,
+    /// Codes in the codebook that all depths share, K.
+    pub codebook: usize,
+    /// Numbers a position.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+}
+
+/// A kind of prior, with its blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    /// A body over positions and a head over depths.
+    RqTransformer {
+        /// Blocks over positions.
+        body: usize,
+        /// Blocks over depths.
+        head: usize,
+    },
+    /// One transformer over all codes.
+    Ar {
+        /// Blocks.
+        layers: usize,
+    },
+}
+
+/// An operation with the sizes of its operands; maps are channels last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Map, weight and bias, as many channels out as in.
+    Conv3x3 {
+        /// Maps.
+        batch: usize,
+        /// Rows and columns.
+        side: usize,
+        /// Channels.
+        channels: usize,
+    },
+    /// Rows, weight and bias.
+    Linear {
+        /// Rows.
+        rows: usize,
+        /// Numbers a row.
+        inputs: usize,
+        /// Numbers a row of the result.
+        outputs: usize,
+    },
+    /// Queries, keys and values, causal.
+    Attention {
+        /// Sequences.
+        batch: usize,
+        /// Heads.
+        heads: usize,
+        /// Positions.
+        length: usize,
+        /// Numbers a head.
+        head: usize,
+    },
+    /// Rows, scale and bias.
+    LayerNorm {
+        /// Rows.
+        rows: usize,
+        /// Numbers a row.
+        width: usize,
+    },
+    /// Map, scale and bias; 8 groups.
+    GroupNorm {
+        /// Maps.
+        batch: usize,
+        /// Rows and columns.
+        side: usize,
+        /// Channels.
+        channels: usize,
+    },
+    /// The exact function, by erf.
+    Gelu {
+        /// Elements.
+        elements: usize,
+    },
+    /// The mean cross entropy of logits.
+    CrossEntropy {
+        /// Rows.
+        rows: usize,
+        /// Codes, K.
+        codes: usize,
+    },
+}
+
+/// Every workload by name, in the order in which they run. Names and sizes are those that PyTorch is measured by.
+pub fn workloads() -> Vec<(&'static str, Work)> {
+    let (rq, ar) = (rq_base(), ar_base());
+    let prior = |prior: &PriorSizes, batch| Work::PriorStep { prior: prior.clone(), batch };
+    let sample = |prior: &PriorSizes, batch| Work::Sample { prior: prior.clone(), batch, cache: true };
+    let encode = |channels, codebook| Work::Encode { vectors: 16384, channels, codebook, depth: 4 };
+    let operation = Work::Operation;
+    vec![
+        ("tokenizer_train_small", Work::TokenizerStep { tokenizer: tokenizer_small(), batch: 64 }),
+        ("tokenizer_train_base", Work::TokenizerStep { tokenizer: tokenizer_base(), batch: 64 }),
+        ("rq_encode_64x1024", encode(64, 1024)),
+        ("rq_encode_256x16384", encode(256, 16384)),
+        ("codebook_ema_64x1024", Work::EmaUpdate { vectors: 16384, channels: 64, codebook: 1024 }),
+        ("prior_train_small", prior(&rq_small(), 64)),
+        ("prior_train_base", prior(&rq, 32)),
+        ("ar_train_base", prior(&ar, 8)),
+        ("rq_sample_b1", sample(&rq, 1)),
+        ("rq_sample_b16", sample(&rq, 16)),
+        ("rq_sample_b100", sample(&rq, 100)),
+        ("ar_sample_b1", sample(&ar, 1)),
+        ("ar_sample_b16", sample(&ar, 16)),
+        ("ar_sample_b100", sample(&ar, 100)),
+        ("conv3x3_64x32", operation(Operation::Conv3x3 { batch: 64, side: 32, channels: 64 })),
+        ("linear_2048x256x1024", operation(Operation::Linear { rows: 2048, inputs: 256, outputs: 1024 })),
+        ("attention_causal_32x8x64x32", operation(Operation::Attention { batch: 32, heads: 8, length: 64, head: 32 })),
+        ("layernorm_2048x256", operation(Operation::LayerNorm { rows: 2048, width: 256 })),
+        ("groupnorm_64x128x8x8", operation(Operation::GroupNorm { batch: 64, side: 8, channels: 128 })),
+        ("gelu_1m", operation(Operation::Gelu { elements: 1 << 20 })),
+        ("softmax_ce_8192x512", operation(Operation::CrossEntropy { rows: 8192, codes: 512 })),
+        ("start_up", Work::StartUp),
+    ]
+}
+
+/// 1.3 million parameters, maps of 4x4 codes.
+pub(super) fn tokenizer_small() -> TokenizerSizes {
+    TokenizerSizes { width: 32, multipliers: vec![1, 2, 2, 2], blocks: 1, codebook: 256, depth: 4 }
+}
+
+fn tokenizer_base() -> TokenizerSizes {
+    TokenizerSizes { width: 64, multipliers: vec![1, 2, 2], blocks: 2, codebook: 512, depth: 4 }
+}
+
+/// 1.2 million parameters over 4x4x4 codes.
+pub(super) fn rq_small() -> PriorSizes {
+    let family = Family::RqTransformer { body: 4, head: 2 };
+    PriorSizes { family, side: 4, depth: 4, codebook: 256, width: 128, heads: 4 }
+}
+
+/// 6.5 million parameters over 8x8x4 codes.
+pub(super) fn rq_base() -> PriorSizes {
+    let family = Family::RqTransformer { body: 6, head: 2 };
+    PriorSizes { family, side: 8, depth: 4, codebook: 512, width: 256, heads: 8 }
+}
+
+/// 6.6 million parameters over 16x16 codes.
+pub(super) fn ar_base() -> PriorSizes {
+    PriorSizes { family: Family::Ar { layers: 8 }, side: 16, depth: 1, codebook: 512, width: 256, heads: 8 }
+}
