@@ -15,17 +15,20 @@ use std::ptr::null;
 /// Positions whose contributions to the weight's gradient are summed in registers.
 const DEPTH: usize = 256;
 
-/// The gradient of the weight from that of the output. The sum over positions is cut into as many pieces as there are
-/// threads.
-pub(crate) fn backward(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool) {
+/// The gradient of the weight from that of the output and, into `db`, the gradient of the bias. The sum over positions
+/// is cut into as many pieces as there are threads.
+pub(crate) fn backward(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool, db: Option<&mut [f32]>) {
+    if winograd::fits(g) {
+        return Winograd::new(g).backward_weight(x, dy, dw, accumulate, db);
+    }
+    if let Some(db) = db {
+        gemm::column_sums(dy, db, false);
+    }
     if g.is_linear() {
         return gemm::tn(g.outputs, g.inputs, g.batch * g.input[0] * g.input[1], dy, x, dw, accumulate);
     }
     if dw.is_empty() {
         return;
-    }
-    if winograd::fits(g) {
-        return Winograd::new(g).backward_weight(x, dy, dw, accumulate);
     }
     let kernels = Kernels::best();
     let taps = g.taps();

@@ -279,7 +279,7 @@ pub(crate) fn column_sums(a: &[f32], sums: &mut [f32], accumulate: bool) {
 }
 
 simd! {
-    fn add_rows(rows: &[f32], sums: &mut [f32]) {
+    pub(super) fn add_rows(rows: &[f32], sums: &mut [f32]) {
         for row in rows.chunks_exact(sums.len()) {
             for (sum, x) in sums.iter_mut().zip(row) {
                 *sum += x;

@@ -85,15 +85,20 @@ simd! {
 }
 
 simd! {
-    /// Takes the gradient back through the SiLU of the normalised map, in place.
-    fn silu_backward(grad: &mut [f32], x: &[f32], how: &Affine) {
+    /// Takes the gradient back through the SiLU of the normalised map, in place, and sums as [`gradient_sums`] does.
+    fn silu_gradient_sums(grad: &mut [f32], x: &[f32], how: &Affine, plain: &mut [f32], projected: &mut [f32]) {
         let width = how.scale.len();
         for (g, x) in grad.chunks_mut(width).zip(x.chunks(width)) {
             let channels = how.centre.iter().zip(&how.scale).zip(&how.shift);
-            for ((g, &x), ((&centre, &scale), &shift)) in g.iter_mut().zip(x).zip(channels) {
-                let h = fma::<FUSED>(x - centre, scale, shift);
+            let sums = plain.iter_mut().zip(projected.iter_mut());
+            for (((g, &x), ((&centre, &scale), &shift)), (p, q)) in g.iter_mut().zip(x).zip(channels).zip(sums) {
+                let d = x - centre;
+                let h = fma::<FUSED>(d, scale, shift);
                 let s = sigmoid::<FUSED>(h);
-                *g *= s * fma::<FUSED>(h, 1.0 - s, 1.0);
+                let slope = s * fma::<FUSED>(h, 1.0 - s, 1.0);
+                *g *= slope;
+                *p += *g;
+                *q = fma::<FUSED>(*g, d, *q);
             }
         }
     }
@@ -127,18 +132,25 @@ impl Maps {
         if self.size() <= WHOLE { self.size() } else { GRAIN.next_multiple_of(self.channels * self.repeats()) }
     }
 
-    /// A row with `f(channel)` for every channel, repeated.
-    fn row(&self, f: impl Fn(usize) -> f32) -> Vec<f32> {
-        (0..self.channels * self.repeats()).map(|i| f(i % self.channels)).collect()
+    /// A row with `f(group, channel)` for every channel, repeated.
+    fn row(&self, f: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+        let (len, width) = (self.channels * self.repeats(), self.channels / self.groups);
+        let mut row = Vec::with_capacity(len);
+        for group in 0..self.groups {
+            row.extend((group * width..(group + 1) * width).map(|channel| f(group, channel)));
+        }
+        while row.len() < len {
+            row.extend_from_within(..self.channels);
+        }
+        row
     }
 
     /// What the group norm of one map does to each channel.
     fn affine(&self, moments: &[[f32; 2]], weight: &[f32], bias: &[f32]) -> Affine {
-        let width = self.channels / self.groups;
         Affine {
-            centre: self.row(|i| moments[i / width][0]),
-            scale: self.row(|i| weight[i] * moments[i / width][1]),
-            shift: self.row(|i| bias[i]),
+            centre: self.row(|group, _| moments[group][0]),
+            scale: self.row(|group, i| weight[i] * moments[group][1]),
+            shift: self.row(|_, i| bias[i]),
         }
     }
 
@@ -165,7 +177,7 @@ impl Maps {
     fn moments(&self, x: &[f32], moments: &mut [[f32; 2]]) {
         // Sums of x less the map's first value in each channel: the squares of x itself would cancel where the mean is
         // large against the deviation.
-        let centre = self.row(|i| x[i]);
+        let centre = self.row(|_, i| x[i]);
         let pieces: Vec<_> = x
             .par_chunks(self.piece())
             .map(|x| self.channel_sums(x.len(), |a, b, s, q| moment_sums(&x[a..b], &centre, s, q)))
@@ -250,10 +262,12 @@ fn map_backward(
         .zip(x.par_chunks(piece))
         .map(|(grad, x)| {
             maps.channel_sums(x.len(), |a, b, plain, projected| {
+                let (grad, x) = (&mut grad[a..b], &x[a..b]);
                 if maps.silu {
-                    silu_backward(&mut grad[a..b], &x[a..b], &how);
+                    silu_gradient_sums(grad, x, &how, plain, projected);
+                } else {
+                    gradient_sums(grad, x, &how.centre, plain, projected);
                 }
-                gradient_sums(&grad[a..b], &x[a..b], &how.centre, plain, projected);
             })
         })
         .collect();
@@ -273,7 +287,7 @@ fn map_backward(
             parameter_sums[c + i] = sums[i][0] as f32;
         }
     }
-    let other = maps.row(|i| slope[i / width]);
-    let how = Affine { shift: maps.row(|i| constant[i / width]), ..how };
+    let other = maps.row(|group, _| slope[group]);
+    let how = Affine { shift: maps.row(|group, _| constant[group]), ..how };
     grad.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(grad, x)| combine(grad, x, &how, &other));
 }

@@ -60,10 +60,25 @@ pub(crate) fn tanh<const FUSED: bool>(x: f32) -> f32 {
     (-m / (2.0 + m)).copysign(x) + 0.0 * x.clamp(-1.0, 1.0)
 }
 
-/// 1 / (1 + e^-x); relative error below 1e-6.
+/// 1 / x for x in 1..=2^126, relative error below 3e-7: a third of the time of a division.
+#[inline(always)]
+fn reciprocal<const FUSED: bool>(x: f32) -> f32 {
+    // The negative of the exponent, and a line in place of the hyperbola between powers of two: off by an eighth at most.
+    // Each iteration cubes the error.
+    let mut y = f32::from_bits(0x7ef3_11c7_u32.wrapping_sub(x.to_bits()));
+    for _ in 0..2 {
+        let r = fma::<FUSED>(-x, y, 1.0);
+        y = fma::<FUSED>(fma::<FUSED>(r, r, r), y, y);
+    }
+    y
+}
+
+/// 1 / (1 + e^-x); relative error below 1e-6 for |x| <= 87, beyond which it stays as there.
 #[inline(always)]
 pub(crate) fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
-    1.0 / (1.0 + exp::<FUSED>(-x))
+    let (n, p) = reduce::<FUSED>((-x).clamp(-87.0, 87.0));
+    let scale = power_of_two(n);
+    reciprocal::<FUSED>(1.0 + fma::<FUSED>(p, scale, scale))
 }
 
 /// Distribution function and density of the standard normal at x: (1 + erf(x / sqrt 2)) / 2 and e^(-x^2/2) / sqrt(2 pi).

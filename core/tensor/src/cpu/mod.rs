@@ -39,6 +39,7 @@ pub(crate) mod team;
 pub(crate) mod vector;
 pub(crate) mod winograd;
 mod winograd_transform;
+mod winograd_weight;
 
 /// Asks the system's allocator to keep what a step frees for the next one. By default glibc gives large blocks back at
 /// once, and the kernel clears every page of the next one anew: about a tenth of a training step.

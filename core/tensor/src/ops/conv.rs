@@ -52,10 +52,11 @@ impl Method {
         }
     }
 
-    fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool) {
+    /// The gradient of the weight, and into `db` that of the bias.
+    fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool, db: Option<&mut [f32]>) {
         match self {
-            Self::Map(g) => conv_weight::backward(g, x, dy, dw, accumulate),
-            Self::Doubled(winograd) => winograd.backward_weight(x, dy, dw, accumulate),
+            Self::Map(g) => conv_weight::backward(g, x, dy, dw, accumulate, db),
+            Self::Doubled(winograd) => winograd.backward_weight(x, dy, dw, accumulate, db),
         }
     }
 
@@ -82,13 +83,16 @@ fn convolution(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, method: Metho
             if let (Some(key), Some(w)) = (&x_key, &w) {
                 flow.with(key, x_len, |dx, accumulate| method.backward_data(&dy, w.as_slice(), dx, accumulate))?;
             }
+            let mut db = b_key.as_ref().map(|_| buffer(outputs));
             if let (Some(key), Some(x)) = (&w_key, &x) {
                 flow.with(key, w_len, |dw, accumulate| {
-                    method.backward_weight(x.as_slice(), &dy, dw, accumulate);
+                    method.backward_weight(x.as_slice(), &dy, dw, accumulate, db.as_deref_mut());
                 })?;
+            } else if let Some(db) = &mut db {
+                gemm::column_sums(&dy, db, false);
             }
-            if let Some(key) = &b_key {
-                flow.with(key, outputs, |db, accumulate| gemm::column_sums(&dy, db, accumulate))?;
+            if let (Some(key), Some(db)) = (&b_key, db) {
+                flow.add(key, db)?;
             }
             Ok(())
         });
@@ -279,6 +283,7 @@ mod tests {
             ([2, 5, 7, 20], 35, [3, 3], Conv2d::same(3)),
             ([3, 9, 11, 33], 16, [3, 3], Conv2d::new(1, [0, 2, 3, 1])),
             ([1, 3, 4, 17], 18, [3, 3], Conv2d::new(1, [0; 4])),
+            ([2, 2, 6, 16], 18, [3, 3], Conv2d::same(3)),
         ]
     }
 
