@@ -11,10 +11,12 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rqlab_tensor::ops::attention::{attention, attention_qkv};
+use rqlab_tensor::ops::averages::update_averages;
 use rqlab_tensor::ops::conv::Conv2d;
 use rqlab_tensor::ops::decoder::{BlockWeights, Decoder};
-use rqlab_tensor::ops::nearest::{code_sums, nearest};
-use rqlab_tensor::{Codes, Result, Rng, Tape, Tensor};
+use rqlab_tensor::ops::nearest::{Search, nearest};
+use rqlab_tensor::ops::residual::residual_codes;
+use rqlab_tensor::{Codes, Result, Rng, Tape, Tensor, Var};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -127,10 +129,14 @@ fn codebooks(c: &mut Criterion) {
         let (x, e) = (random(&[rows, channels], 1), random(&[size, channels], 2));
         c.bench_function(&format!("nearest_{rows}x{size}x{channels}"), |b| b.iter(|| nearest(&x, &e).expect("fits")));
         let codes = Codes::from_vec(Rng::new(1, "codes", 0).below(rows, size as u32), &[rows]).expect("fits");
-        c.bench_function(&format!("code_sums_{rows}x{size}x{channels}"), |b| {
-            b.iter(|| code_sums(&x, &codes, size).expect("fits"));
+        let (counts, sums) = (Var::buffer(&Tensor::zeros(&[size])), Var::buffer(&e));
+        c.bench_function(&format!("update_averages_{rows}x{size}x{channels}"), |b| {
+            b.iter(|| update_averages(&x, &codes, 0.99, &counts, &sums).expect("fits"));
         });
     }
+    let (x, e) = (random(&[16384, 64], 1), random(&[1024, 64], 2).mul_scalar(0.5).expect("fits"));
+    let search = Search::new(&e).expect("fits");
+    c.bench_function("residual_codes_16384x1024x64x4", |b| b.iter(|| residual_codes(&x, &[&search; 4]).expect("fits")));
 }
 
 criterion_group!(ops, products, convolutions, attentions, decoders, codebooks);

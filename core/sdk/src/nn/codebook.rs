@@ -3,7 +3,8 @@
 //! "Autoregressive image generation using residual quantization", CVPR 2022).
 
 use crate::params::{Init, Params};
-use crate::tensor::ops::nearest::{code_sums, nearest, squared_distances};
+use crate::tensor::ops::averages::{update_averages, write_means};
+use crate::tensor::ops::nearest::{Search, nearest, squared_distances};
 use crate::tensor::ops::sampling::multinomial;
 use crate::tensor::{Codes, Rng, Tensor, Var};
 use crate::{Error, Result};
@@ -155,6 +156,14 @@ impl EmaCodebook {
         self.weight.get()
     }
 
+    /// The codes as they are now, prepared for searches.
+    ///
+    /// # Errors
+    /// A codebook that holds nothing.
+    pub fn search(&self) -> Result<Search> {
+        Ok(Search::new(&self.weight())?)
+    }
+
     /// The nearest code of every vector: `[.., C]` to `[..]`.
     ///
     /// # Errors
@@ -169,12 +178,7 @@ impl EmaCodebook {
     /// # Errors
     /// Shapes that do not fit, codes out of range.
     pub fn accumulate(&self, vectors: &Tensor, codes: &Codes) -> Result<()> {
-        let (counts, sums) = code_sums(vectors, codes, self.size)?;
-        let (old, new) = (self.rule.decay as f32, (1.0 - self.rule.decay) as f32);
-        for (average, batch) in [(&self.cluster_size, counts), (&self.embed, sums)] {
-            average.set(&average.get().mul_scalar(old)?.add(&batch.mul_scalar(new)?)?)?;
-        }
-        Ok(())
+        Ok(update_averages(vectors, codes, self.rule.decay, &self.cluster_size, &self.embed)?)
     }
 
     /// How many codes are dead: `N < dead_below`.
@@ -228,9 +232,9 @@ impl EmaCodebook {
         let counts = self.cluster_size.get();
         let total: f64 = counts.as_slice().iter().map(|&n| f64::from(n)).sum();
         let scale = total / (total + self.size as f64 * self.rule.eps);
-        let smoothed = counts.as_slice().iter().map(|&n| ((f64::from(n) + self.rule.eps) * scale) as f32).collect();
-        self.weight.set(&self.embed.get().div(&Tensor::from_vec(smoothed, &[self.size, 1])?)?)?;
-        Ok(())
+        let smoothed: Vec<f32> =
+            counts.as_slice().iter().map(|&n| ((f64::from(n) + self.rule.eps) * scale) as f32).collect();
+        Ok(write_means(&self.embed.get(), &smoothed, &self.weight)?)
     }
 }
 

@@ -32,29 +32,47 @@ simd! {
     }
 }
 
+/// The rows of each code in their order, so that codes can be summed side by side: a stable counting sort.
+pub(crate) struct RowsByCode {
+    starts: Vec<u32>,
+    order: Vec<u32>,
+}
+
+impl RowsByCode {
+    /// `codes`, one a row, are below `size`.
+    pub(crate) fn new(codes: &[u32], size: usize) -> Self {
+        // Where the rows of code k begin stands at k + 1 until they are listed, which moves it to where they end.
+        let mut starts = vec![0u32; size + 2];
+        for &code in codes {
+            starts[code as usize + 2] += 1;
+        }
+        for i in 2..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut order = vec![0u32; codes.len()];
+        for (i, &code) in codes.iter().enumerate() {
+            let next = &mut starts[code as usize + 1];
+            order[*next as usize] = i as u32;
+            *next += 1;
+        }
+        Self { starts, order }
+    }
+
+    pub(crate) fn of(&self, code: usize) -> &[u32] {
+        &self.order[self.starts[code] as usize..self.starts[code + 1] as usize]
+    }
+}
+
 /// Adds row i of `x` to row `codes[i]` of `table`, in the order of i; `table` is zeroed first unless `accumulate`.
 pub(crate) fn add_rows(x: &[f32], width: usize, codes: &[u32], table: &mut [f32], accumulate: bool) {
     if width == 0 || table.is_empty() {
         return;
     }
-    // A stable counting sort lists the rows of each code, so that codes can be summed side by side.
-    let mut starts = vec![0usize; table.len() / width + 1];
-    for &code in codes {
-        starts[code as usize + 1] += 1;
-    }
-    for i in 1..starts.len() {
-        starts[i] += starts[i - 1];
-    }
-    let mut order = vec![0u32; codes.len()];
-    let mut next = starts.clone();
-    for (i, &code) in codes.iter().enumerate() {
-        order[next[code as usize]] = i as u32;
-        next[code as usize] += 1;
-    }
+    let rows = RowsByCode::new(codes, table.len() / width);
     table.par_chunks_mut(width).with_min_len((GRAIN / 4 / width).max(1)).enumerate().for_each(|(code, target)| {
         if !accumulate {
             target.fill(0.0);
         }
-        sum_rows(x, &order[starts[code]..starts[code + 1]], target);
+        sum_rows(x, rows.of(code), target);
     });
 }

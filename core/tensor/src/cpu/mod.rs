@@ -6,7 +6,10 @@
 
 pub(crate) mod attention;
 pub(crate) mod attention_few;
+pub(crate) mod averages;
 pub(crate) mod cached;
+pub(crate) mod coarse;
+pub(crate) mod coarse_kernel;
 pub(crate) mod conv;
 pub(crate) mod conv_weight;
 pub(crate) mod decoder;
@@ -29,7 +32,9 @@ pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod rows;
 pub(crate) mod sampling;
+pub(crate) mod score;
 pub(crate) mod scratch;
+pub(crate) mod sift;
 pub(crate) mod split;
 pub(crate) mod squared;
 pub(crate) mod strided;

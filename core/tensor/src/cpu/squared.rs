@@ -5,24 +5,29 @@ use super::elementwise::GRAIN;
 use super::sum::{LANES, fold};
 use rayon::prelude::*;
 
+/// Numbers that are summed in f32 before they are added in f64.
+const RUN: usize = 1 << 10;
+
+/// The sum of `(x - y)^2` over at most [`RUN`] numbers.
+#[inline(always)]
+fn run(x: &[f32], y: &[f32]) -> f64 {
+    let mut lanes = [0.0f32; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for ((l, x), y) in lanes.iter_mut().zip(x).zip(y) {
+            *l += (x - y) * (x - y);
+        }
+    }
+    for ((l, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *l += (x - y) * (x - y);
+    }
+    f64::from(fold(lanes))
+}
+
 simd! {
     fn squared_distance_chunk(x: &[f32], y: &[f32]) -> f64 {
-        let mut sum = 0.0;
-        for (x, y) in x.chunks(1 << 10).zip(y.chunks(1 << 10)) {
-            let mut lanes = [0.0f32; LANES];
-            let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-            let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
-            for (x, y) in xs.zip(ys) {
-                for ((l, x), y) in lanes.iter_mut().zip(x).zip(y) {
-                    *l += (x - y) * (x - y);
-                }
-            }
-            for ((l, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-                *l += (x - y) * (x - y);
-            }
-            sum += f64::from(fold(lanes));
-        }
-        sum
+        x.chunks(RUN).zip(y.chunks(RUN)).map(|(x, y)| run(x, y)).sum()
     }
 }
 
@@ -52,4 +57,55 @@ pub(crate) fn scaled_difference(x: &[f32], y: &[f32], scale: f32, out: &mut [f32
     out.par_chunks_mut(GRAIN)
         .zip(x.par_chunks(GRAIN).zip(y.par_chunks(GRAIN)))
         .for_each(|(out, (x, y))| scaled_difference_chunk(x, y, scale, out, accumulate));
+}
+
+simd! {
+    fn partial_sums_chunk(x: &[f32], terms: &[&[f32]], sum: &mut [f32], squares: &mut [f64]) {
+        sum.fill(0.0);
+        for (i, (x, sum)) in x.chunks(RUN).zip(sum.chunks_mut(RUN)).enumerate() {
+            for (term, square) in terms.iter().zip(&mut *squares) {
+                for (s, t) in sum.iter_mut().zip(&term[i * RUN..]) {
+                    *s += t;
+                }
+                *square += run(x, sum);
+            }
+        }
+    }
+}
+
+/// The `sum` of all terms; returns for each partial sum `z_d` (of the first d + 1 terms) the sum of `(x - z_d)^2`.
+pub(crate) fn partial_sums(x: &[f32], terms: &[&[f32]], sum: &mut [f32]) -> Vec<f64> {
+    let piece = |(i, (x, sum)): (usize, (&[f32], &mut [f32]))| {
+        let terms: Vec<&[f32]> = terms.iter().map(|term| &term[i * GRAIN..]).collect();
+        let mut squares = vec![0.0; terms.len()];
+        partial_sums_chunk(x, &terms, sum, &mut squares);
+        squares
+    };
+    let pieces: Vec<Vec<f64>> = x.par_chunks(GRAIN).zip(sum.par_chunks_mut(GRAIN)).enumerate().map(piece).collect();
+    (0..terms.len()).map(|d| pieces.iter().map(|squares| squares[d]).sum()).collect()
+}
+
+simd! {
+    fn partial_differences_chunk(x: &[f32], terms: &[&[f32]], scale: f32, out: &mut [f32], accumulate: bool) {
+        for (i, (x, out)) in x.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
+            let (mut sum, mut total) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for term in terms {
+                for (((s, total), t), x) in sum.iter_mut().zip(&mut total).zip(&term[i * LANES..]).zip(x) {
+                    *s += t;
+                    *total += x - *s;
+                }
+            }
+            for (out, total) in out.iter_mut().zip(total) {
+                *out = if accumulate { *out + scale * total } else { scale * total };
+            }
+        }
+    }
+}
+
+/// `scale * Σ_d (x - z_d)` over the partial sums of the terms, written or added.
+pub(crate) fn partial_differences(x: &[f32], terms: &[&[f32]], scale: f32, out: &mut [f32], accumulate: bool) {
+    out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).enumerate().for_each(|(i, (out, x))| {
+        let terms: Vec<&[f32]> = terms.iter().map(|term| &term[i * GRAIN..]).collect();
+        partial_differences_chunk(x, &terms, scale, out, accumulate);
+    });
 }

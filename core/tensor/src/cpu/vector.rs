@@ -24,6 +24,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn fma(self, a: Self, b: Self) -> Self;
     /// The sum of the lanes.
     unsafe fn sum(self) -> f32;
+    /// For each lane that is larger than that of `best`: stores it there, and `index` at `from`.
+    unsafe fn keep_larger(self, best: *mut f32, from: *mut u32, index: u32);
 }
 
 /// Four lanes that the compiler maps to whatever the target has.
@@ -90,6 +92,18 @@ impl Vector for Plain {
     unsafe fn sum(self) -> f32 {
         let [a, b, c, d] = self.0;
         (a + b) + (c + d)
+    }
+    #[inline(always)]
+    unsafe fn keep_larger(self, best: *mut f32, from: *mut u32, index: u32) {
+        for (i, lane) in self.0.into_iter().enumerate() {
+            // SAFETY: the caller's pointers are valid for all lanes.
+            unsafe {
+                if lane > *best.add(i) {
+                    *best.add(i) = lane;
+                    *from.add(i) = index;
+                }
+            }
+        }
     }
 }
 
@@ -166,6 +180,16 @@ mod x86 {
                 _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
             }
         }
+        #[inline(always)]
+        unsafe fn keep_larger(self, best: *mut f32, from: *mut u32, index: u32) {
+            unsafe {
+                let old = _mm256_loadu_ps(best);
+                let larger = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, old);
+                _mm256_storeu_ps(best, _mm256_blendv_ps(old, self.0, larger));
+                let (old, index) = (_mm256_loadu_ps(from.cast()), _mm256_castsi256_ps(_mm256_set1_epi32(index as i32)));
+                _mm256_storeu_ps(from.cast(), _mm256_blendv_ps(old, index, larger));
+            }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -218,6 +242,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
             unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+        #[inline(always)]
+        unsafe fn keep_larger(self, best: *mut f32, from: *mut u32, index: u32) {
+            unsafe {
+                let larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_loadu_ps(best));
+                _mm512_mask_storeu_ps(best, larger, self.0);
+                _mm512_mask_storeu_epi32(from.cast(), larger, _mm512_set1_epi32(index as i32));
+            }
         }
     }
 }

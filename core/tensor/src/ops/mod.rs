@@ -16,6 +16,7 @@ macro_rules! return_from_gpu {
 
 pub mod arithmetic;
 pub mod attention;
+pub mod averages;
 pub mod conv;
 pub mod decoder;
 pub mod dropout;
@@ -27,6 +28,7 @@ pub mod norm;
 pub mod optim;
 pub mod packed;
 pub mod reduce;
+pub mod residual;
 pub mod sampling;
 pub mod shape;
 pub mod softmax;

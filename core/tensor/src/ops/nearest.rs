@@ -3,6 +3,47 @@
 use super::on_cpu;
 use crate::cpu::{buffer, nearest as kernel};
 use crate::{Codes, Error, Result, Tensor};
+use std::fmt;
+
+/// A codebook `[K, C]` prepared for searches: what depends on the codebook alone is computed once.
+pub struct Search {
+    pub(super) codebook: Tensor,
+    pub(super) prepared: kernel::Search,
+}
+
+impl Search {
+    /// Prepares `codebook` `[K, C]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it is no matrix or empty.
+    pub fn new(codebook: &Tensor) -> Result<Self> {
+        on_cpu("nearest", [codebook])?;
+        let [size, channels] = codebook.dims("nearest")?;
+        if size == 0 {
+            return Err(Error::shape("nearest", format!("the codebook {:?} is empty", codebook.shape())));
+        }
+        let prepared = kernel::Search::new(size, channels, codebook.as_slice());
+        Ok(Self { codebook: codebook.detach(), prepared })
+    }
+
+    /// As the function [`nearest`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not fit.
+    pub fn nearest(&self, vectors: &Tensor) -> Result<Codes> {
+        on_cpu("nearest", [vectors])?;
+        let (outer, ..) = fit("nearest", vectors, &self.codebook)?;
+        let mut codes = vec![0; outer.iter().product()];
+        kernel::nearest(&self.prepared, self.codebook.as_slice(), vectors.as_slice(), &mut codes);
+        Codes::from_vec(codes, outer)
+    }
+}
+
+impl fmt::Debug for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Search({:?})", self.codebook.shape())
+    }
+}
 
 /// For every row of `vectors` `[.., C]` the index of the nearest row of `codebook` `[K, C]` by squared Euclidean
 /// distance; of exact ties the lowest index. Gives codes `[..]`.
@@ -11,10 +52,8 @@ use crate::{Codes, Error, Result, Tensor};
 /// [`Error::Shape`] if the sizes do not fit or the codebook is empty.
 pub fn nearest(vectors: &Tensor, codebook: &Tensor) -> Result<Codes> {
     on_cpu("nearest", [vectors, codebook])?;
-    let (outer, size, channels) = fit("nearest", vectors, codebook)?;
-    let mut codes = vec![0; outer.iter().product()];
-    kernel::nearest(size, channels, vectors.as_slice(), codebook.as_slice(), &mut codes);
-    Codes::from_vec(codes, outer)
+    fit("nearest", vectors, codebook)?;
+    Search::new(codebook)?.nearest(vectors)
 }
 
 /// All squared distances `|x|² - 2 x·e + |e|²`: vectors `[.., C]` and codebook `[K, C]` give `[.., K]`. For soft codes;
@@ -31,30 +70,8 @@ pub fn squared_distances(vectors: &Tensor, codebook: &Tensor) -> Result<Tensor> 
     Ok(Tensor::output(data, &shape, None))
 }
 
-/// Per code, how many vectors it got, and their sum: vectors `[.., C]` and codes `[..]` give `[K]` and `[K, C]`.
-/// Sums run in the order of the vectors.
-///
-/// # Errors
-/// [`Error::Shape`] if the sizes do not fit or a code is not below `codebook_size`.
-pub fn code_sums(vectors: &Tensor, codes: &Codes, codebook_size: usize) -> Result<(Tensor, Tensor)> {
-    on_cpu("code_sums", [vectors])?;
-    let channels = vectors.last_dim();
-    if vectors.shape().split_last().map(|(_, outer)| outer) != Some(codes.shape()) {
-        return Err(Error::shape(
-            "code_sums",
-            format!("vectors {:?} and codes {:?} do not fit", vectors.shape(), codes.shape()),
-        ));
-    }
-    if let Some(code) = codes.as_slice().iter().find(|&&code| code as usize >= codebook_size) {
-        return Err(Error::shape("code_sums", format!("code {code} is outside a codebook of {codebook_size}")));
-    }
-    let (mut counts, mut sums) = (vec![0.0; codebook_size], vec![0.0; codebook_size * channels]);
-    kernel::code_sums(channels, vectors.as_slice(), codes.as_slice(), &mut counts, &mut sums);
-    Ok((Tensor::output(counts, &[codebook_size], None), Tensor::output(sums, &[codebook_size, channels], None)))
-}
-
 /// The vectors' outer shape, the codebook's size, and the channels of both.
-fn fit<'a>(op: &'static str, vectors: &'a Tensor, codebook: &Tensor) -> Result<(&'a [usize], usize, usize)> {
+pub(super) fn fit<'a>(op: &'static str, vectors: &'a Tensor, codebook: &Tensor) -> Result<(&'a [usize], usize, usize)> {
     let [size, channels] = codebook.dims(op)?;
     match vectors.shape().split_last() {
         Some((&last, outer)) if last == channels && size > 0 => Ok((outer, size, channels)),
@@ -135,32 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn code_sums_agree_with_their_definition() {
-        for (rows, size, channels) in [(1, 1, 1), (100, 7, 5), (5000, 300, 33), (3, 1000, 2), (0, 4, 3)] {
-            let x = random(&[rows, channels], 1);
-            let codes = Codes::from_vec(crate::Rng::new(2, "codes", 0).below(rows, size), &[rows]).unwrap();
-            let size = size as usize;
-            let (counts, sums) = code_sums(&x, &codes, size).unwrap();
-            let (mut n, mut total) = (vec![0.0f32; size], vec![0.0f64; size * channels]);
-            for (x, &code) in x.as_slice().chunks(channels).zip(codes.as_slice()) {
-                n[code as usize] += 1.0;
-                for (c, x) in x.iter().enumerate() {
-                    total[code as usize * channels + c] += f64::from(*x);
-                }
-            }
-            assert_eq!(counts.as_slice(), n);
-            let total: Vec<f32> = total.into_iter().map(|x| x as f32).collect();
-            assert_close(sums.as_slice(), &total, 1e-5);
-        }
-    }
-
-    #[test]
     fn misfits_are_errors() {
-        let (x, codes) = (Tensor::zeros(&[2, 3]), Codes::from_vec(vec![0, 4], &[2]).unwrap());
+        let x = Tensor::zeros(&[2, 3]);
         assert!(nearest(&x, &Tensor::zeros(&[5, 4])).is_err());
         assert!(nearest(&x, &Tensor::zeros(&[0, 3])).is_err());
         assert!(squared_distances(&Tensor::scalar(0.0), &x).is_err());
-        assert!(code_sums(&x, &codes, 4).is_err() && code_sums(&x, &codes, 5).is_ok());
-        assert!(code_sums(&Tensor::zeros(&[3, 3]), &codes, 5).is_err());
+        assert!(Search::new(&Tensor::zeros(&[0, 3])).is_err() && Search::new(&Tensor::scalar(0.0)).is_err());
     }
 }

@@ -11,6 +11,8 @@ pub use config::{Commitment, RqConfig, StraightThrough, Update};
 
 use rqlab_sdk::nn::{EmaCodebook, RestartDraw, restart_candidates, rotate_to, soft_codes};
 use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::ops::nearest::Search;
+use rqlab_sdk::tensor::ops::residual::{partial_sums, residual_codes};
 
 declare_plugin! {
     quantizer "rq": RqConfig => Rq::new;
@@ -57,8 +59,8 @@ impl Rq {
         &self.books[self.book_index(depth)]
     }
 
-    /// Quantizes depth by depth. `found` is told each depth's residuals and codes; what it writes to the codebook is seen
-    /// from the next depth on.
+    /// Quantizes depth by depth in training. `found` is told each depth's residuals and codes; what it writes to the
+    /// codebook is seen from the next depth on.
     fn walk(&self, latents: &Tensor, mut found: impl FnMut(usize, &Tensor, &Codes) -> Result<()>) -> Result<Walk> {
         let mut residual = latents.detach();
         let mut walk = Walk { codes: Vec::new(), codewords: Vec::new() };
@@ -125,28 +127,17 @@ impl Rq {
     /// # Errors
     /// Shapes that do not fit.
     pub fn assemble(&self, latents: &Tensor, walk: &Walk) -> Result<Quantized> {
-        let mut partial: Option<Tensor> = None;
-        let mut commitment: Option<Tensor> = None;
-        let mut residual_energy = Vec::with_capacity(walk.codewords.len());
-        for codeword in &walk.codewords {
-            let sum = plus(partial, codeword)?;
-            let term = latents.mse(&sum)?;
-            residual_energy.push(term.item()?);
-            commitment = Some(plus(commitment, &term)?);
-            partial = Some(sum);
-        }
-        let (Some(sum), Some(mut commitment)) = (partial, commitment) else {
-            return Err(Error::Unsupported("a residual quantizer needs a depth of at least 1".to_owned()));
-        };
+        let sums = partial_sums(latents, &walk.codewords)?;
+        let mut commitment = sums.total;
         if self.config.commitment == Commitment::Mean {
             commitment = commitment.mul_scalar(1.0 / walk.codewords.len() as f32)?;
         }
         Ok(Quantized {
-            latents: self.estimate(latents, walk, &sum)?,
+            latents: self.estimate(latents, walk, &sums.sum)?,
             codes: Some(Codes::stack(&walk.codes)?),
             terms: vec![("commitment", commitment.item()?)],
             loss: commitment.mul_scalar(self.config.beta)?,
-            residual_energy,
+            residual_energy: sums.mse,
             events: Vec::new(),
         })
     }
@@ -224,7 +215,16 @@ impl Quantizer for Rq {
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
-        let walk = self.walk(latents, |_, _, _| Ok(()))?;
+        // The codebooks stay as they are, so each is prepared once.
+        let searches = self.books.iter().map(EmaCodebook::search).collect::<Result<Vec<_>>>()?;
+        let depths: Vec<&Search> = (0..self.config.depth).map(|depth| &searches[self.book_index(depth)]).collect();
+        let all = residual_codes(latents, &depths)?;
+        let mut walk = Walk { codes: Vec::new(), codewords: Vec::new() };
+        for depth in 0..self.config.depth {
+            let codes = all.column(depth)?;
+            walk.codewords.push(self.book(depth).weight().embedding(&codes)?);
+            walk.codes.push(codes);
+        }
         self.assemble(latents, &walk)
     }
 
