@@ -1,5 +1,8 @@
 # What people do here. Every recipe builds first: a plugin and the runner must come from one build.
 
+# Arguments reach the program as they were typed: rq(depth: 8) is one word.
+set positional-arguments
+
 # Lists the recipes.
 default:
     @just --list --unsorted
@@ -10,19 +13,19 @@ build:
 
 # Runs an experiment and writes its report: `just sweep depth-vs-codebook`.
 sweep NAME *ARGS: build
-    target/release/rqlab sweep "{{NAME}}" {{ARGS}}
+    target/release/rqlab sweep "$@"
 
 # Shows what an experiment would run, and how long that takes.
 plan NAME *ARGS: build
-    target/release/rqlab plan "{{NAME}}" {{ARGS}}
+    target/release/rqlab plan "$@"
 
 # Runs any command of the laboratory: `just run plugins describe rq`.
 run *ARGS: build
-    target/release/rqlab {{ARGS}}
+    target/release/rqlab "$@"
 
 # Keeps an experiment's report up to date while its file and the plugins change.
 watch NAME *ARGS: build
-    target/release/rqlab watch "{{NAME}}" {{ARGS}}
+    target/release/rqlab watch "$@"
 
 # Runs all tests.
 test: build
@@ -30,7 +33,7 @@ test: build
 
 # Measures the operations.
 bench *ARGS:
-    cargo bench --package rqlab-tensor {{ARGS}}
+    cargo bench --package rqlab-tensor "$@"
 
 # The folder of the peers' benchmark.
 peers := env("PEERS", "../shared/peers")
