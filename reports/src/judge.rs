@@ -45,6 +45,8 @@ pub(crate) struct Verdict {
     pub(crate) estimate: Option<Estimate>,
     /// Means of the two sides.
     pub(crate) sides: Option<(f64, f64)>,
+    /// Nominal bits per image of the two sides, where they differ: what the effect is paid with.
+    pub(crate) rates: Option<(f64, f64)>,
     /// How it was made.
     pub(crate) method: Method,
     /// Labels of the axes averaged over.
@@ -56,7 +58,14 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// The verdict as one sentence.
     pub(crate) fn sentence(&self) -> String {
-        format!("{}: {} {}.", self.subject, self.measure.label, self.finding())
+        let rates = self.rates_text().map(|rates| format!(", {rates}")).unwrap_or_default();
+        format!("{}: {} {}{rates}.", self.subject, self.measure.label, self.finding())
+    }
+
+    /// The two sides' bits, if they differ.
+    pub(crate) fn rates_text(&self) -> Option<String> {
+        let (before, after) = self.rates?;
+        Some(format!("at {} → {} bits per image", format::number(before.round()), format::number(after.round())))
     }
 
     /// The sentence without its subject: effect, interval, number of seeds, method.
@@ -89,6 +98,9 @@ impl Verdict {
         }
     }
 }
+
+/// What codes of fixed length take.
+const RATE: &str = "bits_per_image";
 
 /// One finished trial's value of a measure.
 struct Observation<'a> {
@@ -155,6 +167,7 @@ pub(crate) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         subject: subject.clone(),
         estimate: None,
         sides: None,
+        rates: None,
         method: Method::Paired,
         averaged: Vec::new(),
         reading: Reading::NotMeasured,
@@ -204,7 +217,13 @@ pub(crate) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         .map(|place| axes[place].title().to_owned())
         .collect();
     let reading = read(&measure, &estimate);
-    Verdict { estimate: Some(estimate), sides, method, averaged, reading, ..unknown }
+    let rates = if measure.name == RATE {
+        None
+    } else {
+        let rate = Comparison { metric: RATE.to_owned(), ..comparison.clone() };
+        compare(study, &rate).sides.filter(|(before, after)| before != after)
+    };
+    Verdict { estimate: Some(estimate), sides, rates, method, averaged, reading, ..unknown }
 }
 
 fn read(measure: &Measure, estimate: &Estimate) -> Reading {
@@ -285,6 +304,7 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
         subject: "shuffled codes → the prior's samples".to_owned(),
         estimate: Some(estimate),
         sides: Some(sides),
+        rates: None,
         method: Method::Paired,
         averaged: if several { vec!["all priors".to_owned()] } else { Vec::new() },
     })

@@ -125,6 +125,15 @@ fn verdicts_pair_by_seed() {
 }
 
 #[test]
+fn a_verdict_says_what_its_sides_cost() {
+    let mut results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.0)]);
+    for (trial, bits) in results.trials.iter_mut().zip([128.0, 512.0, 128.0, 512.0]) {
+        trial.measures.insert("bits_per_image".into(), bits);
+    }
+    assert!(verdicts(&results)[0].ends_with("paired, at 128 → 512 bits per image."), "{:?}", verdicts(&results));
+}
+
+#[test]
 fn one_seed_has_no_interval_and_says_so() {
     let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0)]);
     assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR +4 dB, no interval: one seed, paired."]);

@@ -206,7 +206,7 @@ Killed half way? The same command goes on where it was.")]
     #[command(after_help = "\
 Examples:
   rqlab run quickstart --trial 3f2a
-  rqlab run quickstart --set quantizer=rq(depth:8) --seeds 0")]
+  rqlab run quickstart --set 'quantizer=rq(depth: 8)' --seeds 0")]
     Run {
         /// The experiment.
         #[command(flatten)]

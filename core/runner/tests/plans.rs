@@ -112,6 +112,16 @@ fn settings_can_depend_on_the_axes() {
 }
 
 #[test]
+fn a_quantizer_that_no_step_trains_is_warned_of() {
+    let warned = |training: &str| {
+        let plan = plan_of(&format!("tokenizer_training: ({training}),"));
+        plan.warnings.iter().any(|warning| warning.message.contains("no step trains the quantizer"))
+    };
+    assert!(warned("steps: 60, quantize_after: 60") && warned("steps: 0"));
+    assert!(!warned("steps: 60, quantize_after: 59") && !warned("steps: 60"));
+}
+
+#[test]
 fn the_command_line_has_the_last_word() {
     let axes =
         r#"axes: { "quantizer.depth": [1, 2], "quantizer": [deep(codebook: 8), deep(codebook: 16)] }, seeds: [0, 1]"#;
@@ -126,6 +136,10 @@ fn the_command_line_has_the_last_word() {
             "depth=3 quantizer=deep(16) seed=1"
         ],
     );
+    // A component holds the fields that it names, and no others.
+    let axes = r#"axes: { "quantizer.depth": [1, 2], "quantizer.codebook": [8, 16] }"#;
+    let plan = plan_with(axes, &["quantizer=deep(depth: 5)"]);
+    assert_eq!(listed(&plan), ["depth=5 codebook=8 seed=0", "depth=5 codebook=16 seed=0"]);
     // Text needs no quotes: the shell eats them.
     let plan = plan_with("data: grey(path: \"a\"),", &["data.path=/some where/b"]);
     assert!(plan.trials[0].config.contains("path: \"/some where/b\""));

@@ -102,6 +102,12 @@ impl Frame {
     fn spot(&self, chart: &Chart, x: f64, y: f64) -> Option<(f64, f64)> {
         Some((self.across(chart.x.place(x)?), self.down(chart.y.place(y)?)))
     }
+
+    /// As [`Frame::spot`], but what has no place on a log scale, zero and less, lies at the bottom.
+    fn spot_or_bottom(&self, chart: &Chart, x: f64, y: f64) -> Option<(f64, f64)> {
+        let (across, down) = (self.across(chart.x.place(x)?), chart.y.place(y).map(|place| self.down(place)));
+        Some((across, down.map_or(self.bottom, |down| down.min(self.bottom))))
+    }
 }
 
 fn fine((x, y): (f64, f64)) -> (i32, i32) {
@@ -169,7 +175,7 @@ impl Pen<'_> {
             let (mut above, mut below) = (Vec::new(), Vec::new());
             for point in &series.points {
                 let Some((low, high)) = point.range else { continue };
-                let spots = (frame.spot(chart, point.x, high), frame.spot(chart, point.x, low));
+                let spots = (frame.spot(chart, point.x, high), frame.spot_or_bottom(chart, point.x, low));
                 if let (Some(high), Some(low)) = spots {
                     above.push(fine(high));
                     below.push(fine(low));
@@ -183,11 +189,12 @@ impl Pen<'_> {
         }
         for point in &series.points {
             let Some((low, high)) = point.range else { continue };
-            let ends = (frame.spot(chart, point.x, low), frame.spot(chart, point.x, high));
+            let ends = (frame.spot_or_bottom(chart, point.x, low), frame.spot(chart, point.x, high));
             let (Some((x, low)), Some((_, high))) = ends else { continue };
             let thin = stroke(Role::colour(undashed(role(series))).to_rgba(), 1.25);
             self.line(vec![(x, low), (x, high)], thin)?;
-            for y in [low, high] {
+            // An end without a cap goes on beyond the frame.
+            for y in [low, high].into_iter().filter(|&y| y < frame.bottom) {
                 self.line(vec![(x - 3.5, y), (x + 3.5, y)], thin)?;
             }
         }

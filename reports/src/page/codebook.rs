@@ -87,7 +87,8 @@ fn by_depth(study: &Study<'_>, family: &str) -> Result<Option<Markup>> {
         series,
         wide: false,
     };
-    let caption = html! { (format::capitalized(&meta.label)) " by depth." };
+    let counted = if meta.name.starts_with("usage") { " A code counts at the depth that uses it." } else { "" };
+    let caption = html! { (format::capitalized(&meta.label)) " by depth." (counted) };
     figure(&chart, caption, html! {}).map(Some)
 }
 

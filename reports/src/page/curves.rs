@@ -11,8 +11,8 @@ use crate::results::{Curve, Trial};
 use crate::study::{Configuration, Study, suffix};
 
 /// Families of curves that have a number for each depth; section 5 draws them.
-pub(super) const PER_DEPTH: [&str; 6] =
-    ["usage", "perplexity", "entropy", "dead_codes", "restarted_codes", "residual_energy"];
+pub(super) const PER_DEPTH: [&str; 7] =
+    ["usage", "perplexity", "entropy", "unused_codes", "dead_codes", "restarted_codes", "residual_energy"];
 
 /// Points of one line; more would not be seen.
 const POINTS: usize = 80;

@@ -105,6 +105,7 @@ fn one(verdict: &Verdict) -> Markup {
                         " · " (format::value(&verdict.measure, before)) " → " (format::value(&verdict.measure, after))
                         @if let Some(ratio) = ratio(verdict, before, after) { " · " (ratio) }
                     }
+                    @if let Some(rates) = verdict.rates_text() { " · " (rates) }
                     @if verdict.method == Method::Unpaired { " · the two sides share no seed" }
                 }
             }

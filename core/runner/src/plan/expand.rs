@@ -30,7 +30,15 @@ pub(super) struct Expanded {
 }
 
 pub(super) fn expand(document: &Document, catalog: &Catalog, complaints: &mut Complaints) -> Expanded {
-    let pinned = |path: &Path| document.overrides.iter().any(|o| o.path.text() == path.text());
+    // What the command line sets no axis varies: a field, or a component with the fields that it names.
+    let names = |path: &Path| match (&path.field, document.setup.get(path.slot)) {
+        (Some(field), Some(component)) => component.field(field.text()).is_some(),
+        _ => false,
+    };
+    let pinned = |path: &Path| {
+        let whole = |set: &Assignment| set.path.field.is_none() && set.path.slot == path.slot && names(path);
+        document.overrides.iter().any(|set| set.path.text() == path.text() || whole(set))
+    };
     let mut applied = HashSet::new();
     let mut matched = HashSet::new();
     let mut combinations = Vec::new();

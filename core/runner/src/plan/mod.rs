@@ -16,7 +16,7 @@ use crate::job::{Call, Job, Stage, Trial};
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use crate::spec::component::{Setup, Slot};
-use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid};
+use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, Severity};
 use crate::spec::document::Document;
 use crate::spec::{find, read};
 use catalog::Catalog;
@@ -207,6 +207,14 @@ fn resolve(setup: &Setup, catalog: &Catalog, complaints: &mut Complaints) -> Opt
     let prior = setup.get(Slot::Prior).map(|_| catalog.call(setup, Slot::Prior, complaints));
     let tokenizer_training = catalog.settings::<TokenizerTraining>(setup, Slot::TokenizerTraining, complaints);
     let prior_training = catalog.settings::<PriorTraining>(setup, Slot::PriorTraining, complaints);
+    if let (Some(training), Some(written)) = (&tokenizer_training, setup.get(Slot::TokenizerTraining))
+        && training.quantize_after >= training.steps
+    {
+        let (after, steps) = (training.quantize_after, training.steps);
+        let message = format!("no step trains the quantizer: it starts after {after} steps of {steps}");
+        let field = ["quantize_after", "steps"].into_iter().find(|field| written.field(field).is_some());
+        complaints.push(Diagnostic { severity: Severity::Warning, ..written.complaint(field, &message) });
+    }
     let evaluation = catalog.settings::<Evaluation>(setup, Slot::Evaluation, complaints);
     let prior = match prior {
         Some(call) => Some(call?),

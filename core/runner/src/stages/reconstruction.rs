@@ -146,7 +146,7 @@ impl Found {
                 out.insert(format!("{prefix}usage_{n}"), metrics::usage(histogram));
                 out.insert(format!("{prefix}perplexity_{n}"), metrics::perplexity(histogram));
                 out.insert(format!("{prefix}entropy_{n}"), metrics::entropy_bits(histogram));
-                out.insert(format!("{prefix}dead_codes_{n}"), dead as f64);
+                out.insert(format!("{prefix}unused_codes_{n}"), dead as f64);
                 out.insert(format!("{prefix}residual_energy_{n}"), energy[d] / total.max(f64::MIN_POSITIVE));
             }
             if model.quantizers[level].shares_codebook() {
