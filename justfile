@@ -42,11 +42,12 @@ peers := env("PEERS", "../shared/peers")
 bench-peers VENV *ARGS: build
     #!/usr/bin/env sh
     set -eu
+    shift
     if [ ! -f "{{peers}}/bench.py" ]; then
         echo "{{peers}}/bench.py is missing: set PEERS to the folder of the peers' benchmark" >&2
         exit 2
     fi
-    target/release/rqlab bench --peers "{{peers}}" --python "{{VENV}}/bin/python" {{ARGS}}
+    target/release/rqlab bench --peers "{{peers}}" --python "{{VENV}}/bin/python" "$@"
 
 # Measures all that docs/performance.md shows, and writes its tables and drawings anew: half an hour.
 performance VENV: build

@@ -65,7 +65,9 @@ impl Verdict {
     /// The two sides' bits, if they differ.
     pub(crate) fn rates_text(&self) -> Option<String> {
         let (before, after) = self.rates?;
-        Some(format!("at {} → {} bits per image", format::number(before.round()), format::number(after.round())))
+        let average = if self.averaged.is_empty() { "" } else { " on average" };
+        let [before, after] = [before, after].map(|bits| format::number(bits.round()));
+        Some(format!("at {before} → {after} bits per image{average}"))
     }
 
     /// The sentence without its subject: effect, interval, number of seeds, method.

@@ -113,8 +113,8 @@ const TABLE: &[Row] = &[
         "Height x width of the code map times the sum over depths of the entropy of the codes used on test images.",
         "A bound for a coder that knows only each depth's code frequencies; a prior does better."),
     row("usage", "codebook usage", "%", Better::Higher, Group::Codebook,
-        "Share of a codebook's codes that occur at least once on the test images: at the depth that is named, or else at any \
-         depth that reads the codebook, averaged over codebooks.",
+        "Share of codes that occur at least once on the test images: of the depth that is named, or else of all codes in all \
+         codebooks, at any depth that reads them.",
         "A code that occurs once counts as much as any other; perplexity weighs them."),
     row("perplexity", "perplexity", "codes", Better::Higher, Group::Codebook,
         "2 to the entropy of the codes: how many equally frequent codes would carry the same information.", ""),

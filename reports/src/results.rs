@@ -129,7 +129,7 @@ pub struct Trial {
 /// One quantity over the steps of one stage.
 ///
 /// Names that the page knows: `loss`, `mse`, `validation_loss`, `bits_per_image`, and per depth `usage_1`,
-/// `perplexity_1`, `dead_codes_1`, `restarted_codes_1`, `residual_energy_1`. Others are drawn too.
+/// `perplexity_1`, `unused_codes_1`, `restarted_codes_1`, `residual_energy_1`. Others are drawn too.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
     /// `tokenizer`, `prior`, or another stage's name.

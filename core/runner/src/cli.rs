@@ -205,7 +205,7 @@ Killed half way? The same command goes on where it was.")]
     /// Runs one trial and prints its measures.
     #[command(after_help = "\
 Examples:
-  rqlab run quickstart --trial 3f2a
+  rqlab run quickstart --set quantizer.depth=4
   rqlab run quickstart --set 'quantizer=rq(depth: 8)' --seeds 0")]
     Run {
         /// The experiment.
@@ -238,7 +238,7 @@ Examples:
     },
     /// Draws images from a trained prior into a PNG file.
     #[command(
-        after_help = "Example:\n  rqlab sample quickstart --trial 3f2a --class 2 --temperature 0.9 -o class-2.png"
+        after_help = "Example:\n  rqlab sample quickstart --set quantizer.depth=4 --class 2 --temperature 0.9 -o class-2.png"
     )]
     Sample {
         /// The experiment.

@@ -81,7 +81,7 @@ pub fn value(text: &str) -> Value {
 fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store) -> rqlab_reports::Trial {
     let mut out = rqlab_reports::Trial {
         id: short(&trial.id).to_owned(),
-        name: applicable(trial).map(|(path, text)| format!("{}={text}", leaf(path))).collect::<Vec<_>>().join(" "),
+        name: name(trial),
         axes: applicable(trial).map(|(path, text)| (path.clone(), value(text))).collect(),
         seed: Some(trial.seed),
         status: Status::Done,
@@ -114,6 +114,11 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
 /// The axes that mean something to a trial.
 fn applicable(trial: &Trial) -> impl Iterator<Item = (&String, &String)> {
     trial.axes.iter().filter(|(_, text)| *text != NOT_APPLICABLE)
+}
+
+/// What a trial is, by its axes: `depth=4 codebook=256`.
+pub fn name(trial: &Trial) -> String {
+    applicable(trial).map(|(path, text)| format!("{}={text}", leaf(path))).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as a person would type it from here.

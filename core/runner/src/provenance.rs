@@ -4,6 +4,7 @@ use crate::job::{Call, Stage};
 use crate::plan::Plan;
 use crate::work::Work;
 use rqlab_reports::Provenance;
+use rqlab_sdk::plugin::SDK_HASH;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -11,16 +12,20 @@ use std::process::Command;
 /// The report's provenance table.
 pub fn provenance(plan: &Plan, work: &Work) -> Vec<Provenance> {
     let one = |key: &str, value: String| Provenance { key: key.to_owned(), values: vec![value] };
-    let mut table = vec![one("rqlab", env!("CARGO_PKG_VERSION").to_owned())];
+    let mut table =
+        vec![one("rqlab", format!("{}, sdk {}", env!("CARGO_PKG_VERSION"), &SDK_HASH[..SDK_HASH.len().min(16)]))];
     let folder = plan.experiment.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Some(commit) = git(folder, &["rev-parse", "HEAD"]) {
         let changed = git(folder, &["status", "--porcelain"]).is_some_and(|text| !text.is_empty());
-        table.push(one("git commit", commit + if changed { ", with uncommitted changes" } else { "" }));
+        table.push(one(
+            "commit of the experiment's folder",
+            commit + if changed { ", with uncommitted changes" } else { "" },
+        ));
     }
     table.extend([
         one("compiler", rqlab_sdk::plugin::RUSTC.to_owned()),
         one("target", rqlab_sdk::plugin::TARGET.to_owned()),
-        one("processor", processor()),
+        one("processor", format!("{}, {}", processor(), rqlab_sdk::tensor::instructions())),
         one("jobs and threads", format!("{} at once, {} threads in all", work.jobs, work.threads)),
     ]);
     let plugins: BTreeSet<String> = plan.jobs.iter().flat_map(|job| calls(&job.stage)).map(line).collect();

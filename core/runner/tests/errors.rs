@@ -482,6 +482,20 @@ fn a_plugin_that_panics_is_an_error_of_its_call() {
 }
 
 #[test]
+fn a_value_of_an_axis_counts_once() {
+    check(
+        "    axes: { \"quantizer.depth\": [1, 2, 1] },",
+        "
+        error: the axis `quantizer.depth` has the value 1 twice
+         --> x.ron:5:40
+          |
+        5 |     axes: { \"quantizer.depth\": [1, 2, 1] },
+          |                                        ^ equal trials count once
+        ",
+    );
+}
+
+#[test]
 fn fields_are_given_once_and_the_main_ones_at_all() {
     check_file(
         "(data: grey, data: grey)",

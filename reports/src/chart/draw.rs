@@ -194,7 +194,8 @@ impl Pen<'_> {
             let thin = stroke(Role::colour(undashed(role(series))).to_rgba(), 1.25);
             self.line(vec![(x, low), (x, high)], thin)?;
             // An end without a cap goes on beyond the frame.
-            for y in [low, high].into_iter().filter(|&y| y < frame.bottom) {
+            let cut = chart.y.place(point.range.map_or(0.0, |(low, _)| low)).is_none();
+            for y in [low, high].into_iter().skip(usize::from(cut)) {
                 self.line(vec![(x - 3.5, y), (x + 3.5, y)], thin)?;
             }
         }

@@ -51,6 +51,7 @@ fn badge(study: &Study<'_>) -> Markup {
 fn seeds(study: &Study<'_>) -> String {
     let counts = study.configurations.iter().map(|configuration| configuration.done().count());
     match (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0)) {
+        (0, 0) => "no seed done".to_owned(),
         (1, 1) => "1 seed each: no intervals".to_owned(),
         (low, high) if low == high => format!("{high} seeds each"),
         (low, high) => format!("{low} to {high} seeds each"),

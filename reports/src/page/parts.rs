@@ -250,8 +250,8 @@ pub(super) fn column_head(measure: &Measure) -> Markup {
         (measure.label)
         @match measure.unit {
             "" | "codes" => {}
-            // Long times are written with colons.
-            "s" => { span.unit { "min:s" } }
+            // Each time says whether it is seconds or minutes and seconds.
+            "s" => {}
             unit => { span.unit { (unit) } }
         }
     }

@@ -63,9 +63,10 @@ fn chart(study: &Study<'_>, rate: &Measure, distortion: &Measure) -> Result<Mark
         series,
         wide: false,
     };
+    let several = study.configurations.iter().any(|configuration| configuration.done().count() > 1);
     let caption = html! {
         (format::capitalized(&distortion.label)) " against " (rate.label) "; " (better)
-        " is better, and the line is the Pareto front. Bars: 95% intervals over seeds."
+        " is better, and the line is the Pareto front." @if several { " Bars: 95% intervals over seeds." }
     };
     figure(&chart, caption, html! {})
 }

@@ -16,6 +16,11 @@ pub(super) fn run(global: &Global, command: &PluginsCommand, ui: Ui) -> Result<O
         PluginsCommand::Describe { name } => describe_one(&load_plugins(global)?, name, ui)?,
         PluginsCommand::New { name, kind, dir } => {
             let dir = dir.clone().unwrap_or_else(|| name.into());
+            if let Ok(taken) = load_plugins(global)?.find(Kind::from(*kind), name) {
+                let message =
+                    format!("there is a {} `{name}` already, from {}", Kind::from(*kind).name(), taken.origin.plugin);
+                return Err(Diagnostic::error(message).help("choose another name").into());
+            }
             new::create(name, Kind::from(*kind), &dir)?;
             ui.line(format!("made {}", short_path(&dir)));
             ui.note(format!("build it with `rqlab plugins build {}`", short_path(&dir)));

@@ -72,19 +72,25 @@ pub(super) fn run_trial(
 
 /// The trial whose id begins with `id`; without one, the only trial there is.
 pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, Failure> {
-    let known = || plan.trials.iter().map(|t| short(&t.id)).take(20).collect::<Vec<_>>().join(", ");
+    const LISTED: usize = 20;
+    let line = |t: &Trial| format!("{}  {} seed {}", short(&t.id), crate::collect::name(t), t.seed);
+    let mut known: Vec<String> = plan.trials.iter().map(line).take(LISTED).collect();
+    if plan.trials.len() > LISTED {
+        known.push(format!("and {} more", plan.trials.len() - LISTED));
+    }
+    let known = || known.join("\n");
     let found: Vec<&Trial> = plan.trials.iter().filter(|trial| id.is_none_or(|id| trial.id.starts_with(id))).collect();
     match (found.as_slice(), id) {
         ([one], _) => Ok(one),
         ([], _) => Err(Diagnostic::error(format!("no trial begins with `{}`", id.unwrap_or_default()))
-            .help(format!("the trials are {}", known()))
+            .help(format!("the trials are\n{}", known()))
             .into()),
         (_, Some(id)) => {
             Err(Diagnostic::error(format!("several trials begin with `{id}`")).help("give more digits").into())
         }
         (all, None) => {
             Err(Diagnostic::error(format!("the experiment has {} trials: say which with --trial", all.len()))
-                .help(format!("the trials are {}; or pin the axes with --set and --seeds", known()))
+                .help(format!("pin the axes with --set and --seeds, or take one of\n{}", known()))
                 .into())
         }
     }

@@ -48,11 +48,11 @@ impl History {
     }
 
     /// The seconds that a job will take; none if nothing like it was done before. Of the finished stages those are taken
-    /// that are most like it: the same but for seed and steps, then the same components, then the same kind of stage;
+    /// that are most like it: the same but for seed and steps, then the same components;
     /// their time is scaled by the work that each names.
     pub fn seconds(&self, job: &Job, plan: &[Job]) -> Option<f64> {
         let lookup = |id: &str| plan.iter().find(|job| job.id == id).or_else(|| self.jobs.get(id));
-        (0..3).find_map(|level| {
+        (0..2).find_map(|level| {
             let wanted = likeness(&job.stage, level, &lookup);
             let rates: Vec<f64> = self
                 .jobs
@@ -96,13 +96,6 @@ fn work(stage: &Stage) -> f64 {
 /// What two stages must have in common to take the same time per unit of work.
 fn likeness<'a>(stage: &Stage, level: usize, lookup: &impl Fn(&str) -> Option<&'a Job>) -> Vec<String> {
     let mut parts = Vec::new();
-    if level >= 2 {
-        // Whether all images are encoded, or a number of them, decides what a unit is.
-        if let Stage::Codes { images, .. } = stage {
-            parts.push(images.is_some().to_string());
-        }
-        return parts;
-    }
     let mut call = |call: &crate::job::Call| {
         parts.push(call.name.clone());
         if level == 0 {

@@ -97,6 +97,9 @@ impl Path {
             let names = Slot::ALL.map(Slot::name);
             let mut error = Diagnostic::error(format!("`{text}` names nothing of an experiment")).at(piece, "");
             error.help = suggestion(slot, "a path begins with one of", names);
+            if slot == "seeds" {
+                error.help = vec!["give seeds with `--seeds 0,1`".to_owned()];
+            }
             return Err(error);
         };
         match field {

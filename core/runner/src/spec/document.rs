@@ -5,7 +5,7 @@ use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, suggestion};
 use crate::spec::files::{header, layers};
 use crate::spec::raw::{self, Entry};
 use crate::spec::source::{Piece, Source};
-use crate::spec::sweep::{Block, assignments, axes};
+use crate::spec::sweep::{Block, assignments, axes, once_each};
 use std::env;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -225,7 +225,7 @@ impl Document {
             "question" => self.question = complaints.take(raw::typed(value)).unwrap_or_default(),
             "axes" => {
                 if let Some(axes) = axes(value, complaints) {
-                    self.blocks.push(Block::Grid(axes));
+                    self.blocks.push(Block::Grid(once_each(axes, complaints)));
                 }
             }
             "sweep" => {

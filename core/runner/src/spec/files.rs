@@ -35,6 +35,9 @@ pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
     }
     let mut error = Diagnostic::error(format!("there is no experiment `{name}`"));
     error.help = suggestion(name, "experiments here", stems.iter().map(String::as_str));
+    if Path::new(&format!("{name}.ron")).is_file() {
+        error.help.insert(0, format!("did you mean `{name}.ron`?"));
+    }
     let here = env::current_dir().unwrap_or_default();
     Err(error.help(format!("looked for {} in {}", under.display(), here.display())))
 }

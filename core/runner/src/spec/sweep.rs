@@ -56,7 +56,7 @@ impl Block {
             None => inner,
         };
         match name.text() {
-            "grid" => Some(Self::Grid(axes(&inner, complaints)?)),
+            "grid" => Some(Self::Grid(once_each(axes(&inner, complaints)?, complaints))),
             "zip" => Self::zip(&inner, complaints),
             "cases" => Self::cases(&inner, complaints),
             other => {
@@ -169,6 +169,20 @@ pub fn axes(piece: &Piece, complaints: &mut Complaints) -> Option<Vec<Axis>> {
         }
     }
     whole.then_some(axes)
+}
+
+/// Complains of values that an axis of a grid has twice.
+pub fn once_each(axes: Vec<Axis>, complaints: &mut Complaints) -> Vec<Axis> {
+    for axis in &axes {
+        for (i, value) in axis.values.iter().enumerate() {
+            let text = raw::display(value.text());
+            if axis.values[..i].iter().any(|other| raw::display(other.text()) == text) {
+                let message = format!("the axis `{}` has the value {text} twice", axis.path.text());
+                complaints.push(Diagnostic::error(message).at(value, "equal trials count once"));
+            }
+        }
+    }
+    axes
 }
 
 /// Reads the entries of `{ "path": value, .. }`.
