@@ -487,10 +487,10 @@ fn a_value_of_an_axis_counts_once() {
         "    axes: { \"quantizer.depth\": [1, 2, 1] },",
         "
         error: the axis `quantizer.depth` has the value 1 twice
-         --> x.ron:5:40
+         --> x.ron:5:39
           |
         5 |     axes: { \"quantizer.depth\": [1, 2, 1] },
-          |                                        ^ equal trials count once
+          |                                       ^ equal trials count once
         ",
     );
 }
