@@ -1,8 +1,11 @@
-//! Scores in 8-bit arithmetic that are never too small: most codes of a search are ruled out without their f32 score.
+//! Scores in whole numbers that are never too small: most codes of a search are ruled out without their f32 score.
+//! Whole numbers have 8 bits where the processor multiplies and adds bytes (AVX-512 with VNNI, four times the rate of
+//! f32), and 16 where it does so with pairs of words (AVX2, twice the rate): see [`Width`].
 //!
 //! The f32 score of a row x and a code e is `s = fl(dot + b)`: `dot` is x·e summed in order by fused multiply-adds, and
 //! `b` is the code's bias, `-|e|²/2`. A row is written as `x = a (X + f)`, a code as `e = c (E + g)`, where X and E are
-//! whole numbers of at most 127. With `|f| <= ξ` and `|g| <= η`, by Cauchy and Schwarz,
+//! whole numbers of at most M: 127 in 8 bits, and in 16 bits as many as keep `C M^2` below 2^31, so that no sum of C products
+//! overflows. With `|f| <= ξ` and `|g| <= η`, by Cauchy and Schwarz,
 //!
 //! ```text
 //! x·e / (a c) = X·E + (X + f)·g + f·E  <=  X·E + (|X| + ξ) η + ξ |E|.
@@ -20,27 +23,106 @@
 //! `c w + b >= dot + b` gives `U >= s`, whatever b is. A code with `U < s'`, where s' is the f32 score of any other, is
 //! not the nearest; every other code gets its f32 score. The result is that of the f32 search.
 //!
-//! X and E are made by rounding `x / a` as computed, which is within 2^-15 of the true quotient (of at most 127, by
-//! three roundings); ξ and η are the computed norm of what rounding left plus `sqrt(C) 2^-15`; they and the norms of X and E
-//! are taken for 1/1000 more than computed, which covers how they were summed for any C up to 8192. The scales a
-//! and c are at least `2^-40 / 127`, so that nothing above underflows for small vectors; the sum's own underflow, at most
-//! `C 2^-149`, is below `a c ξ η`. Rows beyond 2^50, infinite or NaN are left to the f32 search, so that nothing overflows.
+//! X and E are made by rounding `x / a` as computed, which is within `M 2^-22` of the true quotient (of at most M, by
+//! three roundings); ξ and η are the computed norm of what rounding left plus `sqrt(C) M 2^-22`; they and the norms of X and E
+//! are taken for 1/1000 more than computed, which covers how they were summed for any C up to 8192. M is below 2^14, and the
+//! scales a and c are at least `2^-40 / M`, so that nothing above underflows for small vectors; the sum's own underflow, at
+//! most `C 2^-149`, is below `a c ξ η`. Rows beyond 2^50, infinite or NaN are left to the f32 search, so that nothing overflows.
+
+#![allow(unsafe_code)]
 
 use super::dispatch::simd;
 use super::sum::{LANES, padded};
 use rayon::prelude::*;
 use std::array::from_fn;
+use std::slice;
 
-/// Codes in a panel: four vectors of 16.
+/// Codes in a panel, in lines of 16.
 pub(crate) const PANEL: usize = 64;
-/// Channels that one instruction takes.
-pub(crate) const STEP: usize = 4;
+/// Lines of a panel.
+pub(crate) const LINES: usize = PANEL / 16;
+/// From so many channels on, M is below 2^14.
+pub(crate) const FEWEST_CHANNELS: usize = 16;
 /// The largest number that a vector may hold, 2^50.
 const CEILING: f32 = (1u64 << 50) as f32;
 /// The largest number of a vector is taken for at least this, 2^-40.
 const FLOOR: f32 = 1.0 / (1u64 << 40) as f32;
-/// The largest whole number.
-const MOST: f32 = 127.0;
+
+/// How wide whole numbers are. 32 bits of them, a step, are what an instruction multiplies and adds in each lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// 8 bits, four channels a step. Those of codes are shifted by 128 to be unsigned, as the instruction wants.
+    Bytes,
+    /// 16 bits, two channels a step.
+    Words,
+}
+
+impl Width {
+    /// Steps along so many channels.
+    pub(crate) fn steps(self, channels: usize) -> usize {
+        match self {
+            Self::Bytes => channels.div_ceil(4),
+            Self::Words => channels.div_ceil(2),
+        }
+    }
+
+    /// M: the largest whole number.
+    fn largest(self, channels: usize) -> f32 {
+        match self {
+            Self::Bytes => 127.0,
+            Self::Words => (f64::from(i32::MAX) / channels.max(FEWEST_CHANNELS) as f64).sqrt().floor() as f32,
+        }
+    }
+
+    /// What is done to the steps of codes.
+    fn shift(self) -> u32 {
+        match self {
+            Self::Bytes => 0x8080_8080,
+            Self::Words => 0,
+        }
+    }
+
+    /// Rounds a row into its steps, whose unused channels are left as they are; `None` if it holds what is not finite
+    /// or too large.
+    pub(crate) fn round(self, row: &[f32], out: &mut [u32]) -> Option<Rounded> {
+        assert!(out.len() == self.steps(row.len()));
+        let (out, largest) = (out.as_mut_ptr(), self.largest(row.len()));
+        match self {
+            // SAFETY: as many bytes as the steps hold, which are borrowed here; any bits are numbers.
+            Self::Bytes => round(row, largest, unsafe { slice::from_raw_parts_mut(out.cast::<i8>(), row.len()) }),
+            // SAFETY: as above.
+            Self::Words => round(row, largest, unsafe { slice::from_raw_parts_mut(out.cast::<i16>(), row.len()) }),
+        }
+    }
+
+    /// Where a panel has the codes of `line` at `step`.
+    pub(crate) fn place(self, steps: usize, step: usize, line: usize) -> usize {
+        match self {
+            Self::Bytes => step * LINES + line,
+            Self::Words => line * steps + step,
+        }
+    }
+}
+
+/// A whole number of 8 or 16 bits.
+trait Whole: Copy + Default {
+    /// The number whose low bits these are.
+    fn low(bits: u32) -> Self;
+}
+
+impl Whole for i8 {
+    #[inline(always)]
+    fn low(bits: u32) -> Self {
+        bits as i8
+    }
+}
+
+impl Whole for i16 {
+    #[inline(always)]
+    fn low(bits: u32) -> Self {
+        bits as i16
+    }
+}
 
 /// Sixteen numbers in a cache line.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -69,8 +151,8 @@ fn join<T: Copy>(lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
 }
 
 simd! {
-    /// The whole numbers of a vector, for `out[..row.len()]`; `None` if it holds what is not finite or too large.
-    pub(crate) fn round(row: &[f32], out: &mut [i8]) -> Option<Rounded> {
+    /// The whole numbers of a vector, for `out` of its length; `None` if it holds what is not finite or too large.
+    fn round<T: Whole>(row: &[f32], largest: f32, out: &mut [T]) -> Option<Rounded> {
         let (chunks, rest) = row.as_chunks::<LANES>();
         let last = (!rest.is_empty()).then(|| padded(rest, 0.0));
         let mut most = [FLOOR; LANES];
@@ -86,9 +168,9 @@ simd! {
             return None;
         }
         let most = join(most, |a, b| if a > b { a } else { b });
-        let inverse = MOST / most;
+        let inverse = largest / most;
         let (mut squares, mut errors, mut sums) = ([0.0f32; LANES], [0.0f32; LANES], [0i32; LANES]);
-        let mut one = |chunk: &[f32; LANES], out: &mut [i8; LANES]| {
+        let mut one = |chunk: &[f32; LANES], out: &mut [T; LANES]| {
             for i in 0..LANES {
                 // Adding 1.5 * 2^23 rounds to whole numbers, and leaves them in the low bits.
                 const WHOLE: f32 = 12_582_912.0;
@@ -96,11 +178,10 @@ simd! {
                 let shifted = quotient + WHOLE;
                 let whole = shifted - WHOLE;
                 let left = quotient - whole;
-                let number = shifted.to_bits() as i8;
-                out[i] = number;
+                out[i] = T::low(shifted.to_bits());
                 squares[i] += whole * whole;
                 errors[i] += left * left;
-                sums[i] += i32::from(number);
+                sums[i] += shifted.to_bits() as i32 - WHOLE.to_bits() as i32;
             }
         };
         let (out_chunks, out_rest) = out[..row.len()].as_chunks_mut::<LANES>();
@@ -108,13 +189,13 @@ simd! {
             one(chunk, out);
         }
         if let Some(last) = &last {
-            let mut numbers = [0; LANES];
+            let mut numbers = [T::default(); LANES];
             one(last, &mut numbers);
             out_rest.copy_from_slice(&numbers[..rest.len()]);
         }
-        let slack = (row.len() as f32).sqrt() / 32768.0;
+        let slack = (row.len() as f32).sqrt() * largest / (1u32 << 22) as f32;
         Some(Rounded {
-            scale: most / MOST,
+            scale: most / largest,
             norm: join(squares, |a, b| a + b).sqrt() * 1.001,
             error: (join(errors, |a, b| a + b).sqrt() + slack) * 1.001,
             sum: join(sums, |a, b| a + b),
@@ -122,11 +203,13 @@ simd! {
     }
 }
 
-/// A codebook as whole numbers, in panels `[channels / 4][64 codes][4]`, shifted by 128 to be unsigned.
+/// A codebook as whole numbers.
 #[derive(Debug)]
 pub(crate) struct Coarse {
     channels: usize,
-    /// `[panels][steps][64][4]`.
+    pub(crate) width: Width,
+    /// The steps of codes in lines of 16: bytes `[panels][steps][4]`, words, of which fewer codes fit the registers,
+    /// `[panels][4][steps]`.
     pub(crate) numbers: Vec<Line<u32>>,
     /// The scale of every code of every panel; 0 for those that pad the last.
     pub(crate) scales: Vec<Line<f32>>,
@@ -141,7 +224,7 @@ pub(crate) struct Coarse {
 /// What the kernel needs to know of a row.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Terms {
-    /// What X·E starts from: E comes shifted by 128.
+    /// What X·E starts from: bytes of E come shifted by 128.
     pub(crate) start: i32,
     /// a.
     pub(crate) scale: f32,
@@ -151,16 +234,15 @@ pub(crate) struct Terms {
 
 impl Coarse {
     /// `None` if a code holds what is not finite or too large. `biases` has one number a code.
-    pub(crate) fn new(channels: usize, codebook: &[f32], biases: &[f32]) -> Option<Self> {
-        let steps = channels.div_ceil(STEP);
+    pub(crate) fn new(width: Width, channels: usize, codebook: &[f32], biases: &[f32]) -> Option<Self> {
+        let (steps, shift) = (width.steps(channels), width.shift());
         let panels = biases.len().div_ceil(PANEL);
-        let lines = PANEL / 16;
-        let mut numbers = vec![Line::default(); panels * steps * lines];
-        let mut scales = vec![Line::default(); panels * lines];
-        let mut padded_biases = vec![Line([f32::NEG_INFINITY; 16]); panels * lines];
-        let work = numbers.par_chunks_mut(steps * lines).zip(scales.par_chunks_mut(lines));
-        let worst = work.zip(padded_biases.par_chunks_mut(lines)).enumerate().with_min_len(4).map_init(
-            || vec![0i8; steps * STEP],
+        let mut numbers = vec![Line::default(); panels * steps * LINES];
+        let mut scales = vec![Line::default(); panels * LINES];
+        let mut padded_biases = vec![Line([f32::NEG_INFINITY; 16]); panels * LINES];
+        let work = numbers.par_chunks_mut(steps * LINES).zip(scales.par_chunks_mut(LINES));
+        let worst = work.zip(padded_biases.par_chunks_mut(LINES)).enumerate().with_min_len(4).map_init(
+            || vec![0u32; steps],
             |row, (panel, ((numbers, scales), padded))| {
                 let mut worst = [0.0f32; 2];
                 let first = panel * PANEL;
@@ -168,21 +250,20 @@ impl Coarse {
                     row.fill(0);
                     if let Some(bias) = biases.get(first + lane) {
                         let code = (first + lane) * channels;
-                        let rounded = round(&codebook[code..code + channels], row)?;
+                        let rounded = width.round(&codebook[code..code + channels], row)?;
                         worst = [worst[0].max(rounded.norm), worst[1].max(rounded.error)];
                         scales[lane / 16].0[lane % 16] = rounded.scale;
                         padded[lane / 16].0[lane % 16] = *bias;
                     }
-                    for (step, four) in row.as_chunks::<STEP>().0.iter().enumerate() {
-                        let shifted = four.map(|x| (x as u8) ^ 128);
-                        numbers[step * lines + lane / 16].0[lane % 16] = u32::from_le_bytes(shifted);
+                    for (step, whole) in row.iter().enumerate() {
+                        numbers[width.place(steps, step, lane / 16)].0[lane % 16] = whole ^ shift;
                     }
                 }
                 Some(worst)
             },
         );
         let [norm, error] = worst.try_reduce(|| [0.0; 2], |a, b| Some([a[0].max(b[0]), a[1].max(b[1])]))?;
-        Some(Self { channels, numbers, scales, biases: padded_biases, norm, error })
+        Some(Self { channels, width, numbers, scales, biases: padded_biases, norm, error })
     }
 
     /// The row's terms; see the head of this file.
@@ -190,12 +271,13 @@ impl Coarse {
         let length = row.norm + row.error;
         let rounding = (self.channels + 8) as f32 / (1u32 << 23) as f32;
         let units = length * self.error + row.error * self.norm + rounding * length * (self.norm + self.error);
-        Terms { start: -128 * row.sum, scale: row.scale, margin: row.scale * units * 1.001 }
+        let start = if self.width == Width::Bytes { -128 * row.sum } else { 0 };
+        Terms { start, scale: row.scale, margin: row.scale * units * 1.001 }
     }
 
-    /// Instructions along the channels.
+    /// Steps along the channels.
     pub(crate) fn steps(&self) -> usize {
-        self.channels.div_ceil(STEP)
+        self.width.steps(self.channels)
     }
 
     /// Panels of codes.

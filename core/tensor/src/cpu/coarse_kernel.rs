@@ -1,34 +1,42 @@
-//! The innermost loops of the 8-bit search: for AVX-512 with VNNI, which multiplies and adds 64 pairs of bytes at once,
+//! The innermost loop of the search in whole numbers: upper bounds of the scores of a few rows and a panel of codes. For
+//! AVX-512 with VNNI, which multiplies and adds 64 pairs of bytes at once, for AVX2, which does so with 16 pairs of words,
 //! and in plain Rust, for comparison.
 
 #![allow(unsafe_code)]
 
-use super::coarse::{Line, STEP, Terms};
+use super::coarse::{LINES, Line, Terms, Width};
+use super::dispatch::{Level, level};
 
-/// Vectors of a panel.
-const N: usize = 4;
 /// The most rows of a tile.
 pub(crate) const ROWS: usize = 6;
 
-/// Whether the processor has the instructions that make an 8-bit search worth while.
-pub(crate) fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        super::dispatch::level() == super::dispatch::Level::Avx512 && is_x86_feature_detected!("avx512vnni")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
+/// The whole numbers that this processor multiplies faster than f32, if it does.
+pub(crate) fn quick() -> Option<Width> {
+    [Width::Bytes, Width::Words].into_iter().find(|width| width.is_quick())
+}
+
+impl Width {
+    /// Whether the processor has the instructions that make a search in these numbers worth while.
+    fn is_quick(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return match self {
+            Self::Bytes => level() == Level::Avx512 && is_x86_feature_detected!("avx512vnni"),
+            Self::Words => level() >= Level::Avx2,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
     }
 }
 
 /// Upper bounds of the scores of some rows and the 64 codes of a panel.
 pub(crate) struct Tile<'a> {
-    /// The whole numbers of the rows, `steps * 4` each.
-    pub(crate) left: &'a [i8],
+    pub(crate) width: Width,
+    /// The whole numbers of the rows, `steps` each.
+    pub(crate) left: &'a [u32],
     /// One for each row, up to [`ROWS`].
     pub(crate) terms: &'a [Terms],
     pub(crate) steps: usize,
+    /// As [`super::coarse::Coarse`] has it.
     pub(crate) panel: &'a [Line<u32>],
     pub(crate) scales: &'a [Line<f32>],
     pub(crate) biases: &'a [Line<f32>],
@@ -44,42 +52,43 @@ impl Tile<'_> {
     pub(crate) fn run(&mut self) {
         let rows = self.terms.len();
         assert!((1..=ROWS).contains(&rows));
-        assert!(self.left.len() >= rows * self.steps * STEP && self.panel.len() >= self.steps * N);
-        assert!(self.scales.len() >= N && self.biases.len() >= N);
-        assert!(self.bounds.len() >= (rows - 1) * self.bounds_stride + N);
+        assert!(self.left.len() >= rows * self.steps && self.panel.len() >= self.steps * LINES);
+        assert!(self.scales.len() >= LINES && self.biases.len() >= LINES);
+        assert!(self.bounds.len() >= (rows - 1) * self.bounds_stride + LINES);
         assert!(self.tops.len() > (rows - 1) * self.tops_stride);
         #[cfg(target_arch = "x86_64")]
-        if available() {
-            // SAFETY: the processor has the instructions, and all slices the lengths that the sizes need.
-            return unsafe {
-                match rows {
-                    1 => x86::tile::<1>(self),
-                    2 => x86::tile::<2>(self),
-                    3 => x86::tile::<3>(self),
-                    4 => x86::tile::<4>(self),
-                    5 => x86::tile::<5>(self),
-                    _ => x86::tile::<6>(self),
-                }
+        if self.width.is_quick() {
+            let tiles = match self.width {
+                Width::Bytes => &vnni::TILES,
+                Width::Words => &avx2::TILES,
             };
+            // SAFETY: the processor has the instructions, and all slices the lengths that the sizes need.
+            return unsafe { tiles[rows - 1](self) };
         }
         self.run_plain();
     }
 
     fn run_plain(&mut self) {
+        let product = |x: u32, e: u32| -> i32 {
+            let words = |x: u32| [x as i16, (x >> 16) as i16].map(i32::from);
+            match self.width {
+                Width::Bytes => {
+                    x.to_ne_bytes().iter().zip(e.to_ne_bytes()).map(|(x, e)| i32::from(*x as i8) * i32::from(e)).sum()
+                }
+                Width::Words => words(x).iter().zip(words(e)).map(|(x, e)| x * e).sum(),
+            }
+        };
         for (r, terms) in self.terms.iter().enumerate() {
-            let row = self.left[r * self.steps * STEP..].as_chunks::<STEP>().0;
+            let row = &self.left[r * self.steps..][..self.steps];
             let mut top = [f32::NEG_INFINITY; 16];
-            for j in 0..N {
+            for line in 0..LINES {
                 for lane in 0..16 {
-                    let mut sum = terms.start;
-                    for (x, line) in row.iter().zip(self.panel[..self.steps * N].chunks_exact(N)) {
-                        for (x, e) in x.iter().zip(line[j].0[lane].to_le_bytes()) {
-                            sum += i32::from(*x) * i32::from(e);
-                        }
-                    }
+                    let code = |step| self.panel[self.width.place(self.steps, step, line)].0[lane];
+                    let products = row.iter().enumerate().map(|(step, x)| product(*x, code(step)));
+                    let sum = products.fold(terms.start, |sum, product| sum + product);
                     let own = (sum as f32).mul_add(terms.scale, terms.margin);
-                    let bound = own.mul_add(self.scales[j].0[lane], self.biases[j].0[lane]);
-                    self.bounds[r * self.bounds_stride + j].0[lane] = bound;
+                    let bound = own.mul_add(self.scales[line].0[lane], self.biases[line].0[lane]);
+                    self.bounds[r * self.bounds_stride + line].0[lane] = bound;
                     top[lane] = top[lane].max(bound);
                 }
             }
@@ -88,62 +97,26 @@ impl Tile<'_> {
     }
 }
 
-/// The largest of a row's bounds and where the first of them is. `tops` has a line for each panel, `bounds` four.
-pub(crate) fn leader(tops: &[Line<f32>], bounds: &[Line<f32>]) -> (f32, u32) {
-    assert!((1..=64).contains(&tops.len()) && bounds.len() >= tops.len() * N);
-    #[cfg(target_arch = "x86_64")]
-    if available() {
-        // SAFETY: the processor has the instructions.
-        return unsafe { x86::leader(tops, bounds) };
-    }
-    let numbers = || bounds[..tops.len() * N].iter().flat_map(|line| line.0);
-    let most = numbers().fold(f32::NEG_INFINITY, f32::max);
-    (most, numbers().position(|x| x == most).unwrap_or(0) as u32)
-}
-
-/// Tells `found` in order where a row's bounds are at least `threshold`, until it says that it has heard enough.
-pub(crate) fn rivals(tops: &[Line<f32>], bounds: &[Line<f32>], threshold: f32, found: impl FnMut(u32) -> bool) {
-    assert!(tops.len() <= 64 && bounds.len() >= tops.len() * N);
-    #[cfg(target_arch = "x86_64")]
-    if available() {
-        // SAFETY: the processor has the instructions.
-        return unsafe { x86::rivals(tops, bounds, threshold, found) };
-    }
-    let numbers = bounds[..tops.len() * N].iter().flat_map(|line| line.0).enumerate();
-    numbers.filter(|(_, x)| *x >= threshold).map(|(i, _)| i as u32).all(found);
-}
-
-/// Pairs whose dot products are summed side by side: as many as there are registers for their addresses.
-pub(crate) const PAIRS: usize = 6;
-
-/// The dot products of pairs of rows of one length, each summed in order by fused multiply-adds.
-pub(crate) fn dots(pairs: [(&[f32], &[f32]); PAIRS]) -> [f32; PAIRS] {
-    let length = pairs[0].0.len();
-    assert!(pairs.iter().all(|(x, e)| x.len() == length && e.len() == length));
-    #[cfg(target_arch = "x86_64")]
-    if available() {
-        // SAFETY: the processor has the instructions, and all rows have `length` numbers.
-        return unsafe { x86::dots(length, pairs.map(|(x, e)| (x.as_ptr(), e.as_ptr()))) };
-    }
-    pairs.map(|(x, e)| x.iter().zip(e).fold(0.0, |sum: f32, (x, e)| x.mul_add(*e, sum)))
-}
-
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Line, N, PAIRS, STEP, Tile};
+mod vnni {
+    use super::super::coarse::{LINES as N, Line};
+    use super::{ROWS, Tile};
     use std::arch::x86_64::*;
+
+    pub(super) const TILES: [unsafe fn(&mut Tile<'_>); ROWS] =
+        [tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>];
 
     /// # Safety
     /// The checks of [`Tile::run`], for M rows.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx2,fma")]
-    pub(super) unsafe fn tile<const M: usize>(t: &mut Tile) {
+    unsafe fn tile<const M: usize>(t: &mut Tile<'_>) {
         // SAFETY: the caller's promise.
         unsafe {
             let mut sums = [[_mm512_setzero_si512(); N]; M];
             let mut left = [std::ptr::null::<i32>(); M];
             for r in 0..M {
                 sums[r] = [_mm512_set1_epi32(t.terms[r].start); N];
-                left[r] = t.left.as_ptr().add(r * t.steps * STEP).cast();
+                left[r] = t.left.as_ptr().add(r * t.steps).cast();
             }
             let panel: *const __m512i = t.panel.as_ptr().cast();
             for step in 0..t.steps {
@@ -152,7 +125,7 @@ mod x86 {
                     right[j] = _mm512_load_si512(panel.add(step * N + j));
                 }
                 for r in 0..M {
-                    let x = _mm512_set1_epi32(left[r].add(step).read_unaligned());
+                    let x = _mm512_set1_epi32(*left[r].add(step));
                     for j in 0..N {
                         sums[r][j] = _mm512_dpbusd_epi32(sums[r][j], right[j], x);
                     }
@@ -188,98 +161,88 @@ mod x86 {
         // SAFETY: a line is 16 numbers at an address that 64 divides.
         unsafe { _mm512_load_ps(line.0.as_ptr()) }
     }
+}
 
-    /// A bit for each line that has a number of at least `threshold`.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::super::coarse::LINES;
+    use super::{ROWS, Tile};
+    use std::arch::x86_64::*;
+
+    /// Vectors of a line.
+    const N: usize = 2;
+
+    pub(super) const TILES: [unsafe fn(&mut Tile<'_>); ROWS] =
+        [tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>];
+
+    /// A line of codes after another, since the sums of more would not fit the registers.
     ///
     /// # Safety
-    /// A processor with AVX-512.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn lines_at_least(lines: &[Line<f32>], threshold: f32) -> u64 {
-        let threshold = _mm512_set1_ps(threshold);
-        let mut bits = 0;
-        for (i, line) in lines.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(unsafe { load(line) }, threshold);
-            bits |= u64::from(mask != 0) << i;
-        }
-        bits
-    }
-
-    /// A bit for each number of a panel's lines that is at least `threshold`.
-    ///
-    /// # Safety
-    /// A processor with AVX-512.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn numbers_at_least(lines: &[Line<f32>; N], threshold: f32) -> u64 {
-        let threshold = _mm512_set1_ps(threshold);
-        let mut bits = 0;
-        for (i, line) in lines.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(unsafe { load(line) }, threshold);
-            bits |= u64::from(mask) << (16 * i);
-        }
-        bits
-    }
-
-    /// # Safety
-    /// A processor with AVX-512.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn leader(tops: &[Line<f32>], bounds: &[Line<f32>]) -> (f32, u32) {
+    /// The checks of [`Tile::run`], for M rows.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn tile<const M: usize>(t: &mut Tile<'_>) {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut most = _mm512_set1_ps(f32::NEG_INFINITY);
-            for line in tops {
-                most = _mm512_max_ps(most, load(line));
-            }
-            let most = _mm512_reduce_max_ps(most);
-            let panels = bounds.as_chunks::<N>().0;
-            let panel = (lines_at_least(tops, most).trailing_zeros() as usize).min(panels.len() - 1);
-            let lane = numbers_at_least(&panels[panel], most).trailing_zeros();
-            (most, (panel * 16 * N) as u32 + lane)
-        }
-    }
-
-    /// # Safety
-    /// A processor with AVX-512.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn rivals(
-        tops: &[Line<f32>],
-        bounds: &[Line<f32>],
-        threshold: f32,
-        mut found: impl FnMut(u32) -> bool,
-    ) {
-        let panels = bounds.as_chunks::<N>().0;
-        // SAFETY: the caller's promise.
-        let mut lines = unsafe { lines_at_least(tops, threshold) };
-        while lines != 0 {
-            let panel = lines.trailing_zeros() as usize;
-            lines &= lines - 1;
-            // SAFETY: the caller's promise.
-            let mut lanes = unsafe { numbers_at_least(&panels[panel], threshold) };
-            while lanes != 0 {
-                if !found((panel * 16 * N) as u32 + lanes.trailing_zeros()) {
-                    return;
+            let mut tops = [[_mm256_set1_ps(f32::NEG_INFINITY); N]; M];
+            for line in 0..LINES {
+                let done = products::<M>(t, line);
+                let at = |from: *const f32, j: usize| _mm256_load_ps(from.add(j * 8));
+                for j in 0..N {
+                    let scales = at(t.scales[line].0.as_ptr(), j);
+                    let biases = at(t.biases[line].0.as_ptr(), j);
+                    for r in 0..M {
+                        let (scale, margin) = (_mm256_set1_ps(t.terms[r].scale), _mm256_set1_ps(t.terms[r].margin));
+                        let own = _mm256_fmadd_ps(_mm256_cvtepi32_ps(done[r][j]), scale, margin);
+                        let bounds = _mm256_fmadd_ps(own, scales, biases);
+                        let to: *mut f32 = t.bounds.as_mut_ptr().add(r * t.bounds_stride + line).cast();
+                        _mm256_store_ps(to.add(j * 8), bounds);
+                        tops[r][j] = _mm256_max_ps(bounds, tops[r][j]);
+                    }
                 }
-                lanes &= lanes - 1;
+            }
+            for r in 0..M {
+                let to: *mut f32 = t.tops.as_mut_ptr().add(r * t.tops_stride).cast();
+                for j in 0..N {
+                    _mm256_store_ps(to.add(j * 8), tops[r][j]);
+                }
             }
         }
     }
 
+    /// The sums of products of M rows and the codes of a line.
+    ///
     /// # Safety
-    /// A processor with FMA; rows of `length` numbers.
-    #[target_feature(enable = "fma")]
-    pub(super) unsafe fn dots(length: usize, pairs: [(*const f32, *const f32); PAIRS]) -> [f32; PAIRS] {
-        let mut sums = [0.0f32; PAIRS];
-        for k in 0..length {
-            for p in 0..PAIRS {
-                // SAFETY: the caller's promise.
-                let (x, e) = unsafe { (*pairs[p].0.add(k), *pairs[p].1.add(k)) };
-                sums[p] = x.mul_add(e, sums[p]);
+    /// As for [`tile`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn products<const M: usize>(t: &Tile<'_>, line: usize) -> [[__m256i; N]; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [[_mm256_setzero_si256(); N]; M];
+            let mut left = [std::ptr::null::<i32>(); M];
+            for r in 0..M {
+                sums[r] = [_mm256_set1_epi32(t.terms[r].start); N];
+                left[r] = t.left.as_ptr().add(r * t.steps).cast();
             }
+            let panel: *const __m256i = t.panel.as_ptr().add(line * t.steps).cast();
+            for step in 0..t.steps {
+                let right = [_mm256_load_si256(panel.add(step * N)), _mm256_load_si256(panel.add(step * N + 1))];
+                for r in 0..M {
+                    let x = _mm256_set1_epi32(*left[r].add(step));
+                    for j in 0..N {
+                        sums[r][j] = _mm256_add_epi32(sums[r][j], _mm256_madd_epi16(right[j], x));
+                    }
+                }
+            }
+            // A copy, so that the loop above need not keep the array in memory for the caller.
+            let mut done = [[_mm256_setzero_si256(); N]; M];
+            for r in 0..M {
+                for j in 0..N {
+                    done[r][j] = sums[r][j];
+                }
+            }
+            done
         }
-        sums
     }
 }
 
@@ -293,23 +256,39 @@ mod tests {
         Rng::new(seed, "test", 0).normal(n * 16).as_chunks().0.iter().map(|&line| Line(line)).collect()
     }
 
+    /// Steps of any bytes, or of words of up to 2^11, whose products sum up without overflow.
+    fn steps(width: Width, n: usize) -> Vec<u32> {
+        let below = if width == Width::Bytes { 1 << 8 } else { 1 << 12 };
+        let parts = Rng::new(1, "test", 0).below(4 * n, below);
+        let step = |four: &[u32; 4]| match width {
+            Width::Bytes => u32::from_ne_bytes(four.map(|x| x as u8)),
+            Width::Words => {
+                let [low, high] = [four[0], four[1]].map(|x| u32::from((x as i16 - (1 << 11)) as u16));
+                low | high << 16
+            }
+        };
+        parts.as_chunks().0.iter().map(step).collect()
+    }
+
     #[test]
     fn the_instructions_give_the_bits_of_plain_rust() {
-        for (rows, steps) in (1..=ROWS).flat_map(|rows| [0, 1, 7, 64].map(|steps| (rows, steps))) {
-            let bytes = Rng::new(1, "test", 0).below((rows + N * 16) * steps * STEP, 255);
-            let left: Vec<i8> = bytes.iter().map(|&x| x as u8 as i8).collect();
-            let words = bytes[rows * steps * STEP..].as_chunks::<STEP>().0;
-            let words: Vec<u32> = words.iter().map(|four| u32::from_le_bytes(four.map(|x| x as u8))).collect();
-            let panel: Vec<Line<u32>> = words.as_chunks().0.iter().map(|&line| Line(line)).collect();
+        for (width, rows, n) in [Width::Bytes, Width::Words]
+            .into_iter()
+            .flat_map(|width| (1..=ROWS).flat_map(move |rows| [0, 1, 7, 64].map(|n| (width, rows, n))))
+        {
+            let numbers = steps(width, (rows + LINES * 16) * n);
+            let (left, panel) = numbers.split_at(rows * n);
+            let panel: Vec<Line<u32>> = panel.as_chunks().0.iter().map(|&line| Line(line)).collect();
             let terms: Vec<Terms> =
                 (0..rows).map(|r| Terms { start: r as i32 * -999, scale: 0.1 + r as f32, margin: 3.3 }).collect();
-            let (scales, biases) = (lines(N, 2), lines(N, 3));
+            let (scales, biases) = (lines(LINES, 2), lines(LINES, 3));
             let run = |plain: bool| {
                 let (mut bounds, mut tops) = (vec![Line([7.0; 16]); rows * 5], vec![Line([7.0; 16]); rows * 2]);
                 let mut tile = Tile {
-                    left: &left,
+                    width,
+                    left,
                     terms: &terms,
-                    steps,
+                    steps: n,
                     panel: &panel,
                     scales: &scales,
                     biases: &biases,
@@ -325,48 +304,7 @@ mod tests {
                 }
                 (bounds, tops)
             };
-            assert_eq!(run(false), run(true), "{rows} rows, {steps} steps");
-        }
-    }
-
-    #[test]
-    fn leaders_and_rivals_are_where_they_are() {
-        for panels in [1, 2, 7, 64] {
-            let bounds = lines(panels * N, 4);
-            let all: Vec<f32> = bounds.iter().flat_map(|line| line.0).collect();
-            let top =
-                |four: &[Line<f32>; N]| Line(std::array::from_fn(|i| four.iter().fold(f32::MIN, |m, l| m.max(l.0[i]))));
-            let tops: Vec<_> = bounds.as_chunks().0.iter().map(top).collect();
-            let (most, at) = leader(&tops, &bounds);
-            assert_eq!(most, all.iter().copied().fold(f32::MIN, f32::max));
-            assert_eq!(all.iter().position(|&x| x == most), Some(at as usize));
-            for threshold in [f32::NEG_INFINITY, 0.0, 1.5, most, 99.0] {
-                let wanted: Vec<u32> = (0..all.len() as u32).filter(|&i| all[i as usize] >= threshold).collect();
-                for enough in [1, 10, usize::MAX] {
-                    let mut found = Vec::new();
-                    rivals(&tops, &bounds, threshold, |at| {
-                        found.push(at);
-                        found.len() < enough
-                    });
-                    assert_eq!(found, wanted[..wanted.len().min(enough)]);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn dot_products_are_summed_in_order() {
-        for length in [0, 1, 2, 63, 100] {
-            let numbers = Rng::new(5, "test", 0).normal(2 * PAIRS * length.max(1));
-            let row = |i: usize| &numbers[i * length..(i + 1) * length];
-            let got = dots(std::array::from_fn(|p| (row(2 * p), row(2 * p + 1))));
-            for p in 0..PAIRS {
-                let mut sum = 0.0f32;
-                for (x, e) in row(2 * p).iter().zip(row(2 * p + 1)) {
-                    sum = x.mul_add(*e, sum);
-                }
-                assert_eq!(got[p], sum);
-            }
+            assert_eq!(run(false), run(true), "{width:?}, {rows} rows, {n} steps");
         }
     }
 }

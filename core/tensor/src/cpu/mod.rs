@@ -10,6 +10,7 @@ pub(crate) mod averages;
 pub(crate) mod cached;
 pub(crate) mod coarse;
 pub(crate) mod coarse_kernel;
+pub(crate) mod coarse_scan;
 pub(crate) mod conv;
 pub(crate) mod conv_weight;
 pub(crate) mod decoder;

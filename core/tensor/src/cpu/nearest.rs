@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use super::coarse::Coarse;
-use super::coarse_kernel as bytes;
+use super::coarse::{Coarse, FEWEST_CHANNELS, Width};
+use super::coarse_kernel::quick;
 use super::dispatch::simd;
 use super::gemm::{self, TASK};
 use super::kernel::{Dots, Kernels};
@@ -19,10 +19,10 @@ use std::sync::OnceLock;
 
 /// Tiles of rows in a piece: their best scores stay in the second-level cache while the codebook passes by.
 const TILES: usize = 16;
-/// From these sizes on a search in 8 bits is faster than one in f32.
+/// From these sizes on a search in whole numbers is faster than one in f32.
 const SIFT_ROWS: usize = 256;
 const SIFT_SIZE: usize = 256;
-const SIFT_CHANNELS: RangeInclusive<usize> = 16..=8192;
+const SIFT_CHANNELS: RangeInclusive<usize> = FEWEST_CHANNELS..=8192;
 
 /// The sum of squares of every row of `channels` numbers.
 fn squares(kernels: &Kernels, channels: usize, rows: &[f32], squares: &mut [f32]) {
@@ -54,6 +54,7 @@ pub(crate) struct Search {
     /// `-|e|²/2`; minus infinity for columns that pad the last panel, so that they never win.
     biases: Vec<f32>,
     panels: OnceLock<Vec<f32>>,
+    width: Width,
     coarse: OnceLock<Option<Coarse>>,
 }
 
@@ -79,7 +80,8 @@ impl Search {
         let mut biases = vec![f32::NEG_INFINITY; size.next_multiple_of(kernels.width)];
         squares(kernels, channels, codebook, &mut biases[..size]);
         biases[..size].iter_mut().for_each(|bias| *bias *= -0.5);
-        Self { kernels, size, channels, biases, panels: OnceLock::new(), coarse: OnceLock::new() }
+        let width = quick().unwrap_or(Width::Bytes);
+        Self { kernels, size, channels, biases, panels: OnceLock::new(), width, coarse: OnceLock::new() }
     }
 
     /// The codebook in panels. Inside a piece of work one thread makes them: a thread that waits for others takes other
@@ -100,13 +102,13 @@ impl Search {
 
     /// The codebook in whole numbers, if it has them.
     fn coarse(&self, codebook: &[f32]) -> Option<&Coarse> {
-        let make = || Coarse::new(self.channels, codebook, &self.biases[..self.size]);
+        let make = || Coarse::new(self.width, self.channels, codebook, &self.biases[..self.size]);
         self.coarse.get_or_init(make).as_ref()
     }
 
     /// Whether a search in whole numbers pays.
     fn sifts(&self, rows: usize) -> bool {
-        let best = std::ptr::eq(self.kernels, Kernels::best()) && bytes::available();
+        let best = std::ptr::eq(self.kernels, Kernels::best()) && quick().is_some();
         best && rows >= SIFT_ROWS && self.size >= SIFT_SIZE && SIFT_CHANNELS.contains(&self.channels)
     }
 
@@ -290,17 +292,18 @@ mod tests {
         }
     }
 
-    /// Codes of `x` by the f32 search and by way of 8-bit bounds, which must be the same.
-    fn both(size: usize, channels: usize, x: &[f32], e: &[f32]) -> [Vec<u32>; 2] {
-        let search = Search::new(size, channels, e);
-        [false, true].map(|sifts| {
+    /// Codes of `x` by the f32 search, and by way of bounds in bytes and in words, which must be the same.
+    fn each_way(size: usize, channels: usize, x: &[f32], e: &[f32]) -> [Vec<u32>; 3] {
+        [None, Some(Width::Bytes), Some(Width::Words)].map(|sifts| {
+            let mut search = Search::new(size, channels, e);
+            search.width = sifts.unwrap_or(search.width);
             let mut codes = vec![u32::MAX; x.len() / channels];
-            residual_codes_with(&[(&search, e)], sifts, x, &mut codes);
+            residual_codes_with(&[(&search, e)], sifts.is_some(), x, &mut codes);
             codes
         })
     }
 
-    /// Sums of products are fused, as the scores after 8-bit bounds are.
+    /// Sums of products are fused, as the scores after bounds are.
     fn fused() -> bool {
         level() >= Level::Avx2
     }
@@ -343,8 +346,9 @@ mod tests {
                 cases.extend([(wild(&x, bad), e.clone()), (x.clone(), wild(&e, bad))]);
             }
             for (i, (x, e)) in cases.iter().enumerate().filter(|_| fused()) {
-                let [wanted, found] = both(size, channels, x, e);
-                assert_eq!(found, wanted, "case {i} of {rows} x {size} x {channels}");
+                let [wanted, bytes, words] = each_way(size, channels, x, e);
+                assert_eq!(bytes, wanted, "bytes, case {i} of {rows} x {size} x {channels}");
+                assert_eq!(words, wanted, "words, case {i} of {rows} x {size} x {channels}");
             }
         }
     }
@@ -359,7 +363,7 @@ mod tests {
                 let row = &e[code * channels..(code + 1) * channels];
                 x.iter().zip(row).fold(0.0, |sum: f32, (x, e)| x.mul_add(*e, sum)) + search.biases[code]
             };
-            for found in both(size, channels, &x, &e).iter().filter(|_| fused()) {
+            for found in each_way(size, channels, &x, &e).iter().filter(|_| fused()) {
                 for (x, code) in x.chunks(channels).zip(found) {
                     let scores: Vec<f32> = (0..size).map(|code| score(x, code)).collect();
                     let most = scores.iter().copied().fold(f32::MIN, f32::max);

@@ -1,15 +1,14 @@
-//! The search that rules codes out by their 8-bit bounds ([`super::coarse`]) and scores the rest in f32.
+//! The search that rules codes out by bounds in whole numbers ([`super::coarse`]) and scores the rest in f32.
 
-use super::coarse::{Coarse, Line, PANEL, STEP, Terms, round};
-use super::coarse_kernel::{self as kernel, PAIRS, ROWS, Tile};
+use super::coarse::{Coarse, LINES, Line, PANEL, Terms};
+use super::coarse_kernel::{ROWS, Tile};
+use super::coarse_scan::{self as scan, PAIRS};
 use super::product::tiles;
 
 /// Rows of a piece: a panel that came from afar serves them all.
 pub(crate) const PIECE: usize = 16 * ROWS;
 /// Panels whose bounds are kept until their best is known: with the rows of a piece, 384 KiB.
 const BLOCK: usize = 16;
-/// Lines of a panel's bounds for one row.
-const LINES: usize = PANEL / 16;
 /// Lines from one row's bounds to the next one's: were it a power of two, all rows would meet in a few lines of the cache.
 const BOUNDS: usize = (BLOCK + 1) * LINES;
 const TOPS: usize = BLOCK + 1;
@@ -19,7 +18,7 @@ const MOST_CODES: usize = 32;
 /// The memory of a piece, about half a MiB a thread: it grows neither with the rows nor with the codebook.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    numbers: Vec<i8>,
+    numbers: Vec<u32>,
     terms: Vec<Terms>,
     bounds: Vec<Line<f32>>,
     tops: Vec<Line<f32>>,
@@ -45,11 +44,11 @@ pub(crate) fn nearest(
     memory: &mut Memory,
     left: &mut Vec<u32>,
 ) {
-    let (rows, stride) = (codes.len(), coarse.steps() * STEP);
+    let (rows, steps) = (codes.len(), coarse.steps());
     let channels = x.len() / rows.max(1);
-    memory.prepare(rows, stride);
+    memory.prepare(rows, steps);
     for (r, row) in x.chunks_exact(channels).enumerate() {
-        match round(row, &mut memory.numbers[r * stride..(r + 1) * stride]) {
+        match coarse.width.round(row, &mut memory.numbers[r * steps..(r + 1) * steps]) {
             Some(rounded) => memory.terms[r] = coarse.terms(&rounded),
             None => memory.best[r] = None,
         }
@@ -71,10 +70,10 @@ pub(crate) fn nearest(
 }
 
 impl Memory {
-    fn prepare(&mut self, rows: usize, stride: usize) {
+    fn prepare(&mut self, rows: usize, steps: usize) {
         // Channels that fill up the last step stay 0.
         self.numbers.clear();
-        self.numbers.resize(rows * stride, 0);
+        self.numbers.resize(rows * steps, 0);
         self.terms.clear();
         self.terms.resize(rows, Terms::default());
         self.bounds.resize(rows * BOUNDS, Line::default());
@@ -90,7 +89,8 @@ impl Memory {
             let lines = (first + j) * LINES;
             for (row, height) in tiles(rows, ROWS) {
                 Tile {
-                    left: &self.numbers[row * steps * STEP..],
+                    width: coarse.width,
+                    left: &self.numbers[row * steps..],
                     terms: &self.terms[row..row + height],
                     steps,
                     panel: &coarse.numbers[lines * steps..],
@@ -111,7 +111,7 @@ impl Memory {
         let rows = self.tops.chunks_exact(TOPS).zip(self.bounds.chunks_exact(BOUNDS));
         for (r, (best, (tops, bounds))) in self.best.iter().zip(rows).enumerate() {
             let Some((score, _)) = best else { continue };
-            let (largest, at) = kernel::leader(&tops[..panels], bounds);
+            let (largest, at) = scan::leader(&tops[..panels], bounds);
             if largest >= *score {
                 self.pairs.push((r as u32, (first * PANEL) as u32 + at));
             }
@@ -124,7 +124,7 @@ impl Memory {
         for (r, (best, (tops, bounds))) in self.best.iter_mut().zip(rows).enumerate() {
             let Some((score, leader)) = *best else { continue };
             let listed = self.pairs.len();
-            kernel::rivals(&tops[..panels], bounds, score, |at| {
+            scan::rivals(&tops[..panels], bounds, score, |at| {
                 let code = (first * PANEL) as u32 + at;
                 if code != leader {
                     self.pairs.push((r as u32, code));
@@ -148,7 +148,7 @@ impl Memory {
             // A short list is filled up with its first pair.
             let mut pairs = [row(some[0]); PAIRS];
             pairs.iter_mut().zip(some).for_each(|(pair, listed)| *pair = row(*listed));
-            for (&(r, code), dot) in some.iter().zip(kernel::dots(pairs)) {
+            for (&(r, code), dot) in some.iter().zip(scan::dots(pairs)) {
                 let score = dot + exact.biases[code as usize];
                 if let Some(best) = &mut self.best[r as usize]
                     && (score > best.0 || (score == best.0 && code < best.1))
