@@ -3,15 +3,17 @@
 use crate::cpu::dispatch::{Level, VARIABLE, level};
 use crate::{Error, Result};
 
-/// Lets the kernels of this process compute with `threads` threads; without this call there is one for each core. Works
-/// once, before the first kernel runs.
+/// Lets the kernels of this process compute with `threads` threads, of which the calling one is the first where there are
+/// several: it need not sleep while others work for it. Without this call there is one for each core. Works once, before the
+/// first kernel runs.
 ///
 /// # Errors
 /// [`Error::Device`] if the threads cannot be started, or were started before.
 pub fn set_threads(threads: usize) -> Result<()> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    // Alone, the calling thread would leave nobody to work for other threads, such as those that prepare data.
+    let pool = if threads > 1 { pool.use_current_thread() } else { pool };
+    pool.build_global()
         .map_err(|error| Error::Device(format!("{threads} threads: {error}")))
 }
 

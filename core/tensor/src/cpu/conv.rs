@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::gemm::{self, Shared, TASK};
-use super::kernel::{DOTS, Dots, Kernels, MAX_ROWS, Tile};
+use super::kernel::{DOTS, Dots, Kernels, Tile};
 use super::product::tiles;
 use super::scratch::scratch;
 use super::split;
@@ -205,26 +205,21 @@ fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[f32], t
             }
             for first_panel in (0..panels).step_by(group) {
                 for &(first, rows) in rows_of {
-                    for panel in first_panel..(first_panel + group).min(panels) {
-                        let column = panel * kernels.width;
-                        let mut to = [null_mut::<f32>(); MAX_ROWS];
-                        for (to, out) in to.iter_mut().zip(&out[first..first + rows]) {
-                            *to = out.wrapping_add(column);
-                        }
-                        let tile = Tile {
-                            left: left[taps * first..].as_ptr(),
-                            groups: taps,
-                            depth: if gathered { k } else { walk.channels },
-                            step: 0,
-                            panel: weights[panel * k * kernels.width..].as_ptr(),
-                            bias: target.bias.map_or(null(), |bias| bias[column..].as_ptr()),
-                            out: to.as_ptr(),
-                            columns: (n - column).min(kernels.width),
-                            accumulate: target.accumulate,
-                        };
-                        // SAFETY: as above.
-                        unsafe { kernels.tile(rows, false, &tile) };
-                    }
+                    let tile = Tile {
+                        left: left[taps * first..].as_ptr(),
+                        groups: taps,
+                        depth: if gathered { k } else { walk.channels },
+                        step: 0,
+                        panel: weights[first_panel * k * kernels.width..].as_ptr(),
+                        panel_stride: k * kernels.width,
+                        bias: target.bias.map_or(null(), <[f32]>::as_ptr),
+                        out: out[first..].as_ptr(),
+                        first: first_panel * kernels.width,
+                        columns: ((first_panel + group) * kernels.width).min(n),
+                        accumulate: target.accumulate,
+                    };
+                    // SAFETY: as above.
+                    unsafe { kernels.tile(rows, false, &tile) };
                 }
             }
         });

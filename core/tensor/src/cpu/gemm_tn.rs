@@ -156,26 +156,27 @@ impl Block {
                 }
                 for panels in panels.chunks(PANELS) {
                     side_by_side(&b[from * n..], n, depth_here, panels.iter().copied(), width, right, panel_size);
-                    for (&(column, columns), panel) in panels.iter().zip(right.chunks_exact(panel_size)) {
-                        for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(tile_size)) {
-                            let product = Product {
-                                m: height,
-                                n: columns,
-                                k: depth_here,
-                                left: tile.as_ptr(),
-                                left_stride: packed_rows,
-                                by_columns: true,
-                                panels: panel.as_ptr(),
-                                panel_stride: 0,
-                                bias: null(),
-                                out: c.wrapping_add((first_row + row) * n + column),
-                                out_stride: n,
-                                accumulate: accumulate || from > 0,
-                            };
-                            // SAFETY: the packed tile and panel hold `depth_here` rows, and the tile of `c` lies in the
-                            // block that is the caller's own.
-                            unsafe { product.run(kernels) };
-                        }
+                    // A tile stays in the first-level cache while the panels pass by.
+                    let column = panels.first().map_or(0, |&(column, _)| column);
+                    let columns = panels.iter().map(|&(_, columns)| columns).sum();
+                    for (&(row, height), tile) in heights.iter().zip(left.chunks_exact(tile_size)) {
+                        let product = Product {
+                            m: height,
+                            n: columns,
+                            k: depth_here,
+                            left: tile.as_ptr(),
+                            left_stride: packed_rows,
+                            by_columns: true,
+                            panels: right.as_ptr(),
+                            panel_stride: panel_size,
+                            bias: null(),
+                            out: c.wrapping_add((first_row + row) * n + column),
+                            out_stride: n,
+                            accumulate: accumulate || from > 0,
+                        };
+                        // SAFETY: the packed tile and panels hold `depth_here` rows, and the tile of `c` lies in the
+                        // block that is the caller's own.
+                        unsafe { product.run(kernels) };
                     }
                 }
             }

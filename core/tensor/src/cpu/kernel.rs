@@ -20,7 +20,8 @@ pub(crate) const MAX_ROWS: usize = 14;
 /// Rows and columns of a block of [`Kernels::dots`].
 pub(crate) const DOTS: [usize; 2] = [4, 4];
 
-/// One tile of a product: for each row, `out (+)= Σ_g Σ_p left[g][row][p] * panel[g][p] + bias`.
+/// Some rows of a product against one panel after another: for each row, `out (+)= Σ_g Σ_p left[g][row][p] * panel[g][p] +
+/// bias`.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
     /// `groups` times one pointer per row: where that row's `depth` numbers of the group begin. With `columns`, one
@@ -29,13 +30,17 @@ pub(crate) struct Tile {
     pub(crate) groups: usize,
     pub(crate) depth: usize,
     pub(crate) step: usize,
-    /// `groups * depth` rows of a full panel's width.
+    /// `groups * depth` rows of a full panel's width: that of column `first`.
     pub(crate) panel: *const f32,
+    /// From one panel to the next.
+    pub(crate) panel_stride: usize,
     /// One number per column, or null.
     pub(crate) bias: *const f32,
-    /// One pointer per row.
+    /// One pointer per row, to its column 0.
     pub(crate) out: *const *mut f32,
-    /// Columns to write; the panel has (unspecified) numbers up to its width.
+    /// Columns to write: from `first` on, where a panel begins, to before `columns`. The last panel has (unspecified)
+    /// numbers up to its width.
+    pub(crate) first: usize,
     pub(crate) columns: usize,
     /// Adds to what is there.
     pub(crate) accumulate: bool,
@@ -75,9 +80,21 @@ impl Kernels {
     /// The pointers of `tile` are valid for what its fields say, for `rows` rows of 1..=[`Kernels::rows`].
     #[inline]
     pub(crate) unsafe fn tile(&self, rows: usize, by_columns: bool, tile: &Tile) {
-        let vectors = usize::from(tile.columns > self.width / 2);
+        let [one, two] = self.tiles[rows - 1].map(|tiles| tiles[usize::from(by_columns)]);
+        let rest = (tile.columns - tile.first) % self.width;
         // SAFETY: passed on; `of` hands out only what the processor has.
-        unsafe { self.tiles[rows - 1][vectors][usize::from(by_columns)](tile) }
+        unsafe {
+            if rest == 0 || rest > self.width / 2 {
+                return two(tile);
+            }
+            // A last panel of one vector.
+            let whole = tile.columns - rest;
+            if whole > tile.first {
+                two(&Tile { columns: whole, ..*tile });
+            }
+            let panel = tile.panel.add((whole - tile.first) / self.width * tile.panel_stride);
+            one(&Tile { first: whole, panel, ..*tile });
+        }
     }
 
     /// # Safety
@@ -115,8 +132,52 @@ impl Kernels {
 unsafe fn tile<V: Vector, const M: usize, const N: usize, const COLUMNS: bool>(t: &Tile) {
     // SAFETY: the caller's promise about the fields of `t`; a panel is two vectors wide and N is 1 or 2.
     unsafe {
+        let (mut column, mut from) = (t.first, t.panel);
+        while column < t.columns {
+            let sums = products::<V, M, N, COLUMNS>(t, from);
+            let last = (t.columns - column).min(N * V::LANES) - (N - 1) * V::LANES;
+            if last == V::LANES {
+                for j in 0..N {
+                    let at = column + j * V::LANES;
+                    let bias = if t.bias.is_null() { V::zero() } else { V::load(t.bias.add(at)) };
+                    for r in 0..M {
+                        let out = (*t.out.add(r)).add(at);
+                        let mut sum = sums[r][j].add(bias);
+                        if t.accumulate {
+                            sum = sum.add(V::load(out));
+                        }
+                        sum.store(out);
+                    }
+                }
+            } else {
+                for j in 0..N {
+                    let (at, n) = (column + j * V::LANES, if j + 1 < N { V::LANES } else { last });
+                    let bias = if t.bias.is_null() { V::zero() } else { first::<V>(t.bias.add(at), n) };
+                    for r in 0..M {
+                        let out = (*t.out.add(r)).add(at);
+                        let mut sum = sums[r][j].add(bias);
+                        if t.accumulate {
+                            sum = sum.add(first::<V>(out, n));
+                        }
+                        if n == V::LANES { sum.store(out) } else { sum.store_first(out, n) }
+                    }
+                }
+            }
+            column += 2 * V::LANES;
+            from = from.wrapping_add(t.panel_stride);
+        }
+    }
+}
+
+/// The sums of products with one panel.
+#[inline(always)]
+unsafe fn products<V: Vector, const M: usize, const N: usize, const COLUMNS: bool>(
+    t: &Tile,
+    mut panel: *const f32,
+) -> [[V; N]; M] {
+    // SAFETY: as for `tile`.
+    unsafe {
         let mut sums = [[V::zero(); N]; M];
-        let mut panel = t.panel;
         for g in 0..t.groups {
             if COLUMNS {
                 let mut left = *t.left.add(g);
@@ -154,41 +215,14 @@ unsafe fn tile<V: Vector, const M: usize, const N: usize, const COLUMNS: bool>(t
                 }
             }
         }
-        // A copy, so that the loop above need not keep the array in memory for the loops below.
+        // A copy, so that the loop above need not keep the array in memory for the caller.
         let mut done = [[V::zero(); N]; M];
         for r in 0..M {
             for j in 0..N {
                 done[r][j] = sums[r][j];
             }
         }
-        let sums = done;
-        let last = t.columns - (N - 1) * V::LANES;
-        if last == V::LANES {
-            for j in 0..N {
-                let bias = if t.bias.is_null() { V::zero() } else { V::load(t.bias.add(j * V::LANES)) };
-                for r in 0..M {
-                    let out = (*t.out.add(r)).add(j * V::LANES);
-                    let mut sum = sums[r][j].add(bias);
-                    if t.accumulate {
-                        sum = sum.add(V::load(out));
-                    }
-                    sum.store(out);
-                }
-            }
-        } else {
-            for j in 0..N {
-                let (at, n) = (j * V::LANES, if j + 1 < N { V::LANES } else { last });
-                let bias = if t.bias.is_null() { V::zero() } else { first::<V>(t.bias.add(at), n) };
-                for r in 0..M {
-                    let out = (*t.out.add(r)).add(at);
-                    let mut sum = sums[r][j].add(bias);
-                    if t.accumulate {
-                        sum = sum.add(first::<V>(out, n));
-                    }
-                    if n == V::LANES { sum.store(out) } else { sum.store_first(out, n) }
-                }
-            }
-        }
+        done
     }
 }
 

@@ -41,44 +41,41 @@ impl Product {
         let width = kernels.width;
         if m <= kernels.rows && k <= DEPTH {
             // One tile high: attention makes many of these, and would notice the divisions below.
-            let mut column = 0;
-            while column < n {
-                // SAFETY: within the sizes that the caller vouches for.
-                unsafe { self.tile(kernels, (0, m), column, (0, k)) };
-                column += width;
-            }
-            return;
+            // SAFETY: the sizes that the caller vouches for.
+            return unsafe { self.tile(kernels, (0, m), (0, n), (0, k)) };
         }
-        let panels = n.div_ceil(width);
         let blocks = k.div_ceil(DEPTH).max(1);
-        let group = (GROUP / (k.div_ceil(blocks).max(1) * width)).max(1);
+        let group = (GROUP / (k.div_ceil(blocks).max(1) * width)).max(1) * width;
         for block in 0..blocks {
             let depth = (block * k / blocks, (block + 1) * k / blocks);
-            for first in (0..panels).step_by(group) {
+            for first in (0..n).step_by(group) {
                 for rows in tiles(m, kernels.rows) {
-                    for panel in first..(first + group).min(panels) {
-                        // SAFETY: as above.
-                        unsafe { self.tile(kernels, rows, panel * width, depth) };
-                    }
+                    // SAFETY: as above.
+                    unsafe { self.tile(kernels, rows, (first, (first + group).min(n)), depth) };
                 }
             }
         }
     }
 
-    /// One tile: `rows` rows from `row` on, the panel from `column` on, depth `from..to`.
+    /// One tile: `rows` rows from `row` on, columns `first..end` of which the first begins a panel, depth `from..to`.
     ///
     /// # Safety
     /// As for [`Product::run`].
-    unsafe fn tile(&self, kernels: &Kernels, (row, rows): (usize, usize), column: usize, (from, to): (usize, usize)) {
-        let width = kernels.width;
+    unsafe fn tile(
+        &self,
+        kernels: &Kernels,
+        (row, rows): (usize, usize),
+        (first, end): (usize, usize),
+        (from, to): (usize, usize),
+    ) {
         // A panel is the quotient by a power of two.
-        let panel = column >> width.trailing_zeros();
+        let panel = first >> kernels.width.trailing_zeros();
         let mut left = [std::ptr::null(); MAX_ROWS];
         let mut out = [std::ptr::null_mut(); MAX_ROWS];
         // SAFETY: within the sizes that the caller vouches for.
         unsafe {
             for (r, out) in out[..rows].iter_mut().enumerate() {
-                *out = self.out.add((row + r) * self.out_stride + column);
+                *out = self.out.add((row + r) * self.out_stride);
             }
             if self.by_columns {
                 left[0] = self.left.add(from * self.left_stride + row);
@@ -87,16 +84,17 @@ impl Product {
                     *left = self.left.add((row + r) * self.left_stride + from);
                 }
             }
-            let bias = if self.bias.is_null() || from > 0 { std::ptr::null() } else { self.bias.add(column) };
             let tile = Tile {
                 left: left.as_ptr(),
                 groups: 1,
                 depth: to - from,
                 step: self.left_stride,
-                panel: self.panels.add(panel * self.panel_stride + from * width),
-                bias,
+                panel: self.panels.add(panel * self.panel_stride + from * kernels.width),
+                panel_stride: self.panel_stride,
+                bias: if from > 0 { std::ptr::null() } else { self.bias },
                 out: out.as_ptr(),
-                columns: (self.n - column).min(width),
+                first,
+                columns: end,
                 accumulate: self.accumulate || from > 0,
             };
             kernels.tile(rows, self.by_columns, &tile);
