@@ -58,6 +58,10 @@ performance VENV: build
 parity DIR: build
     target/release/parity "{{DIR}}"
 
+# Builds an emulated GPU into DIR, for tests of kernels on a machine without one: see core/tensor/emulation/README.md.
+gpu-emulation DIR:
+    core/tensor/emulation/build.sh "{{DIR}}"
+
 # What the checks of a change run: format, lints, documentation.
 lint:
     cargo fmt --all --check
