@@ -26,6 +26,7 @@ pub fn provenance(plan: &Plan, work: &Work) -> Vec<Provenance> {
         one("compiler", rqlab_sdk::plugin::RUSTC.to_owned()),
         one("target", rqlab_sdk::plugin::TARGET.to_owned()),
         one("processor", format!("{}, {}", processor(), rqlab_sdk::tensor::instructions())),
+        one("device", format!("{}, products in {}", work.device, rqlab_sdk::tensor::precision(work.device))),
         one("jobs and threads", format!("{} at once, {} threads in all", work.jobs, work.threads)),
     ]);
     let plugins: BTreeSet<String> = plan.jobs.iter().flat_map(|job| calls(&job.stage)).map(line).collect();

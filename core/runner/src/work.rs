@@ -6,6 +6,7 @@ use crate::plan::Plan;
 use crate::provenance::provenance;
 use crate::store::Store;
 use rqlab_reports::Status;
+use rqlab_sdk::tensor::Device;
 use rqlab_sdk::{Error, Result};
 use std::path::PathBuf;
 
@@ -20,6 +21,8 @@ pub struct Work {
     pub jobs: usize,
     /// Threads that they share.
     pub threads: usize,
+    /// Where they compute.
+    pub device: Device,
     /// Arguments that every worker gets: plugin folders, device.
     pub worker_arguments: Vec<String>,
     /// No progress, no summary.

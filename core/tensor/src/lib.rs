@@ -10,6 +10,7 @@
 //!
 //! This crate knows nothing of images, plugins or files.
 
+mod codes;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -22,11 +23,12 @@ mod tensor;
 mod threads;
 mod var;
 
+pub use codes::Codes;
 pub use cpu::peak::peak_flops;
 pub use error::{Error, Result};
 pub use rng::Rng;
 pub use storage::Device;
 pub use tape::{Gradients, Tape, no_grad};
-pub use tensor::{Codes, Tensor};
-pub use threads::{instructions, instructions_asked_for, set_threads};
+pub use tensor::Tensor;
+pub use threads::{instructions, instructions_asked_for, precision, precision_asked_for, set_threads};
 pub use var::Var;

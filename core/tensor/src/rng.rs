@@ -27,6 +27,12 @@ impl Rng {
         Self { step: self.step, ..Self::new(key.wrapping_add(splitmix64(index)), name, 0) }
     }
 
+    /// Key and step, for a kernel that draws the same words.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn parts(&self) -> ([u32; 2], u64) {
+        (self.key, self.step)
+    }
+
     /// The four words of block `index`.
     pub(crate) fn block(&self, index: u64) -> [u32; 4] {
         philox4x32([index as u32, (index >> 32) as u32, self.step as u32, (self.step >> 32) as u32], self.key)

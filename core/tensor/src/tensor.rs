@@ -1,4 +1,4 @@
-//! The tensor and its integer companion.
+//! The tensor.
 
 use crate::storage::Storage;
 use crate::tape::GradKey;
@@ -37,7 +37,7 @@ impl Tensor {
     /// A tensor with every element `value`.
     pub fn full(value: f32, shape: &[usize]) -> Self {
         let len = shape.iter().product();
-        Self { storage: Storage::place(vec![value; len]), shape: shape.into(), grad: None }
+        Self { storage: Storage::full(value, len), shape: shape.into(), grad: None }
     }
 
     /// A tensor of zeros.
@@ -195,105 +195,6 @@ impl fmt::Debug for Tensor {
         }
         if self.len() <= 16 {
             write!(f, " {:?}", self.as_slice())?;
-        }
-        Ok(())
-    }
-}
-
-/// Indices in a row-major shape: codes, labels, positions. Cloning is cheap.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Codes {
-    data: Arc<Vec<u32>>,
-    shape: Arc<[usize]>,
-}
-
-impl Codes {
-    /// Codes of shape `shape` over `data`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if `data` has not as many elements as the shape.
-    pub fn from_vec(data: Vec<u32>, shape: &[usize]) -> Result<Self> {
-        let wanted: usize = shape.iter().product();
-        if data.len() != wanted {
-            return Err(Error::shape(
-                "codes",
-                format!("{} indices do not fill shape {shape:?} of {wanted}", data.len()),
-            ));
-        }
-        Ok(Self { data: Arc::new(data), shape: shape.into() })
-    }
-
-    /// The sizes of its axes, outermost first.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The number of codes.
-    pub fn len(&self) -> usize {
-        self.data.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
-    }
-
-    /// The size of the innermost axis; 1 for rank 0.
-    pub fn last_dim(&self) -> usize {
-        self.shape.last().copied().unwrap_or(1)
-    }
-
-    /// The codes in row-major order.
-    pub fn as_slice(&self) -> &[u32] {
-        &self.data
-    }
-
-    /// The same codes under another shape of equal size.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the sizes differ.
-    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        if shape.iter().product::<usize>() != self.len() {
-            return Err(Error::shape("reshape", format!("codes of shape {:?} do not fill {shape:?}", self.shape)));
-        }
-        Ok(Self { data: self.data.clone(), shape: shape.into() })
-    }
-
-    /// Column `index` of the innermost axis: of codes `[.., D]`, those of one depth, `[..]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if there is no such column.
-    pub fn column(&self, index: usize) -> Result<Self> {
-        let depth = self.last_dim();
-        if index >= depth {
-            return Err(Error::shape("column", format!("no column {index} in codes of shape {:?}", self.shape)));
-        }
-        let data = self.data.iter().skip(index).step_by(depth).copied().collect();
-        let outer = self.shape.len().saturating_sub(1);
-        Self::from_vec(data, &self.shape[..outer])
-    }
-
-    /// Joins `D` codes of one shape `[..]` into `[.., D]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if there are none or their shapes differ.
-    pub fn stack(columns: &[Self]) -> Result<Self> {
-        let first = columns.first().ok_or_else(|| Error::shape("stack", "no codes to stack"))?;
-        if let Some(odd) = columns.iter().find(|c| c.shape != first.shape) {
-            return Err(Error::shape("stack", format!("shapes differ: {:?} and {:?}", first.shape, odd.shape)));
-        }
-        let data = (0..first.len()).flat_map(|i| columns.iter().map(move |c| c.data[i])).collect();
-        let mut shape = first.shape.to_vec();
-        shape.push(columns.len());
-        Self::from_vec(data, &shape)
-    }
-}
-
-impl fmt::Debug for Codes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Codes{:?}", self.shape)?;
-        if self.len() <= 16 {
-            write!(f, " {:?}", self.data)?;
         }
         Ok(())
     }

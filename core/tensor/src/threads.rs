@@ -1,7 +1,7 @@
-//! How many threads the kernels share.
+//! How many threads the kernels share, and what they compute with.
 
 use crate::cpu::dispatch::{Level, VARIABLE, level};
-use crate::{Error, Result};
+use crate::{Device, Error, Result};
 
 /// Lets the kernels of this process compute with `threads` threads, of which the calling one is the first where there are
 /// several: it need not sleep while others work for it. Without this call there is one for each core. Works once, before the
@@ -39,4 +39,27 @@ pub fn instructions_asked_for() -> Result<Option<String>> {
     }
     let names = Level::NAMES.map(|(name, _)| name).join(", ");
     Err(Error::Device(format!("{VARIABLE} is {name:?} and should be one of {names}")))
+}
+
+/// The precision of the numbers that products on `device` multiply, in words; sums are f32 in every case. On a GPU it is
+/// tf32, or f32 or bf16 as the environment variable `RQLAB_GPU` says.
+pub fn precision(device: Device) -> &'static str {
+    match device {
+        Device::Cpu => "f32",
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => crate::cuda::math::math().name(),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => "none",
+    }
+}
+
+/// What `RQLAB_GPU` says, if it is set and this build has CUDA support.
+///
+/// # Errors
+/// [`Error::Device`] unless it is `f32`, `tf32` or `bf16`; products then use tf32.
+pub fn precision_asked_for() -> Result<Option<String>> {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::math::asked_for();
+    #[cfg(not(feature = "cuda"))]
+    Ok(None)
 }

@@ -1,7 +1,7 @@
 //! Variables: tensors that training writes to.
 
 use crate::{Device, Error, Result, Tensor};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// A tensor that can be written in place: a trained parameter, or a buffer such as an EMA codebook. Clones are the
 /// same variable. Its gradient is kept under one key for life, so that [`crate::Gradients::take`] finds it.
@@ -29,7 +29,7 @@ impl Var {
     /// # Errors
     /// [`Error::Shape`] if the shape differs, [`Error::Device`] if the value cannot be copied to the device.
     pub fn set(&self, value: &Tensor) -> Result<()> {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.lock();
         if current.len() != value.len() {
             return Err(Error::shape("set", "a variable keeps its shape"));
         }
@@ -40,9 +40,75 @@ impl Var {
         Ok(())
     }
 
+    /// Exchanges the values of two variables of one shape; gradients' keys stay where they are. Nothing is copied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ, [`Error::Device`] if the devices do.
+    pub fn swap(&self, other: &Self) -> Result<()> {
+        let (mine, theirs) = (self.get(), other.get());
+        if mine.shape() != theirs.shape() {
+            return Err(Error::shape("swap", format!("{:?} and {:?} differ", mine.shape(), theirs.shape())));
+        }
+        if mine.device() != theirs.device() {
+            return Err(Error::Device(format!("swap: variables on {} and on {}", mine.device(), theirs.device())));
+        }
+        *self.lock().storage_mut() = theirs.storage().clone();
+        *other.lock().storage_mut() = mine.storage().clone();
+        Ok(())
+    }
+
+    pub(crate) fn lock(&self) -> RwLockWriteGuard<'_, Tensor> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What tells it from other variables.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn place(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// Lets `f` write the numbers in place; they are copied first only if a tensor taken by [`Var::get`] still lives.
     /// Those on a GPU are copied to the host and back.
     pub fn write<R>(&self, f: impl FnOnce(&mut [f32]) -> R) -> R {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).storage_mut().write(f)
+        self.lock().storage_mut().write(f)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::Tape;
+    use crate::ops::testing::{on_every_device, random};
+
+    #[test]
+    fn swapped_variables_exchange_values_and_keep_their_gradients() {
+        on_every_device(|| {
+            let (x, y) = (random(&[3], 1), random(&[3], 2));
+            let (parameter, average) = (Var::parameter(&x), Var::buffer(&y));
+            parameter.swap(&average).unwrap();
+            assert_eq!((parameter.get().to_vec(), average.get().to_vec()), (y.to_vec(), x.to_vec()));
+            let tape = Tape::start().unwrap();
+            let loss = parameter.get().mul(&average.get()).unwrap().sum_all().unwrap();
+            let mut found = tape.backward(&loss).unwrap();
+            assert_eq!(found.take(&parameter.get()).unwrap().to_vec(), x.to_vec());
+            assert!(found.take(&average.get()).is_none());
+            assert!(parameter.swap(&Var::buffer(&Tensor::zeros(&[2]))).is_err());
+        });
+    }
+
+    /// A tensor that was taken before keeps its numbers.
+    #[test]
+    fn what_was_taken_stays_when_the_variable_is_written() {
+        on_every_device(|| {
+            let x = random(&[5], 3);
+            let (var, value) = (Var::buffer(&x), Tensor::zeros(&[5]));
+            let taken = var.get();
+            for _ in 0..2 {
+                crate::ops::optim::ema(&var, &value, 0.5).unwrap();
+            }
+            let wanted: Vec<f32> = x.as_slice().iter().map(|x| 0.25 * x).collect();
+            assert_eq!((taken.to_vec(), var.get().to_vec()), (x.to_vec(), wanted));
+        });
     }
 }

@@ -19,7 +19,14 @@ pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failu
     line("rqlab", true, format!("{} for {TARGET}, built by {RUSTC}", env!("CARGO_PKG_VERSION")));
     line("sdk", true, format!("build {}, features {FEATURES}", &SDK_HASH[..12]));
     match global.device.open() {
-        Ok(()) => line("device", true, global.device.to_string()),
+        Ok(()) => {
+            let text = format!("{}, products in {}", global.device, rqlab_sdk::tensor::precision(global.device));
+            match rqlab_sdk::tensor::precision_asked_for() {
+                Ok(None) => line("device", true, text),
+                Ok(Some(asked)) => line("device", true, format!("{text} (RQLAB_GPU={asked})")),
+                Err(error) => line("device", false, format!("{text}: {error}")),
+            }
+        }
         Err(error) => line("device", false, error.to_string()),
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

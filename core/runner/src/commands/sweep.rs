@@ -107,6 +107,7 @@ pub(super) fn work(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs, 
         out: how.out.clone(),
         jobs: how.jobs.map_or(threads, usize::from).min(threads.max(1)),
         threads,
+        device: global.device,
         worker_arguments,
         quiet: ui.is_quiet(),
     }

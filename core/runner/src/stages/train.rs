@@ -112,6 +112,8 @@ pub(super) fn train<T: Task>(
     prefetch(first..recipe.steps, batch, |step, batch| {
         let tape = Tape::start()?;
         let loss = task.loss(step, batch)?;
+        // On a GPU the host would otherwise wait for the forward pass before it asks for the backward pass.
+        let mut gradients = tape.backward(&loss)?;
         let value = loss.item()?;
         if !value.is_finite() {
             return Err(Error::Diverged(format!(
@@ -119,7 +121,6 @@ pub(super) fn train<T: Task>(
                 schedule.lr(step)
             )));
         }
-        let mut gradients = tape.backward(&loss)?;
         drop(loss);
         window.add(f64::from(value));
         let lr = schedule.lr(step);

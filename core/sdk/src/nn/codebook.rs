@@ -3,7 +3,7 @@
 //! "Autoregressive image generation using residual quantization", CVPR 2022).
 
 use crate::params::{Init, Params};
-use crate::tensor::ops::averages::{update_averages, write_means};
+use crate::tensor::ops::averages::{replace_rare, update_averages, write_means};
 use crate::tensor::ops::nearest::{Search, nearest, squared_distances};
 use crate::tensor::ops::sampling::multinomial;
 use crate::tensor::{Codes, Rng, Tensor, Var};
@@ -96,17 +96,15 @@ pub fn restart_candidates(vectors: &Tensor, size: usize, draw: &RestartDraw) -> 
         )));
     }
     let width = 0.01 / (channels as f32).sqrt();
-    let values = vectors.as_slice();
-    let mut data = Vec::with_capacity(size * channels);
-    for &row in &draw.order[..size] {
-        data.extend_from_slice(&values[row % rows * channels..(row % rows + 1) * channels]);
-        if repeated {
-            let noise = &draw.noise[row * channels..(row + 1) * channels];
-            let start = data.len() - channels;
-            data[start..].iter_mut().zip(noise).for_each(|(x, u)| *x += u * width);
-        }
+    let order = &draw.order[..size];
+    let rows_of = Codes::from_vec(order.iter().map(|row| (row % rows) as u32).collect(), &[size])?;
+    let picked = vectors.detach().reshape(&[rows, channels])?.embedding(&rows_of)?;
+    if !repeated {
+        return Ok(picked);
     }
-    Ok(Tensor::from_vec(data, &[size, channels])?)
+    let noise = order.iter().flat_map(|row| &draw.noise[row * channels..(row + 1) * channels]).map(|u| u * width);
+    let noise = Tensor::from_vec(noise.collect(), &[size, channels])?.to_device(picked.device())?;
+    Ok(picked.add(&noise)?)
 }
 
 /// A codebook `[K, C]` that is not trained by gradients: every code is the average of the vectors it got, over the past
@@ -201,26 +199,16 @@ impl EmaCodebook {
             return Ok(0);
         }
         let candidates = candidates()?;
-        let [rows, channels] = candidates.dims("restart")?;
-        let mut embed = self.embed.get().to_vec();
-        if rows != self.size || rows * channels != embed.len() {
+        let shape = self.embed.get().shape().to_vec();
+        if candidates.shape() != shape {
             return Err(Error::Unsupported(format!(
                 "{} codes of {} channels cannot restart from candidates {:?}",
                 self.size,
-                embed.len() / self.size.max(1),
+                shape.last().copied().unwrap_or(0),
                 candidates.shape()
             )));
         }
-        let mut counts = self.cluster_size.get().to_vec();
-        let rows = embed.chunks_exact_mut(channels).zip(candidates.as_slice().chunks_exact(channels));
-        for (count, (sum, candidate)) in counts.iter_mut().zip(rows) {
-            if self.is_dead(*count) {
-                *count = self.rule.dead_below;
-                sum.iter_mut().zip(candidate).for_each(|(s, x)| *s = x * self.rule.dead_below);
-            }
-        }
-        self.cluster_size.set(&Tensor::from_vec(counts, &[self.size])?)?;
-        self.embed.set(&Tensor::from_vec(embed, &[self.size, channels])?)?;
+        replace_rare(&candidates, self.rule.dead_below, &self.cluster_size, &self.embed)?;
         Ok(dead)
     }
 
@@ -229,12 +217,7 @@ impl EmaCodebook {
     /// # Errors
     /// None for a codebook that holds numbers.
     pub fn rewrite(&self) -> Result<()> {
-        let counts = self.cluster_size.get();
-        let total: f64 = counts.as_slice().iter().map(|&n| f64::from(n)).sum();
-        let scale = total / (total + self.size as f64 * self.rule.eps);
-        let smoothed: Vec<f32> =
-            counts.as_slice().iter().map(|&n| ((f64::from(n) + self.rule.eps) * scale) as f32).collect();
-        Ok(write_means(&self.embed.get(), &smoothed, &self.weight)?)
+        Ok(write_means(&self.embed.get(), &self.cluster_size.get(), self.rule.eps, &self.weight)?)
     }
 }
 

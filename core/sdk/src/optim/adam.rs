@@ -38,11 +38,16 @@ pub struct Adam {
     settings: AdamSettings,
     slots: Vec<Slot>,
     state: Params,
-    steps: Var,
+    /// The steps taken as a checkpoint has them; brought up to date when one is loaded.
+    saved: Var,
+    steps: u64,
 }
 
 /// The steps taken are saved as two numbers, so that they stay exact in f32: units of 2^24, and the rest.
 const STEP_UNIT: u64 = 1 << 24;
+
+/// Their name.
+const STEPS: &str = "adam.steps";
 
 impl Adam {
     /// An optimizer of `parameters`, as [`Params::trained`] lists them, that has taken no step.
@@ -51,7 +56,7 @@ impl Adam {
     /// Two parameters of one name.
     pub fn new(parameters: Vec<(String, Var)>, settings: AdamSettings) -> Result<Self> {
         let state = Params::new(0);
-        let steps = state.buffer("adam.steps", &[2], Init::ZEROS)?;
+        let saved = state.buffer(STEPS, &[2], Init::ZEROS)?;
         let (m, v) = (state.scope("adam.m"), state.scope("adam.v"));
         let slot = |(name, parameter): (String, Var)| {
             let shape = parameter.get().shape().to_vec();
@@ -59,15 +64,12 @@ impl Adam {
             Ok(Slot { name, parameter, m, v })
         };
         let slots = parameters.into_iter().map(slot).collect::<Result<_>>()?;
-        Ok(Self { settings, slots, state, steps })
+        Ok(Self { settings, slots, state, saved, steps: 0 })
     }
 
     /// How many steps it has taken.
     pub fn steps(&self) -> u64 {
-        match self.steps.get().as_slice() {
-            [units, rest] => *units as u64 * STEP_UNIT + *rest as u64,
-            _ => 0,
-        }
+        self.steps
     }
 
     /// One step with the gradients of its parameters, which it moves out of `gradients`. With `clip`, all are scaled so
@@ -79,7 +81,7 @@ impl Adam {
     pub fn step(&mut self, gradients: &mut Gradients, lr: f64, clip: Option<f32>) -> Result<f64> {
         let taken: Vec<_> =
             self.slots.iter().filter_map(|slot| Some((slot, gradients.take(&slot.parameter.get())?))).collect();
-        let step = self.steps() + 1;
+        let step = self.steps + 1;
         let squares = sums_of_squares(&taken.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>());
         let norm = global_norm(taken.iter().map(|(slot, _)| slot.name.as_str()).zip(squares), step)?;
         let scale = clip.map_or(1.0, |max| clip_scale(norm, max));
@@ -90,13 +92,16 @@ impl Adam {
             .map(|(slot, grad)| AdamSlot { param: &slot.parameter, grad, m: &slot.m, v: &slot.v })
             .collect();
         adam_all(&slots, scale, &how)?;
-        self.steps.set(&Tensor::from_vec(vec![(step / STEP_UNIT) as f32, (step % STEP_UNIT) as f32], &[2])?)?;
+        self.steps = step;
         Ok(norm)
     }
 
     /// Moments and steps by name: `adam.m.NAME`, `adam.v.NAME`, `adam.steps`.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
-        self.state.state()
+        let steps = vec![(self.steps / STEP_UNIT) as f32, (self.steps % STEP_UNIT) as f32];
+        let mut state = self.state.state();
+        state.extend(Tensor::from_vec(steps, &[2]).ok().map(|steps| (STEPS.to_owned(), steps)));
+        state
     }
 
     /// Goes on from a saved state; other names in it are ignored.
@@ -104,7 +109,11 @@ impl Adam {
     /// # Errors
     /// [`Error::Checkpoint`] names what is missing or has another shape; nothing is changed then.
     pub fn load(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        self.state.load(state)
+        self.state.load(state)?;
+        if let [units, rest] = self.saved.get().as_slice() {
+            self.steps = *units as u64 * STEP_UNIT + *rest as u64;
+        }
+        Ok(())
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     /// Whether every pixel is treated for itself: a linear layer over channels.
-    pub(super) fn is_linear(&self) -> bool {
+    pub(crate) fn is_linear(&self) -> bool {
         self.kernel == [1, 1] && self.stride == 1 && self.input == self.output && self.before == [0, 0]
     }
 

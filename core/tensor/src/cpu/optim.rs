@@ -6,6 +6,8 @@ use rayon::prelude::*;
 
 /// The constants of one Adam step, all derived in f64.
 #[derive(Debug, Clone, Copy)]
+// Kernels of GPUs take it as it is.
+#[repr(C)]
 pub(crate) struct Adam {
     pub(crate) grad_scale: f32,
     pub(crate) l2: f32,

@@ -98,7 +98,7 @@ fn transpose(x: &[f32], shape: &[usize], strides: &[usize], line: usize, out: &m
 }
 
 /// The same walk with as few axes as possible, and at least one.
-fn merge(shape: &[usize], strides: &[usize]) -> (Vec<usize>, Vec<usize>) {
+pub(crate) fn merge(shape: &[usize], strides: &[usize]) -> (Vec<usize>, Vec<usize>) {
     let mut merged: (Vec<usize>, Vec<usize>) = (vec![1], vec![0]);
     for (&size, &stride) in shape.iter().zip(strides) {
         let last = merged.0.len() - 1;

@@ -18,24 +18,24 @@ pub(crate) enum Binary {
 }
 
 impl Binary {
-    fn names(self) -> (&'static str, &'static str) {
+    fn name(self) -> &'static str {
         match self {
-            Self::Add => ("add", "zip_add"),
-            Self::Sub => ("sub", "zip_sub"),
-            Self::Mul => ("mul", "zip_mul"),
-            Self::Div => ("div", "zip_div"),
+            Self::Add => "add",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::Div => "div",
         }
     }
 }
 
 /// `x op y`, broadcast.
 pub(crate) fn binary(op: Binary, x: &Tensor, y: &Tensor) -> Result<Option<Tensor>> {
-    let (name, kernel) = op.names();
+    let name = op.name();
     let Some((gpu, [a, b])) = on_gpu(name, [x, y])? else {
         return Ok(None);
     };
     let shape = broadcast_shape(name, x.shape(), y.shape())?;
-    let data = gpu.zip(kernel, &Walk::new(&shape, x.shape(), y.shape()), a.numbers(), b.numbers())?;
+    let data = gpu.zip(name, &Walk::new(&shape, x.shape(), y.shape()), a.numbers(), b.numbers())?;
     let (x_key, y_key) = (tracked(x), tracked(y));
     let (out, key) = output(gpu, data, &shape, x_key.is_some() || y_key.is_some())?;
     let Some(key) = key else {
@@ -52,24 +52,29 @@ pub(crate) fn binary(op: Binary, x: &Tensor, y: &Tensor) -> Result<Option<Tensor
             Binary::Add => (None, None),
             Binary::Sub => (None, Some(gpu.map("mul_scalar", &grad, [-1.0, 0.0])?)),
             Binary::Mul => (
-                Some(stretched("zip_mul", &grad, b.numbers(), &y_shape)?),
-                Some(stretched("zip_mul", &grad, a.numbers(), &x_shape)?),
+                Some(stretched("mul", &grad, b.numbers(), &y_shape)?),
+                Some(stretched("mul", &grad, a.numbers(), &x_shape)?),
             ),
             Binary::Div => {
-                let over_y = stretched("zip_div", &grad, b.numbers(), &y_shape)?;
+                let over_y = stretched("div", &grad, b.numbers(), &y_shape)?;
                 let dy = match &quotient {
-                    Some(quotient) => Some(stretched("zip_minus_mul", &over_y, quotient.numbers(), &shape)?),
+                    Some(quotient) => Some(stretched("minus_mul", &over_y, quotient.numbers(), &shape)?),
                     None => None,
                 };
                 (Some(over_y), dy)
             }
         };
-        for (key, own, to) in [(&x_key, &dx, &x_shape), (&y_key, &dy, &y_shape)] {
-            if let Some(key) = key {
-                flow.add(key, reduce::sum_to_shape(gpu, own.as_ref().unwrap_or(&grad), &shape, to)?)?;
-            }
+        if let Some(key) = &y_key {
+            let own = match dy {
+                Some(own) => reduce::summed_to_shape(gpu, own, &shape, &y_shape)?,
+                None => reduce::sum_to_shape(gpu, &grad, &shape, &y_shape)?,
+            };
+            flow.add(key, own)?;
         }
-        Ok(())
+        match &x_key {
+            Some(key) => flow.add(key, reduce::summed_to_shape(gpu, dx.unwrap_or(grad), &shape, &x_shape)?),
+            None => Ok(()),
+        }
     });
     Ok(Some(out))
 }

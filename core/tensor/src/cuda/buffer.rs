@@ -1,10 +1,10 @@
 //! The numbers of a tensor on a GPU.
 
 use super::{Gpu, Numbers, length};
-use crate::{Device, Result};
+use crate::{Device, Error, Result};
 use std::sync::{Arc, OnceLock};
 
-/// Numbers on a GPU that are not written to any more. Cloning shares them.
+/// Numbers on a GPU that are not written to while they are shared. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Buffer(Arc<Shared>);
 
@@ -30,6 +30,21 @@ impl Buffer {
 
     pub(crate) fn numbers(&self) -> &Numbers {
         &self.0.numbers
+    }
+
+    /// Makes this the only owner of its numbers, which may then be written: a copy if they are shared. What the host has
+    /// read of them is forgotten.
+    pub(crate) fn own(&mut self) -> Result<&mut Numbers> {
+        if Arc::get_mut(&mut self.0).is_none() {
+            *self = Self::new(self.gpu(), self.gpu().copy(self.numbers())?);
+        }
+        match Arc::get_mut(&mut self.0) {
+            Some(own) => {
+                own.host = OnceLock::new();
+                Ok(&mut own.numbers)
+            }
+            None => Err(Error::Device("numbers to be written are shared".to_owned())),
+        }
     }
 
     /// A copy on the host.

@@ -1,18 +1,34 @@
 //! The kernels in `kernels/`: compiled by NVRTC for the device at hand, and launched with checked sizes.
 
+use super::math::{Math, math};
 use super::{Gpu, Numbers, length};
 use crate::cpu::elementwise::Walk;
-use cudarc::driver::sys::CUresult;
+use cudarc::driver::sys::{CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaDevice, CudaFunction, CudaSlice, DeviceRepr, DriverError, LaunchAsync, LaunchConfig};
-use cudarc::nvrtc::{CompileError, compile_ptx};
+use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 use dfdx::prelude::CudaError;
 use std::sync::Arc;
 
-const SOURCES: [&str; 4] = [
+const SOURCES: &[&str] = &[
     include_str!("kernels/common.cu"),
     include_str!("kernels/elementwise.cu"),
     include_str!("kernels/reduce.cu"),
     include_str!("kernels/rows.cu"),
+    include_str!("kernels/philox.cu"),
+    include_str!("kernels/columns.cu"),
+    include_str!("kernels/norm.cu"),
+    include_str!("kernels/layout.cu"),
+    include_str!("kernels/conv.cu"),
+    include_str!("kernels/codes.cu"),
+    include_str!("kernels/product.cu"),
+    include_str!("kernels/optim.cu"),
+    include_str!("kernels/loss.cu"),
+    include_str!("kernels/by_code.cu"),
+    include_str!("kernels/teams.cu"),
+    include_str!("kernels/attention.cu"),
+    include_str!("kernels/decoder.cu"),
+    include_str!("kernels/sampling.cu"),
+    include_str!("kernels/nearest.cu"),
 ];
 
 /// The module's name among those that dfdx loads.
@@ -22,30 +38,34 @@ macro_rules! with_slopes {
     ($($name:literal),*) => { &[$(concat!($name, "_forward"), concat!($name, "_backward")),*] };
 }
 
-const ROWS: &[&str] = with_slopes!("softmax", "log_softmax", "cross_entropy", "layer_norm");
+const ROWS: &[&str] = with_slopes!("softmax", "log_softmax", "cross_entropy");
 
 const FUNCTIONS: &[&str] =
     with_slopes!("abs", "square", "sqrt", "exp", "ln", "tanh", "sigmoid", "relu", "silu", "gelu", "clamp");
 
+const CODES: &[&str] = &["copy_codes"];
+
 const KERNELS: &[&str] = &[
     "add_scalar_forward",
     "mul_scalar_forward",
-    "zip_add",
-    "zip_sub",
-    "zip_mul",
-    "zip_div",
     "stretch",
-    "zip_minus_mul",
     "add_assign",
-    "add_bias",
+    "fill",
     "sum_few",
     "sum_many",
     "sum_pieces",
     "sum_partials",
 ];
 
+/// Operations on two tensors: any that stretch to one shape, and flat ones of that shape.
+macro_rules! zips {
+    ($($name:literal),*) => { &[$(concat!("zip_", $name), concat!("flat_", $name)),*] };
+}
+
+const ZIPS: &[&str] = zips!("add", "sub", "mul", "div", "minus_mul");
+
 /// Threads of a block: LANES in `common.cu`.
-const THREADS: u32 = 256;
+pub(super) const THREADS: u32 = 256;
 
 /// Blocks of a launch at most: kernels go on with the next index, so that any size is covered.
 const BLOCKS: usize = 1 << 16;
@@ -58,11 +78,43 @@ const MAX_AXES: usize = 8;
 
 /// Compiles the kernels and loads them into the device. The error is the compiler's log or the driver's code.
 pub(super) fn load(driver: &Arc<CudaDevice>) -> Result<(), String> {
-    let ptx = compile_ptx(SOURCES.concat()).map_err(|error| match error {
-        CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
-        error => format!("{error:?}"),
-    })?;
-    driver.load_ptx(ptx, MODULE, &[FUNCTIONS, ROWS, KERNELS].concat()).map_err(|error| format!("{error:?}"))
+    let (architecture, tensor_cores) = architecture(driver).map_err(|error| format!("{error:?}"))?;
+    let settings = if tensor_cores && math() != Math::F32 { "#define TENSOR_CORES\n" } else { "" };
+    let options = CompileOptions { arch: architecture, ..CompileOptions::default() };
+    let ptx =
+        compile_ptx_with_opts([&[settings], SOURCES].concat().concat(), options).map_err(|error| match error {
+            CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
+            error => format!("{error:?}"),
+        })?;
+    let names = [
+        FUNCTIONS,
+        ROWS,
+        super::columns::KERNELS,
+        super::conv::KERNELS,
+        super::dropout::KERNELS,
+        super::layout::KERNELS,
+        super::norm::KERNELS,
+        CODES,
+        super::product::KERNELS,
+        super::optim::KERNELS,
+        super::loss::KERNELS,
+        super::by_code::KERNELS,
+        super::attention::KERNELS,
+        super::decoder::KERNELS,
+        super::sampling::KERNELS,
+        super::nearest::KERNELS,
+        ZIPS,
+        KERNELS,
+    ];
+    driver.load_ptx(ptx, MODULE, &names.concat()).map_err(|error| format!("{error:?}"))
+}
+
+/// The virtual architecture to compile for, the newest that both the device and the oldest compiler that we build with
+/// know (the driver translates for newer devices), and whether it multiplies tf32 in tensor cores. `None` is the
+/// compiler's own choice.
+fn architecture(driver: &CudaDevice) -> Result<(Option<&'static str>, bool), DriverError> {
+    let major = driver.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    Ok(if major >= 8 { (Some("compute_80"), true) } else { (None, false) })
 }
 
 /// Axes of one or two operands as kernels take them: `Axes` in `common.cu`.
@@ -94,12 +146,12 @@ impl Axes {
     }
 
     /// How many indices there are.
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.axes().map(|axis| self.size[axis] as usize).product()
     }
 
     /// The largest offsets in both operands, if there is any index.
-    fn last(&self) -> [usize; 2] {
+    pub(super) fn last(&self) -> [usize; 2] {
         [self.x, self.y]
             .map(|stride| self.axes().map(|axis| (self.size[axis] - 1) * stride[axis]).sum::<u64>() as usize)
     }
@@ -109,7 +161,7 @@ impl Axes {
     }
 }
 
-fn invalid() -> CudaError {
+pub(super) fn invalid() -> CudaError {
     CudaError::Driver(DriverError(CUresult::CUDA_ERROR_INVALID_VALUE))
 }
 
@@ -125,7 +177,7 @@ impl Gpu {
     /// `f(x)` of every element, for a function of `elementwise.cu` with up to two parameters.
     pub(super) fn map(&self, function: &str, x: &Numbers, [a, b]: [f32; 2]) -> Result<Numbers, CudaError> {
         let n = length(x);
-        let mut out = self.zeros(n)?;
+        let mut out = self.room(n)?;
         if n > 0 {
             let kernel = self.kernel(&format!("{function}_forward"))?;
             // SAFETY: the kernel reads and writes the first n elements; both have n.
@@ -158,19 +210,25 @@ impl Gpu {
         Ok(())
     }
 
-    /// `f(x, y)` for every element of a broadcast output, for a `zip_` kernel of `elementwise.cu`.
-    pub(super) fn zip(&self, kernel: &str, walk: &Walk, x: &Numbers, y: &Numbers) -> Result<Numbers, CudaError> {
+    /// `f(x, y)` for every element of a broadcast output, for a function of two numbers in `elementwise.cu`.
+    pub(super) fn zip(&self, function: &str, walk: &Walk, x: &Numbers, y: &Numbers) -> Result<Numbers, CudaError> {
         let axes = Axes::new(&walk.shape, &walk.x, &walk.y)?;
         let n = axes.count();
-        let mut out = self.zeros(n)?;
+        let mut out = self.room(n)?;
         if n > 0 {
             let [last_x, last_y] = axes.last();
             check(last_x < length(x) && last_y < length(y))?;
-            let kernel = self.kernel(kernel)?;
-            // SAFETY: the kernel writes the n elements of `out` and reads up to the offsets just checked.
+            let flat = axes.rank <= 1 && axes.x[0] <= 1 && axes.x[0] == axes.y[0] && last_x + 1 == n && last_y + 1 == n;
+            let kernel = self.kernel(&format!("{}_{function}", if flat { "flat" } else { "zip" }))?;
+            // SAFETY: the kernels write the n elements of `out`; one reads as many of both operands, the other up to the
+            // offsets just checked.
             #[allow(unsafe_code)]
             unsafe {
-                kernel.launch(elements(n), (&**x, &**y, &mut *out, n as u64, axes))?;
+                if flat {
+                    kernel.launch(elements(n.div_ceil(4)), (&**x, &**y, &mut *out, n as u64))?;
+                } else {
+                    kernel.launch(elements(n), (&**x, &**y, &mut *out, n as u64, axes))?;
+                }
             }
         }
         Ok(out)
@@ -180,7 +238,7 @@ impl Gpu {
     pub(super) fn stretch(&self, walk: &Walk, x: &Numbers) -> Result<Numbers, CudaError> {
         let axes = Axes::new(&walk.shape, &walk.x, &[])?;
         let n = axes.count();
-        let mut out = self.zeros(n)?;
+        let mut out = self.room(n)?;
         if n > 0 {
             check(axes.last()[0] < length(x))?;
             let kernel = self.kernel("stretch")?;
@@ -188,6 +246,23 @@ impl Gpu {
             #[allow(unsafe_code)]
             unsafe {
                 kernel.launch(elements(n), (&**x, &mut *out, n as u64, axes))?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// `len` times `value`.
+    pub(crate) fn full(&self, value: f32, len: usize) -> Result<Numbers, CudaError> {
+        if value.to_bits() == 0 {
+            return self.zeros(len);
+        }
+        let mut out = self.room(len)?;
+        if len > 0 {
+            let kernel = self.kernel("fill")?;
+            // SAFETY: the kernel writes the `len` elements of `out`.
+            #[allow(unsafe_code)]
+            unsafe {
+                kernel.launch(elements(len), (&mut *out, len as u64, value))?;
             }
         }
         Ok(out)
@@ -208,25 +283,15 @@ impl Gpu {
         Ok(())
     }
 
-    /// Adds `bias` to every row of `rows`.
-    pub(super) fn add_bias(&self, rows: &mut Numbers, bias: &Numbers) -> Result<(), CudaError> {
-        let (n, width) = (length(rows), length(bias));
-        if n > 0 {
-            check(width > 0)?;
-            let kernel = self.kernel("add_bias")?;
-            // SAFETY: the kernel reads and writes the n elements of `rows`, and reads `bias` below its length.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(elements(n), (&mut **rows, &**bias, n as u64, width as u64))?;
-            }
-        }
-        Ok(())
-    }
-
     /// `scale` times the sum over the axes `reduced` for every index over the axes `kept`; strides are those of `x`.
     pub(super) fn sum_axes(&self, x: &Numbers, kept: Axes, reduced: Axes, scale: f32) -> Result<Numbers, CudaError> {
         let (outputs, count) = (kept.count(), reduced.count());
-        let mut out = self.zeros(outputs)?;
+        let is_axis = |axes: &Axes, stride: usize| axes.rank == 1 && axes.x[0] == stride as u64;
+        if count > FEW && is_axis(&kept, 1) && is_axis(&reduced, outputs) {
+            check(length(x) == outputs * count)?;
+            return self.column_sums(x, outputs, scale.into());
+        }
+        let mut out = if count == 0 { self.zeros(outputs)? } else { self.room(outputs)? };
         if outputs > 0 && count > 0 {
             check(kept.last()[0] + reduced.last()[0] < length(x))?;
             let (kernel, launch) =
@@ -245,31 +310,60 @@ impl Gpu {
     /// `scale` times the sum of all elements.
     pub(super) fn sum_all(&self, x: &Numbers, scale: f64) -> Result<Numbers, CudaError> {
         let n = length(x);
-        let mut out = self.zeros(1)?;
-        if n > 0 {
-            // Enough pieces to fill a GPU, and few enough for one block to finish.
-            let piece = n.div_ceil(1024).max(4096);
-            let pieces = n.div_ceil(piece);
-            let mut partial: CudaSlice<f64> = self.driver.alloc_zeros(pieces)?;
-            let (first, second) = (self.kernel("sum_pieces")?, self.kernel("sum_partials")?);
-            // SAFETY: one block a piece reads below n and writes its element of `partial`; then one block reads these
-            // and writes the one element of `out`.
-            #[allow(unsafe_code)]
-            unsafe {
-                first.launch(blocks(pieces), (&**x, &mut partial, n as u64, piece as u64))?;
-                second.launch(blocks(1), (&partial, &mut *out, pieces as u64, scale))?;
-            }
+        if n == 0 {
+            return self.zeros(1);
+        }
+        // Enough pieces to fill a GPU, and few enough for one block to finish.
+        let piece = n.div_ceil(1024).max(4096);
+        let pieces = n.div_ceil(piece);
+        let mut partial = self.room_for_sums(pieces)?;
+        let kernel = self.kernel("sum_pieces")?;
+        // SAFETY: one block a piece reads below n and writes its element of `partial`.
+        #[allow(unsafe_code)]
+        unsafe {
+            kernel.launch(blocks(pieces), (&**x, &mut partial, n as u64, piece as u64))?;
+        }
+        self.sum_partials(&partial, scale)
+    }
+
+    /// `scale` times the sum of sums over pieces.
+    pub(super) fn sum_partials(&self, partial: &CudaSlice<f64>, scale: f64) -> Result<Numbers, CudaError> {
+        let mut out = self.room(1)?;
+        let kernel = self.kernel("sum_partials")?;
+        let pieces = cudarc::driver::DeviceSlice::len(partial) as u64;
+        // SAFETY: one block reads all of `partial` and writes the one element of `out`.
+        #[allow(unsafe_code)]
+        unsafe {
+            kernel.launch(blocks(1), (partial, &mut *out, pieces, scale))?;
         }
         Ok(out)
     }
 }
 
 /// A launch with a thread an element.
-fn elements(n: usize) -> LaunchConfig {
+pub(super) fn elements(n: usize) -> LaunchConfig {
     blocks(n.div_ceil(THREADS as usize))
 }
 
 /// A launch of `n` blocks, or of as many as there may be.
 pub(super) fn blocks(n: usize) -> LaunchConfig {
     LaunchConfig { grid_dim: (n.min(BLOCKS) as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
+}
+
+/// The same with blocks of `threads`.
+pub(super) fn teams(n: usize, threads: usize) -> LaunchConfig {
+    LaunchConfig { block_dim: (threads as u32, 1, 1), ..blocks(n) }
+}
+
+/// A launch of exactly `grid` blocks, with `shared` bytes of shared memory for each.
+///
+/// # Errors
+/// If the driver does not take as many.
+pub(super) fn block_grid([x, y, z]: [usize; 3], shared: usize) -> Result<LaunchConfig, CudaError> {
+    check(x > 0 && y > 0 && z > 0 && x < 1 << 31 && y < 1 << 16 && z < 1 << 16 && shared <= 32 << 10)?;
+    Ok(LaunchConfig {
+        grid_dim: (x as u32, y as u32, z as u32),
+        block_dim: (THREADS, 1, 1),
+        shared_mem_bytes: shared as u32,
+    })
 }

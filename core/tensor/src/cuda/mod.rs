@@ -6,12 +6,27 @@
 //! ([`Error::NoKernel`]).
 
 pub(crate) mod arithmetic;
+pub(crate) mod attention;
 mod buffer;
+pub(crate) mod by_code;
+pub(crate) mod codes;
+mod columns;
+pub(crate) mod conv;
+pub(crate) mod decoder;
+pub(crate) mod dropout;
 mod kernels;
+pub(crate) mod layout;
+pub(crate) mod loss;
+pub(crate) mod math;
+pub(crate) mod nearest;
+pub(crate) mod norm;
 mod operands;
+pub(crate) mod optim;
+pub(crate) mod packed;
 pub(crate) mod product;
 pub(crate) mod reduce;
 pub(crate) mod rows;
+pub(crate) mod sampling;
 pub(crate) mod tape;
 pub(crate) mod unary;
 
@@ -19,7 +34,7 @@ pub(crate) use buffer::Buffer;
 
 use crate::{Device, Error, Result};
 use cudarc::cublas::CudaBlas;
-use cudarc::driver::{CudaDevice, result};
+use cudarc::driver::{CudaDevice, DriverError, result, sys};
 use dfdx::prelude::{Cuda, CudaError, Storage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +86,23 @@ pub(crate) fn open(ordinal: usize) -> Result<&'static Gpu> {
     Ok(gpu)
 }
 
+/// Lets the device's pool keep all memory that is freed. Otherwise the driver takes it back whenever the host waits, and
+/// the next step pays for every allocation again.
+fn keep_memory(driver: &CudaDevice) -> Result<(), DriverError> {
+    let supported = driver.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)?;
+    if supported == 0 {
+        return Ok(());
+    }
+    let (mut pool, mut all) = (std::ptr::null_mut(), u64::MAX);
+    // SAFETY: the driver writes one handle, and reads one number of 64 bits for this attribute.
+    #[allow(unsafe_code)]
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, *driver.cu_device()).result()?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_mut(&mut all).cast()).result()
+    }
+}
+
 impl Gpu {
     fn new(ordinal: usize) -> Result<Self> {
         let failed = |what: &str, error: String| Error::Device(format!("{}: {what}: {error}", Device::Cuda(ordinal)));
@@ -84,6 +116,7 @@ impl Gpu {
         let dfdx = Cuda::try_build(ordinal, 0).map_err(|e| failed("the GPU did not open", format!("{e:?}")))?;
         let probe: Numbers = dfdx.try_alloc_len(1)?;
         let driver = probe.device();
+        keep_memory(&driver).map_err(|e| failed("the memory pool did not answer", format!("{e:?}")))?;
         kernels::load(&driver).map_err(|error| failed("the kernels did not load", error))?;
         let blas = CudaBlas::new(driver.clone()).map_err(|e| failed("cuBLAS did not start", format!("{e:?}")))?;
         Ok(Self { ordinal, dfdx, driver, blas: Mutex::new(blas) })
@@ -94,9 +127,19 @@ impl Gpu {
         self.dfdx.try_alloc_len(len)
     }
 
+    /// Room for `len` numbers, all of which a kernel must write.
+    pub(crate) fn room(&self, len: usize) -> Result<Numbers, CudaError> {
+        let mut numbers = self.zeros(0)?;
+        // SAFETY: any bits are an f32.
+        #[allow(unsafe_code)]
+        let room = unsafe { self.driver.alloc(len) }?;
+        *numbers = room;
+        Ok(numbers)
+    }
+
     /// A copy of `data` on the GPU.
     pub(crate) fn upload(&self, data: &[f32]) -> Result<Numbers, CudaError> {
-        let mut numbers = self.zeros(data.len())?;
+        let mut numbers = self.room(data.len())?;
         if !data.is_empty() {
             self.driver.htod_sync_copy_into(data, &mut *numbers)?;
         }
@@ -114,7 +157,7 @@ impl Gpu {
 
     /// A copy of `numbers` beside them.
     pub(crate) fn copy(&self, numbers: &Numbers) -> Result<Numbers, CudaError> {
-        let mut copy = self.zeros(length(numbers))?;
+        let mut copy = self.room(length(numbers))?;
         if length(numbers) > 0 {
             self.driver.dtod_copy(&**numbers, &mut *copy)?;
         }

@@ -36,3 +36,15 @@ pub(super) fn output(gpu: &'static Gpu, data: Numbers, shape: &[usize], wanted: 
     let out = Tensor::on_gpu(Buffer::new(gpu, data), shape, key.clone().map(GradKey::Cuda));
     Ok((out, key))
 }
+
+/// The GPU that holds all of `operands`; `None` if they are on the CPU, or if there are none.
+///
+/// # Errors
+/// [`crate::Error::Device`] if they are on different devices.
+pub(super) fn same_gpu<'a>(
+    op: &'static str,
+    operands: impl Iterator<Item = &'a Tensor> + Clone,
+) -> Result<Option<&'static Gpu>> {
+    crate::ops::place(op, operands.clone())?;
+    Ok(operands.map(|operand| operand.gpu_buffer().map(Buffer::gpu)).next().flatten())
+}

@@ -52,10 +52,21 @@ pub(crate) fn sum_axes(
 
 /// Sums a broadcast gradient of shape `from` back to the operand's shape `to`.
 pub(super) fn sum_to_shape(gpu: &Gpu, x: &Numbers, from: &[usize], to: &[usize]) -> Result<Numbers, CudaError> {
+    let reduced = stretched(from, to);
+    if reduced.contains(&true) { sum(gpu, x, from, &reduced, 1.0) } else { gpu.copy(x) }
+}
+
+/// The same of a gradient that nobody else needs.
+pub(super) fn summed_to_shape(gpu: &Gpu, x: Numbers, from: &[usize], to: &[usize]) -> Result<Numbers, CudaError> {
+    let reduced = stretched(from, to);
+    if reduced.contains(&true) { sum(gpu, &x, from, &reduced, 1.0) } else { Ok(x) }
+}
+
+/// Which axes of `from` an operand of shape `to` was stretched along.
+fn stretched(from: &[usize], to: &[usize]) -> Vec<bool> {
     let outer = from.len() - to.len().min(from.len());
     let own = |axis: usize| axis.checked_sub(outer).map_or(1, |axis| to[axis]);
-    let reduced: Vec<bool> = from.iter().enumerate().map(|(axis, &size)| size != own(axis)).collect();
-    if reduced.contains(&true) { sum(gpu, x, from, &reduced, 1.0) } else { gpu.copy(x) }
+    from.iter().enumerate().map(|(axis, &size)| size != own(axis)).collect()
 }
 
 /// Sums over the axes marked in `reduced`.

@@ -1,8 +1,8 @@
-//! Softmax, cross entropy and layer norm: the innermost axis as one unit.
+//! Softmax and cross entropy: the innermost axis as one unit.
 
 use super::kernels::{blocks, check};
 use super::operands::{on_gpu, output, tracked};
-use super::{Gpu, Numbers, length, reduce};
+use super::{Gpu, Numbers, length};
 use crate::tape::record_on_gpu;
 use crate::{Codes, Result, Tensor};
 use cudarc::driver::{CudaSlice, LaunchAsync};
@@ -14,7 +14,7 @@ pub(crate) fn softmax(op: &'static str, x: &Tensor) -> Result<Option<Tensor>> {
         return Ok(None);
     };
     let width = x.last_dim();
-    let mut data = gpu.zeros(x.len())?;
+    let mut data = gpu.room(x.len())?;
     gpu.each_row(&format!("{op}_forward"), input.numbers(), &mut data, width)?;
     let x_key = tracked(x);
     let (out, key) = output(gpu, data, x.shape(), x_key.is_some())?;
@@ -33,39 +33,14 @@ pub(crate) fn cross_entropy(x: &Tensor, targets: &Codes, outer: &[usize]) -> Res
         return Ok(None);
     };
     let width = x.last_dim();
-    // The driver copies nothing of length zero.
-    let targets = if targets.is_empty() { &[0] } else { targets.as_slice() };
-    let targets = gpu.driver.htod_sync_copy(targets).map_err(CudaError::from)?;
-    let (loss, normalizer) = gpu.cross_entropy(input.numbers(), &targets, width)?;
+    let targets = targets.on_gpu(gpu)?;
+    let (loss, normalizer) = gpu.cross_entropy(input.numbers(), targets.slice(), width)?;
     let x_key = tracked(x);
     let (out, key) = output(gpu, loss, outer, x_key.is_some())?;
     if let (Some(x_key), Some(key)) = (x_key, key) {
         record_on_gpu(&key, move |grad, flow| {
-            let dx = gpu.cross_entropy_backward(input.numbers(), &targets, &normalizer, &grad, width)?;
+            let dx = gpu.cross_entropy_backward(input.numbers(), targets.slice(), &normalizer, &grad, width)?;
             flow.add(&x_key, dx)
-        });
-    }
-    Ok(Some(out))
-}
-
-/// Layer norm of every row; weight and bias are as long as a row.
-pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Option<Tensor>> {
-    let Some((gpu, [input, w, b])) = on_gpu("layer_norm", [x, weight, bias])? else {
-        return Ok(None);
-    };
-    let (data, moments) = gpu.layer_norm([input.numbers(), w.numbers(), b.numbers()], eps)?;
-    let (x_key, w_key, b_key) = (tracked(x), tracked(weight), tracked(bias));
-    let (out, key) = output(gpu, data, x.shape(), x_key.is_some() || w_key.is_some() || b_key.is_some())?;
-    if let Some(key) = key {
-        let (rows, width) = (x.len() / weight.len(), weight.len());
-        record_on_gpu(&key, move |grad, flow| {
-            let [dx, parts] = gpu.layer_norm_backward([input.numbers(), &moments, w.numbers(), &grad])?;
-            for (key, of_rows) in [(&w_key, &parts), (&b_key, &grad)] {
-                if let Some(key) = key {
-                    flow.add(key, reduce::sum_to_shape(gpu, of_rows, &[rows, width], &[width])?)?;
-                }
-            }
-            if let Some(key) = &x_key { flow.add(key, dx) } else { Ok(()) }
         });
     }
     Ok(Some(out))
@@ -96,7 +71,7 @@ impl Gpu {
     ) -> Result<(Numbers, Numbers), CudaError> {
         let rows = length(x) / width;
         check(cudarc::driver::DeviceSlice::len(targets) >= rows)?;
-        let (mut loss, mut normalizer) = (self.zeros(rows)?, self.zeros(rows)?);
+        let (mut loss, mut normalizer) = (self.room(rows)?, self.room(rows)?);
         if rows > 0 {
             let kernel = self.kernel("cross_entropy_forward")?;
             let sizes = (rows as u64, width as u64);
@@ -120,7 +95,7 @@ impl Gpu {
     ) -> Result<Numbers, CudaError> {
         let rows = length(x) / width;
         check(length(normalizer) == rows && length(grad) == rows)?;
-        let mut out = self.zeros(length(x))?;
+        let mut out = self.room(length(x))?;
         if rows > 0 {
             let kernel = self.kernel("cross_entropy_backward")?;
             let sizes = (rows as u64, width as u64);
@@ -134,45 +109,5 @@ impl Gpu {
             }
         }
         Ok(out)
-    }
-
-    /// The norm of `x` with weight and bias, and each row's mean and reciprocal standard deviation.
-    fn layer_norm(&self, [x, weight, bias]: [&Numbers; 3], eps: f32) -> Result<(Numbers, Numbers), CudaError> {
-        let width = length(weight);
-        check(width > 0 && length(bias) == width && length(x).is_multiple_of(width))?;
-        let rows = length(x) / width;
-        let (mut out, mut moments) = (self.zeros(length(x))?, self.zeros(2 * rows)?);
-        if rows > 0 {
-            let kernel = self.kernel("layer_norm_forward")?;
-            let sizes = (rows as u64, width as u64);
-            // SAFETY: `x` and `out` have rows * width elements, weight and bias `width`, `moments` two a row.
-            #[allow(unsafe_code)]
-            unsafe {
-                let from = (&**x, &**weight, &**bias);
-                let all = (from.0, from.1, from.2, &mut *out, &mut *moments, sizes.0, sizes.1, eps);
-                kernel.launch(blocks(rows), all)?;
-            }
-        }
-        Ok((out, moments))
-    }
-
-    /// The gradient of the input, and what that of the weight sums over the rows.
-    fn layer_norm_backward(&self, [x, moments, weight, grad]: [&Numbers; 4]) -> Result<[Numbers; 2], CudaError> {
-        let width = length(weight);
-        let rows = length(x) / width;
-        check(length(grad) == length(x) && length(moments) == 2 * rows && length(x) == rows * width)?;
-        let (mut dx, mut parts) = (self.zeros(length(x))?, self.zeros(length(x))?);
-        if rows > 0 {
-            let kernel = self.kernel("layer_norm_backward")?;
-            let sizes = (rows as u64, width as u64);
-            // SAFETY: the lengths just checked are those that the kernel reads and writes.
-            #[allow(unsafe_code)]
-            unsafe {
-                let from = (&**x, &**moments, &**weight, &**grad);
-                let all = (from.0, from.1, from.2, from.3, &mut *dx, &mut *parts, sizes.0, sizes.1);
-                kernel.launch(blocks(rows), all)?;
-            }
-        }
-        Ok([dx, parts])
     }
 }

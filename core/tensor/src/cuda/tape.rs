@@ -54,6 +54,18 @@ impl Flow<'_> {
         }
         key.gpu.add_assign(slot, &contribution)
     }
+
+    /// Hands out the gradient's numbers, and whether they hold contributions already: `false` means that `write` must
+    /// put numbers there, `true` that it must add to them.
+    pub(crate) fn with(
+        &mut self,
+        key: &Key,
+        write: impl FnOnce(&mut Numbers, bool) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        let slot = self.0.get_or_alloc_mut(&key.name)?;
+        let accumulate = length(slot) > 0;
+        write(slot, accumulate)
+    }
 }
 
 /// Appends an operation's backward pass, which receives the gradient of the output; it is not called when none
@@ -84,7 +96,12 @@ impl Left {
 /// Sends `gradient` back from the output named `key`.
 pub(crate) fn backward(mut recording: Recording, key: &Key, gradient: &[f32]) -> Result<Left> {
     let failed = |error: CudaError| Error::Device(format!("backward pass on {}: {error:?}", key.device()));
-    let gradient = key.gpu.upload(gradient).map_err(failed)?;
+    // That of a loss is made on the GPU: a copy would wait for all that the forward pass has still to do.
+    let gradient = match gradient {
+        [value] => key.gpu.full(*value, 1),
+        gradient => key.gpu.upload(gradient),
+    };
+    let gradient = gradient.map_err(failed)?;
     let name = key.clone();
     recording.add_backward_op(move |gradients| Flow(gradients).add(&name, gradient));
     // dfdx starts a backward pass from a tensor of rank 0; the operation above starts ours.

@@ -16,7 +16,6 @@ use crate::{Error, Result, Tensor};
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or `heads` does not divide `W`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-    on_cpu("attention", [q, k, v])?;
     let misfit = || {
         let shapes = [q.shape(), k.shape(), v.shape()];
         Error::shape(
@@ -35,6 +34,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
         return Err(misfit());
     }
     let sizes = Sizes { heads, queries, keys, head: width / heads, causal };
+    return_from_gpu!(crate::cuda::attention::attention(q, k, v, batch, sizes));
+    on_cpu("attention", [q, k, v])?;
     let mut out = buffer(q.len());
     let mut norms = vec![[0.0; 2]; batch * heads * queries];
     let rows = |data| Rows { data, start: 0, stride: width };
@@ -73,16 +74,17 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or `heads` does not divide `W`.
 pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-    on_cpu("attention_qkv", [qkv])?;
     let [batch, length, packed] = qkv.dims("attention_qkv")?;
     let width = packed / 3;
     if !packed.is_multiple_of(3) || !divides(heads, width) {
         return Err(Error::shape("attention_qkv", format!("{:?} does not fit with {heads} heads", qkv.shape())));
     }
+    let sizes = Sizes { heads, queries: length, keys: length, head: width / heads, causal };
+    return_from_gpu!(crate::cuda::attention::attention_qkv(qkv, batch, sizes));
+    on_cpu("attention_qkv", [qkv])?;
     if (1..=attention_few::FEW).contains(&length) {
         return few(qkv, Few { heads, length, head: width / heads, causal });
     }
-    let sizes = Sizes { heads, queries: length, keys: length, head: width / heads, causal };
     let mut out = buffer(batch * length * width);
     let mut norms = vec![[0.0; 2]; batch * heads * length];
     let [q, k, v] = thirds(qkv.as_slice(), width);
@@ -141,7 +143,7 @@ fn divides(heads: usize, width: usize) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, check_gradients, random};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
 
     /// The definition, in f64.
     fn twin(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Vec<f32> {
@@ -172,7 +174,7 @@ mod tests {
     }
 
     /// Batch, heads, head size, queries, keys.
-    const SIZES: [[usize; 5]; 10] = [
+    const SIZES: [[usize; 5]; 13] = [
         [1, 1, 1, 1, 1],
         [3, 2, 32, 4, 4],
         [2, 1, 19, 8, 8],
@@ -183,32 +185,39 @@ mod tests {
         [1, 2, 32, 64, 64],
         [3, 1, 5, 17, 2],
         [1, 1, 20, 150, 150],
+        [1, 2, 100, 6, 6],
+        [1, 1, 72, 40, 40],
+        [1, 1, 130, 33, 70],
     ];
 
     #[test]
     fn attention_agrees_with_its_definition() {
-        for [batch, heads, head, queries, keys] in SIZES {
-            let width = heads * head;
-            let q = random(&[batch, queries, width], 1);
-            let (k, v) = (random(&[batch, keys, width], 2), random(&[batch, keys, width], 3));
-            for causal in [false, true] {
-                if causal && queries != keys {
-                    continue;
+        on_every_device(|| {
+            for [batch, heads, head, queries, keys] in SIZES {
+                let width = heads * head;
+                let q = random(&[batch, queries, width], 1);
+                let (k, v) = (random(&[batch, keys, width], 2), random(&[batch, keys, width], 3));
+                for causal in [false, true] {
+                    if causal && queries != keys {
+                        continue;
+                    }
+                    let out = attention(&q, &k, &v, heads, causal).unwrap();
+                    assert_close(out.as_slice(), &twin(&q, &k, &v, heads, causal), 1e-5);
                 }
-                let out = attention(&q, &k, &v, heads, causal).unwrap();
-                assert_close(out.as_slice(), &twin(&q, &k, &v, heads, causal), 1e-5);
             }
-        }
+        });
     }
 
     /// Scores of several hundred must not overflow.
     #[test]
     fn large_scores_stay_finite() {
-        let (x, v) = (Tensor::full(30.0, &[1, 4, 8]), random(&[1, 4, 8], 3));
-        let out = attention(&x, &x, &v, 2, false).unwrap();
-        let wanted = twin(&Tensor::zeros(&[1, 4, 8]), &x, &v, 2, false);
-        assert_close(out.as_slice(), &wanted, 1e-5);
-        assert_close(attention_qkv(&pack(&x, &x, &v), 2, false).unwrap().as_slice(), &wanted, 1e-5);
+        on_every_device(|| {
+            let (x, v) = (Tensor::full(30.0, &[1, 4, 8]), random(&[1, 4, 8], 3));
+            let out = attention(&x, &x, &v, 2, false).unwrap();
+            let wanted = twin(&Tensor::zeros(&[1, 4, 8]), &x, &v, 2, false);
+            assert_close(out.as_slice(), &wanted, 1e-5);
+            assert_close(attention_qkv(&pack(&x, &x, &v), 2, false).unwrap().as_slice(), &wanted, 1e-5);
+        });
     }
 
     fn pack(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
@@ -220,49 +229,55 @@ mod tests {
 
     #[test]
     fn the_packed_form_equals_the_plain_one() {
-        for [batch, heads, head, length, keys] in SIZES {
-            if length != keys {
-                continue;
+        on_every_device(|| {
+            for [batch, heads, head, length, keys] in SIZES {
+                if length != keys {
+                    continue;
+                }
+                let shape = [batch, length, heads * head];
+                let (q, k, v) = (random(&shape, 1), random(&shape, 2), random(&shape, 3));
+                for causal in [false, true] {
+                    let packed = attention_qkv(&pack(&q, &k, &v), heads, causal).unwrap();
+                    assert_eq!(packed.shape(), shape);
+                    assert_close(packed.as_slice(), attention(&q, &k, &v, heads, causal).unwrap().as_slice(), 1e-6);
+                }
             }
-            let shape = [batch, length, heads * head];
-            let (q, k, v) = (random(&shape, 1), random(&shape, 2), random(&shape, 3));
-            for causal in [false, true] {
-                let packed = attention_qkv(&pack(&q, &k, &v), heads, causal).unwrap();
-                assert_eq!(packed.shape(), shape);
-                assert_close(packed.as_slice(), attention(&q, &k, &v, heads, causal).unwrap().as_slice(), 1e-6);
-            }
-        }
+        });
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        for [batch, heads, head, queries, keys] in SIZES {
-            let width = heads * head;
-            let operands = [
-                random(&[batch, queries, width], 1),
-                random(&[batch, keys, width], 2),
-                random(&[batch, keys, width], 3),
-            ];
-            check_gradients(&operands, |t| attention(&t[0], &t[1], &t[2], heads, false), 2e-3);
-            if queries == keys {
-                check_gradients(&operands, |t| attention(&t[0], &t[1], &t[2], heads, true), 2e-3);
-                let [q, k, v] = &operands;
-                for causal in [false, true] {
-                    check_gradients(&[pack(q, k, v)], |t| attention_qkv(&t[0], heads, causal), 2e-3);
+        on_every_device(|| {
+            for [batch, heads, head, queries, keys] in SIZES {
+                let width = heads * head;
+                let operands = [
+                    random(&[batch, queries, width], 1),
+                    random(&[batch, keys, width], 2),
+                    random(&[batch, keys, width], 3),
+                ];
+                check_gradients(&operands, |t| attention(&t[0], &t[1], &t[2], heads, false), 2e-3);
+                if queries == keys {
+                    check_gradients(&operands, |t| attention(&t[0], &t[1], &t[2], heads, true), 2e-3);
+                    let [q, k, v] = &operands;
+                    for causal in [false, true] {
+                        check_gradients(&[pack(q, k, v)], |t| attention_qkv(&t[0], heads, causal), 2e-3);
+                    }
+                    // One tensor in all three places gets the sum.
+                    check_gradients(std::slice::from_ref(q), |t| attention(&t[0], &t[0], &t[0], heads, true), 4e-3);
                 }
-                // One tensor in all three places gets the sum.
-                check_gradients(std::slice::from_ref(q), |t| attention(&t[0], &t[0], &t[0], heads, true), 4e-3);
             }
-        }
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let (x, long) = (Tensor::zeros(&[1, 4, 6]), Tensor::zeros(&[1, 5, 6]));
-        assert!(attention(&x, &x, &x, 4, false).is_err());
-        assert!(attention(&x, &x, &x, 0, false).is_err());
-        assert!(attention(&x, &long, &long, 2, true).is_err());
-        assert!(attention(&x, &x, &long, 2, false).is_err());
-        assert!(attention_qkv(&Tensor::zeros(&[1, 4, 7]), 1, true).is_err());
+        on_every_device(|| {
+            let (x, long) = (Tensor::zeros(&[1, 4, 6]), Tensor::zeros(&[1, 5, 6]));
+            assert!(attention(&x, &x, &x, 4, false).is_err());
+            assert!(attention(&x, &x, &x, 0, false).is_err());
+            assert!(attention(&x, &long, &long, 2, true).is_err());
+            assert!(attention(&x, &x, &long, 2, false).is_err());
+            assert!(attention_qkv(&Tensor::zeros(&[1, 4, 7]), 1, true).is_err());
+        });
     }
 }

@@ -1,51 +1,91 @@
 //! Codebooks that follow their vectors by exponential moving averages (van den Oord et al., "Neural discrete
 //! representation learning", NeurIPS 2017, appendix A.1).
 
-use super::{check_codes, on_cpu, rows_of};
+use super::{check_codes, place, rows_of};
 use crate::cpu::averages as kernel;
 use crate::{Codes, Error, Result, Tensor, Var};
 
 /// Takes vectors `[.., C]` with codes `[..]` into the averages: with n the number and s the sum of a code's vectors,
-/// `counts = decay counts + (1 - decay) n` `[K]` and `sums = decay sums + (1 - decay) s` `[K, C]`. Sums run in the order of
-/// the vectors, whatever the number of threads.
+/// `counts = decay counts + (1 - decay) n` `[K]` and `sums = decay sums + (1 - decay) s` `[K, C]`. The order of a sum is that
+/// of the vectors, whatever the number of threads; on a GPU eight parts of it are joined.
 ///
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or a code is not below K.
 pub fn update_averages(vectors: &Tensor, codes: &Codes, decay: f64, counts: &Var, sums: &Var) -> Result<()> {
-    on_cpu("update_averages", [vectors, &counts.get(), &sums.get()])?;
+    place("update_averages", [vectors, &counts.get(), &sums.get()])?;
     let (_, channels) = rows_of("update_averages", vectors, codes.shape())?;
+    let (size, total) = (counts.get().len(), sums.get().len());
+    check_codes("update_averages", "code", codes, size)?;
+    if total != size * channels {
+        return Err(Error::shape("update_averages", format!("{total} sums of {size} codes with {channels} channels")));
+    }
     let decay = kernel::Decay { old: decay as f32, new: (1.0 - decay) as f32 };
+    #[cfg(feature = "cuda")]
+    if crate::cuda::by_code::update_averages(vectors, codes, decay, [counts, sums])? {
+        return Ok(());
+    }
     counts.write(|counts| {
-        check_codes("update_averages", "code", codes, counts.len())?;
-        sums.write(|sums| {
-            if sums.len() != counts.len() * channels {
-                return Err(Error::shape(
-                    "update_averages",
-                    format!("{} sums of {} codes with {channels} channels", sums.len(), counts.len()),
-                ));
-            }
-            kernel::update(decay, channels, vectors.as_slice(), codes.as_slice(), counts, sums);
-            Ok(())
-        })
-    })
+        sums.write(|sums| kernel::update(decay, channels, vectors.as_slice(), codes.as_slice(), counts, sums));
+    });
+    Ok(())
 }
 
-/// Writes the mean vector of each code: `means = sums / counts` `[K, C]`.
+/// Writes the mean vector of each code, `means = sums / n` `[K, C]`, from counts N `[K]` with Laplace smoothing: with
+/// `S = sum N`, `n = S (N + eps) / (S + K eps)`; with `eps` 0, the counts themselves.
 ///
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit.
-pub fn write_means(sums: &Tensor, counts: &[f32], means: &Var) -> Result<()> {
-    on_cpu("write_means", [sums, &means.get()])?;
-    means.write(|means| {
-        if sums.len() != means.len() || sums.shape().first() != Some(&counts.len()) {
-            return Err(Error::shape(
-                "write_means",
-                format!("{} means of sums {:?} and {} counts", means.len(), sums.shape(), counts.len()),
-            ));
-        }
-        kernel::divide(sums.len() / counts.len().max(1), sums.as_slice(), counts, means);
-        Ok(())
-    })
+pub fn write_means(sums: &Tensor, counts: &Tensor, eps: f64, means: &Var) -> Result<()> {
+    place("write_means", [sums, counts, &means.get()])?;
+    let (size, wanted) = (counts.len(), means.get().len());
+    if sums.len() != wanted || sums.shape().first() != Some(&size) {
+        return Err(Error::shape(
+            "write_means",
+            format!("{wanted} means of sums {:?} and {size} counts", sums.shape()),
+        ));
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::by_code::write_means(sums, counts, eps, means)? {
+        return Ok(());
+    }
+    let counts = counts.as_slice();
+    let total: f64 = counts.iter().map(|&n| f64::from(n)).sum();
+    let scale = total / (total + size as f64 * eps);
+    let smoothed: Vec<f32> = counts.iter().map(|&n| ((f64::from(n) + eps) * scale) as f32).collect();
+    means.write(|means| kernel::divide(sums.len() / size.max(1), sums.as_slice(), &smoothed, means));
+    Ok(())
+}
+
+/// Gives every code whose count is below `least` that count, and `least` times its row of `candidates` `[K, C]` as its sum.
+///
+/// # Errors
+/// [`Error::Shape`] if the sizes do not fit.
+pub fn replace_rare(candidates: &Tensor, least: f32, counts: &Var, sums: &Var) -> Result<()> {
+    place("replace_rare", [candidates, &counts.get(), &sums.get()])?;
+    let [size, channels] = candidates.dims("replace_rare")?;
+    if counts.get().len() != size || sums.get().len() != size * channels {
+        return Err(Error::shape(
+            "replace_rare",
+            format!("{} counts and {} sums of {:?}", counts.get().len(), sums.get().len(), candidates.shape()),
+        ));
+    }
+    if size * channels == 0 {
+        return Ok(());
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::by_code::replace_rare(candidates, least, [counts, sums])? {
+        return Ok(());
+    }
+    counts.write(|counts| {
+        sums.write(|sums| {
+            let rows = sums.chunks_exact_mut(channels).zip(candidates.as_slice().chunks_exact(channels));
+            for (count, (sum, candidate)) in counts.iter_mut().zip(rows).filter(|(count, _)| **count < least) {
+                *count = least;
+                sum.iter_mut().zip(candidate).for_each(|(sum, x)| *sum = x * least);
+            }
+        });
+    });
+    Ok(())
 }
 
 #[cfg(test)]
@@ -53,52 +93,83 @@ pub fn write_means(sums: &Tensor, counts: &[f32], means: &Var) -> Result<()> {
 mod tests {
     use super::*;
     use crate::Rng;
-    use crate::ops::testing::{assert_close, random};
+    use crate::ops::testing::{assert_close, on_every_device, random};
 
     #[test]
     fn averages_agree_with_their_definition() {
-        for (rows, size, channels) in
-            [(1, 1, 1), (100, 7, 5), (5000, 300, 70), (3000, 10, 192), (3, 1000, 2), (0, 4, 3)]
-        {
-            let x = random(&[rows, channels], 1);
-            let codes = Codes::from_vec(Rng::new(2, "codes", 0).below(rows, size), &[rows]).unwrap();
-            let size = size as usize;
-            let (n, m) = (random(&[size], 3).square().unwrap(), random(&[size, channels], 4));
-            let (counts, sums) = (Var::buffer(&n), Var::buffer(&m));
-            update_averages(&x, &codes, 0.75, &counts, &sums).unwrap();
-            let mut n: Vec<f64> = n.as_slice().iter().map(|&n| 0.75 * f64::from(n)).collect();
-            let mut m: Vec<f64> = m.as_slice().iter().map(|&m| 0.75 * f64::from(m)).collect();
-            for (x, &code) in x.as_slice().chunks(channels).zip(codes.as_slice()) {
-                n[code as usize] += 0.25;
-                for (c, x) in x.iter().enumerate() {
-                    m[code as usize * channels + c] += 0.25 * f64::from(*x);
+        on_every_device(|| {
+            for (rows, size, channels) in
+                [(1, 1, 1), (100, 7, 5), (5000, 300, 70), (3000, 10, 192), (3, 1000, 2), (0, 4, 3)]
+            {
+                let x = random(&[rows, channels], 1);
+                let codes = Codes::from_vec(Rng::new(2, "codes", 0).below(rows, size), &[rows]).unwrap();
+                let size = size as usize;
+                let (n, m) = (random(&[size], 3).square().unwrap(), random(&[size, channels], 4));
+                let (counts, sums) = (Var::buffer(&n), Var::buffer(&m));
+                update_averages(&x, &codes, 0.75, &counts, &sums).unwrap();
+                let mut n: Vec<f64> = n.as_slice().iter().map(|&n| 0.75 * f64::from(n)).collect();
+                let mut m: Vec<f64> = m.as_slice().iter().map(|&m| 0.75 * f64::from(m)).collect();
+                for (x, &code) in x.as_slice().chunks(channels).zip(codes.as_slice()) {
+                    n[code as usize] += 0.25;
+                    for (c, x) in x.iter().enumerate() {
+                        m[code as usize * channels + c] += 0.25 * f64::from(*x);
+                    }
                 }
+                let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<_>>();
+                assert_close(counts.get().as_slice(), &narrow(n), 1e-6);
+                assert_close(sums.get().as_slice(), &narrow(m), 1e-5);
             }
-            let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<_>>();
-            assert_close(counts.get().as_slice(), &narrow(n), 1e-6);
-            assert_close(sums.get().as_slice(), &narrow(m), 1e-5);
-        }
+        });
     }
 
     #[test]
     fn means_are_sums_over_counts() {
-        let (sums, counts) = (random(&[7, 5], 1), [1.0, 2.0, 0.5, 3.0, 4.0, 10.0, 0.1]);
-        let means = Var::buffer(&Tensor::zeros(&[7, 5]));
-        write_means(&sums, &counts, &means).unwrap();
-        for ((mean, sum), count) in means.get().as_slice().chunks(5).zip(sums.as_slice().chunks(5)).zip(counts) {
-            assert!(mean.iter().zip(sum).all(|(mean, sum)| *mean == sum / count));
-        }
-        assert!(write_means(&sums, &counts[1..], &means).is_err());
+        on_every_device(|| {
+            let (sums, counts) = (random(&[7, 5], 1), vec![1.0, 2.0, 0.5, 3.0, 4.0, 10.0, 0.25]);
+            let means = Var::buffer(&Tensor::zeros(&[7, 5]));
+            for eps in [0.0, 0.3] {
+                write_means(&sums, &Tensor::from_vec(counts.clone(), &[7]).unwrap(), eps, &means).unwrap();
+                let total: f64 = counts.iter().map(|&n| f64::from(n)).sum();
+                for ((mean, sum), &count) in
+                    means.get().as_slice().chunks(5).zip(sums.as_slice().chunks(5)).zip(&counts)
+                {
+                    let smoothed = total * (f64::from(count) + eps) / (total + 7.0 * eps);
+                    let wanted: Vec<f32> = sum.iter().map(|&sum| (f64::from(sum) / smoothed) as f32).collect();
+                    assert_close(mean, &wanted, 1e-6);
+                }
+            }
+            assert!(write_means(&sums, &Tensor::zeros(&[6]), 0.0, &means).is_err());
+        });
+    }
+
+    #[test]
+    fn rare_codes_are_replaced_and_others_stay() {
+        on_every_device(|| {
+            let (first, candidates) = (random(&[5, 3], 1), random(&[5, 3], 2));
+            let counts = Var::buffer(&Tensor::from_vec(vec![0.0, 2.0, 7.0, 1.99, 2.5], &[5]).unwrap());
+            let sums = Var::buffer(&first);
+            replace_rare(&candidates, 2.0, &counts, &sums).unwrap();
+            assert_eq!(counts.get().as_slice(), [2.0, 2.0, 7.0, 2.0, 2.5]);
+            for (k, sum) in sums.get().as_slice().chunks(3).enumerate() {
+                let (old, new) = (&first.as_slice()[3 * k..3 * k + 3], &candidates.as_slice()[3 * k..3 * k + 3]);
+                let wanted: Vec<f32> =
+                    if [0, 3].contains(&k) { new.iter().map(|x| 2.0 * x).collect() } else { old.to_vec() };
+                assert_eq!(sum, wanted);
+            }
+            assert!(replace_rare(&random(&[4, 3], 3), 1.0, &counts, &sums).is_err());
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let codes = Codes::from_vec(vec![0, 4], &[2]).unwrap();
-        let update = |rows: usize, size: usize, sums: usize| {
-            let (counts, sums) = (Var::buffer(&Tensor::zeros(&[size])), Var::buffer(&Tensor::zeros(&[sums, 3])));
-            update_averages(&Tensor::zeros(&[rows, 3]), &codes, 0.9, &counts, &sums)
-        };
-        assert!(update(2, 5, 5).is_ok());
-        assert!(update(3, 5, 5).is_err() && update(2, 4, 4).is_err() && update(2, 5, 6).is_err());
+        on_every_device(|| {
+            let codes = Codes::from_vec(vec![0, 4], &[2]).unwrap();
+            let update = |rows: usize, size: usize, sums: usize| {
+                let (counts, sums) = (Var::buffer(&Tensor::zeros(&[size])), Var::buffer(&Tensor::zeros(&[sums, 3])));
+                update_averages(&Tensor::zeros(&[rows, 3]), &codes, 0.9, &counts, &sums)
+            };
+            assert!(update(2, 5, 5).is_ok());
+            assert!(update(3, 5, 5).is_err() && update(2, 4, 4).is_err() && update(2, 5, 6).is_err());
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! A causal transformer that goes on from what it has read: one operation a step, for sampling.
 
-use super::on_cpu;
 use super::packed::PackedLinear;
+use super::{on_cpu, place};
 use crate::cpu::{cached, decoder};
 use crate::{Error, Result, Tensor};
 
@@ -45,8 +45,18 @@ struct Block {
     norm2: [Tensor; 2],
     expand: PackedLinear,
     contract: PackedLinear,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    cache: Cache,
+}
+
+/// The keys and values of what a block has read.
+#[derive(Debug, Clone)]
+enum Cache {
+    Host {
+        keys: Vec<f32>,
+        values: Vec<f32>,
+    },
+    #[cfg(feature = "cuda")]
+    Gpu(crate::cuda::decoder::Cache),
 }
 
 impl Decoder {
@@ -61,8 +71,7 @@ impl Decoder {
             let message = format!("{} blocks of width {width} with {heads} heads", blocks.len());
             return Err(Error::shape("Decoder", message));
         }
-        let size = batch * heads * cached::size(capacity, width / heads);
-        let blocks = blocks.iter().map(|block| Block::new(block, width, batch, size)).collect::<Result<_>>()?;
+        let blocks = blocks.iter().map(|block| Block::new(block, heads, batch, capacity)).collect::<Result<_>>()?;
         Ok(Self { blocks, heads, width, eps, batch, capacity, len: 0 })
     }
 
@@ -87,7 +96,6 @@ impl Decoder {
     /// # Errors
     /// [`Error::Shape`] if the shape does not fit or the capacity is exceeded.
     pub fn step(&mut self, x: &Tensor) -> Result<Tensor> {
-        on_cpu("Decoder", [x])?;
         let Self { heads, width, eps, batch, capacity, len, .. } = *self;
         let [_, new, _] = x.dims("Decoder")?;
         if x.shape() != [batch, new, width] || len + new > capacity {
@@ -95,9 +103,19 @@ impl Decoder {
                 format!("{:?} does not fit a decoder of {batch} x {width} holding {len} of {capacity}", x.shape());
             return Err(Error::shape("Decoder", message));
         }
-        let mut out = x.to_vec();
         let sizes = decoder::Sizes { batch, new, past: len, capacity, heads, width, eps };
-        let mut blocks: Vec<decoder::Block<'_>> = self.blocks.iter_mut().map(Block::operands).collect();
+        place("Decoder", self.blocks.iter().map(|block| &block.norm1[0]).chain([x]))?;
+        #[cfg(feature = "cuda")]
+        {
+            let mut blocks: Vec<_> = self.blocks.iter_mut().filter_map(Block::on_gpu).collect();
+            if let Some(out) = crate::cuda::decoder::step(&sizes, &mut blocks, x)? {
+                self.len += new;
+                return Ok(out);
+            }
+        }
+        on_cpu("Decoder", [x])?;
+        let mut out = x.to_vec();
+        let mut blocks: Vec<decoder::Block<'_>> = self.blocks.iter_mut().filter_map(Block::operands).collect();
         if !out.is_empty() {
             decoder::step(&sizes, &mut blocks, &mut out);
         }
@@ -106,10 +124,25 @@ impl Decoder {
     }
 }
 
+impl Cache {
+    /// An empty one for a block whose weights are where `weight` is.
+    fn new(weight: &Tensor, heads: usize, batch: usize, capacity: usize) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Some(cache) = crate::cuda::decoder::Cache::beside(weight, batch * capacity * weight.len())? {
+            return Ok(Self::Gpu(cache));
+        }
+        on_cpu("Decoder", [weight])?;
+        let size = batch * heads * cached::size(capacity, weight.len() / heads);
+        Ok(Self::Host { keys: vec![0.0; size], values: vec![0.0; size] })
+    }
+}
+
 impl Block {
-    fn new(weights: &BlockWeights, width: usize, batch: usize, cache: usize) -> Result<Self> {
+    fn new(weights: &BlockWeights, heads: usize, batch: usize, capacity: usize) -> Result<Self> {
         let BlockWeights { norm1, qkv, proj, norm2, expand, contract } = weights;
-        on_cpu("Decoder", norm1.iter().chain(norm2))?;
+        let all = [norm1, qkv, proj, norm2, expand, contract];
+        place("Decoder", all.into_iter().flatten())?;
+        let width = norm1[0].len();
         let linear = |[weight, bias]: &[Tensor; 2]| PackedLinear::new(weight, Some(bias), batch);
         let block = Self {
             norm1: norm1.clone().map(|t| t.detach()),
@@ -118,8 +151,7 @@ impl Block {
             norm2: norm2.clone().map(|t| t.detach()),
             expand: linear(expand)?,
             contract: linear(contract)?,
-            keys: vec![0.0; cache],
-            values: vec![0.0; cache],
+            cache: Cache::new(&norm1[0], heads, batch, capacity)?,
         };
         let hidden = block.expand.sizes()[0];
         let sizes = [&block.qkv, &block.proj, &block.expand, &block.contract].map(PackedLinear::sizes);
@@ -131,17 +163,41 @@ impl Block {
         Ok(block)
     }
 
-    fn operands(&mut self) -> decoder::Block<'_> {
-        decoder::Block {
+    /// What kernels of the CPU work with, if the cache is there.
+    fn operands(&mut self) -> Option<decoder::Block<'_>> {
+        #[allow(irrefutable_let_patterns, reason = "without CUDA there is one kind")]
+        let Cache::Host { keys, values } = &mut self.cache else {
+            return None;
+        };
+        Some(decoder::Block {
             norm1: [0, 1].map(|i| self.norm1[i].as_slice()),
-            qkv: self.qkv.operand(),
-            proj: self.proj.operand(),
+            qkv: self.qkv.operand()?,
+            proj: self.proj.operand()?,
             norm2: [0, 1].map(|i| self.norm2[i].as_slice()),
-            expand: self.expand.operand(),
-            contract: self.contract.operand(),
-            keys: &mut self.keys,
-            values: &mut self.values,
-        }
+            expand: self.expand.operand()?,
+            contract: self.contract.operand()?,
+            keys,
+            values,
+        })
+    }
+
+    /// What kernels of a GPU work with, if the cache is there.
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&mut self) -> Option<crate::cuda::decoder::Block<'_>> {
+        let Cache::Gpu(cache) = &mut self.cache else {
+            return None;
+        };
+        let [norm1, norm2] =
+            [&self.norm1, &self.norm2].map(|[scale, shift]| Some([scale.gpu_buffer()?, shift.gpu_buffer()?]));
+        Some(crate::cuda::decoder::Block {
+            norm1: norm1?,
+            qkv: self.qkv.on_gpu()?,
+            proj: self.proj.on_gpu()?,
+            norm2: norm2?,
+            expand: self.expand.on_gpu()?,
+            contract: self.contract.on_gpu()?,
+            cache,
+        })
     }
 }
 
@@ -150,7 +206,7 @@ impl Block {
 mod tests {
     use super::*;
     use crate::ops::attention::attention_qkv;
-    use crate::ops::testing::{assert_close, random};
+    use crate::ops::testing::{assert_close, on_every_device, random};
 
     const EPS: f32 = 1e-5;
 
@@ -186,38 +242,62 @@ mod tests {
 
     #[test]
     fn steps_give_what_one_operation_after_another_gives_on_the_whole_sequence() {
-        for (batch, length, heads, head, hidden) in
-            [(1, 1, 1, 1, 1), (1, 9, 2, 3, 7), (2, 20, 3, 16, 31), (5, 18, 4, 32, 300), (17, 6, 2, 40, 64)]
-        {
-            let width = heads * head;
-            let blocks: Vec<BlockWeights> = (0..2).map(|i| weights(width, hidden, i)).collect();
-            let x = random(&[batch, length, width], 99);
-            let wanted = twin(&x, &blocks, heads).unwrap();
-            let mut decoder = Decoder::new(&blocks, heads, EPS, batch, length).unwrap();
-            for steps in [1, 3, length] {
-                for from in (0..length).step_by(steps) {
-                    let to = (from + steps).min(length);
-                    let y = decoder.step(&x.slice(1, from..to).unwrap()).unwrap();
-                    assert_close(y.as_slice(), wanted.slice(1, from..to).unwrap().as_slice(), 2e-5);
-                    assert_eq!(decoder.len(), to);
+        on_every_device(|| {
+            for (batch, length, heads, head, hidden) in
+                [(1, 1, 1, 1, 1), (1, 9, 2, 3, 7), (2, 20, 3, 16, 31), (5, 18, 4, 32, 300), (17, 6, 2, 40, 64)]
+            {
+                let width = heads * head;
+                let blocks: Vec<BlockWeights> = (0..2).map(|i| weights(width, hidden, i)).collect();
+                let x = random(&[batch, length, width], 99);
+                let wanted = twin(&x, &blocks, heads).unwrap();
+                let mut decoder = Decoder::new(&blocks, heads, EPS, batch, length).unwrap();
+                for steps in [1, 3, length] {
+                    for from in (0..length).step_by(steps) {
+                        let to = (from + steps).min(length);
+                        let y = decoder.step(&x.slice(1, from..to).unwrap()).unwrap();
+                        assert_close(y.as_slice(), wanted.slice(1, from..to).unwrap().as_slice(), 2e-5);
+                        assert_eq!(decoder.len(), to);
+                    }
+                    assert!(decoder.step(&x.slice(1, 0..1).unwrap()).is_err());
+                    decoder.clear();
                 }
-                assert!(decoder.step(&x.slice(1, 0..1).unwrap()).is_err());
-                decoder.clear();
             }
-        }
+        });
+    }
+
+    #[test]
+    fn a_clone_goes_on_by_itself() {
+        on_every_device(|| {
+            let blocks = [weights(6, 8, 1)];
+            let mut decoder = Decoder::new(&blocks, 2, EPS, 2, 4).unwrap();
+            let [a, b, c] = [1, 2, 3].map(|seed| random(&[2, 1, 6], seed));
+            decoder.step(&a).unwrap();
+            let mut other = decoder.clone();
+            let first = decoder.step(&b).unwrap();
+            other.step(&c).unwrap();
+            assert_eq!(other.len(), 2);
+            let (mine, theirs) = (decoder.step(&a).unwrap(), other.step(&a).unwrap());
+            assert!(mine.to_vec() != theirs.to_vec());
+            decoder.clear();
+            decoder.step(&a).unwrap();
+            assert_eq!(decoder.step(&b).unwrap().to_vec(), first.to_vec());
+            assert_eq!(decoder.step(&a).unwrap().to_vec(), mine.to_vec());
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let good = weights(6, 8, 1);
-        assert!(Decoder::new(&[], 1, EPS, 1, 4).is_err());
-        assert!(Decoder::new(std::slice::from_ref(&good), 4, EPS, 1, 4).is_err());
-        let odd = BlockWeights { proj: good.qkv.clone(), ..good.clone() };
-        assert!(Decoder::new(&[odd], 2, EPS, 1, 4).is_err());
-        let mut decoder = Decoder::new(&[good], 2, EPS, 2, 4).unwrap();
-        for shape in [[1, 1, 6], [2, 1, 5], [2, 5, 6]] {
-            assert!(decoder.step(&Tensor::zeros(&shape)).is_err());
-        }
-        assert!(decoder.step(&Tensor::zeros(&[2, 0, 6])).unwrap().is_empty() && decoder.is_empty());
+        on_every_device(|| {
+            let good = weights(6, 8, 1);
+            assert!(Decoder::new(&[], 1, EPS, 1, 4).is_err());
+            assert!(Decoder::new(std::slice::from_ref(&good), 4, EPS, 1, 4).is_err());
+            let odd = BlockWeights { proj: good.qkv.clone(), ..good.clone() };
+            assert!(Decoder::new(&[odd], 2, EPS, 1, 4).is_err());
+            let mut decoder = Decoder::new(&[good], 2, EPS, 2, 4).unwrap();
+            for shape in [[1, 1, 6], [2, 1, 5], [2, 5, 6]] {
+                assert!(decoder.step(&Tensor::zeros(&shape)).is_err());
+            }
+            assert!(decoder.step(&Tensor::zeros(&[2, 0, 6])).unwrap().is_empty() && decoder.is_empty());
+        });
     }
 }

@@ -12,13 +12,14 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless `0 <= p < 1`.
     pub fn dropout(&self, p: f32, rng: &Rng) -> Result<Tensor> {
-        on_cpu("dropout", [self])?;
         if !(0.0..1.0).contains(&p) {
             return Err(Error::shape("dropout", format!("the probability {p} is not in 0..1")));
         }
         if p == 0.0 {
             return Ok(self.clone());
         }
+        return_from_gpu!(crate::cuda::dropout::dropout(self, p, rng));
+        on_cpu("dropout", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out =
             Tensor::output(mask::dropped(self.as_slice(), p, rng), self.shape(), key.as_ref().map(|k| k.1.clone()));
@@ -39,45 +40,55 @@ impl Tensor {
 mod tests {
     use super::*;
     use crate::Tape;
-    use crate::ops::testing::{check_gradients, random};
+    use crate::ops::testing::{check_gradients, on_every_device, random};
 
     #[test]
     fn the_fraction_dropped_is_p_and_the_mean_is_kept() {
-        let n = 100_003;
-        for p in [0.1f32, 0.5, 0.9] {
-            let y = Tensor::full(1.0, &[n]).dropout(p, &Rng::new(1, "dropout", 2)).unwrap();
-            let dropped = y.as_slice().iter().filter(|&&y| y == 0.0).count() as f64 / n as f64;
-            // Five standard errors of a proportion.
-            let error = 5.0 * f64::from(p * (1.0 - p) / n as f32).sqrt();
-            assert!((dropped - f64::from(p)).abs() < error, "{dropped} of {p}");
-            assert!(y.as_slice().iter().all(|&y| y == 0.0 || y == 1.0 / (1.0 - p)));
-        }
+        on_every_device(|| {
+            let n = 100_003;
+            for p in [0.1f32, 0.5, 0.9] {
+                let y = Tensor::full(1.0, &[n]).dropout(p, &Rng::new(1, "dropout", 2)).unwrap();
+                let dropped = y.as_slice().iter().filter(|&&y| y == 0.0).count() as f64 / n as f64;
+                // Five standard errors of a proportion.
+                let error = 5.0 * f64::from(p * (1.0 - p) / n as f32).sqrt();
+                assert!((dropped - f64::from(p)).abs() < error, "{dropped} of {p}");
+                assert!(y.as_slice().iter().all(|&y| y == 0.0 || y == 1.0 / (1.0 - p)));
+            }
+        });
     }
 
     #[test]
     fn the_mask_is_a_function_of_the_stream_and_the_index() {
-        let (x, rng) = (Tensor::full(1.0, &[70_001]), Rng::new(3, "dropout", 4));
-        let words = rng.bits(70_001);
-        let y = x.dropout(0.25, &rng).unwrap();
-        assert!(y.as_slice().iter().zip(words).all(|(&y, word)| (y == 0.0) == (word < 1 << 30)));
-        assert_ne!(y.to_vec(), x.dropout(0.25, &Rng::new(3, "dropout", 5)).unwrap().to_vec());
+        on_every_device(|| {
+            let (x, rng) = (Tensor::full(1.0, &[70_001]), Rng::new(3, "dropout", 4));
+            let words = rng.bits(70_001);
+            let y = x.dropout(0.25, &rng).unwrap();
+            assert!(y.as_slice().iter().zip(words).all(|(&y, word)| (y == 0.0) == (word < 1 << 30)));
+            assert_ne!(y.to_vec(), x.dropout(0.25, &Rng::new(3, "dropout", 5)).unwrap().to_vec());
+        });
     }
 
     #[test]
     fn the_gradient_passes_the_same_mask() {
-        let rng = Rng::new(5, "dropout", 0);
-        check_gradients(&[random(&[7, 13], 6)], |t| t[0].dropout(0.4, &rng), 1e-3);
-        let x = Tensor::full(1.0, &[40_009]).leaf();
-        let tape = Tape::start().unwrap();
-        let y = x.dropout(0.4, &rng).unwrap();
-        let loss = y.sum_all().unwrap();
-        assert_eq!(tape.backward(&loss).unwrap().take(&x).unwrap().to_vec(), y.to_vec());
+        on_every_device(|| {
+            let rng = Rng::new(5, "dropout", 0);
+            check_gradients(&[random(&[7, 13], 6)], |t| t[0].dropout(0.4, &rng), 1e-3);
+            let x = Tensor::full(1.0, &[40_009]).leaf();
+            let tape = Tape::start().unwrap();
+            let y = x.dropout(0.4, &rng).unwrap();
+            let loss = y.sum_all().unwrap();
+            assert_eq!(tape.backward(&loss).unwrap().take(&x).unwrap().to_vec(), y.to_vec());
+        });
     }
 
     #[test]
     fn a_probability_of_one_is_an_error() {
-        let rng = Rng::new(0, "dropout", 0);
-        assert!(Tensor::zeros(&[2]).dropout(1.0, &rng).is_err() && Tensor::zeros(&[2]).dropout(-0.1, &rng).is_err());
-        assert_eq!(random(&[9], 7).dropout(0.0, &rng).unwrap().to_vec(), random(&[9], 7).to_vec());
+        on_every_device(|| {
+            let rng = Rng::new(0, "dropout", 0);
+            assert!(
+                Tensor::zeros(&[2]).dropout(1.0, &rng).is_err() && Tensor::zeros(&[2]).dropout(-0.1, &rng).is_err()
+            );
+            assert_eq!(random(&[9], 7).dropout(0.0, &rng).unwrap().to_vec(), random(&[9], 7).to_vec());
+        });
     }
 }

@@ -11,9 +11,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if this is no matrix or a code is K or more.
     pub fn embedding(&self, codes: &Codes) -> Result<Tensor> {
-        on_cpu("embedding", [self])?;
         let [size, width] = self.dims("embedding")?;
         super::check_codes("embedding", "code", codes, size)?;
+        return_from_gpu!(crate::cuda::by_code::embedding(self, codes));
+        on_cpu("embedding", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let shape = [codes.shape(), &[width]].concat();
         let data = gather::rows(self.as_slice(), width, codes.as_slice());
@@ -34,12 +35,13 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the codes' shape is not that of the rows, or a code is K or more.
     pub fn gather_last(&self, codes: &Codes) -> Result<Tensor> {
-        on_cpu("gather_last", [self])?;
         if self.rank() == 0 {
             return Err(Error::shape("gather_last", "a tensor of rank 0 has no rows"));
         }
         let (outer, width) = super::rows_of("gather_last", self, codes.shape())?;
         super::check_codes("gather_last", "code", codes, width)?;
+        return_from_gpu!(crate::cuda::by_code::gather_last(self, codes, outer));
+        on_cpu("gather_last", [self])?;
         let rows = self.as_slice().chunks_exact(width);
         let data = rows.zip(codes.as_slice()).map(|(row, &code)| row[code as usize]).collect();
         let key = self.tracked().map(|x| (x, GradKey::new()));
@@ -65,55 +67,72 @@ impl Tensor {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{check_gradients, random};
-    use crate::{Rng, Tape};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
+    use crate::{Device, Rng, Tape};
 
     #[test]
     fn rows_are_those_that_the_codes_name() {
-        for (size, width, n) in [(1, 1, 3), (5, 7, 1), (11, 16, 40), (300, 33, 2000)] {
-            let table = random(&[size, width], 1);
-            let codes = Codes::from_vec(Rng::new(2, "codes", 0).below(n, size as u32), &[n, 1]).unwrap();
-            let rows = table.embedding(&codes).unwrap();
-            assert_eq!(rows.shape(), [n, 1, width]);
-            for (row, &code) in rows.as_slice().chunks(width).zip(codes.as_slice()) {
-                assert_eq!(row, &table.as_slice()[code as usize * width..][..width]);
+        on_every_device(|| {
+            for (size, width, n) in [(1, 1, 3), (5, 7, 1), (11, 16, 40), (300, 33, 2000)] {
+                let table = random(&[size, width], 1);
+                let codes = Codes::from_vec(Rng::new(2, "codes", 0).below(n, size as u32), &[n, 1]).unwrap();
+                let rows = table.embedding(&codes).unwrap();
+                assert_eq!(rows.shape(), [n, 1, width]);
+                for (row, &code) in rows.as_slice().chunks(width).zip(codes.as_slice()) {
+                    assert_eq!(row, &table.as_slice()[code as usize * width..][..width]);
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn a_row_gathers_the_gradients_of_all_its_uses() {
-        let table = Tensor::zeros(&[300, 33]).leaf();
-        let codes = Codes::from_vec(Rng::new(3, "codes", 0).below(5000, 250), &[5000]).unwrap();
-        let weights = random(&[5000, 33], 4);
-        let tape = Tape::start().unwrap();
-        let loss = table.embedding(&codes).unwrap().mul(&weights).unwrap().sum_all().unwrap();
-        let found = tape.backward(&loss).unwrap().take(&table).unwrap();
-        let mut wanted = vec![0.0f32; 300 * 33];
-        for (row, &code) in weights.as_slice().chunks(33).zip(codes.as_slice()) {
-            for (w, x) in wanted[code as usize * 33..].iter_mut().zip(row) {
-                *w += x;
+        on_every_device(|| {
+            let table = Tensor::zeros(&[300, 33]).leaf();
+            let codes = Codes::from_vec(Rng::new(3, "codes", 0).below(5000, 250), &[5000]).unwrap();
+            let weights = random(&[5000, 33], 4);
+            let tape = Tape::start().unwrap();
+            let loss = table.embedding(&codes).unwrap().mul(&weights).unwrap().sum_all().unwrap();
+            let found = tape.backward(&loss).unwrap().take(&table).unwrap();
+            let mut wanted = vec![0.0f32; 300 * 33];
+            for (row, &code) in weights.as_slice().chunks(33).zip(codes.as_slice()) {
+                for (w, x) in wanted[code as usize * 33..].iter_mut().zip(row) {
+                    *w += x;
+                }
             }
-        }
-        assert_eq!(found.as_slice(), wanted);
+            if table.device() == Device::Cpu {
+                assert_eq!(found.as_slice(), wanted);
+            }
+            assert_close(found.as_slice(), &wanted, 1e-6);
+        });
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        let codes = Codes::from_vec(vec![0, 2, 2, 1, 2, 4], &[2, 3]).unwrap();
-        check_gradients(&[random(&[5, 3], 5)], |t| t[0].embedding(&codes), 1e-3);
-        check_gradients(&[random(&[5, 3], 6)], |t| t[0].embedding(&codes)?.mul(&t[0].embedding(&codes)?), 1e-3);
-        check_gradients(&[random(&[2, 3, 5], 7)], |t| t[0].gather_last(&codes), 1e-3);
-        check_gradients(&[random(&[2, 3, 5], 8)], |t| t[0].gather_last(&codes)?.mul(&t[0].gather_last(&codes)?), 1e-3);
+        on_every_device(|| {
+            let codes = Codes::from_vec(vec![0, 2, 2, 1, 2, 4], &[2, 3]).unwrap();
+            check_gradients(&[random(&[5, 3], 5)], |t| t[0].embedding(&codes), 1e-3);
+            check_gradients(&[random(&[5, 3], 6)], |t| t[0].embedding(&codes)?.mul(&t[0].embedding(&codes)?), 1e-3);
+            check_gradients(&[random(&[2, 3, 5], 7)], |t| t[0].gather_last(&codes), 1e-3);
+            check_gradients(
+                &[random(&[2, 3, 5], 8)],
+                |t| t[0].gather_last(&codes)?.mul(&t[0].gather_last(&codes)?),
+                1e-3,
+            );
+        });
     }
 
     #[test]
     fn codes_out_of_range_are_errors_with_numbers() {
-        let table = Tensor::zeros(&[4, 2]);
-        let codes = Codes::from_vec(vec![3, 4], &[2]).unwrap();
-        let error = table.embedding(&codes).unwrap_err().to_string();
-        assert_eq!(error, "embedding: code 4 at position 1 of [2] is not below 4");
-        assert!(Tensor::zeros(&[2, 4]).gather_last(&codes).is_err());
-        assert!(Tensor::zeros(&[3, 9]).gather_last(&codes).is_err() && Tensor::zeros(&[4]).embedding(&codes).is_err());
+        on_every_device(|| {
+            let table = Tensor::zeros(&[4, 2]);
+            let codes = Codes::from_vec(vec![3, 4], &[2]).unwrap();
+            let error = table.embedding(&codes).unwrap_err().to_string();
+            assert_eq!(error, "embedding: code 4 at position 1 of [2] is not below 4");
+            assert!(Tensor::zeros(&[2, 4]).gather_last(&codes).is_err());
+            assert!(
+                Tensor::zeros(&[3, 9]).gather_last(&codes).is_err() && Tensor::zeros(&[4]).embedding(&codes).is_err()
+            );
+        });
     }
 }

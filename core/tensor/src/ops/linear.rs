@@ -5,7 +5,7 @@ use super::{on_cpu, place};
 use crate::cpu::elementwise::update;
 use crate::cpu::{buffer, gemm};
 use crate::tape::{GradKey, record};
-use crate::{Device, Error, Result, Tensor};
+use crate::{Error, Result, Tensor};
 
 impl Tensor {
     /// `x · weightᵀ + bias`: `self` `[.., I]` with weight `[O, I]`, as in the published checkpoints, and bias `[O]`
@@ -22,10 +22,7 @@ impl Tensor {
     /// # Errors
     /// As for `linear`.
     pub fn linear_gelu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        match self.device() {
-            Device::Cpu => linear("linear_gelu", self, weight, bias, Then::Gelu),
-            _ => self.linear(weight, bias)?.gelu(),
-        }
+        linear("linear_gelu", self, weight, bias, Then::Gelu)
     }
 
     /// `residual + x · weightᵀ + bias`: [`linear`](Self::linear) added to a tensor of its result's shape.
@@ -33,10 +30,7 @@ impl Tensor {
     /// # Errors
     /// As for `linear`, or if the shape of `residual` is another.
     pub fn linear_add(&self, weight: &Tensor, bias: Option<&Tensor>, residual: &Tensor) -> Result<Tensor> {
-        match self.device() {
-            Device::Cpu => linear("linear_add", self, weight, bias, Then::Add(residual)),
-            _ => residual.add(&self.linear(weight, bias)?),
-        }
+        linear("linear_add", self, weight, bias, Then::Add(residual))
     }
 
     /// `a · b`: `[.., M, K]` and `[.., K, N]` give `[.., M, N]`. Outer axes are equal, or `other` has rank 2.
@@ -58,7 +52,7 @@ impl Tensor {
 
 /// What becomes of a linear map's result.
 #[derive(Clone, Copy)]
-enum Then<'a> {
+pub(crate) enum Then<'a> {
     Nothing,
     Gelu,
     Add(&'a Tensor),
@@ -87,7 +81,7 @@ fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
     if let Some(residual) = residual.filter(|residual| residual.shape() != shape) {
         return Err(Error::shape(op, format!("{shape:?} cannot be added to {:?}", residual.shape())));
     }
-    return_from_gpu!(crate::cuda::product::linear(x, weight, bias, &shape));
+    return_from_gpu!(crate::cuda::product::linear(op, x, weight, bias, then, &shape));
     on_cpu(op, [x, weight])?;
 
     let (x_key, w_key, b_key) = (x.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));

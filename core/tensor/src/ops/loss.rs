@@ -1,6 +1,6 @@
 //! Losses.
 
-use super::on_cpu;
+use super::{on_cpu, place};
 use crate::cpu::{rows, squared};
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
@@ -11,13 +11,14 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ or are empty.
     pub fn mse(&self, target: &Tensor) -> Result<Tensor> {
-        on_cpu("mse", [self, target])?;
+        place("mse", [self, target])?;
         if self.shape() != target.shape() || self.is_empty() {
             return Err(Error::shape(
                 "mse",
                 format!("wanted two equal shapes, found {:?} and {:?}", self.shape(), target.shape()),
             ));
         }
+        return_from_gpu!(crate::cuda::loss::mse(self, target));
         let n = self.len() as f64;
         let mean = (squared::squared_distance(self.as_slice(), target.as_slice()) / n) as f32;
         let (x_key, y_key) = (self.tracked(), target.tracked());
@@ -80,7 +81,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ or K is zero.
     pub fn soft_cross_entropy(&self, targets: &Tensor) -> Result<Tensor> {
-        on_cpu("soft_cross_entropy", [self, targets])?;
+        place("soft_cross_entropy", [self, targets])?;
         let width = self.last_dim();
         if self.shape() != targets.shape() || self.rank() == 0 || width == 0 {
             return Err(Error::shape(
@@ -88,9 +89,11 @@ impl Tensor {
                 format!("wanted logits and targets [.., K], found {:?} and {:?}", self.shape(), targets.shape()),
             ));
         }
+        let outer = &self.shape()[..self.rank() - 1];
+        return_from_gpu!(crate::cuda::loss::soft_cross_entropy(self, targets, outer));
         let loss = rows::soft_cross_entropy(self.as_slice(), targets.as_slice(), width);
         let key = self.tracked().map(|x| (x, GradKey::new()));
-        let out = Tensor::output(loss, &self.shape()[..self.rank() - 1], key.as_ref().map(|k| k.1.clone()));
+        let out = Tensor::output(loss, outer, key.as_ref().map(|k| k.1.clone()));
         if let Some((key_x, key)) = key {
             let (x, targets) = (self.detach(), targets.detach());
             record(&key, move |grad, flow| {
@@ -117,24 +120,28 @@ mod tests {
 
     #[test]
     fn mse_is_the_mean_squared_difference() {
-        for shape in [&[1][..], &[3, 7], &[65, 1031]] {
-            let (x, y) = (random(shape, 1), random(shape, 2));
-            let wanted = x.as_slice().iter().zip(y.as_slice()).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
-            assert_close(x.mse(&y).unwrap().as_slice(), &[(wanted / x.len() as f64) as f32], 1e-6);
-        }
-        let both = [random(&[3, 7], 3), random(&[3, 7], 4)];
-        check_gradients(&both, |t| t[0].mse(&t[1]), 1e-3);
-        check_gradients(&both, |t| t[0].square()?.mse(&t[0].add(&t[1])?), 1e-3);
+        on_every_device(|| {
+            for shape in [&[1][..], &[3, 7], &[65, 1031]] {
+                let (x, y) = (random(shape, 1), random(shape, 2));
+                let wanted = x.as_slice().iter().zip(y.as_slice()).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+                assert_close(x.mse(&y).unwrap().as_slice(), &[(wanted / x.len() as f64) as f32], 1e-6);
+            }
+            let both = [random(&[3, 7], 3), random(&[3, 7], 4)];
+            check_gradients(&both, |t| t[0].mse(&t[1]), 1e-3);
+            check_gradients(&both, |t| t[0].square()?.mse(&t[0].add(&t[1])?), 1e-3);
+        });
     }
 
     #[test]
     fn cross_entropy_is_the_negative_log_softmax_of_the_target() {
-        for shape in [&[1, 1][..], &[5, 3], &[2, 3, 17], &[70, 513], &[2, 40_000]] {
-            let (outer, k) = (&shape[..shape.len() - 1], shape[shape.len() - 1]);
-            let (x, targets) = (random(shape, 5).mul_scalar(4.0).unwrap(), targets(outer, k));
-            let wanted = x.log_softmax().unwrap().gather_last(&targets).unwrap().neg().unwrap();
-            assert_close(x.cross_entropy(&targets).unwrap().as_slice(), wanted.as_slice(), 1e-6);
-        }
+        on_every_device(|| {
+            for shape in [&[1, 1][..], &[5, 3], &[2, 3, 17], &[70, 513], &[2, 40_000]] {
+                let (outer, k) = (&shape[..shape.len() - 1], shape[shape.len() - 1]);
+                let (x, targets) = (random(shape, 5).mul_scalar(4.0).unwrap(), targets(outer, k));
+                let wanted = x.log_softmax().unwrap().gather_last(&targets).unwrap().neg().unwrap();
+                assert_close(x.cross_entropy(&targets).unwrap().as_slice(), wanted.as_slice(), 1e-6);
+            }
+        });
     }
 
     #[test]
@@ -155,51 +162,61 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        for shape in [&[3, 2][..], &[2, 3, 17]] {
-            let x = random(shape, 6);
-            let codes = targets(&shape[..shape.len() - 1], shape[shape.len() - 1]);
-            let soft = random(shape, 7).softmax().unwrap();
-            check_gradients(std::slice::from_ref(&x), |t| t[0].cross_entropy(&codes), 1e-3);
-            check_gradients(std::slice::from_ref(&x), |t| t[0].soft_cross_entropy(&soft), 1e-3);
-            // A second use of the logits adds to the gradient.
-            check_gradients(std::slice::from_ref(&x), |t| t[0].cross_entropy(&codes)?.add(&t[0].max_last()?), 1e-3);
-            check_gradients(&[x], |t| t[0].soft_cross_entropy(&soft)?.add(&t[0].cross_entropy(&codes)?), 1e-3);
-        }
+        on_every_device(|| {
+            for shape in [&[3, 2][..], &[2, 3, 17]] {
+                let x = random(shape, 6);
+                let codes = targets(&shape[..shape.len() - 1], shape[shape.len() - 1]);
+                let soft = random(shape, 7).softmax().unwrap();
+                check_gradients(std::slice::from_ref(&x), |t| t[0].cross_entropy(&codes), 1e-3);
+                check_gradients(std::slice::from_ref(&x), |t| t[0].soft_cross_entropy(&soft), 1e-3);
+                // A second use of the logits adds to the gradient.
+                check_gradients(std::slice::from_ref(&x), |t| t[0].cross_entropy(&codes)?.add(&t[0].max_last()?), 1e-3);
+                check_gradients(&[x], |t| t[0].soft_cross_entropy(&soft)?.add(&t[0].cross_entropy(&codes)?), 1e-3);
+            }
+        });
     }
 
     #[test]
     fn soft_targets_that_are_certain_give_the_hard_loss() {
-        let (x, codes) = (random(&[6, 11], 8), targets(&[6], 11));
-        let mut certain = vec![0.0; 66];
-        codes.as_slice().iter().enumerate().for_each(|(row, &code)| certain[row * 11 + code as usize] = 1.0);
-        let soft = x.soft_cross_entropy(&Tensor::from_vec(certain, &[6, 11]).unwrap()).unwrap();
-        assert_close(soft.as_slice(), x.cross_entropy(&codes).unwrap().as_slice(), 1e-6);
+        on_every_device(|| {
+            let (x, codes) = (random(&[6, 11], 8), targets(&[6], 11));
+            let mut certain = vec![0.0; 66];
+            codes.as_slice().iter().enumerate().for_each(|(row, &code)| certain[row * 11 + code as usize] = 1.0);
+            let soft = x.soft_cross_entropy(&Tensor::from_vec(certain, &[6, 11]).unwrap()).unwrap();
+            assert_close(soft.as_slice(), x.cross_entropy(&codes).unwrap().as_slice(), 1e-6);
+        });
     }
 
     #[test]
     fn the_soft_loss_includes_the_published_constant() {
-        // One logit: log(1 + 1e-7) in f32 is that of the next number above 1.
-        let x = Tensor::zeros(&[1, 1]);
-        let loss = x.soft_cross_entropy(&Tensor::full(1.0, &[1, 1])).unwrap().item().unwrap();
-        assert_eq!(loss, (1.0f32 + 1e-7).ln());
-        assert!(loss > 0.0);
+        on_every_device(|| {
+            // One logit: log(1 + 1e-7) in f32 is that of the next number above 1.
+            let x = Tensor::zeros(&[1, 1]);
+            let loss = x.soft_cross_entropy(&Tensor::full(1.0, &[1, 1])).unwrap().item().unwrap();
+            assert_eq!(loss, (1.0f32 + 1e-7).ln());
+            assert!(loss > 0.0);
+        });
     }
 
     #[test]
     fn targets_get_no_gradient() {
-        let (x, q) = (random(&[2, 3], 9).leaf(), random(&[2, 3], 10).leaf());
-        let tape = Tape::start().unwrap();
-        let loss = x.soft_cross_entropy(&q).unwrap().sum_all().unwrap();
-        let mut gradients = tape.backward(&loss).unwrap();
-        assert!(gradients.take(&x).is_some() && gradients.take(&q).is_none());
+        on_every_device(|| {
+            let (x, q) = (random(&[2, 3], 9).leaf(), random(&[2, 3], 10).leaf());
+            let tape = Tape::start().unwrap();
+            let loss = x.soft_cross_entropy(&q).unwrap().sum_all().unwrap();
+            let mut gradients = tape.backward(&loss).unwrap();
+            assert!(gradients.take(&x).is_some() && gradients.take(&q).is_none());
+        });
     }
 
     #[test]
     fn misfits_are_errors_with_numbers() {
-        let x = Tensor::zeros(&[2, 3]);
-        let error = x.cross_entropy(&Codes::from_vec(vec![0, 3], &[2]).unwrap()).unwrap_err().to_string();
-        assert_eq!(error, "cross_entropy: target 3 at position 1 of [2] is not below 3");
-        assert!(x.cross_entropy(&Codes::from_vec(vec![0; 3], &[3]).unwrap()).is_err());
-        assert!(x.mse(&Tensor::zeros(&[3, 2])).is_err() && x.soft_cross_entropy(&Tensor::zeros(&[3])).is_err());
+        on_every_device(|| {
+            let x = Tensor::zeros(&[2, 3]);
+            let error = x.cross_entropy(&Codes::from_vec(vec![0, 3], &[2]).unwrap()).unwrap_err().to_string();
+            assert_eq!(error, "cross_entropy: target 3 at position 1 of [2] is not below 3");
+            assert!(x.cross_entropy(&Codes::from_vec(vec![0; 3], &[3]).unwrap()).is_err());
+            assert!(x.mse(&Tensor::zeros(&[3, 2])).is_err() && x.soft_cross_entropy(&Tensor::zeros(&[3])).is_err());
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! Nearest codebook rows: fused distance and argmin, never an N x K matrix in memory.
 
-use super::on_cpu;
+use super::{on_cpu, place};
 use crate::cpu::{buffer, nearest as kernel};
 use crate::{Codes, Error, Result, Tensor};
 use std::fmt;
@@ -8,7 +8,13 @@ use std::fmt;
 /// A codebook `[K, C]` prepared for searches: what depends on the codebook alone is computed once.
 pub struct Search {
     pub(super) codebook: Tensor,
-    pub(super) prepared: kernel::Search,
+    prepared: Prepared,
+}
+
+enum Prepared {
+    Host(kernel::Search),
+    #[cfg(feature = "cuda")]
+    Gpu(crate::cuda::nearest::Search),
 }
 
 impl Search {
@@ -17,13 +23,35 @@ impl Search {
     /// # Errors
     /// [`Error::Shape`] if it is no matrix or empty.
     pub fn new(codebook: &Tensor) -> Result<Self> {
-        on_cpu("nearest", [codebook])?;
         let [size, channels] = codebook.dims("nearest")?;
         if size == 0 {
             return Err(Error::shape("nearest", format!("the codebook {:?} is empty", codebook.shape())));
         }
-        let prepared = kernel::Search::new(size, channels, codebook.as_slice());
+        #[cfg(feature = "cuda")]
+        if let Some(search) = crate::cuda::nearest::Search::new(codebook, size, channels)? {
+            return Ok(Self { codebook: codebook.detach(), prepared: Prepared::Gpu(search) });
+        }
+        on_cpu("nearest", [codebook])?;
+        let prepared = Prepared::Host(kernel::Search::new(size, channels, codebook.as_slice()));
         Ok(Self { codebook: codebook.detach(), prepared })
+    }
+
+    /// What kernels of the CPU search with, if the codebook is there.
+    pub(super) fn on_cpu(&self) -> Option<(&kernel::Search, &[f32])> {
+        match &self.prepared {
+            Prepared::Host(prepared) => Some((prepared, self.codebook.as_slice())),
+            #[cfg(feature = "cuda")]
+            Prepared::Gpu(_) => None,
+        }
+    }
+
+    /// What kernels of a GPU search with, if the codebook is there.
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_gpu(&self) -> Option<&crate::cuda::nearest::Search> {
+        match &self.prepared {
+            Prepared::Host(_) => None,
+            Prepared::Gpu(search) => Some(search),
+        }
     }
 
     /// As the function [`nearest`].
@@ -31,10 +59,17 @@ impl Search {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn nearest(&self, vectors: &Tensor) -> Result<Codes> {
-        on_cpu("nearest", [vectors])?;
+        place("nearest", [vectors, &self.codebook])?;
         let (outer, ..) = fit("nearest", vectors, &self.codebook)?;
+        #[cfg(feature = "cuda")]
+        if let Some(search) = self.on_gpu() {
+            return_from_gpu!(crate::cuda::nearest::residual_codes(vectors, &[search], outer));
+        }
+        on_cpu("nearest", [vectors])?;
         let mut codes = vec![0; outer.iter().product()];
-        kernel::nearest(&self.prepared, self.codebook.as_slice(), vectors.as_slice(), &mut codes);
+        if let Some((prepared, codebook)) = self.on_cpu() {
+            kernel::nearest(prepared, codebook, vectors.as_slice(), &mut codes);
+        }
         Codes::from_vec(codes, outer)
     }
 }
@@ -51,7 +86,7 @@ impl fmt::Debug for Search {
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or the codebook is empty.
 pub fn nearest(vectors: &Tensor, codebook: &Tensor) -> Result<Codes> {
-    on_cpu("nearest", [vectors, codebook])?;
+    place("nearest", [vectors, codebook])?;
     fit("nearest", vectors, codebook)?;
     Search::new(codebook)?.nearest(vectors)
 }
@@ -62,9 +97,10 @@ pub fn nearest(vectors: &Tensor, codebook: &Tensor) -> Result<Codes> {
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or the codebook is empty.
 pub fn squared_distances(vectors: &Tensor, codebook: &Tensor) -> Result<Tensor> {
-    on_cpu("squared_distances", [vectors, codebook])?;
     let (outer, size, channels) = fit("squared_distances", vectors, codebook)?;
     let shape: Vec<usize> = outer.iter().copied().chain([size]).collect();
+    return_from_gpu!(crate::cuda::nearest::squared_distances(vectors, codebook, &shape));
+    on_cpu("squared_distances", [vectors, codebook])?;
     let mut data = buffer(shape.iter().product());
     kernel::squared_distances(size, channels, vectors.as_slice(), codebook.as_slice(), &mut data);
     Ok(Tensor::output(data, &shape, None))
@@ -86,7 +122,7 @@ pub(super) fn fit<'a>(op: &'static str, vectors: &'a Tensor, codebook: &Tensor) 
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random};
+    use crate::ops::testing::{assert_close, on_every_device, random};
 
     /// All squared distances by their definition, in f64.
     fn twin(vectors: &Tensor, codebook: &Tensor) -> Vec<Vec<f64>> {
@@ -111,52 +147,61 @@ mod tests {
 
     #[test]
     fn nearest_finds_the_smallest_distance() {
-        for [rows, size, channels] in SIZES {
-            let (x, e) = (random(&[rows, channels], 1), random(&[size, channels], 2));
-            let codes = nearest(&x, &e).unwrap();
-            assert_eq!(codes.shape(), [rows]);
-            for (code, distances) in codes.as_slice().iter().zip(twin(&x, &e)) {
-                let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
-                assert!(distances[*code as usize] <= least + 1e-5 * (1.0 + least), "{rows} {size} {channels}");
+        on_every_device(|| {
+            for [rows, size, channels] in SIZES {
+                let (x, e) = (random(&[rows, channels], 1), random(&[size, channels], 2));
+                let codes = nearest(&x, &e).unwrap();
+                assert_eq!(codes.shape(), [rows]);
+                for (code, distances) in codes.as_slice().iter().zip(twin(&x, &e)) {
+                    let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
+                    assert!(distances[*code as usize] <= least + 1e-5 * (1.0 + least), "{rows} {size} {channels}");
+                }
             }
-        }
+        });
     }
 
     /// Small integers are exact in f32, so equal distances are exactly equal.
     #[test]
     fn of_equal_distances_the_lowest_index_wins() {
-        for [rows, size, channels] in SIZES {
-            let whole = |n: usize, seed: u64| {
-                let data = crate::Rng::new(seed, "ties", 0).below(n * channels, 3).into_iter().map(|x| x as f32 - 1.0);
-                Tensor::from_vec(data.collect(), &[n, channels]).unwrap()
-            };
-            let (x, e) = (whole(rows, 1), whole(size, 2));
-            for (code, distances) in nearest(&x, &e).unwrap().as_slice().iter().zip(twin(&x, &e)) {
-                let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
-                assert_eq!(*code as usize, distances.iter().position(|&d| d == least).unwrap());
+        on_every_device(|| {
+            for [rows, size, channels] in SIZES {
+                let whole = |n: usize, seed: u64| {
+                    let data =
+                        crate::Rng::new(seed, "ties", 0).below(n * channels, 3).into_iter().map(|x| x as f32 - 1.0);
+                    Tensor::from_vec(data.collect(), &[n, channels]).unwrap()
+                };
+                let (x, e) = (whole(rows, 1), whole(size, 2));
+                for (code, distances) in nearest(&x, &e).unwrap().as_slice().iter().zip(twin(&x, &e)) {
+                    let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
+                    assert_eq!(*code as usize, distances.iter().position(|&d| d == least).unwrap());
+                }
             }
-        }
-        // Copies of one row tie as well, whatever its numbers.
-        let row = random(&[1, 19], 5);
-        let copies = Tensor::from_vec(row.to_vec().repeat(77), &[77, 19]).unwrap();
-        assert_eq!(nearest(&random(&[50, 19], 6), &copies).unwrap().as_slice(), [0; 50]);
+            // Copies of one row tie as well, whatever its numbers.
+            let row = random(&[1, 19], 5);
+            let copies = Tensor::from_vec(row.to_vec().repeat(77), &[77, 19]).unwrap();
+            assert_eq!(nearest(&random(&[50, 19], 6), &copies).unwrap().as_slice(), [0; 50]);
+        });
     }
 
     #[test]
     fn squared_distances_agree_with_their_definition() {
-        for [rows, size, channels] in SIZES {
-            let (x, e) = (random(&[rows, channels], 1), random(&[size, channels], 2));
-            let wanted: Vec<f32> = twin(&x, &e).concat().into_iter().map(|d| d as f32).collect();
-            assert_close(squared_distances(&x, &e).unwrap().as_slice(), &wanted, 1e-5);
-        }
+        on_every_device(|| {
+            for [rows, size, channels] in SIZES {
+                let (x, e) = (random(&[rows, channels], 1), random(&[size, channels], 2));
+                let wanted: Vec<f32> = twin(&x, &e).concat().into_iter().map(|d| d as f32).collect();
+                assert_close(squared_distances(&x, &e).unwrap().as_slice(), &wanted, 1e-5);
+            }
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let x = Tensor::zeros(&[2, 3]);
-        assert!(nearest(&x, &Tensor::zeros(&[5, 4])).is_err());
-        assert!(nearest(&x, &Tensor::zeros(&[0, 3])).is_err());
-        assert!(squared_distances(&Tensor::scalar(0.0), &x).is_err());
-        assert!(Search::new(&Tensor::zeros(&[0, 3])).is_err() && Search::new(&Tensor::scalar(0.0)).is_err());
+        on_every_device(|| {
+            let x = Tensor::zeros(&[2, 3]);
+            assert!(nearest(&x, &Tensor::zeros(&[5, 4])).is_err());
+            assert!(nearest(&x, &Tensor::zeros(&[0, 3])).is_err());
+            assert!(squared_distances(&Tensor::scalar(0.0), &x).is_err());
+            assert!(Search::new(&Tensor::zeros(&[0, 3])).is_err() && Search::new(&Tensor::scalar(0.0)).is_err());
+        });
     }
 }

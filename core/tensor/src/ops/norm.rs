@@ -13,7 +13,7 @@ impl Tensor {
     /// [`Error::Shape`] unless weight and bias have shape `[C]`.
     pub fn layer_norm(&self, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
         check_parameters("layer_norm", self, weight, bias)?;
-        return_from_gpu!(crate::cuda::rows::layer_norm(self, weight, bias, eps));
+        return_from_gpu!(crate::cuda::norm::layer_norm(self, weight, bias, eps));
         on_cpu("layer_norm", [self, weight, bias])?;
         let (data, moments) = layer_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), eps);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
@@ -72,7 +72,7 @@ impl Tensor {
         eps: f32,
         silu: bool,
     ) -> Result<Tensor> {
-        on_cpu(op, [self, weight, bias])?;
+        super::place(op, [self, weight, bias])?;
         check_parameters(op, self, weight, bias)?;
         let channels = self.last_dim();
         if self.rank() < 2 || groups == 0 || !channels.is_multiple_of(groups) {
@@ -86,6 +86,8 @@ impl Tensor {
         if self.is_empty() {
             return Ok(self.detach());
         }
+        return_from_gpu!(crate::cuda::norm::group_norm(op, self, weight, bias, maps));
+        on_cpu(op, [self, weight, bias])?;
         let (data, moments) = group_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), maps);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
         let key = keys.iter().any(Option::is_some).then(GradKey::new);
@@ -131,7 +133,7 @@ fn check_parameters(op: &'static str, x: &Tensor, weight: &Tensor, bias: &Tensor
 mod tests {
     use super::*;
     use crate::Tape;
-    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
+    use crate::ops::testing::{agrees_with_the_cpu, assert_close, check_gradients, on_every_device, random};
 
     /// Normalises the elements that share `unit(i)`, in f64, then applies weight and bias by channel.
     fn twin(x: &Tensor, unit: impl Fn(usize) -> usize, weight: &Tensor, bias: &Tensor, eps: f64) -> Vec<f32> {
@@ -169,7 +171,7 @@ mod tests {
     }
 
     /// Shapes of maps with their number of groups.
-    const MAPS: [(&[usize], usize); 9] = [
+    const MAPS: [(&[usize], usize); 12] = [
         (&[1, 1], 1),
         (&[2, 3, 4], 2),
         (&[3, 2, 3, 5], 5),
@@ -179,21 +181,26 @@ mod tests {
         (&[5, 300, 48], 4),
         (&[1, 90, 91, 32], 8),
         (&[2, 70, 70, 36], 4),
+        (&[2, 3, 301], 7),
+        (&[1, 5, 1040], 8),
+        (&[600, 2, 4], 2),
     ];
 
     #[test]
     fn group_norm_equals_its_definition() {
-        for (shape, groups) in MAPS {
-            let c = shape[shape.len() - 1];
-            let size: usize = shape[1..].iter().product();
-            let unit = |i: usize| i / size * groups + i % c / (c / groups);
-            // A mean of ten deviations: squares alone would lose two digits of the variance.
-            let (x, weight, bias) = (random(shape, 4).add_scalar(10.0).unwrap(), random(&[c], 5), random(&[c], 6));
-            let wanted = twin(&x, unit, &weight, &bias, 1e-6);
-            assert_close(x.group_norm(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
-            let wanted: Vec<f32> = wanted.iter().map(silu).collect();
-            assert_close(x.group_norm_silu(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
-        }
+        on_every_device(|| {
+            for (shape, groups) in MAPS {
+                let c = shape[shape.len() - 1];
+                let size: usize = shape[1..].iter().product();
+                let unit = |i: usize| i / size * groups + i % c / (c / groups);
+                // A mean of ten deviations: squares alone would lose two digits of the variance.
+                let (x, weight, bias) = (random(shape, 4).add_scalar(10.0).unwrap(), random(&[c], 5), random(&[c], 6));
+                let wanted = twin(&x, unit, &weight, &bias, 1e-6);
+                assert_close(x.group_norm(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
+                let wanted: Vec<f32> = wanted.iter().map(silu).collect();
+                assert_close(x.group_norm_silu(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
+            }
+        });
     }
 
     #[test]
@@ -210,45 +217,63 @@ mod tests {
     }
 
     #[test]
+    fn long_rows_are_normalised_as_on_the_cpu() {
+        on_every_device(|| {
+            for shape in [[150, 700], [70, 1500]] {
+                let operands = [random(&shape, 7), random(&shape[1..], 8), random(&shape[1..], 9)];
+                agrees_with_the_cpu(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5));
+            }
+        });
+    }
+
+    #[test]
     fn group_norm_gradients_agree_with_finite_differences() {
-        for (shape, groups) in MAPS.into_iter().filter(|(shape, _)| shape.len() > 2) {
-            let c = shape[shape.len() - 1];
-            let operands = [random(shape, 10), random(&[c], 11), random(&[c], 12)];
-            check_gradients(&operands, |t| t[0].group_norm(groups, &t[1], &t[2], 1e-6), 3e-3);
-            check_gradients(&operands, |t| t[0].group_norm_silu(groups, &t[1], &t[2], 1e-6), 3e-3);
-        }
+        on_every_device(|| {
+            for (shape, groups) in MAPS.into_iter().filter(|(shape, _)| shape.len() > 2) {
+                let c = shape[shape.len() - 1];
+                let operands = [random(shape, 10), random(&[c], 11), random(&[c], 12)];
+                check_gradients(&operands, |t| t[0].group_norm(groups, &t[1], &t[2], 1e-6), 3e-3);
+                check_gradients(&operands, |t| t[0].group_norm_silu(groups, &t[1], &t[2], 1e-6), 3e-3);
+            }
+        });
     }
 
     #[test]
     fn a_skip_connection_adds_its_gradient() {
-        let operands = [random(&[2, 3, 3, 8], 13), random(&[8], 14), random(&[8], 15)];
-        check_gradients(&operands, |t| t[0].group_norm_silu(2, &t[1], &t[2], 1e-6)?.add(&t[0]), 3e-3);
-        check_gradients(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5)?.add(&t[0]), 3e-3);
+        on_every_device(|| {
+            let operands = [random(&[2, 3, 3, 8], 13), random(&[8], 14), random(&[8], 15)];
+            check_gradients(&operands, |t| t[0].group_norm_silu(2, &t[1], &t[2], 1e-6)?.add(&t[0]), 3e-3);
+            check_gradients(&operands, |t| t[0].layer_norm(&t[1], &t[2], 1e-5)?.add(&t[0]), 3e-3);
+        });
     }
 
     #[test]
     fn the_fused_form_has_the_gradients_of_the_two_steps() {
-        let operands = [random(&[3, 9, 7, 20], 16), random(&[20], 17), random(&[20], 18)];
-        let gradients = |fused: bool| {
-            let leaves: Vec<Tensor> = operands.iter().map(Tensor::leaf).collect();
-            let tape = Tape::start().unwrap();
-            let y = if fused {
-                leaves[0].group_norm_silu(4, &leaves[1], &leaves[2], 1e-6).unwrap()
-            } else {
-                leaves[0].group_norm(4, &leaves[1], &leaves[2], 1e-6).unwrap().silu().unwrap()
+        on_every_device(|| {
+            let operands = [random(&[3, 9, 7, 20], 16), random(&[20], 17), random(&[20], 18)];
+            let gradients = |fused: bool| {
+                let leaves: Vec<Tensor> = operands.iter().map(Tensor::leaf).collect();
+                let tape = Tape::start().unwrap();
+                let y = if fused {
+                    leaves[0].group_norm_silu(4, &leaves[1], &leaves[2], 1e-6).unwrap()
+                } else {
+                    leaves[0].group_norm(4, &leaves[1], &leaves[2], 1e-6).unwrap().silu().unwrap()
+                };
+                let mut found = tape.backward(&y.square().unwrap().sum_all().unwrap()).unwrap();
+                leaves.iter().map(|leaf| found.take(leaf).unwrap()).collect::<Vec<_>>()
             };
-            let mut found = tape.backward(&y.square().unwrap().sum_all().unwrap()).unwrap();
-            leaves.iter().map(|leaf| found.take(leaf).unwrap()).collect::<Vec<_>>()
-        };
-        for (fused, plain) in gradients(true).iter().zip(gradients(false)) {
-            assert_close(fused.as_slice(), plain.as_slice(), 1e-5);
-        }
+            for (fused, plain) in gradients(true).iter().zip(gradients(false)) {
+                assert_close(fused.as_slice(), plain.as_slice(), 1e-5);
+            }
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let (x, six, four) = (Tensor::zeros(&[2, 5, 6]), Tensor::zeros(&[6]), Tensor::zeros(&[4]));
-        assert!(x.layer_norm(&six, &four, 1e-5).is_err() && x.group_norm(4, &six, &six, 1e-6).is_err());
-        assert!(x.group_norm(0, &six, &six, 1e-6).is_err() && six.group_norm(2, &six, &six, 1e-6).is_err());
+        on_every_device(|| {
+            let (x, six, four) = (Tensor::zeros(&[2, 5, 6]), Tensor::zeros(&[6]), Tensor::zeros(&[4]));
+            assert!(x.layer_norm(&six, &four, 1e-5).is_err() && x.group_norm(4, &six, &six, 1e-6).is_err());
+            assert!(x.group_norm(0, &six, &six, 1e-6).is_err() && six.group_norm(2, &six, &six, 1e-6).is_err());
+        });
     }
 }

@@ -1,6 +1,5 @@
-//! Fused optimizer steps over variables, in place and multi-threaded.
+//! Fused optimizer steps over variables, in place: all threads of the CPU, or one launch on a GPU.
 
-use super::on_cpu;
 use crate::cpu::{optim, sum};
 use crate::{Error, Result, Tensor, Var};
 use rayon::prelude::*;
@@ -36,44 +35,29 @@ impl Default for AdamStep {
 /// # Errors
 /// [`Error::Shape`] if the sizes differ or `step` is 0.
 pub fn adam(param: &Var, grad: &Tensor, m: &Var, v: &Var, grad_scale: f32, how: &AdamStep) -> Result<()> {
-    on_cpu("adam", [grad, &param.get(), &m.get(), &v.get()])?;
-    if how.step == 0 {
-        return Err(Error::shape("adam", "steps count from 1, found step 0"));
-    }
-    let power = how.step as f64;
-    let (correction1, correction2) = (1.0 - how.beta1.powf(power), 1.0 - how.beta2.powf(power));
-    let constants = optim::Adam {
-        grad_scale,
-        l2: how.l2 as f32,
-        keep: (1.0 - how.lr * how.weight_decay) as f32,
-        beta1: how.beta1 as f32,
-        rest1: (1.0 - how.beta1) as f32,
-        beta2: how.beta2 as f32,
-        rest2: (1.0 - how.beta2) as f32,
-        step_size: (how.lr / correction1) as f32,
-        root_scale: (1.0 / correction2.sqrt()) as f32,
-        eps: how.eps as f32,
-    };
-    param.write(|p| {
-        m.write(|m| {
-            v.write(|v| {
-                if [grad.len(), m.len(), v.len()] != [p.len(); 3] {
-                    return Err(Error::shape(
-                        "adam",
-                        format!(
-                            "a parameter of {} elements with a gradient of {} and averages of {} and {}",
-                            p.len(),
-                            grad.len(),
-                            m.len(),
-                            v.len()
-                        ),
-                    ));
-                }
-                optim::adam(constants, p, grad.as_slice(), m, v);
-                Ok(())
-            })
+    adam_all(&[AdamSlot { param, grad, m, v }], grad_scale, how)
+}
+
+impl AdamStep {
+    fn constants(&self, grad_scale: f32) -> Result<optim::Adam> {
+        if self.step == 0 {
+            return Err(Error::shape("adam", "steps count from 1, found step 0"));
+        }
+        let power = self.step as f64;
+        let (correction1, correction2) = (1.0 - self.beta1.powf(power), 1.0 - self.beta2.powf(power));
+        Ok(optim::Adam {
+            grad_scale,
+            l2: self.l2 as f32,
+            keep: (1.0 - self.lr * self.weight_decay) as f32,
+            beta1: self.beta1 as f32,
+            rest1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            rest2: (1.0 - self.beta2) as f32,
+            step_size: (self.lr / correction1) as f32,
+            root_scale: (1.0 / correction2.sqrt()) as f32,
+            eps: self.eps as f32,
         })
-    })
+    }
 }
 
 /// What [`adam_all`] steps: a parameter, its gradient, and its averages.
@@ -89,20 +73,51 @@ pub struct AdamSlot<'a> {
     pub v: &'a Var,
 }
 
-/// [`adam`] of many parameters, which share the threads: most are too small to keep all of them busy.
-///
-/// # Errors
-/// As for [`adam`]; parameters that fit have been changed then.
-pub fn adam_all(slots: &[AdamSlot<'_>], grad_scale: f32, how: &AdamStep) -> Result<()> {
-    slots.par_iter().with_max_len(1).map(|s| adam(s.param, s.grad, s.m, s.v, grad_scale, how)).collect()
+impl AdamSlot<'_> {
+    /// Checks that all four have one size and are on one device.
+    fn check(&self) -> Result<()> {
+        let [param, m, v] = [self.param, self.m, self.v].map(Var::get);
+        super::place("adam", [self.grad, &param, &m, &v])?;
+        if [self.grad.len(), m.len(), v.len()] == [param.len(); 3] {
+            return Ok(());
+        }
+        Err(Error::shape(
+            "adam",
+            format!(
+                "a parameter of {} elements with a gradient of {} and averages of {} and {}",
+                param.len(),
+                self.grad.len(),
+                m.len(),
+                v.len()
+            ),
+        ))
+    }
 }
 
-/// [`ema`] of many pairs (value, average), which share the threads.
+/// [`adam`] of many parameters at once: most are too small to keep all of a device busy.
 ///
 /// # Errors
-/// As for [`ema`]; averages that fit have been changed then.
+/// As for [`adam`]; nothing is changed then.
+pub fn adam_all(slots: &[AdamSlot<'_>], grad_scale: f32, how: &AdamStep) -> Result<()> {
+    let constants = how.constants(grad_scale)?;
+    slots.iter().try_for_each(AdamSlot::check)?;
+    #[cfg(feature = "cuda")]
+    if crate::cuda::optim::adam(slots, constants)? {
+        return Ok(());
+    }
+    slots.par_iter().with_max_len(1).for_each(|slot| {
+        slot.param.write(|p| slot.m.write(|m| slot.v.write(|v| optim::adam(constants, p, slot.grad.as_slice(), m, v))));
+    });
+    Ok(())
+}
+
+/// [`ema`] of many pairs (value, average) at once.
+///
+/// # Errors
+/// As for [`ema`]; nothing is changed then.
 pub fn ema_all(pairs: &[(Var, Var)], decay: f32) -> Result<()> {
-    pairs.par_iter().with_max_len(1).map(|(value, average)| ema(average, &value.get(), decay)).collect()
+    let pairs: Vec<(Tensor, &Var)> = pairs.iter().map(|(value, average)| (value.get(), average)).collect();
+    averages(&pairs, decay)
 }
 
 /// `average = decay * average + (1 - decay) * param`.
@@ -110,34 +125,51 @@ pub fn ema_all(pairs: &[(Var, Var)], decay: f32) -> Result<()> {
 /// # Errors
 /// [`Error::Shape`] if the sizes differ.
 pub fn ema(average: &Var, param: &Tensor, decay: f32) -> Result<()> {
-    on_cpu("ema", [&average.get(), param])?;
-    average.write(|average| {
-        if average.len() != param.len() {
+    averages(&[(param.clone(), average)], decay)
+}
+
+fn averages(pairs: &[(Tensor, &Var)], decay: f32) -> Result<()> {
+    for (value, average) in pairs {
+        let average = average.get();
+        super::place("ema", [value, &average])?;
+        if average.len() != value.len() {
             return Err(Error::shape(
                 "ema",
-                format!("an average of {} elements and a value of {}", average.len(), param.len()),
+                format!("an average of {} elements and a value of {}", average.len(), value.len()),
             ));
         }
-        optim::ema(average, param.as_slice(), decay, (1.0 - f64::from(decay)) as f32);
-        Ok(())
-    })
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::optim::ema(pairs, decay)? {
+        return Ok(());
+    }
+    pairs.par_iter().with_max_len(1).for_each(|(value, average)| {
+        average.write(|average| optim::ema(average, value.as_slice(), decay, (1.0 - f64::from(decay)) as f32));
+    });
+    Ok(())
 }
 
-/// The sum of squares of all elements, in f64 and in a fixed order.
+/// The sum of squares of all elements, in f64 and in a fixed order; NaN if they cannot be read any more.
 pub fn sum_of_squares(t: &Tensor) -> f64 {
-    sum::sum_of_squares(t.as_slice())
+    sums_of_squares(&[t]).into_iter().next().unwrap_or(f64::NAN)
 }
 
-/// [`sum_of_squares`] of each.
+/// [`sum_of_squares`] of each, on one device. From a GPU the sums come in one copy.
 pub fn sums_of_squares(tensors: &[&Tensor]) -> Vec<f64> {
-    tensors.par_iter().with_max_len(1).map(|t| sum_of_squares(t)).collect()
+    #[cfg(feature = "cuda")]
+    match crate::cuda::optim::sums_of_squares(tensors) {
+        Ok(Some(sums)) => return sums,
+        Ok(None) => {}
+        Err(_) => return vec![f64::NAN; tensors.len()],
+    }
+    tensors.par_iter().with_max_len(1).map(|t| sum::sum_of_squares(t.as_slice())).collect()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random};
+    use crate::ops::testing::{assert_close, on_every_device, random};
 
     /// The published update, literally, in f64; the state is (parameter, m, v).
     fn literal(state: &mut (f64, f64, f64), grad: f64, how: &AdamStep) {
@@ -153,62 +185,73 @@ mod tests {
 
     #[test]
     fn ten_steps_equal_the_literal_formulas() {
-        let plain = AdamStep { lr: 1e-2, beta2: 0.99, ..AdamStep::default() };
-        for how in [plain, AdamStep { weight_decay: 0.1, ..plain }, AdamStep { l2: 0.05, eps: 1e-3, ..plain }] {
-            for len in [1, 37, 40_003] {
-                let start = random(&[len], 1);
-                let param = Var::parameter(&start);
-                let (m, v) = (Var::buffer(&Tensor::zeros(&[len])), Var::buffer(&Tensor::zeros(&[len])));
-                let mut states: Vec<_> = start.as_slice().iter().map(|&p| (f64::from(p), 0.0, 0.0)).collect();
-                for step in 1..=10 {
-                    let how = AdamStep { step, ..how };
-                    let grad = random(&[len], 1 + step);
-                    adam(&param, &grad, &m, &v, 0.5, &how).unwrap();
-                    for (state, &g) in states.iter_mut().zip(grad.as_slice()) {
-                        literal(state, 0.5 * f64::from(g), &how);
+        on_every_device(|| {
+            let plain = AdamStep { lr: 1e-2, beta2: 0.99, ..AdamStep::default() };
+            for how in [plain, AdamStep { weight_decay: 0.1, ..plain }, AdamStep { l2: 0.05, eps: 1e-3, ..plain }] {
+                for len in [1, 37, 40_003] {
+                    let start = random(&[len], 1);
+                    let param = Var::parameter(&start);
+                    let (m, v) = (Var::buffer(&Tensor::zeros(&[len])), Var::buffer(&Tensor::zeros(&[len])));
+                    let mut states: Vec<_> = start.as_slice().iter().map(|&p| (f64::from(p), 0.0, 0.0)).collect();
+                    for step in 1..=10 {
+                        let how = AdamStep { step, ..how };
+                        let grad = random(&[len], 1 + step);
+                        adam(&param, &grad, &m, &v, 0.5, &how).unwrap();
+                        for (state, &g) in states.iter_mut().zip(grad.as_slice()) {
+                            literal(state, 0.5 * f64::from(g), &how);
+                        }
                     }
+                    let column =
+                        |f: fn(&(f64, f64, f64)) -> f64| states.iter().map(|s| f(s) as f32).collect::<Vec<_>>();
+                    assert_close(param.get().as_slice(), &column(|s| s.0), 1e-6);
+                    assert_close(m.get().as_slice(), &column(|s| s.1), 1e-6);
+                    assert_close(v.get().as_slice(), &column(|s| s.2), 1e-6);
                 }
-                let column = |f: fn(&(f64, f64, f64)) -> f64| states.iter().map(|s| f(s) as f32).collect::<Vec<_>>();
-                assert_close(param.get().as_slice(), &column(|s| s.0), 1e-6);
-                assert_close(m.get().as_slice(), &column(|s| s.1), 1e-6);
-                assert_close(v.get().as_slice(), &column(|s| s.2), 1e-6);
             }
-        }
+        });
     }
 
     #[test]
     fn the_first_step_is_the_learning_rate_in_the_direction_of_the_sign() {
-        let param = Var::parameter(&Tensor::zeros(&[3]));
-        let (m, v) = (Var::buffer(&Tensor::zeros(&[3])), Var::buffer(&Tensor::zeros(&[3])));
-        let grad = Tensor::from_vec(vec![1e-3, -5.0, 700.0], &[3]).unwrap();
-        adam(&param, &grad, &m, &v, 1.0, &AdamStep { lr: 0.1, ..AdamStep::default() }).unwrap();
-        assert_close(param.get().as_slice(), &[-0.1, 0.1, -0.1], 1e-5);
+        on_every_device(|| {
+            let param = Var::parameter(&Tensor::zeros(&[3]));
+            let (m, v) = (Var::buffer(&Tensor::zeros(&[3])), Var::buffer(&Tensor::zeros(&[3])));
+            let grad = Tensor::from_vec(vec![1e-3, -5.0, 700.0], &[3]).unwrap();
+            adam(&param, &grad, &m, &v, 1.0, &AdamStep { lr: 0.1, ..AdamStep::default() }).unwrap();
+            assert_close(param.get().as_slice(), &[-0.1, 0.1, -0.1], 1e-5);
+        });
     }
 
     #[test]
     fn an_average_approaches_a_constant_geometrically() {
-        let average = Var::buffer(&Tensor::zeros(&[70_001]));
-        for _ in 0..3 {
-            ema(&average, &Tensor::full(1.0, &[70_001]), 0.9).unwrap();
-        }
-        assert_close(average.get().as_slice(), &vec![1.0 - 0.9 * 0.9 * 0.9; 70_001], 1e-6);
+        on_every_device(|| {
+            let average = Var::buffer(&Tensor::zeros(&[70_001]));
+            for _ in 0..3 {
+                ema(&average, &Tensor::full(1.0, &[70_001]), 0.9).unwrap();
+            }
+            assert_close(average.get().as_slice(), &vec![1.0 - 0.9 * 0.9 * 0.9; 70_001], 1e-6);
+        });
     }
 
     #[test]
     fn squares_sum_in_f64() {
-        assert_eq!(sum_of_squares(&Tensor::full(3.0, &[100_003])), 900_027.0);
-        // In f32 the ones would vanish beside 2^26.
-        let mut data = vec![1.0; 1001];
-        data[0] = 8192.0;
-        assert_eq!(sum_of_squares(&Tensor::from_vec(data, &[1001]).unwrap()), 67_108_864.0 + 1000.0);
+        on_every_device(|| {
+            assert_eq!(sum_of_squares(&Tensor::full(3.0, &[100_003])), 900_027.0);
+            // In f32 the ones would vanish beside 2^26.
+            let mut data = vec![1.0; 1001];
+            data[0] = 8192.0;
+            assert_eq!(sum_of_squares(&Tensor::from_vec(data, &[1001]).unwrap()), 67_108_864.0 + 1000.0);
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let (two, three) = (Var::buffer(&Tensor::zeros(&[2])), Var::buffer(&Tensor::zeros(&[3])));
-        let how = AdamStep::default();
-        let param = Var::parameter(&Tensor::zeros(&[2]));
-        assert!(adam(&param, &Tensor::zeros(&[2]), &two, &three, 1.0, &how).is_err());
-        assert!(ema(&two, &Tensor::zeros(&[3]), 0.9).is_err());
+        on_every_device(|| {
+            let (two, three) = (Var::buffer(&Tensor::zeros(&[2])), Var::buffer(&Tensor::zeros(&[3])));
+            let how = AdamStep::default();
+            let param = Var::parameter(&Tensor::zeros(&[2]));
+            assert!(adam(&param, &Tensor::zeros(&[2]), &two, &three, 1.0, &how).is_err());
+            assert!(ema(&two, &Tensor::zeros(&[3]), 0.9).is_err());
+        });
     }
 }

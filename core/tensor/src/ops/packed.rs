@@ -1,6 +1,6 @@
 //! A linear map for many small products with one weight, as sampling makes them.
 
-use super::on_cpu;
+use super::{on_cpu, place};
 use crate::cpu::buffer;
 use crate::cpu::packed::{self, Numbers, Weight};
 use crate::{Error, Result, Tensor};
@@ -14,6 +14,7 @@ const FEW_ROWS: usize = 4;
 #[derive(Debug, Clone)]
 pub struct PackedLinear {
     weight: Arranged,
+    /// On the CPU.
     bias: Option<Tensor>,
     outputs: usize,
     inputs: usize,
@@ -23,6 +24,8 @@ pub struct PackedLinear {
 enum Arranged {
     Plain(Tensor),
     Panels(Vec<f32>),
+    #[cfg(feature = "cuda")]
+    Gpu(crate::cuda::packed::Weight),
 }
 
 impl PackedLinear {
@@ -31,12 +34,17 @@ impl PackedLinear {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, rows: usize) -> Result<Self> {
-        on_cpu("PackedLinear", [weight].into_iter().chain(bias))?;
+        place("PackedLinear", [weight].into_iter().chain(bias))?;
         let [outputs, inputs] = weight.dims("PackedLinear")?;
         if let Some(bias) = bias.filter(|b| b.shape() != [outputs]) {
             let message = format!("weight {:?} and bias {:?} do not fit", weight.shape(), bias.shape());
             return Err(Error::shape("PackedLinear", message));
         }
+        #[cfg(feature = "cuda")]
+        if let Some(weight) = crate::cuda::packed::Weight::new(weight, bias)? {
+            return Ok(Self { weight: Arranged::Gpu(weight), bias: None, outputs, inputs });
+        }
+        on_cpu("PackedLinear", [weight])?;
         let weight = if rows < FEW_ROWS {
             Arranged::Plain(weight.detach())
         } else {
@@ -50,12 +58,18 @@ impl PackedLinear {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        on_cpu("PackedLinear", [x])?;
         match x.shape().split_last() {
             Some((&last, outer)) if last == self.inputs => {
                 let shape: Vec<usize> = outer.iter().copied().chain([self.outputs]).collect();
+                #[cfg(feature = "cuda")]
+                if let Arranged::Gpu(weight) = &self.weight {
+                    return weight.forward(x, &shape);
+                }
+                on_cpu("PackedLinear", [x])?;
                 let mut data = buffer(shape.iter().product());
-                packed::product(&self.operand(), x.as_slice(), &mut data);
+                if let Some(weight) = self.operand() {
+                    packed::product(&weight, x.as_slice(), &mut data);
+                }
                 Ok(Tensor::output(data, &shape, None))
             }
             _ => {
@@ -70,50 +84,66 @@ impl PackedLinear {
         [self.outputs, self.inputs]
     }
 
-    /// What kernels multiply with.
-    pub(crate) fn operand(&self) -> Weight<'_> {
+    /// What kernels of a GPU multiply with; `None` if the weight is on the CPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self) -> Option<&crate::cuda::packed::Weight> {
+        match &self.weight {
+            Arranged::Gpu(weight) => Some(weight),
+            _ => None,
+        }
+    }
+
+    /// What kernels of the CPU multiply with; `None` if the weight is on a GPU.
+    pub(crate) fn operand(&self) -> Option<Weight<'_>> {
         let numbers = match &self.weight {
             Arranged::Plain(weight) => Numbers::Rows(weight.as_slice()),
             Arranged::Panels(panels) => Numbers::Panels(panels),
+            #[cfg(feature = "cuda")]
+            Arranged::Gpu(_) => return None,
         };
-        Weight { n: self.outputs, k: self.inputs, numbers, bias: self.bias.as_ref().map(Tensor::as_slice) }
+        Some(Weight { n: self.outputs, k: self.inputs, numbers, bias: self.bias.as_ref().map(Tensor::as_slice) })
     }
 }
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random};
+    use crate::ops::testing::{assert_close, on_every_device, random};
 
     #[test]
     fn a_packed_weight_gives_what_the_plain_one_gives() {
-        for (rows, inputs, outputs) in [
-            (1, 1, 1),
-            (2, 3, 5),
-            (1, 129, 70),
-            (13, 64, 31),
-            (16, 256, 1024),
-            (100, 300, 96),
-            (257, 65, 47),
-            (3, 0, 4),
-        ] {
-            let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
-            for (bias, expected) in [(None, 1), (Some(&b), 1), (None, 100), (Some(&b), 100)] {
-                let got = PackedLinear::new(&w, bias, expected).unwrap().forward(&x).unwrap();
-                assert_eq!(got.shape(), [rows, outputs]);
-                assert_close(got.as_slice(), x.linear(&w, bias).unwrap().as_slice(), 1e-5);
+        on_every_device(|| {
+            for (rows, inputs, outputs) in [
+                (1, 1, 1),
+                (2, 3, 5),
+                (1, 129, 70),
+                (13, 64, 31),
+                (16, 256, 1024),
+                (100, 300, 96),
+                (257, 65, 47),
+                (3, 0, 4),
+            ] {
+                let (x, w, b) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+                for (bias, expected) in [(None, 1), (Some(&b), 1), (None, 100), (Some(&b), 100)] {
+                    let got = PackedLinear::new(&w, bias, expected).unwrap().forward(&x).unwrap();
+                    assert_eq!(got.shape(), [rows, outputs]);
+                    assert_close(got.as_slice(), x.linear(&w, bias).unwrap().as_slice(), 1e-5);
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let w = Tensor::zeros(&[4, 3]);
-        for rows in [1, 100] {
-            assert!(PackedLinear::new(&w, Some(&Tensor::zeros(&[3])), rows).is_err());
-            let packed = PackedLinear::new(&w, None, rows).unwrap();
-            assert!(packed.forward(&Tensor::zeros(&[2, 4])).is_err());
-            assert!(packed.forward(&Tensor::zeros(&[0, 3])).unwrap().is_empty());
-        }
+        on_every_device(|| {
+            let w = Tensor::zeros(&[4, 3]);
+            for rows in [1, 100] {
+                assert!(PackedLinear::new(&w, Some(&Tensor::zeros(&[3])), rows).is_err());
+                let packed = PackedLinear::new(&w, None, rows).unwrap();
+                assert!(packed.forward(&Tensor::zeros(&[2, 4])).is_err());
+                assert!(packed.forward(&Tensor::zeros(&[0, 3])).unwrap().is_empty());
+            }
+        });
     }
 }

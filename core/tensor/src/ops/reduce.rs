@@ -105,6 +105,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the innermost axis is empty.
     pub fn max_last(&self) -> Result<Tensor> {
+        let width = self.last_dim();
+        if width == 0 {
+            return Err(nothing("max_last", self));
+        }
+        return_from_gpu!(crate::cuda::layout::max_last(self, &self.shape()[..self.rank().saturating_sub(1)]));
         let at = self.argmax_last()?;
         self.gather_last(&at)
     }
@@ -115,13 +120,19 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the innermost axis is empty.
     pub fn argmax_last(&self) -> Result<Codes> {
-        on_cpu("argmax_last", [self])?;
         let width = self.last_dim();
         if width == 0 {
-            return Err(Error::shape("argmax_last", format!("nothing to choose from in shape {:?}", self.shape())));
+            return Err(nothing("argmax_last", self));
         }
-        Codes::from_vec(rows::argmax(self.as_slice(), width), &self.shape()[..self.rank().saturating_sub(1)])
+        let outer = &self.shape()[..self.rank().saturating_sub(1)];
+        return_from_gpu!(crate::cuda::layout::argmax_last(self, outer));
+        on_cpu("argmax_last", [self])?;
+        Codes::from_vec(rows::argmax(self.as_slice(), width), outer)
     }
+}
+
+fn nothing(op: &'static str, x: &Tensor) -> Error {
+    Error::shape(op, format!("nothing to choose from in shape {:?}", x.shape()))
 }
 
 #[cfg(test)]
@@ -185,29 +196,35 @@ mod tests {
 
     #[test]
     fn the_gradient_of_a_maximum_goes_to_where_it_is() {
-        // Distinct values, so that a step does not change which is largest.
-        let distinct: Vec<f32> = (0..35).map(|i| (i * 11 % 35) as f32).collect();
-        check_gradients(&[Tensor::from_vec(distinct, &[5, 7]).unwrap()], |t| t[0].max_last(), 1e-3);
+        on_every_device(|| {
+            // Distinct values, so that a step does not change which is largest.
+            let distinct: Vec<f32> = (0..35).map(|i| (i * 11 % 35) as f32).collect();
+            check_gradients(&[Tensor::from_vec(distinct, &[5, 7]).unwrap()], |t| t[0].max_last(), 1e-3);
+        });
     }
 
     #[test]
     fn the_first_of_equal_maxima_is_taken() {
-        for width in [1, 2, 5, 16, 17, 100] {
-            let mut data = vec![-1.0; 3 * width];
-            data[width - 1] = 2.0;
-            data[width + width / 2..2 * width].fill(0.5);
-            data[2 * width..].fill(f32::NEG_INFINITY);
-            let x = Tensor::from_vec(data, &[3, width]).unwrap();
-            assert_eq!(x.argmax_last().unwrap().as_slice(), [width as u32 - 1, width as u32 / 2, 0]);
-            assert_eq!(x.max_last().unwrap().to_vec(), [2.0, 0.5, f32::NEG_INFINITY]);
-        }
+        on_every_device(|| {
+            for width in [1, 2, 5, 16, 17, 100] {
+                let mut data = vec![-1.0; 3 * width];
+                data[width - 1] = 2.0;
+                data[width + width / 2..2 * width].fill(0.5);
+                data[2 * width..].fill(f32::NEG_INFINITY);
+                let x = Tensor::from_vec(data, &[3, width]).unwrap();
+                assert_eq!(x.argmax_last().unwrap().as_slice(), [width as u32 - 1, width as u32 / 2, 0]);
+                assert_eq!(x.max_last().unwrap().to_vec(), [2.0, 0.5, f32::NEG_INFINITY]);
+            }
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let x = Tensor::zeros(&[2, 0]);
-        assert!(x.mean_all().is_err() && x.max_last().is_err() && x.mean(&[1], false).is_err());
-        assert!(x.sum(&[2], false).is_err());
-        assert_eq!(x.sum(&[1], false).unwrap().to_vec(), [0.0, 0.0]);
+        on_every_device(|| {
+            let x = Tensor::zeros(&[2, 0]);
+            assert!(x.mean_all().is_err() && x.max_last().is_err() && x.mean(&[1], false).is_err());
+            assert!(x.sum(&[2], false).is_err());
+            assert_eq!(x.sum(&[1], false).unwrap().to_vec(), [0.0, 0.0]);
+        });
     }
 }

@@ -24,7 +24,6 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless `axes` holds every axis once.
     pub fn permute(&self, axes: &[usize]) -> Result<Tensor> {
-        on_cpu("permute", [self])?;
         let mut inverse = vec![usize::MAX; self.rank()];
         for (i, &axis) in axes.iter().enumerate() {
             if let Some(slot @ &mut usize::MAX) = inverse.get_mut(axis) {
@@ -34,6 +33,8 @@ impl Tensor {
         if axes.len() != self.rank() || inverse.contains(&usize::MAX) {
             return Err(Error::shape("permute", format!("{axes:?} is no order of the axes of {:?}", self.shape())));
         }
+        return_from_gpu!(crate::cuda::layout::permute(self, axes, &inverse));
+        on_cpu("permute", [self])?;
         let (shape, data) = permuted(self.as_slice(), self.shape(), axes);
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
@@ -61,7 +62,6 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the axis or the range does not exist.
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Tensor> {
-        on_cpu("slice", [self])?;
         let size = *self.shape().get(axis).ok_or_else(|| no_axis("slice", axis, self))?;
         if range.start > range.end || range.end > size {
             return Err(Error::shape("slice", format!("no range {range:?} in axis {axis} of {:?}", self.shape())));
@@ -70,6 +70,8 @@ impl Tensor {
         let mut shape = self.shape().to_vec();
         shape[axis] = range.len();
         let (start, len, step) = (range.start * inner, range.len() * inner, size * inner);
+        return_from_gpu!(crate::cuda::layout::slice(self, [start, len, step], &shape));
+        on_cpu("slice", [self])?;
         let mut data = buffer(shape.iter().product());
         if !data.is_empty() {
             copy_blocks(&self.as_slice()[start..], step, &mut data, len, len);
@@ -95,7 +97,6 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if there are none, the axis does not exist, or other axes differ.
     pub fn concat(tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
-        on_cpu("concat", tensors.iter().copied())?;
         let first = tensors.first().ok_or_else(|| Error::shape("concat", "no tensors to join"))?;
         if axis >= first.rank() {
             return Err(no_axis("concat", axis, first));
@@ -110,10 +111,12 @@ impl Tensor {
         shape[axis] = tensors.iter().map(|t| t.shape()[axis]).sum();
         let inner: usize = shape[axis + 1..].iter().product();
         let step = shape[axis] * inner;
+        let lens: Vec<usize> = tensors.iter().map(|t| t.shape()[axis] * inner).collect();
+        return_from_gpu!(crate::cuda::layout::concat(tensors, &lens, &shape));
+        on_cpu("concat", tensors.iter().copied())?;
         let mut data = buffer(shape.iter().product());
         let (mut start, mut parts) = (0, Vec::new());
-        for t in tensors {
-            let len = t.shape()[axis] * inner;
+        for (t, len) in tensors.iter().zip(lens) {
             if !t.is_empty() {
                 copy_blocks(t.as_slice(), len, &mut data[start..], step, len);
                 if let Some(key) = t.tracked() {
@@ -164,9 +167,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the axis does not exist.
     pub fn cumsum(&self, axis: usize) -> Result<Tensor> {
-        on_cpu("cumsum", [self])?;
         let n = *self.shape().get(axis).ok_or_else(|| no_axis("cumsum", axis, self))?;
         let inner: usize = self.shape()[axis + 1..].iter().product();
+        return_from_gpu!(crate::cuda::layout::cumsum(self, n, inner));
+        on_cpu("cumsum", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let data = cumulative_sum(self.as_slice(), n, inner, false);
         let out = Tensor::output(data, self.shape(), key.as_ref().map(|k| k.1.clone()));
@@ -246,7 +250,7 @@ fn permuted(x: &[f32], from: &[usize], axes: &[usize]) -> (Vec<usize>, Vec<f32>)
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::ops::testing::{check_gradients, random};
+    use crate::ops::testing::{agrees_with_the_cpu, assert_close, check_gradients, on_every_device, random};
 
     /// The element of `x` at `index`.
     fn at(x: &Tensor, index: &[usize]) -> f32 {
@@ -265,103 +269,118 @@ mod tests {
 
     #[test]
     fn permutation_moves_every_element_to_its_place() {
-        let orders: [(&[usize], &[usize]); 9] = [
-            (&[], &[]),
-            (&[7], &[0]),
-            (&[3, 5], &[1, 0]),
-            (&[67, 129], &[1, 0]),
-            (&[2, 35, 17], &[0, 2, 1]),
-            (&[2, 3, 4, 5], &[0, 2, 1, 3]),
-            (&[2, 3, 4, 5], &[3, 1, 0, 2]),
-            (&[1, 16, 33, 1], &[3, 2, 1, 0]),
-            (&[5, 0, 3], &[2, 1, 0]),
-        ];
-        for (shape, axes) in orders {
-            let x = random(shape, 1);
-            let y = x.permute(axes).unwrap();
-            for flat in 0..y.len() {
-                let to = index(flat, y.shape());
-                let mut from = vec![0; to.len()];
-                for (i, &axis) in axes.iter().enumerate() {
-                    from[axis] = to[i];
+        on_every_device(|| {
+            let orders: [(&[usize], &[usize]); 9] = [
+                (&[], &[]),
+                (&[7], &[0]),
+                (&[3, 5], &[1, 0]),
+                (&[67, 129], &[1, 0]),
+                (&[2, 35, 17], &[0, 2, 1]),
+                (&[2, 3, 4, 5], &[0, 2, 1, 3]),
+                (&[2, 3, 4, 5], &[3, 1, 0, 2]),
+                (&[1, 16, 33, 1], &[3, 2, 1, 0]),
+                (&[5, 0, 3], &[2, 1, 0]),
+            ];
+            for (shape, axes) in orders {
+                let x = random(shape, 1);
+                let y = x.permute(axes).unwrap();
+                for flat in 0..y.len() {
+                    let to = index(flat, y.shape());
+                    let mut from = vec![0; to.len()];
+                    for (i, &axis) in axes.iter().enumerate() {
+                        from[axis] = to[i];
+                    }
+                    assert_eq!(y.as_slice()[flat], at(&x, &from));
                 }
-                assert_eq!(y.as_slice()[flat], at(&x, &from));
             }
-        }
+        });
     }
 
     #[test]
     fn slices_joined_again_are_the_whole() {
-        for shape in [&[5][..], &[5, 3], &[2, 7, 3], &[3, 2, 6, 5]] {
-            let x = random(shape, 2);
-            for axis in 0..shape.len() {
-                let cut = shape[axis] / 2;
-                let (left, right) = (x.slice(axis, 0..cut).unwrap(), x.slice(axis, cut..shape[axis]).unwrap());
-                assert_eq!((left.shape()[axis], right.shape()[axis]), (cut, shape[axis] - cut));
-                for flat in 0..right.len() {
-                    let mut place = index(flat, right.shape());
-                    place[axis] += cut;
-                    assert_eq!(right.as_slice()[flat], at(&x, &place));
+        on_every_device(|| {
+            for shape in [&[5][..], &[5, 3], &[2, 7, 3], &[3, 2, 6, 5]] {
+                let x = random(shape, 2);
+                for axis in 0..shape.len() {
+                    let cut = shape[axis] / 2;
+                    let (left, right) = (x.slice(axis, 0..cut).unwrap(), x.slice(axis, cut..shape[axis]).unwrap());
+                    assert_eq!((left.shape()[axis], right.shape()[axis]), (cut, shape[axis] - cut));
+                    for flat in 0..right.len() {
+                        let mut place = index(flat, right.shape());
+                        place[axis] += cut;
+                        assert_eq!(right.as_slice()[flat], at(&x, &place));
+                    }
+                    let joined = Tensor::concat(&[&left, &right], axis).unwrap();
+                    assert_eq!((joined.shape(), joined.as_slice()), (x.shape(), x.as_slice()));
+                    let stacked = Tensor::stack(&[&x, &x], axis).unwrap();
+                    assert_eq!(stacked.shape()[axis], 2);
+                    assert_eq!(stacked.slice(axis, 1..2).unwrap().as_slice(), x.as_slice());
                 }
-                let joined = Tensor::concat(&[&left, &right], axis).unwrap();
-                assert_eq!((joined.shape(), joined.as_slice()), (x.shape(), x.as_slice()));
-                let stacked = Tensor::stack(&[&x, &x], axis).unwrap();
-                assert_eq!(stacked.shape()[axis], 2);
-                assert_eq!(stacked.slice(axis, 1..2).unwrap().as_slice(), x.as_slice());
             }
-        }
+        });
     }
 
     #[test]
     fn cells_fold_row_then_column_then_channel_and_back() {
-        let x = random(&[2, 6, 4, 3], 3);
-        let folded = x.space_to_depth(3, 2).unwrap();
-        assert_eq!(folded.shape(), [2, 2, 2, 18]);
-        for flat in 0..folded.len() {
-            let [b, h, w, c] = index(flat, folded.shape()).try_into().unwrap();
-            assert_eq!(folded.as_slice()[flat], at(&x, &[b, h * 3 + c / 6, w * 2 + c / 3 % 2, c % 3]));
-        }
-        assert_eq!(folded.depth_to_space(3, 2).unwrap().as_slice(), x.as_slice());
+        on_every_device(|| {
+            let x = random(&[2, 6, 4, 3], 3);
+            let folded = x.space_to_depth(3, 2).unwrap();
+            assert_eq!(folded.shape(), [2, 2, 2, 18]);
+            for flat in 0..folded.len() {
+                let [b, h, w, c] = index(flat, folded.shape()).try_into().unwrap();
+                assert_eq!(folded.as_slice()[flat], at(&x, &[b, h * 3 + c / 6, w * 2 + c / 3 % 2, c % 3]));
+            }
+            assert_eq!(folded.depth_to_space(3, 2).unwrap().as_slice(), x.as_slice());
+        });
     }
 
     #[test]
     fn running_sums_equal_the_sums_of_slices() {
-        let x = random(&[3, 5, 7], 4);
-        for axis in 0..3 {
-            let sums = x.cumsum(axis).unwrap();
-            for n in 0..x.shape()[axis] {
-                let wanted = x.slice(axis, 0..n + 1).unwrap().sum(&[axis], false).unwrap();
-                let got = sums.slice(axis, n..n + 1).unwrap();
-                crate::ops::testing::assert_close(got.as_slice(), wanted.as_slice(), 1e-6);
+        on_every_device(|| {
+            for shape in [[3, 5, 7], [2, 3, 70]] {
+                let x = random(&shape, 4);
+                for axis in 0..3 {
+                    let sums = x.cumsum(axis).unwrap();
+                    for n in 0..shape[axis] {
+                        let wanted = x.slice(axis, 0..n + 1).unwrap().sum(&[axis], false).unwrap();
+                        let got = sums.slice(axis, n..n + 1).unwrap();
+                        assert_close(got.as_slice(), wanted.as_slice(), 1e-6);
+                    }
+                }
+                agrees_with_the_cpu(&[x], |t| t[0].cumsum(2));
             }
-        }
+        });
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        let x = random(&[2, 4, 6, 3], 5);
-        let y = random(&[2, 4, 5, 3], 6);
-        check_gradients(std::slice::from_ref(&x), |t| t[0].reshape(&[8, 18])?.square(), 1e-3);
-        check_gradients(std::slice::from_ref(&x), |t| t[0].permute(&[2, 0, 3, 1]), 1e-3);
-        check_gradients(std::slice::from_ref(&x), |t| t[0].transpose(1, 3), 1e-3);
-        check_gradients(std::slice::from_ref(&x), |t| t[0].slice(2, 1..4), 1e-3);
-        check_gradients(std::slice::from_ref(&x), |t| t[0].slice(2, 1..4)?.add(&t[0].slice(2, 3..6)?), 1e-3);
-        check_gradients(&[x.clone(), y], |t| Tensor::concat(&[&t[0], &t[1], &t[0]], 2), 1e-3);
-        check_gradients(std::slice::from_ref(&x), |t| Tensor::stack(&[&t[0], &t[0].square()?], 1), 1e-3);
-        check_gradients(std::slice::from_ref(&x), |t| t[0].cumsum(1), 1e-3);
-        check_gradients(std::slice::from_ref(&x), |t| t[0].space_to_depth(2, 3), 1e-3);
-        check_gradients(&[random(&[2, 2, 1, 12], 7)], |t| t[0].depth_to_space(3, 2), 1e-3);
+        on_every_device(|| {
+            let x = random(&[2, 4, 6, 3], 5);
+            let y = random(&[2, 4, 5, 3], 6);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].reshape(&[8, 18])?.square(), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].permute(&[2, 0, 3, 1]), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].transpose(1, 3), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].slice(2, 1..4), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].slice(2, 1..4)?.add(&t[0].slice(2, 3..6)?), 1e-3);
+            check_gradients(&[x.clone(), y], |t| Tensor::concat(&[&t[0], &t[1], &t[0]], 2), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| Tensor::stack(&[&t[0], &t[0].square()?], 1), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].cumsum(1), 1e-3);
+            check_gradients(std::slice::from_ref(&x), |t| t[0].space_to_depth(2, 3), 1e-3);
+            check_gradients(&[random(&[2, 2, 1, 12], 7)], |t| t[0].depth_to_space(3, 2), 1e-3);
+        });
     }
 
     #[test]
     fn misfits_are_errors() {
-        let x = Tensor::zeros(&[2, 3]);
-        assert!(x.reshape(&[5]).is_err() && x.permute(&[0, 0]).is_err() && x.permute(&[0]).is_err());
-        assert!(x.transpose(0, 2).is_err() && x.slice(1, 2..4).is_err() && x.slice(2, 0..1).is_err());
-        let other = Tensor::zeros(&[3, 3]);
-        assert!(Tensor::concat(&[&x, &other], 1).is_err() && Tensor::concat(&[&x, &other], 0).is_ok());
-        assert!(Tensor::concat(&[], 0).is_err() && Tensor::stack(&[&x, &other], 0).is_err());
-        assert!(x.cumsum(2).is_err() && x.space_to_depth(1, 1).is_err());
-        assert!(Tensor::zeros(&[1, 3, 4, 1]).space_to_depth(2, 2).is_err());
+        on_every_device(|| {
+            let x = Tensor::zeros(&[2, 3]);
+            assert!(x.reshape(&[5]).is_err() && x.permute(&[0, 0]).is_err() && x.permute(&[0]).is_err());
+            assert!(x.transpose(0, 2).is_err() && x.slice(1, 2..4).is_err() && x.slice(2, 0..1).is_err());
+            let other = Tensor::zeros(&[3, 3]);
+            assert!(Tensor::concat(&[&x, &other], 1).is_err() && Tensor::concat(&[&x, &other], 0).is_ok());
+            assert!(Tensor::concat(&[], 0).is_err() && Tensor::stack(&[&x, &other], 0).is_err());
+            assert!(x.cumsum(2).is_err() && x.space_to_depth(1, 1).is_err());
+            assert!(Tensor::zeros(&[1, 3, 4, 1]).space_to_depth(2, 2).is_err());
+        });
     }
 }

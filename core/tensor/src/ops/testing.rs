@@ -76,6 +76,22 @@ pub(crate) fn check_gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result
     }
 }
 
+/// Checks value and gradients of `f` at `inputs` against those on the CPU.
+pub(crate) fn agrees_with_the_cpu(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    let here = f(inputs).unwrap();
+    let (_, found) = gradients(inputs, &f);
+    let device = DEVICE.replace(None);
+    let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to_device(Device::Cpu).unwrap()).collect();
+    let wanted = f(&inputs).unwrap();
+    let (_, gradients) = gradients(&inputs, &f);
+    DEVICE.set(device);
+    assert_eq!(here.shape(), wanted.shape());
+    assert_close(here.as_slice(), wanted.as_slice(), 1e-5);
+    for (found, wanted) in found.iter().zip(gradients) {
+        assert_close(found.as_slice(), wanted.as_slice(), 1e-5);
+    }
+}
+
 /// Checks that two slices agree to `tolerance` times the largest wanted value (at least 1).
 pub(crate) fn assert_close(got: &[f32], wanted: &[f32], tolerance: f32) {
     assert_eq!(got.len(), wanted.len());

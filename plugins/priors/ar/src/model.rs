@@ -163,17 +163,16 @@ impl Ar {
         let classifier = self.classifier.packed(images)?;
         let mut rollout = Rollout::new(&self.stack, images, length, cache)?;
         let mut input = self.start(labels, images)?;
-        let mut drawn = vec![0; images * length];
+        let mut drawn = Vec::with_capacity(length);
         for s in 0..length {
             let (t, d) = (s / depth, s % depth);
             rollout.push(input.add(&places.slice(1, s..s + 1)?)?);
             let codes = choose(t, d, &classifier.logits(&rollout.output()?, d)?)?.reshape(&[images, 1])?;
-            for (image, &code) in codes.as_slice().iter().enumerate() {
-                drawn[image * length + s] = code;
-            }
+            // Where a GPU drew them they stay there, and nothing waits for it.
+            drawn.push(codes.reshape(&[images])?);
             input = self.read(&self.embedding.at(d, &codes)?)?;
         }
-        Ok(Codes::from_vec(drawn, &wanted)?)
+        Ok(Codes::stack(&drawn)?.reshape(&wanted)?)
     }
 }
 

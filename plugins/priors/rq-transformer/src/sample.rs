@@ -31,7 +31,7 @@ impl RqTransformer {
             None => self.prefix(labels, images)?,
         });
 
-        let mut drawn = vec![0; images * positions * depth];
+        let mut drawn = Vec::with_capacity(positions * depth);
         for t in 0..positions {
             // What the head has read at this position, to be read again where nothing is cached.
             let mut inputs: Vec<Tensor> = Vec::new();
@@ -43,9 +43,8 @@ impl RqTransformer {
                     inputs.iter().for_each(|input| head.push(input.clone()));
                 }
                 let codes = choose(t, d, &classifier.logits(&head.output()?, d)?)?.reshape(&[images, 1])?;
-                for (image, &code) in codes.as_slice().iter().enumerate() {
-                    drawn[(image * positions + t) * depth + d] = code;
-                }
+                // Where a GPU drew them they stay there, and nothing waits for it.
+                drawn.push(codes.reshape(&[images])?);
                 let vector = self.embedding.at(d, &codes)?;
                 let so_far = match sum {
                     Some(sum) => sum.add(&vector)?,
@@ -65,7 +64,7 @@ impl RqTransformer {
                 body.push(sum.linear(&self.input.weight.get(), Some(&places.body[t]))?);
             }
         }
-        Ok(Codes::from_vec(drawn, &wanted)?)
+        Ok(Codes::stack(&drawn)?.reshape(&wanted)?)
     }
 }
 

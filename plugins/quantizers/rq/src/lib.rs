@@ -137,7 +137,7 @@ impl Rq {
             codes: Some(Codes::stack(&walk.codes)?),
             terms: vec![("commitment", commitment.item()?)],
             loss: commitment.mul_scalar(self.config.beta)?,
-            residual_energy: sums.mse,
+            residual_energy: sums.mse.to_vec(),
             events: Vec::new(),
         })
     }

@@ -24,8 +24,15 @@ __device__ __forceinline__ void offsets(const Axes &axes, u64 i, u64 &x, u64 &y)
     x = 0;
     y = 0;
     for (u64 axis = axes.rank; axis-- > 0;) {
-        u64 index = i % axes.size[axis];
-        i /= axes.size[axis];
+        u64 size = axes.size[axis], index;
+        // A division of 64 bits takes as long as several of 32.
+        if ((i | size) >> 32 == 0) {
+            index = (unsigned)i % (unsigned)size;
+            i = (unsigned)i / (unsigned)size;
+        } else {
+            index = i % size;
+            i /= size;
+        }
         x += index * axes.x[axis];
         y += index * axes.y[axis];
     }

@@ -39,6 +39,7 @@ FUNCTION(clamp, x < a ? a : x > b ? b : x, at < a || at > b ? 0.0f : 1.0f)
 MAP(add_scalar, x + a)
 MAP(mul_scalar, x *a)
 
+// `flat_` is for two operands of the output's shape.
 #define ZIP(name, value)                                                                                          \
     extern "C" __global__ void zip_##name(const float *xs, const float *ys, float *out, u64 n, Axes axes) {       \
         EACH(i, n) {                                                                                              \
@@ -47,6 +48,15 @@ MAP(mul_scalar, x *a)
             float x = xs[at_x], y = ys[at_y];                                                                     \
             out[i] = (value);                                                                                     \
         }                                                                                                         \
+    }                                                                                                             \
+    extern "C" __global__ void flat_##name(const float *xs, const float *ys, float *out, u64 n) {                 \
+        auto one = [](float x, float y) { return (value); };                                                      \
+        EACH(i, n / 4) {                                                                                          \
+            float4 x = ((const float4 *)xs)[i], y = ((const float4 *)ys)[i];                                      \
+            ((float4 *)out)[i] = make_float4(one(x.x, y.x), one(x.y, y.y), one(x.z, y.z), one(x.w, y.w));         \
+        }                                                                                                         \
+        u64 rest = n / 4 * 4 + threadIdx.x;                                                                       \
+        if (blockIdx.x == 0 && rest < n) out[rest] = one(xs[rest], ys[rest]);                                     \
     }
 
 ZIP(add, x + y)
@@ -68,7 +78,6 @@ extern "C" __global__ void add_assign(float *target, const float *other, u64 n) 
     EACH(i, n) { target[i] += other[i]; }
 }
 
-// Adds a bias to every row of a matrix.
-extern "C" __global__ void add_bias(float *rows, const float *bias, u64 n, u64 width) {
-    EACH(i, n) { rows[i] += bias[i % width]; }
+extern "C" __global__ void fill(float *out, u64 n, float value) {
+    EACH(i, n) { out[i] = value; }
 }
