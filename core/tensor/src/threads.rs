@@ -13,8 +13,7 @@ pub fn set_threads(threads: usize) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     // Alone, the calling thread would leave nobody to work for other threads, such as those that prepare data.
     let pool = if threads > 1 { pool.use_current_thread() } else { pool };
-    pool.build_global()
-        .map_err(|error| Error::Device(format!("{threads} threads: {error}")))
+    pool.build_global().map_err(|error| Error::Device(format!("{threads} threads: {error}")))
 }
 
 /// The vector instructions that the kernels use, in words: the best of this processor, or those that the environment
