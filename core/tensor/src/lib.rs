@@ -30,5 +30,5 @@ pub use rng::Rng;
 pub use storage::Device;
 pub use tape::{Gradients, Tape, no_grad};
 pub use tensor::Tensor;
-pub use threads::{instructions, instructions_asked_for, precision, precision_asked_for, set_threads};
+pub use threads::{instructions, instructions_asked_for, precision, precision_asked_for, set_threads, wait_for_device};
 pub use var::Var;

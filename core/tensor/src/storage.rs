@@ -189,6 +189,15 @@ impl Device {
         }
     }
 
+    /// Waits until the device has done all that it was asked for.
+    pub(crate) fn wait(self) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(ordinal) => crate::cuda::open(ordinal)?.wait(),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the device and makes it the one that new tensors are placed on in this process ([`Tensor::from_vec`](crate::Tensor::from_vec) and
     /// its like); the CPU until then.
     ///

@@ -40,6 +40,14 @@ pub fn instructions_asked_for() -> Result<Option<String>> {
     Err(Error::Device(format!("{VARIABLE} is {name:?} and should be one of {names}")))
 }
 
+/// Waits until the device that new tensors are placed on has done all that it was asked for: a GPU is asked ahead.
+///
+/// # Errors
+/// [`Error::Device`] if that failed.
+pub fn wait_for_device() -> Result<()> {
+    Device::default_of_process().wait()
+}
+
 /// The precision of the numbers that products on `device` multiply, in words; sums are f32 in every case. On a GPU it is
 /// tf32, or f32 or bf16 as the environment variable `RQLAB_GPU` says.
 pub fn precision(device: Device) -> &'static str {

@@ -11,6 +11,7 @@ impl Work {
             Self::Encode { vectors, .. } | Self::EmaUpdate { vectors, .. } => (*vectors, "vectors"),
             Self::Operation(operation) => (operation.elements(), "elements"),
             Self::StartUp => (1, "starts"),
+            Self::Sweep { trials, .. } => (*trials, "trials"),
         };
         (count as f64, unit)
     }
@@ -24,7 +25,7 @@ impl Work {
             Self::PriorStep { prior, batch } => prior.step_flop(*batch),
             Self::Encode { vectors, channels, codebook, depth } => 2 * vectors * channels * codebook * depth,
             Self::Operation(operation) => operation.flop()?,
-            Self::Sample { .. } | Self::EmaUpdate { .. } | Self::StartUp => return None,
+            Self::Sample { .. } | Self::EmaUpdate { .. } | Self::StartUp | Self::Sweep { .. } => return None,
         };
         Some(flop as u64)
     }

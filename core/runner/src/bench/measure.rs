@@ -72,6 +72,11 @@ impl Sampling {
     pub fn brief() -> Self {
         Self { seconds: 0.25, samples: 3, warm_up: 0.2 }
     }
+
+    /// For what takes many seconds and starts from nothing each time: one call warms up, one counts.
+    pub fn once() -> Self {
+        Self { seconds: 0.0, samples: 1, warm_up: 0.0 }
+    }
 }
 
 /// Short calls are grouped, so that a sample lasts as long as this.

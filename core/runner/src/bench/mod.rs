@@ -12,6 +12,7 @@ mod models;
 mod operations;
 mod processes;
 pub mod scaling;
+mod sweeps;
 mod work;
 
 pub use machine::{Machine, civil_time};
@@ -21,6 +22,7 @@ pub use processes::{Children, Peers};
 pub use work::{Family, Operation, PriorSizes, TokenizerSizes, Work, workloads};
 
 use rqlab_sdk::Result;
+use rqlab_sdk::tensor::wait_for_device;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -42,6 +44,7 @@ impl Workload {
         let timed = move || {
             let started = Instant::now();
             call()?;
+            wait_for_device()?;
             Ok(started.elapsed())
         };
         Self { params, call: Box::new(timed), children: None }

@@ -1,7 +1,7 @@
 //! Workloads made ready: models, codebooks, start-up.
 
 use super::work::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerSizes, Work};
-use super::{Task, Workload, operations};
+use super::{Task, Workload, operations, sweeps};
 use crate::job::Call;
 use crate::plugins::Plugins;
 use crate::stages::Tokenizer;
@@ -35,6 +35,7 @@ pub fn prepare(work: &Work, plugins: &Plugins, folders: &[PathBuf]) -> Result<Wo
         Work::EmaUpdate { vectors, channels, codebook } => ema_update([*vectors, *channels], *codebook),
         Work::Operation(operation) => operations::prepare(*operation),
         Work::StartUp => start_up(folders),
+        Work::Sweep { trials, apart } => sweeps::prepare(*trials, *apart, folders),
     }
 }
 

@@ -6,7 +6,7 @@ use super::work::Operation;
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::ops::attention::attention;
 use rqlab_sdk::tensor::ops::conv::Conv2d;
-use rqlab_sdk::tensor::{Tape, Tensor};
+use rqlab_sdk::tensor::{Tape, Tensor, wait_for_device};
 use std::time::Instant;
 
 /// An operation on its operands.
@@ -53,11 +53,13 @@ pub(super) fn prepare(operation: Operation) -> Result<Workload> {
     let call = Box::new(move || {
         // The pass takes the gradient for its own, as it takes what it computed itself: a copy is none of its work.
         let gradient = gradient.clone();
+        wait_for_device()?;
         let started = Instant::now();
         let tape = Tape::start()?;
         let result = apply(&leaves)?;
         let mut gradients = tape.backward_from(&result, gradient)?;
         leaves.iter().for_each(|leaf| drop(gradients.take(leaf)));
+        wait_for_device()?;
         Ok(started.elapsed())
     });
     Ok(Workload { params: None, call, children: None })

@@ -2,6 +2,7 @@
 
 use super::compare::same_workload;
 use super::{Row, Sampling, Task, Work};
+use rqlab_sdk::tensor::{Device, precision};
 use rqlab_sdk::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -25,12 +26,15 @@ impl Children {
         self.run(&Task::Measure { name: name.to_owned(), work: work.clone(), sampling }, threads)
     }
 
-    /// Billions of operations a second that `threads` threads can do at most.
+    /// Billions of operations a second that `threads` threads can do at most; unknown of a GPU.
     ///
     /// # Errors
     /// A process that fails.
-    pub fn peak_gflops(&self, threads: usize) -> Result<f64> {
-        Ok(self.run::<f64>(&Task::Peak, threads)? / 1e9)
+    pub fn peak_gflops(&self, threads: usize) -> Result<Option<f64>> {
+        if self.device != Device::Cpu.to_string() {
+            return Ok(None);
+        }
+        Ok(Some(self.run::<f64>(&Task::Peak, threads)? / 1e9))
     }
 
     fn run<T: DeserializeOwned>(&self, task: &Task, threads: usize) -> Result<T> {
@@ -57,14 +61,16 @@ pub struct Peers {
     python: PathBuf,
     script: PathBuf,
     names: Vec<String>,
+    /// Where they compute, and in which precision, as their program takes it.
+    device: Vec<&'static str>,
 }
 
 impl Peers {
-    /// The peers in a folder.
+    /// The peers in a folder, which compute where we do and multiply numbers of the precision that we multiply.
     ///
     /// # Errors
     /// A folder without them, a python without what they need.
-    pub fn open(python: &Path, folder: &Path) -> Result<Self> {
+    pub fn open(python: &Path, folder: &Path, device: Device) -> Result<Self> {
         let script = folder.join("bench.py");
         if !script.is_file() {
             return Err(Error::Data(format!(
@@ -78,7 +84,13 @@ impl Peers {
             return Err(Error::Data(format!("{} cannot run {}: {said}", python.display(), script.display())));
         }
         let names = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-        Ok(Self { python: python.to_owned(), script, names })
+        let device = match (device, precision(device)) {
+            (Device::Cpu, _) => vec!["--device", "cpu"],
+            (_, "tf32") => vec!["--device", "cuda", "--channels-last", "--tf32"],
+            (_, "bf16") => vec!["--device", "cuda", "--channels-last", "--dtype", "bf16"],
+            _ => vec!["--device", "cuda", "--channels-last"],
+        };
+        Ok(Self { python: python.to_owned(), script, names, device })
     }
 
     /// Times every peer of our workload `name`, each in a process of its own. One that fails or declines has no row.
@@ -95,7 +107,8 @@ impl Peers {
             }
             let output = command
                 .arg(&self.script)
-                .args(["--one", name, "--device", "cpu", "--threads", &threads, "--seconds", &seconds.to_string()])
+                .args(&self.device)
+                .args(["--one", name, "--threads", &threads, "--seconds", &seconds.to_string()])
                 .stdin(Stdio::null())
                 .stderr(Stdio::null())
                 .output()

@@ -85,7 +85,7 @@ fn with_threads(threads: usize, sizes: &[usize], work: impl Fn(usize) -> Work) -
 
 /// All charts. The models are those of the workloads; where curves would take long, the small ones.
 fn plan(threads: usize) -> Vec<Plan> {
-    [training(threads), encoding(threads), sampling(threads)].into_iter().flatten().collect()
+    [training(threads), encoding(threads), sampling(threads), sweeping(threads)].into_iter().flatten().collect()
 }
 
 fn training(threads: usize) -> Vec<Plan> {
@@ -190,6 +190,17 @@ fn sampling(threads: usize) -> Vec<Plan> {
     ]
 }
 
+fn sweeping(threads: usize) -> Vec<Plan> {
+    let by_trials = |name, apart| curve(name, threads, &[1, 2, 4], |trials| Work::Sweep { trials, apart });
+    vec![Plan {
+        figure: "sweeps",
+        title: "Trials that share a tokenizer",
+        x: "trials",
+        quantity: Quantity::Call,
+        curves: vec![by_trials("one sweep", false), by_trials("a run each", true)],
+    }]
+}
+
 /// The flat transformer of as many blocks over the same codes.
 fn flat(prior: PriorSizes, layers: usize) -> PriorSizes {
     PriorSizes { family: Family::Ar { layers }, ..prior }
@@ -200,7 +211,7 @@ fn flat(prior: PriorSizes, layers: usize) -> PriorSizes {
 /// # Errors
 /// A process that fails.
 pub fn run(children: &Children, threads: usize, mut say: impl FnMut(String)) -> Result<Study> {
-    let machine = Machine::here(&children.device, threads, Some(children.peak_gflops(threads)?));
+    let machine = Machine::here(&children.device, threads, children.peak_gflops(threads)?);
     let mut known: Vec<(Work, usize, Row)> = Vec::new();
     let mut charts = Vec::new();
     for plan in plan(threads) {
@@ -211,7 +222,11 @@ pub fn run(children: &Children, threads: usize, mut say: impl FnMut(String)) -> 
                 let row = match known.iter().find(|(other, with, _)| *other == work && *with == threads) {
                     Some((_, _, row)) => row.clone(),
                     None => {
-                        let row = children.measure(&name, &work, Sampling::brief(), threads)?;
+                        let sampling = match work {
+                            Work::Sweep { .. } => Sampling::once(),
+                            _ => Sampling::brief(),
+                        };
+                        let row = children.measure(&name, &work, sampling, threads)?;
                         known.push((work, threads, row.clone()));
                         row
                     }
@@ -358,7 +373,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = draw(&study(), &folder.path().join("new")).unwrap();
         let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["training.svg", "encoding.svg", "sampling.svg"]);
+        assert_eq!(names, ["training.svg", "encoding.svg", "sampling.svg", "sweeps.svg"]);
         let text = tables(&study());
         assert!(text.contains("| images a step | 1 thread | 2 threads |"), "{text}");
         assert!(text.contains("| 16 | 16.0 | 32.0 (2.00 x) |"), "{text}");

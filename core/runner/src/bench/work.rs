@@ -59,6 +59,13 @@ pub enum Work {
     Operation(Operation),
     /// This program with all plugins loaded, and nothing else.
     StartUp,
+    /// Trials from nothing to a report, which differ in the training of their priors alone.
+    Sweep {
+        /// How many.
+        trials: usize,
+        /// Whether each is a sweep of its own, or all are one, whose trials share a tokenizer.
+        apart: bool,
+    },
 }
 
 /// A residual-quantized autoencoder with one shared codebook, latents of 64 channels.

@@ -26,7 +26,7 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
         return run_scaling(&children, threads, how, ui);
     }
     let peers = match (&how.peers, &how.python) {
-        (Some(folder), Some(python)) => Some(Peers::open(python, folder)?),
+        (Some(folder), Some(python)) => Some(Peers::open(python, folder, global.device)?),
         _ => None,
     };
     let mut theirs = how.against.as_deref().map(compare::read_rows).transpose()?.unwrap_or_default();
@@ -34,12 +34,12 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
         Some(path) => compare::read_run(path)?,
         None => {
             let peak = children.peak_gflops(threads)?;
-            let machine = Machine::here(&global.device.to_string(), threads, Some(peak));
+            let machine = Machine::here(&global.device.to_string(), threads, peak);
             ui.note(machine.sentence());
             let mut ours = Run { machine, rows: Vec::new() };
             for (name, work) in &chosen {
                 let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
-                let row = Row { peak_fraction: row.gflops.map(|gflops| gflops / peak), ..row };
+                let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
                 ui.line(line(&row));
                 ours.rows.push(row);
                 if let Some(peers) = &peers {
@@ -70,8 +70,8 @@ fn task(global: &Global, text: &str, ui: Ui) -> Result<Outcome, Failure> {
     let said = match &task {
         Task::Measure { name, work, sampling } => {
             let plugins = match work {
-                // Not this process starts up.
-                Work::StartUp => crate::plugins::Plugins::default(),
+                // Other processes do the work.
+                Work::StartUp | Work::Sweep { .. } => crate::plugins::Plugins::default(),
                 _ => load_plugins(global)?,
             };
             let row = measure(name, work, prepare(work, &plugins, &global.plugins)?, *sampling)?;

@@ -73,8 +73,8 @@ pub fn main(cli: Cli) -> ExitCode {
 
 fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     let global = &cli.global;
-    if let Some(threads) = global.threads {
-        rqlab_sdk::tensor::set_threads(threads.into()).map_err(Error::from)?;
+    if global.threads.is_some() || computes(&cli.command) {
+        rqlab_sdk::tensor::set_threads(threads(global)).map_err(Error::from)?;
     }
     if computes(&cli.command) {
         global.device.make_default().map_err(Error::from)?;

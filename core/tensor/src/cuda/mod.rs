@@ -137,6 +137,11 @@ impl Gpu {
         Ok(numbers)
     }
 
+    /// Waits for all that was asked for.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.driver.synchronize().map_err(|e| Error::Device(format!("{}: {e:?}", Device::Cuda(self.ordinal))))
+    }
+
     /// A copy of `data` on the GPU.
     pub(crate) fn upload(&self, data: &[f32]) -> Result<Numbers, CudaError> {
         let mut numbers = self.room(data.len())?;
