@@ -30,5 +30,8 @@ pub use rng::Rng;
 pub use storage::Device;
 pub use tape::{Gradients, Tape, no_grad};
 pub use tensor::Tensor;
-pub use threads::{instructions, instructions_asked_for, precision, precision_asked_for, set_threads, wait_for_device};
+pub use threads::{
+    beside_the_first, instructions, instructions_asked_for, precision, precision_asked_for, set_threads,
+    wait_for_device,
+};
 pub use var::Var;

@@ -3,17 +3,33 @@
 use crate::cpu::dispatch::{Level, VARIABLE, level};
 use crate::{Device, Error, Result};
 
-/// Lets the kernels of this process compute with `threads` threads, of which the calling one is the first where there are
-/// several: it need not sleep while others work for it. Without this call there is one for each core. Works once, before the
-/// first kernel runs.
+/// Lets the kernels of this process compute with `threads` threads, of which the calling one is the first: it need not
+/// sleep while others work for it. Without this call there is one for each core. Works once, before the first kernel runs.
+///
+/// If that is one thread, kernels that another thread calls would wait until the first one calls some, too: such a thread
+/// says [`beside_the_first`].
 ///
 /// # Errors
 /// [`Error::Device`] if the threads cannot be started, or were started before.
 pub fn set_threads(threads: usize) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-    // Alone, the calling thread would leave nobody to work for other threads, such as those that prepare data.
-    let pool = if threads > 1 { pool.use_current_thread() } else { pool };
-    pool.build_global().map_err(|error| Error::Device(format!("{threads} threads: {error}")))
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .use_current_thread()
+        .build_global()
+        .map_err(|error| Error::Device(format!("{threads} threads: {error}")))
+}
+
+/// For a thread that works beside the one that computes, such as one that prepares data: where kernels have a single
+/// thread, those that this thread calls run on it, until what this returns is dropped.
+///
+/// # Errors
+/// [`Error::Device`] if it is the thread that computes.
+pub fn beside_the_first() -> Result<Option<impl Sized>> {
+    if rayon::current_num_threads() > 1 {
+        return Ok(None);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    pool.map(Some).map_err(|error| Error::Device(format!("a thread beside the first: {error}")))
 }
 
 /// The vector instructions that the kernels use, in words: the best of this processor, or those that the environment

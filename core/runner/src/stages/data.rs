@@ -2,7 +2,7 @@
 
 use rqlab_sdk::Result;
 use rqlab_sdk::contracts::{Dataset, Images, Split};
-use rqlab_sdk::tensor::Rng;
+use rqlab_sdk::tensor::{Rng, beside_the_first};
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -61,6 +61,11 @@ pub(super) fn prefetch<T: Send>(
         let ahead = steps.clone();
         let produce = &produce;
         scope.spawn(move || {
+            // What is prepared here must not wait for the thread that waits for it.
+            let _own = match beside_the_first() {
+                Ok(own) => own,
+                Err(error) => return drop(sender.send(Err(error.into()))),
+            };
             for step in ahead {
                 // The receiver is gone when the consumer has failed.
                 if sender.send(produce(step)).is_err() {
