@@ -231,8 +231,10 @@ pub fn run(children: &Children, threads: usize, mut say: impl FnMut(String)) -> 
                         row
                     }
                 };
-                let (ms, mib) = (digits(row.median_ms), digits(row.peak_rss_mib));
-                say(format!("{:44} {name:30} {size:>6}  {ms:>8} ms  {mib:>6} MiB", plan.title));
+                let ms = digits(row.median_ms);
+                // Unknown of work that other processes do.
+                let memory = if row.peak_rss_mib > 0.0 { digits(row.peak_rss_mib) + " MiB" } else { String::new() };
+                say(format!("{:44} {name:30} {size:>6}  {ms:>8} ms  {memory:>10}", plan.title));
                 points.push((size, row));
             }
             curves.push(Curve { name, points });
