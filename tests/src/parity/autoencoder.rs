@@ -145,7 +145,7 @@ pub(super) fn encoder_decoder(case: &Case, out: &mut Outputs) -> Result<()> {
         let loss = recon.mse(&x)?.add(&quantized.loss)?;
         out.map("out.full.recon", &recon)?;
         out.codes("out.full.codes", &quantized.codes.ok_or("no codes")?);
-        out.number("out.full.commitment", f64::from(quantized.terms[0].1));
+        out.number("out.full.commitment", f64::from(quantized.terms[0].1.item()?));
         out.tensor("out.full.loss", &loss);
         Ok(loss)
     })?;

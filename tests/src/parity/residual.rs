@@ -73,7 +73,7 @@ fn put_walk(
     out.codes(format!("out.{sub}codes"), codes);
     out.tensor(format!("out.{sub}quantized"), &folding.unfold(&quantized.latents)?);
     out.tensor(format!("out.{sub}commitment_loss"), &quantized.loss);
-    let energies = quantized.residual_energy.iter().map(|&e| f64::from(e));
+    let energies = quantized.residual_energy.as_slice().iter().map(|&e| f64::from(e));
     out.numbers(format!("out.{sub}commitment_per_depth"), energies);
     let name = format!("out.{sub}partial_sums");
     let words: Vec<&Tensor> = walk.codewords.iter().collect();
@@ -322,7 +322,10 @@ pub(super) fn vqp_residual_vq(case: &Case, out: &mut Outputs) -> Result<()> {
         let quantized = rq.quantize_train(&x, &Rng::new(0, "step", 0))?;
         out.codes(format!("out.{sub}codes"), &quantized.codes.ok_or("no codes")?);
         out.tensor(format!("out.{sub}quantized"), &quantized.latents);
-        out.numbers(format!("out.{sub}losses"), quantized.residual_energy.iter().map(|&e| f64::from(e * weight)));
+        out.numbers(
+            format!("out.{sub}losses"),
+            quantized.residual_energy.as_slice().iter().map(|&e| f64::from(e * weight)),
+        );
         for (name, value) in params.state() {
             let name = published(&name).ok_or("an unknown buffer")?;
             let shape: Vec<usize> = [1].iter().chain(value.shape()).copied().collect();

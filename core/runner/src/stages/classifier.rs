@@ -69,7 +69,7 @@ impl Task for ClassifierTask {
         Ok(logits.cross_entropy(&batch.labels)?.mean_all()?)
     }
 
-    fn observe(&mut self) -> Vec<(String, f64)> {
-        Vec::new()
+    fn observe(&mut self) -> Result<Vec<(String, f64)>> {
+        Ok(Vec::new())
     }
 }

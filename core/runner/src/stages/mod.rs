@@ -8,6 +8,7 @@ mod codes;
 mod data;
 mod features;
 mod generation;
+mod means;
 mod model;
 mod prior;
 mod reconstruction;

@@ -2,8 +2,9 @@
 
 use super::codes::{Encoded, encode};
 use super::data::Order;
+use super::means::LateMean;
 use super::model::build_prior;
-use super::train::{Mean, Recipe, Task, train};
+use super::train::{Recipe, Task, train};
 use super::{Context, Tokenizer, load_tokenizer};
 use crate::job::Call;
 use crate::settings::PriorTraining;
@@ -58,7 +59,7 @@ struct PriorTask {
     wants: TokenRequest,
     encoded: Encoded,
     seed: u64,
-    terms: BTreeMap<String, Mean>,
+    terms: BTreeMap<&'static str, LateMean>,
 }
 
 impl Task for PriorTask {
@@ -68,14 +69,14 @@ impl Task for PriorTask {
         let rng = Rng::new(self.seed, "prior", step);
         let batch = no_grad(|| self.tokens(&rows, &rng))?;
         let loss = self.prior.loss(&batch, &Mode::Train(rng))?;
-        for (name, value) in loss.terms {
-            self.terms.entry(name).or_default().add(f64::from(value));
+        for (name, value) in &loss.terms {
+            self.terms.entry(name).or_default().add(value);
         }
         Ok(loss.loss)
     }
 
-    fn observe(&mut self) -> Vec<(String, f64)> {
-        self.terms.iter_mut().filter_map(|(name, mean)| Some((name.clone(), mean.take()?))).collect()
+    fn observe(&mut self) -> Result<Vec<(String, f64)>> {
+        Ok(self.terms.iter_mut().flat_map(|(name, mean)| mean.take(name)).collect())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::data::chunks;
 use super::features::FeatureNet;
-use super::train::Mean;
+use super::means::{LateMean, Mean};
 use super::{Context, Tokenizer, load_tokenizer};
 use crate::settings::Evaluation;
 use crate::store::Done;
@@ -54,7 +54,7 @@ pub(super) fn run(
 struct Found {
     ssim: Ssim,
     pixel: [Mean; 3],
-    terms: BTreeMap<&'static str, Mean>,
+    terms: BTreeMap<&'static str, LateMean>,
     by_depth: Vec<Mean>,
     levels: Vec<(CodeCounts, Vec<f64>, f64)>,
 }
@@ -84,11 +84,11 @@ impl Found {
                 counts.push(codes.as_slice())?;
             }
             *total += sum_of_squares(latents);
-            for (sum, left) in energy.iter_mut().zip(&quantized.residual_energy) {
+            for (sum, left) in energy.iter_mut().zip(quantized.residual_energy.as_slice()) {
                 *sum += f64::from(*left) * latents.len() as f64;
             }
             for (name, value) in &quantized.terms {
-                self.terms.entry(name).or_default().add(f64::from(*value));
+                self.terms.entry(name).or_default().add(value);
             }
         }
         let quantized: Vec<Tensor> = encoded.iter().map(|(_, q)| q.latents.clone()).collect();
@@ -124,7 +124,7 @@ impl Found {
             }
         }
         for (name, mean) in &mut self.terms {
-            out.extend(mean.take().map(|value| ((*name).to_owned(), value)));
+            out.extend(mean.take(name));
         }
         let depths = self.by_depth.len();
         for (d, mean) in self.by_depth.iter_mut().enumerate() {

@@ -1,7 +1,8 @@
 //! Trains an autoencoder and its quantizers.
 
 use super::data::{Order, training_images};
-use super::train::{Mean, Recipe, Task, train};
+use super::means::{LateMean, UNREAD};
+use super::train::{Recipe, Task, train};
 use super::{Context, Tokenizer, open_dataset};
 use crate::job::Call;
 use crate::settings::{Reconstruction, TokenizerTraining};
@@ -9,7 +10,7 @@ use crate::store::Done;
 use rqlab_sdk::contracts::{Images, Mode, Quantized};
 use rqlab_sdk::metrics::{CodeCounts, perplexity, usage};
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Rng, Tensor};
+use rqlab_sdk::tensor::{Codes, Rng, Tensor};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -74,27 +75,28 @@ impl Task for TokenizerTask {
             Reconstruction::Mse => reconstruction.mse(&batch.pixels)?,
             Reconstruction::L1 => reconstruction.sub(&batch.pixels)?.abs()?.mean_all()?,
         };
-        self.health.distortion.add(f64::from(distortion.item()?));
+        self.health.distortion.add(&distortion);
         auxiliary.iter().try_fold(distortion, |total, term| Ok(total.add(term)?))
     }
 
-    fn observe(&mut self) -> Vec<(String, f64)> {
+    fn observe(&mut self) -> Result<Vec<(String, f64)>> {
         self.health.take()
     }
 }
 
 /// What the codebooks did since the last point of the curves.
 struct Health {
-    distortion: Mean,
+    distortion: LateMean,
     levels: Vec<Level>,
 }
 
 struct Level {
     prefix: String,
     codebooks: Vec<usize>,
+    /// Codes that are not counted yet.
+    unread: Vec<Codes>,
     counts: CodeCounts,
-    terms: BTreeMap<String, Mean>,
-    events: BTreeMap<String, Mean>,
+    terms: BTreeMap<&'static str, LateMean>,
 }
 
 impl Health {
@@ -109,37 +111,35 @@ impl Health {
                     prefix: if several { format!("level{}_", level + 1) } else { String::new() },
                     counts: CodeCounts::new(&shape.codebooks)?,
                     codebooks: shape.codebooks,
+                    unread: Vec::new(),
                     terms: BTreeMap::new(),
-                    events: BTreeMap::new(),
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { distortion: Mean::default(), levels })
+        Ok(Self { distortion: LateMean::default(), levels })
     }
 
     fn see(&mut self, level: usize, latents: &Tensor, quantized: &Quantized) -> Result<()> {
         let level = &mut self.levels[level];
         if let Some(codes) = &quantized.codes {
-            level.counts.push(codes.as_slice())?;
+            level.unread.push(codes.clone());
+            if level.unread.len() >= UNREAD {
+                level.count()?;
+            }
         }
-        let energy = rqlab_sdk::tensor::ops::optim::sum_of_squares(latents) / latents.len().max(1) as f64;
-        for (depth, left) in quantized.residual_energy.iter().enumerate() {
-            let share = f64::from(*left) / energy.max(f64::MIN_POSITIVE);
-            level.terms.entry(format!("residual_energy_{}", depth + 1)).or_default().add(share);
-        }
-        for (name, value) in &quantized.terms {
-            level.terms.entry((*name).to_owned()).or_default().add(f64::from(*value));
-        }
-        for (name, value) in &quantized.events {
-            level.events.entry((*name).to_owned()).or_default().add(f64::from(*value));
+        // Latents of zeros have no energy to have a share of.
+        let energy = latents.detach().square()?.mean_all()?.clamp(f32::MIN_POSITIVE, f32::MAX)?;
+        let shares = quantized.residual_energy.div(&energy)?;
+        for (name, value) in quantized.terms.iter().chain(&quantized.events).chain([&("residual_energy", shares)]) {
+            level.terms.entry(name).or_default().add(value);
         }
         Ok(())
     }
 
-    fn take(&mut self) -> Vec<(String, f64)> {
-        let mut points: Vec<(String, f64)> =
-            self.distortion.take().map(|mse| ("mse".to_owned(), mse)).into_iter().collect();
+    fn take(&mut self) -> Result<Vec<(String, f64)>> {
+        let mut points = self.distortion.take("mse");
         for level in &mut self.levels {
+            level.count()?;
             let prefix = &level.prefix;
             for (depth, histogram) in level.counts.histograms().iter().enumerate() {
                 // Nothing is counted while latents pass unquantized.
@@ -148,13 +148,17 @@ impl Health {
                     points.push((format!("{prefix}perplexity_{}", depth + 1), perplexity(histogram)));
                 }
             }
-            if let Ok(fresh) = CodeCounts::new(&level.codebooks) {
-                level.counts = fresh;
-            }
-            for (name, mean) in level.terms.iter_mut().chain(&mut level.events) {
-                points.extend(mean.take().map(|value| (format!("{prefix}{name}"), value)));
+            level.counts = CodeCounts::new(&level.codebooks)?;
+            for (name, mean) in &mut level.terms {
+                points.extend(mean.take(&format!("{prefix}{name}")));
             }
         }
-        points
+        Ok(points)
+    }
+}
+
+impl Level {
+    fn count(&mut self) -> Result<()> {
+        Ok(self.unread.drain(..).try_for_each(|codes| self.counts.push(codes.as_slice()))?)
     }
 }

@@ -3,12 +3,13 @@
 
 use super::Context;
 use super::data::prefetch;
+use super::means::{Mean, UNREAD};
 use crate::settings::{self, PriorTraining, TokenizerTraining};
 use crate::store::Curve;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::optim::{Adam, AdamSettings, Schedule, WeightAverage};
+use rqlab_sdk::optim::{Adam, AdamSettings, GradientNorm, Schedule, WeightAverage};
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Tape, Tensor};
+use rqlab_sdk::tensor::{Device, Tape, Tensor};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,11 +58,14 @@ pub(super) trait Task {
     /// What a step works on; made ahead on another thread.
     type Batch: Send;
 
-    /// The loss of a batch (rank 0), recorded on the tape. What is worth a curve is kept for [`Task::observe`].
+    /// The loss of a batch (rank 0), recorded on the tape. What is worth a curve is kept for [`Task::observe`], unread.
     fn loss(&mut self, step: u64, batch: Self::Batch) -> Result<Tensor>;
 
     /// Points for the curves, gathered over the steps since the last call.
-    fn observe(&mut self) -> Vec<(String, f64)>;
+    ///
+    /// # Errors
+    /// Codes that cannot be counted.
+    fn observe(&mut self) -> Result<Vec<(String, f64)>>;
 }
 
 /// What training leaves, beside the parameters themselves.
@@ -108,33 +112,22 @@ pub(super) fn train<T: Task>(
     let started = Instant::now();
     let reporter = &mut *cx.reporter;
     reporter.step(first, recipe.steps, String::new);
-    let mut window = Mean::default();
+    let mut losses = Losses::default();
     prefetch(first..recipe.steps, batch, |step, batch| {
         let tape = Tape::start()?;
         let loss = task.loss(step, batch)?;
-        // On a GPU the host would otherwise wait for the forward pass before it asks for the backward pass.
         let mut gradients = tape.backward(&loss)?;
-        let value = loss.item()?;
-        if !value.is_finite() {
-            return Err(Error::Diverged(format!(
-                "the loss is {value} at step {step}, with the learning rate {}; lower `lr`, lengthen `warmup` or set `clip`",
-                schedule.lr(step)
-            )));
-        }
-        drop(loss);
-        window.add(f64::from(value));
-        let lr = schedule.lr(step);
+        let (loss, lr) = (loss.detach(), schedule.lr(step));
         let norm = optimizer.step(&mut gradients, lr, recipe.clip)?;
+        losses.add(Taken { step, lr, loss: loss.clone(), norm })?;
         if let Some(average) = &mut average {
             average.update()?;
         }
 
         let done = step + 1;
-        reporter.step(done, recipe.steps, || format!("loss {value:.4}"));
+        reporter.step(done, recipe.steps, || format!("loss {:.4}", loss.item().unwrap_or(f32::NAN)));
         if done % recipe.log == 0 || done == recipe.steps {
-            let loss = window.take().map(|loss| ("loss".to_owned(), loss));
-            let own = [("learning_rate".to_owned(), lr), ("gradient_norm".to_owned(), norm)];
-            for (name, value) in loss.into_iter().chain(own).chain(task.observe()) {
+            for (name, value) in losses.take()?.into_iter().chain(task.observe()?) {
                 let curve = curves.entry(name).or_default();
                 curve.steps.push(done);
                 curve.values.push(value);
@@ -158,6 +151,62 @@ pub(super) fn train<T: Task>(
     Ok(Trained { curves, earlier, seconds: earlier + started.elapsed().as_secs_f64(), average })
 }
 
+/// A step that was taken, with numbers that a GPU may still have to compute.
+struct Taken {
+    step: u64,
+    lr: f64,
+    loss: Tensor,
+    norm: GradientNorm,
+}
+
+/// What the curves of every training say, and whether it goes well. On a GPU the host is steps ahead; to look at every loss
+/// at once would make it wait for each.
+#[derive(Default)]
+struct Losses {
+    unread: Vec<Taken>,
+    loss: Mean,
+    /// The learning rate and the norm of the gradients at the last step that was read.
+    last: Option<(f64, f64)>,
+}
+
+impl Losses {
+    /// # Errors
+    /// [`Error::Diverged`] where this or an earlier step went wrong: at once on the CPU, within [`UNREAD`] steps on a GPU,
+    /// where nothing was changed by a step whose gradients were not finite.
+    fn add(&mut self, taken: Taken) -> Result<()> {
+        let there = taken.loss.device() == Device::Cpu;
+        self.unread.push(taken);
+        if there || self.unread.len() >= UNREAD { self.read() } else { Ok(()) }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        for Taken { step, lr, loss, norm } in self.unread.drain(..) {
+            let value = loss.item()?;
+            if !value.is_finite() {
+                return Err(Error::Diverged(format!(
+                    "the loss is {value} at step {step}, with the learning rate {lr}; \
+                     lower `lr`, lengthen `warmup` or set `clip`"
+                )));
+            }
+            self.loss.add(f64::from(value));
+            self.last = Some((lr, norm.read()?));
+        }
+        Ok(())
+    }
+
+    /// The points of the curves, over the steps since the last call.
+    ///
+    /// # Errors
+    /// As for [`Losses::add`].
+    fn take(&mut self) -> Result<Vec<(String, f64)>> {
+        self.read()?;
+        let loss = self.loss.take().map(|loss| ("loss", loss));
+        let last = self.last.take().map(|(lr, norm)| [("learning_rate", lr), ("gradient_norm", norm)]);
+        let points = loss.into_iter().chain(last.into_iter().flatten());
+        Ok(points.map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
+
 impl Trained {
     /// Writes the weights that are to be evaluated: the average, if one was kept.
     pub(super) fn save(&self, params: &Params, path: &Path) -> Result<()> {
@@ -175,25 +224,4 @@ fn number<N: std::str::FromStr>(state: &Checkpoint, name: &str) -> Result<N> {
         .get(name)
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| Error::Checkpoint(format!("the checkpoint has no `{name}`; delete it to start this stage over")))
-}
-
-/// A running mean.
-#[derive(Default)]
-pub(super) struct Mean {
-    sum: f64,
-    count: u64,
-}
-
-impl Mean {
-    pub(super) fn add(&mut self, value: f64) {
-        self.sum += value;
-        self.count += 1;
-    }
-
-    /// The mean of what was added, if anything was, and a fresh start.
-    pub(super) fn take(&mut self) -> Option<f64> {
-        let mean = (self.count > 0).then(|| self.sum / self.count as f64);
-        *self = Self::default();
-        mean
-    }
 }

@@ -72,8 +72,9 @@ pub struct TokenRequest {
 pub struct PriorLoss {
     /// What is minimised, in nats per code (rank 0).
     pub loss: Tensor,
-    /// Parts of it by name, for the log, such as `loss_1` for depth 1.
-    pub terms: Vec<(String, f32)>,
+    /// Parts of it by name, for the log: of rank 0, or of rank 1 with a number for each depth, which are then called `NAME_1`,
+    /// `NAME_2` and so on. They have no gradients, and stay on a GPU until somebody reads them.
+    pub terms: Vec<(&'static str, Tensor)>,
 }
 
 /// What is to be sampled.

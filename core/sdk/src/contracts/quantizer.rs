@@ -42,7 +42,8 @@ impl CodeShape {
     }
 }
 
-/// What a quantizer makes of a batch of latents.
+/// What a quantizer makes of a batch of latents. Numbers for the log are tensors without gradients, so that they stay on a
+/// GPU until somebody reads them: a training step does not wait for them.
 #[derive(Debug, Clone)]
 pub struct Quantized {
     /// What the decoder sees `[B, h, w, C]`: the quantized values, with the gradient that the estimator gives.
@@ -51,12 +52,12 @@ pub struct Quantized {
     pub codes: Option<Codes>,
     /// What the tokenizer's loss gains, weights included (rank 0): commitment, codebook, entropy or KL terms.
     pub loss: Tensor,
-    /// The terms by name, unweighted, for the log: `commitment`, `codebook`, ...
-    pub terms: Vec<(&'static str, f32)>,
+    /// The terms by name, unweighted and of rank 0, for the log: `commitment`, `codebook`, ...
+    pub terms: Vec<(&'static str, Tensor)>,
     /// Mean square of what is left of the latents after each depth, `[D]` (mean over all elements).
-    pub residual_energy: Vec<f32>,
-    /// What the codebook update did, for the log: `restarted_codes`, `dead_codes`, ... Empty outside training.
-    pub events: Vec<(&'static str, f32)>,
+    pub residual_energy: Tensor,
+    /// What the codebook update did, of rank 0, for the log: `restarted_codes`, `dead_codes`, ... Empty outside training.
+    pub events: Vec<(&'static str, Tensor)>,
 }
 
 /// Codes with the probabilities of all their rivals.

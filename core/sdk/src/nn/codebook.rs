@@ -3,10 +3,10 @@
 //! "Autoregressive image generation using residual quantization", CVPR 2022).
 
 use crate::params::{Init, Params};
-use crate::tensor::ops::averages::{replace_rare, update_averages, write_means};
+use crate::tensor::ops::averages::{count_rare, replace_rare, update_averages, write_means};
 use crate::tensor::ops::nearest::{Search, nearest, squared_distances};
 use crate::tensor::ops::sampling::multinomial;
-use crate::tensor::{Codes, Rng, Tensor, Var};
+use crate::tensor::{Codes, Device, Rng, Tensor, Var};
 use crate::{Error, Result};
 
 crate::choice! {
@@ -179,24 +179,23 @@ impl EmaCodebook {
         Ok(update_averages(vectors, codes, self.rule.decay, &self.cluster_size, &self.embed)?)
     }
 
-    /// How many codes are dead: `N < dead_below`.
-    pub fn dead(&self) -> usize {
-        self.cluster_size.get().as_slice().iter().filter(|&&count| self.is_dead(count)).count()
-    }
-
-    fn is_dead(&self, count: f32) -> bool {
-        count < self.rule.dead_below
+    /// How many codes are dead, `N < dead_below`: rank 0.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn dead(&self) -> Result<Tensor> {
+        Ok(count_rare(&self.cluster_size.get(), self.rule.dead_below)?)
     }
 
     /// Gives every dead code k the k-th row of what `candidates` returns, `[K, C]`, and the count `dead_below`. Returns how
-    /// many there were; `candidates` is called only if there are any.
+    /// many there were, of rank 0. `candidates` is called only if there are any, or if it takes a GPU to know.
     ///
     /// # Errors
     /// Shapes that do not fit, and those of `candidates`.
-    pub fn restart(&self, candidates: impl FnOnce() -> Result<Tensor>) -> Result<usize> {
-        let dead = self.dead();
-        if dead == 0 {
-            return Ok(0);
+    pub fn restart(&self, candidates: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let dead = self.dead()?;
+        if dead.device() == Device::Cpu && dead.item()? == 0.0 {
+            return Ok(dead);
         }
         let candidates = candidates()?;
         let shape = self.embed.get().shape().to_vec();
@@ -310,9 +309,9 @@ mod tests {
         let x = random(&[9, 2], 3);
         book.accumulate(&x, &Codes::from_vec(vec![0, 0, 0, 2, 2, 2, 2, 2, 2], &[9]).unwrap()).unwrap();
         let before = book.embed.get().to_vec();
-        assert_eq!(book.dead(), 2);
+        assert_eq!(book.dead().unwrap().item().unwrap(), 2.0);
         let draw = RestartDraw::new(9, 2, 4, &Rng::new(1, "restart", 0));
-        assert_eq!(book.restart(|| restart_candidates(&x, 4, &draw)).unwrap(), 2);
+        assert_eq!(book.restart(|| restart_candidates(&x, 4, &draw)).unwrap().item().unwrap(), 2.0);
         assert_eq!(book.cluster_size.get().to_vec(), [3.0, 1.0, 6.0, 1.0]);
         let after = book.embed.get().to_vec();
         assert_eq!((&after[0..2], &after[4..6]), (&before[0..2], &before[4..6]));
@@ -320,7 +319,8 @@ mod tests {
             let row = draw.order[k];
             assert_eq!(after[2 * k..2 * k + 2], x.as_slice()[2 * row..2 * row + 2]);
         }
-        assert_eq!(book.restart(|| Err(Error::Unsupported("not called".to_owned()))).unwrap(), 0);
+        let none = book.restart(|| Err(Error::Unsupported("not called".to_owned()))).unwrap();
+        assert_eq!(none.item().unwrap(), 0.0);
     }
 
     #[test]

@@ -253,23 +253,13 @@ fn at_depth(x: &Tensor, d: usize) -> Result<Tensor> {
     Ok(x.slice(axis, d..d + 1)?.reshape(&shape)?)
 }
 
-/// The loss of a batch from the cross entropies `[N, D]` of its codes: their mean, and each depth's for the log.
+/// The loss of a batch from the cross entropies `[N, D]` of its codes: their mean, and each depth's as the term `loss`.
 ///
 /// # Errors
-/// Those of [`Tensor::mean_all`].
+/// Another rank, no codes at all.
 pub fn prior_loss(losses: &Tensor) -> Result<PriorLoss> {
-    let terms = column_means(losses).into_iter().enumerate().map(|(d, mean)| (format!("loss_{}", d + 1), mean));
-    Ok(PriorLoss { loss: losses.mean_all()?, terms: terms.collect() })
-}
-
-fn column_means(x: &Tensor) -> Vec<f32> {
-    let columns = x.last_dim().max(1);
-    let mut sums = vec![0.0f64; columns];
-    for row in x.as_slice().chunks_exact(columns) {
-        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
-    }
-    let rows = (x.len() / columns).max(1) as f64;
-    sums.into_iter().map(|sum| (sum / rows) as f32).collect()
+    let by_depth = losses.detach().mean(&[0], false)?;
+    Ok(PriorLoss { loss: losses.mean_all()?, terms: vec![("loss", by_depth)] })
 }
 
 /// Logits are kept for at most this many codes of a codebook at a time where no gradient is asked for: 32 MiB.

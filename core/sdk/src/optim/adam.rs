@@ -1,10 +1,11 @@
 //! Adam and AdamW.
 
 use crate::params::{Init, Params};
-use crate::tensor::ops::optim::{AdamSlot, AdamStep, adam_all, sums_of_squares};
+use crate::tensor::ops::optim::{AdamSlot, AdamStep, Squares, adam_all};
 use crate::tensor::{Gradients, Tensor, Var};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The constants of Adam; `Default` has the usual ones and no weight decay.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +26,7 @@ impl Default for AdamSettings {
 
 #[derive(Debug)]
 struct Slot {
-    name: String,
+    name: Arc<str>,
     parameter: Var,
     m: Var,
     v: Var,
@@ -61,7 +62,7 @@ impl Adam {
         let slot = |(name, parameter): (String, Var)| {
             let shape = parameter.get().shape().to_vec();
             let (m, v) = (m.buffer(&name, &shape, Init::ZEROS)?, v.buffer(&name, &shape, Init::ZEROS)?);
-            Ok(Slot { name, parameter, m, v })
+            Ok(Slot { name: name.into(), parameter, m, v })
         };
         let slots = parameters.into_iter().map(slot).collect::<Result<_>>()?;
         Ok(Self { settings, slots, state, saved, steps: 0 })
@@ -74,26 +75,25 @@ impl Adam {
 
     /// One step with the gradients of its parameters, which it moves out of `gradients`. With `clip`, all are scaled so
     /// that their norm over all parameters is at most that. A parameter that no gradient reached stays as it is.
-    /// Returns the norm before clipping.
+    /// Returns the norm before clipping, which nobody has read yet: where it is not finite, no parameter has changed.
     ///
     /// # Errors
-    /// [`Error::Diverged`] names a parameter whose gradient is not finite; nothing is changed then.
-    pub fn step(&mut self, gradients: &mut Gradients, lr: f64, clip: Option<f32>) -> Result<f64> {
+    /// A device that fails.
+    pub fn step(&mut self, gradients: &mut Gradients, lr: f64, clip: Option<f32>) -> Result<GradientNorm> {
         let taken: Vec<_> =
             self.slots.iter().filter_map(|slot| Some((slot, gradients.take(&slot.parameter.get())?))).collect();
         let step = self.steps + 1;
-        let squares = sums_of_squares(&taken.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>());
-        let norm = global_norm(taken.iter().map(|(slot, _)| slot.name.as_str()).zip(squares), step)?;
-        let scale = clip.map_or(1.0, |max| clip_scale(norm, max));
+        let squares = Squares::of(&taken.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>())?;
+        let scale = squares.clip_factor(clip.unwrap_or(f32::INFINITY))?;
         let AdamSettings { betas: [beta1, beta2], eps, weight_decay } = self.settings;
         let how = AdamStep { lr, beta1, beta2, eps, weight_decay, l2: 0.0, step };
         let slots: Vec<AdamSlot<'_>> = taken
             .iter()
             .map(|(slot, grad)| AdamSlot { param: &slot.parameter, grad, m: &slot.m, v: &slot.v })
             .collect();
-        adam_all(&slots, scale, &how)?;
+        adam_all(&slots, &scale, &how)?;
         self.steps = step;
-        Ok(norm)
+        Ok(GradientNorm { squares, names: taken.iter().map(|(slot, _)| slot.name.clone()).collect(), step })
     }
 
     /// Moments and steps by name: `adam.m.NAME`, `adam.v.NAME`, `adam.steps`.
@@ -117,24 +117,30 @@ impl Adam {
     }
 }
 
-/// The Euclidean norm of all gradients together, given each one's sum of squares; in the order given.
-fn global_norm<'a>(gradients: impl Iterator<Item = (&'a str, f64)>, step: u64) -> Result<f64> {
-    let mut sum = 0.0;
-    for (name, squares) in gradients {
-        if !squares.is_finite() {
-            return Err(Error::Diverged(format!(
-                "training diverged: the gradient of `{name}` is not finite at optimizer step {step}; \
-                 lower the learning rate, lengthen the warm-up or clip gradients more"
-            )));
-        }
-        sum += squares;
-    }
-    Ok(sum.sqrt())
+/// The Euclidean norm of all gradients of a step together, left on their device until it is asked for.
+#[derive(Debug)]
+pub struct GradientNorm {
+    squares: Squares,
+    names: Vec<Arc<str>>,
+    step: u64,
 }
 
-/// What gradients of this norm are multiplied by, as PyTorch's `clip_grad_norm_` does it.
-fn clip_scale(norm: f64, max: f32) -> f32 {
-    (f64::from(max) / (norm + 1e-6)).min(1.0) as f32
+impl GradientNorm {
+    /// The norm. The host waits for a GPU to come as far as the step.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] names the first parameter whose gradient is not finite.
+    pub fn read(&self) -> Result<f64> {
+        let squares = self.squares.to_vec()?;
+        if let Some((name, _)) = self.names.iter().zip(&squares).find(|(_, squares)| !squares.is_finite()) {
+            return Err(Error::Diverged(format!(
+                "training diverged: the gradient of `{name}` is not finite at optimizer step {}; \
+                 lower the learning rate, lengthen the warm-up or clip gradients more",
+                self.step
+            )));
+        }
+        Ok(squares.iter().sum::<f64>().sqrt())
+    }
 }
 
 #[cfg(test)]
@@ -171,7 +177,7 @@ mod tests {
                 loss = loss.add(&w.mul(&wanted).unwrap().sum_all().unwrap()).unwrap();
             }
             let mut gradients = tape.backward(&loss).unwrap();
-            self.adam.step(&mut gradients, 0.01, clip)
+            self.adam.step(&mut gradients, 0.01, clip)?.read()
         }
 
         fn values(&self) -> Vec<f32> {
@@ -238,13 +244,15 @@ mod tests {
         let mut toy = Toy::new(AdamSettings::default());
         toy.step(|_| 1.0, None).unwrap();
         let before = (toy.values(), toy.adam.state()["adam.m.a"].to_vec());
-        for bad in [f32::NAN, f32::INFINITY] {
+        for (step, bad) in [(2, f32::NAN), (3, f32::INFINITY)] {
             let error = toy.step(|i| if i == 4 { bad } else { 1.0 }, Some(1.0)).unwrap_err();
             assert!(matches!(error, Error::Diverged(_)));
-            assert!(error.to_string().contains("`b`") && error.to_string().contains("step 2"), "{error}");
+            assert!(
+                error.to_string().contains("`b`") && error.to_string().contains(&format!("step {step}")),
+                "{error}"
+            );
         }
         assert_eq!(before, (toy.values(), toy.adam.state()["adam.m.a"].to_vec()));
-        assert_eq!(toy.adam.steps(), 1);
     }
 
     #[test]

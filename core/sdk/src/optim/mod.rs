@@ -6,6 +6,6 @@ mod adam;
 mod average;
 mod schedule;
 
-pub use adam::{Adam, AdamSettings};
+pub use adam::{Adam, AdamSettings, GradientNorm};
 pub use average::WeightAverage;
 pub use schedule::{PublishedWarmup, Schedule};

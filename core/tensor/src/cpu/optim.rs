@@ -9,7 +9,6 @@ use rayon::prelude::*;
 // Kernels of GPUs take it as it is.
 #[repr(C)]
 pub(crate) struct Adam {
-    pub(crate) grad_scale: f32,
     pub(crate) l2: f32,
     pub(crate) keep: f32,
     pub(crate) beta1: f32,
@@ -22,9 +21,9 @@ pub(crate) struct Adam {
 }
 
 simd! {
-    fn adam_chunk(how: Adam, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
+    fn adam_chunk(how: Adam, grad_scale: f32, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
         for (((p, &g), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
-            let g = g * how.grad_scale + how.l2 * *p;
+            let g = g * grad_scale + how.l2 * *p;
             *m = how.beta1 * *m + how.rest1 * g;
             *v = how.beta2 * *v + how.rest2 * (g * g);
             *p = *p * how.keep - how.step_size * *m / (v.sqrt() * how.root_scale + how.eps);
@@ -33,15 +32,15 @@ simd! {
 }
 
 /// One step: parameter and moments in one pass.
-pub(crate) fn adam(how: Adam, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
+pub(crate) fn adam(how: Adam, grad_scale: f32, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
     if param.len() <= GRAIN {
-        return adam_chunk(how, param, grad, m, v);
+        return adam_chunk(how, grad_scale, param, grad, m, v);
     }
     param
         .par_chunks_mut(GRAIN)
         .zip(grad.par_chunks(GRAIN))
         .zip(m.par_chunks_mut(GRAIN).zip(v.par_chunks_mut(GRAIN)))
-        .for_each(|((p, g), (m, v))| adam_chunk(how, p, g, m, v));
+        .for_each(|((p, g), (m, v))| adam_chunk(how, grad_scale, p, g, m, v));
 }
 
 simd! {

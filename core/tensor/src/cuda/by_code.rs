@@ -26,6 +26,7 @@ pub(super) const KERNELS: &[&str] = &[
     "smooth_counts",
     "replace_rare_sums",
     "replace_rare_counts",
+    "count_rare",
 ];
 
 /// Rows of a block that sorts, and values of a digit: CHUNK and DIGITS in `by_code.cu`.
@@ -106,6 +107,23 @@ pub(crate) fn replace_rare(candidates: &Tensor, least: f32, [counts, sums]: [&Va
         Ok(sums.lock().storage_mut().write_on_gpu(|sums| gpu.replace_rare(candidates.numbers(), least, counts, sums)))
     })??;
     Ok(true)
+}
+
+/// How many of the counts are below `least`, of rank 0.
+pub(crate) fn count_rare(counts: &Tensor, least: f32) -> Result<Option<Tensor>> {
+    let Some((gpu, [of])) = on_gpu("count_rare", [counts])? else {
+        return Ok(None);
+    };
+    let mut number = gpu.room(1)?;
+    let kernel = gpu.kernel("count_rare")?;
+    // SAFETY: one block reads all counts and writes one number.
+    #[allow(unsafe_code)]
+    unsafe {
+        kernel
+            .launch(blocks(1), (&**of.numbers(), counts.len() as u64, least, &mut *number))
+            .map_err(CudaError::from)?;
+    }
+    Ok(Some(output(gpu, number, &[], false)?.0))
 }
 
 /// The rows of each code, in their order.

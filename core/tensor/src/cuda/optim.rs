@@ -1,16 +1,16 @@
 //! Optimizer steps over many tensors in one launch.
 
 use super::kernels::{THREADS, check};
-use super::operands::same_gpu;
+use super::operands::{on_gpu, output, same_gpu};
 use super::{Buffer, Gpu, length};
 use crate::cpu::optim::Adam;
 use crate::ops::optim::AdamSlot;
 use crate::{Error, Result, Tensor, Var};
-use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, LaunchAsync, LaunchConfig};
+use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, DeviceSlice, LaunchAsync, LaunchConfig};
 use dfdx::prelude::CudaError;
 
 /// The kernels of `optim.cu`.
-pub(super) const KERNELS: &[&str] = &["adam_step", "ema_step", "square_pieces", "square_sums"];
+pub(super) const KERNELS: &[&str] = &["adam_step", "ema_step", "square_pieces", "square_sums", "clip_factor"];
 
 /// Tensors of a launch at most, and numbers of a block: MAX_TENSORS and PIECE in `optim.cu`.
 const MAX_TENSORS: usize = 64;
@@ -30,7 +30,7 @@ struct Tensors {
 #[allow(unsafe_code)]
 unsafe impl DeviceRepr for Tensors {}
 
-// SAFETY: ten f32 in C's layout, as `Adam` in `optim.cu`.
+// SAFETY: nine f32 in C's layout, as `Adam` in `optim.cu`.
 #[allow(unsafe_code)]
 unsafe impl DeviceRepr for Adam {}
 
@@ -62,10 +62,12 @@ impl Tensors {
     }
 }
 
-/// One step of Adam on every slot, whose sizes fit; `false` if they are on the CPU.
-pub(crate) fn adam(slots: &[AdamSlot<'_>], how: Adam) -> Result<bool> {
+/// One step of Adam on every slot, whose sizes fit, with gradients times a number that is not NaN; `false` if they are on the
+/// CPU.
+pub(crate) fn adam(slots: &[AdamSlot<'_>], grad_scale: &Tensor, how: Adam) -> Result<bool> {
     let vars: Vec<&Var> = slots.iter().flat_map(|slot| [slot.param, slot.m, slot.v]).collect();
     let Some(gpu) = same_gpu("adam", slots.iter().map(|slot| slot.grad))? else { return Ok(false) };
+    let Some((_, [scale])) = on_gpu("adam", [grad_scale])? else { return Ok(false) };
     let grads: Vec<Buffer> = slots.iter().filter_map(|slot| slot.grad.gpu_buffer().cloned()).collect();
     Var::write_all(&vars, |written| {
         let rows: Vec<[&Buffer; 4]> =
@@ -74,10 +76,11 @@ pub(crate) fn adam(slots: &[AdamSlot<'_>], how: Adam) -> Result<bool> {
             let table = Tensors::new(rows)?;
             if table.blocks() > 0 {
                 let kernel = gpu.kernel("adam_step")?;
-                // SAFETY: every block reads and writes a piece of a tensor within its size, which is that of all four.
+                // SAFETY: every block reads and writes a piece of a tensor within its size, which is that of all four,
+                // and reads one number.
                 #[allow(unsafe_code)]
                 unsafe {
-                    kernel.launch(table.launch(), (table, how)).map_err(CudaError::from)?;
+                    kernel.launch(table.launch(), (table, how, &**scale.numbers())).map_err(CudaError::from)?;
                 }
             }
         }
@@ -108,16 +111,52 @@ pub(crate) fn ema(pairs: &[(Tensor, &Var)], decay: f32) -> Result<bool> {
     })
 }
 
-/// The sum of squares of each tensor, read in one copy; `None` if they are on the CPU.
-pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Option<Vec<f64>>> {
-    let Some(gpu) = same_gpu("sums_of_squares", tensors.iter().copied())? else { return Ok(None) };
-    let buffers: Vec<[&Buffer; 1]> = tensors.iter().filter_map(|t| t.gpu_buffer().map(|b| [b])).collect();
-    let tables: Vec<Tensors> = buffers.chunks(MAX_TENSORS).map(Tensors::new).collect::<Result<_, _>>()?;
-    Ok(Some(gpu.sums_of_squares(&tables)?))
+/// Sums of squares, on the GPU that made them.
+pub(crate) struct Squares {
+    gpu: &'static Gpu,
+    sums: CudaSlice<f64>,
+}
+
+// SAFETY: as for `Gpu`: an allocation that any thread may read and free.
+#[allow(unsafe_code)]
+unsafe impl Send for Squares {}
+// SAFETY: as above; nothing writes to it any more.
+#[allow(unsafe_code)]
+unsafe impl Sync for Squares {}
+
+impl Squares {
+    /// The sum of squares of each tensor; `None` if they are on the CPU.
+    pub(crate) fn of(tensors: &[&Tensor]) -> Result<Option<Self>> {
+        let Some(gpu) = same_gpu("squares", tensors.iter().copied())? else { return Ok(None) };
+        let buffers: Vec<[&Buffer; 1]> = tensors.iter().filter_map(|t| t.gpu_buffer().map(|b| [b])).collect();
+        let tables: Vec<Tensors> = buffers.chunks(MAX_TENSORS).map(Tensors::new).collect::<Result<_, _>>()?;
+        Ok(Some(Self { gpu, sums: gpu.sums_of_squares(&tables)? }))
+    }
+
+    /// The sums; the host waits for them.
+    pub(crate) fn read(&self) -> Result<Vec<f64>> {
+        super::count_read();
+        Ok(self.gpu.driver.dtoh_sync_copy(&self.sums).map_err(CudaError::from)?)
+    }
+
+    /// What brings the tensors to a norm of at most `most`, of rank 0; NaN if a sum is not finite.
+    pub(crate) fn clip_factor(&self, most: f32) -> Result<Tensor> {
+        let mut factor = self.gpu.room(1)?;
+        let kernel = self.gpu.kernel("clip_factor")?;
+        let count = DeviceSlice::len(&self.sums) as u64;
+        // SAFETY: one block reads `count` sums and writes one number.
+        #[allow(unsafe_code)]
+        unsafe {
+            kernel
+                .launch(super::kernels::blocks(1), (&self.sums, count, most, &mut *factor))
+                .map_err(CudaError::from)?;
+        }
+        Ok(output(self.gpu, factor, &[], false)?.0)
+    }
 }
 
 impl Gpu {
-    fn sums_of_squares(&self, tables: &[Tensors]) -> Result<Vec<f64>, CudaError> {
+    fn sums_of_squares(&self, tables: &[Tensors]) -> Result<CudaSlice<f64>, CudaError> {
         let count: usize = tables.iter().map(|table| table.count as usize).sum();
         let mut sums: CudaSlice<f64> = self.driver.alloc_zeros(count)?;
         for (t, table) in tables.iter().enumerate() {
@@ -136,7 +175,7 @@ impl Gpu {
                 }
             }
         }
-        Ok(self.driver.dtoh_sync_copy(&sums)?)
+        Ok(sums)
     }
 }
 

@@ -56,6 +56,16 @@ pub fn write_means(sums: &Tensor, counts: &Tensor, eps: f64, means: &Var) -> Res
     Ok(())
 }
 
+/// How many counts are below `least`: rank 0, on their device.
+///
+/// # Errors
+/// [`Error::Device`] if the device fails.
+pub fn count_rare(counts: &Tensor, least: f32) -> Result<Tensor> {
+    return_from_gpu!(crate::cuda::by_code::count_rare(counts, least));
+    let rare = counts.as_slice().iter().filter(|&&count| count < least).count();
+    Ok(Tensor::output(vec![rare as f32], &[], None))
+}
+
 /// Gives every code whose count is below `least` that count, and `least` times its row of `candidates` `[K, C]` as its sum.
 ///
 /// # Errors
@@ -148,7 +158,10 @@ mod tests {
             let (first, candidates) = (random(&[5, 3], 1), random(&[5, 3], 2));
             let counts = Var::buffer(&Tensor::from_vec(vec![0.0, 2.0, 7.0, 1.99, 2.5], &[5]).unwrap());
             let sums = Var::buffer(&first);
+            let rare = || count_rare(&counts.get(), 2.0).unwrap().item().unwrap();
+            assert_eq!(rare(), 2.0);
             replace_rare(&candidates, 2.0, &counts, &sums).unwrap();
+            assert_eq!(rare(), 0.0);
             assert_eq!(counts.get().as_slice(), [2.0, 2.0, 7.0, 2.0, 2.5]);
             for (k, sum) in sums.get().as_slice().chunks(3).enumerate() {
                 let (old, new) = (&first.as_slice()[3 * k..3 * k + 3], &candidates.as_slice()[3 * k..3 * k + 3]);

@@ -35,18 +35,18 @@ impl Default for AdamStep {
 /// # Errors
 /// [`Error::Shape`] if the sizes differ or `step` is 0.
 pub fn adam(param: &Var, grad: &Tensor, m: &Var, v: &Var, grad_scale: f32, how: &AdamStep) -> Result<()> {
-    adam_all(&[AdamSlot { param, grad, m, v }], grad_scale, how)
+    let grad_scale = Tensor::scalar(grad_scale).to_device(grad.device())?;
+    adam_all(&[AdamSlot { param, grad, m, v }], &grad_scale, how)
 }
 
 impl AdamStep {
-    fn constants(&self, grad_scale: f32) -> Result<optim::Adam> {
+    fn constants(&self) -> Result<optim::Adam> {
         if self.step == 0 {
             return Err(Error::shape("adam", "steps count from 1, found step 0"));
         }
         let power = self.step as f64;
         let (correction1, correction2) = (1.0 - self.beta1.powf(power), 1.0 - self.beta2.powf(power));
         Ok(optim::Adam {
-            grad_scale,
             l2: self.l2 as f32,
             keep: (1.0 - self.lr * self.weight_decay) as f32,
             beta1: self.beta1 as f32,
@@ -94,19 +94,26 @@ impl AdamSlot<'_> {
     }
 }
 
-/// [`adam`] of many parameters at once: most are too small to keep all of a device busy.
+/// [`adam`] of many parameters at once: most are too small to keep all of a device busy. `grad_scale`, of rank 0, is on their
+/// device, such as [`Squares::clip_factor`] leaves it there; where it is NaN nothing is changed.
 ///
 /// # Errors
 /// As for [`adam`]; nothing is changed then.
-pub fn adam_all(slots: &[AdamSlot<'_>], grad_scale: f32, how: &AdamStep) -> Result<()> {
-    let constants = how.constants(grad_scale)?;
+pub fn adam_all(slots: &[AdamSlot<'_>], grad_scale: &Tensor, how: &AdamStep) -> Result<()> {
+    let constants = how.constants()?;
     slots.iter().try_for_each(AdamSlot::check)?;
+    super::place("adam", slots.iter().map(|slot| slot.grad).chain([grad_scale]))?;
     #[cfg(feature = "cuda")]
-    if crate::cuda::optim::adam(slots, constants)? {
+    if crate::cuda::optim::adam(slots, grad_scale, constants)? {
+        return Ok(());
+    }
+    let scale = grad_scale.item()?;
+    if scale.is_nan() {
         return Ok(());
     }
     slots.par_iter().with_max_len(1).for_each(|slot| {
-        slot.param.write(|p| slot.m.write(|m| slot.v.write(|v| optim::adam(constants, p, slot.grad.as_slice(), m, v))));
+        let grad = slot.grad.as_slice();
+        slot.param.write(|p| slot.m.write(|m| slot.v.write(|v| optim::adam(constants, scale, p, grad, m, v))));
     });
     Ok(())
 }
@@ -149,20 +156,78 @@ fn averages(pairs: &[(Tensor, &Var)], decay: f32) -> Result<()> {
     Ok(())
 }
 
-/// The sum of squares of all elements, in f64 and in a fixed order; NaN if they cannot be read any more.
-pub fn sum_of_squares(t: &Tensor) -> f64 {
-    sums_of_squares(&[t]).into_iter().next().unwrap_or(f64::NAN)
+/// The sums of squares of tensors, each over all of its elements, in f64 and in a fixed order. From a GPU they are read only
+/// when they are asked for.
+#[derive(Debug)]
+pub struct Squares(Sums);
+
+enum Sums {
+    Cpu(Vec<f64>),
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::optim::Squares),
 }
 
-/// [`sum_of_squares`] of each, on one device. From a GPU the sums come in one copy.
-pub fn sums_of_squares(tensors: &[&Tensor]) -> Vec<f64> {
-    #[cfg(feature = "cuda")]
-    match crate::cuda::optim::sums_of_squares(tensors) {
-        Ok(Some(sums)) => return sums,
-        Ok(None) => {}
-        Err(_) => return vec![f64::NAN; tensors.len()],
+impl std::fmt::Debug for Sums {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu(sums) => sums.fmt(f),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => f.write_str("sums on a GPU"),
+        }
     }
-    tensors.par_iter().with_max_len(1).map(|t| sum::sum_of_squares(t.as_slice())).collect()
+}
+
+impl Squares {
+    /// Those of `tensors`, which are on one device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if they are not, or if it fails.
+    pub fn of(tensors: &[&Tensor]) -> Result<Self> {
+        super::place("squares", tensors.iter().copied())?;
+        #[cfg(feature = "cuda")]
+        if let Some(sums) = crate::cuda::optim::Squares::of(tensors)? {
+            return Ok(Self(Sums::Cuda(sums)));
+        }
+        Ok(Self(Sums::Cpu(tensors.par_iter().with_max_len(1).map(|t| sum::sum_of_squares(t.as_slice())).collect())))
+    }
+
+    /// The sums, in the order of the tensors. The host waits for a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if they cannot be read any more.
+    pub fn to_vec(&self) -> Result<Vec<f64>> {
+        match &self.0 {
+            Sums::Cpu(sums) => Ok(sums.clone()),
+            #[cfg(feature = "cuda")]
+            Sums::Cuda(sums) => sums.read(),
+        }
+    }
+
+    /// What all tensors are to be multiplied by, so that their norm together is at most `most`, as PyTorch's
+    /// `clip_grad_norm_` has it: `min(1, most / (norm + 1e-6))`, of rank 0 and on their device; NaN if a sum is not finite.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn clip_factor(&self, most: f32) -> Result<Tensor> {
+        match &self.0 {
+            Sums::Cpu(sums) => {
+                let sum: f64 = sums.iter().sum();
+                let factor = (f64::from(most) / (sum.sqrt() + 1e-6)).min(1.0) as f32;
+                Ok(Tensor::output(vec![if sum.is_finite() { factor } else { f32::NAN }], &[], None))
+            }
+            #[cfg(feature = "cuda")]
+            Sums::Cuda(sums) => sums.clip_factor(most),
+        }
+    }
+}
+
+/// The sum of squares of all elements, in f64 and in a fixed order; NaN if they cannot be read any more.
+pub fn sum_of_squares(t: &Tensor) -> f64 {
+    Squares::of(&[t])
+        .and_then(|squares| squares.to_vec())
+        .ok()
+        .and_then(|sums| sums.first().copied())
+        .unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -241,6 +306,41 @@ mod tests {
             let mut data = vec![1.0; 1001];
             data[0] = 8192.0;
             assert_eq!(sum_of_squares(&Tensor::from_vec(data, &[1001]).unwrap()), 67_108_864.0 + 1000.0);
+        });
+    }
+
+    #[test]
+    fn a_norm_above_the_limit_is_brought_to_it() {
+        on_every_device(|| {
+            // 3, 4 and 12 make 13, over two tensors and 70 empty ones, more than one launch takes.
+            let (a, b) = (Tensor::from_vec(vec![3.0, 4.0], &[2]).unwrap(), Tensor::full(12.0, &[1]));
+            let empty = Tensor::zeros(&[0]);
+            let all: Vec<&Tensor> = [&a].into_iter().chain(std::iter::repeat_n(&empty, 70)).chain([&b]).collect();
+            let squares = Squares::of(&all).unwrap();
+            let sums = squares.to_vec().unwrap();
+            assert_eq!((sums.len(), sums[0], sums[35], sums[71]), (72, 25.0, 0.0, 144.0));
+            for (most, factor) in [(6.5, 0.5), (13.1, 1.0), (f32::INFINITY, 1.0)] {
+                assert_close(squares.clip_factor(most).unwrap().as_slice(), &[factor], 1e-6);
+            }
+        });
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_change_nothing() {
+        on_every_device(|| {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let grads = [Tensor::full(1.0, &[5]), Tensor::from_vec(vec![1.0, bad, 1.0], &[3]).unwrap()];
+                let vars = |len: usize| [0, 1, 2].map(|seed| Var::buffer(&random(&[len], seed)));
+                let states = [vars(5), vars(3)];
+                let before: Vec<_> = states.iter().flatten().map(|var| var.get().to_vec()).collect();
+                let slots: Vec<_> =
+                    states.iter().zip(&grads).map(|([param, m, v], grad)| AdamSlot { param, grad, m, v }).collect();
+                let squares = Squares::of(&grads.iter().collect::<Vec<_>>()).unwrap();
+                assert!(squares.to_vec().unwrap()[0].is_finite() && !squares.to_vec().unwrap()[1].is_finite());
+                adam_all(&slots, &squares.clip_factor(1.0).unwrap(), &AdamStep::default()).unwrap();
+                let after: Vec<_> = states.iter().flatten().map(|var| var.get().to_vec()).collect();
+                assert_eq!(before, after);
+            }
         });
     }
 

@@ -87,14 +87,14 @@ impl Rq {
         &mut self,
         latents: &Tensor,
         candidates: impl Fn(usize, &Tensor, usize) -> Result<Tensor>,
-    ) -> Result<(Walk, Vec<(&'static str, f32)>)> {
-        let mut restarts = 0;
-        let mut dead = vec![0; self.books.len()];
+    ) -> Result<(Walk, Vec<(&'static str, Tensor)>)> {
+        let mut restarts = Tensor::scalar(0.0);
+        let mut dead = vec![Tensor::scalar(0.0); self.books.len()];
         let mut settle = |depth: usize, residual: &Tensor| -> Result<()> {
             let book = self.book(depth);
-            dead[self.book_index(depth)] = book.dead();
+            dead[self.book_index(depth)] = book.dead()?;
             if book.rule().restart {
-                restarts += book.restart(|| candidates(depth, residual, book.size()))?;
+                restarts = restarts.add(&book.restart(|| candidates(depth, residual, book.size()))?)?;
             }
             book.rewrite()
         };
@@ -117,8 +117,8 @@ impl Rq {
                 walk
             }
         };
-        let dead: usize = dead.into_iter().sum();
-        Ok((walk, vec![("restarted_codes", restarts as f32), ("dead_codes", dead as f32)]))
+        let dead = dead.iter().try_fold(Tensor::scalar(0.0), |sum, dead| sum.add(dead))?;
+        Ok((walk, vec![("restarted_codes", restarts), ("dead_codes", dead)]))
     }
 
     /// The value, loss and gradients of a walk: commitment is `|x - sg(z_d)|²` for each partial sum `z_d`, averaged over
@@ -135,9 +135,9 @@ impl Rq {
         Ok(Quantized {
             latents: self.estimate(latents, walk, &sums.sum)?,
             codes: Some(Codes::stack(&walk.codes)?),
-            terms: vec![("commitment", commitment.item()?)],
+            terms: vec![("commitment", commitment.detach())],
             loss: commitment.mul_scalar(self.config.beta)?,
-            residual_energy: sums.mse.to_vec(),
+            residual_energy: sums.mse,
             events: Vec::new(),
         })
     }

@@ -122,13 +122,13 @@ impl Vq {
         let codeword = weight.embedding(codes)?;
         let value = codeword.detach();
         let commitment = latents.mse(&value)?;
-        let energy = commitment.item()?;
-        let mut terms = vec![("commitment", energy)];
+        let energy = commitment.detach();
+        let mut terms = vec![("commitment", energy.clone())];
         let loss = match (&self.book, self.config.beta_on) {
             (Book::Ema(_), _) => commitment.mul_scalar(self.config.beta)?,
             (Book::Gradient(_), beta_on) => {
                 let codebook = codeword.mse(&latents.detach())?;
-                terms.push(("codebook", energy));
+                terms.push(("codebook", energy.clone()));
                 match beta_on {
                     BetaOn::Commitment => codebook.add(&commitment.mul_scalar(self.config.beta)?)?,
                     BetaOn::Codebook => commitment.add(&codebook.mul_scalar(self.config.beta)?)?,
@@ -140,7 +140,7 @@ impl Vq {
             codes: Some(Codes::stack(std::slice::from_ref(codes))?),
             loss,
             terms,
-            residual_energy: vec![energy],
+            residual_energy: energy.reshape(&[1])?,
             events: Vec::new(),
         })
     }
@@ -159,10 +159,11 @@ impl Vq {
         let (weight, vectors) = (book.weight(), latents.detach());
         let codes = book.nearest(&vectors)?;
         book.accumulate(&vectors, &codes)?;
-        let dead = book.dead();
-        let restarts = if self.config.restart { book.restart(|| candidates(&vectors, book.size()))? } else { 0 };
+        let dead = book.dead()?;
+        let restart = || book.restart(|| candidates(&vectors, book.size()));
+        let restarts = if self.config.restart { restart()? } else { Tensor::scalar(0.0) };
         book.rewrite()?;
-        let events = vec![("restarted_codes", restarts as f32), ("dead_codes", dead as f32)];
+        let events = vec![("restarted_codes", restarts), ("dead_codes", dead)];
         Ok(Quantized { events, ..self.assemble(latents, &weight, &codes)? })
     }
 }

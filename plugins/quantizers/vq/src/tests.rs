@@ -49,7 +49,7 @@ fn losses_send_their_gradients_where_beta_says() {
         for (_, weight) in trained {
             close(&gradients.take(&weight.get()).unwrap(), &at_e);
         }
-        let energy = quantized.residual_energy[0];
+        let energy = quantized.residual_energy.item().unwrap();
         assert!((quantized.loss.item().unwrap() - energy * (on_z + on_e)).abs() < 1e-6);
     }
 }

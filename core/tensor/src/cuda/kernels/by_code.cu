@@ -183,3 +183,11 @@ extern "C" __global__ void replace_rare_counts(float *counts, u64 size, float le
         if (counts[i] < least) counts[i] = least;
     }
 }
+
+// One block: how many counts are below `least`.
+extern "C" __global__ void count_rare(const float *counts, u64 size, float least, float *number) {
+    double sum = 0.0;
+    for (u64 i = threadIdx.x; i < size; i += LANES) sum += counts[i] < least ? 1.0 : 0.0;
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) *number = (float)sum;
+}

@@ -38,18 +38,21 @@ __device__ __forceinline__ Piece piece_of(const Tensors &tensors, unsigned block
 }
 
 struct Adam {
-    float grad_scale, l2, keep, beta1, rest1, beta2, rest2, step_size, root_scale, eps;
+    float l2, keep, beta1, rest1, beta2, rest2, step_size, root_scale, eps;
 };
 
-__device__ __forceinline__ void adam_one(const Adam &how, float &p, float g, float &m, float &v) {
-    g = g * how.grad_scale + how.l2 * p;
+__device__ __forceinline__ void adam_one(const Adam &how, float scale, float &p, float g, float &m, float &v) {
+    g = g * scale + how.l2 * p;
     m = how.beta1 * m + how.rest1 * g;
     v = how.beta2 * v + how.rest2 * (g * g);
     p = p * how.keep - how.step_size * m / (sqrtf(v) * how.root_scale + how.eps);
 }
 
-// Roles: parameter, gradient, average gradient, average square.
-extern "C" __global__ void adam_step(const Tensors tensors, const Adam how) {
+// Roles: parameter, gradient, average gradient, average square. Gradients are multiplied by a number that another kernel has
+// left; NaN there means that nothing is to change.
+extern "C" __global__ void adam_step(const Tensors tensors, const Adam how, const float *grad_scale) {
+    float scale = *grad_scale;
+    if (scale != scale) return;
     Piece piece = piece_of(tensors, blockIdx.x);
     float *p = tensors.at[0][piece.tensor], *m = tensors.at[2][piece.tensor], *v = tensors.at[3][piece.tensor];
     const float *g = tensors.at[1][piece.tensor];
@@ -57,16 +60,16 @@ extern "C" __global__ void adam_step(const Tensors tensors, const Adam how) {
     for (u64 i = piece.start + 4 * threadIdx.x; i < whole; i += 4 * LANES) {
         float4 ps = *(float4 *)(p + i), ms = *(float4 *)(m + i), vs = *(float4 *)(v + i);
         float4 gs = *(const float4 *)(g + i);
-        adam_one(how, ps.x, gs.x, ms.x, vs.x);
-        adam_one(how, ps.y, gs.y, ms.y, vs.y);
-        adam_one(how, ps.z, gs.z, ms.z, vs.z);
-        adam_one(how, ps.w, gs.w, ms.w, vs.w);
+        adam_one(how, scale, ps.x, gs.x, ms.x, vs.x);
+        adam_one(how, scale, ps.y, gs.y, ms.y, vs.y);
+        adam_one(how, scale, ps.z, gs.z, ms.z, vs.z);
+        adam_one(how, scale, ps.w, gs.w, ms.w, vs.w);
         *(float4 *)(p + i) = ps;
         *(float4 *)(m + i) = ms;
         *(float4 *)(v + i) = vs;
     }
     u64 i = whole + threadIdx.x;
-    if (i < piece.end) adam_one(how, p[i], g[i], m[i], v[i]);
+    if (i < piece.end) adam_one(how, scale, p[i], g[i], m[i], v[i]);
 }
 
 // Roles: average, value.
@@ -107,4 +110,12 @@ extern "C" __global__ void square_sums(const Tensors tensors, const double *part
     for (unsigned i = tensors.first[t] + threadIdx.x; i < tensors.first[t + 1]; i += LANES) sum += partial[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) sums[t] = sum;
+}
+
+// What brings gradients with these sums of squares to a norm of at most `most`; NaN if one is not finite.
+extern "C" __global__ void clip_factor(const double *sums, u64 count, float most, float *factor) {
+    double sum = 0.0;
+    for (u64 i = threadIdx.x; i < count; i += LANES) sum += sums[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) *factor = sum - sum == 0.0 ? (float)fmin(most / (sqrt(sum) + 1e-6), 1.0) : __int_as_float(0x7fffffff);
 }

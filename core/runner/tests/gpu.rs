@@ -1,0 +1,94 @@
+//! What only a GPU can show; skipped, with a message, where there is none.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, or says why it is skipped"
+)]
+
+use rqlab::bench::{Family, PriorSizes, Work, prepare};
+use rqlab::job::Call;
+use rqlab::plugins::{Plugins, Search};
+use rqlab::stages::Tokenizer;
+use rqlab_sdk::contracts::Mode;
+use rqlab_sdk::optim::{Adam, AdamSettings, WeightAverage};
+use rqlab_sdk::params::Params;
+use rqlab_sdk::plugin::Kind;
+use rqlab_sdk::tensor::{Device, Rng, Tape, Tensor, host_reads};
+use std::path::Path;
+
+/// The plugins, if there is a GPU, on which tensors are placed from now on.
+fn on_a_gpu() -> Option<Plugins> {
+    if let Err(error) = Device::Cuda(0).make_default() {
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    let beside = Path::new(env!("CARGO_BIN_EXE_rqlab")).parent().unwrap().to_owned();
+    Some(Plugins::load(&Search::usual(vec![beside])).unwrap_or_else(|error| panic!("{}", error.message)))
+}
+
+fn component(plugins: &Plugins, kind: Kind, name: &str, config: &str) -> Call {
+    let plugin = plugins.find(kind, name).unwrap_or_else(|error| panic!("{}", error.message)).origin.digest.clone();
+    Call { name: name.to_owned(), config: config.to_owned(), plugin }
+}
+
+/// The host runs ahead: from the images to the average of the weights nothing is read back, codebooks and their restarts
+/// included.
+#[test]
+fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
+    let Some(plugins) = on_a_gpu() else { return };
+    let autoencoder = "(width: 8, multipliers: [1, 1], blocks: 1, groups: 2, latent: 8, downsample: symmetric)";
+    let autoencoder = component(&plugins, Kind::Autoencoder, "resnet", autoencoder);
+    for (name, config) in [
+        ("rq", "(depth: 2, codebook: 16)"),
+        ("rq", "(depth: 2, codebook: 300, shared: false, update: per_step, straight_through: rotation)"),
+        ("vq", "(codebook: 16)"),
+        ("vq", "(codebook: 16, codebook_update: gradient)"),
+    ] {
+        let quantizer = component(&plugins, Kind::Quantizer, name, config);
+        let params = Params::new(1);
+        let mut model = Tokenizer::build(&plugins, &autoencoder, &quantizer, [16, 16, 3], params.clone()).unwrap();
+        let mut optimizer = Adam::new(params.trained(), AdamSettings::default()).unwrap();
+        let mut average = WeightAverage::new(params.trained(), 0.99).unwrap();
+        let pixels = Rng::new(1, "images", 0).normal(3 * 16 * 16 * 3);
+        let images = Tensor::from_vec(pixels, &[3, 16, 16, 3]).unwrap();
+        let mut seen = Vec::new();
+        for step in 0..3 {
+            let before = host_reads();
+            let rng = Rng::new(1, "step", step);
+            let tape = Tape::start().unwrap();
+            let mut auxiliary = None;
+            let mut bottleneck = |level: usize, latents: &Tensor| {
+                let quantized = model.quantizers[level].quantize_train(latents, &rng)?;
+                auxiliary = Some(quantized.loss);
+                seen.extend(quantized.terms.into_iter().chain(quantized.events));
+                Ok(quantized.latents)
+            };
+            let out = model.autoencoder.forward(&images, &mut bottleneck, &Mode::Train(rng)).unwrap();
+            let loss = out.mse(&images).unwrap().add(&auxiliary.unwrap()).unwrap();
+            let mut gradients = tape.backward(&loss).unwrap();
+            let norm = optimizer.step(&mut gradients, 1e-3, Some(1.0)).unwrap();
+            average.update().unwrap();
+            assert_eq!(host_reads(), before, "{name}{config}, step {step}");
+            assert!(norm.read().unwrap() > 0.0 && host_reads() > before);
+        }
+        for (name, value) in seen {
+            assert!(value.item().unwrap() >= 0.0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
+    let Some(plugins) = on_a_gpu() else { return };
+    for family in [Family::RqTransformer { body: 1, head: 1 }, Family::Ar { layers: 1 }] {
+        let prior = PriorSizes { family, side: 3, depth: 2, codebook: 16, width: 16, heads: 2 };
+        let mut workload = prepare(&Work::PriorStep { prior, batch: 2 }, &plugins, &[]).unwrap();
+        for step in 0..3 {
+            let before = host_reads();
+            (workload.call)().unwrap();
+            assert_eq!(host_reads(), before, "{family:?}, step {step}");
+        }
+    }
+}
