@@ -232,7 +232,7 @@ static DEFAULT: AtomicUsize = AtomicUsize::new(0);
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
-    use crate::ops::optim::sums_of_squares;
+    use crate::ops::optim::Squares;
     use crate::ops::testing::{on_every_device, random};
     use crate::{Device, Error, Tape, Tensor, Var, host_reads};
 
@@ -255,7 +255,7 @@ mod tests {
             let before = host_reads();
             x.to_vec();
             codes.as_slice();
-            sums_of_squares(&[&x]);
+            Squares::of(&[&x]).unwrap().to_vec().unwrap();
             assert!(x.device() == Device::Cpu || host_reads() - before >= 3);
         });
     }
