@@ -232,8 +232,9 @@ static DEFAULT: AtomicUsize = AtomicUsize::new(0);
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
+    use crate::ops::optim::sums_of_squares;
     use crate::ops::testing::{on_every_device, random};
-    use crate::{Device, Error, Tape, Tensor, Var};
+    use crate::{Device, Error, Tape, Tensor, Var, host_reads};
 
     #[test]
     fn numbers_survive_the_way_to_a_device_and_back() {
@@ -242,6 +243,20 @@ mod tests {
             let there = x.to_device(Device::Cpu).unwrap().to_device(x.device()).unwrap();
             assert_eq!((there.device(), there.to_vec()), (x.device(), x.to_vec()));
             assert!(Tensor::zeros(&[0, 3]).to_vec().is_empty());
+        });
+    }
+
+    /// Other tests read at the same time: a count is a lower bound.
+    #[test]
+    fn what_the_host_reads_of_a_gpu_is_counted() {
+        on_every_device(|| {
+            let x = random(&[3, 5], 1).exp().unwrap();
+            let codes = x.argmax_last().unwrap();
+            let before = host_reads();
+            x.to_vec();
+            codes.as_slice();
+            sums_of_squares(&[&x]);
+            assert!(x.device() == Device::Cpu || host_reads() - before >= 3);
         });
     }
 

@@ -64,6 +64,15 @@ pub fn wait_for_device() -> Result<()> {
     Device::default_of_process().wait()
 }
 
+/// How many times this process has waited for numbers from a GPU; 0 without one. For tests of what must not wait. Numbers
+/// that the host has read already are not read again, and waiting for the device alone ([`wait_for_device`]) reads nothing.
+pub fn host_reads() -> u64 {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::reads();
+    #[cfg(not(feature = "cuda"))]
+    0
+}
+
 /// The precision of the numbers that products on `device` multiply, in words; sums are f32 in every case. On a GPU it is
 /// tf32, or f32 or bf16 as the environment variable `RQLAB_GPU` says.
 pub fn precision(device: Device) -> &'static str {

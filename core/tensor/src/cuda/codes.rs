@@ -33,6 +33,7 @@ impl OnGpu {
     pub(crate) fn download(&self) -> Result<Vec<u32>> {
         let mut copy = vec![0; self.len()];
         if !copy.is_empty() {
+            super::count_read();
             self.gpu.driver.dtoh_sync_copy_into(&*self.codes, &mut copy).map_err(CudaError::from)?;
         }
         Ok(copy)

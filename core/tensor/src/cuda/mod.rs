@@ -37,10 +37,24 @@ use cudarc::cublas::CudaBlas;
 use cudarc::driver::{CudaDevice, DriverError, result, sys};
 use dfdx::prelude::{Cuda, CudaError, Storage};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Numbers on a GPU, as dfdx allocates them for tensors and for gradients.
 pub(crate) type Numbers = <Cuda as Storage<f32>>::Vec;
+
+/// How often this process has waited for numbers.
+static READS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has waited for numbers from a GPU.
+pub(crate) fn reads() -> u64 {
+    READS.load(Ordering::Relaxed)
+}
+
+/// Said by everything here that makes the host wait for numbers.
+fn count_read() {
+    READS.fetch_add(1, Ordering::Relaxed);
+}
 
 /// An open GPU.
 pub(crate) struct Gpu {
@@ -155,6 +169,7 @@ impl Gpu {
     pub(crate) fn download(&self, numbers: &Numbers) -> Result<Vec<f32>, CudaError> {
         let mut data = vec![0.0; length(numbers)];
         if !data.is_empty() {
+            count_read();
             self.driver.dtoh_sync_copy_into(&**numbers, &mut data)?;
         }
         Ok(data)

@@ -136,6 +136,7 @@ impl Gpu {
                 }
             }
         }
+        super::count_read();
         Ok(self.driver.dtoh_sync_copy(&sums)?)
     }
 }
