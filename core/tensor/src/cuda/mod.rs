@@ -2,7 +2,7 @@
 //!
 //! dfdx gives the device, its allocations, and the tape with its gradients. A tensor's numbers are a dfdx allocation
 //! ([`Numbers`]) rather than a dfdx tensor, whose data cannot be reached from outside. Kernels are our own, compiled
-//! by NVRTC when a device is opened; products are cuBLAS's. An operation without a kernel here says so
+//! by NVRTC when a device is first opened and then kept on disk; products are cuBLAS's. An operation without a kernel here says so
 //! ([`Error::NoKernel`]).
 
 pub(crate) mod arithmetic;
@@ -24,6 +24,7 @@ mod operands;
 pub(crate) mod optim;
 pub(crate) mod packed;
 pub(crate) mod product;
+mod ptx_cache;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod sampling;
