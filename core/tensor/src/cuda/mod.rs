@@ -2,8 +2,8 @@
 //!
 //! dfdx gives the device, its allocations, and the tape with its gradients. A tensor's numbers are a dfdx allocation
 //! ([`Numbers`]) rather than a dfdx tensor, whose data cannot be reached from outside. Kernels are our own, compiled
-//! by NVRTC when a device is first opened and then kept on disk; products are cuBLAS's. An operation without a kernel here says so
-//! ([`Error::NoKernel`]).
+//! by NVRTC when a device is first opened and then kept on disk; products are cuBLAS's. An operation without a kernel
+//! here says so ([`Error::NoKernel`]).
 
 pub(crate) mod arithmetic;
 pub(crate) mod attention;
