@@ -17,15 +17,20 @@ use rqlab_sdk::params::Params;
 use rqlab_sdk::plugin::Kind;
 use rqlab_sdk::tensor::{Device, Rng, Tape, Tensor, host_reads};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The plugins, if there is a GPU, on which tensors are placed from now on.
-fn on_a_gpu() -> Option<Plugins> {
+/// The plugins, if there is a GPU, on which tensors are placed from now on; and the right to be the only test that reads from
+/// it, since reads are counted over the process.
+fn on_a_gpu() -> Option<(Plugins, MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(error) = Device::Cuda(0).make_default() {
         eprintln!("skipped: {error}");
         return None;
     }
     let beside = Path::new(env!("CARGO_BIN_EXE_rqlab")).parent().unwrap().to_owned();
-    Some(Plugins::load(&Search::usual(vec![beside])).unwrap_or_else(|error| panic!("{}", error.message)))
+    let plugins = Plugins::load(&Search::usual(vec![beside])).unwrap_or_else(|error| panic!("{}", error.message));
+    Some((plugins, alone))
 }
 
 fn component(plugins: &Plugins, kind: Kind, name: &str, config: &str) -> Call {
@@ -37,7 +42,7 @@ fn component(plugins: &Plugins, kind: Kind, name: &str, config: &str) -> Call {
 /// included.
 #[test]
 fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
-    let Some(plugins) = on_a_gpu() else { return };
+    let Some((plugins, _alone)) = on_a_gpu() else { return };
     let autoencoder = "(width: 8, multipliers: [1, 1], blocks: 1, groups: 2, latent: 8, downsample: symmetric)";
     let autoencoder = component(&plugins, Kind::Autoencoder, "resnet", autoencoder);
     for (name, config) in [
@@ -81,7 +86,7 @@ fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
 
 #[test]
 fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
-    let Some(plugins) = on_a_gpu() else { return };
+    let Some((plugins, _alone)) = on_a_gpu() else { return };
     for family in [Family::RqTransformer { body: 1, head: 1 }, Family::Ar { layers: 1 }] {
         let prior = PriorSizes { family, side: 3, depth: 2, codebook: 16, width: 16, heads: 2 };
         let mut workload = prepare(&Work::PriorStep { prior, batch: 2 }, &plugins, &[]).unwrap();

@@ -3,6 +3,7 @@
 // Every allocation ends at a page that nothing may touch, so that a kernel or a copy that goes too far stops there; the
 // few bytes of padding are checked when it is freed. Fresh memory is full of NaN.
 #include "emulation.h"
+#include <deque>
 #include <dlfcn.h>
 #include <map>
 #include <mutex>
@@ -11,16 +12,40 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-
 namespace {
 constexpr size_t PAGE = 4096;
 constexpr unsigned char PADDING = 0xa5;
 
 struct Allocation {
     size_t bytes;
+    bool pinned;
 };
 std::mutex guard;
 std::map<char *, Allocation> allocations;
+
+// A copy out of pinned memory. It is made at once, but a GPU reads when it gets there: until the host knows that it has,
+// nobody may write or free what is read.
+struct Flight {
+    const char *from;
+    std::string bytes;
+    unsigned long long number;
+};
+std::deque<Flight> flights;
+unsigned long long departed;
+
+// The number of the last copy before it.
+struct Event {
+    unsigned long long number;
+    bool asked;
+};
+
+// The host knows of all copies up to `number` that they are done.
+void landed(unsigned long long number) {
+    std::lock_guard<std::mutex> lock(guard);
+    for (; !flights.empty() && flights.front().number <= number; flights.pop_front())
+        if (memcmp(flights.front().from, flights.front().bytes.data(), flights.front().bytes.size()))
+            emulated_trap("pinned memory was written before a copy out of it was known to be done");
+}
 
 size_t pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 
@@ -47,6 +72,42 @@ char *map_guarded(size_t bytes) {
     if (all == MAP_FAILED || mprotect(all + PAGE, pages(bytes), PROT_READ | PROT_WRITE)) return nullptr;
     return all + PAGE;
 }
+
+namespace {
+int allocate(char **at, size_t bytes, bool pinned) {
+    // A real allocation is aligned to more; vector loads want 16.
+    size_t room = (bytes + 15) / 16 * 16;
+    char *start = map_guarded(room ? room : 16);
+    if (!start) return 2;
+    char *begin = start + pages(room ? room : 16) - room;
+    memset(begin, 0xff, bytes);
+    memset(begin + bytes, PADDING, room - bytes);
+    std::lock_guard<std::mutex> lock(guard);
+    allocations[begin] = {bytes, pinned};
+    return *at = begin, 0;
+}
+int release(char *at, bool pinned) {
+    if (!at) return 0;
+    size_t bytes;
+    {
+        std::lock_guard<std::mutex> lock(guard);
+        auto found = allocations.find(at);
+        if (found == allocations.end()) emulated_trap("freed what was not allocated");
+        if (found->second.pinned != pinned) emulated_trap("memory of the host and of the GPU are freed in different ways");
+        bytes = found->second.bytes;
+        for (Flight &flight : flights)
+            if (flight.from >= at && flight.from < at + bytes)
+                emulated_trap("pinned memory was freed before a copy out of it was known to be done");
+        allocations.erase(found);
+    }
+    size_t room = (bytes + 15) / 16 * 16;
+    for (size_t i = bytes; i < room; i++)
+        if ((unsigned char)at[i] != PADDING) emulated_trap("an allocation was written beyond its end");
+    char *start = (char *)((size_t)at / PAGE * PAGE) - PAGE;
+    if (room == 0) start -= PAGE;
+    return munmap(start, pages(room ? room : 16) + 2 * PAGE), 0;
+}
+} // namespace
 
 extern "C" {
 int cuInit(unsigned) {
@@ -81,48 +142,32 @@ int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)1,
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxSetCurrent(void *) { return 0; }
 int cuCtxGetCurrent(void **context) { return *context = (void *)1, 0; }
-int cuCtxSynchronize() { return 0; }
+int cuCtxSynchronize() { return landed(~0ull), 0; }
 int cuStreamCreate(void **stream, unsigned) { return *stream = (void *)2, 0; }
-int cuStreamSynchronize(void *) { return 0; }
+int cuStreamSynchronize(void *) { return landed(~0ull), 0; }
 int cuStreamDestroy_v2(void *) { return 0; }
 int cuStreamWaitEvent(void *, void *, unsigned) { return 0; }
-int cuEventCreate(void **event, unsigned) { return *event = (void *)3, 0; }
-int cuEventRecord(void *, void *) { return 0; }
-int cuEventElapsedTime(float *milliseconds, void *, void *) { return *milliseconds = 0, 0; }
-int cuEventDestroy_v2(void *) { return 0; }
+int cuEventCreate(Event **event, unsigned) { return *event = new Event{0, false}, 0; }
+int cuEventRecord(Event *event, void *) {
+    std::lock_guard<std::mutex> lock(guard);
+    return *event = {departed, false}, 0;
+}
+int cuEventSynchronize(Event *event) { return landed(event->number), 0; }
+// Who asks for the first time hears that it is not done.
+int cuEventQuery(Event *event) {
+    if (!event->asked) return event->asked = true, NOT_READY;
+    return landed(event->number), 0;
+}
+int cuEventElapsedTime(float *milliseconds, Event *, Event *) { return *milliseconds = 0, 0; }
+int cuEventDestroy_v2(Event *event) { return delete event, 0; }
 int cuGetErrorName(int, const char **text) { return *text = "an error of the emulated GPU", 0; }
 int cuGetErrorString(int, const char **text) { return *text = "an error of the emulated GPU", 0; }
 int cuMemGetInfo_v2(size_t *unused, size_t *total) { return *unused = *total = 80ull << 30, 0; }
 
-int cuMemAlloc_v2(char **at, size_t bytes) {
-    // A real allocation is aligned to more; vector loads want 16.
-    size_t room = (bytes + 15) / 16 * 16;
-    char *start = map_guarded(room ? room : 16);
-    if (!start) return 2;
-    char *begin = start + pages(room ? room : 16) - room;
-    memset(begin, 0xff, bytes);
-    memset(begin + bytes, PADDING, room - bytes);
-    std::lock_guard<std::mutex> lock(guard);
-    allocations[begin] = {bytes};
-    return *at = begin, 0;
-}
-int cuMemFree_v2(char *at) {
-    if (!at) return 0;
-    size_t bytes;
-    {
-        std::lock_guard<std::mutex> lock(guard);
-        auto found = allocations.find(at);
-        if (found == allocations.end()) emulated_trap("freed what was not allocated");
-        bytes = found->second.bytes;
-        allocations.erase(found);
-    }
-    size_t room = (bytes + 15) / 16 * 16;
-    for (size_t i = bytes; i < room; i++)
-        if ((unsigned char)at[i] != PADDING) emulated_trap("an allocation was written beyond its end");
-    char *start = (char *)((size_t)at / PAGE * PAGE) - PAGE;
-    if (room == 0) start -= PAGE;
-    return munmap(start, pages(room ? room : 16) + 2 * PAGE), 0;
-}
+int cuMemAlloc_v2(char **at, size_t bytes) { return allocate(at, bytes, false); }
+int cuMemFree_v2(char *at) { return release(at, false); }
+int cuMemHostAlloc(char **at, size_t bytes, unsigned) { return allocate(at, bytes, true); }
+int cuMemFreeHost(char *at) { return release(at, true); }
 int cuMemAllocAsync(char **at, size_t bytes, void *) { return cuMemAlloc_v2(at, bytes); }
 int cuMemFreeAsync(char *at, void *) { return cuMemFree_v2(at); }
 int cuMemsetD8_v2(char *at, unsigned char value, size_t bytes) { return memset(at, value, bytes), 0; }
@@ -131,7 +176,14 @@ int cuMemcpyHtoD_v2(char *to, const char *from, size_t bytes) {
     trace("host to device: %zu bytes\n", bytes);
     return memcpy(to, from, bytes), 0;
 }
-int cuMemcpyHtoDAsync_v2(char *to, const char *from, size_t bytes, void *) { return cuMemcpyHtoD_v2(to, from, bytes); }
+int cuMemcpyHtoDAsync_v2(char *to, const char *from, size_t bytes, void *) {
+    cuMemcpyHtoD_v2(to, from, bytes);
+    std::lock_guard<std::mutex> lock(guard);
+    auto next = allocations.upper_bound((char *)from);
+    bool known = next != allocations.begin() && from < std::prev(next)->first + std::prev(next)->second.bytes;
+    if (known && std::prev(next)->second.pinned) flights.push_back({from, std::string(from, bytes), ++departed});
+    return 0;
+}
 int cuMemcpyDtoH_v2(char *to, const char *from, size_t bytes) {
     trace("device to host: %zu bytes\n", bytes);
     return memcpy(to, from, bytes), 0;

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
-constexpr int INVALID_VALUE = 1, NOT_FOUND = 500;
+constexpr int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600;
 
 struct Kernel {
     const char *name;

@@ -62,6 +62,11 @@ bool run(const std::string &command, Program &program, const std::string &log) {
 } // namespace
 
 extern "C" {
+// Differs with the header and the place, on which the library depends that a path kept as PTX leads to.
+int nvrtcVersion(int *major, int *minor) {
+    std::string folder = own_folder();
+    return *major = 0, *minor = (int)(digest(folder + read(folder + "/device.h")) & 0x7fffffff), 0;
+}
 int nvrtcCreateProgram(Program **program, const char *source, const char *, int, const char **, const char **) {
     return *program = new Program{source, "", ""}, 0;
 }

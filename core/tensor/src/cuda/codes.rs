@@ -20,12 +20,10 @@ impl OnGpu {
         Self { gpu, codes: Arc::new(codes) }
     }
 
-    /// A copy of `codes` on `gpu`.
+    /// A copy of `codes` on `gpu`, which nobody waits for.
     pub(crate) fn upload(gpu: &'static Gpu, codes: &[u32]) -> Result<Self> {
         let mut copy = gpu.room_for_codes(codes.len())?;
-        if !codes.is_empty() {
-            gpu.driver.htod_sync_copy_into(codes, &mut copy).map_err(CudaError::from)?;
-        }
+        gpu.send(codes, &mut copy)?;
         Ok(Self::new(gpu, copy))
     }
 

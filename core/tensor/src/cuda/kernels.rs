@@ -1,11 +1,12 @@
-//! The kernels in `kernels/`: compiled by NVRTC for the device at hand, and launched with checked sizes.
+//! The kernels in `kernels/`: compiled by NVRTC for the device at hand, once ([`ptx_cache`]), and launched with checked sizes.
 
 use super::math::{Math, math};
-use super::{Gpu, Numbers, length};
+use super::{Gpu, Numbers, length, ptx_cache};
 use crate::cpu::elementwise::Walk;
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaDevice, CudaFunction, CudaSlice, DeviceRepr, DriverError, LaunchAsync, LaunchConfig};
-use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
+use cudarc::nvrtc::sys::nvrtcVersion;
+use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 use dfdx::prelude::CudaError;
 use std::sync::Arc;
 
@@ -76,16 +77,22 @@ const FEW: usize = 64;
 /// Axes that a kernel walks at most: MAX_AXES in `common.cu`. Few tensors have as many that do not merge.
 const MAX_AXES: usize = 8;
 
-/// Compiles the kernels and loads them into the device. The error is the compiler's log or the driver's code.
+/// Loads the kernels into the device, compiled now or by an earlier process. The error is the compiler's log or the
+/// driver's code.
 pub(super) fn load(driver: &Arc<CudaDevice>) -> Result<(), String> {
     let (architecture, tensor_cores) = architecture(driver).map_err(|error| format!("{error:?}"))?;
     let settings = if tensor_cores && math() != Math::F32 { "#define TENSOR_CORES\n" } else { "" };
+    let source = [&[settings], SOURCES].concat().concat();
     let options = CompileOptions { arch: architecture, ..CompileOptions::default() };
-    let ptx =
-        compile_ptx_with_opts([&[settings], SOURCES].concat().concat(), options).map_err(|error| match error {
+    let name = [&source, &format!("{options:?}"), &compiler()?, env!("CARGO_PKG_VERSION")];
+    let file = ptx_cache::folder().map(|folder| folder.join(ptx_cache::name(&name)));
+    let compile = || {
+        let ptx = compile_ptx_with_opts(&source, options).map_err(|error| match error {
             CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
             error => format!("{error:?}"),
         })?;
+        Ok(ptx.to_src())
+    };
     let names = [
         FUNCTIONS,
         ROWS,
@@ -105,8 +112,21 @@ pub(super) fn load(driver: &Arc<CudaDevice>) -> Result<(), String> {
         super::nearest::KERNELS,
         ZIPS,
         KERNELS,
-    ];
-    driver.load_ptx(ptx, MODULE, &names.concat()).map_err(|error| format!("{error:?}"))
+    ]
+    .concat();
+    let load =
+        |ptx| driver.load_ptx(Ptx::from_src::<String>(ptx), MODULE, &names).map_err(|error| format!("{error:?}"));
+    ptx_cache::load_or_compile(file.as_deref(), load, compile)
+}
+
+/// The compiler's version.
+fn compiler() -> Result<String, String> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: the compiler writes two numbers.
+    #[allow(unsafe_code)]
+    let answer = unsafe { nvrtcVersion(&mut major, &mut minor) };
+    answer.result().map_err(|error| format!("{error:?}"))?;
+    Ok(format!("NVRTC {major}.{minor}"))
 }
 
 /// The virtual architecture to compile for, the newest that both the device and the oldest compiler that we build with

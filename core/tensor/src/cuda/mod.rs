@@ -2,8 +2,8 @@
 //!
 //! dfdx gives the device, its allocations, and the tape with its gradients. A tensor's numbers are a dfdx allocation
 //! ([`Numbers`]) rather than a dfdx tensor, whose data cannot be reached from outside. Kernels are our own, compiled
-//! by NVRTC when a device is opened; products are cuBLAS's. An operation without a kernel here says so
-//! ([`Error::NoKernel`]).
+//! by NVRTC when a device is first opened and then kept on disk; products are cuBLAS's. An operation without a kernel
+//! here says so ([`Error::NoKernel`]).
 
 pub(crate) mod arithmetic;
 pub(crate) mod attention;
@@ -24,9 +24,11 @@ mod operands;
 pub(crate) mod optim;
 pub(crate) mod packed;
 pub(crate) mod product;
+mod ptx_cache;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod sampling;
+mod staging;
 pub(crate) mod tape;
 pub(crate) mod unary;
 
@@ -63,6 +65,7 @@ pub(crate) struct Gpu {
     driver: Arc<CudaDevice>,
     /// A handle serves one thread at a time.
     blas: Mutex<CudaBlas>,
+    staging: staging::Staging,
 }
 
 // SAFETY: all that keeps dfdx's device from being shared is the handle of a stream, and handles of the driver may be
@@ -133,7 +136,8 @@ impl Gpu {
         keep_memory(&driver).map_err(|e| failed("the memory pool did not answer", format!("{e:?}")))?;
         kernels::load(&driver).map_err(|error| failed("the kernels did not load", error))?;
         let blas = CudaBlas::new(driver.clone()).map_err(|e| failed("cuBLAS did not start", format!("{e:?}")))?;
-        Ok(Self { ordinal, dfdx, driver, blas: Mutex::new(blas) })
+        let staging = staging::Staging::new(driver.clone());
+        Ok(Self { ordinal, dfdx, driver, blas: Mutex::new(blas), staging })
     }
 
     /// Room for `len` numbers, zeros.
@@ -156,12 +160,10 @@ impl Gpu {
         self.driver.synchronize().map_err(|e| Error::Device(format!("{}: {e:?}", Device::Cuda(self.ordinal))))
     }
 
-    /// A copy of `data` on the GPU.
+    /// A copy of `data` on the GPU, which nobody waits for.
     pub(crate) fn upload(&self, data: &[f32]) -> Result<Numbers, CudaError> {
         let mut numbers = self.room(data.len())?;
-        if !data.is_empty() {
-            self.driver.htod_sync_copy_into(data, &mut *numbers)?;
-        }
+        self.send(data, &mut *numbers)?;
         Ok(numbers)
     }
 

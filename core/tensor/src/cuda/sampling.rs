@@ -3,7 +3,7 @@
 use super::codes::OnGpu;
 use super::kernels::{blocks, check};
 use super::operands::{on_gpu, output};
-use super::{Gpu, length};
+use super::{Gpu, Numbers, length};
 use crate::ops::sampling::Draw;
 use crate::{Codes, Result, Tensor};
 use cudarc::driver::{CudaSlice, LaunchAsync};
@@ -18,9 +18,9 @@ fn parameters(draw: &Draw) -> (f32, u64, f32) {
 }
 
 /// One uniform number a row, on their way to the GPU: nobody waits for them.
-fn send(gpu: &Gpu, uniforms: &[f32], rows: usize) -> Result<CudaSlice<f32>, CudaError> {
+fn send(gpu: &Gpu, uniforms: &[f32], rows: usize) -> Result<Numbers, CudaError> {
     check(uniforms.len() == rows && rows > 0)?;
-    Ok(gpu.driver.htod_copy(uniforms.to_vec())?)
+    gpu.upload(uniforms)
 }
 
 /// The rows of `x`, of at least one number.
@@ -49,7 +49,7 @@ pub(crate) fn sample(logits: &Tensor, draw: &Draw, uniforms: &[f32]) -> Result<O
         // SAFETY: logits and room have rows * width numbers; uniform numbers and codes are one a row.
         #[allow(unsafe_code)]
         unsafe {
-            let of = (&**x.numbers(), &uniforms, &mut *room, &mut codes);
+            let of = (&**x.numbers(), &*uniforms, &mut *room, &mut codes);
             let all = (of.0, of.1, of.2, of.3, sizes.0, sizes.1, temperature, top_k, top_p);
             kernel.launch(blocks(rows), all).map_err(CudaError::from)?;
         }
@@ -70,7 +70,7 @@ pub(crate) fn multinomial(probs: &Tensor, uniforms: &[f32]) -> Result<Option<Cod
         // SAFETY: as in `sample`.
         #[allow(unsafe_code)]
         unsafe {
-            let all = (&**x.numbers(), &uniforms, &mut codes, rows as u64, width as u64);
+            let all = (&**x.numbers(), &*uniforms, &mut codes, rows as u64, width as u64);
             kernel.launch(blocks(rows), all).map_err(CudaError::from)?;
         }
     }
