@@ -1,5 +1,6 @@
 //! The command line.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rqlab_sdk::plugin::Kind;
 use rqlab_sdk::tensor::Device;
@@ -127,8 +128,9 @@ pub struct ReconstructArgs {
 /// What to time, and what to set it beside.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// Only workloads whose names begin so [default: all].
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    /// Only these workloads [default: all]. A name means that workload alone; the beginning of names, all that begin so:
+    /// rq_sample_b1 is one, rq_sample are three. `--list` names them.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub only: Vec<String>,
     /// How long each workload is timed for, after its warm-up.
     #[arg(long, value_name = "S", default_value_t = 3.0)]

@@ -5,6 +5,8 @@ use crate::bench::{Children, Machine, Peers, Row, Run, Runs, Sampling, Task, Wor
 use crate::bench::{measure, prepare, scaling, workloads};
 use crate::cli::{BenchArgs, Global};
 use crate::commands::{Failure, Outcome, load_plugins};
+use crate::spec::Diagnostic;
+use crate::spec::diagnostic::nearest;
 use crate::store::write_json;
 use crate::ui::{Ui, thousands};
 use comfy_table::{CellAlignment, Table, presets};
@@ -87,17 +89,24 @@ fn task(global: &Global, text: &str, ui: Ui) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// The workloads whose names begin so; all if nothing is asked for.
-fn chosen(only: &[String]) -> Result<Vec<(&'static str, Work)>, Error> {
+/// The workloads of these names; of a name that no workload has, those that begin with it. All if nothing is asked for.
+fn chosen(only: &[String]) -> Result<Vec<(&'static str, Work)>, Diagnostic> {
     let all = workloads();
-    let names = all.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    for prefix in only {
-        if !all.iter().any(|(name, _)| name.starts_with(prefix.as_str())) {
-            return Err(Error::Data(format!("no workload begins with `{prefix}`; there are {names}")));
+    let names = || all.iter().map(|(name, _)| *name);
+    let mut wanted = Vec::new();
+    for asked in only {
+        let before = wanted.len();
+        match names().find(|name| name == asked) {
+            Some(name) => wanted.push(name),
+            None => wanted.extend(names().filter(|name| name.starts_with(asked.as_str()))),
+        }
+        if wanted.len() == before {
+            let mut error = Diagnostic::error(format!("no workload is called `{asked}` or begins so"));
+            error.help.extend(nearest(asked, names()).map(|name| format!("did you mean `{name}`?")));
+            return Err(error.help(format!("workloads: {}", names().collect::<Vec<_>>().join(", "))));
         }
     }
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()));
-    Ok(all.into_iter().filter(|(name, _)| wanted(name)).collect())
+    Ok(all.into_iter().filter(|(name, _)| only.is_empty() || wanted.contains(name)).collect())
 }
 
 fn list(chosen: &[(&str, Work)], ui: Ui) {
@@ -168,4 +177,33 @@ fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> 
         write_between(path, "scaling", &scaling::tables(&study))?;
     }
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: &[&str]) -> Vec<&'static str> {
+        let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+        chosen(&only).unwrap_or_default().into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_name_means_one_workload_and_a_beginning_all_that_begin_so() {
+        assert_eq!(names(&["rq_sample_b1"]), ["rq_sample_b1"]);
+        assert_eq!(names(&["rq_sample_b10"]), ["rq_sample_b100"]);
+        assert_eq!(names(&["rq_sample"]), ["rq_sample_b1", "rq_sample_b16", "rq_sample_b100"]);
+        assert_eq!(
+            names(&["start_up", "rq_sample_b1", "rq_sample_b16"]),
+            ["rq_sample_b1", "rq_sample_b16", "start_up"]
+        );
+        assert_eq!(names(&[]).len(), workloads().len());
+    }
+
+    #[test]
+    fn an_unknown_workload_comes_with_the_nearest_and_all_others() {
+        let said = chosen(&["rq_sampl_b1".to_owned()]).map(|_| ()).map_err(|error| error.render(false));
+        assert!(said.as_ref().is_err_and(|text| text.contains("did you mean `rq_sample_b1`?")), "{said:?}");
+        assert!(said.as_ref().is_err_and(|text| text.contains("rq_sample_b1, rq_sample_b16")), "{said:?}");
+    }
 }
