@@ -26,9 +26,12 @@ impl Ui {
         self.quiet
     }
 
-    /// A result, on standard output. A closed pipe is no error.
-    pub fn line(self, text: impl AsRef<str>) {
-        let _ = writeln!(io::stdout(), "{}", text.as_ref());
+    /// A result, on standard output.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn line(self, text: impl AsRef<str>) -> Result<(), Unwritten> {
+        print(|out| writeln!(out, "{}", text.as_ref()))
     }
 
     /// What a user may like to know, on standard error.
@@ -73,6 +76,19 @@ impl Ui {
     fn styled(self, style: Style, text: &str) -> String {
         if self.out { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
+}
+
+/// A result that could not be written: a full disk, or a pipe that nobody reads any more.
+#[derive(Debug)]
+pub struct Unwritten(pub io::Error);
+
+/// Writes a result to standard output, all of it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn print(write: impl FnOnce(&mut io::Stdout) -> io::Result<()>) -> Result<(), Unwritten> {
+    let mut out = io::stdout();
+    write(&mut out).and_then(|()| out.flush()).map_err(Unwritten)
 }
 
 /// Seconds as people say them: `48 s`, `3 min 20 s`, `1 h 05 min`.

@@ -19,8 +19,7 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
     }
     let chosen = chosen(&how.only)?;
     if how.list {
-        list(&chosen, ui);
-        return Ok(Outcome::Done);
+        return list(&chosen, ui);
     }
     let threads = crate::commands::threads(global);
     let children = Children { plugins: global.plugins.clone(), device: global.device.to_string() };
@@ -42,11 +41,11 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
             for (name, work) in &chosen {
                 let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
                 let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
-                ui.line(line(&row));
+                ui.line(line(&row))?;
                 ours.rows.push(row);
                 if let Some(peers) = &peers {
                     let rows = peers.measure(name, how.seconds, threads)?;
-                    rows.iter().for_each(|row| ui.line(line(row)));
+                    rows.iter().try_for_each(|row| ui.line(line(row)))?;
                     theirs.extend(rows);
                 }
             }
@@ -58,7 +57,7 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
     }
     let pairs = pairs(&ours.rows, &theirs);
     if !pairs.is_empty() {
-        ui.line(format!("\n{}", table(&pairs)));
+        ui.line(format!("\n{}", table(&pairs)))?;
     }
     if let Some(path) = &how.markdown {
         write_page(path, &ours, &pairs)?;
@@ -85,7 +84,7 @@ fn task(global: &Global, text: &str, ui: Ui) -> Result<Outcome, Failure> {
             serde_json::to_string(&crate::jobs::peak_memory_mib().unwrap_or(0.0))
         }
     };
-    ui.line(said.map_err(|e| Error::Data(e.to_string()))?);
+    ui.line(said.map_err(|e| Error::Data(e.to_string()))?)?;
     Ok(Outcome::Done)
 }
 
@@ -109,13 +108,14 @@ fn chosen(only: &[String]) -> Result<Vec<(&'static str, Work)>, Diagnostic> {
     Ok(all.into_iter().filter(|(name, _)| only.is_empty() || wanted.contains(name)).collect())
 }
 
-fn list(chosen: &[(&str, Work)], ui: Ui) {
+fn list(chosen: &[(&str, Work)], ui: Ui) -> Result<Outcome, Failure> {
     for (name, work) in chosen {
         let (units, unit) = work.units();
         let flop = work.flop().map_or(String::new(), |flop| format!("  {} GFLOP", digits(flop as f64 / 1e9)));
         let parameters = work.parameters().map_or(String::new(), |count| format!("  {} parameters", thousands(count)));
-        ui.line(format!("{name:28} {:>10} {unit}{parameters}{flop}", thousands(units as usize)));
+        ui.line(format!("{name:28} {:>10} {unit}{parameters}{flop}", thousands(units as usize)))?;
     }
+    Ok(Outcome::Done)
 }
 
 fn line(row: &Row) -> String {
@@ -163,7 +163,7 @@ fn write_page(path: &Path, ours: &Run, pairs: &[Pair]) -> Result<(), Error> {
 fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> Result<Outcome, Failure> {
     let study = match &how.from {
         Some(path) => crate::store::read_json(path)?,
-        None => scaling::run(children, threads, |point| ui.line(point))?,
+        None => scaling::run(children, threads, |point| Ok::<_, Failure>(ui.line(point)?))?,
     };
     if let Some(path) = &how.json {
         write_json(path, &study)?;

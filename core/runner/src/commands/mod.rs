@@ -14,8 +14,10 @@ use crate::cli::{Cli, Command, ExperimentArgs, Global};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
 use crate::spec::{Diagnostic, Invalid};
-use crate::ui::Ui;
+use crate::ui::{Ui, Unwritten, print};
+use clap::Parser;
 use rqlab_sdk::Error;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// How a command that could do its work ended.
@@ -34,6 +36,8 @@ pub enum Failure {
     Input(Invalid),
     /// Something else went wrong.
     Error(Error),
+    /// What it found could not be told.
+    Unwritten(Unwritten),
 }
 
 impl From<Invalid> for Failure {
@@ -54,10 +58,28 @@ impl From<Error> for Failure {
     }
 }
 
-/// Runs a command line, and gives the exit code: 0 all done, 1 some trial failed, 2 bad input.
-pub fn main(cli: Cli) -> ExitCode {
-    let ui = Ui::new(cli.global.quiet);
-    match run(&cli, ui) {
+impl From<Unwritten> for Failure {
+    fn from(unwritten: Unwritten) -> Self {
+        Self::Unwritten(unwritten)
+    }
+}
+
+/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed, 2 bad input.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => {
+            let ui = Ui::new(cli.global.quiet);
+            end(run(&cli, ui), ui)
+        }
+        Err(mistake) if mistake.use_stderr() => mistake.exit(),
+        // Help, or the version.
+        Err(asked) => end(print(|_| asked.print()).map(|()| Outcome::Done).map_err(Failure::from), Ui::new(false)),
+    }
+}
+
+/// Says what went wrong, and gives the exit code.
+fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
+    match ended {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
         Err(Failure::Input(invalid)) => {
@@ -66,6 +88,12 @@ pub fn main(cli: Cli) -> ExitCode {
         }
         Err(Failure::Error(error)) => {
             ui.error(error);
+            ExitCode::from(2)
+        }
+        // Whoever read it has had enough, as `head` has.
+        Err(Failure::Unwritten(Unwritten(error))) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Unwritten(Unwritten(error))) => {
+            ui.error(format!("standard output cannot be written: {error}"));
             ExitCode::from(2)
         }
     }
