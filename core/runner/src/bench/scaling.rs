@@ -206,19 +206,18 @@ fn flat(prior: PriorSizes, layers: usize) -> PriorSizes {
     PriorSizes { family: Family::Ar { layers }, ..prior }
 }
 
-/// Measures all charts; equal work is measured once. `say` hears of each point.
+/// Measures all charts on this machine; equal work is measured once. `say` hears of each point.
 ///
 /// # Errors
 /// A process that fails, and those of `say`.
 pub fn run<E: From<Error>>(
     children: &Children,
-    threads: usize,
+    machine: Machine,
     mut say: impl FnMut(String) -> Result<(), E>,
 ) -> Result<Study, E> {
-    let machine = Machine::here(&children.device, threads, children.peak_gflops(threads)?);
     let mut known: Vec<(Work, usize, Row)> = Vec::new();
     let mut charts = Vec::new();
-    for plan in plan(threads) {
+    for plan in plan(machine.threads) {
         let mut curves = Vec::new();
         for Planned { name, threads, sizes } in plan.curves {
             let mut points = Vec::new();

@@ -34,9 +34,8 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
     let ours = match &how.from {
         Some(path) => compare::read_run(path)?,
         None => {
-            let peak = children.peak_gflops(threads)?;
-            let machine = Machine::here(&global.device.to_string(), threads, peak);
-            ui.note(machine.sentence());
+            let machine = machine(&children, threads, ui)?;
+            let peak = machine.peak_gflops;
             let mut ours = Run { machine, rows: Vec::new() };
             for (name, work) in &chosen {
                 let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
@@ -63,6 +62,17 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
         write_page(path, &ours, &pairs)?;
     }
     Ok(Outcome::Done)
+}
+
+/// The machine, before anything is measured on it.
+fn machine(children: &Children, threads: usize, ui: Ui) -> Result<Machine, Error> {
+    let mut machine = Machine::here(&children.device, threads);
+    machine.peak_gflops = children.peak_gflops(threads)?;
+    ui.note(machine.sentence());
+    if let Some(warning) = machine.warning() {
+        ui.diagnostic(&Diagnostic::warning(warning));
+    }
+    Ok(machine)
 }
 
 /// Does what a process was started for.
@@ -163,7 +173,7 @@ fn write_page(path: &Path, ours: &Run, pairs: &[Pair]) -> Result<(), Error> {
 fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> Result<Outcome, Failure> {
     let study = match &how.from {
         Some(path) => crate::store::read_json(path)?,
-        None => scaling::run(children, threads, |point| Ok::<_, Failure>(ui.line(point)?))?,
+        None => scaling::run(children, machine(children, threads, ui)?, |point| Ok::<_, Failure>(ui.line(point)?))?,
     };
     if let Some(path) = &how.json {
         write_json(path, &study)?;
