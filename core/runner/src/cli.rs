@@ -135,13 +135,13 @@ pub struct BenchArgs {
     /// How long each workload is timed for, after its warm-up.
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     pub seconds: f64,
-    /// File for the figures.
+    /// File for the figures, ours and with `--peers` theirs: `runs`, one of each.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Names the workloads, with what each computes and how many parameters it trains.
     #[arg(long)]
     pub list: bool,
-    /// Sets the figures of a file, written earlier, beside ours.
+    /// Sets the figures of a file, written earlier, beside ours: the peers' if it holds any.
     #[arg(long, value_name = "FILE", conflicts_with = "peers")]
     pub against: Option<PathBuf>,
     /// Folder with the peers' bench.py: times each workload there right after ours, and sets both side by side.
@@ -150,8 +150,8 @@ pub struct BenchArgs {
     /// Python that runs the peers.
     #[arg(long, value_name = "FILE")]
     pub python: Option<PathBuf>,
-    /// Takes our figures from a file that `--json` wrote, and times nothing.
-    #[arg(long, value_name = "FILE")]
+    /// Takes the figures from a file that `--json` wrote, the peers' too if they are there, and times nothing.
+    #[arg(long, value_name = "FILE", conflicts_with = "peers")]
     pub from: Option<PathBuf>,
     /// Page that the table is written to, in place of the one that is there.
     #[arg(long, value_name = "FILE")]

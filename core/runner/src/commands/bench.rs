@@ -1,7 +1,7 @@
 //! `rqlab bench`: a row a workload, perhaps beside another implementation's; or how cost grows with sizes.
 
 use crate::bench::compare::{self, COLUMNS, Pair, cells, digits, markdown, pairs, write_between};
-use crate::bench::{Children, Machine, Peers, Row, Run, Runs, Sampling, Task, Work};
+use crate::bench::{AnyRun, Children, Machine, PeerRun, Peers, Row, Run, Runs, Sampling, Task, Work};
 use crate::bench::{measure, prepare, scaling, workloads};
 use crate::cli::{BenchArgs, Global};
 use crate::commands::{Failure, Outcome, load_plugins};
@@ -26,34 +26,19 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
     if how.scaling {
         return run_scaling(&children, threads, how, ui);
     }
-    let peers = match (&how.peers, &how.python) {
-        (Some(folder), Some(python)) => Some(Peers::open(python, folder, global.device)?),
-        _ => None,
-    };
-    let mut theirs = how.against.as_deref().map(compare::read_rows).transpose()?.unwrap_or_default();
-    let ours = match &how.from {
+    let (ours, theirs) = match &how.from {
         Some(path) => compare::read_run(path)?,
-        None => {
-            let machine = machine(&children, threads, ui)?;
-            let peak = machine.peak_gflops;
-            let mut ours = Run { machine, rows: Vec::new() };
-            for (name, work) in &chosen {
-                let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
-                let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
-                ui.line(line(&row))?;
-                ours.rows.push(row);
-                if let Some(peers) = &peers {
-                    let rows = peers.measure(name, how.seconds, threads)?;
-                    rows.iter().try_for_each(|row| ui.line(line(row)))?;
-                    theirs.extend(rows);
-                }
-            }
-            ours
-        }
+        None => time(&chosen, &children, threads, global, how, ui)?,
     };
     if let Some(path) = &how.json {
-        write_json(path, &Runs { runs: vec![ours.clone()] })?;
+        let mut runs = vec![AnyRun::Ours(ours.clone())];
+        runs.extend(theirs.clone().map(AnyRun::Theirs));
+        write_json(path, &Runs { runs })?;
     }
+    let theirs = match &how.against {
+        Some(path) => compare::read_rows(path)?,
+        None => theirs.as_ref().map(PeerRun::rows).unwrap_or_default(),
+    };
     let pairs = pairs(&ours.rows, &theirs);
     if !pairs.is_empty() {
         ui.line(format!("\n{}", table(&pairs)))?;
@@ -62,6 +47,36 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
         write_page(path, &ours, &pairs)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Times each workload, and the peers' right after it if there are peers.
+fn time(
+    chosen: &[(&str, Work)],
+    children: &Children,
+    threads: usize,
+    global: &Global,
+    how: &BenchArgs,
+    ui: Ui,
+) -> Result<(Run, Option<PeerRun>), Failure> {
+    let mut peers = match (&how.peers, &how.python) {
+        (Some(folder), Some(python)) => Some(Peers::open(python, folder, global.device, threads, how.seconds)?),
+        _ => None,
+    };
+    let machine = machine(children, threads, ui)?;
+    let peak = machine.peak_gflops;
+    let mut ours = Run { machine, rows: Vec::new() };
+    for (name, work) in chosen {
+        let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
+        let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
+        ui.line(line(&row))?;
+        ours.rows.push(row);
+        if let Some(peers) = &mut peers {
+            let (rows, skipped) = peers.measure(name)?;
+            rows.iter().try_for_each(|row| ui.line(line(row)))?;
+            skipped.iter().for_each(|why| ui.note(format!("skipped {why}")));
+        }
+    }
+    Ok((ours, peers.map(Peers::into_run)))
 }
 
 /// The machine, before anything is measured on it.
