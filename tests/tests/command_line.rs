@@ -88,6 +88,12 @@ fn the_installation_explains_itself() {
     for command in ["", "plan", "sweep", "run", "report", "watch", "sample", "reconstruct", "plugins", "doctor"] {
         assert!(ok(&lab, &format!("{command} --help")).out.contains("Usage: rqlab"), "{command}");
     }
+    for command in ["", "bench"] {
+        let help = ok(&lab, &format!("{command} --help")).out;
+        for variable in ["RQLAB_CPU", "RQLAB_GPU", "RQLAB_PLUGINS", "NO_COLOR"] {
+            assert!(help.contains(&format!("\n  {variable} ")), "{variable} in\n{help}");
+        }
+    }
     assert!(ok(&lab, "--version").out.starts_with("rqlab "));
 }
 

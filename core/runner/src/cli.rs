@@ -6,6 +6,18 @@ use rqlab_sdk::plugin::Kind;
 use rqlab_sdk::tensor::Device;
 use std::path::PathBuf;
 
+/// What is read from the environment, for the end of a help text.
+macro_rules! environment {
+    () => {
+        "\
+Environment:
+  RQLAB_CPU      instructions of the kernels: avx512, avx2 or baseline [default: the best]
+  RQLAB_GPU      precision of products on a GPU: tf32, f32 or bf16 [default: tf32]
+  RQLAB_PLUGINS  directories with more plugins, as PATH names them
+  NO_COLOR       no colours if it is set"
+    };
+}
+
 /// A laboratory for image tokenizers and autoregressive image priors.
 ///
 /// An experiment is a .ron file that names a data set, an autoencoder, a quantizer and a prior, and what is varied.
@@ -16,15 +28,21 @@ use std::path::PathBuf;
     version,
     propagate_version = true,
     max_term_width = 110,
-    after_help = "\
+    after_help = concat!(
+        "\
 Examples:
   rqlab plan depth-vs-codebook             what would run, what is cached, how long it takes
   rqlab sweep depth-vs-codebook            run it, and write reports/out/depth-vs-codebook/index.html
   rqlab plan quickstart --set quantizer.depth=8 --seeds 0,1,2
   rqlab plugins describe rq                every field of the quantizer `rq`, with its default
 
+",
+        environment!(),
+        "
+
 An experiment is named by its file, or by its stem under experiments/.
 Exit codes: 0 all done, 1 some trial failed, 2 bad input."
+    )
 )]
 pub struct Cli {
     /// What applies to every command.
@@ -260,11 +278,16 @@ Examples:
         reconstruct: ReconstructArgs,
     },
     /// Times training, encoding, sampling and single operations on fixed workloads.
-    #[command(after_help = "\
+    #[command(after_help = concat!(
+        "\
 Examples:
   rqlab bench --only prior_train,rq_sample --threads 2 --json bench.json
   rqlab bench --peers ../shared/peers --python VENV/bin/python --markdown docs/performance.md
-  rqlab bench --scaling --figures docs/performance --markdown docs/performance.md")]
+  rqlab bench --scaling --figures docs/performance --markdown docs/performance.md
+
+",
+        environment!()
+    ))]
     Bench(BenchArgs),
     /// Does one job of a sweep; started by it.
     #[command(hide = true)]

@@ -105,6 +105,8 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         rqlab_sdk::tensor::set_threads(threads(global)).map_err(Error::from)?;
     }
     if computes(&cli.command) {
+        rqlab_sdk::tensor::instructions_asked_for().map_err(Error::from)?;
+        rqlab_sdk::tensor::precision_asked_for().map_err(Error::from)?;
         global.device.make_default().map_err(Error::from)?;
     }
     match &cli.command {
@@ -125,7 +127,8 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     }
 }
 
-/// Whether a command computes, itself or by its workers: a device that does not open should be known before the work.
+/// Whether a command computes, itself or by its workers: a device that does not open, or a variable of the environment
+/// that asks for what there is not, should be known before the work.
 fn computes(command: &Command) -> bool {
     match command {
         Command::Sweep { .. }
