@@ -31,14 +31,14 @@ watch NAME *ARGS: build
 test: build
     cargo test --release --workspace
 
-# Measures the operations.
-bench *ARGS:
-    cargo bench --package rqlab-tensor "$@"
+# Measures how fast training, encoding, sampling and single operations are here: `just bench --only rq_sample`.
+bench *ARGS: build
+    target/release/rqlab bench "$@"
 
 # The folder of the peers' benchmark.
 peers := env("PEERS", "../shared/peers")
 
-# Sets every workload beside PyTorch's and faiss's, timed in turn: `just bench-peers VENV --only rq_sample`.
+# The same beside PyTorch and faiss, timed in turn: `just bench-peers VENV --only rq_sample`.
 bench-peers VENV *ARGS: build
     #!/usr/bin/env sh
     set -eu
@@ -53,6 +53,10 @@ bench-peers VENV *ARGS: build
 performance VENV: build
     just bench-peers "{{VENV}}" --markdown docs/performance.md
     target/release/rqlab bench --scaling --figures docs/performance --markdown docs/performance.md
+
+# Measures single operations of the tensor with criterion, which compares with the last time: `just bench-operations conv`.
+bench-operations *ARGS:
+    cargo bench --package rqlab-tensor "$@"
 
 # Compares with the published systems: every case folder under DIR.
 parity DIR: build
