@@ -72,6 +72,12 @@ lint:
     cargo clippy --release --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps
 
+# Puts `rqlab` where shells find it: a link to the one built here, beside which are its libraries and plugins.
+install DIR=(home_directory() / ".local/bin"): build
+    mkdir -p "{{DIR}}"
+    ln -sf "{{justfile_directory()}}/target/release/rqlab" "{{DIR}}/rqlab"
+    @echo "linked {{DIR}}/rqlab; this folder must stay, and {{DIR}} must be on your PATH"
+
 # Installs completions for a shell: bash, zsh or fish.
 install-completions SHELL: build
     #!/usr/bin/env sh
