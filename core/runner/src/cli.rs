@@ -41,7 +41,7 @@ Examples:
         "
 
 An experiment is named by its file, or by its stem under experiments/.
-Exit codes: 0 all done, 1 some trial failed, 2 bad input."
+Exit codes: 0 all done, 1 some trial failed, 2 bad input, 130 stopped by Ctrl-C."
     )
 )]
 pub struct Cli {
@@ -213,7 +213,7 @@ Examples:
   rqlab sweep depth-vs-codebook --jobs 1
   rqlab sweep cifar10-depth-vs-codebook --set data.path=../data/cifar10
 
-Killed half way? The same command goes on where it was.")]
+Stopped by Ctrl-C, or killed? The same command goes on where it was.")]
     Sweep {
         /// The experiment.
         #[command(flatten)]

@@ -1,5 +1,6 @@
 //! What the user sees in the terminal. Results go to standard output; errors, warnings and progress to standard error.
 
+use crate::jobs::Stopped;
 use crate::spec::{Diagnostic, Invalid, Severity};
 use anstyle::{AnsiColor, Style};
 use std::env;
@@ -44,6 +45,22 @@ impl Ui {
     /// What went wrong, on standard error.
     pub fn error(self, text: impl std::fmt::Display) {
         self.diagnostic(&Diagnostic::error(text.to_string()));
+    }
+
+    /// What a signal stopped, on standard error, and how it goes on.
+    pub fn stopped(self, stopped: &Stopped) {
+        let under_way = match stopped.under_way.as_slice() {
+            [] => String::new(),
+            names => format!(", {} under way", names.join(" and ")),
+        };
+        let command = env::args_os().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+        let _ = writeln!(
+            io::stderr(),
+            "stopped with {} of {} jobs done{under_way}; finished stages and checkpoints are kept, and the same command \
+             goes on: {command}",
+            stopped.done,
+            stopped.jobs
+        );
     }
 
     /// A complaint, on standard error. Warnings are left out if quiet.
@@ -91,6 +108,16 @@ pub fn print(write: impl FnOnce(&mut io::Stdout) -> io::Result<()>) -> Result<()
     write(&mut out).and_then(|()| out.flush()).map_err(Unwritten)
 }
 
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// Seconds as people say them: `48 s`, `3 min 20 s`, `1 h 05 min`.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
@@ -113,6 +140,12 @@ pub fn thousands(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_is_quoted_if_a_shell_would_change_it() {
+        let words = ["--set", "quantizer.depth=2", "quantizer=rq(depth: 8)", "it's", ""];
+        assert_eq!(words.map(quoted), ["--set", "quantizer.depth=2", "'quantizer=rq(depth: 8)'", "'it'\\''s'", "''"]);
+    }
 
     #[test]
     fn times_and_numbers_are_said_as_people_say_them() {

@@ -11,10 +11,12 @@ mod watch;
 mod work;
 
 use crate::cli::{Cli, Command, ExperimentArgs, Global};
+use crate::jobs::{Stopped, end_process};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
 use crate::spec::{Diagnostic, Invalid};
 use crate::ui::{Ui, Unwritten, print};
+use crate::work::Unfinished;
 use clap::Parser;
 use rqlab_sdk::Error;
 use std::io::ErrorKind;
@@ -38,6 +40,17 @@ pub enum Failure {
     Error(Error),
     /// What it found could not be told.
     Unwritten(Unwritten),
+    /// A signal stopped it.
+    Stopped(Stopped),
+}
+
+impl From<Unfinished> for Failure {
+    fn from(unfinished: Unfinished) -> Self {
+        match unfinished {
+            Unfinished::Stopped(stopped) => Self::Stopped(stopped),
+            Unfinished::Error(error) => Self::Error(error),
+        }
+    }
 }
 
 impl From<Invalid> for Failure {
@@ -89,6 +102,11 @@ fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
         Err(Failure::Error(error)) => {
             ui.error(error);
             ExitCode::from(2)
+        }
+        Err(Failure::Stopped(stopped)) => {
+            ui.stopped(&stopped);
+            end_process(stopped.signal);
+            ExitCode::from(128 + stopped.signal as u8)
         }
         // Whoever read it has had enough, as `head` has.
         Err(Failure::Unwritten(Unwritten(error))) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
