@@ -58,7 +58,7 @@ fn unknown_names_come_with_the_nearest_known_ones() {
 
 #[test]
 fn values_of_a_wrong_type_or_out_of_range_are_shown_with_what_is_right() {
-    assert_refused_at("codebook: 16", "codebook: \"many\"", "6:39", &["expected integer", "is an integer in 2.."]);
+    assert_refused_at("codebook: 16", "codebook: \"many\"", "6:39", &["must be an integer in 2..", "found `\"many\"`"]);
     assert_refused_at("codebook: 16", "codebook: 1", "6:39", &["must lie in 2..", "found 1"]);
     assert_refused_at(
         "\"quantizer.depth\": [1, 2]",
