@@ -11,6 +11,8 @@ use std::process::{Command, Output};
 fn rqlab(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rqlab"));
     // What the test runner sets must not help to find libraries.
+    // And a plugin that is built must not land beside this build's own.
+    command.env_remove("CARGO_TARGET_DIR");
     command.env_remove("LD_LIBRARY_PATH").env_remove("DYLD_FALLBACK_LIBRARY_PATH").env("NO_COLOR", "1");
     command.current_dir(dir).args(arguments).output().unwrap()
 }
