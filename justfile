@@ -31,14 +31,14 @@ watch NAME *ARGS: build
 test: build
     cargo test --release --workspace
 
-# Measures the operations.
-bench *ARGS:
-    cargo bench --package rqlab-tensor "$@"
+# Measures how fast training, encoding, sampling and single operations are here: `just bench --only rq_sample`.
+bench *ARGS: build
+    target/release/rqlab bench "$@"
 
 # The folder of the peers' benchmark.
 peers := env("PEERS", "../shared/peers")
 
-# Sets every workload beside PyTorch's and faiss's, timed in turn: `just bench-peers VENV --only rq_sample`.
+# The same beside PyTorch and faiss, timed in turn: `just bench-peers VENV --only rq_sample`.
 bench-peers VENV *ARGS: build
     #!/usr/bin/env sh
     set -eu
@@ -54,6 +54,10 @@ performance VENV: build
     just bench-peers "{{VENV}}" --markdown docs/performance.md
     target/release/rqlab bench --scaling --figures docs/performance --markdown docs/performance.md
 
+# Measures single operations of the tensor with criterion, which compares with the last time: `just bench-operations conv`.
+bench-operations *ARGS:
+    cargo bench --package rqlab-tensor "$@"
+
 # Compares with the published systems: every case folder under DIR.
 parity DIR: build
     target/release/parity "{{DIR}}"
@@ -67,6 +71,12 @@ lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps
+
+# Puts `rqlab` where shells find it: a link to the one built here, beside which are its libraries and plugins.
+install DIR=(home_directory() / ".local/bin"): build
+    mkdir -p "{{DIR}}"
+    ln -sf "{{justfile_directory()}}/target/release/rqlab" "{{DIR}}/rqlab"
+    @echo "linked {{DIR}}/rqlab; this folder must stay, and {{DIR}} must be on your PATH"
 
 # Installs completions for a shell: bash, zsh or fish.
 install-completions SHELL: build

@@ -3,7 +3,7 @@
 use crate::chart::{Chart, Point, Scale, Series, draw, key};
 use crate::error::Result;
 
-/// One chart of a picture; both scales are logarithmic.
+/// One chart of a picture; both scales are logarithmic, and the horizontal one has a tick at each point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Panel {
     /// What it shows.
@@ -88,7 +88,7 @@ fn draw_panel(panel: &Panel, index: usize) -> Result<String> {
         id: format!("panel-{index}"),
         title: panel.title.clone(),
         description: format!("{} against {}.", panel.y, panel.x),
-        x: Scale::log(panel.x.clone()),
+        x: Scale::sizes(panel.x.clone(), panel.lines.iter().flat_map(|line| &line.points).map(|point| point.0)),
         y: Scale::log(panel.y.clone()),
         series: series.collect(),
         wide: false,

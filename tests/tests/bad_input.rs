@@ -58,7 +58,7 @@ fn unknown_names_come_with_the_nearest_known_ones() {
 
 #[test]
 fn values_of_a_wrong_type_or_out_of_range_are_shown_with_what_is_right() {
-    assert_refused_at("codebook: 16", "codebook: \"many\"", "6:39", &["expected integer", "is an integer in 2.."]);
+    assert_refused_at("codebook: 16", "codebook: \"many\"", "6:39", &["must be an integer in 2..", "found `\"many\"`"]);
     assert_refused_at("codebook: 16", "codebook: 1", "6:39", &["must lie in 2..", "found 1"]);
     assert_refused_at(
         "\"quantizer.depth\": [1, 2]",
@@ -211,6 +211,15 @@ fn folders_that_cannot_be_written_are_named_with_the_option() {
         let said = lab.run(&format!("sweep tiny.ron --runs other --out {folder}")).unwrap();
         assert_refused(&lab, &said, &[folder, "--out"]);
         assert_eq!(fs::read_dir(lab.path("other/stages")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_variable_that_asks_for_unknown_instructions_is_refused_before_any_work() {
+    let lab = Lab::new().unwrap();
+    for arguments in ["sweep tiny.ron --runs runs --out out", "bench --only start_up --seconds 0"] {
+        let said = Said::from(lab.command(arguments).unwrap().env("RQLAB_CPU", "AVX2").output().unwrap());
+        assert_refused(&lab, &said, &["RQLAB_CPU is \"AVX2\"", "baseline, avx2, avx512"]);
     }
 }
 

@@ -88,6 +88,12 @@ fn the_installation_explains_itself() {
     for command in ["", "plan", "sweep", "run", "report", "watch", "sample", "reconstruct", "plugins", "doctor"] {
         assert!(ok(&lab, &format!("{command} --help")).out.contains("Usage: rqlab"), "{command}");
     }
+    for command in ["", "bench"] {
+        let help = ok(&lab, &format!("{command} --help")).out;
+        for variable in ["RQLAB_CPU", "RQLAB_GPU", "RQLAB_PLUGINS", "NO_COLOR"] {
+            assert!(help.contains(&format!("\n  {variable} ")), "{variable} in\n{help}");
+        }
+    }
     assert!(ok(&lab, "--version").out.starts_with("rqlab "));
 }
 
@@ -161,4 +167,32 @@ fn the_published_configurations_plan_without_imagenet_and_do_not_run() {
     let said = lab.run(&format!("sweep {paper}/imagenet-rqvae.ron")).unwrap();
     assert!(said.code == Some(2) && said.err.contains("there is no such folder"), "{}", said.err);
     assert!(!lab.path("runs").exists());
+}
+
+/// `/dev/full` is a disk without room.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
+    let lab = Lab::new().unwrap();
+    for arguments in [
+        "plan tiny.ron",
+        "plugins list",
+        "plugins describe rq",
+        "doctor",
+        "bench --list",
+        "completions bash",
+        "--help",
+        "plan --help",
+        "--version",
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let said = Said::from(lab.command(arguments).unwrap().stdout(full).output().unwrap());
+        assert_eq!(said.code, Some(2), "rqlab {arguments}\n{}", said.err);
+        assert!(said.err.contains("standard output cannot be written: No space left"), "{arguments}: {}", said.err);
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let said = Said::from(lab.command(arguments).unwrap().stdout(writer).output().unwrap());
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "rqlab {arguments}");
+    }
 }

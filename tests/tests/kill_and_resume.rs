@@ -7,8 +7,9 @@ use rqlab_tests::lab::{Lab, Said, csv, half_written};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -161,6 +162,40 @@ fn killing_any_process_at_any_time_loses_nothing() {
         }
     }
     panic!("only {kills} processes could be killed");
+}
+
+/// Ctrl-C reaches the sweep and its workers alike; `kill -INT` and `kill` reach the sweep alone.
+#[test]
+fn stopping_a_sweep_ends_its_workers_and_says_what_is_kept() {
+    let lab = Lab::new().unwrap();
+    undisturbed(&lab);
+    let whole_group = "-";
+    for (round, (signal, number, to, changes)) in
+        [("INT", 2, whole_group, 2), ("INT", 2, "", 5), ("TERM", 15, "", 9), ("INT", 2, whole_group, 14)]
+            .into_iter()
+            .enumerate()
+    {
+        let runs = lab.path(&format!("stopped-{round}"));
+        let (stages, name) = (runs.join("stages"), runs.display().to_string());
+        let arguments = format!("sweep tiny.ron --quiet --runs {name} --out stopped-{round}-out");
+        let mut command = lab.command(&arguments).unwrap();
+        let mut parent = command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        assert!(wait_for_changes(&mut parent, &stages, changes), "round {round} came too late");
+        let kill = format!("kill -s {signal} -- {to}{}", parent.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let output = parent.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.signal(), Some(number), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.starts_with("stopped with ") && said.contains(" of 15 jobs done"), "{said}");
+        assert!(said.contains("are kept") && said.trim_end().ends_with(&arguments), "{said}");
+
+        assert_eq!(processes(&name), Vec::<u32>::new());
+        assert_eq!(half_written(&runs), Vec::<std::path::PathBuf>::new());
+        assert!(!traces(&stages).iter().any(|(file, ..)| file.ends_with("failed.json")));
+        assert_eq!(sweep(&lab, &format!("stopped-{round}")).code, Some(0));
+        assert_like_undisturbed(&lab, &format!("stopped-{round}"));
+    }
 }
 
 /// A copy of the undisturbed run, to be damaged.

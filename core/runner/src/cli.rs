@@ -1,9 +1,22 @@
 //! The command line.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rqlab_sdk::plugin::Kind;
 use rqlab_sdk::tensor::Device;
 use std::path::PathBuf;
+
+/// What is read from the environment, for the end of a help text.
+macro_rules! environment {
+    () => {
+        "\
+Environment:
+  RQLAB_CPU      instructions of the kernels: avx512, avx2 or baseline [default: the best]
+  RQLAB_GPU      precision of products on a GPU: tf32, f32 or bf16 [default: tf32]
+  RQLAB_PLUGINS  directories with more plugins, as PATH names them
+  NO_COLOR       no colours if it is set"
+    };
+}
 
 /// A laboratory for image tokenizers and autoregressive image priors.
 ///
@@ -15,15 +28,21 @@ use std::path::PathBuf;
     version,
     propagate_version = true,
     max_term_width = 110,
-    after_help = "\
+    after_help = concat!(
+        "\
 Examples:
   rqlab plan depth-vs-codebook             what would run, what is cached, how long it takes
   rqlab sweep depth-vs-codebook            run it, and write reports/out/depth-vs-codebook/index.html
   rqlab plan quickstart --set quantizer.depth=8 --seeds 0,1,2
   rqlab plugins describe rq                every field of the quantizer `rq`, with its default
 
+",
+        environment!(),
+        "
+
 An experiment is named by its file, or by its stem under experiments/.
-Exit codes: 0 all done, 1 some trial failed, 2 bad input."
+Exit codes: 0 all done, 1 some trial failed, 2 bad input, 130 stopped by Ctrl-C."
+    )
 )]
 pub struct Cli {
     /// What applies to every command.
@@ -127,19 +146,20 @@ pub struct ReconstructArgs {
 /// What to time, and what to set it beside.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// Only workloads whose names begin so [default: all].
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    /// Only these workloads [default: all]. A name means that workload alone; the beginning of names, all that begin so:
+    /// rq_sample_b1 is one, rq_sample are three. `--list` names them.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub only: Vec<String>,
     /// How long each workload is timed for, after its warm-up.
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     pub seconds: f64,
-    /// File for the figures.
+    /// File for the figures, ours and with `--peers` theirs: `runs`, one of each.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Names the workloads, with what each computes and how many parameters it trains.
     #[arg(long)]
     pub list: bool,
-    /// Sets the figures of a file, written earlier, beside ours.
+    /// Sets the figures of a file, written earlier, beside ours: the peers' if it holds any.
     #[arg(long, value_name = "FILE", conflicts_with = "peers")]
     pub against: Option<PathBuf>,
     /// Folder with the peers' bench.py: times each workload there right after ours, and sets both side by side.
@@ -148,8 +168,8 @@ pub struct BenchArgs {
     /// Python that runs the peers.
     #[arg(long, value_name = "FILE")]
     pub python: Option<PathBuf>,
-    /// Takes our figures from a file that `--json` wrote, and times nothing.
-    #[arg(long, value_name = "FILE")]
+    /// Takes the figures from a file that `--json` wrote, the peers' too if they are there, and times nothing.
+    #[arg(long, value_name = "FILE", conflicts_with = "peers")]
     pub from: Option<PathBuf>,
     /// Page that the table is written to, in place of the one that is there.
     #[arg(long, value_name = "FILE")]
@@ -193,7 +213,7 @@ Examples:
   rqlab sweep depth-vs-codebook --jobs 1
   rqlab sweep cifar10-depth-vs-codebook --set data.path=../data/cifar10
 
-Killed half way? The same command goes on where it was.")]
+Stopped by Ctrl-C, or killed? The same command goes on where it was.")]
     Sweep {
         /// The experiment.
         #[command(flatten)]
@@ -258,11 +278,16 @@ Examples:
         reconstruct: ReconstructArgs,
     },
     /// Times training, encoding, sampling and single operations on fixed workloads.
-    #[command(after_help = "\
+    #[command(after_help = concat!(
+        "\
 Examples:
   rqlab bench --only prior_train,rq_sample --threads 2 --json bench.json
   rqlab bench --peers ../shared/peers --python VENV/bin/python --markdown docs/performance.md
-  rqlab bench --scaling --figures docs/performance --markdown docs/performance.md")]
+  rqlab bench --scaling --figures docs/performance --markdown docs/performance.md
+
+",
+        environment!()
+    ))]
     Bench(BenchArgs),
     /// Does one job of a sweep; started by it.
     #[command(hide = true)]

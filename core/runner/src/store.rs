@@ -196,6 +196,16 @@ impl StageDir {
         write_json(&self.file("failed.json"), &Failed { error: error.to_owned() })
     }
 
+    /// Removes what a process that was ended had not written to its end. To be called when it has ended.
+    pub fn remove_half_written(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|end| end == "partial") {
+                // What stays is overwritten by the next run.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// The last `lines` lines of the log.
     pub fn log_tail(&self, lines: usize) -> String {
         let text = fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();

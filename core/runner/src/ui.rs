@@ -1,5 +1,6 @@
 //! What the user sees in the terminal. Results go to standard output; errors, warnings and progress to standard error.
 
+use crate::jobs::Stopped;
 use crate::spec::{Diagnostic, Invalid, Severity};
 use anstyle::{AnsiColor, Style};
 use std::env;
@@ -26,9 +27,12 @@ impl Ui {
         self.quiet
     }
 
-    /// A result, on standard output. A closed pipe is no error.
-    pub fn line(self, text: impl AsRef<str>) {
-        let _ = writeln!(io::stdout(), "{}", text.as_ref());
+    /// A result, on standard output.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn line(self, text: impl AsRef<str>) -> Result<(), Unwritten> {
+        print(|out| writeln!(out, "{}", text.as_ref()))
     }
 
     /// What a user may like to know, on standard error.
@@ -41,6 +45,22 @@ impl Ui {
     /// What went wrong, on standard error.
     pub fn error(self, text: impl std::fmt::Display) {
         self.diagnostic(&Diagnostic::error(text.to_string()));
+    }
+
+    /// What a signal stopped, on standard error, and how it goes on.
+    pub fn stopped(self, stopped: &Stopped) {
+        let under_way = match stopped.under_way.as_slice() {
+            [] => String::new(),
+            names => format!(", {} under way", names.join(" and ")),
+        };
+        let command = env::args_os().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+        let _ = writeln!(
+            io::stderr(),
+            "stopped with {} of {} jobs done{under_way}; finished stages and checkpoints are kept, and the same command \
+             goes on: {command}",
+            stopped.done,
+            stopped.jobs
+        );
     }
 
     /// A complaint, on standard error. Warnings are left out if quiet.
@@ -75,6 +95,29 @@ impl Ui {
     }
 }
 
+/// A result that could not be written: a full disk, or a pipe that nobody reads any more.
+#[derive(Debug)]
+pub struct Unwritten(pub io::Error);
+
+/// Writes a result to standard output, all of it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn print(write: impl FnOnce(&mut io::Stdout) -> io::Result<()>) -> Result<(), Unwritten> {
+    let mut out = io::stdout();
+    write(&mut out).and_then(|()| out.flush()).map_err(Unwritten)
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// Seconds as people say them: `48 s`, `3 min 20 s`, `1 h 05 min`.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
@@ -97,6 +140,12 @@ pub fn thousands(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_is_quoted_if_a_shell_would_change_it() {
+        let words = ["--set", "quantizer.depth=2", "quantizer=rq(depth: 8)", "it's", ""];
+        assert_eq!(words.map(quoted), ["--set", "quantizer.depth=2", "'quantizer=rq(depth: 8)'", "'it'\\''s'", "''"]);
+    }
 
     #[test]
     fn times_and_numbers_are_said_as_people_say_them() {

@@ -1,7 +1,7 @@
 //! Doing what a plan lacks, and rendering its report: what `sweep`, `run` and `report` share.
 
 use crate::collect::collect;
-use crate::jobs::{Outcome, Progress, Scheduler};
+use crate::jobs::{End, Outcome, Progress, Scheduler, Stopped};
 use crate::plan::Plan;
 use crate::provenance::provenance;
 use crate::store::Store;
@@ -49,12 +49,27 @@ impl Summary {
     }
 }
 
+/// Why work did not come to its end.
+#[derive(Debug)]
+pub enum Unfinished {
+    /// A signal stopped it.
+    Stopped(Stopped),
+    /// It could not be done.
+    Error(Error),
+}
+
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
 /// Does the plan's jobs and renders its report.
 ///
 /// # Errors
-/// A store that is taken or cannot be written, a report that cannot be written. A failed trial is no error: it is counted
-/// in the summary.
-pub fn sweep(plan: &Plan, work: &Work) -> Result<Summary> {
+/// A store that is taken or cannot be written, a report that cannot be written, a signal. A failed trial is no error: it
+/// is counted in the summary.
+pub fn sweep(plan: &Plan, work: &Work) -> Result<Summary, Unfinished> {
     let store = Store::open(&work.runs)?;
     let _lock = store.lock()?;
     // A report that cannot be written should be known before hours of work.
@@ -63,14 +78,14 @@ pub fn sweep(plan: &Plan, work: &Work) -> Result<Summary> {
         Error::Data(format!("no report can be written to {}: {e}; name another folder with --out", out.display()))
     })?;
     run_jobs(plan, work, &store)?;
-    render(plan, work, &store)
+    Ok(render(plan, work, &store)?)
 }
 
 /// Does the plan's jobs, without a report.
 ///
 /// # Errors
 /// As for [`sweep`].
-pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<()> {
+pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<(), Unfinished> {
     let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
     let scheduler = Scheduler {
         store,
@@ -78,7 +93,10 @@ pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<()> {
         slots: work.jobs.max(1),
         threads: work.threads.max(1),
     };
-    let outcomes = scheduler.run(&plan.jobs, &mut Progress::new(work.quiet))?;
+    let outcomes = match scheduler.run(&plan.jobs, &mut Progress::new(work.quiet))? {
+        End::All(outcomes) => outcomes,
+        End::Stopped(stopped) => return Err(Unfinished::Stopped(stopped)),
+    };
     for job in &plan.jobs {
         if let Some(Outcome::Blocked(cause)) = outcomes.get(&job.id) {
             let dir = store.stage(&job.id);

@@ -100,7 +100,7 @@ fn all_wrong_values_are_said_at_once() {
           |
           = help: `codebook` is an integer in 2.., by default 256: Codes in a codebook.
 
-        error: `shared` of `deep`: expected boolean
+        error: `shared` of `deep` must be true or false, found `\"no\"`
          --> x.ron:4:52
           |
         4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
@@ -116,6 +116,80 @@ fn all_wrong_values_are_said_at_once() {
           |
           = help: did you mean `images`?
           = help: its fields: `images`, `samples`, `temperature`, `top_k`, `top_p`, `speed`, `pictures`, `classifier_steps`
+        ",
+    );
+}
+
+#[test]
+fn a_value_of_another_kind_is_shown_with_the_kind_that_is_wanted() {
+    check(
+        "    quantizer: deep(depth: 2.5),\n    evaluation: (images: -1, top_k: 0.5, speed: 1),",
+        "
+        error: `depth` of `deep` must be an integer in 1..=64, found `2.5`
+         --> x.ron:4:28
+          |
+        4 |     quantizer: deep(depth: 2.5),
+          |                            ^^^
+          |
+          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+
+        error: `images` of `evaluation` must be an integer in 1.., found `-1`
+         --> x.ron:5:26
+          |
+        5 |     evaluation: (images: -1, top_k: 0.5, speed: 1),
+          |                          ^^
+          |
+          = help: `images` is an integer in 1.., by default 1000: Test images for distortion and codebook statistics; all of them if there are fewer.
+
+        error: `top_k` of `evaluation` must be an integer in 1.. or None, found `0.5`
+         --> x.ron:5:37
+          |
+        5 |     evaluation: (images: -1, top_k: 0.5, speed: 1),
+          |                                     ^^^
+          |
+          = help: `top_k` is integer | None in 1.., by default None: The k most probable codes are drawn from; none for all.
+
+        error: `speed` of `evaluation` must be [integer, ..] in 1.., found `1`
+         --> x.ron:5:49
+          |
+        5 |     evaluation: (images: -1, top_k: 0.5, speed: 1),
+          |                                                 ^
+          |
+          = help: `speed` is [integer, ..] in 1.., by default [1, 16]: Batch sizes at which sampling speed is measured, with and without cache; empty for none.
+        ",
+    );
+    check(
+        "    question: 3, seeds: \"a\", axes: [1],",
+        "
+        error: expected text in quotes, found `3`
+         --> x.ron:5:15
+          |
+        5 |     question: 3, seeds: \"a\", axes: [1],
+          |               ^
+
+        error: expected a list `[.., ..]`, found `\"a\"`
+         --> x.ron:5:25
+          |
+        5 |     question: 3, seeds: \"a\", axes: [1],
+          |                         ^^^
+          |
+          = help: for example `seeds: [0, 1, 2]`
+
+        error: expected a map `{ \"name\": value, .. }`, found `[1]`
+         --> x.ron:5:36
+          |
+        5 |     question: 3, seeds: \"a\", axes: [1],
+          |                                    ^^^
+        ",
+    );
+    check(
+        "    seeds: [0, 1.5],",
+        "
+        error: expected a whole number, 0 or more, found `1.5`
+         --> x.ron:5:16
+          |
+        5 |     seeds: [0, 1.5],
+          |                ^^^
         ",
     );
 }
@@ -173,7 +247,7 @@ fn a_wrong_value_of_the_command_line_is_shown_there() {
         1 | --set prior.width=3
           |       ^^^^^^^^^^^
 
-        error: `depth` of `deep`: expected integer
+        error: `depth` of `deep` must be an integer in 1..=64, found `many`
          --> <command line>:1:23
           |
         1 | --set quantizer.depth=many

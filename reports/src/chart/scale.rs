@@ -9,6 +9,8 @@ pub(crate) struct Scale {
     pub(crate) label: String,
     /// Names at 0, 1, 2, …, or none for numbers.
     pub(crate) names: Vec<String>,
+    /// Values that ticks stand at, or none for round numbers.
+    pub(crate) marks: Vec<f64>,
     /// Whether equal ratios take equal space.
     pub(crate) log: bool,
     /// Whether zero must be on it.
@@ -20,12 +22,20 @@ pub(crate) struct Scale {
 impl Scale {
     /// A linear scale.
     pub(crate) fn linear(label: impl Into<String>) -> Self {
-        Self { label: label.into(), names: Vec::new(), log: false, zero: false, factor: 1.0 }
+        Self { label: label.into(), names: Vec::new(), marks: Vec::new(), log: false, zero: false, factor: 1.0 }
     }
 
     /// A logarithmic scale.
     pub(crate) fn log(label: impl Into<String>) -> Self {
         Self { log: true, ..Self::linear(label) }
+    }
+
+    /// A logarithmic scale of sizes that were chosen, each of which has its tick: 1, 2, 4 rather than 1, 2, 5.
+    pub(crate) fn sizes(label: impl Into<String>, values: impl Iterator<Item = f64>) -> Self {
+        let mut marks: Vec<f64> = values.collect();
+        marks.sort_by(f64::total_cmp);
+        marks.dedup();
+        Self { marks, ..Self::log(label) }
     }
 
     /// Names in a row.
@@ -68,6 +78,10 @@ impl Scale {
     pub(super) fn ticks(&self, (low, high): (f64, f64)) -> Vec<(f64, String)> {
         if !self.names.is_empty() {
             return self.names.iter().enumerate().map(|(place, name)| (place as f64, name.clone())).collect();
+        }
+        if !self.marks.is_empty() {
+            let tick = |value: &f64| Some((self.place(*value)?, format::number(value * self.factor)));
+            return self.marks.iter().filter_map(tick).collect();
         }
         if self.log { logarithmic(low, high) } else { linear(low, high) }
     }
@@ -141,6 +155,14 @@ mod tests {
         assert_eq!(texts(&Scale::linear(""), -1.0, 1.0), ["−1.0", "−0.5", "0.0", "0.5", "1.0"]);
         assert_eq!(texts(&Scale::log(""), 0.0, 2.0), ["1", "2", "5", "10", "20", "50", "100"]);
         assert_eq!(texts(&Scale::log(""), -4.0, 0.0).first().map(String::as_str), Some("0.0001"));
+    }
+
+    #[test]
+    fn chosen_sizes_have_their_own_ticks() {
+        let scale = Scale::sizes("", [16384.0, 1.0, 4.0, 1.0].into_iter());
+        let range = scale.range([1.0, 16384.0].into_iter());
+        let ticks = [(1_f64, "1"), (4.0, "4"), (16384.0, "16,384")];
+        assert_eq!(scale.ticks(range), ticks.map(|(size, text)| (size.log10(), text.to_owned())));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Two runs side by side: ours, and the best of another's for each workload.
 
-use super::{Row, Run, Runs};
+use super::{AnyRun, PeerRun, Row, Run, Runs};
 use rqlab_sdk::checkpoint::write_atomically;
 use rqlab_sdk::{Error, Result};
-use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
 
@@ -81,28 +80,45 @@ pub fn pairs(ours: &[Row], theirs: &[Row]) -> Vec<Pair> {
     ours.iter().filter_map(pair).collect()
 }
 
-/// The rows of all runs in a file of figures, ours or theirs. What was skipped has no row.
+/// The runs in a file of figures: ours, and the peers'.
 ///
 /// # Errors
 /// A file that cannot be read or holds no runs.
-pub fn read_rows(path: &Path) -> Result<Vec<Row>> {
+pub fn read(path: &Path) -> Result<(Vec<Run>, Vec<PeerRun>)> {
     let bytes = std::fs::read(path).map_err(Error::file(path))?;
-    let wrong = |what: &str| Error::Data(format!("{}: {what}; write it with `--json FILE`", path.display()));
-    let file: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e.to_string()))?;
-    let runs = file["runs"].as_array().ok_or_else(|| wrong("there are no `runs` in it"))?;
-    let rows = runs.iter().flat_map(|run| run["rows"].as_array().into_iter().flatten());
-    Ok(rows.filter_map(|row| serde_json::from_value(row.clone()).ok()).collect())
+    let Runs { runs } = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::Data(format!("{}: {e}; write it with `--json FILE`", path.display())))?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for run in runs {
+        match run {
+            AnyRun::Ours(run) => ours.push(run),
+            AnyRun::Theirs(run) => theirs.push(run),
+        }
+    }
+    Ok((ours, theirs))
 }
 
-/// The last run in a file of our figures.
+/// The rows that a file of figures gives to be set beside ours: the peers'; if there are none in it, those of our
+/// earlier runs.
 ///
 /// # Errors
-/// As for [`read_rows`].
-pub fn read_run(path: &Path) -> Result<Run> {
-    let bytes = std::fs::read(path).map_err(Error::file(path))?;
-    let wrong = |what: String| Error::Data(format!("{}: {what}", path.display()));
-    let file: Runs = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
-    file.runs.into_iter().next_back().ok_or_else(|| wrong("there is no run in it".to_owned()))
+/// As for [`read`].
+pub fn read_rows(path: &Path) -> Result<Vec<Row>> {
+    let (ours, theirs) = read(path)?;
+    Ok(match theirs.is_empty() {
+        true => ours.into_iter().flat_map(|run| run.rows).collect(),
+        false => theirs.iter().flat_map(PeerRun::rows).collect(),
+    })
+}
+
+/// Our last run in a file of figures, and the peers' last, if there is one.
+///
+/// # Errors
+/// As for [`read`]; a file without a run of ours.
+pub fn read_run(path: &Path) -> Result<(Run, Option<PeerRun>)> {
+    let (mut ours, mut theirs) = read(path)?;
+    let last = ours.pop().ok_or_else(|| Error::Data(format!("{}: there is no run of rqlab in it", path.display())))?;
+    Ok((last, theirs.pop()))
 }
 
 /// The heads of the columns of [`cells`].
@@ -181,6 +197,7 @@ pub fn write_between(path: &Path, name: &str, text: &str) -> Result<()> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::bench::Machine;
 
     fn row(name: &str, median_ms: f64, memory: f64, busy: f64) -> Row {
         let (name, other_cpu_fraction) = (name.to_owned(), busy);
@@ -241,7 +258,30 @@ mod tests {
         let rows = read_rows(&path).unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].name.as_str(), rows[0].median_ms), ("gelu_1m", 2.0));
+        assert!(read_run(&path).unwrap_err().to_string().contains("no run of rqlab"));
         std::fs::write(&path, "{}").unwrap();
         assert!(read_rows(&path).is_err());
+    }
+
+    #[test]
+    fn one_file_keeps_both_sides_and_theirs_word_for_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("both.json");
+        let mut ours = Run { machine: Machine::here("cpu", 1), rows: vec![row("gelu_1m", 1.0, 30.0, 0.0)] };
+        ours.machine.started = "2026-11-26T01:43:14Z".to_owned();
+        let said = r#"{"versions": {"torch": "2"}, "python": "3.11.7", "compile": false, "rows": []}"#;
+        let mut theirs: PeerRun = serde_json::from_str(said).unwrap();
+        let mut figures = serde_json::to_value(row("gelu_1m", 2.0, 600.0, 0.0)).unwrap();
+        figures["peak_gpu_mib"] = 7.into();
+        theirs.push(figures.clone());
+        theirs.push(serde_json::json!({ "name": "ar_sample_b1", "skipped": "failed" }));
+        let runs = vec![AnyRun::Ours(ours.clone()), AnyRun::Theirs(theirs.clone())];
+        std::fs::write(&path, serde_json::to_vec(&Runs { runs }).unwrap()).unwrap();
+
+        assert_eq!(read_run(&path).unwrap(), (ours, Some(theirs)));
+        let rows = read_rows(&path).unwrap();
+        assert_eq!((rows.len(), rows[0].median_ms), (1, 2.0), "theirs, and without what was skipped");
+        let file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!((&file["runs"][1]["python"], &file["runs"][1]["rows"][0]), (&"3.11.7".into(), &figures));
     }
 }

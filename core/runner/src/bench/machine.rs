@@ -1,8 +1,9 @@
 //! What a run was measured on.
 
+use super::measure::other_cpu_fraction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Processor, program, and how it was run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,11 +36,19 @@ pub struct Machine {
     /// timed in this run.
     #[serde(default)]
     pub peak_gflops: Option<f64>,
+    /// Share of the machine that other processes used just before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_cpu_fraction: Option<f64>,
 }
 
+/// How long the machine is watched: fifty ticks of its clock of processor time.
+const WATCH: Duration = Duration::from_millis(500);
+/// Other processes that use more cores than this are worth a warning.
+const BUSY_CORES: f64 = 0.1;
+
 impl Machine {
-    /// This machine, now.
-    pub fn here(device: &str, threads: usize, peak_gflops: Option<f64>) -> Self {
+    /// This machine, now, but for its peak. Watches it for half a second.
+    pub fn here(device: &str, threads: usize) -> Self {
         let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let line =
             text.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split(':').nth(1));
@@ -53,8 +62,21 @@ impl Machine {
             dtype: "f32".to_owned(),
             versions: BTreeMap::from([("rqlab".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
             started: civil_time(now),
-            peak_gflops,
+            peak_gflops: None,
+            other_cpu_fraction: other_cpu_fraction(WATCH),
         }
+    }
+
+    /// What is wrong with measuring now, if something is.
+    pub fn warning(&self) -> Option<String> {
+        let busy = self.other_cpu_fraction? * self.cores as f64;
+        (busy > BUSY_CORES).then(|| {
+            format!(
+                "other processes use {busy:.1} of {} cores: the figures will be too slow; end them, or wait, and measure \
+                 again",
+                self.cores
+            )
+        })
     }
 
     /// The machine in a sentence, for a table's head.
@@ -81,7 +103,16 @@ pub fn civil_time(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::civil_time;
+    use super::{Machine, civil_time};
+
+    #[test]
+    fn others_are_warned_of_from_a_tenth_of_a_core_on() {
+        let machine = |share| Machine { cores: 4, other_cpu_fraction: share, ..Machine::default() };
+        assert_eq!(machine(None).warning(), None);
+        assert_eq!(machine(Some(0.024)).warning(), None);
+        let warning = machine(Some(0.3)).warning().unwrap_or_default();
+        assert!(warning.starts_with("other processes use 1.2 of 4 cores: "), "{warning}");
+    }
 
     #[test]
     fn days_are_those_of_the_calendar() {

@@ -3,7 +3,8 @@
 use super::{Work, Workload};
 use rqlab_sdk::Result;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// One workload's figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -107,7 +108,7 @@ pub fn measure(name: &str, work: &Work, mut workload: Workload, sampling: Sampli
     let inner = (SAMPLE_SECONDS / once).ceil().max(1.0) as usize;
     let least = if once < LONG_SECONDS { sampling.samples } else { sampling.samples.min(3) };
     let ours = || cpu_seconds(workload.children.is_some());
-    let (cpu, busy) = (ours(), busy_seconds());
+    let (cpu, busy) = (ours(), busy_seconds().unwrap_or_default());
     let (mut times, mut total) = (Vec::new(), 0.0);
     while times.len() < least || (total < sampling.seconds && times.len() < MOST_SAMPLES) {
         let seconds = time(inner)?;
@@ -115,7 +116,7 @@ pub fn measure(name: &str, work: &Work, mut workload: Workload, sampling: Sampli
         total += seconds;
     }
     let cpu = ours() - cpu;
-    let others = (busy_seconds() - busy - cpu).max(0.0);
+    let others = (busy_seconds().unwrap_or_default() - busy - cpu).max(0.0);
     let median = median(&mut times);
     let (units, unit) = work.units();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -138,6 +139,16 @@ pub fn measure(name: &str, work: &Work, mut workload: Workload, sampling: Sampli
         gflops: work.flop().map(|flop| flop as f64 / median / 1e9),
         peak_fraction: None,
     })
+}
+
+/// Share of the machine that other processes use during `span`, where the system tells.
+pub(super) fn other_cpu_fraction(span: Duration) -> Option<f64> {
+    let started = Instant::now();
+    let (cpu, busy) = (cpu_seconds(false), busy_seconds()?);
+    sleep(span);
+    let others = busy_seconds()? - busy - (cpu_seconds(false) - cpu);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Some(others.max(0.0) / (started.elapsed().as_secs_f64() * cores as f64))
 }
 
 /// The middle one, or the mean of the middle two; sorts them.
@@ -163,12 +174,12 @@ fn cpu_seconds(children: bool) -> f64 {
     sum_of_ticks(after.split_whitespace().skip(if children { 13 } else { 11 }).take(2))
 }
 
-/// Processor time that the whole machine spent so far.
-fn busy_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+/// Processor time that the whole machine spent so far, where the system tells.
+fn busy_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
     // The 4th is idle, the 5th waits for disks.
-    sum_of_ticks(fields.enumerate().filter(|(i, _)| *i != 3 && *i != 4).map(|(_, ticks)| ticks))
+    Some(sum_of_ticks(fields.enumerate().filter(|(i, _)| *i != 3 && *i != 4).map(|(_, ticks)| ticks)))
 }
 
 fn sum_of_ticks<'a>(fields: impl Iterator<Item = &'a str>) -> f64 {

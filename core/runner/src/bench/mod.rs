@@ -23,7 +23,8 @@ pub use work::{Family, Operation, PriorSizes, TokenizerSizes, Work, workloads};
 
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::wait_for_device;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ pub enum Task {
     Load,
 }
 
-/// The figures of one run over all workloads, with what they were measured on.
+/// The figures of one run of ours over all workloads, with what they were measured on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Who ran.
@@ -79,9 +80,50 @@ pub struct Run {
     pub rows: Vec<Row>,
 }
 
-/// The file that figures are kept in.
+/// A run of the peers, word for word as their program writes it: what it says of itself and the machine, and `rows`.
+/// There is more in both than we read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerRun(serde_json::Map<String, Value>);
+
+impl PeerRun {
+    /// Adds the row of a workload.
+    pub fn push(&mut self, row: Value) {
+        if let Some(rows) = self.0.get_mut("rows").and_then(Value::as_array_mut) {
+            rows.push(row);
+        }
+    }
+
+    /// The rows that hold figures: what failed or was skipped has none.
+    pub fn rows(&self) -> Vec<Row> {
+        let rows = self.0.get("rows").and_then(Value::as_array).into_iter().flatten();
+        rows.filter_map(|row| serde_json::from_value(row.clone()).ok()).collect()
+    }
+}
+
+/// The file that figures are kept in: runs, one after another.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Runs {
-    /// One after another.
-    pub runs: Vec<Run>,
+    /// Ours and the peers'.
+    pub runs: Vec<AnyRun>,
+}
+
+/// A run of ours, which is known by the version of rqlab, or one of the peers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum AnyRun {
+    /// Ours.
+    Ours(Run),
+    /// The peers'.
+    Theirs(PeerRun),
+}
+
+impl<'de> Deserialize<'de> for AnyRun {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let run = Value::deserialize(deserializer)?;
+        match run["versions"]["rqlab"].is_string() {
+            true => serde_json::from_value(run).map(Self::Ours),
+            false => serde_json::from_value(run).map(Self::Theirs),
+        }
+        .map_err(serde::de::Error::custom)
+    }
 }

@@ -1,10 +1,12 @@
 //! The processes that measure: ours, and the peers' that ours is set beside.
 
-use super::compare::same_workload;
-use super::{Row, Sampling, Task, Work};
+use super::compare::{self, same_workload};
+use super::{PeerRun, Row, Sampling, Task, Work};
 use rqlab_sdk::tensor::{Device, precision};
 use rqlab_sdk::{Error, Result};
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -61,16 +63,19 @@ pub struct Peers {
     python: PathBuf,
     script: PathBuf,
     names: Vec<String>,
-    /// Where they compute, and in which precision, as their program takes it.
-    device: Vec<&'static str>,
+    run: PeerRun,
+    /// Where they compute, in which precision, with how many threads, and how long, as their program takes it.
+    options: Vec<String>,
+    threads: usize,
 }
 
 impl Peers {
-    /// The peers in a folder, which compute where we do and multiply numbers of the precision that we multiply.
+    /// The peers in a folder, which compute where we do, with as many threads, and multiply numbers of the precision that
+    /// we multiply. Each workload is to be timed for so many seconds.
     ///
     /// # Errors
     /// A folder without them, a python without what they need.
-    pub fn open(python: &Path, folder: &Path, device: Device) -> Result<Self> {
+    pub fn open(python: &Path, folder: &Path, device: Device, threads: usize, seconds: f64) -> Result<Self> {
         let script = folder.join("bench.py");
         if !script.is_file() {
             return Err(Error::Data(format!(
@@ -78,45 +83,81 @@ impl Peers {
                 script.display()
             )));
         }
-        let output = Command::new(python).arg(&script).arg("--list").output().map_err(Error::file(python))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Error::Data(format!("{} cannot run {}: {said}", python.display(), script.display())));
-        }
-        let names = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-        let device = match (device, precision(device)) {
+        let mut options: Vec<String> = match (device, precision(device)) {
             (Device::Cpu, _) => vec!["--device", "cpu"],
             (_, "tf32") => vec!["--device", "cuda", "--channels-last", "--tf32"],
             (_, "bf16") => vec!["--device", "cuda", "--channels-last", "--dtype", "bf16"],
             _ => vec!["--device", "cuda", "--channels-last"],
+        }
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+        options.extend(["--threads".to_owned(), threads.to_string(), "--seconds".to_owned(), seconds.to_string()]);
+        let ask = |arguments: &[&OsStr]| {
+            let output = Command::new(python)
+                .arg(&script)
+                .args(&options)
+                .args(arguments)
+                .output()
+                .map_err(Error::file(python))?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(Error::Data(format!("{} cannot run {}: {said}", python.display(), script.display())));
+            }
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         };
-        Ok(Self { python: python.to_owned(), script, names, device })
+        let names = ask(&["--list".as_ref()])?.lines().map(str::to_owned).collect();
+        // A run over no workloads is what their program says of itself.
+        let place = tempfile::tempdir().map_err(Error::file("a temporary folder"))?;
+        let file = place.path().join("run.json");
+        ask(&["--only".as_ref(), NO_WORKLOAD.as_ref(), "--json".as_ref(), file.as_ref()])?;
+        let run = compare::read(&file)?.1.pop();
+        let run = run.ok_or_else(|| Error::Data(format!("{} wrote a file without a run", script.display())))?;
+        Ok(Self { python: python.to_owned(), script, names, run, options, threads })
     }
 
-    /// Times every peer of our workload `name`, each in a process of its own. One that fails or declines has no row.
+    /// Times every peer of our workload `name`, each in a process of its own. Returns the rows that hold figures, and the
+    /// names of those that failed or declined.
     ///
     /// # Errors
     /// A process that cannot be started.
-    pub fn measure(&self, name: &str, seconds: f64, threads: usize) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        let threads = threads.to_string();
+    pub fn measure(&mut self, name: &str) -> Result<(Vec<Row>, Vec<String>)> {
+        let (mut rows, mut skipped) = (Vec::new(), Vec::new());
         for name in self.names.iter().filter(|peer| same_workload(name, peer)) {
             let mut command = Command::new(&self.python);
             for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"] {
-                command.env(variable, &threads);
+                command.env(variable, self.threads.to_string());
             }
             let output = command
                 .arg(&self.script)
-                .args(&self.device)
-                .args(["--one", name, "--threads", &threads, "--seconds", &seconds.to_string()])
+                .args(&self.options)
+                .args(["--one", name])
                 .stdin(Stdio::null())
-                .stderr(Stdio::null())
                 .output()
                 .map_err(Error::file(&self.python))?;
             let said = String::from_utf8_lossy(&output.stdout);
-            let row = said.lines().find_map(|line| line.strip_prefix("ROW "));
-            rows.extend(row.and_then(|row| serde_json::from_str::<Row>(row).ok()));
+            let row = said.lines().find_map(|line| serde_json::from_str::<Value>(line.strip_prefix("ROW ")?).ok());
+            let failed = || json!({ "name": name, "skipped": format!("failed: {}", last_line(&output.stderr)) });
+            let row = row.unwrap_or_else(failed);
+            match serde_json::from_value(row.clone()) {
+                Ok(figures) => rows.push(figures),
+                Err(_) => skipped.push(format!("{name}: {}", row["skipped"].as_str().unwrap_or("no figures"))),
+            }
+            self.run.push(row);
         }
-        Ok(rows)
+        Ok((rows, skipped))
     }
+
+    /// All that they did and said of themselves.
+    pub fn into_run(self) -> PeerRun {
+        self.run
+    }
+}
+
+/// What no workload's name begins with.
+const NO_WORKLOAD: &str = "(none)";
+
+/// The last line of what a program said: of a Python that failed, the error.
+fn last_line(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).trim_end().lines().next_back().unwrap_or_default().to_owned()
 }

@@ -206,15 +206,18 @@ fn flat(prior: PriorSizes, layers: usize) -> PriorSizes {
     PriorSizes { family: Family::Ar { layers }, ..prior }
 }
 
-/// Measures all charts; equal work is measured once. `say` hears of each point.
+/// Measures all charts on this machine; equal work is measured once. `say` hears of each point.
 ///
 /// # Errors
-/// A process that fails.
-pub fn run(children: &Children, threads: usize, mut say: impl FnMut(String)) -> Result<Study> {
-    let machine = Machine::here(&children.device, threads, children.peak_gflops(threads)?);
+/// A process that fails, and those of `say`.
+pub fn run<E: From<Error>>(
+    children: &Children,
+    machine: Machine,
+    mut say: impl FnMut(String) -> Result<(), E>,
+) -> Result<Study, E> {
     let mut known: Vec<(Work, usize, Row)> = Vec::new();
     let mut charts = Vec::new();
-    for plan in plan(threads) {
+    for plan in plan(machine.threads) {
         let mut curves = Vec::new();
         for Planned { name, threads, sizes } in plan.curves {
             let mut points = Vec::new();
@@ -234,7 +237,7 @@ pub fn run(children: &Children, threads: usize, mut say: impl FnMut(String)) -> 
                 let ms = digits(row.median_ms);
                 // Unknown of work that other processes do.
                 let memory = if row.peak_rss_mib > 0.0 { digits(row.peak_rss_mib) + " MiB" } else { String::new() };
-                say(format!("{:44} {name:30} {size:>6}  {ms:>8} ms  {memory:>10}", plan.title));
+                say(format!("{:44} {name:30} {size:>6}  {ms:>8} ms  {memory:>10}", plan.title))?;
                 points.push((size, row));
             }
             curves.push(Curve { name, points });

@@ -1,10 +1,12 @@
 //! `rqlab bench`: a row a workload, perhaps beside another implementation's; or how cost grows with sizes.
 
 use crate::bench::compare::{self, COLUMNS, Pair, cells, digits, markdown, pairs, write_between};
-use crate::bench::{Children, Machine, Peers, Row, Run, Runs, Sampling, Task, Work};
+use crate::bench::{AnyRun, Children, Machine, PeerRun, Peers, Row, Run, Runs, Sampling, Task, Work};
 use crate::bench::{measure, prepare, scaling, workloads};
 use crate::cli::{BenchArgs, Global};
 use crate::commands::{Failure, Outcome, load_plugins};
+use crate::spec::Diagnostic;
+use crate::spec::diagnostic::nearest;
 use crate::store::write_json;
 use crate::ui::{Ui, thousands};
 use comfy_table::{CellAlignment, Table, presets};
@@ -17,51 +19,75 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
     }
     let chosen = chosen(&how.only)?;
     if how.list {
-        list(&chosen, ui);
-        return Ok(Outcome::Done);
+        return list(&chosen, ui);
     }
     let threads = crate::commands::threads(global);
     let children = Children { plugins: global.plugins.clone(), device: global.device.to_string() };
     if how.scaling {
         return run_scaling(&children, threads, how, ui);
     }
-    let peers = match (&how.peers, &how.python) {
-        (Some(folder), Some(python)) => Some(Peers::open(python, folder, global.device)?),
-        _ => None,
-    };
-    let mut theirs = how.against.as_deref().map(compare::read_rows).transpose()?.unwrap_or_default();
-    let ours = match &how.from {
+    let (ours, theirs) = match &how.from {
         Some(path) => compare::read_run(path)?,
-        None => {
-            let peak = children.peak_gflops(threads)?;
-            let machine = Machine::here(&global.device.to_string(), threads, peak);
-            ui.note(machine.sentence());
-            let mut ours = Run { machine, rows: Vec::new() };
-            for (name, work) in &chosen {
-                let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
-                let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
-                ui.line(line(&row));
-                ours.rows.push(row);
-                if let Some(peers) = &peers {
-                    let rows = peers.measure(name, how.seconds, threads)?;
-                    rows.iter().for_each(|row| ui.line(line(row)));
-                    theirs.extend(rows);
-                }
-            }
-            ours
-        }
+        None => time(&chosen, &children, threads, global, how, ui)?,
     };
     if let Some(path) = &how.json {
-        write_json(path, &Runs { runs: vec![ours.clone()] })?;
+        let mut runs = vec![AnyRun::Ours(ours.clone())];
+        runs.extend(theirs.clone().map(AnyRun::Theirs));
+        write_json(path, &Runs { runs })?;
     }
+    let theirs = match &how.against {
+        Some(path) => compare::read_rows(path)?,
+        None => theirs.as_ref().map(PeerRun::rows).unwrap_or_default(),
+    };
     let pairs = pairs(&ours.rows, &theirs);
     if !pairs.is_empty() {
-        ui.line(format!("\n{}", table(&pairs)));
+        ui.line(format!("\n{}", table(&pairs)))?;
     }
     if let Some(path) = &how.markdown {
         write_page(path, &ours, &pairs)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Times each workload, and the peers' right after it if there are peers.
+fn time(
+    chosen: &[(&str, Work)],
+    children: &Children,
+    threads: usize,
+    global: &Global,
+    how: &BenchArgs,
+    ui: Ui,
+) -> Result<(Run, Option<PeerRun>), Failure> {
+    let mut peers = match (&how.peers, &how.python) {
+        (Some(folder), Some(python)) => Some(Peers::open(python, folder, global.device, threads, how.seconds)?),
+        _ => None,
+    };
+    let machine = machine(children, threads, ui)?;
+    let peak = machine.peak_gflops;
+    let mut ours = Run { machine, rows: Vec::new() };
+    for (name, work) in chosen {
+        let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
+        let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
+        ui.line(line(&row))?;
+        ours.rows.push(row);
+        if let Some(peers) = &mut peers {
+            let (rows, skipped) = peers.measure(name)?;
+            rows.iter().try_for_each(|row| ui.line(line(row)))?;
+            skipped.iter().for_each(|why| ui.note(format!("skipped {why}")));
+        }
+    }
+    Ok((ours, peers.map(Peers::into_run)))
+}
+
+/// The machine, before anything is measured on it.
+fn machine(children: &Children, threads: usize, ui: Ui) -> Result<Machine, Error> {
+    let mut machine = Machine::here(&children.device, threads);
+    machine.peak_gflops = children.peak_gflops(threads)?;
+    ui.note(machine.sentence());
+    if let Some(warning) = machine.warning() {
+        ui.diagnostic(&Diagnostic::warning(warning));
+    }
+    Ok(machine)
 }
 
 /// Does what a process was started for.
@@ -83,30 +109,38 @@ fn task(global: &Global, text: &str, ui: Ui) -> Result<Outcome, Failure> {
             serde_json::to_string(&crate::jobs::peak_memory_mib().unwrap_or(0.0))
         }
     };
-    ui.line(said.map_err(|e| Error::Data(e.to_string()))?);
+    ui.line(said.map_err(|e| Error::Data(e.to_string()))?)?;
     Ok(Outcome::Done)
 }
 
-/// The workloads whose names begin so; all if nothing is asked for.
-fn chosen(only: &[String]) -> Result<Vec<(&'static str, Work)>, Error> {
+/// The workloads of these names; of a name that no workload has, those that begin with it. All if nothing is asked for.
+fn chosen(only: &[String]) -> Result<Vec<(&'static str, Work)>, Diagnostic> {
     let all = workloads();
-    let names = all.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    for prefix in only {
-        if !all.iter().any(|(name, _)| name.starts_with(prefix.as_str())) {
-            return Err(Error::Data(format!("no workload begins with `{prefix}`; there are {names}")));
+    let names = || all.iter().map(|(name, _)| *name);
+    let mut wanted = Vec::new();
+    for asked in only {
+        let before = wanted.len();
+        match names().find(|name| name == asked) {
+            Some(name) => wanted.push(name),
+            None => wanted.extend(names().filter(|name| name.starts_with(asked.as_str()))),
+        }
+        if wanted.len() == before {
+            let mut error = Diagnostic::error(format!("no workload is called `{asked}` or begins so"));
+            error.help.extend(nearest(asked, names()).map(|name| format!("did you mean `{name}`?")));
+            return Err(error.help(format!("workloads: {}", names().collect::<Vec<_>>().join(", "))));
         }
     }
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()));
-    Ok(all.into_iter().filter(|(name, _)| wanted(name)).collect())
+    Ok(all.into_iter().filter(|(name, _)| only.is_empty() || wanted.contains(name)).collect())
 }
 
-fn list(chosen: &[(&str, Work)], ui: Ui) {
+fn list(chosen: &[(&str, Work)], ui: Ui) -> Result<Outcome, Failure> {
     for (name, work) in chosen {
         let (units, unit) = work.units();
         let flop = work.flop().map_or(String::new(), |flop| format!("  {} GFLOP", digits(flop as f64 / 1e9)));
         let parameters = work.parameters().map_or(String::new(), |count| format!("  {} parameters", thousands(count)));
-        ui.line(format!("{name:28} {:>10} {unit}{parameters}{flop}", thousands(units as usize)));
+        ui.line(format!("{name:28} {:>10} {unit}{parameters}{flop}", thousands(units as usize)))?;
     }
+    Ok(Outcome::Done)
 }
 
 fn line(row: &Row) -> String {
@@ -154,7 +188,7 @@ fn write_page(path: &Path, ours: &Run, pairs: &[Pair]) -> Result<(), Error> {
 fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> Result<Outcome, Failure> {
     let study = match &how.from {
         Some(path) => crate::store::read_json(path)?,
-        None => scaling::run(children, threads, |point| ui.line(point))?,
+        None => scaling::run(children, machine(children, threads, ui)?, |point| Ok::<_, Failure>(ui.line(point)?))?,
     };
     if let Some(path) = &how.json {
         write_json(path, &study)?;
@@ -168,4 +202,33 @@ fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> 
         write_between(path, "scaling", &scaling::tables(&study))?;
     }
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: &[&str]) -> Vec<&'static str> {
+        let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+        chosen(&only).unwrap_or_default().into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_name_means_one_workload_and_a_beginning_all_that_begin_so() {
+        assert_eq!(names(&["rq_sample_b1"]), ["rq_sample_b1"]);
+        assert_eq!(names(&["rq_sample_b10"]), ["rq_sample_b100"]);
+        assert_eq!(names(&["rq_sample"]), ["rq_sample_b1", "rq_sample_b16", "rq_sample_b100"]);
+        assert_eq!(
+            names(&["start_up", "rq_sample_b1", "rq_sample_b16"]),
+            ["rq_sample_b1", "rq_sample_b16", "start_up"]
+        );
+        assert_eq!(names(&[]).len(), workloads().len());
+    }
+
+    #[test]
+    fn an_unknown_workload_comes_with_the_nearest_and_all_others() {
+        let said = chosen(&["rq_sampl_b1".to_owned()]).map(|_| ()).map_err(|error| error.render(false));
+        assert!(said.as_ref().is_err_and(|text| text.contains("did you mean `rq_sample_b1`?")), "{said:?}");
+        assert!(said.as_ref().is_err_and(|text| text.contains("rq_sample_b1, rq_sample_b16")), "{said:?}");
+    }
 }

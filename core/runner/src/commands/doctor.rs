@@ -14,37 +14,37 @@ pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failu
     let mut line = |name: &str, good: bool, text: String| {
         healthy &= good;
         let mark = if good { ui.colour(AnsiColor::Green, "ok  ") } else { ui.colour(AnsiColor::Red, "FAIL") };
-        ui.line(format!("{mark}  {name:<10}{text}"));
+        ui.line(format!("{mark}  {name:<10}{text}"))
     };
-    line("rqlab", true, format!("{} for {TARGET}, built by {RUSTC}", env!("CARGO_PKG_VERSION")));
-    line("sdk", true, format!("build {}, features {FEATURES}", &SDK_HASH[..12]));
+    line("rqlab", true, format!("{} for {TARGET}, built by {RUSTC}", env!("CARGO_PKG_VERSION")))?;
+    line("sdk", true, format!("build {}, features {FEATURES}", &SDK_HASH[..12]))?;
     match global.device.open() {
         Ok(()) => {
             let text = format!("{}, products in {}", global.device, rqlab_sdk::tensor::precision(global.device));
             match rqlab_sdk::tensor::precision_asked_for() {
-                Ok(None) => line("device", true, text),
-                Ok(Some(asked)) => line("device", true, format!("{text} (RQLAB_GPU={asked})")),
-                Err(error) => line("device", false, format!("{text}: {error}")),
+                Ok(None) => line("device", true, text)?,
+                Ok(Some(asked)) => line("device", true, format!("{text} (RQLAB_GPU={asked})"))?,
+                Err(error) => line("device", false, format!("{text}: {error}"))?,
             }
         }
-        Err(error) => line("device", false, error.to_string()),
+        Err(error) => line("device", false, error.to_string())?,
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = global.threads.map_or(cores, usize::from);
     let text = format!("{threads} of {cores} cores, {}", rqlab_sdk::tensor::instructions());
     match rqlab_sdk::tensor::instructions_asked_for() {
-        Ok(None) => line("threads", true, text),
-        Ok(Some(asked)) => line("threads", true, format!("{text} (RQLAB_CPU={asked})")),
-        Err(error) => line("threads", false, format!("{text}: {error}")),
+        Ok(None) => line("threads", true, text)?,
+        Ok(Some(asked)) => line("threads", true, format!("{text} (RQLAB_CPU={asked})"))?,
+        Err(error) => line("threads", false, format!("{text}: {error}"))?,
     }
     let plugins = load_plugins(global)?;
     for provided in plugins.provided() {
         let component = &provided.component;
         let kind = component.build.kind();
-        line("plugin", true, format!("{kind} {}, {}", component.name, short_path(&provided.origin.path)));
+        line("plugin", true, format!("{kind} {}, {}", component.name, short_path(&provided.origin.path)))?;
     }
     for refused in plugins.refused() {
-        line("plugin", false, format!("{}: {}", short_path(&refused.path), refused.reason));
+        line("plugin", false, format!("{}: {}", short_path(&refused.path), refused.reason))?;
     }
     if plugins.provided().is_empty() {
         let dirs: Vec<String> = plugins.searched().iter().map(|dir| dir.display().to_string()).collect();
@@ -52,11 +52,11 @@ pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failu
             "plugin",
             false,
             format!("none in {}; build them with `cargo build --release --workspace`", dirs.join(", ")),
-        );
+        )?;
     }
     match writable(runs) {
-        Ok(()) => line("runs", true, format!("{} can be written", runs.display())),
-        Err(error) => line("runs", false, format!("{} cannot be written: {error}", runs.display())),
+        Ok(()) => line("runs", true, format!("{} can be written", runs.display()))?,
+        Err(error) => line("runs", false, format!("{} cannot be written: {error}", runs.display()))?,
     }
     Ok(if healthy { Outcome::Done } else { Outcome::SomeFailed })
 }

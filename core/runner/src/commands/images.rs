@@ -24,7 +24,7 @@ pub(super) fn run_sample(
         seed: how.seed,
     };
     let path = sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &how.output)?;
-    ui.line(shown(&path));
+    ui.line(shown(&path))?;
     Ok(Outcome::Done)
 }
 
@@ -37,6 +37,6 @@ pub(super) fn run_reconstruct(
     let (plugins, plan) = open(global, arguments, ui)?;
     let trial = choose(&plan, how.trial.as_deref())?;
     let path = reconstruct(&plan, trial, &Store::open(&arguments.runs)?, &plugins, how.count, &how.output)?;
-    ui.line(shown(&path));
+    ui.line(shown(&path))?;
     Ok(Outcome::Done)
 }

@@ -11,11 +11,15 @@ mod watch;
 mod work;
 
 use crate::cli::{Cli, Command, ExperimentArgs, Global};
+use crate::jobs::{Stopped, end_process};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
 use crate::spec::{Diagnostic, Invalid};
-use crate::ui::Ui;
+use crate::ui::{Ui, Unwritten, print};
+use crate::work::Unfinished;
+use clap::Parser;
 use rqlab_sdk::Error;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// How a command that could do its work ended.
@@ -34,6 +38,19 @@ pub enum Failure {
     Input(Invalid),
     /// Something else went wrong.
     Error(Error),
+    /// What it found could not be told.
+    Unwritten(Unwritten),
+    /// A signal stopped it.
+    Stopped(Stopped),
+}
+
+impl From<Unfinished> for Failure {
+    fn from(unfinished: Unfinished) -> Self {
+        match unfinished {
+            Unfinished::Stopped(stopped) => Self::Stopped(stopped),
+            Unfinished::Error(error) => Self::Error(error),
+        }
+    }
 }
 
 impl From<Invalid> for Failure {
@@ -54,10 +71,28 @@ impl From<Error> for Failure {
     }
 }
 
-/// Runs a command line, and gives the exit code: 0 all done, 1 some trial failed, 2 bad input.
-pub fn main(cli: Cli) -> ExitCode {
-    let ui = Ui::new(cli.global.quiet);
-    match run(&cli, ui) {
+impl From<Unwritten> for Failure {
+    fn from(unwritten: Unwritten) -> Self {
+        Self::Unwritten(unwritten)
+    }
+}
+
+/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed, 2 bad input.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => {
+            let ui = Ui::new(cli.global.quiet);
+            end(run(&cli, ui), ui)
+        }
+        Err(mistake) if mistake.use_stderr() => mistake.exit(),
+        // Help, or the version.
+        Err(asked) => end(print(|_| asked.print()).map(|()| Outcome::Done).map_err(Failure::from), Ui::new(false)),
+    }
+}
+
+/// Says what went wrong, and gives the exit code.
+fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
+    match ended {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
         Err(Failure::Input(invalid)) => {
@@ -66,6 +101,17 @@ pub fn main(cli: Cli) -> ExitCode {
         }
         Err(Failure::Error(error)) => {
             ui.error(error);
+            ExitCode::from(2)
+        }
+        Err(Failure::Stopped(stopped)) => {
+            ui.stopped(&stopped);
+            end_process(stopped.signal);
+            ExitCode::from(128 + stopped.signal as u8)
+        }
+        // Whoever read it has had enough, as `head` has.
+        Err(Failure::Unwritten(Unwritten(error))) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Unwritten(Unwritten(error))) => {
+            ui.error(format!("standard output cannot be written: {error}"));
             ExitCode::from(2)
         }
     }
@@ -77,6 +123,8 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         rqlab_sdk::tensor::set_threads(threads(global)).map_err(Error::from)?;
     }
     if computes(&cli.command) {
+        rqlab_sdk::tensor::instructions_asked_for().map_err(Error::from)?;
+        rqlab_sdk::tensor::precision_asked_for().map_err(Error::from)?;
         global.device.make_default().map_err(Error::from)?;
     }
     match &cli.command {
@@ -97,7 +145,8 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     }
 }
 
-/// Whether a command computes, itself or by its workers: a device that does not open should be known before the work.
+/// Whether a command computes, itself or by its workers: a device that does not open, or a variable of the environment
+/// that asks for what there is not, should be known before the work.
 fn computes(command: &Command) -> bool {
     match command {
         Command::Sweep { .. }

@@ -17,10 +17,10 @@ pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui
     }
     let history = History::read(&arguments.runs);
     let text = overview(&plan, &history, ui);
-    ui.line(text);
+    ui.line(text)?;
     if configs {
         for trial in &plan.trials {
-            ui.line(format!("\n// trial {}\n{}", &trial.id[..8], trial.config.trim_end()));
+            ui.line(format!("\n// trial {}\n{}", &trial.id[..8], trial.config.trim_end()))?;
         }
     }
     Ok(Outcome::Done)

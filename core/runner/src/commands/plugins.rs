@@ -12,7 +12,7 @@ use rqlab_sdk::plugin::Kind;
 
 pub(super) fn run(global: &Global, command: &PluginsCommand, ui: Ui) -> Result<Outcome, Failure> {
     match command {
-        PluginsCommand::List => list(&load_plugins(global)?, ui),
+        PluginsCommand::List => list(&load_plugins(global)?, ui)?,
         PluginsCommand::Describe { name } => describe_one(&load_plugins(global)?, name, ui)?,
         PluginsCommand::New { name, kind, dir } => {
             let dir = dir.clone().unwrap_or_else(|| name.into());
@@ -22,18 +22,18 @@ pub(super) fn run(global: &Global, command: &PluginsCommand, ui: Ui) -> Result<O
                 return Err(Diagnostic::error(message).help("choose another name").into());
             }
             new::create(name, Kind::from(*kind), &dir)?;
-            ui.line(format!("made {}", short_path(&dir)));
+            ui.line(format!("made {}", short_path(&dir)))?;
             ui.note(format!("build it with `rqlab plugins build {}`", short_path(&dir)));
         }
         PluginsCommand::Build { dir, out, test } => {
             let built = build::build(dir, out.as_deref(), *test)?;
-            ui.line(format!("built {}", short_path(&built)));
+            ui.line(format!("built {}", short_path(&built)))?;
         }
     }
     Ok(Outcome::Done)
 }
 
-fn list(plugins: &Plugins, ui: Ui) {
+fn list(plugins: &Plugins, ui: Ui) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["kind", "name", "plugin", "file", "what it is"]);
     for provided in plugins.provided() {
@@ -49,18 +49,19 @@ fn list(plugins: &Plugins, ui: Ui) {
     }
     if plugins.provided().is_empty() {
         let dirs: Vec<String> = plugins.searched().iter().map(|dir| dir.display().to_string()).collect();
-        ui.line(format!("no plugins in {}", dirs.join(", ")));
+        ui.line(format!("no plugins in {}", dirs.join(", ")))?;
     } else {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        ui.line(table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
+        ui.line(table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"))?;
     }
     for refused in plugins.refused() {
         let name = refused.plugin.as_deref().unwrap_or("a plugin");
         let head = ui.colour(AnsiColor::Red, &format!("refused  {name}  {}", short_path(&refused.path)));
-        ui.line(format!("\n{head}\n         {}", refused.reason));
+        ui.line(format!("\n{head}\n         {}", refused.reason))?;
     }
+    Ok(())
 }
 
 fn describe_one(plugins: &Plugins, name: &str, ui: Ui) -> Result<(), Failure> {
@@ -72,7 +73,7 @@ fn describe_one(plugins: &Plugins, name: &str, ui: Ui) -> Result<(), Failure> {
         return Err(error.into());
     }
     for provided in found {
-        ui.line(describe::describe(provided, ui));
+        ui.line(describe::describe(provided, ui))?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(super) fn run_sweep(
     let started = Instant::now();
     let summary = sweep(&plan, &work(global, arguments, how, ui))?;
     ui.note(format!("{} in {}", counts(&summary), duration(started.elapsed().as_secs_f64())));
-    Ok(conclude(&summary, ui))
+    conclude(&summary, ui)
 }
 
 /// Renders the report of what is there.
@@ -36,7 +36,7 @@ pub(super) fn run_report(
     let (_plugins, plan) = open(global, arguments, ui)?;
     let summary = render(&plan, &work(global, arguments, how, ui), &Store::open(&arguments.runs)?)?;
     ui.note(counts(&summary));
-    Ok(conclude(&summary, ui))
+    conclude(&summary, ui)
 }
 
 /// Does one trial and prints its measures.
@@ -61,10 +61,10 @@ pub(super) fn run_trial(
             ui.error(error);
             return Ok(Outcome::SomeFailed);
         }
-        ui.line(ui.strong(format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim()));
+        ui.line(ui.strong(format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim()))?;
         let width = trial.measures.keys().map(String::len).max().unwrap_or(0);
         for (name, value) in &trial.measures {
-            ui.line(format!("  {name:width$}  {value}"));
+            ui.line(format!("  {name:width$}  {value}"))?;
         }
     }
     Ok(Outcome::Done)
@@ -125,7 +125,7 @@ fn counts(summary: &Summary) -> String {
     text
 }
 
-fn conclude(summary: &Summary, ui: Ui) -> Outcome {
+fn conclude(summary: &Summary, ui: Ui) -> Result<Outcome, Failure> {
     for (error, trials) in &summary.failures {
         let who = match trials.as_slice() {
             [one] => one.clone(),
@@ -135,8 +135,8 @@ fn conclude(summary: &Summary, ui: Ui) -> Outcome {
         ui.error(format!("{who}: {error}"));
     }
     for verdict in &summary.verdicts {
-        ui.line(verdict);
+        ui.line(verdict)?;
     }
-    ui.line(shown(&summary.page));
-    if summary.trials[1] == 0 { Outcome::Done } else { Outcome::SomeFailed }
+    ui.line(shown(&summary.page))?;
+    Ok(if summary.trials[1] == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }

@@ -102,6 +102,9 @@ impl Progress {
     }
 
     pub(super) fn finish(&mut self) {
+        for running in std::mem::take(&mut self.running).into_values() {
+            running.bar.finish_and_clear();
+        }
         self.overall.finish_and_clear();
     }
 

@@ -1,15 +1,15 @@
 //! Which job runs when, and what becomes of it.
 
-use super::{Progress, Step};
+use super::{Progress, Step, Stopped, stop};
 use crate::job::{Job, Stage};
 use crate::store::Store;
 use rqlab_sdk::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Sender};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 /// A worker that a signal ended (a kill, the system short of memory) is started this many times before its job fails.
@@ -28,6 +28,15 @@ pub enum Outcome {
     Blocked(String),
 }
 
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Every job was done, failed, or could not be tried.
+    All(BTreeMap<String, Outcome>),
+    /// A signal came before that. All workers have ended, and nothing that they were writing is left half-written.
+    Stopped(Stopped),
+}
+
 /// Runs jobs.
 pub struct Scheduler<'a> {
     /// Where the work is kept.
@@ -43,6 +52,7 @@ pub struct Scheduler<'a> {
 enum Event {
     Step(String, Step),
     Ended(String, std::io::Result<ExitStatus>),
+    Signal(i32),
 }
 
 impl Scheduler<'_> {
@@ -50,7 +60,7 @@ impl Scheduler<'_> {
     ///
     /// # Errors
     /// Only what concerns all of them: the store cannot be written, no worker can be started.
-    pub fn run(&self, jobs: &[Job], progress: &mut Progress) -> Result<BTreeMap<String, Outcome>> {
+    pub fn run(&self, jobs: &[Job], progress: &mut Progress) -> Result<End> {
         let mut outcomes = BTreeMap::new();
         for job in jobs.iter().filter(|job| self.store.stage(&job.id).done().is_some()) {
             // The experiment, and its data with it, may have moved since; and a description may be damaged.
@@ -65,22 +75,32 @@ impl Scheduler<'_> {
 
         let (sender, events) = mpsc::channel();
         let mut attempts: BTreeMap<String, usize> = BTreeMap::new();
-        let mut running: BTreeSet<String> = BTreeSet::new();
+        // A worker ends when its standard input does.
+        let mut running: BTreeMap<String, Option<ChildStdin>> = BTreeMap::new();
         let mut alone = false;
+        let teller = sender.clone();
+        let _listening = stop::listen(move |signal| drop(teller.send(Event::Signal(signal))));
         loop {
             block(&mut waiting, &mut outcomes);
             while let Some(next) = waiting.iter().position(|job| self.can_start(job, &outcomes, running.len(), alone)) {
                 let job = waiting.remove(next);
                 alone = is_exclusive(job);
-                self.start(job, &sender)?;
+                running.insert(job.id.clone(), self.start(job, &sender)?);
                 progress.begin(job);
-                running.insert(job.id.clone());
             }
             if running.is_empty() {
                 break;
             }
             match events.recv() {
                 Ok(Event::Step(id, step)) => progress.step(&id, &step),
+                Ok(Event::Signal(signal)) => {
+                    progress.finish();
+                    let under_way = self.end_workers(running, &events);
+                    let done = jobs.iter().filter(|job| self.store.stage(&job.id).done().is_some()).count();
+                    let name = |job: &Job| under_way.contains(&job.id).then(|| job.stage.name());
+                    let under_way = jobs.iter().filter_map(name).collect();
+                    return Ok(End::Stopped(Stopped { signal, done, jobs: jobs.len(), under_way }));
+                }
                 Ok(Event::Ended(id, status)) => {
                     running.remove(&id);
                     alone = false;
@@ -105,7 +125,28 @@ impl Scheduler<'_> {
             }
         }
         progress.finish();
-        Ok(outcomes)
+        Ok(End::All(outcomes))
+    }
+
+    /// Ends all workers, waits for them, and removes what they were writing. Returns the jobs that are not done.
+    fn end_workers(&self, mut running: BTreeMap<String, Option<ChildStdin>>, events: &Receiver<Event>) -> Vec<String> {
+        running.values_mut().for_each(|stdin| drop(stdin.take()));
+        let mut under_way = Vec::new();
+        while !running.is_empty() {
+            match events.recv() {
+                Ok(Event::Ended(id, _)) => {
+                    running.remove(&id);
+                    let stage = self.store.stage(&id);
+                    stage.remove_half_written();
+                    if stage.done().is_none() {
+                        under_way.push(id);
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        under_way
     }
 
     fn can_start(&self, job: &Job, outcomes: &BTreeMap<String, Outcome>, running: usize, alone: bool) -> bool {
@@ -115,7 +156,8 @@ impl Scheduler<'_> {
         ready && room
     }
 
-    fn start(&self, job: &Job, sender: &Sender<Event>) -> Result<()> {
+    /// Starts the worker of a job. It ends at once when what is returned is dropped.
+    fn start(&self, job: &Job, sender: &Sender<Event>) -> Result<Option<ChildStdin>> {
         let stage = self.store.stage(&job.id);
         stage.prepare(job)?;
         let log = File::options().create(true).append(true).open(stage.log()).map_err(Error::file(stage.log()))?;
@@ -130,13 +172,13 @@ impl Scheduler<'_> {
             .stderr(log)
             .spawn()
             .map_err(Error::file(program))?;
+        let stdin = child.stdin.take();
         let (sender, id) = (sender.clone(), job.id.clone());
         thread::spawn(move || {
             follow(&mut child, &id, &sender);
-            // The worker's standard input stays open up to here.
             let _ = sender.send(Event::Ended(id, child.wait()));
         });
-        Ok(())
+        Ok(stdin)
     }
 
     fn judge(&self, job: &Job, status: std::io::Result<ExitStatus>) -> Verdict {

@@ -49,9 +49,9 @@ pub(super) fn executable_dir() -> Option<PathBuf> {
 /// Why a file is no plugin that can be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotLoadable {
-    /// It carries no handshake: it does not claim to be a plugin.
+    /// It is a library without a handshake: it does not claim to be a plugin.
     NoPlugin(String),
-    /// It is a plugin, but not one for this process.
+    /// It is a plugin, but not one for this process; or a file that is damaged, and may have been one.
     Refused(Option<String>, String),
 }
 
@@ -60,10 +60,13 @@ pub enum NotLoadable {
 /// # Errors
 /// Why it cannot be loaded.
 pub fn inspect(bytes: &[u8]) -> Result<Fields, NotLoadable> {
-    let file = object::File::parse(bytes)
-        .map_err(|_| NotLoadable::NoPlugin("it is not a shared library of this system".to_owned()))?;
+    let broken = || {
+        let reason = "it is no shared library of this system, or a damaged one: build it again, or remove it";
+        NotLoadable::Refused(None, reason.to_owned())
+    };
+    let file = object::File::parse(bytes).map_err(|_| broken())?;
     if file.kind() != object::ObjectKind::Dynamic {
-        return Err(NotLoadable::NoPlugin("it is not a shared library".to_owned()));
+        return Err(broken());
     }
     let Some(section) = file.section_by_name(SECTION) else {
         let reason = format!("it has no `{SECTION}` section: it is no rqlab plugin (does it call `declare_plugin!`?)");

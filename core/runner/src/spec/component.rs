@@ -230,7 +230,7 @@ impl Component {
         for entry in &self.fields {
             let Err(error) = resolve(&self.compose(std::slice::from_ref(entry), description)) else { continue };
             if !error.message.contains("missing field") {
-                wrong.push(self.about(entry, &error.message, description));
+                wrong.push(self.mismatch(entry, &error.message, description));
             }
         }
         if wrong.is_empty() {
@@ -256,6 +256,22 @@ impl Component {
             text += &format!("{}: {value},\n", entry.key.text());
         }
         text + ")"
+    }
+
+    /// A complaint about a value that does not parse. The parser's own words are kept if they name the field, as those
+    /// about ranges do; else they say what it stumbled over (`expected comma` of 2.5 for an integer), not what is wanted.
+    fn mismatch(&self, entry: &Entry, message: &str, description: &Description) -> Diagnostic {
+        let (name, value) = (entry.key.text(), entry.value.text());
+        // Of 0.5 for an integer, 0 is read and found to be out of range.
+        let cut = |field: &FieldDoc| field.kind.starts_with("integer") && value.contains('.');
+        match description.fields.iter().find(|field| field.name == name) {
+            Some(field) if cut(field) || !message.contains(&format!("`{name}`")) => {
+                let found = raw::quoted(value);
+                let message = format!("`{name}` of {} must be {}, found {found}", self.called(), wanted(field));
+                Diagnostic::error(message).at(&entry.value, "").help(help_of(field))
+            }
+            _ => self.about(entry, message, description),
+        }
     }
 
     /// A complaint about the value of a field.
@@ -305,6 +321,17 @@ pub fn help_of(field: &FieldDoc) -> String {
     }
     let doc = field.doc.lines().collect::<Vec<_>>().join(" ");
     if doc.is_empty() { text } else { format!("{text}: {doc}") }
+}
+
+/// What a field wants, in words: `an integer in 1..=64`, `a number in 0.0.. or None`.
+fn wanted(field: &FieldDoc) -> String {
+    let range = field.range.map_or(String::new(), |range| format!(" in {range}"));
+    let words = |kind: &str| match kind {
+        "None" | "true" | "false" => kind.to_owned(),
+        "text" => format!("text in quotes{range}"),
+        kind => format!("{}{range}", article(kind)),
+    };
+    field.kind.split(" | ").map(words).collect::<Vec<_>>().join(" or ")
 }
 
 fn article(kind: &str) -> String {

@@ -222,7 +222,7 @@ impl Document {
     fn take(&mut self, entry: &Entry, complaints: &mut Complaints) {
         let value = &entry.value;
         match entry.key.text() {
-            "question" => self.question = complaints.take(raw::typed(value)).unwrap_or_default(),
+            "question" => self.question = complaints.take(raw::typed(value, "text in quotes")).unwrap_or_default(),
             "axes" => {
                 if let Some(axes) = axes(value, complaints) {
                     self.blocks.push(Block::Grid(once_each(axes, complaints)));
@@ -356,13 +356,13 @@ fn compare(piece: &Piece, complaints: &mut Complaints) -> Option<Compare> {
 }
 
 fn seeds(piece: &Piece, complaints: &mut Complaints) -> Option<Vec<u64>> {
-    let items = complaints.take(raw::list(piece))?;
+    let items = complaints.take(raw::list(piece).map_err(|error| error.help("for example `seeds: [0, 1, 2]`")))?;
     if items.is_empty() {
         complaints.push(Diagnostic::error("there is no seed").at(piece, "give at least one: `seeds: [0]`"));
     }
     let mut seen: Vec<(u64, Piece)> = Vec::new();
     for item in items {
-        let Some(seed) = complaints.take(raw::typed::<u64>(&item)) else { continue };
+        let Some(seed) = complaints.take(raw::typed::<u64>(&item, "a whole number, 0 or more")) else { continue };
         match seen.iter().find(|(other, _)| *other == seed) {
             Some((_, first)) => complaints.push(
                 Diagnostic::error(format!("the seed {seed} is given twice"))

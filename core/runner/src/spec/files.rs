@@ -91,7 +91,7 @@ pub(super) fn layers(
     let mut entries = raw::fields(&Piece::whole(&source)).map_err(Invalid::from)?;
     if let Some(index) = entries.iter().position(|entry| entry.key.text() == "base") {
         let base = entries.remove(index).value;
-        let name: String = raw::typed(&base)?;
+        let name: String = raw::typed(&base, "a file in quotes")?;
         let below = layers(&source.dir.join(name), chain, Some(&base))?;
         // `axes` and `sweep` are one field under two names.
         let family = |key: &str| if key == "axes" { "sweep".to_owned() } else { key.to_owned() };

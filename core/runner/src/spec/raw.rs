@@ -32,6 +32,7 @@ pub fn fields(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
 
 /// The entries of `{ "a": .., "b": .. }`.
 pub fn map(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
+    starts_with('{', "a map `{ \"name\": value, .. }`", piece)?;
     let Map(list) = read(piece)?;
     let mut entries = Vec::new();
     for (key, value) in list {
@@ -46,6 +47,7 @@ pub fn map(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
 
 /// The elements of `[.., ..]`.
 pub fn list(piece: &Piece) -> Result<Vec<Piece>, Diagnostic> {
+    starts_with('[', "a list `[.., ..]`", piece)?;
     let List(list) = read(piece)?;
     Ok(list.into_iter().map(|value| piece.part(value.get_ron()).trimmed()).collect())
 }
@@ -60,9 +62,29 @@ pub fn call(piece: &Piece) -> Option<(Piece, Piece)> {
     (named && (arguments.is_empty() || arguments.starts_with('('))).then(|| (piece.part(name), piece.part(arguments)))
 }
 
-/// A typed value.
-pub fn typed<T: serde::de::DeserializeOwned>(piece: &Piece) -> Result<T, Diagnostic> {
-    dialect().from_str(piece.text()).map_err(|error| complaint(piece, &ConfigError::from(error)))
+/// A typed value; `wanted` says in words what it is.
+pub fn typed<T: serde::de::DeserializeOwned>(piece: &Piece, wanted: &str) -> Result<T, Diagnostic> {
+    // What the parser says of another value is what it stumbled over.
+    dialect().from_str(piece.text()).map_err(|_| unexpected(piece, wanted))
+}
+
+/// The parser says of anything else only that a bracket is missing.
+fn starts_with(bracket: char, wanted: &str, piece: &Piece) -> Result<(), Diagnostic> {
+    if piece.text().starts_with(bracket) { Ok(()) } else { Err(unexpected(piece, wanted)) }
+}
+
+fn unexpected(piece: &Piece, wanted: &str) -> Diagnostic {
+    Diagnostic::error(format!("expected {wanted}, found {}", quoted(piece.text()))).at(piece, "")
+}
+
+/// A value as it is told of in a sentence: the whole of a short one.
+pub fn quoted(text: &str) -> String {
+    const MOST: usize = 40;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        None => format!("`{line}`"),
+        Some((end, _)) => format!("`{}…`", &line[..end]),
+    }
 }
 
 /// What a user sees of a value: no comments, one space after commas and colons, no quotes around text, numbers in
