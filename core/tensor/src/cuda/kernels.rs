@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 const SOURCES: &[&str] = &[
     include_str!("kernels/common.cu"),
+    include_str!("kernels/tensor_cores.cu"),
     include_str!("kernels/elementwise.cu"),
     include_str!("kernels/reduce.cu"),
     include_str!("kernels/rows.cu"),

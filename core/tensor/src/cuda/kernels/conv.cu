@@ -65,50 +65,10 @@ __device__ __forceinline__ int slab_of(const Conv &conv, const Phase &y, const P
 // Marks a pixel far outside of any map.
 #define NOWHERE (-(1 << 30))
 
-// An operand as the multiplier takes it: with tensor cores, rounded to tf32.
-__device__ __forceinline__ float operand(float x) {
-#if defined(TENSOR_CORES) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    unsigned rounded;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
-    return __uint_as_float(rounded);
-#else
-    return x;
-#endif
-}
-
-__device__ __forceinline__ float4 operands(float4 x) {
-    return make_float4(operand(x.x), operand(x.y), operand(x.z), operand(x.w));
-}
-
 #ifdef TENSOR_CORES
 
 // Numbers of a thread's sums that lie side by side.
 #define SIDE 2
-
-// sums += a b over a warp, of 16 x 8 and 8 x 8 numbers. Lane 4 g + t holds a[g][t], a[g + 8][t], a[g][t + 4],
-// a[g + 8][t + 4]; b[t][g], b[t + 4][g]; and the sums at [g][2 t], [g][2 t + 1], [g + 8][2 t], [g + 8][2 t + 1].
-__device__ __forceinline__ void warp_multiply(float *sums, const float *a, const float *b) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm volatile(
-        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
-          "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
-#else
-    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    for (int k = 0; k < 8; k++) {
-        float upper = __shfl_sync(0xffffffffu, k < 4 ? a[0] : a[2], 4 * g + k % 4);
-        float lower = __shfl_sync(0xffffffffu, k < 4 ? a[1] : a[3], 4 * g + k % 4);
-        float left = __shfl_sync(0xffffffffu, k < 4 ? b[0] : b[1], 8 * t + k % 4);
-        float right = __shfl_sync(0xffffffffu, k < 4 ? b[0] : b[1], 8 * t + 4 + k % 4);
-        sums[0] += upper * left;
-        sums[1] += upper * right;
-        sums[2] += lower * left;
-        sums[3] += lower * right;
-    }
-#endif
-}
 
 // A tile is shared out to 4 x 2 warps. Row and column of a thread's i-th sum in a tile.
 template <int ROWS, int COLUMNS>
