@@ -80,6 +80,25 @@ template <class T> EMULATED T __shfl_xor_sync(unsigned mask, T value, int with, 
     unsigned from = emulated_lane ^ (unsigned)with, end = (emulated_lane & ~(unsigned)(width - 1)) + width;
     return emulated_shuffle(mask, value, from < end ? from : emulated_lane);
 }
+// What tensor cores do, in their layout: sums += a b over a warp, of 16 x 8 and 8 x 8 numbers (tensor_cores.cu says which
+// lane holds what). Blocks have one dimension.
+EMULATED void emulated_multiply(float *sums, const float *a, const float *b) {
+    static float all[32][32][6];
+    float(*own)[6] = all[emulated_thread.x / 32];
+    memcpy(own[emulated_lane], a, 4 * sizeof(float));
+    memcpy(own[emulated_lane] + 4, b, 2 * sizeof(float));
+    emulated_sync_warp(0xffffffffu);
+    unsigned g = emulated_lane / 4, t = emulated_lane % 4;
+    for (unsigned k = 0; k < 8; k++) {
+        const float *left = own[4 * g + k % 4] + k / 4 * 2, *right = own[8 * t + k % 4] + 4 + k / 4;
+        const float *next = right + 4 * 6;
+        sums[0] += left[0] * *right;
+        sums[1] += left[0] * *next;
+        sums[2] += left[1] * *right;
+        sums[3] += left[1] * *next;
+    }
+    emulated_sync_warp(0xffffffffu);
+}
 EMULATED unsigned __ballot_sync(unsigned mask, int vote) { return emulated_ballot(mask, vote != 0); }
 EMULATED int __any_sync(unsigned mask, int vote) { return emulated_ballot(mask, vote != 0) != 0; }
 EMULATED int __all_sync(unsigned mask, int vote) { return emulated_ballot(mask, vote == 0) == 0; }

@@ -29,6 +29,9 @@ std::string own_folder() {
     return path.substr(0, path.rfind('/'));
 }
 
+// Whether operands of tensor cores are rounded as there.
+bool rounds() { return getenv("RQLAB_EMULATION_ROUNDING"); }
+
 unsigned long long digest(const std::string &text) {
     unsigned long long hash = 0xcbf29ce484222325;
     for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3;
@@ -65,7 +68,7 @@ extern "C" {
 // Differs with the header and the place, on which the library depends that a path kept as PTX leads to.
 int nvrtcVersion(int *major, int *minor) {
     std::string folder = own_folder();
-    return *major = 0, *minor = (int)(digest(folder + read(folder + "/device.h")) & 0x7fffffff), 0;
+    return *major = 0, *minor = (int)((digest(folder + read(folder + "/device.h")) + rounds()) & 0x7fffffff), 0;
 }
 int nvrtcCreateProgram(Program **program, const char *source, const char *, int, const char **, const char **) {
     return *program = new Program{source, "", ""}, 0;
@@ -75,14 +78,14 @@ int nvrtcDestroyProgram(Program **program) { return delete *program, 0; }
 int nvrtcCompileProgram(Program *program, int, const char **) {
     std::string folder = own_folder(), header = folder + "/device.h";
     char name[40];
-    snprintf(name, sizeof name, "/cache/%016llx", digest(read(header) + program->source));
+    snprintf(name, sizeof name, "/cache/%016llx", digest(read(header) + program->source) + rounds());
     std::string stem = folder + name, mine = stem + "." + std::to_string(getpid());
     program->path = stem + ".so";
     if (!access(program->path.c_str(), R_OK)) return 0;
     mkdir((folder + "/cache").c_str(), 0777);
     std::string from = mine + ".cu", to = mine + ".cpp", library = mine + ".so";
     std::ofstream(from) << program->source;
-    std::string compiler = "g++ -std=c++17 -x c++ ";
+    std::string compiler = std::string("g++ -std=c++17 -x c++ ") + (rounds() ? "-DEMULATED_ROUNDING " : "");
     // Marks stay in the text; what is the header's own comes with the second pass.
     bool fine = run(compiler + "-E -P -D__launch_bounds__\\(...\\)= -D__CUDACC__ " + from + " -o " + to, *program, mine + ".log");
     if (fine) {

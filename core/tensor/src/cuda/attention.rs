@@ -1,6 +1,6 @@
 //! Scaled dot-product attention, fused: the counterpart of [`crate::cpu::attention`].
 
-use super::kernels::{check, invalid, teams};
+use super::kernels::{check, in_tensor_cores, invalid, teams};
 use super::operands::{on_gpu, output, tracked};
 use super::tape::{Flow, Key};
 use super::{Gpu, Numbers, length};
@@ -37,8 +37,8 @@ const SLICES: [(&str, usize); 3] = [("small", 32), ("medium", 64), ("large", 128
 /// Positions of a short sequence at most: FEW in `attention.cu`.
 const FEW: usize = 8;
 
-/// Rows of a tile: TILE in `attention.cu`.
-const TILE: usize = 32;
+/// Rows of a tile without and with tensor cores: TILE in `attention.cu`.
+const TILES: [usize; 2] = [32, 64];
 
 /// Threads of a block: TEAM in `attention.cu`.
 const TEAM: usize = 128;
@@ -116,13 +116,14 @@ impl Plan {
     }
 
     /// The kernel for tiles, and how many blocks it has work for with tiles of `rows`.
-    fn tiled(&self, rows: usize) -> (&'static str, usize) {
+    fn tiled(&self, rows: usize) -> Result<(&'static str, usize), CudaError> {
+        let tile = TILES[usize::from(in_tensor_cores(&self.gpu.driver)?)];
         let name = self.fitting(&TILED).unwrap_or("large");
         let slice = SLICES.iter().find(|(own, _)| *own == name).map_or(1, |(_, slice)| *slice);
-        (name, self.pairs() * rows.div_ceil(TILE) * self.sizes.head.div_ceil(slice))
+        Ok((name, self.pairs() * rows.div_ceil(tile) * self.sizes.head.div_ceil(slice)))
     }
 
-    /// Whether four neighbouring numbers of every row, in `rows`, can be read at once.
+    /// Sizes, and whether four neighbouring numbers of every row, in `rows`, can be read or written at once.
     fn launch(&self, rows: &[Rows]) -> Launch {
         let Sizes { heads, queries, keys, head, causal } = self.sizes;
         let wide = head.is_multiple_of(4) && rows.iter().all(|rows| rows.data % 16 == 0 && rows.stride % 4 == 0);
@@ -152,8 +153,8 @@ impl Plan {
         if length(&out) == 0 {
             return Ok((out, None));
         }
-        let size = self.launch(&[q, k, v]);
         let y = Rows::to(&mut out, 0, self.width(), self.batch * queries, self.width())?;
+        let size = self.launch(&[q, k, v, y]);
         if let Some(name) = self.short() {
             let kernel = gpu.kernel(&format!("attention_few_forward_{name}"))?;
             // SAFETY: every operand has the rows that `size` names, as `Rows` has checked; all live until this returns,
@@ -165,7 +166,7 @@ impl Plan {
             return Ok((out, None));
         }
         let mut log_sums = gpu.room(self.pairs() * queries)?;
-        let (name, blocks) = self.tiled(queries);
+        let (name, blocks) = self.tiled(queries)?;
         let kernel = gpu.kernel(&format!("attention_forward_{name}"))?;
         // SAFETY: as above; `log_sums` has a number for a row of each head.
         #[allow(unsafe_code)]
@@ -190,7 +191,7 @@ impl Plan {
             return Ok(());
         }
         let (y, dy) = (self.rows(y, 0, self.width(), queries)?, self.rows(dy, 0, self.width(), queries)?);
-        let size = self.launch(&[q, k, v, dy]);
+        let size = self.launch(&[q, k, v, dy, dq, dk, dv]);
         if let Some(name) = self.short() {
             let kernel = gpu.kernel(&format!("attention_few_backward_{name}"))?;
             // SAFETY: as in the forward pass; gradients have the rows of their operands, and no other kernel runs.
@@ -203,9 +204,9 @@ impl Plan {
         let log_sums = log_sums.ok_or_else(invalid)?;
         check(length(log_sums) == self.pairs() * queries)?;
         let mut means = gpu.room(length(log_sums))?;
-        let (name, blocks) = self.tiled(queries);
+        let (name, blocks) = self.tiled(queries)?;
         let first = gpu.kernel(&format!("attention_queries_{name}"))?;
-        let (name, of_keys) = self.tiled(keys);
+        let (name, of_keys) = self.tiled(keys)?;
         let second = gpu.kernel(&format!("attention_keys_{name}"))?;
         // SAFETY: as above; the second kernel reads the means that the first has written.
         #[allow(unsafe_code)]

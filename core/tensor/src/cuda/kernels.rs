@@ -182,6 +182,11 @@ impl Axes {
     }
 }
 
+/// Whether kernels multiply in tensor cores.
+pub(super) fn in_tensor_cores(driver: &CudaDevice) -> Result<bool, DriverError> {
+    Ok(math() != Math::F32 && architecture(driver)?.1)
+}
+
 pub(super) fn invalid() -> CudaError {
     CudaError::Driver(DriverError(CUresult::CUDA_ERROR_INVALID_VALUE))
 }

@@ -7,6 +7,8 @@ __device__ __forceinline__ float operand(float x) {
     unsigned rounded;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
     return __uint_as_float(rounded);
+#elif defined(TENSOR_CORES) && defined(EMULATED_ROUNDING)
+    return __uint_as_float((__float_as_uint(x) + 0x1000) & ~0x1fffu);
 #else
     return x;
 #endif
@@ -29,17 +31,8 @@ __device__ __forceinline__ void warp_multiply(float *sums, const float *a, const
         : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
           "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 #else
-    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    for (int k = 0; k < 8; k++) {
-        float upper = __shfl_sync(0xffffffffu, k < 4 ? a[0] : a[2], 4 * g + k % 4);
-        float lower = __shfl_sync(0xffffffffu, k < 4 ? a[1] : a[3], 4 * g + k % 4);
-        float left = __shfl_sync(0xffffffffu, k < 4 ? b[0] : b[1], 8 * t + k % 4);
-        float right = __shfl_sync(0xffffffffu, k < 4 ? b[0] : b[1], 8 * t + 4 + k % 4);
-        sums[0] += upper * left;
-        sums[1] += upper * right;
-        sums[2] += lower * left;
-        sums[3] += lower * right;
-    }
+    // Compiled for no such device: only the emulation gets here.
+    emulated_multiply(sums, a, b);
 #endif
 }
 
