@@ -20,6 +20,7 @@ const SOURCES: &[&str] = &[
     include_str!("kernels/columns.cu"),
     include_str!("kernels/norm.cu"),
     include_str!("kernels/layout.cu"),
+    include_str!("kernels/conv_tiles.cu"),
     include_str!("kernels/conv.cu"),
     include_str!("kernels/codes.cu"),
     include_str!("kernels/product.cu"),
