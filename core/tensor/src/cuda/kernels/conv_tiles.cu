@@ -1,11 +1,62 @@
-// The tiles that convolutions multiply, in shared memory.
+// The tiles that convolutions multiply, in shared memory: how they are stored and multiplied, in three precisions.
+//
+// A tile is made of words: a number in f32 or tf32, or two numbers in bf16 that follow each other along the depth, as
+// tensor cores take them. A tile of bf16 thus holds twice the depth in as much memory. A word goes to the same lane in
+// both of tensor cores' products, so that all but the storing is the same for tf32 and bf16.
 
-// Numbers that a tile sums over at a time.
-#define DEPTH 16
+#ifdef TENSOR_CORES_BF16
+typedef unsigned TileWord;
+#define PER_WORD 2
+#else
+typedef float TileWord;
+#define PER_WORD 1
+#endif
 
-// Numbers between rows of a tile: chosen so that the reads of a warp fall into different banks.
-#define LEFT_STRIDE (DEPTH + 4)
+// Words, and numbers, that a tile sums over at a time.
+#define WORDS 16
+#define DEPTH (WORDS * PER_WORD)
+
+// Words between rows of a tile: chosen so that the reads of a warp fall into different banks.
+#define LEFT_STRIDE (WORDS + 4)
 #define ROW_STRIDE(size) ((size) + 8)
+
+// Writes a number, or with QUADS four, of one row of a tile that is stored [rows][WORDS], from depth `at` on.
+template <bool QUADS>
+__device__ __forceinline__ void store_along(TileWord *row, int at, float4 x) {
+#ifdef TENSOR_CORES_BF16
+    if (QUADS) {
+        *(uint2 *)(row + at / 2) = make_uint2(bf16_pair(x.x, x.y), bf16_pair(x.z, x.w));
+    } else {
+        ((unsigned short *)row)[at] = (unsigned short)bf16_pair(x.x, 0.0f);
+    }
+#else
+    if (QUADS) {
+        *(float4 *)(row + at) = operands(x);
+    } else {
+        row[at] = operand(x.x);
+    }
+#endif
+}
+
+// Writes a word, or with QUADS four side by side, of a tile that is stored [WORDS][rows or columns]. The numbers of a word
+// are PER_WORD elements of `x`.
+template <bool QUADS>
+__device__ __forceinline__ void store_across(TileWord *to, const float4 *x) {
+#ifdef TENSOR_CORES_BF16
+    if (QUADS) {
+        *(uint4 *)to = make_uint4(bf16_pair(x[0].x, x[1].x), bf16_pair(x[0].y, x[1].y), bf16_pair(x[0].z, x[1].z),
+                                  bf16_pair(x[0].w, x[1].w));
+    } else {
+        *to = bf16_pair(x[0].x, x[1].x);
+    }
+#else
+    if (QUADS) {
+        *(float4 *)to = operands(x[0]);
+    } else {
+        *to = operand(x[0].x);
+    }
+#endif
+}
 
 #ifdef TENSOR_CORES
 
@@ -21,21 +72,22 @@ __device__ __forceinline__ void place_of(int i, int &row, int &column) {
     column = warp % 2 * (COLUMNS / 2) + part % ACROSS * 8 + lane % 4 * 2 + (i & 1);
 }
 
-// sums += a tile of the left operand, stored [ROWS][DEPTH] or, if BY_DEPTH, [DEPTH][ROWS], times one of the right.
+// sums += a tile of the left operand, stored [ROWS][WORDS] or, if BY_DEPTH, [WORDS][ROWS], times one of the right,
+// [WORDS][COLUMNS].
 template <int ROWS, int COLUMNS, bool BY_DEPTH>
-__device__ __forceinline__ void multiply_tiles(const float *left, const float *right, float *sums) {
+__device__ __forceinline__ void multiply_tiles(const TileWord *left, const TileWord *right, float *sums) {
     constexpr int DOWN = ROWS / 64, ACROSS = COLUMNS / 16;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     int first_row = warp / 2 * (ROWS / 4) + g, first_column = warp % 2 * (COLUMNS / 2) + g;
 #pragma unroll
-    for (int k = 0; k < DEPTH; k += 8) {
-        float a[DOWN][4], b[ACROSS][2];
+    for (int k = 0; k < WORDS; k += 8) {
+        TileWord a[DOWN][4], b[ACROSS][2];
 #pragma unroll
         for (int i = 0; i < DOWN; i++) {
 #pragma unroll
             for (int part = 0; part < 4; part++) {
-                int row = first_row + 16 * i + part % 2 * 8, depth = k + t + part / 2 * 4;
-                a[i][part] = BY_DEPTH ? left[depth * ROW_STRIDE(ROWS) + row] : left[row * LEFT_STRIDE + depth];
+                int row = first_row + 16 * i + part % 2 * 8, word = k + t + part / 2 * 4;
+                a[i][part] = BY_DEPTH ? left[word * ROW_STRIDE(ROWS) + row] : left[row * LEFT_STRIDE + word];
             }
         }
 #pragma unroll
@@ -63,7 +115,8 @@ __device__ __forceinline__ void place_of(int i, int &row, int &column) {
     column = threadIdx.x % ACROSS * 4 + i % 4;
 }
 
-// sums += a tile of the left operand, stored [ROWS][DEPTH] or, if BY_DEPTH, [DEPTH][ROWS], times one of the right.
+// sums += a tile of the left operand, stored [ROWS][WORDS] or, if BY_DEPTH, [WORDS][ROWS], times one of the right,
+// [WORDS][COLUMNS].
 template <int ROWS, int COLUMNS, bool BY_DEPTH>
 __device__ __forceinline__ void multiply_tiles(const float *left, const float *right, float *sums) {
     constexpr int ACROSS = COLUMNS / 4, TALL = ROWS * ACROSS / LANES;
