@@ -20,6 +20,7 @@ const SOURCES: &[&str] = &[
     include_str!("kernels/columns.cu"),
     include_str!("kernels/norm.cu"),
     include_str!("kernels/layout.cu"),
+    include_str!("kernels/conv_tiles.cu"),
     include_str!("kernels/conv.cu"),
     include_str!("kernels/codes.cu"),
     include_str!("kernels/product.cu"),
@@ -82,7 +83,11 @@ const MAX_AXES: usize = 8;
 /// driver's code.
 pub(super) fn load(driver: &Arc<CudaDevice>) -> Result<(), String> {
     let (architecture, tensor_cores) = architecture(driver).map_err(|error| format!("{error:?}"))?;
-    let settings = if tensor_cores && math() != Math::F32 { "#define TENSOR_CORES\n" } else { "" };
+    let settings = match math() {
+        Math::Tf32 if tensor_cores => "#define TENSOR_CORES\n",
+        Math::Bf16 if tensor_cores => "#define TENSOR_CORES\n#define TENSOR_CORES_BF16\n",
+        _ => "",
+    };
     let source = [&[settings], SOURCES].concat().concat();
     let options = CompileOptions { arch: architecture, ..CompileOptions::default() };
     let name = [&source, &format!("{options:?}"), &compiler()?, env!("CARGO_PKG_VERSION")];
@@ -131,9 +136,9 @@ fn compiler() -> Result<String, String> {
 }
 
 /// The virtual architecture to compile for, the newest that both the device and the oldest compiler that we build with
-/// know (the driver translates for newer devices), and whether it multiplies tf32 in tensor cores. `None` is the
+/// know (the driver translates for newer devices), and whether it multiplies tf32 and bf16 in tensor cores. `None` is the
 /// compiler's own choice.
-fn architecture(driver: &CudaDevice) -> Result<(Option<&'static str>, bool), DriverError> {
+pub(super) fn architecture(driver: &CudaDevice) -> Result<(Option<&'static str>, bool), DriverError> {
     let major = driver.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     Ok(if major >= 8 { (Some("compute_80"), true) } else { (None, false) })
 }

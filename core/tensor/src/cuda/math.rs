@@ -11,7 +11,7 @@ pub(crate) enum Math {
     F32,
     /// 11 bits and f32's range.
     Tf32,
-    /// 8 bits and f32's range; convolutions and attention multiply in tf32.
+    /// 8 bits and f32's range; attention multiplies in tf32.
     Bf16,
 }
 

@@ -1,5 +1,5 @@
 // Convolutions of maps [B, H, W, C] as matrix products of which the left operand, the patches, is gathered tile by tile
-// into shared memory and never written (implicit GEMM).
+// into shared memory (conv_tiles.cu) and never written (implicit GEMM).
 //
 // One description covers a convolution, the gradient of its input, and both for a map that is doubled first. Per axis:
 // the pixels that are written fall into `phases`, pixel a + phases * k being k-th of phase a; all pixels of a phase see
@@ -55,140 +55,8 @@ __device__ __forceinline__ int slab_of(const Conv &conv, const Phase &y, const P
     return (y.slab + tap_y * y.slab_step) * conv.slabs_x + x.slab + tap_x * x.slab_step;
 }
 
-// Numbers that a tile sums over at a time.
-#define DEPTH 16
-
-// Numbers between rows of a tile: chosen so that the reads of a warp fall into different banks.
-#define LEFT_STRIDE (DEPTH + 4)
-#define ROW_STRIDE(size) ((size) + 8)
-
 // Marks a pixel far outside of any map.
 #define NOWHERE (-(1 << 30))
-
-#ifdef TENSOR_CORES
-
-// Numbers of a thread's sums that lie side by side.
-#define SIDE 2
-
-// A tile is shared out to 4 x 2 warps. Row and column of a thread's i-th sum in a tile.
-template <int ROWS, int COLUMNS>
-__device__ __forceinline__ void place_of(int i, int &row, int &column) {
-    constexpr int ACROSS = COLUMNS / 16;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = i / 4;
-    row = warp / 2 * (ROWS / 4) + part / ACROSS * 16 + lane / 4 + (i & 2) * 4;
-    column = warp % 2 * (COLUMNS / 2) + part % ACROSS * 8 + lane % 4 * 2 + (i & 1);
-}
-
-// sums += a tile of the left operand, stored [ROWS][DEPTH] or, if BY_DEPTH, [DEPTH][ROWS], times one of the right.
-template <int ROWS, int COLUMNS, bool BY_DEPTH>
-__device__ __forceinline__ void multiply_tiles(const float *left, const float *right, float *sums) {
-    constexpr int DOWN = ROWS / 64, ACROSS = COLUMNS / 16;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    int first_row = warp / 2 * (ROWS / 4) + g, first_column = warp % 2 * (COLUMNS / 2) + g;
-#pragma unroll
-    for (int k = 0; k < DEPTH; k += 8) {
-        float a[DOWN][4], b[ACROSS][2];
-#pragma unroll
-        for (int i = 0; i < DOWN; i++) {
-#pragma unroll
-            for (int part = 0; part < 4; part++) {
-                int row = first_row + 16 * i + part % 2 * 8, depth = k + t + part / 2 * 4;
-                a[i][part] = BY_DEPTH ? left[depth * ROW_STRIDE(ROWS) + row] : left[row * LEFT_STRIDE + depth];
-            }
-        }
-#pragma unroll
-        for (int j = 0; j < ACROSS; j++) {
-            b[j][0] = right[(k + t) * ROW_STRIDE(COLUMNS) + first_column + 8 * j];
-            b[j][1] = right[(k + t + 4) * ROW_STRIDE(COLUMNS) + first_column + 8 * j];
-        }
-#pragma unroll
-        for (int i = 0; i < DOWN; i++) {
-#pragma unroll
-            for (int j = 0; j < ACROSS; j++) warp_multiply(sums + 4 * (i * ACROSS + j), a[i], b[j]);
-        }
-    }
-}
-
-#else
-
-#define SIDE 4
-
-// A thread sums a block of 4 columns and as many rows as there are. Row and column of its i-th sum in a tile.
-template <int ROWS, int COLUMNS>
-__device__ __forceinline__ void place_of(int i, int &row, int &column) {
-    constexpr int ACROSS = COLUMNS / 4, TALL = ROWS * ACROSS / LANES;
-    row = threadIdx.x / ACROSS * TALL + i / 4;
-    column = threadIdx.x % ACROSS * 4 + i % 4;
-}
-
-// sums += a tile of the left operand, stored [ROWS][DEPTH] or, if BY_DEPTH, [DEPTH][ROWS], times one of the right.
-template <int ROWS, int COLUMNS, bool BY_DEPTH>
-__device__ __forceinline__ void multiply_tiles(const float *left, const float *right, float *sums) {
-    constexpr int ACROSS = COLUMNS / 4, TALL = ROWS * ACROSS / LANES;
-    int row = threadIdx.x / ACROSS * TALL, column = threadIdx.x % ACROSS * 4;
-#pragma unroll
-    for (int k = 0; k < DEPTH; k += 4) {
-        float a[4][TALL];
-        if (BY_DEPTH) {
-#pragma unroll
-            for (int d = 0; d < 4; d++) {
-                const float *from = left + (k + d) * ROW_STRIDE(ROWS) + row;
-                if (TALL % 4 == 0) {
-#pragma unroll
-                    for (int i = 0; i < TALL; i += 4) {
-                        float4 quad = *(const float4 *)(from + i);
-                        a[d][i] = quad.x;
-                        a[d][i + 1] = quad.y;
-                        a[d][i + 2] = quad.z;
-                        a[d][i + 3] = quad.w;
-                    }
-                } else {
-#pragma unroll
-                    for (int i = 0; i < TALL; i++) a[d][i] = from[i];
-                }
-            }
-        } else {
-#pragma unroll
-            for (int i = 0; i < TALL; i++) {
-                float4 quad = *(const float4 *)(left + (row + i) * LEFT_STRIDE + k);
-                a[0][i] = quad.x;
-                a[1][i] = quad.y;
-                a[2][i] = quad.z;
-                a[3][i] = quad.w;
-            }
-        }
-#pragma unroll
-        for (int d = 0; d < 4; d++) {
-            float4 b = *(const float4 *)(right + (k + d) * ROW_STRIDE(COLUMNS) + column);
-#pragma unroll
-            for (int i = 0; i < TALL; i++) {
-                sums[4 * i] += a[d][i] * b.x;
-                sums[4 * i + 1] += a[d][i] * b.y;
-                sums[4 * i + 2] += a[d][i] * b.z;
-                sums[4 * i + 3] += a[d][i] * b.w;
-            }
-        }
-    }
-}
-
-#endif
-
-// Writes sums that lie side by side from `column` on.
-__device__ __forceinline__ void write_side(float *row, int column, int columns, const float *sums) {
-    if (columns % SIDE == 0) {
-        if (column >= columns) return;
-#ifdef TENSOR_CORES
-        *(float2 *)(row + column) = make_float2(sums[0], sums[1]);
-#else
-        *(float4 *)(row + column) = make_float4(sums[0], sums[1], sums[2], sums[3]);
-#endif
-    } else {
-#pragma unroll
-        for (int j = 0; j < SIDE; j++) {
-            if (column + j < columns) row[column + j] = sums[j];
-        }
-    }
-}
 
 // Walks through taps and channels, channels fastest.
 struct Cursor {
@@ -207,15 +75,15 @@ struct Cursor {
 };
 
 // out = patches of `in` times the packed weight, plus the bias if there is one. A block makes a tile of ROWS pixels by
-// COLUMNS channels; blockIdx.y is the phase. Where that gives few blocks, the sum is cut into pieces of `piece` steps
-// (blockIdx.z), each with an output of its own after the other. QUADS: `inputs` is a multiple of 4.
+// COLUMNS channels; blockIdx.y is the phase. Where that gives few blocks, the sum is cut into pieces of `piece` numbers, a
+// multiple of DEPTH (blockIdx.z), each with an output of its own after the other. QUADS: `inputs` is a multiple of 4.
 template <int ROWS, int COLUMNS, bool QUADS>
 __device__ __forceinline__ void convolve(const float *in, const float *weight, const float *bias, float *out,
                                          const Conv &conv, int piece) {
     constexpr int WIDE = QUADS ? 4 : 1, ACROSS = DEPTH / WIDE, DOWN = LANES / ACROSS, LOADS = ROWS / DOWN;
     constexpr int RIGHT_ACROSS = COLUMNS / 4, SUMS = ROWS * COLUMNS / LANES;
     // As quads, which sets the alignment.
-    __shared__ float4 left_quads[2][ROWS * LEFT_STRIDE / 4], right_quads[2][DEPTH * ROW_STRIDE(COLUMNS) / 4];
+    __shared__ float4 left_quads[2][ROWS * LEFT_STRIDE / 4], right_quads[2][WORDS * ROW_STRIDE(COLUMNS) / 4];
     __shared__ int written[ROWS];
     Phase y = phase_of(conv.y, blockIdx.y / conv.x.phases), x = phase_of(conv.x, blockIdx.y % conv.x.phases);
     int positions = conv.batch * y.count * x.count, column_tiles = conv.padded / COLUMNS;
@@ -243,16 +111,16 @@ __device__ __forceinline__ void convolve(const float *in, const float *weight, c
         x_at[i] = row % x.count * conv.x.stride + x.first;
     }
     int right_row = threadIdx.x / RIGHT_ACROSS, right_column = threadIdx.x % RIGHT_ACROSS * 4;
-    bool loads_right = threadIdx.x < DEPTH * RIGHT_ACROSS;
+    bool loads_right = threadIdx.x < WORDS * RIGHT_ACROSS;
 
-    int steps = (y.taps * x.taps * conv.inputs + DEPTH - 1) / DEPTH, first_step = blockIdx.z * piece;
-    steps = steps - first_step < piece ? steps - first_step : piece;
+    int first = blockIdx.z * piece, depth = y.taps * x.taps * conv.inputs - first;
+    int steps = ((depth < piece ? depth : piece) + DEPTH - 1) / DEPTH;
     Cursor left_at = {0, 0, 0}, right_at = {0, 0, 0};
     if (steps > 0) {
-        left_at.skip(first_step * DEPTH + left_column, conv.inputs, x.taps);
-        right_at.skip(first_step * DEPTH + right_row, conv.inputs, x.taps);
+        left_at.skip(first + left_column, conv.inputs, x.taps);
+        right_at.skip(first + right_row * PER_WORD, conv.inputs, x.taps);
     }
-    float4 left_next[LOADS], right_next = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 left_next[LOADS], right_next[PER_WORD];
 
     auto fetch = [&]() {
         bool live = left_at.tap_y < y.taps;
@@ -273,27 +141,26 @@ __device__ __forceinline__ void convolve(const float *in, const float *weight, c
         }
         left_at.skip(DEPTH, conv.inputs, x.taps);
         if (loads_right) {
-            right_next = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (right_at.tap_y < y.taps) {
-                u64 row = (u64)slab_of(conv, y, x, right_at.tap_y, right_at.tap_x) * conv.inputs + right_at.channel;
-                right_next = *(const float4 *)(weight + row * conv.padded + first_column + right_column);
+            // A whole word of each column: with bf16, two rows of the weight, which may lie in two taps.
+            Cursor at = right_at;
+#pragma unroll
+            for (int part = 0; part < PER_WORD; part++) {
+                if (part > 0) at.skip(1, conv.inputs, x.taps);
+                right_next[part] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                if (at.tap_y < y.taps) {
+                    u64 row = (u64)slab_of(conv, y, x, at.tap_y, at.tap_x) * conv.inputs + at.channel;
+                    right_next[part] = *(const float4 *)(weight + row * conv.padded + first_column + right_column);
+                }
             }
             right_at.skip(DEPTH, conv.inputs, x.taps);
         }
     };
     auto store = [&](int buffer) {
-        float *left = (float *)left_quads[buffer], *right = (float *)right_quads[buffer];
+        TileWord *left = (TileWord *)left_quads[buffer], *right = (TileWord *)right_quads[buffer];
 #pragma unroll
-        for (int i = 0; i < LOADS; i++) {
-            float *to = left + (left_row + i * DOWN) * LEFT_STRIDE + left_column;
-            if (QUADS) {
-                *(float4 *)to = operands(left_next[i]);
-            } else {
-                *to = operand(left_next[i].x);
-            }
-        }
-        if (loads_right)
-            *(float4 *)(right + right_row * ROW_STRIDE(COLUMNS) + right_column) = operands(right_next);
+        for (int i = 0; i < LOADS; i++)
+            store_along<QUADS>(left + (left_row + i * DOWN) * LEFT_STRIDE, left_column, left_next[i]);
+        if (loads_right) store_across<true>(right + right_row * ROW_STRIDE(COLUMNS) + right_column, right_next);
     };
 
     float sums[SUMS];
@@ -307,8 +174,8 @@ __device__ __forceinline__ void convolve(const float *in, const float *weight, c
     for (int step = 0; step < steps; step++) {
         // The next tiles are on their way from memory while these are multiplied.
         if (step + 1 < steps) fetch();
-        multiply_tiles<ROWS, COLUMNS, false>((const float *)left_quads[step % 2], (const float *)right_quads[step % 2],
-                                             sums);
+        multiply_tiles<ROWS, COLUMNS, false>((const TileWord *)left_quads[step % 2],
+                                             (const TileWord *)right_quads[step % 2], sums);
         if (step + 1 < steps) store((step + 1) % 2);
         __syncthreads();
     }
@@ -336,11 +203,11 @@ template <int ROWS, int COLUMNS, bool QUADS>
 __device__ __forceinline__ void convolve_weight(const float *in, const float *grad, float *partial, const Conv &conv,
                                                 int piece) {
     constexpr int WIDE = QUADS ? 4 : 1, SUMS = ROWS * COLUMNS / LANES;
-    constexpr int LEFT_ACROSS = ROWS / WIDE, LEFT_DOWN = LANES / LEFT_ACROSS, LEFT_LOADS = DEPTH / LEFT_DOWN;
+    constexpr int LEFT_ACROSS = ROWS / WIDE, LEFT_DOWN = LANES / LEFT_ACROSS, LEFT_LOADS = WORDS / LEFT_DOWN;
     constexpr int RIGHT_ACROSS = COLUMNS / WIDE;
-    constexpr int RIGHT_DOWN = LANES / RIGHT_ACROSS < DEPTH ? LANES / RIGHT_ACROSS : DEPTH;
-    constexpr int RIGHT_LOADS = DEPTH / RIGHT_DOWN;
-    __shared__ float4 left_quads[2][DEPTH * ROW_STRIDE(ROWS) / 4], right_quads[2][DEPTH * ROW_STRIDE(COLUMNS) / 4];
+    constexpr int RIGHT_DOWN = LANES / RIGHT_ACROSS < WORDS ? LANES / RIGHT_ACROSS : WORDS;
+    constexpr int RIGHT_LOADS = WORDS / RIGHT_DOWN;
+    __shared__ float4 left_quads[2][WORDS * ROW_STRIDE(ROWS) / 4], right_quads[2][WORDS * ROW_STRIDE(COLUMNS) / 4];
     // Of a run of positions: the image and pixel read without a tap's share, and the pixel written.
     __shared__ int image_at[LANES], y_at[LANES], x_at[LANES], written[LANES];
     Phase y = phase_of(conv.y, blockIdx.z / conv.x.phases), x = phase_of(conv.x, blockIdx.z % conv.x.phases);
@@ -354,60 +221,52 @@ __device__ __forceinline__ void convolve_weight(const float *in, const float *gr
     int down = live ? y.first + tap / x.taps * y.step : 0, across = live ? x.first + tap % x.taps * x.step : 0;
     int right_column = threadIdx.x % RIGHT_ACROSS * WIDE, right_row = threadIdx.x / RIGHT_ACROSS;
     bool loads_right = right_row < RIGHT_DOWN, live_right = first_column + right_column < conv.outputs;
-    float4 left_next[LEFT_LOADS], right_next[RIGHT_LOADS];
+    // A thread loads whole words: with bf16, from two positions that follow each other, so that it can pair them.
+    float4 left_next[LEFT_LOADS][PER_WORD], right_next[RIGHT_LOADS][PER_WORD];
 
     auto fetch = [&](int start) {
 #pragma unroll
-        for (int i = 0; i < LEFT_LOADS; i++) {
-            int position = start + left_row + i * LEFT_DOWN;
+        for (int i = 0; i < LEFT_LOADS * PER_WORD; i++) {
+            int position = start + (left_row + i / PER_WORD * LEFT_DOWN) * PER_WORD + i % PER_WORD;
             int v = y_at[position] + down, u = x_at[position] + across;
-            left_next[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            float4 &next = left_next[i / PER_WORD][i % PER_WORD];
+            next = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             if (live && v >= 0 && v < conv.y.read && u >= 0 && u < conv.x.read) {
                 const float *from = in + (u64)(image_at[position] + v * conv.x.read + u) * conv.inputs + channel;
                 if (QUADS) {
-                    left_next[i] = *(const float4 *)from;
+                    next = *(const float4 *)from;
                 } else {
-                    left_next[i].x = *from;
+                    next.x = *from;
                 }
             }
         }
         if (loads_right) {
 #pragma unroll
-            for (int i = 0; i < RIGHT_LOADS; i++) {
-                int pixel = written[start + right_row + i * RIGHT_DOWN];
-                right_next[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            for (int i = 0; i < RIGHT_LOADS * PER_WORD; i++) {
+                int pixel = written[start + (right_row + i / PER_WORD * RIGHT_DOWN) * PER_WORD + i % PER_WORD];
+                float4 &next = right_next[i / PER_WORD][i % PER_WORD];
+                next = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
                 if (live_right && pixel >= 0) {
                     const float *from = grad + (u64)pixel * conv.outputs + first_column + right_column;
                     if (QUADS) {
-                        right_next[i] = *(const float4 *)from;
+                        next = *(const float4 *)from;
                     } else {
-                        right_next[i].x = *from;
+                        next.x = *from;
                     }
                 }
             }
         }
     };
     auto store = [&](int buffer) {
-        float *left = (float *)left_quads[buffer], *right = (float *)right_quads[buffer];
+        TileWord *left = (TileWord *)left_quads[buffer], *right = (TileWord *)right_quads[buffer];
 #pragma unroll
-        for (int i = 0; i < LEFT_LOADS; i++) {
-            float *to = left + (left_row + i * LEFT_DOWN) * ROW_STRIDE(ROWS) + left_column;
-            if (QUADS) {
-                *(float4 *)to = operands(left_next[i]);
-            } else {
-                *to = operand(left_next[i].x);
-            }
-        }
+        for (int i = 0; i < LEFT_LOADS; i++)
+            store_across<QUADS>(left + (left_row + i * LEFT_DOWN) * ROW_STRIDE(ROWS) + left_column, left_next[i]);
         if (loads_right) {
 #pragma unroll
-            for (int i = 0; i < RIGHT_LOADS; i++) {
-                float *to = right + (right_row + i * RIGHT_DOWN) * ROW_STRIDE(COLUMNS) + right_column;
-                if (QUADS) {
-                    *(float4 *)to = operands(right_next[i]);
-                } else {
-                    *to = operand(right_next[i].x);
-                }
-            }
+            for (int i = 0; i < RIGHT_LOADS; i++)
+                store_across<QUADS>(right + (right_row + i * RIGHT_DOWN) * ROW_STRIDE(COLUMNS) + right_column,
+                                    right_next[i]);
         }
     };
 
@@ -432,8 +291,8 @@ __device__ __forceinline__ void convolve_weight(const float *in, const float *gr
         __syncthreads();
         for (int step = 0; step < steps; step++) {
             if (step + 1 < steps) fetch((step + 1) * DEPTH);
-            multiply_tiles<ROWS, COLUMNS, true>((const float *)left_quads[step % 2],
-                                                (const float *)right_quads[step % 2], sums);
+            multiply_tiles<ROWS, COLUMNS, true>((const TileWord *)left_quads[step % 2],
+                                                (const TileWord *)right_quads[step % 2], sums);
             if (step + 1 < steps) store((step + 1) % 2);
             __syncthreads();
         }
@@ -560,6 +419,8 @@ extern "C" __global__ void conv_weight_join(const float *partial, float *out, u6
     }
 }
 
+#undef PER_WORD
+#undef WORDS
 #undef DEPTH
 #undef SIDE
 #undef LEFT_STRIDE

@@ -1,12 +1,5 @@
 // What products need before and after.
 
-// Of two bf16 numbers equally near, the even one; NaN stays NaN.
-__device__ __forceinline__ unsigned short rounded_to_bf16(float x) {
-    unsigned bits = __float_as_uint(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return (unsigned short)(bits >> 16 | 0x40u);
-    return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
 extern "C" __global__ void to_bf16(const float *in, unsigned short *out, u64 n) {
     EACH(i, n / 4) {
         float4 x = reinterpret_cast<const float4 *>(in)[i];
