@@ -1,13 +1,15 @@
 //! A team of threads that stay awake between short parallel regions.
 //!
 //! A step of sampling is a chain of products of some ten microseconds each. To wake a sleeping thread takes as long, so
-//! members of a team watch for work for a while before they sleep, and inside a region they meet at barriers.
+//! members of a team watch for work for a while before they sleep, and inside a region they meet at barriers. Where other
+//! programs use the processors, a member that has lost its own keeps all others waiting at every barrier; the caller then
+//! does without helpers for a while.
 
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,10 @@ use std::time::{Duration, Instant};
 const WATCH: Duration = Duration::from_micros(200);
 /// Looks at a barrier before the waiting thread lets others run: a member may have lost its processor.
 const LOOKS: usize = 1 << 10;
+/// A wait at a barrier that is longer than members ever are apart while each has a processor.
+const LATE: Duration = Duration::from_millis(1);
+/// Regions at most that the caller goes through alone before it tries the team again.
+const ALONE: usize = 1 << 9;
 
 type Region = dyn Fn(&Member<'_>) + Sync;
 
@@ -35,6 +41,9 @@ struct Team {
     /// Members that wait at the barrier, and how often all have passed it.
     arrived: Line<AtomicUsize>,
     passed: Line<AtomicUsize>,
+    /// Whether somebody waited for longer than [`LATE`] since the last region began.
+    late: AtomicBool,
+    patience: Patience,
     /// Helpers asleep, or about to be.
     asleep: AtomicUsize,
     bed: Mutex<()>,
@@ -84,21 +93,54 @@ impl Member<'_> {
             team.arrived.0.store(0, Ordering::Relaxed);
             team.passed.0.store(passed.wrapping_add(1), Ordering::Release);
         } else {
-            watch(|| team.passed.0.load(Ordering::Acquire) != passed);
+            team.watch(|| team.passed.0.load(Ordering::Acquire) != passed);
         }
     }
 }
 
-/// Looks until `done`.
-fn watch(done: impl Fn() -> bool) {
-    let mut looks = 0;
-    while !done() {
-        if looks < LOOKS {
-            looks += 1;
+impl Team {
+    /// Looks until `done`.
+    fn watch(&self, done: impl Fn() -> bool) {
+        for _ in 0..LOOKS {
+            if done() {
+                return;
+            }
             std::hint::spin_loop();
-        } else {
+        }
+        let since = Instant::now();
+        while !done() {
             std::thread::yield_now();
         }
+        if since.elapsed() > LATE {
+            self.late.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// When the leader does without helpers, who were late. Only the leader asks.
+#[derive(Default)]
+struct Patience {
+    /// Regions that the leader is still to go through alone.
+    alone: AtomicUsize,
+    /// How many these were at first.
+    told: AtomicUsize,
+}
+
+impl Patience {
+    /// Whether the leader is to go through this region alone.
+    fn is_over(&self) -> bool {
+        let left = self.alone.load(Ordering::Relaxed);
+        self.alone.store(left.saturating_sub(1), Ordering::Relaxed);
+        left > 0
+    }
+
+    /// After a region of all members. If one was late, the leader goes on alone for a while, longer each time; every region
+    /// in time makes the next while shorter.
+    fn judge(&self, late: bool) {
+        let told = self.told.load(Ordering::Relaxed);
+        let told = if late { (4 * told).clamp(4, ALONE) } else { told - told.div_ceil(4) };
+        self.told.store(told, Ordering::Relaxed);
+        self.alone.store(if late { told } else { 0 }, Ordering::Relaxed);
     }
 }
 
@@ -108,6 +150,9 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
     let Some((team, _leader)) = team().and_then(|team| Some((team, team.leader.try_lock().ok()?))) else {
         return f(&Member { team: None, index: 0, count: 1 });
     };
+    if team.patience.is_over() {
+        return f(&Member { team: None, index: 0, count: 1 });
+    }
     let together = Together;
     let region: *const (dyn Fn(&Member<'_>) + Sync + '_) = &f;
     // SAFETY: only the lifetime changes; no helper uses the pointer after the last has finished, which is waited for.
@@ -121,7 +166,8 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
         team.alarm.notify_all();
     }
     f(&Member { team: Some(team), index: 0, count: team.helpers + 1 });
-    watch(|| team.finished.0.load(Ordering::Acquire) == team.helpers);
+    team.watch(|| team.finished.0.load(Ordering::Acquire) == team.helpers);
+    team.patience.judge(team.late.swap(false, Ordering::Relaxed));
     drop(together);
 }
 
@@ -138,6 +184,8 @@ fn team() -> Option<&'static Team> {
             finished: Line(AtomicUsize::new(0)),
             arrived: Line(AtomicUsize::new(0)),
             passed: Line(AtomicUsize::new(0)),
+            late: AtomicBool::new(false),
+            patience: Patience::default(),
             asleep: AtomicUsize::new(0),
             bed: Mutex::new(()),
             alarm: Condvar::new(),
@@ -210,6 +258,23 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn helpers_who_are_late_are_left_alone_longer_each_time_and_called_again() {
+        let patience = Patience::default();
+        let rest = || (0..).take_while(|_| patience.is_over()).count();
+        assert_eq!(rest(), 0);
+        for wanted in [4, 16, 64, 256, ALONE, ALONE] {
+            patience.judge(true);
+            assert_eq!(rest(), wanted);
+        }
+        for _ in 0..30 {
+            patience.judge(false);
+            assert_eq!(rest(), 0);
+        }
+        patience.judge(true);
+        assert_eq!(rest(), 4);
     }
 
     #[test]
