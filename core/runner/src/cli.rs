@@ -151,7 +151,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub only: Vec<String>,
     /// How long each workload is timed for, after its warm-up.
-    #[arg(long, value_name = "S", default_value_t = 3.0)]
+    #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds)]
     pub seconds: f64,
     /// File for the figures, ours and with `--peers` theirs: `runs`, one of each.
     #[arg(long, value_name = "FILE")]
@@ -178,7 +178,8 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with_all = ["only", "against", "peers", "list"])]
     pub scaling: bool,
     /// Folder for the drawings of `--scaling`.
-    #[arg(long, value_name = "DIR", requires = "scaling")]
+    // What `--scaling` conflicts with is named again: beside it clap would not ask for `--scaling`.
+    #[arg(long, value_name = "DIR", requires = "scaling", conflicts_with_all = ["only", "against", "peers", "list"])]
     pub figures: Option<PathBuf>,
     /// What a process that was started to measure does: JSON in, JSON out.
     #[arg(long, hide = true)]
@@ -417,6 +418,13 @@ fn above_zero(text: &str) -> Result<f32, String> {
         .ok_or_else(|| format!("`{text}` is not a number above 0"))
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f64| *x > 0.0 && x.is_finite())
+        .ok_or_else(|| format!("`{text}` is not a number of seconds above 0"))
+}
+
 fn share(text: &str) -> Result<f32, String> {
     text.parse()
         .ok()
@@ -440,5 +448,17 @@ mod tests {
         assert!(device("gpu").is_err());
         assert_eq!(seeds("0, 2,1"), Ok(Seeds(vec![0, 2, 1])));
         assert!(seeds("0,x").is_err() && seeds("1,1").is_err());
+    }
+
+    #[test]
+    fn bench_refuses_what_it_could_not_do() {
+        let read = |text: &str| Cli::try_parse_from(text.split(' ')).is_ok();
+        assert!(read("rqlab bench --seconds 0.5") && read("rqlab bench --scaling --figures out"));
+        for seconds in ["nan", "inf", "0", "-1", "1e999", "x"] {
+            assert!(!read(&format!("rqlab bench --seconds={seconds}")), "{seconds}");
+        }
+        for beside in ["", " --only gelu_1m", " --against a.json", " --from a.json", " --list"] {
+            assert!(!read(&format!("rqlab bench --figures out{beside}")), "{beside}");
+        }
     }
 }

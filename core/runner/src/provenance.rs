@@ -2,6 +2,7 @@
 
 use crate::job::{Call, Stage};
 use crate::plan::Plan;
+use crate::ui::counted;
 use crate::work::Work;
 use rqlab_reports::Provenance;
 use rqlab_sdk::plugin::SDK_HASH;
@@ -27,7 +28,7 @@ pub fn provenance(plan: &Plan, work: &Work) -> Vec<Provenance> {
         one("target", rqlab_sdk::plugin::TARGET.to_owned()),
         one("processor", format!("{}, {}", processor(), rqlab_sdk::tensor::instructions())),
         one("device", format!("{}, products in {}", work.device, rqlab_sdk::tensor::precision(work.device))),
-        one("jobs and threads", format!("{} at once, {} threads in all", work.jobs, work.threads)),
+        one("jobs and threads", format!("{} at once, {} in all", work.jobs, counted(work.threads, "thread"))),
     ]);
     let plugins: BTreeSet<String> = plan.jobs.iter().flat_map(|job| calls(&job.stage)).map(line).collect();
     table.push(Provenance { key: "plugins".to_owned(), values: plugins.into_iter().collect() });

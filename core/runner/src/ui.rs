@@ -51,7 +51,7 @@ impl Ui {
     pub fn stopped(self, stopped: &Stopped) {
         let under_way = match stopped.under_way.as_slice() {
             [] => String::new(),
-            names => format!(", {} under way", names.join(" and ")),
+            names => format!(", {} under way", gathered(names)),
         };
         let command = env::args_os().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ");
         let _ = writeln!(
@@ -130,6 +130,25 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A number of things that have a plural by `s`: `1 thread`, `2 threads`.
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Names of stages, those that are alike as a number: `2 tokenizer jobs and prior`.
+fn gathered(names: &[&str]) -> String {
+    let mut of_each: Vec<(&str, usize)> = Vec::new();
+    for name in names {
+        match of_each.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => of_each.push((name, 1)),
+        }
+    }
+    let one =
+        |&(name, count): &(&str, usize)| if count == 1 { name.to_owned() } else { format!("{count} {name} jobs") };
+    of_each.iter().map(one).collect::<Vec<_>>().join(" and ")
+}
+
 /// A number with a thin mark between thousands: `1,292,323`.
 pub fn thousands(number: usize) -> String {
     let digits = number.to_string();
@@ -145,6 +164,16 @@ mod tests {
     fn a_word_is_quoted_if_a_shell_would_change_it() {
         let words = ["--set", "quantizer.depth=2", "quantizer=rq(depth: 8)", "it's", ""];
         assert_eq!(words.map(quoted), ["--set", "quantizer.depth=2", "'quantizer=rq(depth: 8)'", "'it'\\''s'", "''"]);
+    }
+
+    #[test]
+    fn things_are_counted() {
+        let stages = ["tokenizer", "prior", "tokenizer"];
+        assert_eq!(
+            (gathered(&stages).as_str(), gathered(&stages[..2]).as_str()),
+            ("2 tokenizer jobs and prior", "tokenizer and prior")
+        );
+        assert_eq!([0, 1, 2].map(|n| counted(n, "thread")), ["0 threads", "1 thread", "2 threads"]);
     }
 
     #[test]

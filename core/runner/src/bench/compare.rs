@@ -144,7 +144,7 @@ pub fn cells(pair: &Pair) -> [String; 10] {
         ours.name.clone(),
         digits(ours.median_ms),
         format!("{}{peer}", digits(theirs.median_ms)),
-        format!("{:.2}", pair.ratio()),
+        share(pair.ratio()),
         format!("{:.2}", pair.target()),
         if pair.met() { "met" } else { "missed" }.to_owned(),
         format!("{:.0}", ours.peak_rss_mib),
@@ -158,6 +158,12 @@ pub fn cells(pair: &Pair) -> [String; 10] {
 pub fn digits(value: f64) -> String {
     let decimals = 2 - value.abs().max(1e-9).log10().floor() as i64;
     format!("{value:.*}", decimals.clamp(0, 4) as usize)
+}
+
+/// A ratio with two decimals; below 0.01, with two digits that count: `0.35`, `0.0042`.
+fn share(ratio: f64) -> String {
+    let decimals = if ratio > 0.0 && ratio < 0.01 { 1 - ratio.log10().floor() as i64 } else { 2 };
+    format!("{ratio:.*}", decimals.clamp(2, 9) as usize)
 }
 
 /// A table as markdown; numbers stand to the right.
@@ -229,6 +235,14 @@ mod tests {
     #[test]
     fn numbers_have_three_digits_that_count() {
         assert_eq!([0.4372, 26.67, 1602.9, 0.0].map(digits), ["0.437", "26.7", "1603", "0.0000"]);
+    }
+
+    #[test]
+    fn small_ratios_are_not_shown_as_nothing() {
+        assert_eq!(
+            [1.234, 0.35, 0.0132, 0.00417, 0.0000981, 0.0].map(share),
+            ["1.23", "0.35", "0.01", "0.0042", "0.000098", "0.00"]
+        );
     }
 
     #[test]

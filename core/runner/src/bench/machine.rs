@@ -1,6 +1,7 @@
 //! What a run was measured on.
 
 use super::measure::other_cpu_fraction;
+use crate::ui::counted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -72,8 +73,8 @@ impl Machine {
         let busy = self.other_cpu_fraction? * self.cores as f64;
         (busy > BUSY_CORES).then(|| {
             format!(
-                "other processes use {busy:.1} of {} cores: the figures will be too slow; end them, or wait, and measure \
-                 again",
+                "other processes use {busy:.1} of {} cores: the figures will be too slow, and ratios beside peers cannot be \
+                 trusted; end them, or wait, and measure again",
                 self.cores
             )
         })
@@ -83,7 +84,8 @@ impl Machine {
     pub fn sentence(&self) -> String {
         let peak = self.peak_gflops.map_or(String::new(), |peak| format!(", at most {peak:.0} GFLOP/s"));
         let day = self.started.split('T').next().unwrap_or_default();
-        format!("{}, {} cores, {}; {} threads{peak}. {day}.", self.cpu, self.cores, self.instructions, self.threads)
+        let (cores, threads) = (counted(self.cores, "core"), counted(self.threads, "thread"));
+        format!("{}, {cores}, {}; {threads}{peak}. {day}.", self.cpu, self.instructions)
     }
 }
 
@@ -112,6 +114,7 @@ mod tests {
         assert_eq!(machine(Some(0.024)).warning(), None);
         let warning = machine(Some(0.3)).warning().unwrap_or_default();
         assert!(warning.starts_with("other processes use 1.2 of 4 cores: "), "{warning}");
+        assert!(warning.contains("ratios beside peers cannot be trusted"), "{warning}");
     }
 
     #[test]

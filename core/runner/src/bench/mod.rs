@@ -93,6 +93,13 @@ impl PeerRun {
         }
     }
 
+    /// Leaves out the rows whose name is not `wanted`.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        if let Some(rows) = self.0.get_mut("rows").and_then(Value::as_array_mut) {
+            rows.retain(|row| row["name"].as_str().is_some_and(&wanted));
+        }
+    }
+
     /// The rows that hold figures: what failed or was skipped has none.
     pub fn rows(&self) -> Vec<Row> {
         let rows = self.0.get("rows").and_then(Value::as_array).into_iter().flatten();

@@ -3,6 +3,7 @@
 use super::compare::{digits, markdown};
 use super::work::{ar_base, rq_base, rq_small, tokenizer_small};
 use super::{Children, Family, Machine, PriorSizes, Row, Sampling, TokenizerSizes, Work};
+use crate::ui::counted;
 use rqlab_reports::{Line, Panel};
 use rqlab_sdk::checkpoint::write_atomically;
 use rqlab_sdk::{Error, Result};
@@ -161,6 +162,14 @@ fn sampling(threads: usize) -> Vec<Plan> {
         curve("AR, 8x8x4 flattened", threads, &batches, |batch| sample(ar(8), batch, true)),
         curve("AR, 16x16", threads, &batches, |batch| sample(ar_base(), batch, true)),
     ];
+    let by_threads = [("RQ-Transformer", &rq as &dyn Fn(usize) -> PriorSizes), ("AR", &ar)]
+        .into_iter()
+        .flat_map(|(name, model)| {
+            let counts = if threads == 1 { vec![1] } else { vec![1, threads] };
+            counts.into_iter().map(move |threads| (name, threads, model))
+        })
+        .map(|(name, threads, model)| on_threads(&format!("{name}, {}", counted(threads, "thread")), threads, model))
+        .collect();
     let plan = |title, x, quantity, curves| Plan { figure: "sampling", title, x, quantity, curves };
     vec![
         plan("An image's codes, by batch", "images at a time", Quantity::Unit, by_batch.clone()),
@@ -175,17 +184,7 @@ fn sampling(threads: usize) -> Vec<Plan> {
                 by_positions("AR without cache", &ar, false),
             ],
         ),
-        plan(
-            "Threads",
-            "images at a time",
-            Quantity::Unit,
-            vec![
-                on_threads("RQ-Transformer, 1 thread", 1, &rq),
-                on_threads(&format!("RQ-Transformer, {threads} threads"), threads, &rq),
-                on_threads("AR, 1 thread", 1, &ar),
-                on_threads(&format!("AR, {threads} threads"), threads, &ar),
-            ],
-        ),
+        plan("Threads", "images at a time", Quantity::Unit, by_threads),
         plan("Memory", "images at a time", Quantity::Memory, by_batch),
     ]
 }

@@ -1,6 +1,6 @@
 //! `rqlab bench`: a row a workload, perhaps beside another implementation's; or how cost grows with sizes.
 
-use crate::bench::compare::{self, COLUMNS, Pair, cells, digits, markdown, pairs, write_between};
+use crate::bench::compare::{self, COLUMNS, Pair, cells, digits, markdown, pairs, same_workload, write_between};
 use crate::bench::{AnyRun, Children, Machine, PeerRun, Peers, Row, Run, Runs, Sampling, Task, Work};
 use crate::bench::{measure, prepare, scaling, workloads};
 use crate::cli::{BenchArgs, Global};
@@ -26,8 +26,17 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
     if how.scaling {
         return run_scaling(&children, threads, how, ui);
     }
-    let (ours, theirs) = match &how.from {
-        Some(path) => compare::read_run(path)?,
+    let against = how.against.as_deref().map(compare::read_rows).transpose()?;
+    let kept = how.from.as_deref().map(|path| kept(path, &how.only, &chosen)).transpose()?;
+    if let Some(page) = &how.markdown {
+        let names: Vec<&str> = match &kept {
+            Some((ours, _)) => ours.rows.iter().map(|row| row.name.as_str()).collect(),
+            None => chosen.iter().map(|(name, _)| *name).collect(),
+        };
+        whole_table(page, &names, against.as_deref().unwrap_or_default())?;
+    }
+    let (ours, theirs) = match kept {
+        Some(kept) => show(kept, ui)?,
         None => time(&chosen, &children, threads, global, how, ui)?,
     };
     if let Some(path) = &how.json {
@@ -35,10 +44,7 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
         runs.extend(theirs.clone().map(AnyRun::Theirs));
         write_json(path, &Runs { runs })?;
     }
-    let theirs = match &how.against {
-        Some(path) => compare::read_rows(path)?,
-        None => theirs.as_ref().map(PeerRun::rows).unwrap_or_default(),
-    };
+    let theirs = against.unwrap_or_else(|| theirs.as_ref().map(PeerRun::rows).unwrap_or_default());
     let pairs = pairs(&ours.rows, &theirs);
     if !pairs.is_empty() {
         ui.line(format!("\n{}", table(&pairs)))?;
@@ -68,15 +74,66 @@ fn time(
     for (name, work) in chosen {
         let row = children.measure(name, work, Sampling::usual(how.seconds), threads)?;
         let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
-        ui.line(line(&row))?;
+        ui.line(line(&row.name, &row))?;
         ours.rows.push(row);
         if let Some(peers) = &mut peers {
             let (rows, skipped) = peers.measure(name)?;
-            rows.iter().try_for_each(|row| ui.line(line(row)))?;
+            rows.iter().try_for_each(|row| ui.line(line(&peers_name(row), row)))?;
             skipped.iter().for_each(|why| ui.note(format!("skipped {why}")));
         }
     }
     Ok((ours, peers.map(Peers::into_run)))
+}
+
+/// The runs of a file: of the workloads asked for, if some are.
+fn kept(path: &Path, only: &[String], chosen: &[(&str, Work)]) -> Result<(Run, Option<PeerRun>), Failure> {
+    let (mut ours, mut theirs) = compare::read_run(path)?;
+    if !only.is_empty() {
+        ours.rows.retain(|row| chosen.iter().any(|(name, _)| *name == row.name));
+        if let Some(theirs) = &mut theirs {
+            theirs.retain(|peer| chosen.iter().any(|(name, _)| same_workload(name, peer)));
+        }
+        if ours.rows.is_empty() {
+            return Err(Diagnostic::error(format!(
+                "{} holds no figures of ours for `--only {}`",
+                path.display(),
+                only.join(",")
+            ))
+            .into());
+        }
+    }
+    Ok((ours, theirs))
+}
+
+/// Says what a file holds in the lines that were printed when it was timed.
+fn show((ours, theirs): (Run, Option<PeerRun>), ui: Ui) -> Result<(Run, Option<PeerRun>), Failure> {
+    ui.note(ours.machine.sentence());
+    let peers = theirs.as_ref().map(PeerRun::rows).unwrap_or_default();
+    for row in &ours.rows {
+        ui.line(line(&row.name, row))?;
+        let of_it = peers.iter().filter(|peer| same_workload(&row.name, &peer.name));
+        of_it.into_iter().try_for_each(|peer| ui.line(line(&peers_name(peer), peer)))?;
+    }
+    Ok((ours, theirs))
+}
+
+/// Refuses to replace the table of a page by one that lacks workloads: of ours, or of those to set beside ours.
+fn whole_table(page: &Path, ours: &[&str], against: &[Row]) -> Result<(), Diagnostic> {
+    let compared = |name: &str| against.iter().any(|row| same_workload(name, &row.name));
+    let alone = !ours.iter().any(|name| compared(name));
+    let lacks = |name: &str| !ours.contains(&name) || !(alone || compared(name));
+    let missing: Vec<_> = workloads().into_iter().map(|(name, _)| name).filter(|name| lacks(name)).collect();
+    if missing.is_empty() || !page.exists() {
+        return Ok(());
+    }
+    Err(Diagnostic::error(format!(
+        "the table of {} would lose {} of {} workloads: {}",
+        page.display(),
+        missing.len(),
+        workloads().len(),
+        missing.join(", ")
+    ))
+    .help("give `--markdown` figures of all workloads, or the name of a new file"))
 }
 
 /// The machine, before anything is measured on it.
@@ -143,11 +200,15 @@ fn list(chosen: &[(&str, Work)], ui: Ui) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-fn line(row: &Row) -> String {
+/// How a line names a row of the peers, so that it does not look like ours: by the peer, if there are several.
+fn peers_name(row: &Row) -> String {
+    format!("  peer {}", row.name.split_once('/').map_or(row.name.as_str(), |(_, peer)| peer))
+}
+
+fn line(name: &str, row: &Row) -> String {
     let share = row.peak_fraction.map_or(String::new(), |share| format!("  {:.0} % of the peak", 100.0 * share));
     format!(
-        "{:32} median {:>10.3} ms  min {:>10.3} ms  cpu {:>10.3} ms  {:>11} {:11} rss {:>5.0} MiB  others {:>2.0} %{share}",
-        row.name,
+        "{name:34} median {:>10.3} ms  min {:>10.3} ms  cpu {:>10.3} ms  {:>11} {:11} rss {:>5.0} MiB  others {:>2.0} %{share}",
         row.median_ms,
         row.min_ms,
         row.cpu_ms,
@@ -205,6 +266,7 @@ fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -223,6 +285,49 @@ mod tests {
             ["rq_sample_b1", "rq_sample_b16", "start_up"]
         );
         assert_eq!(names(&[]).len(), workloads().len());
+    }
+
+    #[test]
+    fn a_page_keeps_all_workloads_of_its_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("page.md");
+        let all: Vec<&str> = workloads().into_iter().map(|(name, _)| name).collect();
+        let row = |name: &str| Row { name: name.to_owned(), ..Row::default() };
+        assert_eq!(whole_table(&page, &["gelu_1m"], &[]), Ok(()), "a new page loses nothing");
+        std::fs::write(&page, "").unwrap();
+        assert_eq!(whole_table(&page, &all, &[]), Ok(()));
+        let said = |ours: &[&str], against: &[Row]| whole_table(&page, ours, against).unwrap_err().message;
+        assert!(said(&all[1..], &[]).ends_with(&format!("lose 1 of {} workloads: {}", all.len(), all[0])));
+        assert!(said(&all, &[row(all[0])]).contains(&format!("lose {} of", all.len() - 1)));
+    }
+
+    #[test]
+    fn figures_of_a_file_are_those_asked_for_on_both_sides() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("both.json");
+        let row = |name: &str| Row { name: name.to_owned(), ..Row::default() };
+        let ours = Run { machine: Machine::here("cpu", 1), rows: vec![row("gelu_1m"), row("start_up")] };
+        let mut theirs: PeerRun = serde_json::from_str(r#"{"rows": []}"#).unwrap();
+        for name in ["gelu_1m", "import_torch"] {
+            theirs.push(serde_json::to_value(row(name)).unwrap());
+        }
+        write_json(&path, &Runs { runs: vec![AnyRun::Ours(ours), AnyRun::Theirs(theirs)] }).unwrap();
+        let read = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+            let (ours, theirs) = kept(&path, &only, &chosen(&only).unwrap()).ok()?;
+            let names = |rows: Vec<Row>| rows.into_iter().map(|row| row.name).collect::<Vec<_>>().join(" ");
+            Some((names(ours.rows), names(theirs.unwrap().rows())))
+        };
+        assert_eq!(read(&[]), Some(("gelu_1m start_up".into(), "gelu_1m import_torch".into())));
+        assert_eq!(read(&["start_up"]), Some(("start_up".into(), "import_torch".into())));
+        assert_eq!(read(&["rq_sample"]), None, "none of them is there");
+    }
+
+    #[test]
+    fn lines_of_peers_are_told_from_ours() {
+        let names = ["gelu_1m", "rq_encode_64x1024/faiss_flat", "import_torch"];
+        let named = names.map(|name| peers_name(&Row { name: name.to_owned(), ..Row::default() }));
+        assert_eq!(named, ["  peer gelu_1m", "  peer faiss_flat", "  peer import_torch"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{Outcome, Step};
 use crate::job::{Job, Stage};
+use crate::ui::counted;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -48,7 +49,7 @@ impl Progress {
         let total = waiting.iter().map(|job| weight(job)).sum();
         self.overall = self.bars.add(ProgressBar::new(total));
         self.overall.set_style(style("{prefix:14} {wide_bar} {percent:>3}%  {elapsed_precise}  about {eta} left"));
-        self.overall.set_prefix(format!("{} jobs", self.jobs));
+        self.overall.set_prefix(counted(self.jobs, "job"));
         self.overall.enable_steady_tick(std::time::Duration::from_secs(1));
         if self.lines && cached > 0 {
             self.say(&format!("{cached} of {} jobs were done before", all.len()));
