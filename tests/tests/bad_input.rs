@@ -217,7 +217,7 @@ fn folders_that_cannot_be_written_are_named_with_the_option() {
 #[test]
 fn a_variable_that_asks_for_unknown_instructions_is_refused_before_any_work() {
     let lab = Lab::new().unwrap();
-    for arguments in ["sweep tiny.ron --runs runs --out out", "bench --only start_up --seconds 0"] {
+    for arguments in ["sweep tiny.ron --runs runs --out out", "bench --only start_up --seconds 0.01"] {
         let said = Said::from(lab.command(arguments).unwrap().env("RQLAB_CPU", "AVX2").output().unwrap());
         assert_refused(&lab, &said, &["RQLAB_CPU is \"AVX2\"", "baseline, avx2, avx512"]);
     }

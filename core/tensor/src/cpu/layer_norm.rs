@@ -3,6 +3,7 @@
 use super::buffer;
 use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
+use super::rows::dot;
 use super::sum::{LANES, add_pieces, fold, lanes_sum};
 use rayon::prelude::*;
 
@@ -96,31 +97,24 @@ fn projections<const FUSED: bool>(
     weight_sums: &mut [f32],
     bias_sums: &mut [f32],
 ) -> (f32, f32) {
-    let (mut plain, mut projected) = ([0.0f32; LANES], [0.0f32; LANES]);
-    let ((gs, g_rest), (xs, x_rest), (ws, w_rest)) =
-        (g.as_chunks::<LANES>(), x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
-    let ((weight_sums, weight_rest), (bias_sums, bias_rest)) =
-        (weight_sums.as_chunks_mut::<LANES>(), bias_sums.as_chunks_mut::<LANES>());
-    for ((((g, x), w), weight_sum), bias_sum) in gs.iter().zip(xs).zip(ws).zip(weight_sums).zip(bias_sums) {
-        for i in 0..LANES {
-            let normal = (x[i] - mean) * scale;
-            let weighted = g[i] * w[i];
-            plain[i] += weighted;
-            projected[i] = fma::<FUSED>(weighted, normal, projected[i]);
-            weight_sum[i] = fma::<FUSED>(g[i], normal, weight_sum[i]);
-            bias_sum[i] += g[i];
-        }
-    }
-    let (mut plain, mut projected) = (fold(plain), fold(projected));
-    let rest = g_rest.iter().zip(x_rest).zip(w_rest).zip(weight_rest).zip(bias_rest);
-    for ((((&g, &x), &w), weight_sum), bias_sum) in rest {
-        let normal = (x - mean) * scale;
-        plain += g * w;
-        projected = fma::<FUSED>(g * w, normal, projected);
-        *weight_sum = fma::<FUSED>(g, normal, *weight_sum);
+    // Three walks over a row that lies in the first-level cache: one over all four sums is not turned into vectors.
+    for (((&g, &x), weight_sum), bias_sum) in g.iter().zip(x).zip(weight_sums).zip(bias_sums) {
+        *weight_sum = fma::<FUSED>(g, (x - mean) * scale, *weight_sum);
         *bias_sum += g;
     }
-    (plain, projected)
+    let mut projected = [0.0f32; LANES];
+    let ((gs, g_rest), (xs, x_rest), (ws, w_rest)) =
+        (g.as_chunks::<LANES>(), x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
+    for ((g, x), w) in gs.iter().zip(xs).zip(ws) {
+        for i in 0..LANES {
+            projected[i] = fma::<FUSED>(g[i] * w[i], (x[i] - mean) * scale, projected[i]);
+        }
+    }
+    let mut projected = fold(projected);
+    for ((&g, &x), &w) in g_rest.iter().zip(x_rest).zip(w_rest) {
+        projected = fma::<FUSED>(g * w, (x - mean) * scale, projected);
+    }
+    (dot::<FUSED>(g, w), projected)
 }
 
 /// Turns `grad` into the gradient of the input, or adds that to `target`; returns those of weight and bias, one after
