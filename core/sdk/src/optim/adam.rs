@@ -68,7 +68,7 @@ impl Adam {
         Ok(Self { settings, slots, state, saved, steps: 0 })
     }
 
-    /// How many steps it has taken.
+    /// How many steps it has taken, those among them that changed nothing.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -253,6 +253,8 @@ mod tests {
             );
         }
         assert_eq!(before, (toy.values(), toy.adam.state()["adam.m.a"].to_vec()));
+        // They count: the host may not know yet that nothing was changed.
+        assert_eq!(toy.adam.steps(), 3);
     }
 
     #[test]

@@ -122,13 +122,13 @@ impl Team {
 struct Patience {
     /// Regions that the leader is still to go through alone.
     alone: AtomicUsize,
-    /// How many these were at first.
-    told: AtomicUsize,
+    /// How many it was given last time, less what helpers in time have won back.
+    given: AtomicUsize,
 }
 
 impl Patience {
-    /// Whether the leader is to go through this region alone.
-    fn is_over(&self) -> bool {
+    /// Whether the leader is to go through this region alone; counts it as one of those.
+    fn goes_alone(&self) -> bool {
         let left = self.alone.load(Ordering::Relaxed);
         self.alone.store(left.saturating_sub(1), Ordering::Relaxed);
         left > 0
@@ -137,10 +137,10 @@ impl Patience {
     /// After a region of all members. If one was late, the leader goes on alone for a while, longer each time; every region
     /// in time makes the next while shorter.
     fn judge(&self, late: bool) {
-        let told = self.told.load(Ordering::Relaxed);
-        let told = if late { (4 * told).clamp(4, ALONE) } else { told - told.div_ceil(4) };
-        self.told.store(told, Ordering::Relaxed);
-        self.alone.store(if late { told } else { 0 }, Ordering::Relaxed);
+        let given = self.given.load(Ordering::Relaxed);
+        let given = if late { (4 * given).clamp(4, ALONE) } else { given - given.div_ceil(4) };
+        self.given.store(given, Ordering::Relaxed);
+        self.alone.store(if late { given } else { 0 }, Ordering::Relaxed);
     }
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
     let Some((team, _leader)) = team().and_then(|team| Some((team, team.leader.try_lock().ok()?))) else {
         return f(&Member { team: None, index: 0, count: 1 });
     };
-    if team.patience.is_over() {
+    if team.patience.goes_alone() {
         return f(&Member { team: None, index: 0, count: 1 });
     }
     let together = Together;
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn helpers_who_are_late_are_left_alone_longer_each_time_and_called_again() {
         let patience = Patience::default();
-        let rest = || (0..).take_while(|_| patience.is_over()).count();
+        let rest = || (0..).take_while(|_| patience.goes_alone()).count();
         assert_eq!(rest(), 0);
         for wanted in [4, 16, 64, 256, ALONE, ALONE] {
             patience.judge(true);

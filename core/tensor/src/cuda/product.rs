@@ -334,13 +334,7 @@ impl Gpu {
 mod tests {
     use super::*;
     use crate::Device;
-    use crate::ops::testing::{assert_close, on_every_device, random};
-
-    /// The nearest number with 8 bits, of two the even one.
-    fn short(x: f32) -> f32 {
-        let bits = x.to_bits();
-        f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
-    }
+    use crate::ops::testing::{assert_close, on_every_device, random, short};
 
     #[test]
     fn products_of_bf16_are_those_of_rounded_operands() {

@@ -100,3 +100,10 @@ pub(crate) fn assert_close(got: &[f32], wanted: &[f32], tolerance: f32) {
         assert!((g - w).abs() <= tolerance * scale, "element {i}: {g}, wanted {w} (scale {scale})");
     }
 }
+
+/// The nearest number with 8 bits, as bf16 has them; of two the even one.
+#[cfg(feature = "cuda")]
+pub(crate) fn short(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
