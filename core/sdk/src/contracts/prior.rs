@@ -73,7 +73,8 @@ pub struct PriorLoss {
     /// What is minimised, in nats per code (rank 0).
     pub loss: Tensor,
     /// Parts of it by name, for the log: of rank 0, or of rank 1 with a number for each depth, which are then called `NAME_1`,
-    /// `NAME_2` and so on. They have no gradients, and stay on a GPU until somebody reads them.
+    /// `NAME_2` and so on. They have no gradients, and stay on a GPU until somebody reads them. The trainer keeps curves `loss`,
+    /// `learning_rate` and `gradient_norm` of its own.
     pub terms: Vec<(&'static str, Tensor)>,
 }
 
