@@ -9,6 +9,7 @@ use super::elementwise::GRAIN;
 use super::math::sigmoid;
 use super::sum::add_pieces;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// What a group norm works on: maps of `channels` at `positions` positions, in `groups` groups.
 #[derive(Debug, Clone, Copy)]
@@ -23,22 +24,28 @@ pub(crate) struct Maps {
 /// Maps of up to this many elements, half a mebibyte, are not cut.
 const WHOLE: usize = 1 << 17;
 
+/// Numbers of a row at least: enough for the vector units.
+const ROW: usize = 128;
+
 /// Rows that f32 sums well before they are added up in f64.
 const RUN: usize = 64;
 
-/// What a group norm does to each channel: `(x - centre) * scale + shift`. The channels are repeated until a row is wide
-/// enough for the vector units; a map is walked in rows of that width.
-struct Affine {
-    centre: Vec<f32>,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
+/// Variances between a group's mean and the value its squares are summed about, beyond which f32 loses digits of them.
+const FAR: f64 = 100.0;
+
+/// What a group norm does to each channel: `(x - centre) * scale + shift`, over rows as wide as [`Maps::row`] says.
+#[derive(Clone, Copy)]
+struct Affine<'a> {
+    centre: &'a [f32],
+    scale: &'a [f32],
+    shift: &'a [f32],
 }
 
 simd! {
-    fn normalize(x: &[f32], how: &Affine, out: &mut [f32]) {
+    fn normalize(x: &[f32], how: Affine<'_>, out: &mut [f32]) {
         let width = how.scale.len();
         for (x, o) in x.chunks(width).zip(out.chunks_mut(width)) {
-            let channels = how.centre.iter().zip(&how.scale).zip(&how.shift);
+            let channels = how.centre.iter().zip(how.scale).zip(how.shift);
             for ((o, &x), ((&centre, &scale), &shift)) in o.iter_mut().zip(x).zip(channels) {
                 *o = fma::<FUSED>(x - centre, scale, shift);
             }
@@ -47,10 +54,10 @@ simd! {
 }
 
 simd! {
-    fn normalize_silu(x: &[f32], how: &Affine, out: &mut [f32]) {
+    fn normalize_silu(x: &[f32], how: Affine<'_>, out: &mut [f32]) {
         let width = how.scale.len();
         for (x, o) in x.chunks(width).zip(out.chunks_mut(width)) {
-            let channels = how.centre.iter().zip(&how.scale).zip(&how.shift);
+            let channels = how.centre.iter().zip(how.scale).zip(how.shift);
             for ((o, &x), ((&centre, &scale), &shift)) in o.iter_mut().zip(x).zip(channels) {
                 let h = fma::<FUSED>(x - centre, scale, shift);
                 *o = h * sigmoid::<FUSED>(h);
@@ -86,10 +93,10 @@ simd! {
 
 simd! {
     /// Takes the gradient back through the SiLU of the normalised map, in place, and sums as [`gradient_sums`] does.
-    fn silu_gradient_sums(grad: &mut [f32], x: &[f32], how: &Affine, plain: &mut [f32], projected: &mut [f32]) {
+    fn silu_gradient_sums(grad: &mut [f32], x: &[f32], how: Affine<'_>, plain: &mut [f32], projected: &mut [f32]) {
         let width = how.scale.len();
         for (g, x) in grad.chunks_mut(width).zip(x.chunks(width)) {
-            let channels = how.centre.iter().zip(&how.scale).zip(&how.shift);
+            let channels = how.centre.iter().zip(how.scale).zip(how.shift);
             let sums = plain.iter_mut().zip(projected.iter_mut());
             for (((g, &x), ((&centre, &scale), &shift)), (p, q)) in g.iter_mut().zip(x).zip(channels).zip(sums) {
                 let d = x - centre;
@@ -105,16 +112,124 @@ simd! {
 }
 
 simd! {
-    /// `grad * scale + (x - centre) * other + shift`, in place.
-    fn combine(grad: &mut [f32], x: &[f32], how: &Affine, other: &[f32]) {
-        let width = other.len();
+    /// `grad * scale + (x - centre) * slope + shift`, in place.
+    fn combine(grad: &mut [f32], x: &[f32], how: Affine<'_>, slope: &[f32]) {
+        let width = slope.len();
         for (g, x) in grad.chunks_mut(width).zip(x.chunks(width)) {
-            let channels = how.centre.iter().zip(&how.scale).zip(&how.shift).zip(other);
-            for ((g, &x), (((&centre, &scale), &shift), &other)) in g.iter_mut().zip(x).zip(channels) {
-                *g = fma::<FUSED>(*g, scale, fma::<FUSED>(x - centre, other, shift));
+            let channels = how.centre.iter().zip(how.scale).zip(how.shift).zip(slope);
+            for ((g, &x), (((&centre, &scale), &shift), &slope)) in g.iter_mut().zip(x).zip(channels) {
+                *g = fma::<FUSED>(*g, scale, fma::<FUSED>(x - centre, slope, shift));
             }
         }
     }
+}
+
+simd! {
+    /// Adds columns, whose channels are repeated, to sums per channel.
+    fn add_columns(columns: &[f32], sums: &mut [f64]) {
+        for columns in columns.chunks_exact(sums.len()) {
+            for (sum, &x) in sums.iter_mut().zip(columns) {
+                *sum += f64::from(x);
+            }
+        }
+    }
+}
+
+/// Two sums per channel.
+struct Sums {
+    /// Of one run, per column of a row.
+    columns: [Vec<f32>; 2],
+    /// Of all runs.
+    channels: [Vec<f64>; 2],
+}
+
+impl Sums {
+    fn new(maps: &Maps) -> Self {
+        Self { columns: [0, 1].map(|_| vec![0.0; maps.row()]), channels: [0, 1].map(|_| vec![0.0; maps.channels]) }
+    }
+
+    fn clear(&mut self) {
+        self.channels.iter_mut().for_each(|sums| sums.fill(0.0));
+    }
+
+    /// Adds the sums over a run of at most [`RUN`] rows, which `add` adds to those of the columns.
+    fn add_run(&mut self, add: impl FnOnce(&mut [f32], &mut [f32])) {
+        let [first, second] = &mut self.columns;
+        first.fill(0.0);
+        second.fill(0.0);
+        add(first, second);
+        for (columns, sums) in self.columns.iter().zip(&mut self.channels) {
+            add_columns(columns, sums);
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sums, other) in self.channels.iter_mut().zip(&other.channels) {
+            sums.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+        }
+    }
+}
+
+/// What the work on a map needs beside the map, kept from map to map: sums, and rows of numbers.
+struct Scratch {
+    sums: Sums,
+    centre: Vec<f32>,
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+    shift: Vec<f32>,
+    slope: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(maps: &Maps, bias: &[f32]) -> Self {
+        let [centre, scale, mut repeated, shift, slope] = [0; 5].map(|_| vec![0.0; maps.row()]);
+        repeated[..maps.channels].copy_from_slice(bias);
+        repeat(&mut repeated, maps.channels);
+        Self { sums: Sums::new(maps), centre, scale, bias: repeated, shift, slope }
+    }
+
+    /// Fills centre and scale for a map with these moments.
+    fn set(&mut self, maps: &Maps, moments: &[[f32; 2]], weight: &[f32]) {
+        for (channels, &[mean, scale]) in maps.groups().zip(moments) {
+            self.centre[channels.clone()].fill(mean);
+            for (s, w) in self.scale[channels.clone()].iter_mut().zip(&weight[channels]) {
+                *s = w * scale;
+            }
+        }
+        repeat(&mut self.centre, maps.channels);
+        repeat(&mut self.scale, maps.channels);
+    }
+}
+
+/// Fills a row with its first `channels` numbers.
+fn repeat(row: &mut [f32], channels: usize) {
+    let (first, rest) = row.split_at_mut(channels);
+    rest.chunks_exact_mut(channels).for_each(|next| next.copy_from_slice(first));
+}
+
+/// The sum of the products, in four lanes.
+fn dot(a: &[f64], b: &[f32]) -> f64 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let mut lanes = [0.0; 4];
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..4 {
+            lanes[i] += a[i] * f64::from(b[i]);
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, &b)| a * f64::from(b)).sum();
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// The sum, in four lanes.
+fn sum(x: &[f64]) -> f64 {
+    let (x, rest) = x.as_chunks::<4>();
+    let mut lanes = [0.0; 4];
+    for x in x {
+        for i in 0..4 {
+            lanes[i] += x[i];
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().sum::<f64>()
 }
 
 impl Maps {
@@ -122,103 +237,91 @@ impl Maps {
         self.positions * self.channels
     }
 
-    /// How often the channels are repeated in a row.
-    fn repeats(&self) -> usize {
-        256usize.div_ceil(self.channels)
+    /// The channels of each group.
+    fn groups(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let width = self.channels / self.groups;
+        (0..self.groups).map(move |group| group * width..(group + 1) * width)
+    }
+
+    /// Elements of a group of one map.
+    fn group_size(&self) -> f64 {
+        (self.positions * (self.channels / self.groups)) as f64
+    }
+
+    /// Numbers of a row: the channels, repeated until there are [`ROW`]. A map is walked in such rows.
+    fn row(&self) -> usize {
+        self.channels * ROW.div_ceil(self.channels)
+    }
+
+    /// Elements of a run.
+    fn run(&self) -> usize {
+        RUN * self.row()
     }
 
     /// Elements of a piece of a map.
     fn piece(&self) -> usize {
-        if self.size() <= WHOLE { self.size() } else { GRAIN.next_multiple_of(self.channels * self.repeats()) }
+        if self.size() <= WHOLE { self.size() } else { GRAIN.next_multiple_of(self.row()) }
     }
 
-    /// A row with `f(group, channel)` for every channel, repeated.
-    fn row(&self, f: impl Fn(usize, usize) -> f32) -> Vec<f32> {
-        let (len, width) = (self.channels * self.repeats(), self.channels / self.groups);
-        let mut row = Vec::with_capacity(len);
-        for group in 0..self.groups {
-            row.extend((group * width..(group + 1) * width).map(|channel| f(group, channel)));
+    /// Two sums per channel of one map, for [`moments`](Self::moments).
+    fn moment_sums(&self, x: &[f32], centre: &[f32], sums: &mut Sums) {
+        let add = |x: &[f32], sums: &mut Sums| {
+            x.chunks(self.run()).for_each(|x| sums.add_run(|s, q| moment_sums(x, centre, s, q)));
+        };
+        sums.clear();
+        if x.len() <= self.piece() {
+            add(x, sums);
+        } else {
+            let pieces = x.par_chunks(self.piece()).map(|x| {
+                let mut sums = Sums::new(self);
+                add(x, &mut sums);
+                sums
+            });
+            pieces.collect::<Vec<_>>().iter().for_each(|piece| sums.add(piece));
         }
-        while row.len() < len {
-            row.extend_from_within(..self.channels);
-        }
-        row
-    }
-
-    /// What the group norm of one map does to each channel.
-    fn affine(&self, moments: &[[f32; 2]], weight: &[f32], bias: &[f32]) -> Affine {
-        Affine {
-            centre: self.row(|group, _| moments[group][0]),
-            scale: self.row(|group, i| weight[i] * moments[group][1]),
-            shift: self.row(|_, i| bias[i]),
-        }
-    }
-
-    /// Two sums per channel over a piece. `add` gets the element at which a run of at most [`RUN`] rows starts and ends,
-    /// and the sums of its columns, to be added to.
-    fn channel_sums(&self, len: usize, mut add: impl FnMut(usize, usize, &mut [f32], &mut [f32])) -> Vec<[f64; 2]> {
-        let width = self.channels * self.repeats();
-        let (mut first, mut second) = (vec![0.0f32; width], vec![0.0f32; width]);
-        let mut sums = vec![[0.0; 2]; self.channels];
-        for start in (0..len).step_by(RUN * width) {
-            first.fill(0.0);
-            second.fill(0.0);
-            add(start, len.min(start + RUN * width), &mut first, &mut second);
-            for (first, second) in first.chunks_exact(self.channels).zip(second.chunks_exact(self.channels)) {
-                for ((sum, &first), &second) in sums.iter_mut().zip(first).zip(second) {
-                    *sum = [sum[0] + f64::from(first), sum[1] + f64::from(second)];
-                }
-            }
-        }
-        sums
     }
 
     /// Mean and reciprocal standard deviation of each group of one map.
-    fn moments(&self, x: &[f32], moments: &mut [[f32; 2]]) {
-        // Sums of x less the map's first value in each channel: the squares of x itself would cancel where the mean is
-        // large against the deviation.
-        let centre = self.row(|_, i| x[i]);
-        let pieces: Vec<_> = x
-            .par_chunks(self.piece())
-            .map(|x| self.channel_sums(x.len(), |a, b, s, q| moment_sums(&x[a..b], &centre, s, q)))
-            .collect();
-        let sums = total(&pieces);
-        let (n, width) = (self.positions as f64, self.channels / self.groups);
-        for (group, moments) in moments.iter_mut().enumerate() {
-            let channels = group * width..(group + 1) * width;
-            let mean_of = |i: usize| f64::from(centre[i]) + sums[i][0] / n;
-            let mean = channels.clone().map(mean_of).sum::<f64>() / width as f64;
-            let variance = channels
-                .map(|i| (sums[i][1] - sums[i][0] * sums[i][0] / n) / n + (mean_of(i) - mean).powi(2))
-                .sum::<f64>()
-                / width as f64;
-            *moments = [mean as f32, (1.0 / (variance.max(0.0) + f64::from(self.eps)).sqrt()) as f32];
+    fn moments(&self, x: &[f32], scratch: &mut Scratch, moments: &mut [[f32; 2]]) {
+        let Scratch { sums, centre, .. } = scratch;
+        // Sums of x less a value near the mean: the squares of x itself would cancel where the mean is large against the
+        // deviation. A group's first value mostly is near enough; if not, the mean that it led to is.
+        for channels in self.groups() {
+            centre[channels.clone()].fill(x[channels.start]);
+        }
+        for last in [false, true] {
+            repeat(centre, self.channels);
+            self.moment_sums(x, centre, sums);
+            let [plain, squares] = &sums.channels;
+            let mut far = false;
+            for (channels, moments) in self.groups().zip(moments.iter_mut()) {
+                let offset = sum(&plain[channels.clone()]) / self.group_size();
+                let variance = (sum(&squares[channels.clone()]) / self.group_size() - offset * offset).max(0.0);
+                let mean = (f64::from(centre[channels.start]) + offset) as f32;
+                *moments = [mean, (1.0 / (variance + f64::from(self.eps)).sqrt()) as f32];
+                far |= offset * offset > FAR * variance;
+                centre[channels].fill(mean);
+            }
+            if last || !far {
+                break;
+            }
         }
     }
-}
-
-/// The sum of pieces, in order.
-fn total(pieces: &[Vec<[f64; 2]>]) -> Vec<[f64; 2]> {
-    let mut sums = vec![[0.0; 2]; pieces.first().map_or(0, Vec::len)];
-    for piece in pieces {
-        for (sum, piece) in sums.iter_mut().zip(piece) {
-            *sum = [sum[0] + piece[0], sum[1] + piece[1]];
-        }
-    }
-    sums
 }
 
 /// Group norm of maps [B, positions, channels], with the mean and reciprocal standard deviation of every group.
 pub(crate) fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], maps: Maps) -> (Vec<f32>, Vec<[f32; 2]>) {
     let (size, piece) = (maps.size(), maps.piece());
     let (mut out, mut moments) = (buffer(x.len()), vec![[0.0; 2]; x.len() / size * maps.groups]);
-    out.par_chunks_mut(size).zip(moments.par_chunks_mut(maps.groups)).zip(x.par_chunks(size)).for_each(
-        |((out, moments), x)| {
-            maps.moments(x, moments);
-            let how = maps.affine(moments, weight, bias);
+    out.par_chunks_mut(size).zip(moments.par_chunks_mut(maps.groups)).zip(x.par_chunks(size)).for_each_init(
+        || Scratch::new(&maps, bias),
+        |scratch, ((out, moments), x)| {
+            maps.moments(x, scratch, moments);
+            scratch.set(&maps, moments, weight);
+            let how = Affine { centre: &scratch.centre, scale: &scratch.scale, shift: &scratch.bias };
             out.par_chunks_mut(piece)
                 .zip(x.par_chunks(piece))
-                .for_each(|(out, x)| if maps.silu { normalize_silu(x, &how, out) } else { normalize(x, &how, out) });
+                .for_each(|(out, x)| if maps.silu { normalize_silu(x, how, out) } else { normalize(x, how, out) });
         },
     );
     (out, moments)
@@ -239,7 +342,13 @@ pub(crate) fn group_norm_backward(
         .zip(x.par_chunks(size))
         .zip(moments.par_chunks(maps.groups))
         .zip(pieces.par_chunks_mut(2 * c))
-        .for_each(|(((grad, x), moments), sums)| map_backward(grad, x, moments, weight, bias, maps, sums));
+        .for_each_init(
+            || Scratch::new(&maps, bias),
+            |scratch, (((grad, x), moments), sums)| {
+                scratch.set(&maps, moments, weight);
+                map_backward(grad, x, moments, weight, &maps, scratch, sums);
+            },
+        );
     let mut sums = buffer(2 * c);
     add_pieces(&pieces, &mut sums, false);
     sums
@@ -251,43 +360,49 @@ fn map_backward(
     x: &[f32],
     moments: &[[f32; 2]],
     weight: &[f32],
-    bias: &[f32],
-    maps: Maps,
+    maps: &Maps,
+    scratch: &mut Scratch,
     parameter_sums: &mut [f32],
 ) {
-    let (c, width, piece) = (maps.channels, maps.channels / maps.groups, maps.piece());
-    let how = maps.affine(moments, weight, bias);
-    let pieces: Vec<_> = grad
-        .par_chunks_mut(piece)
-        .zip(x.par_chunks(piece))
-        .map(|(grad, x)| {
-            maps.channel_sums(x.len(), |a, b, plain, projected| {
-                let (grad, x) = (&mut grad[a..b], &x[a..b]);
+    let piece = maps.piece();
+    let Scratch { sums, centre, scale, bias, shift, slope } = scratch;
+    let how = Affine { centre, scale, shift: bias };
+    let add = |grad: &mut [f32], x: &[f32], sums: &mut Sums| {
+        for (grad, x) in grad.chunks_mut(maps.run()).zip(x.chunks(maps.run())) {
+            sums.add_run(|plain, projected| {
                 if maps.silu {
-                    silu_gradient_sums(grad, x, &how, plain, projected);
+                    silu_gradient_sums(grad, x, how, plain, projected);
                 } else {
-                    gradient_sums(grad, x, &how.centre, plain, projected);
+                    gradient_sums(grad, x, how.centre, plain, projected);
                 }
-            })
-        })
-        .collect();
-    let sums = total(&pieces);
-    // dx = scale (g w - mean(g w) - n mean(g w n)) with the normalised n = (x - centre) scale and means over the group.
-    let n = (maps.positions * width) as f64;
-    let (mut constant, mut slope) = (vec![0.0f32; maps.groups], vec![0.0f32; maps.groups]);
-    for (group, &[_, scale]) in moments.iter().enumerate() {
-        let scale = f64::from(scale);
-        let channels = group * width..(group + 1) * width;
-        let plain = channels.clone().map(|i| f64::from(weight[i]) * sums[i][0]).sum::<f64>() / n;
-        let projected = channels.clone().map(|i| f64::from(weight[i]) * sums[i][1]).sum::<f64>() * scale / n;
-        constant[group] = (-scale * plain) as f32;
-        slope[group] = (-scale * scale * projected) as f32;
-        for i in channels {
-            parameter_sums[i] = (sums[i][1] * scale) as f32;
-            parameter_sums[c + i] = sums[i][0] as f32;
+            });
         }
+    };
+    sums.clear();
+    if x.len() <= piece {
+        add(grad, x, sums);
+    } else {
+        let pieces = grad.par_chunks_mut(piece).zip(x.par_chunks(piece)).map(|(grad, x)| {
+            let mut sums = Sums::new(maps);
+            add(grad, x, &mut sums);
+            sums
+        });
+        pieces.collect::<Vec<_>>().iter().for_each(|piece| sums.add(piece));
     }
-    let other = maps.row(|group, _| slope[group]);
-    let how = Affine { shift: maps.row(|group, _| constant[group]), ..how };
-    grad.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(grad, x)| combine(grad, x, &how, &other));
+    // dx = scale (g w - mean(g w) - n mean(g w n)) with the normalised n = (x - centre) scale and means over the group.
+    let [plain, projected] = &sums.channels;
+    let (weight_sums, bias_sums) = parameter_sums.split_at_mut(maps.channels);
+    for (channels, &[_, scale]) in maps.groups().zip(moments) {
+        let scale = f64::from(scale);
+        let weight = &weight[channels.clone()];
+        let (plain, projected) = (&plain[channels.clone()], &projected[channels.clone()]);
+        shift[channels.clone()].fill((-scale * dot(plain, weight) / maps.group_size()) as f32);
+        slope[channels.clone()].fill((-scale.powi(3) * dot(projected, weight) / maps.group_size()) as f32);
+        weight_sums[channels.clone()].iter_mut().zip(projected).for_each(|(sum, &x)| *sum = (x * scale) as f32);
+        bias_sums[channels].iter_mut().zip(plain).for_each(|(sum, &x)| *sum = x as f32);
+    }
+    repeat(shift, maps.channels);
+    repeat(slope, maps.channels);
+    let how = Affine { shift, ..how };
+    grad.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(grad, x)| combine(grad, x, how, slope));
 }

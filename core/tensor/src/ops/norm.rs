@@ -204,6 +204,21 @@ mod tests {
     }
 
     #[test]
+    fn a_group_far_from_its_first_value_keeps_the_digits_of_its_variance() {
+        for (shape, groups) in [([1, 400, 16], 2), ([2, 12_000, 20], 4)] {
+            let c = shape[2];
+            // One value among zeros: its square is the group's size times the variance.
+            let x: Vec<f32> = (0..shape.iter().product())
+                .map(|i| if i / c % shape[1] == 0 && i % 2 == 0 { 1000.3 } else { 0.0 })
+                .collect();
+            let (x, weight, bias) = (Tensor::from_vec(x, &shape).unwrap(), random(&[c], 5), random(&[c], 6));
+            let unit = |i: usize| i / (shape[1] * c) * groups + i % c / (c / groups);
+            let wanted = twin(&x, unit, &weight, &bias, 1e-6);
+            assert_close(x.group_norm(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-6);
+        }
+    }
+
+    #[test]
     fn layer_norm_gradients_agree_with_finite_differences() {
         on_every_device(|| {
             for shape in [&[3, 5][..], &[2, 3, 16], &[4, 37], &[130, 150]] {
