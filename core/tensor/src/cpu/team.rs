@@ -9,7 +9,7 @@
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const WATCH: Duration = Duration::from_micros(200);
 /// Looks at a barrier before the waiting thread lets others run: a member may have lost its processor.
 const LOOKS: usize = 1 << 10;
-/// A wait at a barrier that is longer than members ever are apart while each has a processor.
+/// A leader who waits longer than this, and for most of a region, has a helper without a processor.
 const LATE: Duration = Duration::from_millis(1);
 /// Regions at most that the caller goes through alone before it tries the team again.
 const ALONE: usize = 1 << 9;
@@ -41,8 +41,8 @@ struct Team {
     /// Members that wait at the barrier, and how often all have passed it.
     arrived: Line<AtomicUsize>,
     passed: Line<AtomicUsize>,
-    /// Whether somebody waited for longer than [`LATE`] since the last region began.
-    late: AtomicBool,
+    /// Nanoseconds that the leader has waited for others since the region began, less short waits.
+    waited: AtomicU64,
     patience: Patience,
     /// Helpers asleep, or about to be.
     asleep: AtomicUsize,
@@ -93,17 +93,20 @@ impl Member<'_> {
             team.arrived.0.store(0, Ordering::Relaxed);
             team.passed.0.store(passed.wrapping_add(1), Ordering::Release);
         } else {
-            team.watch(|| team.passed.0.load(Ordering::Acquire) != passed);
+            let waited = team.watch(|| team.passed.0.load(Ordering::Acquire) != passed);
+            if self.index == 0 {
+                team.waited.fetch_add(waited, Ordering::Relaxed);
+            }
         }
     }
 }
 
 impl Team {
-    /// Looks until `done`.
-    fn watch(&self, done: impl Fn() -> bool) {
+    /// Looks until `done`. Gives the nanoseconds that this took, or none if it took only some [`LOOKS`].
+    fn watch(&self, done: impl Fn() -> bool) -> u64 {
         for _ in 0..LOOKS {
             if done() {
-                return;
+                return 0;
             }
             std::hint::spin_loop();
         }
@@ -111,9 +114,7 @@ impl Team {
         while !done() {
             std::thread::yield_now();
         }
-        if since.elapsed() > LATE {
-            self.late.store(true, Ordering::Relaxed);
-        }
+        since.elapsed().as_nanos() as u64
     }
 }
 
@@ -134,9 +135,10 @@ impl Patience {
         left > 0
     }
 
-    /// After a region of all members. If one was late, the leader goes on alone for a while, longer each time; every region
-    /// in time makes the next while shorter.
-    fn judge(&self, late: bool) {
+    /// After a region of all members that took so long, of which the leader waited for some. If it would have been done
+    /// sooner alone, it goes on alone for a while, longer each time; every region in time makes the next while shorter.
+    fn judge(&self, took: Duration, waited: Duration) {
+        let late = waited > LATE && waited > took / 2;
         let given = self.given.load(Ordering::Relaxed);
         let given = if late { (4 * given).clamp(4, ALONE) } else { given - given.div_ceil(4) };
         self.given.store(given, Ordering::Relaxed);
@@ -153,6 +155,7 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
     if team.patience.goes_alone() {
         return f(&Member { team: None, index: 0, count: 1 });
     }
+    let since = Instant::now();
     let together = Together;
     let region: *const (dyn Fn(&Member<'_>) + Sync + '_) = &f;
     // SAFETY: only the lifetime changes; no helper uses the pointer after the last has finished, which is waited for.
@@ -166,8 +169,9 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
         team.alarm.notify_all();
     }
     f(&Member { team: Some(team), index: 0, count: team.helpers + 1 });
-    team.watch(|| team.finished.0.load(Ordering::Acquire) == team.helpers);
-    team.patience.judge(team.late.swap(false, Ordering::Relaxed));
+    let waited = team.watch(|| team.finished.0.load(Ordering::Acquire) == team.helpers);
+    let waited = Duration::from_nanos(team.waited.swap(0, Ordering::Relaxed) + waited);
+    team.patience.judge(since.elapsed(), waited);
     drop(together);
 }
 
@@ -184,7 +188,7 @@ fn team() -> Option<&'static Team> {
             finished: Line(AtomicUsize::new(0)),
             arrived: Line(AtomicUsize::new(0)),
             passed: Line(AtomicUsize::new(0)),
-            late: AtomicBool::new(false),
+            waited: AtomicU64::new(0),
             patience: Patience::default(),
             asleep: AtomicUsize::new(0),
             bed: Mutex::new(()),
@@ -266,14 +270,16 @@ mod tests {
         let rest = || (0..).take_while(|_| patience.goes_alone()).count();
         assert_eq!(rest(), 0);
         for wanted in [4, 16, 64, 256, ALONE, ALONE] {
-            patience.judge(true);
+            patience.judge(10 * LATE, 6 * LATE);
             assert_eq!(rest(), wanted);
         }
         for _ in 0..30 {
-            patience.judge(false);
+            // A wait that is not worth the time that helpers save, and one too short to tell.
+            patience.judge(10 * LATE, 4 * LATE);
+            patience.judge(LATE, LATE);
             assert_eq!(rest(), 0);
         }
-        patience.judge(true);
+        patience.judge(10 * LATE, 6 * LATE);
         assert_eq!(rest(), 4);
     }
 
