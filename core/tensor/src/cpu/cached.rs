@@ -1,7 +1,11 @@
 //! Attention of new positions over keys and values gathered before.
+//!
+//! Each is read once, and they fit no cache: attention lasts as long as they come from memory. A head's are too few for
+//! a processor to foresee on its own what is read next, so that the loop over keys also asks for those of the next head.
 
 use super::attention::{LANES, softmax};
 use super::dispatch::{fma, simd};
+use super::strip::prefetch;
 
 /// Numbers in the cache of one head's keys or values.
 pub(crate) fn size(capacity: usize, head: usize) -> usize {
@@ -20,11 +24,19 @@ pub(crate) fn append(t: usize, key: &[f32], value: &[f32], keys: &mut [f32], val
 }
 
 /// `softmax(q · keys / sqrt(head)) · values` over the first `seen` positions. `weights` is room for as many numbers,
-/// filled up to a multiple of [`LANES`].
-pub(crate) fn attend(seen: usize, q: &[f32], keys: &[f32], values: &[f32], weights: &mut [f32], out: &mut [f32]) {
+/// filled up to a multiple of [`LANES`]; `next`: where the keys lie that are read after these, if any are.
+pub(crate) fn attend(
+    seen: usize,
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    weights: &mut [f32],
+    out: &mut [f32],
+    next: *const f32,
+) {
     let scale = 1.0 / (q.len() as f32).sqrt();
     let stride = weights.len();
-    scores(q, keys, weights);
+    scores(q, keys, weights, next);
     let mut norm = [[0.0; 2]];
     softmax(weights, stride, seen, 0, scale, &mut norm);
     mix(&weights[..seen], norm[0][1], values, out);
@@ -34,12 +46,13 @@ pub(crate) fn attend(seen: usize, q: &[f32], keys: &[f32], values: &[f32], weigh
 const SIDE: usize = 4;
 
 #[inline(always)]
-fn block_scores<const FUSED: bool, const N: usize>(q: &[f32], keys: &[f32], out: &mut [f32]) {
+fn block_scores<const FUSED: bool, const N: usize>(q: &[f32], keys: &[f32], out: &mut [f32], ahead: *const f32) {
     let (rows, _) = keys.as_chunks::<LANES>();
     let mut sums = [[0.0f32; LANES]; N];
     let blocks: [&[[f32; LANES]]; N] = std::array::from_fn(|b| &rows[b * q.len()..][..q.len()]);
     for (d, &x) in q.iter().enumerate() {
         for b in 0..N {
+            prefetch(ahead.wrapping_add((d * N + b) * LANES));
             for i in 0..LANES {
                 sums[b][i] = fma::<FUSED>(x, blocks[b][d][i], sums[b][i]);
             }
@@ -51,17 +64,17 @@ fn block_scores<const FUSED: bool, const N: usize>(q: &[f32], keys: &[f32], out:
 }
 
 simd! {
-    /// `out[s] = q · key s` for whole blocks of positions.
-    fn scores(q: &[f32], keys: &[f32], out: &mut [f32]) {
+    /// `out[s] = q · key s` for whole blocks of positions. Asks for as much as it reads of what lies `ahead`.
+    fn scores(q: &[f32], keys: &[f32], out: &mut [f32], ahead: *const f32) {
         let head = q.len();
         for (i, out) in out.chunks_mut(SIDE * LANES).enumerate() {
             let keys = &keys[i * SIDE * LANES * head..];
-            if out.len() == SIDE * LANES {
-                block_scores::<FUSED, SIDE>(q, keys, out);
-            } else {
-                for (b, out) in out.chunks_mut(LANES).enumerate() {
-                    block_scores::<FUSED, 1>(q, &keys[b * LANES * head..], out);
-                }
+            let ahead = ahead.wrapping_add(i * SIDE * LANES * head);
+            match out.len() / LANES {
+                SIDE => block_scores::<FUSED, SIDE>(q, keys, out, ahead),
+                3 => block_scores::<FUSED, 3>(q, keys, out, ahead),
+                2 => block_scores::<FUSED, 2>(q, keys, out, ahead),
+                _ => block_scores::<FUSED, 1>(q, keys, out, ahead),
             }
         }
     }
@@ -113,6 +126,7 @@ simd! {
 mod tests {
     use super::*;
     use crate::Rng;
+    use std::ptr::null;
 
     /// The definition, in f64.
     fn twin(seen: usize, q: &[f32], keys: &[f32], values: &[f32]) -> Vec<f64> {
@@ -135,7 +149,7 @@ mod tests {
             for t in 0..capacity {
                 append(t, &k[t * head..][..head], &v[t * head..][..head], &mut keys, &mut values);
                 let (mut weights, mut out) = (vec![f32::NAN; (t + 1).next_multiple_of(LANES)], vec![f32::NAN; head]);
-                attend(t + 1, &q, &keys, &values, &mut weights, &mut out);
+                attend(t + 1, &q, &keys, &values, &mut weights, &mut out, null());
                 for (x, wanted) in out.iter().zip(twin(t + 1, &q, &k, &v)) {
                     assert!((f64::from(*x) - wanted).abs() < 1e-5, "head {head}, position {t}: {x}, wanted {wanted}");
                 }

@@ -238,7 +238,9 @@ unsafe fn attention(sizes: &Sizes, cache: Cache, room: &Room, member: &Member<'_
                 let third = |i: usize| &qkv[i * width + h * head..][..head];
                 cached::append(past + t, third(1), third(2), keys, values);
                 let seen = past + t + 1;
-                cached::attend(seen, third(0), keys, values, &mut weights[..seen.next_multiple_of(LANES)], out);
+                // After a head's last position comes the next head, which need not be there.
+                let next = keys.as_ptr().wrapping_add(if t + 1 < new { 0 } else { size });
+                cached::attend(seen, third(0), keys, values, &mut weights[..seen.next_multiple_of(LANES)], out, next);
             }
         }
     });

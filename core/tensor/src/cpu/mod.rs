@@ -24,6 +24,7 @@ pub(crate) mod kernel;
 pub(crate) mod layer_norm;
 pub(crate) mod mask;
 pub(crate) mod math;
+pub(crate) mod memory;
 pub(crate) mod nearest;
 pub(crate) mod optim;
 pub(crate) mod pack;
@@ -47,32 +48,4 @@ pub(crate) mod winograd;
 mod winograd_transform;
 mod winograd_weight;
 
-/// Asks the system's allocator to keep what a step frees for the next one. By default glibc gives large blocks back at
-/// once, and the kernel clears every page of the next one anew: about a tenth of a training step.
-fn keep_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        static ASKED: std::sync::Once = std::sync::Once::new();
-        ASKED.call_once(|| {
-            // SAFETY: mallopt only sets parameters of the allocator, and is called once.
-            #[allow(unsafe_code)]
-            unsafe {
-                // No block is mapped on its own: a threshold would do, but may be 32 MiB at most.
-                libc::mallopt(libc::M_MMAP_MAX, 0);
-                libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-            }
-        });
-    }
-}
-
-/// An output buffer of `len` numbers, to be overwritten. Its contents are unspecified.
-pub(crate) fn buffer(len: usize) -> Vec<f32> {
-    keep_freed_memory();
-    let mut data = Vec::with_capacity(len);
-    // SAFETY: the capacity is there, every bit pattern is an f32, and kernels write every element before it is read.
-    #[allow(unsafe_code, clippy::uninit_vec)]
-    unsafe {
-        data.set_len(len);
-    }
-    data
-}
+pub(crate) use memory::buffer;

@@ -1,9 +1,7 @@
 //! Scratch memory that a thread keeps between calls: fresh pages cost more than the work on small pieces.
 
+use super::memory::LINE;
 use std::cell::RefCell;
-
-/// Numbers in a cache line.
-const LINE: usize = 16;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };

@@ -2,6 +2,7 @@
 
 use super::packed::PackedLinear;
 use super::{on_cpu, place};
+use crate::cpu::memory::LargePages;
 use crate::cpu::{cached, decoder};
 use crate::{Error, Result, Tensor};
 
@@ -52,8 +53,8 @@ struct Block {
 #[derive(Debug, Clone)]
 enum Cache {
     Host {
-        keys: Vec<f32>,
-        values: Vec<f32>,
+        keys: LargePages,
+        values: LargePages,
     },
     #[cfg(feature = "cuda")]
     Gpu(crate::cuda::decoder::Cache),
@@ -133,7 +134,7 @@ impl Cache {
         }
         on_cpu("Decoder", [weight])?;
         let size = batch * heads * cached::size(capacity, weight.len() / heads);
-        Ok(Self::Host { keys: vec![0.0; size], values: vec![0.0; size] })
+        Ok(Self::Host { keys: LargePages::zeros(size), values: LargePages::zeros(size) })
     }
 }
 
