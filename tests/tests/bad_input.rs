@@ -224,6 +224,35 @@ fn a_variable_that_asks_for_unknown_instructions_is_refused_before_any_work() {
 }
 
 #[test]
+fn instructions_that_the_processor_lacks_are_refused_and_those_that_it_has_are_taken() {
+    let lab = Lab::new().unwrap();
+    let arguments = "sweep tiny.ron --runs runs --out out";
+    #[cfg(target_arch = "x86_64")]
+    let has = std::arch::is_x86_feature_detected!("avx512bw");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has = false;
+    let said = Said::from(lab.command(arguments).unwrap().env("RQLAB_CPU", "avx512").output().unwrap());
+    if has {
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    } else {
+        assert_refused(&lab, &said, &["RQLAB_CPU asks for AVX-512", "this processor has no more than"]);
+    }
+    let said = Said::from(lab.command(arguments).unwrap().env("RQLAB_CPU", "baseline").output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+}
+
+#[test]
+fn a_bench_whose_figures_cannot_be_written_measures_nothing() {
+    let lab = Lab::new().unwrap();
+    fs::create_dir(lab.path("folder")).unwrap();
+    for path in ["nowhere/figures.json", "folder"] {
+        let said = lab.run(&format!("bench --only start_up --seconds 0.01 --json {path}")).unwrap();
+        assert_refused(&lab, &said, &[path]);
+        assert!(said.out.is_empty(), "{}", said.out);
+    }
+}
+
+#[test]
 fn two_processes_do_not_work_in_one_folder() {
     let lab = Lab::new().unwrap();
     fs::create_dir(lab.path("taken")).unwrap();

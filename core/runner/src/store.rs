@@ -225,6 +225,18 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_atomically(path, |file| file.write_all(&text))
 }
 
+/// Whether files can be made in a directory, or in the nearest one above it that exists.
+///
+/// # Errors
+/// Why not.
+pub fn writable(dir: &Path) -> std::io::Result<()> {
+    let absolute = std::path::absolute(dir)?;
+    let there = absolute.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let probe = there.join(format!(".rqlab-probe-{}", std::process::id()));
+    fs::write(&probe, b"probe")?;
+    fs::remove_file(&probe)
+}
+
 /// Reads a value from JSON.
 ///
 /// # Errors

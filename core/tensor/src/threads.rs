@@ -1,6 +1,6 @@
 //! How many threads the kernels share, and what they compute with.
 
-use crate::cpu::dispatch::{Level, VARIABLE, level};
+use crate::cpu::dispatch::{Level, VARIABLE, best, level};
 use crate::{Device, Error, Result};
 
 /// Lets the kernels of this process compute with `threads` threads, of which the calling one is the first: it need not
@@ -35,7 +35,11 @@ pub fn beside_the_first() -> Result<Option<impl Sized>> {
 /// The vector instructions that the kernels use, in words: the best of this processor, or those that the environment
 /// variable `RQLAB_CPU` lowers them to.
 pub fn instructions() -> &'static str {
-    match level() {
+    in_words(level())
+}
+
+fn in_words(level: Level) -> &'static str {
+    match level {
         Level::Avx512 => "AVX-512",
         Level::Avx2 => "AVX2 and FMA",
         Level::Baseline => "baseline instructions",
@@ -45,15 +49,23 @@ pub fn instructions() -> &'static str {
 /// What `RQLAB_CPU` says, if it is set.
 ///
 /// # Errors
-/// [`Error::Device`] unless it is `baseline`, `avx2` or `avx512`; the kernels then use the best of this processor.
+/// [`Error::Device`] unless it is `baseline`, `avx2` or `avx512`, and this processor has those instructions; the kernels
+/// then use the best that it has.
 pub fn instructions_asked_for() -> Result<Option<String>> {
     let Some(name) = std::env::var_os(VARIABLE) else { return Ok(None) };
     let name = name.to_string_lossy().into_owned();
-    if Level::NAMES.iter().any(|(known, _)| *known == name) {
-        return Ok(Some(name));
+    match Level::named(&name) {
+        Some(level) if level <= best() => Ok(Some(name)),
+        Some(level) => Err(Error::Device(format!(
+            "{VARIABLE} asks for {}, but this processor has no more than {}",
+            in_words(level),
+            in_words(best())
+        ))),
+        None => {
+            let names = Level::NAMES.map(|(name, _)| name).join(", ");
+            Err(Error::Device(format!("{VARIABLE} is {name:?} and should be one of {names}")))
+        }
     }
-    let names = Level::NAMES.map(|(name, _)| name).join(", ");
-    Err(Error::Device(format!("{VARIABLE} is {name:?} and should be one of {names}")))
 }
 
 /// Waits until the device that new tensors are placed on has done all that it was asked for: a GPU is asked ahead.

@@ -7,10 +7,11 @@ use crate::cli::{BenchArgs, Global};
 use crate::commands::{Failure, Outcome, load_plugins};
 use crate::spec::Diagnostic;
 use crate::spec::diagnostic::nearest;
-use crate::store::write_json;
+use crate::store::{writable, write_json};
 use crate::ui::{Ui, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::Error;
+use std::io::ErrorKind;
 use std::path::Path;
 
 pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, Failure> {
@@ -21,6 +22,7 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
     if how.list {
         return list(&chosen, ui);
     }
+    how.json.as_deref().map_or(Ok(()), expect_writable)?;
     let threads = crate::commands::threads(global);
     let children = Children { plugins: global.plugins.clone(), device: global.device.to_string() };
     if how.scaling {
@@ -53,6 +55,17 @@ pub(super) fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, F
         write_page(path, &ours, &pairs)?;
     }
     Ok(Outcome::Done)
+}
+
+/// That a file can be written, asked before minutes of measuring and not after them.
+fn expect_writable(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let can = match (path.is_dir(), folder.is_dir()) {
+        (true, _) => Err(ErrorKind::IsADirectory.into()),
+        (false, false) => Err(ErrorKind::NotFound.into()),
+        (false, true) => writable(folder),
+    };
+    Ok(can.map_err(Error::file(path))?)
 }
 
 /// Times each workload, and the peers' right after it if there are peers.

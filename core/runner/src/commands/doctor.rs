@@ -3,10 +3,10 @@
 use crate::cli::Global;
 use crate::commands::{Failure, Outcome, load_plugins};
 use crate::plugins::short_path;
+use crate::store::writable;
 use crate::ui::Ui;
 use anstyle::AnsiColor;
 use rqlab_sdk::plugin::{FEATURES, RUSTC, SDK_HASH, TARGET};
-use std::fs;
 use std::path::Path;
 
 pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failure> {
@@ -59,13 +59,4 @@ pub(super) fn run(global: &Global, runs: &Path, ui: Ui) -> Result<Outcome, Failu
         Err(error) => line("runs", false, format!("{} cannot be written: {error}", runs.display()))?,
     }
     Ok(if healthy { Outcome::Done } else { Outcome::SomeFailed })
-}
-
-/// Whether files can be made in a directory, or in the nearest one above it that exists.
-fn writable(dir: &Path) -> std::io::Result<()> {
-    let absolute = std::path::absolute(dir)?;
-    let there = absolute.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
-    let probe = there.join(format!(".rqlab-probe-{}", std::process::id()));
-    fs::write(&probe, b"probe")?;
-    fs::remove_file(&probe)
 }

@@ -22,7 +22,8 @@ impl Level {
     pub(crate) const NAMES: [(&str, Self); 3] =
         [("baseline", Self::Baseline), ("avx2", Self::Avx2), ("avx512", Self::Avx512)];
 
-    fn named(name: &str) -> Option<Self> {
+    /// The level of a name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, level)| level)
     }
 }
@@ -38,7 +39,7 @@ pub(crate) fn level() -> Level {
 }
 
 /// The best level of this processor.
-fn best() -> Level {
+pub(crate) fn best() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")
