@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const WATCH: Duration = Duration::from_micros(200);
 /// Looks at a barrier before the waiting thread lets others run: a member may have lost its processor.
 const LOOKS: usize = 1 << 10;
-/// A leader who waits longer than this, and for most of a region, has a helper without a processor.
+/// A leader who waits longer than this, and for most of a region, may have a helper without a processor.
 const LATE: Duration = Duration::from_millis(1);
 /// Regions at most that the caller goes through alone before it tries the team again.
 const ALONE: usize = 1 << 9;
@@ -135,10 +135,11 @@ impl Patience {
         left > 0
     }
 
-    /// After a region of all members that took so long, of which the leader waited for some. If it would have been done
-    /// sooner alone, it goes on alone for a while, longer each time; every region in time makes the next while shorter.
-    fn judge(&self, took: Duration, waited: Duration) {
-        let late = waited > LATE && waited > took / 2;
+    /// After a region of so many members that took so long, of which the leader waited for some. If it would have been
+    /// done sooner with all of their work alone, it goes on alone for a while, longer each time; every region in time makes
+    /// the next while shorter.
+    fn judge(&self, members: u32, took: Duration, waited: Duration) {
+        let late = waited > LATE && took.saturating_sub(waited) * members < took;
         let given = self.given.load(Ordering::Relaxed);
         let given = if late { (4 * given).clamp(4, ALONE) } else { given - given.div_ceil(4) };
         self.given.store(given, Ordering::Relaxed);
@@ -171,7 +172,7 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
     f(&Member { team: Some(team), index: 0, count: team.helpers + 1 });
     let waited = team.watch(|| team.finished.0.load(Ordering::Acquire) == team.helpers);
     let waited = Duration::from_nanos(team.waited.swap(0, Ordering::Relaxed) + waited);
-    team.patience.judge(since.elapsed(), waited);
+    team.patience.judge(team.helpers as u32 + 1, since.elapsed(), waited);
     drop(together);
 }
 
@@ -270,16 +271,17 @@ mod tests {
         let rest = || (0..).take_while(|_| patience.goes_alone()).count();
         assert_eq!(rest(), 0);
         for wanted in [4, 16, 64, 256, ALONE, ALONE] {
-            patience.judge(10 * LATE, 6 * LATE);
+            patience.judge(2, 10 * LATE, 6 * LATE);
             assert_eq!(rest(), wanted);
         }
         for _ in 0..30 {
-            // A wait that is not worth the time that helpers save, and one too short to tell.
-            patience.judge(10 * LATE, 4 * LATE);
-            patience.judge(LATE, LATE);
+            // Waits that are not worth the time that helpers save, and one too short to tell.
+            patience.judge(2, 10 * LATE, 4 * LATE);
+            patience.judge(4, 10 * LATE, 6 * LATE);
+            patience.judge(2, LATE, LATE);
             assert_eq!(rest(), 0);
         }
-        patience.judge(10 * LATE, 6 * LATE);
+        patience.judge(4, 10 * LATE, 8 * LATE);
         assert_eq!(rest(), 4);
     }
 
