@@ -245,9 +245,9 @@ fn instructions_that_the_processor_lacks_are_refused_and_those_that_it_has_are_t
 fn a_bench_whose_figures_cannot_be_written_measures_nothing() {
     let lab = Lab::new().unwrap();
     fs::create_dir(lab.path("folder")).unwrap();
-    for path in ["nowhere/figures.json", "folder"] {
+    for (path, why) in [("nowhere/figures.json", "its folder does not exist"), ("folder", "is a directory")] {
         let said = lab.run(&format!("bench --only start_up --seconds 0.01 --json {path}")).unwrap();
-        assert_refused(&lab, &said, &[path]);
+        assert_refused(&lab, &said, &[path, why]);
         assert!(said.out.is_empty(), "{}", said.out);
     }
 }

@@ -62,7 +62,7 @@ fn expect_writable(path: &Path) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let can = match (path.is_dir(), folder.is_dir()) {
         (true, _) => Err(ErrorKind::IsADirectory.into()),
-        (false, false) => Err(ErrorKind::NotFound.into()),
+        (false, false) => Err(std::io::Error::new(ErrorKind::NotFound, "its folder does not exist")),
         (false, true) => writable(folder),
     };
     Ok(can.map_err(Error::file(path))?)
