@@ -8,6 +8,7 @@ use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
 use super::math::sigmoid;
 use super::sum::add_pieces;
+use rayon::iter::once;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -148,8 +149,24 @@ impl Sums {
         Self { columns: [0, 1].map(|_| vec![0.0; maps.row()]), channels: [0, 1].map(|_| vec![0.0; maps.channels]) }
     }
 
-    fn clear(&mut self) {
+    /// The sums over all pieces, each of which `add` adds. Those of a single piece need no memory of their own.
+    fn gather<P: Send>(
+        &mut self,
+        maps: &Maps,
+        pieces: impl IndexedParallelIterator<Item = P>,
+        add: impl Fn(P, &mut Self) + Sync,
+    ) {
         self.channels.iter_mut().for_each(|sums| sums.fill(0.0));
+        if pieces.len() == 1 {
+            pieces.zip(once(self)).for_each(|(piece, sums)| add(piece, sums));
+        } else {
+            let pieces = pieces.map(|piece| {
+                let mut sums = Self::new(maps);
+                add(piece, &mut sums);
+                sums
+            });
+            pieces.collect::<Vec<_>>().iter().for_each(|piece| self.add(piece));
+        }
     }
 
     /// Adds the sums over a run of at most [`RUN`] rows, which `add` adds to those of the columns.
@@ -263,24 +280,6 @@ impl Maps {
         if self.size() <= WHOLE { self.size() } else { GRAIN.next_multiple_of(self.row()) }
     }
 
-    /// Two sums per channel of one map, for [`moments`](Self::moments).
-    fn moment_sums(&self, x: &[f32], centre: &[f32], sums: &mut Sums) {
-        let add = |x: &[f32], sums: &mut Sums| {
-            x.chunks(self.run()).for_each(|x| sums.add_run(|s, q| moment_sums(x, centre, s, q)));
-        };
-        sums.clear();
-        if x.len() <= self.piece() {
-            add(x, sums);
-        } else {
-            let pieces = x.par_chunks(self.piece()).map(|x| {
-                let mut sums = Sums::new(self);
-                add(x, &mut sums);
-                sums
-            });
-            pieces.collect::<Vec<_>>().iter().for_each(|piece| sums.add(piece));
-        }
-    }
-
     /// Mean and reciprocal standard deviation of each group of one map.
     fn moments(&self, x: &[f32], scratch: &mut Scratch, moments: &mut [[f32; 2]]) {
         let Scratch { sums, centre, .. } = scratch;
@@ -291,7 +290,9 @@ impl Maps {
         }
         for last in [false, true] {
             repeat(centre, self.channels);
-            self.moment_sums(x, centre, sums);
+            sums.gather(self, x.par_chunks(self.piece()), |x, sums| {
+                x.chunks(self.run()).for_each(|x| sums.add_run(|s, q| moment_sums(x, centre, s, q)));
+            });
             let [plain, squares] = &sums.channels;
             let mut far = false;
             for (channels, moments) in self.groups().zip(moments.iter_mut()) {
@@ -367,7 +368,7 @@ fn map_backward(
     let piece = maps.piece();
     let Scratch { sums, centre, scale, bias, shift, slope } = scratch;
     let how = Affine { centre, scale, shift: bias };
-    let add = |grad: &mut [f32], x: &[f32], sums: &mut Sums| {
+    sums.gather(maps, grad.par_chunks_mut(piece).zip(x.par_chunks(piece)), |(grad, x), sums| {
         for (grad, x) in grad.chunks_mut(maps.run()).zip(x.chunks(maps.run())) {
             sums.add_run(|plain, projected| {
                 if maps.silu {
@@ -377,18 +378,7 @@ fn map_backward(
                 }
             });
         }
-    };
-    sums.clear();
-    if x.len() <= piece {
-        add(grad, x, sums);
-    } else {
-        let pieces = grad.par_chunks_mut(piece).zip(x.par_chunks(piece)).map(|(grad, x)| {
-            let mut sums = Sums::new(maps);
-            add(grad, x, &mut sums);
-            sums
-        });
-        pieces.collect::<Vec<_>>().iter().for_each(|piece| sums.add(piece));
-    }
+    });
     // dx = scale (g w - mean(g w) - n mean(g w n)) with the normalised n = (x - centre) scale and means over the group.
     let [plain, projected] = &sums.channels;
     let (weight_sums, bias_sums) = parameter_sums.split_at_mut(maps.channels);
