@@ -63,6 +63,73 @@ pub fn dialect() -> ron::Options {
     )
 }
 
+/// A component's call within another's configuration: `of: fsq(levels: [8, 5, 5])`. It is kept as text; the component that
+/// holds it builds the inner one with [`crate::contracts::Components`]. Fields are declared with the type of their kind, such
+/// as [`QuantizerCall`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The inner component's name.
+    pub name: String,
+    /// The whole call, name included, as [`Config::parse`] reads it.
+    pub text: String,
+}
+
+impl Call {
+    /// A call from its text.
+    pub fn new(text: &str) -> Self {
+        let text = text.trim();
+        let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+        Self { name: text[..end].to_owned(), text: text.to_owned() }
+    }
+}
+
+impl Serialize for Call {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw = ron::value::RawValue::from_ron(&self.text).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Call {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<ron::value::RawValue>::deserialize(deserializer)?;
+        let call = Self::new(raw.trim().get_ron());
+        if call.name.is_empty() || call.name.starts_with(|c: char| c.is_numeric()) {
+            return Err(serde::de::Error::custom("expected a component's call such as `name(field: value, ..)`"));
+        }
+        Ok(call)
+    }
+}
+
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])* $Name:ident: $kind:ident;)+) => { $(
+        $(#[doc = $doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $Name(pub Call);
+
+        impl Value for $Name {
+            fn kind() -> String {
+                concat!("a call of a component of kind ", stringify!($kind)).to_lowercase()
+            }
+
+            fn holds() -> Option<crate::plugin::Kind> {
+                Some(crate::plugin::Kind::$kind)
+            }
+        }
+    )+ };
+}
+calls! {
+    /// A field that holds an autoencoder.
+    AutoencoderCall: Autoencoder;
+    /// A field that holds a quantizer.
+    QuantizerCall: Quantizer;
+    /// A field that holds a prior.
+    PriorCall: Prior;
+    /// A field that holds an objective.
+    ObjectiveCall: Objective;
+}
+
 /// One field of a configuration, for `rqlab plugins describe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldDoc {
@@ -74,6 +141,8 @@ pub struct FieldDoc {
     pub default: Option<String>,
     /// The values that are accepted, as a Rust range.
     pub range: Option<&'static str>,
+    /// The kind of component whose call, or list of calls, it holds; none for plain values.
+    pub holds: Option<crate::plugin::Kind>,
     /// What it does.
     pub doc: String,
 }
@@ -119,6 +188,11 @@ pub trait Config: Sized + Clone + Serialize + DeserializeOwned {
 pub trait Value: Serialize + DeserializeOwned {
     /// What values look like, in words.
     fn kind() -> String;
+
+    /// The kind of component whose calls it holds, if it holds one or a list of them.
+    fn holds() -> Option<crate::plugin::Kind> {
+        None
+    }
 }
 
 macro_rules! value_kinds {
@@ -135,11 +209,19 @@ impl<T: Value> Value for Option<T> {
     fn kind() -> String {
         format!("{} | None", T::kind())
     }
+
+    fn holds() -> Option<crate::plugin::Kind> {
+        T::holds()
+    }
 }
 
 impl<T: Value> Value for Vec<T> {
     fn kind() -> String {
         format!("[{}, ..]", T::kind())
+    }
+
+    fn holds() -> Option<crate::plugin::Kind> {
+        T::holds()
     }
 }
 
@@ -275,6 +357,7 @@ macro_rules! config {
                         kind: <$ty as $crate::config::Value>::kind(),
                         default: $crate::config_default_text!($ty $(, $default)?),
                         range: [$(stringify!($range))?].first().copied(),
+                        holds: <$ty as $crate::config::Value>::holds(),
                         doc: $crate::config::doc_text(&[$($field_doc),*]),
                     } ),*],
                 }

@@ -3,7 +3,8 @@
 use crate::Result;
 use crate::config::{ConfigError, Description};
 use crate::contracts::{
-    Autoencoder, AutoencoderContext, Dataset, DatasetContext, Prior, PriorContext, Quantizer, QuantizerContext,
+    Autoencoder, AutoencoderContext, Dataset, DatasetContext, Objective, ObjectiveContext, Prior, PriorContext, Quantizer,
+    QuantizerContext,
 };
 use std::fmt;
 
@@ -27,10 +28,17 @@ pub enum Kind {
     Dataset,
     /// Images to latents and back.
     Autoencoder,
-    /// Latents to codes and back.
+    /// Latents to tokens and back.
     Quantizer,
-    /// A model of codes.
+    /// A model of tokens.
     Prior,
+    /// What a tokenizer is trained for.
+    Objective,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [Self; 5] = [Self::Dataset, Self::Autoencoder, Self::Quantizer, Self::Prior, Self::Objective];
 }
 
 impl Kind {
@@ -41,6 +49,7 @@ impl Kind {
             Self::Autoencoder => "autoencoder",
             Self::Quantizer => "quantizer",
             Self::Prior => "prior",
+            Self::Objective => "objective",
         }
     }
 }
@@ -62,6 +71,8 @@ pub enum Build {
     Quantizer(fn(&str, &QuantizerContext) -> Result<Box<dyn Quantizer>>),
     /// Builds a prior.
     Prior(fn(&str, &PriorContext) -> Result<Box<dyn Prior>>),
+    /// Builds an objective.
+    Objective(fn(&str, &ObjectiveContext) -> Result<Box<dyn Objective>>),
 }
 
 impl Build {
@@ -72,6 +83,7 @@ impl Build {
             Self::Autoencoder(_) => Kind::Autoencoder,
             Self::Quantizer(_) => Kind::Quantizer,
             Self::Prior(_) => Kind::Prior,
+            Self::Objective(_) => Kind::Objective,
         }
     }
 }
@@ -273,6 +285,11 @@ macro_rules! component_build {
     };
     (prior, $Config:ty, $new:expr) => {
         $crate::plugin::Build::Prior(|text, cx| {
+            Ok(Box::new($new(<$Config as $crate::config::Config>::parse(text)?, cx)?))
+        })
+    };
+    (objective, $Config:ty, $new:expr) => {
+        $crate::plugin::Build::Objective(|text, cx| {
             Ok(Box::new($new(<$Config as $crate::config::Config>::parse(text)?, cx)?))
         })
     };

@@ -1,9 +1,9 @@
 //! Images to latents and back.
 
 use crate::Result;
-use crate::contracts::Mode;
+use crate::contracts::{Components, Mode};
 use crate::params::Params;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Var};
 
 /// Height, width and channels of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub struct AutoencoderContext {
     pub image: MapShape,
     /// Where its parameters are made.
     pub params: Params,
+    /// Builds the components that its configuration calls.
+    pub components: Components,
 }
 
 /// What stands between encoder and decoder: called once per level with that level's latents `[B, h, w, C]`, it returns
@@ -55,4 +57,10 @@ pub trait Autoencoder {
     /// # Errors
     /// Shapes that do not fit.
     fn decode(&self, levels: &[Tensor]) -> Result<Tensor>;
+
+    /// The weight of the decoder's last layer, at which adaptive weights compare gradients. `None` where there is no such
+    /// layer: adaptive weights cannot be had then.
+    fn last_layer(&self) -> Option<Var> {
+        None
+    }
 }

@@ -6,22 +6,26 @@
 
 mod codebook;
 pub mod codes;
+mod condition;
 mod conv;
 mod linear;
 mod norm;
 mod resample;
 mod residual;
 mod rotation;
+mod sampling;
 mod spatial_attention;
 pub mod transformer;
 
 pub use codebook::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates, soft_codes};
+pub use condition::ConditionEmbedding;
 pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use resample::{Downsample, Downsampling, Upsample};
 pub use residual::ResidualBlock;
 pub use rotation::rotate_to;
+pub use sampling::{CodeSteps, sample_codes};
 pub use spatial_attention::SpatialAttention;
 
 #[cfg(test)]
