@@ -4,10 +4,10 @@
 //! interval is that of the seeds' averages, so that many cells of a grid do not pass for many repetitions.
 
 use crate::format;
-use crate::measure::{Better, Measure, measure};
+use crate::measure::{Better, Measure, Quantity};
 use crate::results::{Axis, Comparison, Value};
 use crate::stats::{self, Estimate};
-use crate::study::{Study, named, short};
+use crate::study::{Column, Study, named, short};
 
 /// How an estimate was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum Method {
 
 /// What an estimate lets one say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum Finding {
     /// The interval excludes zero, on the better side.
     Better,
     /// The interval excludes zero, on the worse side.
@@ -37,8 +37,8 @@ pub(crate) enum Reading {
 
 /// A judged comparison.
 pub(crate) struct Verdict {
-    /// The measure compared.
-    pub(crate) measure: Measure,
+    /// What is compared.
+    pub(crate) column: Column,
     /// What changes, such as `depth 1 → 4 at codebook 256`.
     pub(crate) subject: String,
     /// Mean difference, after minus before.
@@ -52,14 +52,14 @@ pub(crate) struct Verdict {
     /// Labels of the axes averaged over.
     pub(crate) averaged: Vec<String>,
     /// What it lets one say.
-    pub(crate) reading: Reading,
+    pub(crate) finding: Finding,
 }
 
 impl Verdict {
     /// The verdict as one sentence.
     pub(crate) fn sentence(&self) -> String {
         let rates = self.rates_text().map(|rates| format!(", {rates}")).unwrap_or_default();
-        format!("{}: {} {}{rates}.", self.subject, self.measure.label, self.finding())
+        format!("{}: {} {}{rates}.", self.subject, self.column.label(), self.effect())
     }
 
     /// The two sides' bits, if they differ.
@@ -71,13 +71,13 @@ impl Verdict {
     }
 
     /// The sentence without its subject: effect, interval, number of seeds, method.
-    pub(crate) fn finding(&self) -> String {
+    pub(crate) fn effect(&self) -> String {
         let Some(estimate) = self.estimate else { return "was not measured on both sides".to_owned() };
-        let mut text = format::difference(&self.measure, &estimate);
+        let mut text = format::difference(&self.column.measure, &estimate);
         match estimate.interval {
             None => text.push_str(", no interval: one seed"),
             Some(_) => {
-                text.push_str(&format!(", 95% CI {}", format::interval(&self.measure, &estimate)));
+                text.push_str(&format!(", 95% CI {}", format::interval(&self.column.measure, &estimate)));
                 text.push_str(&format!(", {} seeds", estimate.n));
             }
         }
@@ -88,15 +88,15 @@ impl Verdict {
         text
     }
 
-    /// The reading in words.
-    pub(crate) fn reading_text(&self) -> &'static str {
-        match self.reading {
-            Reading::Better => "better",
-            Reading::Worse => "worse",
-            Reading::Differs => "differs",
-            Reading::Unclear => "no difference shown: the interval holds zero",
-            Reading::OneSeed => "one seed: an observation, not a finding",
-            Reading::NotMeasured => "not measured",
+    /// The finding in words.
+    pub(crate) fn finding_text(&self) -> &'static str {
+        match self.finding {
+            Finding::Better => "better",
+            Finding::Worse => "worse",
+            Finding::Differs => "differs",
+            Finding::Unclear => "no difference shown: the interval holds zero",
+            Finding::OneSeed => "one seed: an observation, not a finding",
+            Finding::NotMeasured => "not measured",
         }
     }
 }
@@ -104,7 +104,7 @@ impl Verdict {
 /// What codes of fixed length take.
 const RATE: &str = "bits_per_image";
 
-/// One finished trial's value of a measure.
+/// One finished trial's value of a quantity.
 struct Observation<'a> {
     key: &'a [Option<&'a Value>],
     seed: Option<u64>,
@@ -122,11 +122,11 @@ impl Observation<'_> {
     }
 }
 
-fn observations<'a>(study: &'a Study<'_>, name: &str) -> Vec<Observation<'a>> {
+fn observations<'a>(study: &'a Study<'_>, of: &Quantity) -> Vec<Observation<'a>> {
     let mut found = Vec::new();
     for configuration in &study.configurations {
         for trial in configuration.done() {
-            if let Some(&value) = trial.measures.get(name).filter(|value| value.is_finite()) {
+            if let Some(value) = trial.value(of).filter(|value| value.is_finite()) {
                 found.push(Observation { key: &configuration.key, seed: trial.seed, value });
             }
         }
@@ -162,17 +162,17 @@ fn average(values: impl IntoIterator<Item = f64>) -> f64 {
 /// Judges one comparison.
 pub(crate) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
     let axes = &study.results.axes;
-    let measure = if comparison.metric.is_empty() { study.headline.clone() } else { measure(&comparison.metric) };
+    let column = comparison.metric.clone().map_or_else(|| study.headline.clone(), Column::of);
     let subject = subject(axes, comparison);
     let unknown = Verdict {
-        measure: measure.clone(),
+        column: column.clone(),
         subject: subject.clone(),
         estimate: None,
         sides: None,
         rates: None,
         method: Method::Paired,
         averaged: Vec::new(),
-        reading: Reading::NotMeasured,
+        finding: Finding::NotMeasured,
     };
     let Some(axis) = axes.iter().position(|axis| axis.path == comparison.axis) else { return unknown };
     let fixed: Vec<(usize, &Value)> = axes
@@ -180,7 +180,7 @@ pub(crate) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         .enumerate()
         .filter_map(|(place, axis)| comparison.fixed.get(&axis.path).map(|value| (place, value)))
         .collect();
-    let all = observations(study, &measure.name);
+    let all = observations(study, &column.quantity);
     let side = |wanted: &Value| -> Vec<&Observation<'_>> {
         all.iter()
             .filter(|o| o.key[axis] == Some(wanted) && fixed.iter().all(|(place, value)| o.key[*place] == Some(value)))
@@ -218,23 +218,24 @@ pub(crate) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         })
         .map(|place| axes[place].title().to_owned())
         .collect();
-    let reading = read(&measure, &estimate);
-    let rates = if measure.name == RATE {
+    let finding = read(&column.measure, &estimate);
+    let rate = Quantity::plain(RATE);
+    let rates = if column.quantity == rate {
         None
     } else {
-        let rate = Comparison { metric: RATE.to_owned(), ..comparison.clone() };
+        let rate = Comparison { metric: Some(rate), ..comparison.clone() };
         compare(study, &rate).sides.filter(|(before, after)| before != after)
     };
-    Verdict { estimate: Some(estimate), sides, rates, method, averaged, reading, ..unknown }
+    Verdict { estimate: Some(estimate), sides, rates, method, averaged, finding, ..unknown }
 }
 
-fn read(measure: &Measure, estimate: &Estimate) -> Reading {
+fn read(measure: &Measure, estimate: &Estimate) -> Finding {
     match (estimate.excludes_zero(), measure.better) {
-        (None, _) => Reading::OneSeed,
-        (Some(false), _) => Reading::Unclear,
-        (Some(true), Better::Neither) => Reading::Differs,
-        (Some(true), better) if (estimate.mean > 0.0) == (better == Better::Higher) => Reading::Better,
-        (Some(true), _) => Reading::Worse,
+        (None, _) => Finding::OneSeed,
+        (Some(false), _) => Finding::Unclear,
+        (Some(true), Better::Neither) => Finding::Differs,
+        (Some(true), better) if (estimate.mean > 0.0) == (better == Better::Higher) => Finding::Better,
+        (Some(true), _) => Finding::Worse,
     }
 }
 
@@ -275,7 +276,7 @@ pub(crate) fn verdicts(study: &Study<'_>) -> Vec<Verdict> {
 
 fn ends(axis: &Axis) -> Option<Comparison> {
     Some(Comparison {
-        metric: String::new(),
+        metric: None,
         axis: axis.path.clone(),
         from: axis.values.first()?.clone(),
         to: axis.values.last()?.clone(),
@@ -285,11 +286,12 @@ fn ends(axis: &Axis) -> Option<Comparison> {
 
 /// Whether what the priors draw is closer to the test images than codes without a prior are.
 fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
+    let (column, baseline) = (Column::plain("sample_frechet"), Quantity::plain("shuffled_frechet"));
     let mut cells = Vec::new();
     for configuration in &study.configurations {
         for trial in configuration.done() {
-            let value = |name| trial.measures.get(name).copied().filter(|value: &f64| value.is_finite());
-            if let (Some(shuffled), Some(sample)) = (value("shuffled_frechet"), value("sample_frechet")) {
+            let value = |of| trial.value(of).filter(|value| value.is_finite());
+            if let (Some(shuffled), Some(sample)) = (value(&baseline), value(&column.quantity)) {
                 cells.push((trial.seed, configuration.label.clone(), (shuffled, sample)));
             }
         }
@@ -297,12 +299,11 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
     let rows = by_seed(&cells);
     let differences: Vec<f64> = rows.iter().map(|row| average(row.iter().map(|pair| pair.1 - pair.0))).collect();
     let estimate = stats::mean(&differences)?;
-    let measure = measure("sample_frechet");
     let sides = (average(rows.iter().flatten().map(|p| p.0)), average(rows.iter().flatten().map(|p| p.1)));
     let several = rows.iter().any(|row| row.len() > 1);
     Some(Verdict {
-        reading: read(&measure, &estimate),
-        measure,
+        finding: read(&column.measure, &estimate),
+        column,
         subject: "shuffled codes → the prior's samples".to_owned(),
         estimate: Some(estimate),
         sides: Some(sides),
@@ -326,7 +327,7 @@ pub(crate) struct Effect<'a> {
 /// The main effect of the axis at a place; `None` without a complete block.
 pub(crate) fn effect<'a>(study: &Study<'a>, place: usize) -> Option<Effect<'a>> {
     let axis = &study.results.axes[place];
-    let all = observations(study, &study.headline.name);
+    let all = observations(study, &study.headline.quantity);
     let mut blocks: Vec<(Option<u64>, String, Vec<f64>)> = Vec::new();
     for first in all.iter().filter(|o| o.key[place] == axis.values.first()) {
         let rest = first.rest(&[place]);
@@ -379,7 +380,7 @@ pub(crate) struct Interaction<'a> {
 /// The interaction of two axes; each cell is a mean over seeds of the averages over what else varies.
 pub(crate) fn interaction<'a>(study: &Study<'a>, across: usize, lines: usize) -> Interaction<'a> {
     let (a, b) = (&study.results.axes[across], &study.results.axes[lines]);
-    let all = observations(study, &study.headline.name);
+    let all = observations(study, &study.headline.quantity);
     let both = [across, lines];
     let cell = |x: &Value, y: &Value| -> Vec<(Option<u64>, String, f64)> {
         all.iter()

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rqlab_reports::{Axis, Results, Status, Trial, write};
+use rqlab_reports::{Axis, Quantity, Reading, Results, Status, Trial, write};
 
 #[path = "../examples/demo/invent.rs"]
 mod invent;
@@ -136,7 +136,7 @@ fn large_pictures_keep_the_page_within_its_budget() {
 fn unfinished_trials_are_counted_named_and_explained() {
     let results = invent::results().unwrap();
     let page = page("unfinished", &results);
-    assert!(page.contains("22/24 trials done"));
+    assert!(page.contains("24/26 trials done"));
     assert!(page.contains("1 failed</a>, 1 missing"));
     let failed = results.trials.iter().find(|trial| trial.status == Status::Failed).unwrap();
     assert!(page.contains(&format!("<article class=\"failure\" id=\"f-{}\">", failed.id)));
@@ -180,7 +180,7 @@ fn text_of_the_experiment_is_never_markup() {
         trial.config = evil.into();
         trial.error = Some(evil.into());
         trial.log_tail = evil.into();
-        trial.measures.insert(evil.into(), 1.0);
+        trial.readings.push(Reading::new(evil, [], 1.0));
         for curve in &mut trial.curves {
             curve.stage = evil.into();
         }
@@ -202,12 +202,12 @@ fn text_of_the_experiment_is_never_markup() {
 fn one_trial_alone_makes_a_page() {
     let results = Results {
         name: "one".into(),
-        headline: "mse".into(),
+        headline: Some(Quantity::plain("mse")),
         axes: vec![Axis { path: "quantizer.depth".into(), label: String::new(), values: vec![1_i64.into()] }],
         trials: vec![Trial {
             id: "0123abcd".into(),
             status: Status::Done,
-            measures: [("mse".to_owned(), 0.5), ("bits_per_image".to_owned(), 384.0)].into(),
+            readings: vec![Reading::new("mse", [], 0.5), Reading::new("bits_per_image", [], 384.0)],
             ..Trial::default()
         }],
         ..Results::default()

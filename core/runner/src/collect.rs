@@ -3,7 +3,10 @@
 use crate::job::{Job, Stage, Trial};
 use crate::plan::{self, NOT_APPLICABLE, Plan};
 use crate::store::{Done, Store};
-use rqlab_reports::{Axis, CodeMap, Comparison, Curve, Example, Image, Provenance, Results, Sample, Status, Value};
+use rqlab_reports::{
+    Axis, CodeMap, Comparison, Curve, Example, Image, Index, Provenance, Quantity, Reading, Results, Sample, Status,
+    Value,
+};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::tensor::Tensor;
@@ -27,6 +30,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Resul
         command: command_line("sweep", plan, None),
         created: None,
         provenance,
+        rendered: None,
         axes: experiment
             .axes
             .iter()
@@ -36,7 +40,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Resul
                 values: axis.values.iter().map(|text| value(text)).collect(),
             })
             .collect(),
-        headline: experiment.headline.clone(),
+        headline: rqlab_reports::quantity(&experiment.headline).ok(),
         comparisons: experiment.comparisons.iter().map(comparison).collect(),
         trials,
         definitions: Vec::new(),
@@ -57,7 +61,7 @@ fn command_line(command: &str, plan: &Plan, trial: Option<&Trial>) -> String {
 
 fn comparison(asked: &plan::Comparison) -> Comparison {
     Comparison {
-        metric: asked.metric.clone(),
+        metric: rqlab_reports::quantity(&asked.metric).ok(),
         axis: asked.along.clone(),
         from: value(&asked.from),
         to: value(&asked.to),
@@ -91,6 +95,8 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
     };
     let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.classes);
     for job in trial.jobs.iter().filter_map(|id| jobs.get(id.as_str())) {
+        out.parts.insert("dataset".to_owned(), job.data_digest.clone());
+        out.parts.insert(job.stage.name().to_owned(), job.id.clone());
         let dir = store.stage(&job.id);
         if let Some(done) = dir.done() {
             take_measures(&mut out, job, &done);
@@ -136,7 +142,7 @@ fn take_measures(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
     // The classifier belongs to the data set: its curves and costs are no trial's.
     if let Stage::Classifier { .. } = job.stage {
         if let Some(accuracy) = done.measures.get("classifier_accuracy") {
-            out.measures.insert("classifier_accuracy".to_owned(), *accuracy);
+            out.readings.push(reading("classifier_accuracy", *accuracy));
         }
         return;
     }
@@ -144,33 +150,50 @@ fn take_measures(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
         values.iter().filter(|(_, v)| v.is_finite()).map(|(name, v)| (name.clone(), *v)).collect()
     };
     for (name, value) in finite(&done.measures).into_iter().chain(finite(&done.timings)) {
-        match name.as_str() {
+        let together = match name.as_str() {
             "peak_memory_mib" => {
-                let peak = out.measures.entry(name).or_insert(value);
-                *peak = peak.max(value);
+                fold(out, &name, value, f64::max);
+                continue;
             }
-            "tokenizer_parameters" | "prior_parameters" => {
-                *out.measures.entry("parameters".to_owned()).or_insert(0.0) += value;
-                out.measures.insert(name, value);
-            }
-            "tokenizer_seconds" | "prior_seconds" => {
-                *out.measures.entry("train_seconds".to_owned()).or_insert(0.0) += value;
-                out.measures.insert(name, value);
-            }
-            _ => {
-                out.measures.insert(name, value);
-            }
+            "tokenizer_parameters" | "prior_parameters" => Some("parameters"),
+            "tokenizer_seconds" | "prior_seconds" => Some("train_seconds"),
+            _ => None,
+        };
+        if let Some(sum) = together {
+            fold(out, sum, value, |a, b| a + b);
         }
+        out.readings.push(reading(&name, value));
     }
     if matches!(job.stage, Stage::Reconstruction { .. } | Stage::Generation { .. }) {
-        *out.measures.entry("evaluation_seconds".to_owned()).or_insert(0.0) += done.seconds;
+        fold(out, "evaluation_seconds", done.seconds, |a, b| a + b);
     }
-    out.curves.extend(done.curves.iter().map(|(name, curve)| Curve {
-        stage: job.stage.name().to_owned(),
-        name: name.clone(),
-        steps: curve.steps.clone(),
-        values: curve.values.clone(),
+    out.curves.extend(done.curves.iter().map(|(name, curve)| {
+        let Quantity { measure, at } = spelled(name);
+        let (stage, steps, values) = (job.stage.name().to_owned(), curve.steps.clone(), curve.values.clone());
+        Curve { stage, measure, at, steps, values }
     }));
+}
+
+/// Joins a value to what earlier stages left of a measure.
+fn fold(out: &mut rqlab_reports::Trial, name: &str, value: f64, join: impl Fn(f64, f64) -> f64) {
+    match out.readings.iter_mut().find(|reading| reading.measure == name) {
+        Some(reading) => reading.value = join(reading.value, value),
+        None => out.readings.push(reading(name, value)),
+    }
+}
+
+fn reading(name: &str, value: f64) -> Reading {
+    let Quantity { measure, at } = spelled(name);
+    Reading { measure, at, value }
+}
+
+/// The quantity that a stage's plain name stands for.
+fn spelled(name: &str) -> Quantity {
+    let numbered = || {
+        let (measure, depth) = name.rsplit_once('_')?;
+        Some(Quantity::new(measure, [Index::Depth(depth.parse().ok()?)]))
+    };
+    rqlab_reports::quantity(name).ok().or_else(numbered).unwrap_or_else(|| Quantity::plain(name))
 }
 
 /// A class by its name; numbers, which data sets without names use, get a word before them.
@@ -195,12 +218,17 @@ fn take_pictures(out: &mut rqlab_reports::Trial, job: &Job, store: &Store, class
                     label: format!("test {n}{of}"),
                     original: image(originals, n)?,
                     reconstructions: depths.iter().map(|images| image(images, n)).collect::<Result<_>>()?,
-                    codes: kept.codes.get("codes").map(|codes| {
-                        let [_, height, width, depth] = codes.shape() else { return CodeMap::default() };
-                        let size = height * width * depth;
-                        let codes = codes.as_slice()[n * size..(n + 1) * size].to_vec();
-                        CodeMap { height: *height, width: *width, depth: *depth, codes }
-                    }),
+                    codes: kept
+                        .codes
+                        .get("codes")
+                        .into_iter()
+                        .map(|codes| {
+                            let [_, height, width, depth] = codes.shape() else { return CodeMap::default() };
+                            let size = height * width * depth;
+                            let codes = codes.as_slice()[n * size..(n + 1) * size].to_vec();
+                            CodeMap { height: *height, width: *width, depth: *depth, codes }
+                        })
+                        .collect(),
                 });
             }
         }

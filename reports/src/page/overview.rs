@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::parts::nothing;
 use crate::format;
-use crate::judge::{self, Method, Reading, Verdict};
+use crate::judge::{self, Finding, Method, Verdict};
 use crate::results::Status;
 use crate::study::Study;
 
@@ -77,33 +77,33 @@ pub(super) fn verdicts(study: &Study<'_>) -> Markup {
 }
 
 fn one(verdict: &Verdict) -> Markup {
-    let (class, sign) = match verdict.reading {
-        Reading::Better => ("better", "▲"),
-        Reading::Worse => ("worse", "▼"),
-        Reading::Differs => ("unclear", "◆"),
-        Reading::Unclear => ("unclear", "○"),
-        Reading::OneSeed => ("unclear", "◇"),
-        Reading::NotMeasured => ("absent", "–"),
+    let (class, sign) = match verdict.finding {
+        Finding::Better => ("better", "▲"),
+        Finding::Worse => ("worse", "▼"),
+        Finding::Differs => ("unclear", "◆"),
+        Finding::Unclear => ("unclear", "○"),
+        Finding::OneSeed => ("unclear", "◇"),
+        Finding::NotMeasured => ("absent", "–"),
     };
     html! {
         li.(class) {
             span.sign aria-hidden="true" { (sign) }
             div {
                 p.sentence {
-                    (verdict.subject) ": " (verdict.measure.label) " "
+                    (verdict.subject) ": " (verdict.column.label()) " "
                     @match &verdict.estimate {
                         Some(estimate) => {
-                            strong { (format::difference(&verdict.measure, estimate)) }
+                            strong { (format::difference(&verdict.column.measure, estimate)) }
                             (rest(verdict))
                         }
-                        None => { (verdict.finding()) }
+                        None => { (verdict.effect()) }
                     }
                     "."
                 }
                 p.reading {
-                    (verdict.reading_text())
+                    (verdict.finding_text())
                     @if let Some((before, after)) = verdict.sides {
-                        " · " (format::value(&verdict.measure, before)) " → " (format::value(&verdict.measure, after))
+                        " · " (format::value(&verdict.column.measure, before)) " → " (format::value(&verdict.column.measure, after))
                         @if let Some(ratio) = ratio(verdict, before, after) { " · " (ratio) }
                     }
                     @if let Some(rates) = verdict.rates_text() { " · " (rates) }
@@ -116,14 +116,14 @@ fn one(verdict: &Verdict) -> Markup {
 
 /// What follows the effect in the sentence.
 fn rest(verdict: &Verdict) -> String {
-    let finding = verdict.finding();
-    finding.find(", ").map_or(String::new(), |at| finding[at..].to_owned())
+    let effect = verdict.effect();
+    effect.find(", ").map_or(String::new(), |at| effect[at..].to_owned())
 }
 
 /// Large changes of positive quantities read better as a factor.
 fn ratio(verdict: &Verdict, before: f64, after: f64) -> Option<String> {
     // Decibels and shares are not ratios of anything a reader would divide.
-    let divisible = matches!(verdict.measure.unit, "" | "bits" | "images/s" | "codes" | "MiB");
+    let divisible = matches!(verdict.column.measure.unit, "" | "bits" | "images/s" | "codes" | "MiB");
     if !divisible || before <= 0.0 || after <= 0.0 {
         return None;
     }
