@@ -3,7 +3,7 @@
 use std::env;
 use std::process::Command;
 
-fn main() {
+pub(crate) fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let ask = |what: &str| {

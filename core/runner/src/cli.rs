@@ -1,12 +1,15 @@
 //! The command line.
 
-use clap::builder::NonEmptyStringValueParser;
+use crate::gpu::DeviceChoice;
+use crate::home::at_home;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rqlab_sdk::plugin::Kind;
 use rqlab_sdk::tensor::Device;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What is read from the environment, for the end of a help text.
+#[macro_export]
 macro_rules! environment {
     () => {
         "\
@@ -14,6 +17,7 @@ Environment:
   RQLAB_CPU      instructions of the kernels: avx512, avx2 or baseline [default: the best]
   RQLAB_GPU      precision of products on a GPU: tf32, f32 or bf16 [default: tf32]
   RQLAB_PLUGINS  directories with more plugins, as PATH names them
+  RQLAB_HOME     directory of experiments/, runs/ and reports/ [default: the current one]
   NO_COLOR       no colours if it is set"
     };
 }
@@ -60,15 +64,32 @@ pub struct Global {
     /// Threads to compute with [default: one for each core].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Device to compute on: cpu, cuda or cuda:N.
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
-    pub device: Device,
+    /// Device to compute on: cpu, cuda or cuda:N; auto is the first GPU if one is here that this build can use, else the CPU.
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
     /// Directory with more plugins, searched first; may be repeated. RQLAB_PLUGINS names more.
     #[arg(long, global = true, value_name = "DIR")]
     pub plugins: Vec<PathBuf>,
     /// Say nothing but results and errors.
     #[arg(long, short, global = true)]
     pub quiet: bool,
+}
+
+impl Global {
+    /// The arguments that say the same to another process of the laboratory.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--device".into(), self.device.to_string().into()];
+        for folder in &self.plugins {
+            arguments.extend(["--plugins".into(), folder.into()]);
+        }
+        if let Some(threads) = self.threads {
+            arguments.extend(["--threads".into(), threads.to_string().into()]);
+        }
+        if self.quiet {
+            arguments.push("--quiet".into());
+        }
+        arguments
+    }
 }
 
 /// An experiment, and what the command line changes in it.
@@ -85,7 +106,7 @@ pub struct ExperimentArgs {
     #[arg(long, value_name = "SEEDS", value_parser = seeds)]
     pub seeds: Option<Seeds>,
     /// Directory that holds finished work.
-    #[arg(long, value_name = "DIR", default_value = "runs")]
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
     pub runs: PathBuf,
 }
 
@@ -93,11 +114,25 @@ pub struct ExperimentArgs {
 #[derive(Debug, Clone, Args)]
 pub struct WorkArgs {
     /// Directory for reports: DIR/NAME/index.html and the tables beside it.
-    #[arg(long, value_name = "DIR", default_value = "reports/out")]
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("reports/out"))]
     pub out: PathBuf,
-    /// Jobs at once; they share the threads [default: as many as there are threads].
+    /// Jobs at once; they share the threads [default: as many as there are threads, but 4 on a GPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
+}
+
+/// Which points of curves to show, and how.
+#[derive(Debug, Clone, Args)]
+pub struct CurvesArgs {
+    /// Only measures whose names begin so: loss,usage.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Prints every point, in columns between tabs: stage, id, step, measure, value.
+    #[arg(long)]
+    pub points: bool,
+    /// As `--points`, and then those that follow, until the stages have ended.
+    #[arg(long)]
+    pub follow: bool,
 }
 
 /// What to draw from a prior.
@@ -141,49 +176,6 @@ pub struct ReconstructArgs {
     /// The picture.
     #[arg(long, short, value_name = "FILE", default_value = "reconstructions.png")]
     pub output: PathBuf,
-}
-
-/// What to time, and what to set it beside.
-#[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
-    /// Only these workloads [default: all]. A name means that workload alone; the beginning of names, all that begin so:
-    /// rq_sample_b1 is one, rq_sample are three. `--list` names them.
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
-    pub only: Vec<String>,
-    /// How long each workload is timed for, after its warm-up.
-    #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds)]
-    pub seconds: f64,
-    /// File for the figures, ours and with `--peers` theirs: `runs`, one of each.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Names the workloads, with what each computes and how many parameters it trains.
-    #[arg(long)]
-    pub list: bool,
-    /// Sets the figures of a file, written earlier, beside ours: the peers' if it holds any.
-    #[arg(long, value_name = "FILE", conflicts_with = "peers")]
-    pub against: Option<PathBuf>,
-    /// Folder with the peers' bench.py: times each workload there right after ours, and sets both side by side.
-    #[arg(long, value_name = "DIR", requires = "python")]
-    pub peers: Option<PathBuf>,
-    /// Python that runs the peers.
-    #[arg(long, value_name = "FILE")]
-    pub python: Option<PathBuf>,
-    /// Takes the figures from a file that `--json` wrote, the peers' too if they are there, and times nothing.
-    #[arg(long, value_name = "FILE", conflicts_with = "peers")]
-    pub from: Option<PathBuf>,
-    /// Page that the table is written to, in place of the one that is there.
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-    /// How cost grows with sizes instead: takes some minutes.
-    #[arg(long, conflicts_with_all = ["only", "against", "peers", "list"])]
-    pub scaling: bool,
-    /// Folder for the drawings of `--scaling`.
-    // What `--scaling` conflicts with is named again: beside it clap would not ask for `--scaling`.
-    #[arg(long, value_name = "DIR", requires = "scaling", conflicts_with_all = ["only", "against", "peers", "list"])]
-    pub figures: Option<PathBuf>,
-    /// What a process that was started to measure does: JSON in, JSON out.
-    #[arg(long, hide = true)]
-    pub task: Option<String>,
 }
 
 /// Seeds, each once.
@@ -248,6 +240,24 @@ Examples:
         #[command(flatten)]
         work: WorkArgs,
     },
+    /// Shows the training curves of an experiment's stages so far, from a sweep that is under way or done.
+    #[command(after_help = "\
+EXPERIMENT may also be one stage, by the first digits of its id: `rqlab curves 1a2b3c4d`.
+
+Examples:
+  rqlab curves quickstart                       the last value and the shape of every curve
+  rqlab curves quickstart --follow --only loss  each point as it is taken
+  rqlab curves 1a2b3c4d --points > points.tsv
+
+Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for each step at which they were taken.")]
+    Curves {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Which and how.
+        #[command(flatten)]
+        curves: CurvesArgs,
+    },
     /// Sweeps, and again whenever the experiment or a plugin changes.
     Watch {
         /// The experiment.
@@ -279,17 +289,13 @@ Examples:
         reconstruct: ReconstructArgs,
     },
     /// Times training, encoding, sampling and single operations on fixed workloads.
-    #[command(after_help = concat!(
-        "\
-Examples:
-  rqlab bench --only prior_train,rq_sample --threads 2 --json bench.json
-  rqlab bench --peers ../shared/peers --python VENV/bin/python --markdown docs/performance.md
-  rqlab bench --scaling --figures docs/performance --markdown docs/performance.md
-
-",
-        environment!()
-    ))]
-    Bench(BenchArgs),
+    // Another program, beside this one, reads the arguments and answers `--help`.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to time, and what to set it beside: see `rqlab bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        arguments: Vec<OsString>,
+    },
     /// Does one job of a sweep; started by it.
     #[command(hide = true)]
     Work {
@@ -306,7 +312,7 @@ Examples:
     /// Checks this installation: versions, device, threads, plugins, and the folder of runs.
     Doctor {
         /// Directory that holds finished work.
-        #[arg(long, value_name = "DIR", default_value = "runs")]
+        #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
         runs: PathBuf,
     },
     /// Prints a completion script for a shell.
@@ -385,12 +391,15 @@ impl From<KindArg> for Kind {
     }
 }
 
-fn device(text: &str) -> Result<Device, String> {
-    let wrong = || format!("`{text}` is no device: write cpu, cuda or cuda:N");
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    let wrong = || format!("`{text}` is no device: write auto, cpu, cuda or cuda:N");
     match text.split_once(':') {
-        None if text == "cpu" => Ok(Device::Cpu),
-        None if text == "cuda" => Ok(Device::Cuda(0)),
-        Some(("cuda", index)) => index.parse().map(Device::Cuda).map_err(|_| wrong()),
+        None if text == "auto" => Ok(DeviceChoice::Auto),
+        None if text == "cpu" => Ok(DeviceChoice::Named(Device::Cpu)),
+        None if text == "cuda" => Ok(DeviceChoice::Named(Device::Cuda(0))),
+        Some(("cuda", index)) => {
+            index.parse().map(|index| DeviceChoice::Named(Device::Cuda(index))).map_err(|_| wrong())
+        }
         _ => Err(wrong()),
     }
 }
@@ -418,13 +427,6 @@ fn above_zero(text: &str) -> Result<f32, String> {
         .ok_or_else(|| format!("`{text}` is not a number above 0"))
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|x: &f64| *x > 0.0 && x.is_finite())
-        .ok_or_else(|| format!("`{text}` is not a number of seconds above 0"))
-}
-
 fn share(text: &str) -> Result<f32, String> {
     text.parse()
         .ok()
@@ -444,21 +446,12 @@ mod tests {
 
     #[test]
     fn devices_and_seeds_are_read() {
-        assert_eq!(device("cuda:1"), Ok(Device::Cuda(1)));
+        assert_eq!(device("cuda:1"), Ok(DeviceChoice::Named(Device::Cuda(1))));
+        for text in ["auto", "cpu", "cuda:0"] {
+            assert_eq!(device(text).map(|choice| choice.to_string()), Ok(text.to_owned()));
+        }
         assert!(device("gpu").is_err());
         assert_eq!(seeds("0, 2,1"), Ok(Seeds(vec![0, 2, 1])));
         assert!(seeds("0,x").is_err() && seeds("1,1").is_err());
-    }
-
-    #[test]
-    fn bench_refuses_what_it_could_not_do() {
-        let read = |text: &str| Cli::try_parse_from(text.split(' ')).is_ok();
-        assert!(read("rqlab bench --seconds 0.5") && read("rqlab bench --scaling --figures out"));
-        for seconds in ["nan", "inf", "0", "-1", "1e999", "x"] {
-            assert!(!read(&format!("rqlab bench --seconds={seconds}")), "{seconds}");
-        }
-        for beside in ["", " --only gelu_1m", " --against a.json", " --from a.json", " --list"] {
-            assert!(!read(&format!("rqlab bench --figures out{beside}")), "{beside}");
-        }
     }
 }

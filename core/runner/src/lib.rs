@@ -1,10 +1,11 @@
 //! The runner: experiment files to plans, plans to jobs, jobs to results. Only this crate prints, parses the command
 //! line, or loads libraries.
 
-pub mod bench;
 pub mod cli;
 pub mod collect;
 pub mod commands;
+pub mod gpu;
+pub mod home;
 pub mod job;
 pub mod jobs;
 pub mod plan;

@@ -3,16 +3,19 @@
 //! ```text
 //! runs/
 //!   lock                     held by the one process that works in this folder
+//!   events.jsonl             what happened while it did
 //!   stages/<id>/lock         held by the worker
 //!              /job.json     what is to be done
 //!              /log.txt      what it said while it ran
+//!              /events.jsonl points of its curves, as it took them
 //!              /state.safetensors   the last checkpoint of unfinished training
 //!              /result.safetensors  weights, codes or pictures
 //!              /done.json    measures; its presence means that the stage is complete
 //!              /failed.json  why it could not be done
 //! ```
 //!
-//! Every file is written to a temporary name, synced and renamed: a reader sees the old file, the new one, or none.
+//! Every file but logs and events, which grow by lines, is written to a temporary name, synced and renamed: a reader sees
+//! the old file, the new one, or none.
 
 use crate::job::Job;
 use rqlab_sdk::checkpoint::write_atomically;
@@ -75,6 +78,11 @@ impl Store {
         Ok(Self { root: root.to_owned() })
     }
 
+    /// The store in `root`, which may be missing: to read what is there.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// Takes the right to work here.
     ///
     /// # Errors
@@ -130,6 +138,11 @@ impl StageDir {
         self.file("log.txt")
     }
 
+    /// The points of its curves, as training takes them.
+    pub fn events(&self) -> PathBuf {
+        self.file("events.jsonl")
+    }
+
     /// Its measures, if it is complete. A damaged file counts as not complete, and so does a result that was deleted:
     /// deleting it is how a user has a stage done again.
     pub fn done(&self) -> Option<Done> {
@@ -147,6 +160,12 @@ impl StageDir {
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::file(&path))?;
         file.lock().map_err(Error::file(&path))?;
         Ok(StoreLock(file))
+    }
+
+    /// Whether a worker has that right.
+    pub fn is_running(&self) -> bool {
+        let file = File::open(self.file("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Why it failed, if it did.

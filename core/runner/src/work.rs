@@ -1,13 +1,16 @@
 //! Doing what a plan lacks, and rendering its report: what `sweep`, `run` and `report` share.
 
 use crate::collect::collect;
-use crate::jobs::{End, Outcome, Progress, Scheduler, Stopped};
+use crate::jobs::launcher::Local;
+use crate::jobs::sinks::{EventsFile, for_people};
+use crate::jobs::{End, Outcome, Scheduler, Sinks, Stopped};
 use crate::plan::Plan;
 use crate::provenance::provenance;
 use crate::store::Store;
 use rqlab_reports::Status;
 use rqlab_sdk::tensor::Device;
 use rqlab_sdk::{Error, Result};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Where work and report go, and how much of the machine is used.
@@ -24,7 +27,7 @@ pub struct Work {
     /// Where they compute.
     pub device: Device,
     /// Arguments that every worker gets: plugin folders, device.
-    pub worker_arguments: Vec<String>,
+    pub worker_arguments: Vec<OsString>,
     /// No progress, no summary.
     pub quiet: bool,
 }
@@ -87,13 +90,13 @@ pub fn sweep(plan: &Plan, work: &Work) -> Result<Summary, Unfinished> {
 /// As for [`sweep`].
 pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<(), Unfinished> {
     let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
-    let scheduler = Scheduler {
-        store,
-        worker: (program, work.worker_arguments.clone()),
-        slots: work.jobs.max(1),
-        threads: work.threads.max(1),
-    };
-    let outcomes = match scheduler.run(&plan.jobs, &mut Progress::new(work.quiet))? {
+    let mut launcher = Local::new(program, work.worker_arguments.clone(), store);
+    let mut sinks = Sinks(vec![Box::new(EventsFile::open(store)?)]);
+    if !work.quiet {
+        sinks.0.push(for_people());
+    }
+    let scheduler = Scheduler { store, slots: work.jobs.max(1), threads: work.threads.max(1) };
+    let outcomes = match scheduler.run(&plan.jobs, &mut launcher, &mut sinks)? {
         End::All(outcomes) => outcomes,
         End::Stopped(stopped) => return Err(Unfinished::Stopped(stopped)),
     };

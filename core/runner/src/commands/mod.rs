@@ -2,6 +2,7 @@
 
 mod bench;
 mod completions;
+mod curves;
 mod doctor;
 mod images;
 mod plan;
@@ -11,6 +12,7 @@ mod watch;
 mod work;
 
 use crate::cli::{Cli, Command, ExperimentArgs, Global};
+use crate::gpu::DeviceChoice;
 use crate::jobs::{Stopped, end_process};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
@@ -19,6 +21,7 @@ use crate::ui::{Ui, Unwritten, print};
 use crate::work::Unfinished;
 use clap::Parser;
 use rqlab_sdk::Error;
+use rqlab_sdk::tensor::Device;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -79,9 +82,17 @@ impl From<Unwritten> for Failure {
 
 /// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed, 2 bad input.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
+    enter(|cli: &Cli| &cli.global, run)
+}
+
+/// Reads the command line of this process, has it run, says what went wrong, and gives the exit code.
+pub fn enter<C: Parser>(
+    global: impl FnOnce(&C) -> &Global,
+    run: impl FnOnce(&C, Ui) -> Result<Outcome, Failure>,
+) -> ExitCode {
+    match C::try_parse() {
         Ok(cli) => {
-            let ui = Ui::new(cli.global.quiet);
+            let ui = Ui::new(global(&cli).quiet);
             end(run(&cli, ui), ui)
         }
         Err(mistake) if mistake.use_stderr() => mistake.exit(),
@@ -118,27 +129,26 @@ fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
 }
 
 fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
-    let global = &cli.global;
-    if global.threads.is_some() || computes(&cli.command) {
-        rqlab_sdk::tensor::set_threads(threads(global)).map_err(Error::from)?;
-    }
+    let mut global = cli.global.clone();
     if computes(&cli.command) {
-        rqlab_sdk::tensor::instructions_asked_for().map_err(Error::from)?;
-        rqlab_sdk::tensor::precision_asked_for().map_err(Error::from)?;
-        global.device.make_default().map_err(Error::from)?;
+        global.device = DeviceChoice::Named(open_device(&global, ui)?);
+    } else if global.threads.is_some() {
+        rqlab_sdk::tensor::set_threads(threads(&global)).map_err(Error::from)?;
     }
+    let global = &global;
     match &cli.command {
         Command::Plan { experiment, configs } => plan::run(global, experiment, *configs, ui),
         Command::Sweep { experiment, work } => sweep::run_sweep(global, experiment, work, ui),
         Command::Run { experiment, trial, work } => sweep::run_trial(global, experiment, work, trial.as_deref(), ui),
         Command::Report { experiment, work } => sweep::run_report(global, experiment, work, ui),
+        Command::Curves { experiment, curves } => curves::run(global, experiment, curves, ui),
         Command::Watch { experiment, work } => watch::run(global, experiment, work, ui),
         Command::Sample { experiment, sample } => images::run_sample(global, experiment, sample, ui),
         Command::Reconstruct { experiment, reconstruct } => {
             images::run_reconstruct(global, experiment, reconstruct, ui)
         }
         Command::Work { id, runs } => work::run(global, id, runs),
-        Command::Bench(how) => bench::run(global, how, ui),
+        Command::Bench { arguments } => bench::run(global, arguments),
         Command::Plugins(command) => plugins::run(global, command, ui),
         Command::Doctor { runs } => doctor::run(global, runs, ui),
         Command::Completions { shell } => completions::run(*shell),
@@ -154,18 +164,36 @@ fn computes(command: &Command) -> bool {
         | Command::Watch { .. }
         | Command::Sample { .. }
         | Command::Reconstruct { .. }
-        | Command::Bench(_)
         | Command::Work { .. } => true,
         Command::Plan { .. }
         | Command::Report { .. }
+        | Command::Curves { .. }
+        | Command::Bench { .. }
         | Command::Plugins(_)
         | Command::Doctor { .. }
         | Command::Completions { .. } => false,
     }
 }
 
+/// Makes this process ready to compute: its threads, and the device that new tensors are placed on. If the device was left to
+/// us, a line says which it is and why.
+///
+/// # Errors
+/// A device that does not open, a variable of the environment that asks for what there is not.
+pub fn open_device(global: &Global, ui: Ui) -> Result<Device, Failure> {
+    rqlab_sdk::tensor::set_threads(threads(global)).map_err(Error::from)?;
+    rqlab_sdk::tensor::instructions_asked_for().map_err(Error::from)?;
+    rqlab_sdk::tensor::precision_asked_for().map_err(Error::from)?;
+    let (device, reason) = global.device.resolve();
+    device.make_default().map_err(Error::from)?;
+    if let Some(reason) = reason {
+        ui.note(format!("computing on {device}: {reason}"));
+    }
+    Ok(device)
+}
+
 /// How many threads to compute with.
-pub(crate) fn threads(global: &Global) -> usize {
+pub fn threads(global: &Global) -> usize {
     global.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
 }
 

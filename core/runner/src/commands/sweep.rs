@@ -10,7 +10,12 @@ use crate::spec::Diagnostic;
 use crate::store::Store;
 use crate::ui::{Ui, duration};
 use crate::work::{Summary, Work, render, run_jobs, sweep};
+use rqlab_sdk::tensor::Device;
+use std::ffi::OsString;
 use std::time::Instant;
+
+/// Jobs that share a GPU if nothing else is said: while one's process prepares a step, others compute; and each takes memory.
+const GPU_JOBS: usize = 4;
 
 /// Does every trial of an experiment and renders its report.
 pub(super) fn run_sweep(
@@ -100,16 +105,18 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
 
 pub(super) fn work(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs, ui: Ui) -> Work {
     let threads = crate::commands::threads(global);
-    let mut worker_arguments = vec!["--device".to_owned(), global.device.to_string()];
+    let (device, _) = global.device.resolve();
+    let at_once = how.jobs.map_or(if device == Device::Cpu { threads } else { GPU_JOBS }, usize::from);
+    let mut worker_arguments: Vec<OsString> = vec!["--device".into(), device.to_string().into()];
     for folder in &global.plugins {
-        worker_arguments.extend(["--plugins".to_owned(), folder.display().to_string()]);
+        worker_arguments.extend(["--plugins".into(), folder.into()]);
     }
     Work {
         runs: arguments.runs.clone(),
         out: how.out.clone(),
-        jobs: how.jobs.map_or(threads, usize::from).min(threads.max(1)),
+        jobs: at_once.min(threads.max(1)),
         threads,
-        device: global.device,
+        device,
         worker_arguments,
         quiet: ui.is_quiet(),
     }

@@ -54,16 +54,10 @@ fn cannot_watch(error: notify::Error) -> Error {
 
 fn sweep_command(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs) -> Result<Command, Error> {
     let mut command = Command::new(std::env::current_exe().map_err(Error::file("rqlab"))?);
+    command.args(global.arguments());
     let mut add = |flag: &str, value: OsString| {
         command.arg(flag).arg(value);
     };
-    for folder in &global.plugins {
-        add("--plugins", folder.into());
-    }
-    add("--device", global.device.to_string().into());
-    if let Some(threads) = global.threads {
-        add("--threads", threads.to_string().into());
-    }
     add("sweep", arguments.experiment.clone().into());
     for set in &arguments.set {
         add("--set", set.into());
@@ -76,9 +70,6 @@ fn sweep_command(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs) ->
     add("--out", how.out.clone().into());
     if let Some(jobs) = how.jobs {
         add("--jobs", jobs.to_string().into());
-    }
-    if global.quiet {
-        command.arg("--quiet");
     }
     Ok(command)
 }

@@ -1,20 +1,31 @@
-//! Who does the work: one process a job, as many at once as there are slots.
+//! Who does the work: one process per job, as many at once as there are slots.
 //!
-//! The parent holds the store's lock and starts `rqlab work` for each job. A worker says how far it is on its standard
-//! output (a line of JSON each time), writes its log to a file, and ends when its standard input does: a parent that is
-//! killed takes its workers along, and none is left to write into a store that a later run has opened. A parent that is asked
-//! to stop, by Ctrl-C or by the system, ends its workers the same way, waits for them, and says how the work goes on.
+//! ```text
+//! plan's jobs --> Scheduler --submit, cancel--> Launcher --> worker: Reporter --> stages/<id>/events.jsonl
+//!                   |   ^                          |
+//!                 Event '---------- poll ----------'
+//!                   v
+//!                 Sinks: bars, lines, runs/events.jsonl
+//! ```
+//!
+//! The [`Scheduler`] decides which job runs when, and what its end means. It knows a [`Launcher`] by its trait alone, so that
+//! work can be done elsewhere than in processes of this machine ([`launcher::Local`]). What happens is an [`Event`] to any
+//! number of [`Sink`]s. The worker ([`work`]) does one job; the points of its curves can be read while it trains ([`curves`]).
 
-mod progress;
+pub mod curves;
+pub mod launcher;
 mod scheduler;
+pub mod sinks;
 mod stop;
 mod worker;
 
-pub use progress::Progress;
+pub use launcher::{Exit, Launcher, Share, Ticket, Update};
 pub use scheduler::{End, Outcome, Scheduler};
+pub use sinks::{Event, Sink, Sinks};
 pub use stop::end_process;
 pub use worker::{Reporter, peak_memory_mib, work};
 
+use crate::job::{Job, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Jobs that a signal stopped: Ctrl-C, or the system.
@@ -30,9 +41,9 @@ pub struct Stopped {
     pub under_way: Vec<&'static str>,
 }
 
-/// What a worker says on its standard output.
+/// How far a worker is: what it says on its standard output, as a line of JSON each time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct Progress {
     /// Units of work done.
     pub done: u64,
     /// Units of work in all.
@@ -40,4 +51,21 @@ pub struct Step {
     /// What may be worth seeing beside the bar, such as the last loss.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+/// Rough relative cost of a job, for a bar over all of them.
+fn weight(job: &Job) -> u64 {
+    match &job.stage {
+        Stage::Tokenizer { training, .. } => training.steps.max(1) * training.batch as u64,
+        Stage::Prior { training, .. } => training.steps.max(1) * training.batch as u64,
+        Stage::Classifier { steps, .. } => steps * 16,
+        Stage::Reconstruction { evaluation, .. } => evaluation.images as u64,
+        Stage::Generation { evaluation, .. } => 8 * evaluation.samples as u64,
+        Stage::Codes { images, .. } => images.unwrap_or(4096) as u64,
+    }
+}
+
+/// Whether a job must run without neighbours, because it measures speed.
+fn is_exclusive(job: &Job) -> bool {
+    matches!(&job.stage, Stage::Generation { evaluation, .. } if !evaluation.speed.is_empty())
 }

@@ -1,19 +1,17 @@
 //! Which job runs when, and what becomes of it.
 
-use super::{Progress, Step, Stopped, stop};
-use crate::job::{Job, Stage};
+use super::{Event, Exit, Launcher, Share, Sink, Stopped, Ticket, Update, is_exclusive, stop};
+use crate::job::Job;
 use crate::store::Store;
-use rqlab_sdk::{Error, Result};
+use rqlab_sdk::Result;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
-/// A worker that a signal ended (a kill, the system short of memory) is started this many times before its job fails.
+/// A worker that something outside ended (a kill, the system short of memory) is started this many times before its job fails.
 const ATTEMPTS: usize = 3;
+/// A signal is heard after at most this long.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// What became of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub enum Outcome {
     Blocked(String),
 }
 
-/// How it ended.
+/// How all of them ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// Every job was done, failed, or could not be tried.
@@ -41,18 +39,24 @@ pub enum End {
 pub struct Scheduler<'a> {
     /// Where the work is kept.
     pub store: &'a Store,
-    /// The program and the arguments that every worker gets (plugins, device), before those that name its job.
-    pub worker: (PathBuf, Vec<String>),
     /// Jobs at once.
     pub slots: usize,
-    /// Threads that the machine's jobs share.
+    /// Threads that the jobs of a machine share.
     pub threads: usize,
 }
 
-enum Event {
-    Step(String, Step),
-    Ended(String, std::io::Result<ExitStatus>),
-    Signal(i32),
+/// A job that was submitted.
+struct Running<'a> {
+    job: &'a Job,
+    since: Instant,
+}
+
+/// Where a run of jobs stands.
+struct State<'a> {
+    waiting: Vec<&'a Job>,
+    running: BTreeMap<Ticket, Running<'a>>,
+    attempts: BTreeMap<&'a str, usize>,
+    outcomes: BTreeMap<String, Outcome>,
 }
 
 impl Scheduler<'_> {
@@ -60,7 +64,31 @@ impl Scheduler<'_> {
     ///
     /// # Errors
     /// Only what concerns all of them: the store cannot be written, no worker can be started.
-    pub fn run(&self, jobs: &[Job], progress: &mut Progress) -> Result<End> {
+    pub fn run(&self, jobs: &[Job], launcher: &mut dyn Launcher, sink: &mut dyn Sink) -> Result<End> {
+        let mut state = self.begin(jobs)?;
+        sink.event(&Event::Planned { jobs: jobs.len(), waiting: &state.waiting });
+        let (sender, signals) = mpsc::channel();
+        let _listening = stop::listen(move |signal| {
+            // Who would hear of it has ended.
+            let _ = sender.send(signal);
+        });
+        let signal = self.drive(&mut state, launcher, sink, &signals)?;
+        let end = match signal {
+            None => End::All(state.outcomes),
+            Some(signal) => {
+                let under_way = self.end_workers(state.running, launcher)?;
+                let done = jobs.iter().filter(|job| self.store.stage(&job.id).done().is_some()).count();
+                let name = |job: &Job| under_way.contains(&job.id).then(|| job.stage.name());
+                let under_way = jobs.iter().filter_map(name).collect();
+                End::Stopped(Stopped { signal, done, jobs: jobs.len(), under_way })
+            }
+        };
+        sink.event(&Event::Finished { signal });
+        Ok(end)
+    }
+
+    /// Takes what earlier runs have done.
+    fn begin<'a>(&self, jobs: &'a [Job]) -> Result<State<'a>> {
         let mut outcomes = BTreeMap::new();
         for job in jobs.iter().filter(|job| self.store.stage(&job.id).done().is_some()) {
             // The experiment, and its data with it, may have moved since; and a description may be damaged.
@@ -70,166 +98,146 @@ impl Scheduler<'_> {
             }
             outcomes.insert(job.id.clone(), Outcome::Cached);
         }
-        let mut waiting: Vec<&Job> = jobs.iter().filter(|job| !outcomes.contains_key(&job.id)).collect();
-        progress.start(jobs, &waiting);
+        let waiting = jobs.iter().filter(|job| !outcomes.contains_key(&job.id)).collect();
+        Ok(State { waiting, running: BTreeMap::new(), attempts: BTreeMap::new(), outcomes })
+    }
 
-        let (sender, events) = mpsc::channel();
-        let mut attempts: BTreeMap<String, usize> = BTreeMap::new();
-        // A worker ends when its standard input does.
-        let mut running: BTreeMap<String, Option<ChildStdin>> = BTreeMap::new();
-        let mut alone = false;
-        let teller = sender.clone();
-        let _listening = stop::listen(move |signal| drop(teller.send(Event::Signal(signal))));
+    /// Submits jobs and takes their ends until none is left, or until a signal, which it returns.
+    fn drive(
+        &self,
+        state: &mut State<'_>,
+        launcher: &mut dyn Launcher,
+        sink: &mut dyn Sink,
+        signals: &Receiver<i32>,
+    ) -> Result<Option<i32>> {
         loop {
-            block(&mut waiting, &mut outcomes);
-            while let Some(next) = waiting.iter().position(|job| self.can_start(job, &outcomes, running.len(), alone)) {
-                let job = waiting.remove(next);
-                alone = is_exclusive(job);
-                running.insert(job.id.clone(), self.start(job, &sender)?);
-                progress.begin(job);
+            if let Ok(signal) = signals.try_recv() {
+                return Ok(Some(signal));
             }
-            if running.is_empty() {
-                break;
+            state.block(sink);
+            while let Some(next) = state.waiting.iter().position(|job| self.can_start(job, state)) {
+                let job = state.waiting.remove(next);
+                self.store.stage(&job.id).prepare(job)?;
+                let ticket = launcher.submit(job, &self.share(job))?;
+                state.running.insert(ticket, Running { job, since: Instant::now() });
+                let attempt = state.attempts.entry(&job.id).or_default();
+                *attempt += 1;
+                sink.event(&Event::Started { job, attempt: *attempt });
             }
-            match events.recv() {
-                Ok(Event::Step(id, step)) => progress.step(&id, &step),
-                Ok(Event::Signal(signal)) => {
-                    progress.finish();
-                    let under_way = self.end_workers(running, &events);
-                    let done = jobs.iter().filter(|job| self.store.stage(&job.id).done().is_some()).count();
-                    let name = |job: &Job| under_way.contains(&job.id).then(|| job.stage.name());
-                    let under_way = jobs.iter().filter_map(name).collect();
-                    return Ok(End::Stopped(Stopped { signal, done, jobs: jobs.len(), under_way }));
-                }
-                Ok(Event::Ended(id, status)) => {
-                    running.remove(&id);
-                    alone = false;
-                    let Some(job) = jobs.iter().find(|job| job.id == id) else { continue };
-                    let tries = attempts.entry(id.clone()).or_insert(0);
-                    *tries += 1;
-                    match self.judge(job, status) {
-                        Verdict::Done => {
-                            progress.end(job, &Outcome::Done);
-                            outcomes.insert(id, Outcome::Done);
+            if state.running.is_empty() {
+                return Ok(None);
+            }
+            for update in launcher.poll(WAIT)? {
+                match update {
+                    Update::Progress(ticket, progress) => {
+                        if let Some(Running { job, .. }) = state.running.get(&ticket) {
+                            sink.event(&Event::Progress { job, progress: &progress });
                         }
-                        Verdict::Killed(_) if *tries < ATTEMPTS => waiting.insert(0, job),
-                        Verdict::Failed(error) | Verdict::Killed(error) => {
-                            self.store.stage(&id).fail(&error)?;
-                            let outcome = Outcome::Failed(error);
-                            progress.end(job, &outcome);
-                            outcomes.insert(id, outcome);
+                    }
+                    Update::Ended(ticket, exit) => {
+                        if let Some(Running { job, since }) = state.running.remove(&ticket) {
+                            self.take_end(state, job, exit, since.elapsed().as_secs_f64(), sink)?;
                         }
                     }
                 }
-                Err(_) => break,
             }
         }
-        progress.finish();
-        Ok(End::All(outcomes))
+    }
+
+    fn can_start(&self, job: &Job, state: &State<'_>) -> bool {
+        let done = |id: &str| matches!(state.outcomes.get(id), Some(Outcome::Cached | Outcome::Done));
+        let alone = state.running.values().any(|running| is_exclusive(running.job));
+        let room = match is_exclusive(job) {
+            true => state.running.is_empty(),
+            false => state.running.len() < self.slots && !alone,
+        };
+        room && job.stage.needs().into_iter().all(done)
+    }
+
+    fn share(&self, job: &Job) -> Share {
+        let exclusive = is_exclusive(job);
+        let threads = if exclusive { self.threads } else { (self.threads / self.slots.max(1)).max(1) };
+        Share { threads, exclusive }
+    }
+
+    /// Says what the end of a worker means to its job.
+    fn take_end<'a>(
+        &self,
+        state: &mut State<'a>,
+        job: &'a Job,
+        exit: Exit,
+        seconds: f64,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let stage = self.store.stage(&job.id);
+        let done = stage.done().is_some();
+        let outcome = match exit {
+            // The last that a worker writes says that it is done: what ends it then is late.
+            Exit::Success | Exit::Interrupted(_) if done => Outcome::Done,
+            Exit::Interrupted(cause) if state.attempts.get(job.id.as_str()).is_some_and(|&n| n < ATTEMPTS) => {
+                sink.event(&Event::Interrupted { job, cause: &cause });
+                state.waiting.insert(0, job);
+                return Ok(());
+            }
+            Exit::Interrupted(cause) => Outcome::Failed(format!(
+                "the worker was ended from outside ({cause}) {ATTEMPTS} times; is the machine short of memory?"
+            )),
+            Exit::Success | Exit::Failure(_) => {
+                let how = if let Exit::Failure(how) = exit { how } else { "success, but without a result".to_owned() };
+                Outcome::Failed(match stage.failed() {
+                    Some(failed) => failed.error,
+                    None => {
+                        format!("the worker ended with {how} and said no more than its log, {}", stage.log().display())
+                    }
+                })
+            }
+        };
+        if let Outcome::Failed(error) = &outcome {
+            stage.fail(error)?;
+        }
+        sink.event(&Event::Ended { job, outcome: &outcome, seconds });
+        state.outcomes.insert(job.id.clone(), outcome);
+        Ok(())
     }
 
     /// Ends all workers, waits for them, and removes what they were writing. Returns the jobs that are not done.
-    fn end_workers(&self, mut running: BTreeMap<String, Option<ChildStdin>>, events: &Receiver<Event>) -> Vec<String> {
-        running.values_mut().for_each(|stdin| drop(stdin.take()));
+    fn end_workers(
+        &self,
+        mut running: BTreeMap<Ticket, Running<'_>>,
+        launcher: &mut dyn Launcher,
+    ) -> Result<Vec<String>> {
+        running.keys().try_for_each(|ticket| launcher.cancel(ticket))?;
         let mut under_way = Vec::new();
         while !running.is_empty() {
-            match events.recv() {
-                Ok(Event::Ended(id, _)) => {
-                    running.remove(&id);
-                    let stage = self.store.stage(&id);
-                    stage.remove_half_written();
-                    if stage.done().is_none() {
-                        under_way.push(id);
-                    }
+            for update in launcher.poll(WAIT)? {
+                let Update::Ended(ticket, _) = update else { continue };
+                let Some(Running { job, .. }) = running.remove(&ticket) else { continue };
+                let stage = self.store.stage(&job.id);
+                stage.remove_half_written();
+                if stage.done().is_none() {
+                    under_way.push(job.id.clone());
                 }
-                Ok(_) => {}
-                Err(_) => break,
             }
         }
-        under_way
-    }
-
-    fn can_start(&self, job: &Job, outcomes: &BTreeMap<String, Outcome>, running: usize, alone: bool) -> bool {
-        let ready =
-            job.stage.needs().iter().all(|id| matches!(outcomes.get(*id), Some(Outcome::Cached | Outcome::Done)));
-        let room = if is_exclusive(job) { running == 0 } else { running < self.slots && !alone };
-        ready && room
-    }
-
-    /// Starts the worker of a job. It ends at once when what is returned is dropped.
-    fn start(&self, job: &Job, sender: &Sender<Event>) -> Result<Option<ChildStdin>> {
-        let stage = self.store.stage(&job.id);
-        stage.prepare(job)?;
-        let log = File::options().create(true).append(true).open(stage.log()).map_err(Error::file(stage.log()))?;
-        let threads = if is_exclusive(job) { self.threads } else { (self.threads / self.slots).max(1) };
-        let (program, arguments) = &self.worker;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .args(["--threads", &threads.to_string(), "work", "--id", &job.id, "--runs"])
-            .arg(self.store.root())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .map_err(Error::file(program))?;
-        let stdin = child.stdin.take();
-        let (sender, id) = (sender.clone(), job.id.clone());
-        thread::spawn(move || {
-            follow(&mut child, &id, &sender);
-            let _ = sender.send(Event::Ended(id, child.wait()));
-        });
-        Ok(stdin)
-    }
-
-    fn judge(&self, job: &Job, status: std::io::Result<ExitStatus>) -> Verdict {
-        let stage = self.store.stage(&job.id);
-        match status {
-            Ok(status) if status.success() && stage.done().is_some() => Verdict::Done,
-            Ok(status) if status.code().is_none() => Verdict::Killed(format!(
-                "the worker was ended from outside ({status}) {ATTEMPTS} times; is the machine short of memory?"
-            )),
-            Ok(status) => Verdict::Failed(match stage.failed() {
-                Some(failed) => failed.error,
-                None => {
-                    format!("the worker ended with {status} and said no more than its log, {}", stage.log().display())
-                }
-            }),
-            Err(error) => Verdict::Failed(format!("the worker could not be waited for: {error}")),
-        }
+        Ok(under_way)
     }
 }
 
-enum Verdict {
-    Done,
-    Killed(String),
-    Failed(String),
-}
-
-/// Speed is measured without neighbours.
-fn is_exclusive(job: &Job) -> bool {
-    matches!(&job.stage, Stage::Generation { evaluation, .. } if !evaluation.speed.is_empty())
-}
-
-/// Takes out of `waiting` whatever needs a job that failed.
-fn block(waiting: &mut Vec<&Job>, outcomes: &mut BTreeMap<String, Outcome>) {
-    loop {
-        let doomed = waiting.iter().enumerate().find_map(|(i, job)| {
-            let cause = job.stage.needs().into_iter().find_map(|id| match outcomes.get(id) {
-                Some(Outcome::Failed(error) | Outcome::Blocked(error)) => Some(error.clone()),
-                _ => None,
-            })?;
-            Some((i, cause))
-        });
-        let Some((i, cause)) = doomed else { return };
-        outcomes.insert(waiting.remove(i).id.clone(), Outcome::Blocked(cause));
-    }
-}
-
-fn follow(child: &mut Child, id: &str, sender: &Sender<Event>) {
-    let Some(stdout) = child.stdout.take() else { return };
-    for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
-        if let Ok(step) = serde_json::from_str(&line) {
-            let _ = sender.send(Event::Step(id.to_owned(), step));
+impl State<'_> {
+    /// Gives up what needs a job that failed.
+    fn block(&mut self, sink: &mut dyn Sink) {
+        loop {
+            let doomed = self.waiting.iter().enumerate().find_map(|(place, job)| {
+                let cause = job.stage.needs().into_iter().find_map(|id| match self.outcomes.get(id) {
+                    Some(Outcome::Failed(error) | Outcome::Blocked(error)) => Some(error.clone()),
+                    _ => None,
+                })?;
+                Some((place, Outcome::Blocked(cause)))
+            });
+            let Some((place, outcome)) = doomed else { return };
+            let job = self.waiting.remove(place);
+            sink.event(&Event::Ended { job, outcome: &outcome, seconds: 0.0 });
+            self.outcomes.insert(job.id.clone(), outcome);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The worker's side: one job, from its description to its `done.json`.
 
-use super::Step;
+use super::Progress;
+use super::curves::Writer;
 use crate::plugins::Plugins;
 use crate::stages;
 use crate::store::{StageDir, Store};
@@ -11,20 +12,41 @@ use std::time::{Duration, Instant};
 /// Says how far a worker is.
 pub struct Reporter {
     spoken: Option<Instant>,
+    curves: Writer,
 }
 
 impl Reporter {
+    fn new(stage: &StageDir) -> Self {
+        Self { spoken: None, curves: Writer::of(stage) }
+    }
+
     /// Says that `done` of `total` units are done; at most ten times a second, and always at the end.
     #[allow(clippy::print_stdout, reason = "standard output is the worker's line to its parent")]
     pub fn step(&mut self, done: u64, total: u64, note: impl FnOnce() -> String) {
         let due = self.spoken.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
         if due || done == total {
             self.spoken = Some(Instant::now());
-            if let Ok(line) = serde_json::to_string(&Step { done, total, note: note() }) {
+            if let Ok(line) = serde_json::to_string(&Progress { done, total, note: note() }) {
                 let mut out = std::io::stdout().lock();
                 let _ = writeln!(out, "{line}").and_then(|()| out.flush());
             }
         }
+    }
+
+    /// Training begins after `step`: 0, or that of a checkpoint. Points that were taken after it will be taken again.
+    ///
+    /// # Errors
+    /// [`rqlab_sdk::Error::File`] if the stage's directory cannot be written.
+    pub fn resume(&mut self, step: u64) -> Result<()> {
+        self.curves.take_back(step)
+    }
+
+    /// The points of the curves at `step`: measures and their values.
+    ///
+    /// # Errors
+    /// [`rqlab_sdk::Error::File`] if the stage's directory cannot be written.
+    pub fn points(&mut self, step: u64, points: &[(String, f64)]) -> Result<()> {
+        self.curves.append(step, points)
     }
 }
 
@@ -38,7 +60,7 @@ pub fn work(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
     let _lock = stage.lock()?;
     let job = stage.job()?;
     let started = Instant::now();
-    let mut reporter = Reporter { spoken: None };
+    let mut reporter = Reporter::new(&stage);
     let outcome = stages::run(store, &job, plugins, &mut reporter).and_then(|mut done| {
         done.seconds += started.elapsed().as_secs_f64();
         if let Some(memory) = peak_memory_mib() {

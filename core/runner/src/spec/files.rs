@@ -1,5 +1,6 @@
 //! Experiments as files: by which names they are found, and what they are based on.
 
+use crate::home::at_home;
 use crate::spec::diagnostic::{Diagnostic, Invalid, nearest, suggestion};
 use crate::spec::raw::{self, Entry};
 use crate::spec::source::{Piece, Source};
@@ -8,7 +9,9 @@ use std::sync::Arc;
 use std::{env, fs};
 
 /// Where an experiment is looked for by its stem.
-const DIRECTORY: &str = "experiments";
+fn directory() -> PathBuf {
+    at_home("experiments")
+}
 
 /// The file of an experiment that is named by a path, or by its stem under `experiments/`.
 pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
@@ -16,15 +19,15 @@ pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
     if path.is_file() {
         return Ok(path);
     }
-    if path.is_dir() && !Path::new(DIRECTORY).join(format!("{name}.ron")).is_file() {
+    if path.is_dir() && !directory().join(format!("{name}.ron")).is_file() {
         return Err(Diagnostic::error(format!("{name} is a directory: name an experiment's file or its stem")));
     }
     let looks_like_path = path.extension().is_some_and(|e| e == "ron") || path.is_absolute();
-    let under = Path::new(DIRECTORY).join(format!("{name}.ron"));
+    let under = directory().join(format!("{name}.ron"));
     if !looks_like_path && under.is_file() {
         return Ok(under);
     }
-    let stems = stems(Path::new(DIRECTORY));
+    let stems = stems(&directory());
     if looks_like_path {
         let error = Diagnostic::error(format!("{name}: there is no such file"));
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

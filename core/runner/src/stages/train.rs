@@ -111,6 +111,7 @@ pub(super) fn train<T: Task>(
 
     let started = Instant::now();
     let reporter = &mut *cx.reporter;
+    reporter.resume(first)?;
     reporter.step(first, recipe.steps, String::new);
     let mut losses = Losses::default();
     prefetch(first..recipe.steps, batch, |step, batch| {
@@ -127,7 +128,9 @@ pub(super) fn train<T: Task>(
         let done = step + 1;
         reporter.step(done, recipe.steps, || format!("loss {:.4}", loss.item().unwrap_or(f32::NAN)));
         if done % recipe.log == 0 || done == recipe.steps {
-            for (name, value) in losses.take()?.into_iter().chain(task.observe()?) {
+            let points: Vec<(String, f64)> = losses.take()?.into_iter().chain(task.observe()?).collect();
+            reporter.points(done, &points)?;
+            for (name, value) in points {
                 let curve = curves.entry(name).or_default();
                 curve.steps.push(done);
                 curve.values.push(value);

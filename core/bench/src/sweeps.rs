@@ -1,6 +1,6 @@
 //! Sweeps as workloads: what trials save by sharing their stages.
 
-use super::Workload;
+use crate::Prepared;
 use rqlab_sdk::{Error, Result};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use std::rc::Rc;
 ///
 /// # Errors
 /// No room for temporary files.
-pub(super) fn prepare(trials: usize, apart: bool, folders: &[PathBuf]) -> Result<Workload> {
-    let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
+pub(crate) fn prepare(trials: usize, apart: bool, folders: &[PathBuf]) -> Result<Prepared> {
+    let program = std::env::current_exe().map_err(Error::file("rqlab-bench"))?;
+    let program = program.with_file_name(format!("rqlab{}", std::env::consts::EXE_SUFFIX));
     let folders = folders.to_vec();
     let place = tempfile::tempdir().map_err(Error::file("a temporary folder"))?;
     let rate = |trial: usize| format!("{}e-4", 10 + trial);
@@ -21,9 +22,9 @@ pub(super) fn prepare(trials: usize, apart: bool, folders: &[PathBuf]) -> Result
         true => (0..trials).map(|trial| vec![rate(trial)]).collect(),
         false => vec![(0..trials).map(rate).collect()],
     };
-    Ok(Workload {
+    Ok(Prepared {
         children: Some(Rc::new(Cell::new(0.0))),
-        ..Workload::new(None, move || {
+        ..Prepared::new(None, move || {
             for rates in &sweeps {
                 let folder = tempfile::tempdir_in(place.path()).map_err(Error::file(place.path()))?;
                 sweep(&program, &folders, folder.path(), &rates.join(", "))?;

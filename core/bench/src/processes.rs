@@ -1,7 +1,7 @@
 //! The processes that measure: ours, and the peers' that ours is set beside.
 
-use super::compare::{self, same_workload};
-use super::{PeerRun, Row, Sampling, Task, Work};
+use crate::compare::{self, same_workload};
+use crate::{PeerRun, Row, Sampling, Task, Workload};
 use rqlab_sdk::tensor::{Device, precision};
 use rqlab_sdk::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -24,8 +24,8 @@ impl Children {
     ///
     /// # Errors
     /// A process that fails.
-    pub fn measure(&self, name: &str, work: &Work, sampling: Sampling, threads: usize) -> Result<Row> {
-        self.run(&Task::Measure { name: name.to_owned(), work: work.clone(), sampling }, threads)
+    pub fn measure(&self, name: &str, workload: &Workload, sampling: Sampling, threads: usize) -> Result<Row> {
+        self.run(&Task::Measure { name: name.to_owned(), workload: workload.clone(), sampling }, threads)
     }
 
     /// Billions of operations a second that `threads` threads can do at most; unknown of a GPU.
@@ -40,14 +40,14 @@ impl Children {
     }
 
     fn run<T: DeserializeOwned>(&self, task: &Task, threads: usize) -> Result<T> {
-        let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
+        let program = std::env::current_exe().map_err(Error::file("rqlab-bench"))?;
         let mut command = Command::new(&program);
         for folder in &self.plugins {
             command.arg("--plugins").arg(folder);
         }
         let task = serde_json::to_string(task).map_err(|e| Error::Data(e.to_string()))?;
         let output = command
-            .args(["--threads", &threads.to_string(), "--device", &self.device, "bench", "--task", &task])
+            .args(["--threads", &threads.to_string(), "--device", &self.device, "--task", &task])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()

@@ -7,10 +7,10 @@
     reason = "a test fails by panicking, or says why it is skipped"
 )]
 
-use rqlab::bench::{Family, PriorSizes, Work, prepare};
 use rqlab::job::Call;
 use rqlab::plugins::{Plugins, Search};
 use rqlab::stages::Tokenizer;
+use rqlab_bench::{Family, PriorSizes, Workload, prepare};
 use rqlab_sdk::contracts::Mode;
 use rqlab_sdk::optim::{Adam, AdamSettings, WeightAverage};
 use rqlab_sdk::params::Params;
@@ -28,7 +28,7 @@ fn on_a_gpu() -> Option<(Plugins, MutexGuard<'static, ()>)> {
         eprintln!("skipped: {error}");
         return None;
     }
-    let beside = Path::new(env!("CARGO_BIN_EXE_rqlab")).parent().unwrap().to_owned();
+    let beside = Path::new(env!("CARGO_BIN_EXE_rqlab-bench")).parent().unwrap().to_owned();
     let plugins = Plugins::load(&Search::usual(vec![beside])).unwrap_or_else(|error| panic!("{}", error.message));
     Some((plugins, alone))
 }
@@ -89,7 +89,7 @@ fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
     let Some((plugins, _alone)) = on_a_gpu() else { return };
     for family in [Family::RqTransformer { body: 1, head: 1 }, Family::Ar { layers: 1 }] {
         let prior = PriorSizes { family, side: 3, depth: 2, codebook: 16, width: 16, heads: 2 };
-        let mut workload = prepare(&Work::PriorStep { prior, batch: 2 }, &plugins, &[]).unwrap();
+        let mut workload = prepare(&Workload::PriorStep { prior, batch: 2 }, &plugins, &[]).unwrap();
         for step in 0..3 {
             let before = host_reads();
             (workload.call)().unwrap();

@@ -1,9 +1,9 @@
 //! How cost grows with sizes: each curve varies one of them.
 
-use super::compare::{digits, markdown};
-use super::work::{ar_base, rq_base, rq_small, tokenizer_small};
-use super::{Children, Family, Machine, PriorSizes, Row, Sampling, TokenizerSizes, Work};
-use crate::ui::counted;
+use crate::compare::{digits, markdown};
+use crate::workloads::{ar_base, rq_base, rq_small, tokenizer_small};
+use crate::{Children, Family, Machine, PriorSizes, Row, Sampling, TokenizerSizes, Workload};
+use rqlab::ui::counted;
 use rqlab_reports::{Line, Panel};
 use rqlab_sdk::checkpoint::write_atomically;
 use rqlab_sdk::{Error, Result};
@@ -56,44 +56,44 @@ pub struct Curve {
 }
 
 /// Curves to be measured.
-struct Plan {
+struct ChartPlan {
     figure: &'static str,
     title: &'static str,
     x: &'static str,
     quantity: Quantity,
-    curves: Vec<Planned>,
+    curves: Vec<CurvePlan>,
 }
 
 /// A curve to be measured.
 #[derive(Clone)]
-struct Planned {
+struct CurvePlan {
     name: String,
     threads: usize,
-    /// The work at each size.
-    sizes: Vec<(usize, Work)>,
+    /// The workload at each size.
+    sizes: Vec<(usize, Workload)>,
 }
 
 /// A curve over sizes.
-fn curve(name: &str, threads: usize, sizes: &[usize], work: impl Fn(usize) -> Work) -> Planned {
-    Planned { name: name.to_owned(), threads, sizes: sizes.iter().map(|&size| (size, work(size))).collect() }
+fn curve(name: &str, threads: usize, sizes: &[usize], workload: impl Fn(usize) -> Workload) -> CurvePlan {
+    CurvePlan { name: name.to_owned(), threads, sizes: sizes.iter().map(|&size| (size, workload(size))).collect() }
 }
 
-/// The same work with one thread and with all.
-fn with_threads(threads: usize, sizes: &[usize], work: impl Fn(usize) -> Work) -> Vec<Planned> {
-    let one = curve("1 thread", 1, sizes, &work);
-    if threads == 1 { vec![one] } else { vec![one, curve(&format!("{threads} threads"), threads, sizes, &work)] }
+/// The same workload with one thread and with all.
+fn with_threads(threads: usize, sizes: &[usize], workload: impl Fn(usize) -> Workload) -> Vec<CurvePlan> {
+    let one = curve("1 thread", 1, sizes, &workload);
+    if threads == 1 { vec![one] } else { vec![one, curve(&format!("{threads} threads"), threads, sizes, &workload)] }
 }
 
 /// All charts. The models are those of the workloads; where curves would take long, the small ones.
-fn plan(threads: usize) -> Vec<Plan> {
+fn plan(threads: usize) -> Vec<ChartPlan> {
     [training(threads), encoding(threads), sampling(threads), sweeping(threads)].into_iter().flatten().collect()
 }
 
-fn training(threads: usize) -> Vec<Plan> {
+fn training(threads: usize) -> Vec<ChartPlan> {
     let tokenizer =
-        |width, batch| Work::TokenizerStep { tokenizer: TokenizerSizes { width, ..tokenizer_small() }, batch };
-    let rq = |side, depth| Work::PriorStep { prior: PriorSizes { side, depth, ..rq_small() }, batch: 8 };
-    let ar = |side, depth| Work::PriorStep { prior: flat(PriorSizes { side, depth, ..rq_small() }, 6), batch: 8 };
+        |width, batch| Workload::TokenizerStep { tokenizer: TokenizerSizes { width, ..tokenizer_small() }, batch };
+    let rq = |side, depth| Workload::PriorStep { prior: PriorSizes { side, depth, ..rq_small() }, batch: 8 };
+    let ar = |side, depth| Workload::PriorStep { prior: flat(PriorSizes { side, depth, ..rq_small() }, 6), batch: 8 };
     let side = |positions: usize| positions.isqrt();
     let (batches, positions, depths) = ([4, 16, 64], [16, 64, 256], [1, 2, 4, 8]);
     let by_batch = with_threads(threads, &batches, |batch| tokenizer(32, batch));
@@ -101,7 +101,7 @@ fn training(threads: usize) -> Vec<Plan> {
         curve("RQ-Transformer, D 4", threads, &positions, |t| rq(side(t), 4)),
         curve("AR over the same 4 T codes", threads, &positions, |t| ar(side(t), 4)),
     ];
-    let plan = |title, x, quantity, curves| Plan { figure: "training", title, x, quantity, curves };
+    let plan = |title, x, quantity, curves| ChartPlan { figure: "training", title, x, quantity, curves };
     vec![
         plan("Tokenizer step, by batch", "images a step", Quantity::Call, by_batch.clone()),
         plan(
@@ -125,12 +125,12 @@ fn training(threads: usize) -> Vec<Plan> {
     ]
 }
 
-fn encoding(threads: usize) -> Vec<Plan> {
-    let encode = |vectors, codebook, depth| Work::Encode { vectors, channels: 64, codebook, depth };
+fn encoding(threads: usize) -> Vec<ChartPlan> {
+    let encode = |vectors, codebook, depth| Workload::Encode { vectors, channels: 64, codebook, depth };
     let (vectors, codebooks) = ([1024, 4096, 16384, 65536], [256, 1024, 4096, 16384]);
     let by_vectors = with_threads(threads, &vectors, |n| encode(n, 1024, 4));
     let by_codebook = with_threads(threads, &codebooks, |k| encode(16384, k, 4));
-    let plan = |title, x, quantity, curves| Plan { figure: "encoding", title, x, quantity, curves };
+    let plan = |title, x, quantity, curves| ChartPlan { figure: "encoding", title, x, quantity, curves };
     vec![
         plan("Residual codes, by vectors (K 1024, D 4)", "vectors N", Quantity::Call, by_vectors.clone()),
         plan("By codebook (N 16384, D 4)", "codes K", Quantity::Call, by_codebook.clone()),
@@ -145,8 +145,8 @@ fn encoding(threads: usize) -> Vec<Plan> {
     ]
 }
 
-fn sampling(threads: usize) -> Vec<Plan> {
-    let sample = |prior: PriorSizes, batch, cache| Work::Sample { prior, batch, cache };
+fn sampling(threads: usize) -> Vec<ChartPlan> {
+    let sample = |prior: PriorSizes, batch, cache| Workload::Sample { prior, batch, cache };
     let rq = |side| PriorSizes { side, ..rq_base() };
     let ar = |side| flat(rq(side), 8);
     let (batches, sides) = ([1, 4, 16, 64], [2, 4, 8]);
@@ -170,7 +170,7 @@ fn sampling(threads: usize) -> Vec<Plan> {
         })
         .map(|(name, threads, model)| on_threads(&format!("{name}, {}", counted(threads, "thread")), threads, model))
         .collect();
-    let plan = |title, x, quantity, curves| Plan { figure: "sampling", title, x, quantity, curves };
+    let plan = |title, x, quantity, curves| ChartPlan { figure: "sampling", title, x, quantity, curves };
     vec![
         plan("An image's codes, by batch", "images at a time", Quantity::Unit, by_batch.clone()),
         plan(
@@ -189,9 +189,9 @@ fn sampling(threads: usize) -> Vec<Plan> {
     ]
 }
 
-fn sweeping(threads: usize) -> Vec<Plan> {
-    let by_trials = |name, apart| curve(name, threads, &[1, 2, 4], |trials| Work::Sweep { trials, apart });
-    vec![Plan {
+fn sweeping(threads: usize) -> Vec<ChartPlan> {
+    let by_trials = |name, apart| curve(name, threads, &[1, 2, 4], |trials| Workload::Sweep { trials, apart });
+    vec![ChartPlan {
         figure: "sweeps",
         title: "Trials that share a tokenizer",
         x: "trials",
@@ -205,7 +205,7 @@ fn flat(prior: PriorSizes, layers: usize) -> PriorSizes {
     PriorSizes { family: Family::Ar { layers }, ..prior }
 }
 
-/// Measures all charts on this machine; equal work is measured once. `say` hears of each point.
+/// Measures all charts on this machine; equal workloads are measured once. `say` hears of each point.
 ///
 /// # Errors
 /// A process that fails, and those of `say`.
@@ -214,27 +214,27 @@ pub fn run<E: From<Error>>(
     machine: Machine,
     mut say: impl FnMut(String) -> Result<(), E>,
 ) -> Result<Study, E> {
-    let mut known: Vec<(Work, usize, Row)> = Vec::new();
+    let mut known: Vec<(Workload, usize, Row)> = Vec::new();
     let mut charts = Vec::new();
     for plan in plan(machine.threads) {
         let mut curves = Vec::new();
-        for Planned { name, threads, sizes } in plan.curves {
+        for CurvePlan { name, threads, sizes } in plan.curves {
             let mut points = Vec::new();
-            for (size, work) in sizes {
-                let row = match known.iter().find(|(other, with, _)| *other == work && *with == threads) {
+            for (size, workload) in sizes {
+                let row = match known.iter().find(|(other, with, _)| *other == workload && *with == threads) {
                     Some((_, _, row)) => row.clone(),
                     None => {
-                        let sampling = match work {
-                            Work::Sweep { .. } => Sampling::once(),
+                        let sampling = match workload {
+                            Workload::Sweep { .. } => Sampling::once(),
                             _ => Sampling::brief(),
                         };
-                        let row = children.measure(&name, &work, sampling, threads)?;
-                        known.push((work, threads, row.clone()));
+                        let row = children.measure(&name, &workload, sampling, threads)?;
+                        known.push((workload, threads, row.clone()));
                         row
                     }
                 };
                 let ms = digits(row.median_ms);
-                // Unknown of work that other processes do.
+                // Unknown of workloads that other processes do.
                 let memory = if row.peak_rss_mib > 0.0 { digits(row.peak_rss_mib) + " MiB" } else { String::new() };
                 say(format!("{:44} {name:30} {size:>6}  {ms:>8} ms  {memory:>10}", plan.title))?;
                 points.push((size, row));
@@ -345,8 +345,8 @@ mod tests {
 
     fn study() -> Study {
         let row = |ms: f64| Row { median_ms: ms, ms_per_unit: ms, peak_rss_mib: 10.0 * ms, ..Row::default() };
-        let measured = |plan: Plan| {
-            let curves = plan.curves.into_iter().map(|Planned { name, threads, sizes }| {
+        let measured = |plan: ChartPlan| {
+            let curves = plan.curves.into_iter().map(|CurvePlan { name, threads, sizes }| {
                 let points = sizes.into_iter().map(|(size, _)| (size, row((size * threads) as f64)));
                 Curve { name, points: points.collect() }
             });
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn every_size_is_named_and_varies() {
         for plan in plan(2) {
-            for Planned { name, threads, sizes } in &plan.curves {
+            for CurvePlan { name, threads, sizes } in &plan.curves {
                 assert!(sizes.len() > 1 && *threads <= 2, "{name}");
                 assert!(sizes.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1), "{name}");
             }

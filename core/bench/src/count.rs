@@ -1,8 +1,8 @@
 //! What a call computes, counted from its sizes.
 
-use super::work::{CLASSES, Family, LATENT, Operation, PriorSizes, SIDE, TokenizerSizes, Work};
+use crate::workloads::{CLASSES, Family, LATENT, Operation, PriorSizes, SIDE, TokenizerSizes, Workload};
 
-impl Work {
+impl Workload {
     /// Units that a call works on, and what they are.
     pub fn units(&self) -> (f64, &'static str) {
         let (count, unit) = match self {
@@ -197,7 +197,7 @@ impl Operation {
 
 #[cfg(test)]
 mod tests {
-    use crate::bench::workloads;
+    use crate::workloads::workloads;
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model.
     const PYTORCH: [(&str, Option<u64>, Option<usize>); 21] = [

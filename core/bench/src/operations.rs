@@ -1,8 +1,8 @@
 //! Single operations, forward and backward.
 
-use super::Workload;
-use super::models::{codes, normal};
-use super::work::Operation;
+use crate::Prepared;
+use crate::models::{codes, normal};
+use crate::workloads::Operation;
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::ops::attention::attention;
 use rqlab_sdk::tensor::ops::conv::Conv2d;
@@ -16,7 +16,7 @@ type Apply = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 ///
 /// # Errors
 /// Sizes that do not fit.
-pub(super) fn prepare(operation: Operation) -> Result<Workload> {
+pub(crate) fn prepare(operation: Operation) -> Result<Prepared> {
     let (shapes, apply): (Vec<Vec<usize>>, Apply) = match operation {
         Operation::Conv3x3 { batch, side, channels: c } => (
             vec![vec![batch, side, side, c], vec![c, c, 3, 3], vec![c]],
@@ -62,5 +62,5 @@ pub(super) fn prepare(operation: Operation) -> Result<Workload> {
         wait_for_device()?;
         Ok(started.elapsed())
     });
-    Ok(Workload { params: None, call, children: None })
+    Ok(Prepared { params: None, call, children: None })
 }

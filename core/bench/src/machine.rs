@@ -1,7 +1,7 @@
 //! What a run was measured on.
 
-use super::measure::other_cpu_fraction;
-use crate::ui::counted;
+use crate::measure::other_cpu_fraction;
+use rqlab::ui::counted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -105,7 +105,7 @@ pub fn civil_time(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Machine, civil_time};
+    use crate::{Machine, civil_time};
 
     #[test]
     fn others_are_warned_of_from_a_tenth_of_a_core_on() {

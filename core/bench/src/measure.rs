@@ -1,6 +1,6 @@
 //! Timing a workload.
 
-use super::{Work, Workload};
+use crate::{Prepared, Workload};
 use rqlab_sdk::Result;
 use serde::{Deserialize, Serialize};
 use std::thread::sleep;
@@ -41,7 +41,7 @@ pub struct Row {
     /// Share of the machine that other processes used meanwhile.
     #[serde(default)]
     pub other_cpu_fraction: f64,
-    /// Operations of a call, see [`Work::flop`].
+    /// Operations of a call, see [`Workload::flop`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flop: Option<u64>,
     /// Billions of them a second.
@@ -87,15 +87,15 @@ const LONG_SECONDS: f64 = 4.0;
 /// More samples than this say no more.
 const MOST_SAMPLES: usize = 200;
 
-/// Times a workload.
+/// Times a workload that is ready.
 ///
 /// # Errors
 /// Those of the workload.
-pub fn measure(name: &str, work: &Work, mut workload: Workload, sampling: Sampling) -> Result<Row> {
+pub fn measure(name: &str, workload: &Workload, mut prepared: Prepared, sampling: Sampling) -> Result<Row> {
     let mut time = |calls: usize| -> Result<f64> {
         let mut total = Duration::ZERO;
         for _ in 0..calls {
-            total += (workload.call)()?;
+            total += (prepared.call)()?;
         }
         Ok(total.as_secs_f64())
     };
@@ -107,7 +107,7 @@ pub fn measure(name: &str, work: &Work, mut workload: Workload, sampling: Sampli
     }
     let inner = (SAMPLE_SECONDS / once).ceil().max(1.0) as usize;
     let least = if once < LONG_SECONDS { sampling.samples } else { sampling.samples.min(3) };
-    let ours = || cpu_seconds(workload.children.is_some());
+    let ours = || cpu_seconds(prepared.children.is_some());
     let (cpu, busy) = (ours(), busy_seconds().unwrap_or_default());
     let (mut times, mut total) = (Vec::new(), 0.0);
     while times.len() < least || (total < sampling.seconds && times.len() < MOST_SAMPLES) {
@@ -118,9 +118,9 @@ pub fn measure(name: &str, work: &Work, mut workload: Workload, sampling: Sampli
     let cpu = ours() - cpu;
     let others = (busy_seconds().unwrap_or_default() - busy - cpu).max(0.0);
     let median = median(&mut times);
-    let (units, unit) = work.units();
+    let (units, unit) = workload.units();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = workload.children.map(|most| most.get()).or_else(crate::jobs::peak_memory_mib);
+    let memory = prepared.children.map(|most| most.get()).or_else(rqlab::jobs::peak_memory_mib);
     Ok(Row {
         name: name.to_owned(),
         median_ms: 1e3 * median,
@@ -133,16 +133,16 @@ pub fn measure(name: &str, work: &Work, mut workload: Workload, sampling: Sampli
         peak_rss_mib: memory.unwrap_or(0.0),
         samples: times.len(),
         inner,
-        params: workload.params,
+        params: prepared.params,
         other_cpu_fraction: others / (total * cores as f64),
-        flop: work.flop(),
-        gflops: work.flop().map(|flop| flop as f64 / median / 1e9),
+        flop: workload.flop(),
+        gflops: workload.flop().map(|flop| flop as f64 / median / 1e9),
         peak_fraction: None,
     })
 }
 
 /// Share of the machine that other processes use during `span`, where the system tells.
-pub(super) fn other_cpu_fraction(span: Duration) -> Option<f64> {
+pub(crate) fn other_cpu_fraction(span: Duration) -> Option<f64> {
     let started = Instant::now();
     let (cpu, busy) = (cpu_seconds(false), busy_seconds()?);
     sleep(span);
@@ -204,12 +204,12 @@ mod tests {
     fn every_call_is_counted_once() {
         let calls = Rc::new(Cell::new(0));
         let counter = calls.clone();
-        let workload = Workload::new(Some(7), move || {
+        let prepared = Prepared::new(Some(7), move || {
             counter.set(counter.get() + 1);
             Ok(())
         });
         let sampling = Sampling { seconds: 0.0, samples: 4, warm_up: 0.0 };
-        let row = measure("nothing", &Work::StartUp, workload, sampling).unwrap();
+        let row = measure("nothing", &Workload::StartUp, prepared, sampling).unwrap();
         assert_eq!(row.samples, 4);
         assert_eq!(calls.get(), 1 + row.samples * row.inner);
         assert_eq!((row.unit.as_str(), row.params, row.flop), ("starts/s", Some(7), None));

@@ -1,6 +1,6 @@
 //! Two runs side by side: ours, and the best of another's for each workload.
 
-use super::{AnyRun, PeerRun, Row, Run, Runs};
+use crate::{AnyRun, PeerRun, Row, Run, Runs};
 use rqlab_sdk::checkpoint::write_atomically;
 use rqlab_sdk::{Error, Result};
 use std::io::Write;
@@ -203,7 +203,7 @@ pub fn write_between(path: &Path, name: &str, text: &str) -> Result<()> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::bench::Machine;
+    use crate::Machine;
 
     fn row(name: &str, median_ms: f64, memory: f64, busy: f64) -> Row {
         let (name, other_cpu_fraction) = (name.to_owned(), busy);

@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 /// Channels of the latents and length of a codeword.
-pub(super) const LATENT: usize = 64;
+pub(crate) const LATENT: usize = 64;
 /// Classes that priors are conditioned on.
-pub(super) const CLASSES: usize = 10;
+pub(crate) const CLASSES: usize = 10;
 /// Rows and columns of the images.
-pub(super) const SIDE: usize = 32;
+pub(crate) const SIDE: usize = 32;
 
 /// What is computed in one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Work {
+pub enum Workload {
     /// One step of training on images of 3x32x32 in [-1, 1): mean squared error and a quarter of the commitment, Adam.
     TokenizerStep {
         /// The model.
@@ -180,18 +180,18 @@ pub enum Operation {
 }
 
 /// Every workload by name, in the order in which they run. Names and sizes are those that PyTorch is measured by.
-pub fn workloads() -> Vec<(&'static str, Work)> {
+pub fn workloads() -> Vec<(&'static str, Workload)> {
     let (rq, ar) = (rq_base(), ar_base());
-    let prior = |prior: &PriorSizes, batch| Work::PriorStep { prior: prior.clone(), batch };
-    let sample = |prior: &PriorSizes, batch| Work::Sample { prior: prior.clone(), batch, cache: true };
-    let encode = |channels, codebook| Work::Encode { vectors: 16384, channels, codebook, depth: 4 };
-    let operation = Work::Operation;
+    let prior = |prior: &PriorSizes, batch| Workload::PriorStep { prior: prior.clone(), batch };
+    let sample = |prior: &PriorSizes, batch| Workload::Sample { prior: prior.clone(), batch, cache: true };
+    let encode = |channels, codebook| Workload::Encode { vectors: 16384, channels, codebook, depth: 4 };
+    let operation = Workload::Operation;
     vec![
-        ("tokenizer_train_small", Work::TokenizerStep { tokenizer: tokenizer_small(), batch: 64 }),
-        ("tokenizer_train_base", Work::TokenizerStep { tokenizer: tokenizer_base(), batch: 64 }),
+        ("tokenizer_train_small", Workload::TokenizerStep { tokenizer: tokenizer_small(), batch: 64 }),
+        ("tokenizer_train_base", Workload::TokenizerStep { tokenizer: tokenizer_base(), batch: 64 }),
         ("rq_encode_64x1024", encode(64, 1024)),
         ("rq_encode_256x16384", encode(256, 16384)),
-        ("codebook_ema_64x1024", Work::EmaUpdate { vectors: 16384, channels: 64, codebook: 1024 }),
+        ("codebook_ema_64x1024", Workload::EmaUpdate { vectors: 16384, channels: 64, codebook: 1024 }),
         ("prior_train_small", prior(&rq_small(), 64)),
         ("prior_train_base", prior(&rq, 32)),
         ("ar_train_base", prior(&ar, 8)),
@@ -208,12 +208,12 @@ pub fn workloads() -> Vec<(&'static str, Work)> {
         ("groupnorm_64x128x8x8", operation(Operation::GroupNorm { batch: 64, side: 8, channels: 128 })),
         ("gelu_1m", operation(Operation::Gelu { elements: 1 << 20 })),
         ("softmax_ce_8192x512", operation(Operation::CrossEntropy { rows: 8192, codes: 512 })),
-        ("start_up", Work::StartUp),
+        ("start_up", Workload::StartUp),
     ]
 }
 
 /// 1.3 million parameters, maps of 4x4 codes.
-pub(super) fn tokenizer_small() -> TokenizerSizes {
+pub(crate) fn tokenizer_small() -> TokenizerSizes {
     TokenizerSizes { width: 32, multipliers: vec![1, 2, 2, 2], blocks: 1, codebook: 256, depth: 4 }
 }
 
@@ -222,18 +222,18 @@ fn tokenizer_base() -> TokenizerSizes {
 }
 
 /// 1.2 million parameters over 4x4x4 codes.
-pub(super) fn rq_small() -> PriorSizes {
+pub(crate) fn rq_small() -> PriorSizes {
     let family = Family::RqTransformer { body: 4, head: 2 };
     PriorSizes { family, side: 4, depth: 4, codebook: 256, width: 128, heads: 4 }
 }
 
 /// 6.5 million parameters over 8x8x4 codes.
-pub(super) fn rq_base() -> PriorSizes {
+pub(crate) fn rq_base() -> PriorSizes {
     let family = Family::RqTransformer { body: 6, head: 2 };
     PriorSizes { family, side: 8, depth: 4, codebook: 512, width: 256, heads: 8 }
 }
 
 /// 6.6 million parameters over 16x16 codes.
-pub(super) fn ar_base() -> PriorSizes {
+pub(crate) fn ar_base() -> PriorSizes {
     PriorSizes { family: Family::Ar { layers: 8 }, side: 16, depth: 1, codebook: 512, width: 256, heads: 8 }
 }

@@ -1,9 +1,12 @@
-//! How fast the laboratory is, on the workloads that other implementations are measured on.
+//! How fast the laboratory is, on workloads that other implementations are measured on. No part of a sweep: `rqlab bench`
+//! starts this program.
 //!
 //! Workloads run through the plugins' models and the sdk's optimizer, as a sweep does; data are random. Each runs in a
-//! process of its own, so that its peak memory is its own. [`Work`] says what is computed and counts it, [`prepare`] makes
-//! it ready, [`measure`] times it; [`compare`] sets two runs side by side, [`scaling`] varies sizes.
+//! process of its own, so that its peak memory is its own. [`Workload`] says what is computed and counts it, [`prepare`]
+//! makes it ready, [`measure`] times it; [`compare`] sets two runs side by side, [`scaling`] varies sizes.
 
+pub mod cli;
+pub mod command;
 pub mod compare;
 mod count;
 mod machine;
@@ -12,14 +15,15 @@ mod models;
 mod operations;
 mod processes;
 pub mod scaling;
+mod show;
 mod sweeps;
-mod work;
+mod workloads;
 
 pub use machine::{Machine, civil_time};
 pub use measure::{Row, Sampling, measure};
 pub use models::prepare;
 pub use processes::{Children, Peers};
-pub use work::{Family, Operation, PriorSizes, TokenizerSizes, Work, workloads};
+pub use workloads::{Family, Operation, PriorSizes, TokenizerSizes, Workload, workloads};
 
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::wait_for_device;
@@ -29,8 +33,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Something to be timed.
-pub struct Workload {
+/// A workload that is ready to be timed.
+pub struct Prepared {
     /// Trained numbers of the model, if there is one.
     pub params: Option<usize>,
     /// One call. Returns what it took, without what only prepares it.
@@ -39,8 +43,8 @@ pub struct Workload {
     pub children: Option<Rc<Cell<f64>>>,
 }
 
-impl Workload {
-    /// A workload of which all is timed.
+impl Prepared {
+    /// Work of which all is timed.
     fn new(params: Option<usize>, mut call: impl FnMut() -> Result<()> + 'static) -> Self {
         let timed = move || {
             let started = Instant::now();
@@ -60,7 +64,7 @@ pub enum Task {
         /// Its name.
         name: String,
         /// What is computed.
-        work: Work,
+        workload: Workload,
         /// How often.
         sampling: Sampling,
     },

@@ -1,10 +1,10 @@
 //! Workloads made ready: models, codebooks, start-up.
 
-use super::work::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerSizes, Work};
-use super::{Task, Workload, operations, sweeps};
-use crate::job::Call;
-use crate::plugins::Plugins;
-use crate::stages::Tokenizer;
+use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerSizes, Workload};
+use crate::{Prepared, Task, operations, sweeps};
+use rqlab::job::Call;
+use rqlab::plugins::Plugins;
+use rqlab::stages::Tokenizer;
 use rqlab_sdk::contracts::{
     CodeShape, MapShape, Mode, Prior, PriorContext, PriorLevel, QuantizerContext, SampleRequest, Targets, TokenBatch,
 };
@@ -24,28 +24,28 @@ use std::rc::Rc;
 ///
 /// # Errors
 /// A plugin that is missing, sizes that do not fit.
-pub fn prepare(work: &Work, plugins: &Plugins, folders: &[PathBuf]) -> Result<Workload> {
-    match work {
-        Work::TokenizerStep { tokenizer, batch } => tokenizer_step(tokenizer, *batch, plugins),
-        Work::PriorStep { prior, batch } => prior_step(prior, *batch, plugins),
-        Work::Sample { prior, batch, cache } => sample(prior, *batch, *cache, plugins),
-        Work::Encode { vectors, channels, codebook, depth } => {
+pub fn prepare(workload: &Workload, plugins: &Plugins, folders: &[PathBuf]) -> Result<Prepared> {
+    match workload {
+        Workload::TokenizerStep { tokenizer, batch } => tokenizer_step(tokenizer, *batch, plugins),
+        Workload::PriorStep { prior, batch } => prior_step(prior, *batch, plugins),
+        Workload::Sample { prior, batch, cache } => sample(prior, *batch, *cache, plugins),
+        Workload::Encode { vectors, channels, codebook, depth } => {
             encode([*vectors, *channels], *codebook, *depth, plugins)
         }
-        Work::EmaUpdate { vectors, channels, codebook } => ema_update([*vectors, *channels], *codebook),
-        Work::Operation(operation) => operations::prepare(*operation),
-        Work::StartUp => start_up(folders),
-        Work::Sweep { trials, apart } => sweeps::prepare(*trials, *apart, folders),
+        Workload::EmaUpdate { vectors, channels, codebook } => ema_update([*vectors, *channels], *codebook),
+        Workload::Operation(operation) => operations::prepare(*operation),
+        Workload::StartUp => start_up(folders),
+        Workload::Sweep { trials, apart } => sweeps::prepare(*trials, *apart, folders),
     }
 }
 
 /// Numbers from N(0, 1).
-pub(super) fn normal(shape: &[usize], purpose: &str) -> Result<Tensor> {
+pub(crate) fn normal(shape: &[usize], purpose: &str) -> Result<Tensor> {
     Ok(Tensor::from_vec(Rng::new(0, purpose, 0).normal(shape.iter().product()), shape)?)
 }
 
 /// Codes below `size`, each as probable as any.
-pub(super) fn codes(shape: &[usize], size: usize, purpose: &str) -> Result<Codes> {
+pub(crate) fn codes(shape: &[usize], size: usize, purpose: &str) -> Result<Codes> {
     Ok(Codes::from_vec(Rng::new(0, purpose, 0).below(shape.iter().product(), size as u32), shape)?)
 }
 
@@ -55,7 +55,7 @@ fn component(plugins: &Plugins, kind: Kind, name: &str, config: String) -> Resul
     Ok(Call { name: name.to_owned(), config, plugin: provided.origin.digest.clone() })
 }
 
-fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Result<Workload> {
+fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Result<Prepared> {
     let TokenizerSizes { width, multipliers, blocks, codebook, depth } = sizes;
     let autoencoder = format!(
         "(width: {width}, multipliers: {multipliers:?}, blocks: {blocks}, groups: 8, mid_attention: false, \
@@ -74,7 +74,7 @@ fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Re
     let pixels = Rng::new(0, "images", 0).uniform(shape.iter().product()).into_iter().map(|u| 2.0 * u - 1.0);
     let images = Tensor::from_vec(pixels.collect(), &shape)?;
     let mut step = 0;
-    Ok(Workload::new(Some(params.count()), move || {
+    Ok(Prepared::new(Some(params.count()), move || {
         let rng = Rng::new(0, "step", step);
         step += 1;
         let tape = Tape::start()?;
@@ -119,7 +119,7 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
     Ok((plugins.prior(&component(plugins, Kind::Prior, name, config)?, &context)?, params))
 }
 
-fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Workload> {
+fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Prepared> {
     let (prior, params) = prior(sizes, plugins)?;
     let settings = AdamSettings { betas: [0.9, 0.95], weight_decay: 1e-4, ..AdamSettings::default() };
     let mut optimizer = Adam::new(params.trained(), settings)?;
@@ -131,7 +131,7 @@ fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Wor
         upper: None,
     };
     let mut step = 0;
-    Ok(Workload::new(Some(params.count()), move || {
+    Ok(Prepared::new(Some(params.count()), move || {
         let rng = Rng::new(0, "step", step);
         step += 1;
         let tape = Tape::start()?;
@@ -142,7 +142,7 @@ fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Wor
     }))
 }
 
-fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> Result<Workload> {
+fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> Result<Prepared> {
     let (prior, params) = prior(sizes, plugins)?;
     let request = SampleRequest {
         count: batch,
@@ -152,14 +152,14 @@ fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> R
         upper: None,
     };
     let mut step = 0;
-    Ok(Workload::new(Some(params.count()), move || {
+    Ok(Prepared::new(Some(params.count()), move || {
         step += 1;
         no_grad(|| prior.sample(&request, &Rng::new(0, "samples", step))).map(drop)
     }))
 }
 
 /// As the stage that encodes a data set does it: the quantizer's own evaluation.
-fn encode([vectors, channels]: [usize; 2], size: usize, depth: usize, plugins: &Plugins) -> Result<Workload> {
+fn encode([vectors, channels]: [usize; 2], size: usize, depth: usize, plugins: &Plugins) -> Result<Prepared> {
     let config = format!("(depth: {depth}, codebook: {size}, shared: true)");
     let component = component(plugins, Kind::Quantizer, "rq", config)?;
     let params = Params::new(0);
@@ -170,37 +170,34 @@ fn encode([vectors, channels]: [usize; 2], size: usize, depth: usize, plugins: &
         entry.var.set(&codebook)?;
     }
     let x = normal(&[1, vectors, 1, channels], "vectors")?;
-    Ok(Workload::new(None, move || no_grad(|| quantizer.quantize(&x)).map(drop)))
+    Ok(Prepared::new(None, move || no_grad(|| quantizer.quantize(&x)).map(drop)))
 }
 
-fn ema_update([vectors, channels]: [usize; 2], size: usize) -> Result<Workload> {
+fn ema_update([vectors, channels]: [usize; 2], size: usize) -> Result<Prepared> {
     let rule = EmaRule { initial_count: 1.0, restart: false, ..EmaRule::default() };
     let book = EmaCodebook::new(&Params::new(0), size, channels, CodebookInit::Normal, rule)?;
     let (x, codes) = (normal(&[vectors, channels], "vectors")?, codes(&[vectors], size, "codes")?);
-    Ok(Workload::new(None, move || {
+    Ok(Prepared::new(None, move || {
         book.accumulate(&x, &codes)?;
         book.rewrite()
     }))
 }
 
-fn start_up(folders: &[PathBuf]) -> Result<Workload> {
-    let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
+fn start_up(folders: &[PathBuf]) -> Result<Prepared> {
+    let program = std::env::current_exe().map_err(Error::file("rqlab-bench"))?;
     let task = serde_json::to_string(&Task::Load).map_err(|e| Error::Data(e.to_string()))?;
     let folders = folders.to_vec();
     let most = Rc::new(Cell::new(0.0));
     let seen = most.clone();
-    Ok(Workload {
+    Ok(Prepared {
         children: Some(most),
-        ..Workload::new(None, move || {
+        ..Prepared::new(None, move || {
             let mut command = Command::new(&program);
             for folder in &folders {
                 command.arg("--plugins").arg(folder);
             }
-            let output = command
-                .args(["bench", "--task", &task])
-                .stdin(Stdio::null())
-                .output()
-                .map_err(Error::file(&program))?;
+            let output =
+                command.args(["--device", "cpu", "--task", &task]).stdin(Stdio::null()).output().map_err(Error::file(&program))?;
             let memory: f64 = serde_json::from_slice(&output.stdout)
                 .map_err(|_| Error::Data(format!("loading all plugins ended with {}", output.status)))?;
             seen.set(memory.max(seen.get()));

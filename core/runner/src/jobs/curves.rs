@@ -1,0 +1,136 @@
+//! The curves of a stage while it trains: `events.jsonl` in the stage's directory.
+//!
+//! The worker appends a line of JSON for every step at which points are taken:
+//!
+//! ```json
+//! {"event":"points","step":40,"points":[{"measure":"loss","value":0.0713},{"measure":"learning_rate","value":0.0008}]}
+//! ```
+//!
+//! Steps ascend. Training that goes on from a checkpoint first takes back what was written after it, so that no step is there
+//! twice; then the file is shorter than it was, and who follows it reads it anew. A last line without its end is still being
+//! written. When the stage is done, its `done.json` has the same curves.
+
+use crate::store::StageDir;
+use rqlab_sdk::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// What was taken of one measure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// The measure.
+    pub measure: String,
+    /// Its value; none where it is no finite number.
+    pub value: Option<f64>,
+}
+
+/// The points of one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename = "points")]
+pub struct Points {
+    /// The optimizer step, counted from 1.
+    pub step: u64,
+    /// A point per measure.
+    pub points: Vec<Point>,
+}
+
+/// The file that a stage's worker writes.
+#[derive(Debug)]
+pub(super) struct Writer(PathBuf);
+
+impl Writer {
+    pub(super) fn of(stage: &StageDir) -> Self {
+        Self(stage.events())
+    }
+
+    /// Takes back all points after `step`.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(super) fn take_back(&self, step: u64) -> Result<()> {
+        let Ok(text) = fs::read(&self.0) else { return Ok(()) };
+        let kept: usize =
+            lines(&text).take_while(|(_, points)| points.step <= step).map(|(line, _)| line.len() + 1).sum();
+        if kept == text.len() {
+            return Ok(());
+        }
+        let file = File::options().write(true).open(&self.0).map_err(Error::file(&self.0))?;
+        file.set_len(kept as u64).map_err(Error::file(&self.0))
+    }
+
+    /// Appends the points of a step.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(super) fn append(&self, step: u64, values: &[(String, f64)]) -> Result<()> {
+        let point = |(measure, value): &(String, f64)| Point {
+            measure: measure.clone(),
+            value: value.is_finite().then_some(*value),
+        };
+        let points = Points { step, points: values.iter().map(point).collect() };
+        let line = serde_json::to_string(&points).map_err(|e| Error::Data(format!("{}: {e}", self.0.display())))?;
+        let file = File::options().create(true).append(true).open(&self.0);
+        // One write, so that a kill leaves whole lines.
+        file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).map_err(Error::file(&self.0))
+    }
+}
+
+/// The points that a stage has taken so far, by ascending steps; empty of one that has taken none.
+pub fn read(stage: &StageDir) -> Vec<Points> {
+    let text = fs::read(stage.events()).unwrap_or_default();
+    lines(&text).map(|(_, points)| points).collect()
+}
+
+/// The whole lines of a file up to the first that is none of ours, with what they say.
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], Points)> {
+    let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(&[][..], |end| &text[..end]);
+    whole.split(|&byte| byte == b'\n').map_while(|line| Some((line, serde_json::from_slice(line).ok()?)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    /// A stage with points at the steps 20, 40 and 60.
+    fn stage(folder: &tempfile::TempDir) -> (StageDir, Writer) {
+        let stage = Store::open(folder.path()).unwrap().stage("x");
+        fs::create_dir_all(stage.file("")).unwrap();
+        let writer = Writer::of(&stage);
+        for step in [20, 40, 60] {
+            writer.append(step, &[("loss".to_owned(), 1.0 / step as f64), ("norm".to_owned(), f64::NAN)]).unwrap();
+        }
+        (stage, writer)
+    }
+
+    fn steps(stage: &StageDir) -> Vec<u64> {
+        read(stage).iter().map(|points| points.step).collect()
+    }
+
+    #[test]
+    fn what_is_appended_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stage, _) = stage(&folder);
+        let loss = Point { measure: "loss".to_owned(), value: Some(1.0 / 40.0) };
+        let norm = Point { measure: "norm".to_owned(), value: None };
+        assert_eq!(read(&stage)[1], Points { step: 40, points: vec![loss, norm] });
+        assert_eq!(steps(&stage), [20, 40, 60]);
+    }
+
+    #[test]
+    fn points_after_a_checkpoint_are_taken_back_and_a_line_without_its_end_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stage, writer) = stage(&folder);
+        fs::OpenOptions::new().append(true).open(stage.events()).unwrap().write_all(b"{\"event\":\"poi").unwrap();
+        assert_eq!(steps(&stage), [20, 40, 60]);
+        writer.take_back(45).unwrap();
+        writer.append(60, &[]).unwrap();
+        assert_eq!(steps(&stage), [20, 40, 60]);
+        assert_eq!(read(&stage)[2].points, []);
+        writer.take_back(0).unwrap();
+        assert_eq!(fs::read(stage.events()).unwrap(), b"");
+    }
+}

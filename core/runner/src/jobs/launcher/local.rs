@@ -1,0 +1,98 @@
+//! Processes of this machine.
+
+use super::{Exit, Launcher, Share, Ticket, Update};
+use crate::job::Job;
+use crate::store::Store;
+use rqlab_sdk::{Error, Result};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+/// Starts `rqlab work` for each job.
+///
+/// A worker says how far it is on its standard output, writes its log to a file, and ends when its standard input does:
+/// whether this launcher is dropped or its process is killed, the system closes that end, so that no worker is left to write
+/// into a store that a later run has opened.
+pub struct Local {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    store: Store,
+    /// The standard inputs of the workers that run.
+    lifelines: BTreeMap<Ticket, ChildStdin>,
+    submitted: usize,
+    sender: Sender<Update>,
+    updates: Receiver<Update>,
+}
+
+impl Local {
+    /// Workers are started as `program arguments.. --threads N work --id ID --runs DIR`, where the arguments are what they all
+    /// get: plugins, device.
+    pub fn new(program: PathBuf, arguments: Vec<OsString>, store: &Store) -> Self {
+        let (sender, updates) = mpsc::channel();
+        Self { program, arguments, store: store.clone(), lifelines: BTreeMap::new(), submitted: 0, sender, updates }
+    }
+}
+
+impl Launcher for Local {
+    fn submit(&mut self, job: &Job, share: &Share) -> Result<Ticket> {
+        let log = self.store.stage(&job.id).log();
+        let log = File::options().create(true).append(true).open(&log).map_err(Error::file(&log))?;
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .args(["--threads", &share.threads.to_string(), "work", "--id", &job.id, "--runs"])
+            .arg(self.store.root())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(Error::file(&self.program))?;
+        self.submitted += 1;
+        let ticket = Ticket(self.submitted.to_string());
+        self.lifelines.extend(child.stdin.take().map(|stdin| (ticket.clone(), stdin)));
+        let (sender, following) = (self.sender.clone(), ticket.clone());
+        thread::spawn(move || follow(child, following, &sender));
+        Ok(ticket)
+    }
+
+    fn poll(&mut self, wait: Duration) -> Result<Vec<Update>> {
+        let first = self.updates.recv_timeout(wait).ok();
+        let updates: Vec<Update> = first.into_iter().chain(self.updates.try_iter()).collect();
+        for update in &updates {
+            if let Update::Ended(ticket, _) = update {
+                self.lifelines.remove(ticket);
+            }
+        }
+        Ok(updates)
+    }
+
+    fn cancel(&mut self, ticket: &Ticket) -> Result<()> {
+        self.lifelines.remove(ticket);
+        Ok(())
+    }
+}
+
+/// Passes on what a worker says, and its end.
+fn follow(mut child: Child, ticket: Ticket, sender: &Sender<Update>) {
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
+        if let Ok(progress) = serde_json::from_str(&line) {
+            // Nobody may listen any more.
+            let _ = sender.send(Update::Progress(ticket.clone(), progress));
+        }
+    }
+    let _ = sender.send(Update::Ended(ticket, exit(child.wait())));
+}
+
+fn exit(status: std::io::Result<ExitStatus>) -> Exit {
+    match status {
+        Ok(status) if status.success() => Exit::Success,
+        Ok(status) if status.code().is_none() => Exit::Interrupted(status.to_string()),
+        Ok(status) => Exit::Failure(status.to_string()),
+        Err(error) => Exit::Failure(format!("an unknown status: {error}")),
+    }
+}

@@ -1,0 +1,48 @@
+//! A line per job, where no terminal shows bars.
+
+use super::{Event, Sink, failed, short};
+use crate::jobs::Outcome;
+
+/// Lines on standard error.
+#[derive(Debug, Default)]
+pub struct Lines {
+    ended: usize,
+    jobs: usize,
+}
+
+impl Lines {
+    /// What there is to say of an event.
+    fn line(&mut self, event: &Event<'_>) -> Option<String> {
+        match *event {
+            Event::Planned { jobs, waiting } => {
+                self.jobs = waiting.len();
+                let cached = jobs - waiting.len();
+                (cached > 0 && self.jobs > 0).then(|| format!("{cached} of {jobs} jobs were done before"))
+            }
+            Event::Interrupted { job, cause } => {
+                Some(format!("{} {} was ended from outside ({cause}); it goes on", job.stage.name(), short(job)))
+            }
+            Event::Ended { job, outcome, seconds } => {
+                self.ended += 1;
+                match outcome {
+                    Outcome::Failed(error) => Some(failed(job, error)),
+                    Outcome::Done => {
+                        let name = job.stage.name();
+                        Some(format!("{}/{} {name} {} {seconds:.1} s", self.ended, self.jobs, short(job)))
+                    }
+                    Outcome::Cached | Outcome::Blocked(_) => None,
+                }
+            }
+            Event::Started { .. } | Event::Progress { .. } | Event::Finished { .. } => None,
+        }
+    }
+}
+
+impl Sink for Lines {
+    #[allow(clippy::print_stderr, reason = "this is where the runner speaks")]
+    fn event(&mut self, event: &Event<'_>) {
+        if let Some(line) = self.line(event) {
+            eprintln!("{line}");
+        }
+    }
+}

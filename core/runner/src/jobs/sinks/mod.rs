@@ -1,0 +1,91 @@
+//! What happens while jobs run, and who is told.
+
+mod bars;
+mod file;
+mod lines;
+
+pub use bars::Bars;
+pub use file::EventsFile;
+pub use lines::Lines;
+
+use super::{Outcome, Progress};
+use crate::job::Job;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event<'a> {
+    /// Jobs are about to be done.
+    Planned {
+        /// Jobs in all.
+        jobs: usize,
+        /// Those that are not done yet.
+        waiting: &'a [&'a Job],
+    },
+    /// A job was started.
+    Started {
+        /// The job.
+        job: &'a Job,
+        /// Which attempt this is, from 1.
+        attempt: usize,
+    },
+    /// A job is so far.
+    Progress {
+        /// The job.
+        job: &'a Job,
+        /// How far.
+        progress: &'a Progress,
+    },
+    /// Something outside ended a job's worker; another attempt follows.
+    Interrupted {
+        /// The job.
+        job: &'a Job,
+        /// What ended it.
+        cause: &'a str,
+    },
+    /// A job was done, failed, or is not tried because one that it needs failed.
+    Ended {
+        /// The job.
+        job: &'a Job,
+        /// What came of it.
+        outcome: &'a Outcome,
+        /// Seconds since its last attempt was started; 0 if none was.
+        seconds: f64,
+    },
+    /// All has ended, by itself or by a signal.
+    Finished {
+        /// The signal.
+        signal: Option<i32>,
+    },
+}
+
+/// Who is told what happens. A sink cannot stop the work: what it cannot show or write is lost to it.
+pub trait Sink {
+    /// Takes note of an event.
+    fn event(&mut self, event: &Event<'_>);
+}
+
+/// Several sinks, told in turn.
+#[derive(Default)]
+pub struct Sinks(pub Vec<Box<dyn Sink>>);
+
+impl Sink for Sinks {
+    fn event(&mut self, event: &Event<'_>) {
+        self.0.iter_mut().for_each(|sink| sink.event(event));
+    }
+}
+
+/// What a person on standard error sees: bars on a terminal, a line per job elsewhere.
+pub fn for_people() -> Box<dyn Sink> {
+    use std::io::IsTerminal;
+    if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::default()) }
+}
+
+/// What a line says of a job that failed.
+fn failed(job: &Job, error: &str) -> String {
+    format!("failed  {} {}: {error}", job.stage.name(), short(job))
+}
+
+/// The digits of a job's id that are shown.
+fn short(job: &Job) -> &str {
+    job.id.get(..8).unwrap_or(&job.id)
+}
