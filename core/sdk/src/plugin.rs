@@ -1,10 +1,10 @@
 //! What makes a crate a plugin: its declaration, and the handshake that is read before any of its code runs.
 
 use crate::Result;
-use crate::config::{ConfigError, Description};
+use crate::config::{Config, ConfigError, Description, Scope};
 use crate::contracts::{
-    Autoencoder, AutoencoderContext, Dataset, DatasetContext, Objective, ObjectiveContext, Prior, PriorContext, Quantizer,
-    QuantizerContext,
+    Autoencoder, AutoencoderContext, Dataset, DatasetContext, Objective, ObjectiveContext, Prior, PriorContext,
+    Quantizer, QuantizerContext,
 };
 use std::fmt;
 
@@ -97,8 +97,23 @@ pub struct Component {
     pub describe: fn() -> Description,
     /// Checks the text of a call and fills in the defaults.
     pub resolve: fn(&str) -> Result<String, ConfigError>,
+    /// Of the text of a call, the part that determines results of that scope: [`Config::identity`].
+    pub identity: fn(&str, Scope) -> Result<String, ConfigError>,
     /// Builds it.
     pub build: Build,
+}
+
+impl Component {
+    /// A component whose configuration is a `C`.
+    pub fn new<C: Config>(name: &'static str, build: Build) -> Self {
+        Self {
+            name,
+            describe: C::describe,
+            resolve: |text| C::parse(text)?.resolved(),
+            identity: |text, scope| C::parse(text)?.identity(scope),
+            build,
+        }
+    }
 }
 
 /// Gathers the components of a plugin while it registers.
@@ -254,12 +269,10 @@ macro_rules! declare_plugin {
             #[allow(unsafe_code)]
             #[unsafe(export_name = concat!("rqlab_register_", env!("CARGO_PKG_NAME")))]
             fn register(registry: &mut $crate::plugin::Registry) {
-                $( registry.add($crate::plugin::Component {
-                    name: $name,
-                    describe: <$Config as $crate::config::Config>::describe,
-                    resolve: |text| $crate::config::Config::resolved(&<$Config as $crate::config::Config>::parse(text)?),
-                    build: $crate::component_build!($kind, $Config, $new),
-                }); )+
+                $( registry.add($crate::plugin::Component::new::<$Config>(
+                    $name,
+                    $crate::component_build!($kind, $Config, $new),
+                )); )+
             }
         };
     };

@@ -82,7 +82,8 @@ impl LevelInfo {
         match self.space {
             TokenSpace::Vectors { channels } => Ok(channels),
             TokenSpace::Codes(_) => Err(Error::Unsupported(
-                "it needs vectors, and the quantizer of this level makes codes; take a continuous bottleneck".to_owned(),
+                "it needs vectors, and the quantizer of this level makes codes; take a continuous bottleneck"
+                    .to_owned(),
             )),
         }
     }

@@ -41,7 +41,8 @@ impl ConditionEmbedding {
             ConditionSpace::Classes(classes) => rows(classes + extra)?,
             ConditionSpace::Text { vocabulary, .. } => rows(vocabulary + extra)?,
             ConditionSpace::Vectors { length, channels } => {
-                let vectors = || params.parameter("null", &[length, channels], Init::Normal(1.0 / (channels as f32).sqrt()));
+                let vectors =
+                    || params.parameter("null", &[length, channels], Init::Normal(1.0 / (channels as f32).sqrt()));
                 let projection = init.linear(&params.scope("proj"), channels, width)?;
                 Table::Projected { projection, null: null.then(vectors).transpose()? }
             }
@@ -62,14 +63,18 @@ impl ConditionEmbedding {
     pub fn forward(&self, condition: &Condition) -> Result<Tensor> {
         let (images, length) = (condition.images(), self.length());
         let rows = |table: &Var, ids: &Codes, count: usize| -> Result<Tensor> {
-            Ok(table.get().embedding(&self.with_null(ids, condition, images * length, count)?.reshape(&[images, length])?)?)
+            Ok(table
+                .get()
+                .embedding(&self.with_null(ids, condition, images * length, count)?.reshape(&[images, length])?)?)
         };
         match (&self.table, self.space, &condition.given) {
             (Table::Rows(table), ConditionSpace::None, _) => {
                 Ok(table.get().embedding(&Codes::from_vec(vec![0; images], &[images, 1])?)?)
             }
             (Table::Rows(table), ConditionSpace::Classes(count), Given::Classes(ids)) => rows(table, ids, count),
-            (Table::Rows(table), ConditionSpace::Text { vocabulary, .. }, Given::Text(ids)) => rows(table, ids, vocabulary),
+            (Table::Rows(table), ConditionSpace::Text { vocabulary, .. }, Given::Text(ids)) => {
+                rows(table, ids, vocabulary)
+            }
             (Table::Projected { projection, null }, _, Given::Vectors(vectors)) => {
                 projection.forward(&self.vectors_with_null(vectors, null.as_ref(), condition)?)
             }
@@ -83,11 +88,19 @@ impl ConditionEmbedding {
     /// The rows of the table that `ids` name, with the null row, `count`, where an image has no condition.
     fn with_null(&self, ids: &Codes, condition: &Condition, wanted: usize, count: usize) -> Result<Codes> {
         if ids.len() != wanted {
-            let message = format!("conditions {:?} for {} images of {} tokens each", ids.shape(), condition.images(), self.length());
+            let message = format!(
+                "conditions {:?} for {} images of {} tokens each",
+                ids.shape(),
+                condition.images(),
+                self.length()
+            );
             return Err(Error::Unsupported(message));
         }
         if let Some(id) = ids.as_slice().iter().find(|&&id| id as usize >= count) {
-            return Err(Error::Unsupported(format!("there is no condition {id}: they are numbered from 0 to {}", count.max(1) - 1)));
+            return Err(Error::Unsupported(format!(
+                "there is no condition {id}: they are numbered from 0 to {}",
+                count.max(1) - 1
+            )));
         }
         let present = condition.present.as_slice();
         if present.iter().all(|&present| present != 0) {
@@ -186,7 +199,8 @@ mod tests {
         let space = ConditionSpace::Vectors { length: 2, channels: 3 };
         let e = embedding(space, true);
         let vectors = Tensor::from_vec((0..12).map(|x| x as f32).collect(), &[2, 2, 3]).unwrap();
-        let condition = Condition { given: Given::Vectors(vectors), present: Codes::from_vec(vec![1, 1], &[2]).unwrap() };
+        let condition =
+            Condition { given: Given::Vectors(vectors), present: Codes::from_vec(vec![1, 1], &[2]).unwrap() };
         let out = e.forward(&condition.paired().unwrap()).unwrap().to_vec();
         assert_eq!(out[8..16], out[24..32]);
         assert_ne!(out[0..8], out[16..24]);

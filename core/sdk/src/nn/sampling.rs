@@ -45,7 +45,10 @@ pub fn sample_codes<P: CodeSteps>(prior: &P, request: &SampleRequest, rng: &Rng)
     }
     let guided = request.guidance.is_on();
     if guided && !request.guidance.scale.is_finite() {
-        return Err(Error::Unsupported(format!("the guidance scale must be a number, found {}", request.guidance.scale)));
+        return Err(Error::Unsupported(format!(
+            "the guidance scale must be a number, found {}",
+            request.guidance.scale
+        )));
     }
     let codes = no_grad(|| -> Result<Codes> {
         let mut state = if guided {
@@ -69,7 +72,11 @@ pub fn sample_codes<P: CodeSteps>(prior: &P, request: &SampleRequest, rng: &Rng)
             let uniforms = rng.part("code", n as u64).uniform(images);
             let codes = sample(&logits, &request.draw_at(n % depth), &uniforms)?.reshape(&[images])?;
             // Where a GPU drew them they stay there, and nothing waits for it.
-            last = Some(if guided { Codes::stack(&[codes.clone(), codes.clone()])?.reshape(&[2 * images])? } else { codes.clone() });
+            last = Some(if guided {
+                Codes::stack(&[codes.clone(), codes.clone()])?.reshape(&[2 * images])?
+            } else {
+                codes.clone()
+            });
             drawn.push(codes);
         }
         Ok(Codes::stack(&drawn)?.reshape(&wanted)?)
