@@ -156,6 +156,10 @@ pub struct SampleArgs {
     /// Draw from the smallest set of codes with this probability only.
     #[arg(long, value_name = "P", value_parser = share)]
     pub top_p: Option<f32>,
+    /// Guidance scale s: samples are drawn from `u + s (c - u)`, of predictions with (c) and without (u) the condition
+    /// [default: the experiment's; 1 is none].
+    #[arg(long, value_name = "SCALE", value_parser = not_negative)]
+    pub guidance: Option<f32>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -418,6 +422,14 @@ fn seeds(text: &str) -> Result<Seeds, String> {
 
 fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is not a whole number above 0"))
+}
+
+/// A number that is not below 0.
+fn not_negative(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if number >= 0.0 && number.is_finite() => Ok(number),
+        _ => Err("expected a number that is not below 0".to_owned()),
+    }
 }
 
 fn above_zero(text: &str) -> Result<f32, String> {

@@ -31,7 +31,7 @@ pub use storage::Device;
 pub use tape::{Gradients, Tape, no_grad};
 pub use tensor::Tensor;
 pub use threads::{
-    beside_the_first, host_reads, instructions, instructions_asked_for, precision, precision_asked_for, set_threads,
-    wait_for_device,
+    beside_the_first, device, device_in_words, host_reads, instructions, instructions_asked_for, precision,
+    precision_asked_for, set_threads, threads, wait_for_device,
 };
 pub use var::Var;

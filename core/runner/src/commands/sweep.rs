@@ -5,7 +5,7 @@ use crate::collect::{collect, short, shown};
 use crate::commands::{Failure, Outcome, open};
 use crate::job::Trial;
 use crate::plan::Plan;
-use crate::provenance::provenance;
+use crate::provenance::{here, provenance};
 use crate::spec::Diagnostic;
 use crate::store::Store;
 use crate::ui::{Ui, duration};
@@ -60,7 +60,7 @@ pub(super) fn run_trial(
     let store = Store::open(&work.runs)?;
     let _lock = store.lock()?;
     run_jobs(&plan, &work, &store)?;
-    let results = collect(&plan, &store, provenance(&plan, &work));
+    let results = collect(&plan, &store, provenance(&plan), here());
     for trial in &results.trials {
         if let Some(error) = &trial.error {
             ui.error(error);

@@ -20,7 +20,7 @@ mod training;
 
 pub use classifier::TrainClassifier;
 pub use generation::MeasurePrior;
-pub use model::{Sampler, Tokenizer, load_prior, load_tokenizer, open_dataset};
+pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
 pub use prior::TrainPrior;
 pub use reconstruction::MeasureTokenizer;
 pub use reference::DescribeReference;
@@ -107,6 +107,11 @@ const KINDS: &[Kind] = &[
     (MeasureTokenizer::NAME, read::<MeasureTokenizer>),
     (MeasurePrior::NAME, read::<MeasurePrior>),
 ];
+
+/// The names of all stages, in an order in which they can follow each other.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
+}
 
 fn read<S: Stage + DeserializeOwned>(value: Value) -> Result<AnyStage, serde_json::Error> {
     Ok(AnyStage::new(serde_json::from_value::<S>(value)?))

@@ -22,8 +22,7 @@ pub struct ObjectiveContext {
 pub struct Reconstruction<'a> {
     /// The images `[B, H, W, C]` in [-1, 1].
     pub images: &'a Tensor,
-    /// Their reconstructions `[B, H, W, C]`, not clamped. In [`Objective::loss`] a leaf, whose gradient the trainer takes;
-    /// in [`Objective::critic`] without a gradient.
+    /// Their reconstructions `[B, H, W, C]`, not clamped; in [`Objective::critic`] without a gradient.
     pub output: &'a Tensor,
     /// The optimizer step, from 0.
     pub step: u64,
@@ -68,8 +67,8 @@ pub struct CriticTraining {
 /// One term of what a tokenizer is trained for. The loss of a training step is the weighted sum of all its objectives and of
 /// what the quantizers add.
 ///
-/// Each objective is evaluated on the output as a leaf: its gradient there is had once, and the weighted sum of all of them
-/// seeds one backward pass through the autoencoder. An objective with trained parameters of its own is a critic: a player
+/// Whatever the weights, one backward pass goes through the autoencoder: where one is adaptive, each objective is evaluated on
+/// the output as a leaf, its gradient there is had once, and the weighted sum of all of them seeds that pass. An objective with trained parameters of its own is a critic: a player
 /// with an optimizer of its own, which steps after the tokenizer, on outputs that have no gradient.
 pub trait Objective {
     /// The loss of a batch, unweighted. Parameters of a critic are constants here.

@@ -9,7 +9,7 @@ use std::thread;
 
 /// The order in which a training set is seen: each epoch is a permutation of its own, and the batch of a step depends on
 /// (seed, step) alone.
-pub(super) struct Order {
+pub(crate) struct Order {
     seed: u64,
     len: usize,
     batch: usize,
@@ -18,12 +18,12 @@ pub(super) struct Order {
 
 impl Order {
     /// The order of `len` items in batches of `batch`.
-    pub(super) fn new(seed: u64, len: usize, batch: usize) -> Self {
+    pub(crate) fn new(seed: u64, len: usize, batch: usize) -> Self {
         Self { seed, len, batch, epoch: Mutex::new((u64::MAX, Vec::new())) }
     }
 
     /// The items of a step.
-    pub(super) fn at(&self, step: u64) -> Vec<usize> {
+    pub(crate) fn at(&self, step: u64) -> Vec<usize> {
         let mut held = self.epoch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         (0..self.batch as u64)
             .map(|i| {
@@ -39,7 +39,7 @@ impl Order {
 }
 
 /// The training images of a step.
-pub(super) fn training_images(
+pub(crate) fn training_images(
     dataset: &dyn Dataset,
     order: &Order,
     seed: u64,
@@ -51,7 +51,7 @@ pub(super) fn training_images(
 }
 
 /// Calls `consume` with `produce(step)` for each step in order, while the next one is being produced on another thread.
-pub(super) fn prefetch<T: Send>(
+pub(crate) fn prefetch<T: Send>(
     steps: std::ops::Range<u64>,
     produce: impl Fn(u64) -> Result<T> + Sync,
     mut consume: impl FnMut(u64, T) -> Result<()>,
@@ -86,7 +86,7 @@ pub(super) fn prefetch<T: Send>(
 }
 
 /// Ranges of at most `size` that cover `0..len`.
-pub(super) fn chunks(len: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(crate) fn chunks(len: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..len).step_by(size.max(1)).map(move |start| start..(start + size).min(len))
 }
 
