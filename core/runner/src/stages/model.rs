@@ -49,20 +49,30 @@ pub fn level_scope(part: &str, level: usize, levels: usize) -> String {
 }
 
 impl Tokenizer {
-    /// Builds the tokenizer that a stage trains, for images of a shape.
+    /// Builds a tokenizer for images of a shape, with a quantizer per level or one for all.
     ///
     /// # Errors
     /// Those of the plugins; a list of quantizers whose length is not that of the levels.
-    pub fn build(plugins: &Plugins, stage: &TrainTokenizer, image: [usize; 3], params: Params) -> Result<Self> {
+    pub fn build(
+        plugins: &Plugins,
+        autoencoder: &Call,
+        quantizers: &[Call],
+        image: [usize; 3],
+        params: Params,
+    ) -> Result<Self> {
         let [height, width, channels] = image;
         let image = MapShape { height, width, channels };
         let context = AutoencoderContext { image, params: params.scope("autoencoder"), components: Components::none() };
-        let autoencoder = plugins.autoencoder(&stage.autoencoder, &context)?;
+        let autoencoder = plugins.autoencoder(autoencoder, &context)?;
         let levels = autoencoder.levels();
+        if quantizers.len() != 1 && quantizers.len() != levels.len() {
+            let message = format!("{} quantizers for {} levels", quantizers.len(), levels.len());
+            return Err(Error::Unsupported(message));
+        }
         let quantizer = |(level, &latents): (usize, &MapShape)| {
             let params = params.scope(level_scope("quantizer", level, levels.len()));
             let context = QuantizerContext { latents, params, components: Components::none() };
-            plugins.quantizer(of_level(&stage.quantizers, level)?, &context)
+            plugins.quantizer(of_level(quantizers, level)?, &context)
         };
         let quantizers = levels.iter().enumerate().map(quantizer).collect::<Result<_>>()?;
         Ok(Self { autoencoder, quantizers, params, image })
@@ -129,7 +139,13 @@ pub fn load_tokenizer(plugins: &Plugins, store: &Store, id: &str) -> Result<(Box
         return Err(Error::Data(format!("stage {id} is a {}, not a tokenizer", job.stage.name())));
     };
     let dataset = open_dataset(plugins, &stage.data, &job)?;
-    let tokenizer = Tokenizer::build(plugins, stage, dataset.info().image, Params::new(0))?;
+    let tokenizer = Tokenizer::build(
+        plugins,
+        &stage.autoencoder,
+        &stage.quantizers,
+        dataset.info().image,
+        Params::new(0),
+    )?;
     tokenizer.params.load(&Checkpoint::load(&dir.result())?.tensors)?;
     Ok((dataset, tokenizer))
 }

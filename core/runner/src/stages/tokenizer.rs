@@ -87,7 +87,7 @@ impl Stage for TrainTokenizer {
         }
         let (training, seed) = (&self.training, self.seed);
         let params = Params::new(seed);
-        let model = Tokenizer::build(cx.plugins, self, info.image, params.clone())?;
+        let model = Tokenizer::build(cx.plugins, &self.autoencoder, &self.quantizers, info.image, params.clone())?;
         let parameters: Vec<_> = params.trained();
         let objectives = Objectives::build(cx.plugins, &self.objectives, model.image(), &params)?;
         let recipe = Recipe::from(training);
