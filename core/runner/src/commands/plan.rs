@@ -12,6 +12,7 @@ use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
 
 pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui: Ui) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open_to_plan(global, arguments, ui)?;
+    super::mention_another_format(&arguments.runs, ui);
     for absent in &plan.absent {
         let help = "the plan stands on what `expect` says; to run it, set `data.path`";
         ui.diagnostic(&Diagnostic { severity: Severity::Warning, ..absent.clone() }.help(help));

@@ -2,7 +2,7 @@
 
 use crate::cli::{ExperimentArgs, Global, WorkArgs};
 use crate::collect::{collect, short, shown};
-use crate::commands::{Failure, Outcome, open};
+use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::job::Trial;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
@@ -25,6 +25,7 @@ pub(super) fn run_sweep(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let started = Instant::now();
     let summary = sweep(&plan, &work(global, arguments, how, ui))?;
     ui.note(format!("{} in {}", counts(&summary), duration(started.elapsed().as_secs_f64())));
@@ -39,6 +40,7 @@ pub(super) fn run_report(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let summary = render(&plan, &work(global, arguments, how, ui), &Store::open(&arguments.runs)?)?;
     ui.note(counts(&summary));
     conclude(&summary, ui)
@@ -53,6 +55,7 @@ pub(super) fn run_trial(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, mut plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();
     plan.jobs.retain(|job| chosen.jobs.contains(&job.id));
     plan.trials = vec![chosen];
