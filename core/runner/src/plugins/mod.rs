@@ -8,7 +8,7 @@ pub mod new;
 
 use crate::spec::Diagnostic;
 use crate::spec::diagnostic::suggestion;
-pub use loader::{Search, inspect};
+pub use loader::{NotLoadable, Search, inspect};
 use rqlab_sdk::plugin::{Component, Kind};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
