@@ -25,6 +25,7 @@ pub mod linear;
 pub mod loss;
 pub mod nearest;
 pub mod norm;
+mod operators;
 pub mod optim;
 pub mod packed;
 pub mod reduce;
