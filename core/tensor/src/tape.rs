@@ -5,11 +5,21 @@
 //! of an empty dfdx tensor ([`GradKey`]): the map then holds an empty buffer until the first contribution arrives,
 //! which is written instead of added to zeros. Each device has a tape of its own: a graph stays on one device.
 
-use crate::storage::{CpuBuffer, Storage, cpu};
+use crate::storage::Storage;
 use crate::{Error, Result, Tensor};
-use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, TensorFromVec};
+use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, Tensor as Dx, TensorFromVec};
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// The one CPU device of the process. dfdx devices carry a generator and a cache; we use neither.
+fn cpu() -> &'static Cpu {
+    static DEVICE: OnceLock<Cpu> = OnceLock::new();
+    DEVICE.get_or_init(Cpu::default)
+}
+
+/// An empty dfdx tensor on the CPU.
+type CpuKey = Dx<(usize,), f32, Cpu>;
 
 type DfdxGradients = dfdx::prelude::Gradients<f32, Cpu>;
 
@@ -28,7 +38,7 @@ thread_local! {
 /// Names a gradient: an empty dfdx tensor, of which only the id matters.
 #[derive(Clone)]
 pub(crate) enum GradKey {
-    Cpu(CpuBuffer),
+    Cpu(CpuKey),
     #[cfg(feature = "cuda")]
     Cuda(crate::cuda::tape::Key),
 }
@@ -50,7 +60,7 @@ impl GradKey {
     }
 
     /// The name in dfdx's map of the CPU. Operations reach a gradient only on the device that they run on.
-    fn on_cpu(&self) -> Result<&CpuBuffer, CpuError> {
+    fn on_cpu(&self) -> Result<&CpuKey, CpuError> {
         match self {
             Self::Cpu(name) => Ok(name),
             #[cfg(feature = "cuda")]
