@@ -5,6 +5,7 @@
 //! of an empty dfdx tensor ([`GradKey`]): the map then holds an empty buffer until the first contribution arrives,
 //! which is written instead of added to zeros. Each device has a tape of its own: a graph stays on one device.
 
+use crate::cpu::{Output, buffer};
 use crate::storage::Storage;
 use crate::{Error, Result, Tensor};
 use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, Tensor as Dx, TensorFromVec};
@@ -99,25 +100,26 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Whether a contribution to a gradient is in already.
-    pub(crate) fn has(&mut self, key: &GradKey) -> Result<bool, CpuError> {
-        Ok(!self.0.get_or_alloc_mut(key.on_cpu()?)?.is_empty())
+    /// The contributions to a gradient that are in already, if any are.
+    pub(crate) fn started(&mut self, key: &GradKey) -> Result<Option<&mut [f32]>, CpuError> {
+        let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
+        Ok((!slot.is_empty()).then_some(slot))
     }
 
-    /// Hands out the gradient's buffer to be written in place, and whether it already holds contributions: `false`
-    /// means that its `len` elements are unspecified and must all be written, `true` that they must be added to.
-    pub(crate) fn with<R>(
+    /// Lets a kernel write the gradient of `len` elements, or add to the contributions that are in already.
+    pub(crate) fn with(
         &mut self,
         key: &GradKey,
         len: usize,
-        write: impl FnOnce(&mut [f32], bool) -> R,
-    ) -> Result<R, CpuError> {
+        write: impl for<'a> FnOnce(Output<'a>) -> &'a mut [f32],
+    ) -> Result<(), CpuError> {
         let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
-        let accumulate = !slot.is_empty();
-        if !accumulate {
-            **slot = crate::cpu::buffer(len);
+        if slot.is_empty() {
+            **slot = buffer(len, write);
+        } else {
+            write(Output::Add(slot));
         }
-        Ok(write(slot, accumulate))
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ mod operators;
 pub mod optim;
 pub mod packed;
 pub mod reduce;
+pub mod resample;
 pub mod residual;
 pub mod sampling;
 pub mod shape;
