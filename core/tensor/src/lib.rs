@@ -6,7 +6,7 @@
 //!   A feature map is therefore a matrix of `B*H*W` rows to a linear layer, to a normalisation and to a quantizer.
 //! - Gradients flow to tensors that ask for them ([`Tensor::leaf`], [`Var`]) while a [`Tape`] is recording.
 //! - `ops/` holds one file an operation: shape check, forward, what the backward pass needs. `cpu/` holds the kernels
-//!   that work on plain slices, `cuda/` those of GPUs. All `unsafe` of the crate stands in these two and `storage.rs`.
+//!   that work on plain slices, `cuda/` those of GPUs. All `unsafe` of the crate stands in these two.
 //!
 //! This crate knows nothing of images, plugins or files.
 

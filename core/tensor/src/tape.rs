@@ -5,11 +5,22 @@
 //! of an empty dfdx tensor ([`GradKey`]): the map then holds an empty buffer until the first contribution arrives,
 //! which is written instead of added to zeros. Each device has a tape of its own: a graph stays on one device.
 
-use crate::storage::{CpuBuffer, Storage, cpu};
+use crate::cpu::{Output, buffer};
+use crate::storage::Storage;
 use crate::{Error, Result, Tensor};
-use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, TensorFromVec};
+use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, Tensor as Dx, TensorFromVec};
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// The one CPU device of the process. dfdx devices carry a generator and a cache; we use neither.
+fn cpu() -> &'static Cpu {
+    static DEVICE: OnceLock<Cpu> = OnceLock::new();
+    DEVICE.get_or_init(Cpu::default)
+}
+
+/// An empty dfdx tensor on the CPU.
+type CpuKey = Dx<(usize,), f32, Cpu>;
 
 type DfdxGradients = dfdx::prelude::Gradients<f32, Cpu>;
 
@@ -28,7 +39,7 @@ thread_local! {
 /// Names a gradient: an empty dfdx tensor, of which only the id matters.
 #[derive(Clone)]
 pub(crate) enum GradKey {
-    Cpu(CpuBuffer),
+    Cpu(CpuKey),
     #[cfg(feature = "cuda")]
     Cuda(crate::cuda::tape::Key),
 }
@@ -50,7 +61,7 @@ impl GradKey {
     }
 
     /// The name in dfdx's map of the CPU. Operations reach a gradient only on the device that they run on.
-    fn on_cpu(&self) -> Result<&CpuBuffer, CpuError> {
+    fn on_cpu(&self) -> Result<&CpuKey, CpuError> {
         match self {
             Self::Cpu(name) => Ok(name),
             #[cfg(feature = "cuda")]
@@ -89,25 +100,26 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Whether a contribution to a gradient is in already.
-    pub(crate) fn has(&mut self, key: &GradKey) -> Result<bool, CpuError> {
-        Ok(!self.0.get_or_alloc_mut(key.on_cpu()?)?.is_empty())
+    /// The contributions to a gradient that are in already, if any are.
+    pub(crate) fn started(&mut self, key: &GradKey) -> Result<Option<&mut [f32]>, CpuError> {
+        let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
+        Ok((!slot.is_empty()).then_some(slot))
     }
 
-    /// Hands out the gradient's buffer to be written in place, and whether it already holds contributions: `false`
-    /// means that its `len` elements are unspecified and must all be written, `true` that they must be added to.
-    pub(crate) fn with<R>(
+    /// Lets a kernel write the gradient of `len` elements, or add to the contributions that are in already.
+    pub(crate) fn with(
         &mut self,
         key: &GradKey,
         len: usize,
-        write: impl FnOnce(&mut [f32], bool) -> R,
-    ) -> Result<R, CpuError> {
+        write: impl for<'a> FnOnce(Output<'a>) -> &'a mut [f32],
+    ) -> Result<(), CpuError> {
         let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
-        let accumulate = !slot.is_empty();
-        if !accumulate {
-            **slot = crate::cpu::buffer(len);
+        if slot.is_empty() {
+            **slot = buffer(len, write);
+        } else {
+            write(Output::Add(slot));
         }
-        Ok(write(slot, accumulate))
+        Ok(())
     }
 }
 
