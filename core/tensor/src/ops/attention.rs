@@ -250,7 +250,7 @@ mod tests {
                     let leaves = [q.leaf(), k.leaf(), v.leaf()];
                     let tape = Tape::start().unwrap();
                     let out = attention(&leaves[0], &leaves[1], &leaves[2], heads, causal).unwrap();
-                    let mut found = tape.backward_from(&out, dy.to_vec()).unwrap();
+                    let mut found = tape.backward_from(&out, &dy).unwrap();
                     assert_within(out.as_slice(), &y);
                     for (leaf, wanted) in leaves.iter().zip(&grads) {
                         assert_within(found.take(leaf).unwrap().as_slice(), wanted);
@@ -259,7 +259,7 @@ mod tests {
                         let leaf = pack(&q, &k, &v).leaf();
                         let tape = Tape::start().unwrap();
                         let out = attention_qkv(&leaf, heads, causal).unwrap();
-                        let found = tape.backward_from(&out, dy.to_vec()).unwrap().take(&leaf).unwrap();
+                        let found = tape.backward_from(&out, &dy).unwrap().take(&leaf).unwrap();
                         assert_within(out.as_slice(), &y);
                         for (third, wanted) in grads.iter().enumerate() {
                             let rows = found.as_slice().chunks(3 * width);
