@@ -196,8 +196,11 @@ fn start_up(folders: &[PathBuf]) -> Result<Prepared> {
             for folder in &folders {
                 command.arg("--plugins").arg(folder);
             }
-            let output =
-                command.args(["--device", "cpu", "--task", &task]).stdin(Stdio::null()).output().map_err(Error::file(&program))?;
+            let output = command
+                .args(["--device", "cpu", "--task", &task])
+                .stdin(Stdio::null())
+                .output()
+                .map_err(Error::file(&program))?;
             let memory: f64 = serde_json::from_slice(&output.stdout)
                 .map_err(|_| Error::Data(format!("loading all plugins ended with {}", output.status)))?;
             seen.set(memory.max(seen.get()));
