@@ -92,7 +92,7 @@ impl Lab {
     pub fn command(&self, arguments: &str) -> Result<Command> {
         let mut command = Command::new(rqlab()?);
         command.current_dir(self.0.path()).stdin(Stdio::null()).args(["--threads", "2"]);
-        command.args(arguments.split_whitespace()).env_remove("RQLAB_PLUGINS");
+        command.args(arguments.split_whitespace()).env_remove("RQLAB_PLUGINS").env_remove("RQLAB_HOME");
         Ok(command)
     }
 

@@ -41,6 +41,8 @@ fn a_finished_sweep_can_be_looked_at_in_every_way() {
         assert!(lab.path("out/tiny").join(name).is_file(), "{name}");
     }
 
+    assert_eq!(said.err.matches("computing on ").count(), 1, "{}", said.err);
+
     let said = ok(&lab, "plan tiny.ron --runs runs");
     assert!(said.out.contains("Nothing to do"), "{}", said.out);
     let said = ok(&lab, "plan tiny.ron --runs runs --configs");
@@ -69,6 +71,38 @@ fn a_finished_sweep_can_be_looked_at_in_every_way() {
     assert!(said.code == Some(2) && said.err.contains("run `rqlab sweep tiny.ron` first"), "{}", said.err);
 }
 
+/// Every point is in the stage's own file before the stage is done, and the same in its results after.
+#[test]
+fn curves_can_be_looked_at() {
+    let lab = Lab::new().unwrap();
+    let said = ok(&lab, "curves tiny.ron --runs runs");
+    assert!(said.out.is_empty() && said.err.contains("no stage has taken a point"), "{}{}", said.out, said.err);
+
+    let said = ok(&lab, "sweep tiny.ron --runs runs --out out --device cpu");
+    assert!(!said.err.contains("computing on"), "{}", said.err);
+    let said = ok(&lab, "curves tiny.ron --runs runs");
+    for text in ["depth=2 seed 0, step 20, done", "prior=ar depth=1 seed 0", "\n  learning_rate ", "\n  usage_1 "] {
+        assert!(said.out.contains(text), "{text} in\n{}", said.out);
+    }
+
+    let stage = &lab.stages("runs", "prior").unwrap()[0];
+    let id = &stage.file_name().unwrap().to_str().unwrap()[..8];
+    let done: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(stage.join("done.json")).unwrap()).unwrap();
+    let (steps, values) = (&done["curves"]["loss"]["steps"], &done["curves"]["loss"]["values"]);
+    let rows: Vec<String> = (0..10).map(|n| format!("prior\t{id}\t{}\tloss\t{}", steps[n], values[n])).collect();
+    let said = ok(&lab, &format!("curves {id} --runs runs --points --only loss"));
+    let loss: Vec<&str> = said.out.lines().filter(|line| line.contains("\tloss\t")).collect();
+    assert_eq!(
+        (said.out.lines().next(), loss),
+        (Some("stage\tid\tstep\tmeasure\tvalue"), rows.iter().map(String::as_str).collect())
+    );
+    // All have ended: nothing is left to follow.
+    let followed = ok(&lab, "curves tiny.ron --runs runs --follow");
+    assert_eq!(followed.out, ok(&lab, "curves tiny.ron --runs runs --points").out);
+    assert!(rows.iter().all(|row| followed.out.contains(row.as_str())), "{}", followed.out);
+}
+
 #[test]
 fn the_installation_explains_itself() {
     let lab = Lab::new().unwrap();
@@ -82,15 +116,18 @@ fn the_installation_explains_itself() {
     assert!(said.code == Some(2) && said.err.contains("did you mean `rq`?"), "{}", said.err);
     let said = ok(&lab, "doctor --runs runs");
     assert!(!said.out.contains("FAIL") && said.out.contains("runs can be written"), "{}", said.out);
+    assert!(said.out.lines().any(|line| line.starts_with("ok    cuda ")), "{}", said.out);
     for shell in ["bash", "zsh", "fish"] {
         assert!(ok(&lab, &format!("completions {shell}")).out.contains("reconstruct"));
     }
-    for command in ["", "plan", "sweep", "run", "report", "watch", "sample", "reconstruct", "plugins", "doctor"] {
+    for command in
+        ["", "plan", "sweep", "run", "report", "curves", "watch", "sample", "reconstruct", "plugins", "doctor"]
+    {
         assert!(ok(&lab, &format!("{command} --help")).out.contains("Usage: rqlab"), "{command}");
     }
     for command in ["", "bench"] {
         let help = ok(&lab, &format!("{command} --help")).out;
-        for variable in ["RQLAB_CPU", "RQLAB_GPU", "RQLAB_PLUGINS", "NO_COLOR"] {
+        for variable in ["RQLAB_CPU", "RQLAB_GPU", "RQLAB_PLUGINS", "RQLAB_HOME", "NO_COLOR"] {
             assert!(help.contains(&format!("\n  {variable} ")), "{variable} in\n{help}");
         }
     }
@@ -121,6 +158,25 @@ fn arguments_that_make_no_sense_are_refused() {
         let said = lab.run(arguments).unwrap();
         assert_eq!(said.code, Some(2), "rqlab {arguments}\n{}\n{}", said.out, said.err);
         assert!(!said.err.is_empty() && !said.err.contains("panicked"), "rqlab {arguments}\n{}", said.err);
+    }
+}
+
+/// Experiments, runs and reports lie in the laboratory's home; what is named is found from here.
+#[test]
+fn a_home_keeps_what_is_not_named() {
+    let lab = Lab::new().unwrap();
+    for folder in ["home", "home/experiments", "elsewhere"] {
+        std::fs::create_dir(lab.path(folder)).unwrap();
+    }
+    std::fs::rename(lab.path("tiny.ron"), lab.path("home/experiments/kept.ron")).unwrap();
+    lab.edit("Does depth help?", "And here?").unwrap();
+    std::fs::rename(lab.path("tiny.ron"), lab.path("elsewhere/mine.ron")).unwrap();
+    for (experiment, report) in [("kept", "home/reports/out/kept"), ("mine.ron", "home/reports/out/mine")] {
+        let mut command = lab.command(&format!("report {experiment}")).unwrap();
+        let command = command.current_dir(lab.path("elsewhere")).env("RQLAB_HOME", lab.path("home"));
+        let said = Said::from(command.output().unwrap());
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert!(lab.path(report).join("index.html").is_file() && lab.path("home/runs").is_dir(), "{experiment}");
     }
 }
 

@@ -22,8 +22,18 @@ fn lasting(lab: &Lab, table: &str) -> Vec<Vec<String>> {
     rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect()
 }
 
-/// Every finished stage: its result's bytes, its measures and its curves.
-fn results(lab: &Lab, runs: &str) -> BTreeMap<String, (Vec<u8>, Value, Value)> {
+/// A finished stage.
+struct Finished {
+    /// The bytes of its result.
+    result: Vec<u8>,
+    measures: Value,
+    curves: Value,
+    /// What it wrote of its curves while it trained.
+    events: String,
+}
+
+/// Every finished stage by its id.
+fn results(lab: &Lab, runs: &str) -> BTreeMap<String, Finished> {
     let stages = fs::read_dir(lab.path(runs).join("stages")).unwrap();
     stages
         .map(|stage| {
@@ -31,7 +41,8 @@ fn results(lab: &Lab, runs: &str) -> BTreeMap<String, (Vec<u8>, Value, Value)> {
             let done: Value = serde_json::from_slice(&fs::read(stage.join("done.json")).unwrap()).unwrap();
             let id = stage.file_name().unwrap().to_string_lossy().into_owned();
             let result = fs::read(stage.join("result.safetensors")).unwrap();
-            (id, (result, done["measures"].clone(), done["curves"].clone()))
+            let events = fs::read_to_string(stage.join("events.jsonl")).unwrap_or_default();
+            (id, Finished { result, measures: done["measures"].clone(), curves: done["curves"].clone(), events })
         })
         .collect()
 }
@@ -50,10 +61,13 @@ fn assert_like_undisturbed(lab: &Lab, runs: &str) {
     assert_eq!(lasting(lab, &format!("{runs}-out/tiny/results.csv")), lasting(lab, "whole-out/tiny/results.csv"));
     let (ours, whole) = (results(lab, runs), results(lab, "whole"));
     assert_eq!(ours.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
-    for (id, (result, measures, curves)) in &ours {
-        assert_eq!((measures, curves), (&whole[id].1, &whole[id].2), "stage {id}");
-        assert!(*result == whole[id].0, "stage {id} has another result.safetensors");
+    for (id, stage) in &ours {
+        let whole = &whole[id];
+        assert_eq!((&stage.measures, &stage.curves), (&whole.measures, &whole.curves), "stage {id}");
+        assert_eq!(stage.events, whole.events, "stage {id}");
+        assert!(stage.result == whole.result, "stage {id} has another result.safetensors");
     }
+    assert_eq!(ours.values().filter(|stage| !stage.events.is_empty()).count(), 7, "trainings");
 }
 
 /// Processes whose command line names `text`.

@@ -127,6 +127,8 @@ fn cargo(dir: &Path, flags: &[OsString]) -> Command {
         encoded.push(flag);
     }
     command.current_dir(dir).env("CARGO_ENCODED_RUSTFLAGS", encoded).env_remove("RUSTFLAGS");
+    // It may name the folder that this executable lies in, where the library would be found a second time.
+    command.env_remove("CARGO_TARGET_DIR");
     command
 }
 
