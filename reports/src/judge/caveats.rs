@@ -106,7 +106,8 @@ impl Caveats {
             } else {
                 format!("{unrecorded} of the {}", compared.len())
             };
-            self.sentences.push(format!("Where {count} compared trials were computed is not recorded."));
+            let were = if unrecorded == 1 && compared.len() > 1 { "was" } else { "were" };
+            self.sentences.push(format!("Where {count} compared trials {were} computed is not recorded."));
         }
     }
 }
@@ -119,8 +120,8 @@ struct Difference {
     of_machine: bool,
     /// The facts before and after, as far as they differ.
     values: BTreeSet<(String, String)>,
-    /// The stages in which they do.
-    stages: BTreeSet<String>,
+    /// The stages in which they do, in the order of the trial.
+    stages: Vec<String>,
 }
 
 /// Adds what differs between two environments of one stage.
@@ -133,10 +134,12 @@ fn differences(stage: &str, before: &Environment, after: &Environment, timing: b
         match found.iter_mut().find(|known| known.fact == fact) {
             Some(known) => {
                 known.values.insert(values);
-                known.stages.insert(stage.to_owned());
+                if !known.stages.iter().any(|known| known == stage) {
+                    known.stages.push(stage.to_owned());
+                }
             }
             None => {
-                found.push(Difference { fact, of_machine, values: [values].into(), stages: [stage.to_owned()].into() })
+                found.push(Difference { fact, of_machine, values: [values].into(), stages: vec![stage.to_owned()] })
             }
         }
     }

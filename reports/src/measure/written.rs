@@ -177,9 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_no_measure_is_told_apart_from_what_is_written_wrongly() {
-        for unknown in
-            ["pnsr", "usage_of_tea", "", "level1_tea", "prior_bits_per_imag", "usage_", "level_usage", "Psnr"]
-        {
+        for unknown in ["pnsr", "usage_of_tea", "", "level1_tea", "prior_bits_per_imag", "usage_", "Psnr"] {
             assert!(matches!(quantity(unknown), Err(NameError::Unknown { .. })), "{unknown}: {:?}", quantity(unknown));
         }
         for (wrong, measure) in [
@@ -189,6 +187,7 @@ mod tests {
             ("usage_01", "usage"),
             ("usage_1_2", "usage"),
             ("level0_usage", "usage"),
+            ("level_usage", "usage"),
             ("code_overlap", "code_overlap"),
             ("code_overlap_2_2", "code_overlap"),
             ("images_per_second_64", "images_per_second"),
