@@ -15,6 +15,7 @@ mod origin;
 mod page;
 mod picture;
 mod results;
+mod site;
 mod stats;
 mod study;
 mod tables;

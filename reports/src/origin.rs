@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::format;
+
 /// What computed a stage: the program and the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Environment {
@@ -35,4 +37,20 @@ pub struct Origin {
     pub stage: String,
     /// Where it was computed.
     pub environment: Environment,
+}
+
+impl Environment {
+    /// The program with its commit, `rqlab 0.1.0 at 0123456789ab`.
+    pub(crate) fn versioned(&self) -> String {
+        match &self.commit {
+            Some(commit) => format!("{} at {}", self.program, short_commit(commit)),
+            None => self.program.clone(),
+        }
+    }
+}
+
+/// The first digits of a commit, and the note behind them if there is one.
+fn short_commit(commit: &str) -> String {
+    let digits = commit.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(commit.len());
+    format!("{}{}", format::digest(&commit[..digits]), &commit[digits..])
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::measure::{Group, Measure, Quantity, Reading};
 use crate::results::{Axis, Results, Status, Trial, Value};
+use crate::site::{Site, sites};
 use crate::stats::{self, Estimate};
 
 /// A quantity with what the registry says of its measure: a column of a table, or one direction of a chart.
@@ -32,6 +33,8 @@ pub(crate) struct Study<'a> {
     pub(crate) results: &'a Results,
     /// In the order in which the plan first names them.
     pub(crate) configurations: Vec<Configuration<'a>>,
+    /// The programs and machines that computed the trials.
+    pub(crate) sites: Vec<Site<'a>>,
     /// Indices of the axes that take more than one value, those with a longer grid not before shorter ones.
     pub(crate) varied: Vec<usize>,
     /// The measure that the page is about.
@@ -53,7 +56,7 @@ impl<'a> Study<'a> {
             }
         }
         let headline = results.headline.clone().map_or_else(|| Column::plain("psnr"), Column::of);
-        Self { results, configurations, varied, headline }
+        Self { results, configurations, sites: sites(results), varied, headline }
     }
 
     /// The axis at an index of `varied`.

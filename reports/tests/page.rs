@@ -216,3 +216,41 @@ fn one_trial_alone_makes_a_page() {
     well_formed(&page);
     assert!(page.contains("1/1 trials done"));
 }
+
+#[test]
+fn the_page_tells_who_computed_apart_from_who_rendered() {
+    let mut results = invent::results().unwrap();
+    let computed = page("computed", &results);
+    let section = computed.split("<section id=\"provenance\"").nth(1).unwrap();
+    for site in ["id=\"o-A\"", "Xeon Platinum 8481C, 8 cores", "id=\"o-B\"", "Ryzen 5 5600X, 6 cores"] {
+        assert!(section.contains(site), "{site}");
+    }
+    assert!(section.contains("Where 1 trial was computed is not recorded"));
+    assert!(computed.contains("computed on 2 machines or programs, 1 not recorded"));
+    // Rendered elsewhere, the page says so, and all else stays as it was.
+    let rendered = results.rendered.as_mut().unwrap();
+    assert_eq!(section.matches(&rendered.processor).count(), 1);
+    let before = std::mem::replace(&mut rendered.processor, "another processor".into());
+    assert_eq!(page("elsewhere", &results), computed.replace(&before, "another processor"));
+    for trial in &mut results.trials {
+        trial.origins.clear();
+    }
+    let old = page("old", &results);
+    assert!(old.contains("where computed: not recorded"));
+    assert!(old.contains("Not recorded: the results come from a version that did not record it."));
+}
+
+#[test]
+fn levels_have_charts_labels_and_codes_of_their_own() {
+    let page = page("levels", &invent::results().unwrap());
+    for part in [
+        "codebook usage (level 1, depth 2)",
+        "title=\"level1_usage_2\"",
+        "fig-training-usage-1",
+        "fig-training-usage-2",
+        "codes, level 2",
+        "level.depth",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+}

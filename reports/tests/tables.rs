@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use rqlab_reports::{
-    Axis, Comparison, Curve, Error, Index, Quantity, Reading, Results, Status, Trial, Value, quantity, verdicts, write,
-};
+use rqlab_reports::{Axis, Curve, Error, Index, Quantity, Reading, Results, Status, Trial, quantity, write};
 
 fn folder(name: &str) -> std::path::PathBuf {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -117,66 +115,4 @@ fn a_folder_that_cannot_be_written_is_named() {
     fs::write(&out, "in the way").unwrap();
     let message = write(&small(), &out).unwrap_err().to_string();
     assert!(message.contains(&out.display().to_string()), "{message}");
-}
-
-fn depth_by_seed(values: &[(i64, u64, f64)]) -> Results {
-    let trials = values.iter().map(|&(depth, seed, psnr)| trial("x", depth, true, seed, &[("psnr", psnr)]));
-    Results {
-        trials: trials.collect(),
-        comparisons: vec![Comparison {
-            metric: None,
-            axis: "quantizer.depth".into(),
-            from: Value::Number(1.0),
-            to: Value::Number(4.0),
-            fixed: BTreeMap::from([("quantizer.shared".into(), true.into())]),
-        }],
-        ..small()
-    }
-}
-
-#[test]
-fn verdicts_pair_by_seed() {
-    // Differences 4.0, 4.1, 4.2: mean 4.1, half width 4.303 x 0.1 / sqrt 3 = 0.248.
-    let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.1), (1, 2, 20.0), (4, 2, 24.2)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired."]);
-}
-
-#[test]
-fn a_verdict_says_what_its_sides_cost() {
-    let mut results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.0)]);
-    for (trial, bits) in results.trials.iter_mut().zip([128.0, 512.0, 128.0, 512.0]) {
-        trial.readings.push(reading("bits_per_image", bits));
-    }
-    assert!(verdicts(&results)[0].ends_with("paired, at 128 → 512 bits per image."), "{:?}", verdicts(&results));
-}
-
-#[test]
-fn one_seed_has_no_interval_and_says_so() {
-    let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR +4 dB, no interval: one seed, paired."]);
-}
-
-#[test]
-fn different_seeds_are_compared_without_pairs() {
-    let results = depth_by_seed(&[(1, 0, 21.0), (1, 1, 22.0), (4, 2, 25.0), (4, 3, 26.0)]);
-    assert!(verdicts(&results)[0].ends_with("2 seeds, not paired."), "{:?}", verdicts(&results));
-}
-
-#[test]
-fn a_side_without_trials_is_not_measured() {
-    let results = depth_by_seed(&[(1, 0, 21.0)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR was not measured on both sides."]);
-}
-
-#[test]
-fn samples_are_judged_against_shuffled_codes() {
-    let mut results = depth_by_seed(&[(1, 0, 21.0), (1, 1, 21.0)]);
-    for (trial, sample) in results.trials.iter_mut().zip([10.0, 12.0]) {
-        trial.readings.extend([reading("sample_frechet", sample), reading("shuffled_frechet", 60.0)]);
-    }
-    let sentences = verdicts(&results);
-    assert!(
-        sentences[1].starts_with("shuffled codes → the prior's samples: sample Fréchet distance −49"),
-        "{sentences:?}"
-    );
 }

@@ -98,13 +98,14 @@ impl Measure {
 }
 
 impl Comparable {
-    /// The parts that trials must share ([`crate::Trial::parts`]).
-    pub(crate) fn parts(self) -> &'static [&'static str] {
+    /// The parts that trials must share ([`crate::Trial::parts`]), with their plurals.
+    pub(crate) fn parts(self) -> &'static [(&'static str, &'static str)] {
+        const DATASET: (&str, &str) = ("dataset", "data sets");
         match self {
             Self::Anywhere | Self::Machine => &[],
-            Self::Dataset => &["dataset"],
-            Self::Features => &["dataset", "classifier"],
-            Self::Tokenizer => &["dataset", "tokenizer"],
+            Self::Dataset => &[DATASET],
+            Self::Features => &[DATASET, ("classifier", "feature classifiers")],
+            Self::Tokenizer => &[DATASET, ("tokenizer", "tokenizers")],
         }
     }
 

@@ -144,3 +144,33 @@ impl fmt::Display for Quantity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_tell_the_indices() {
+        for (measure, at, label) in [
+            ("psnr", vec![], "PSNR"),
+            ("usage", vec![Index::Depth(2)], "codebook usage (depth 2)"),
+            ("usage", vec![Index::Depth(2), Index::Level(1)], "codebook usage (level 1, depth 2)"),
+            ("usage", vec![Index::Level(1)], "codebook usage (level 1)"),
+            ("code_overlap", vec![Index::Depth(3), Index::Depth(1)], "code overlap (depths 1 and 3)"),
+            ("images_per_second", vec![Index::Cache(true), Index::Batch(64)], "sampling speed (batch 64, with cache)"),
+            ("objective_lpips", vec![Index::Level(2)], "objective lpips (level 2)"),
+        ] {
+            assert_eq!(Quantity::new(measure, at).label(), label);
+        }
+    }
+
+    #[test]
+    fn the_order_of_indices_does_not_matter() {
+        let found = Quantity::new("usage", [Index::Depth(2), Index::Level(1)]);
+        assert_eq!(found.at, [Index::Level(1), Index::Depth(2)]);
+        assert!(found.is("usage", &[Index::Depth(2), Index::Level(1)]));
+        assert!(!found.is("usage", &[Index::Depth(1), Index::Level(2)]));
+        assert!(!found.is("usage", &[Index::Depth(2)]));
+        assert!(!found.is("entropy", &[Index::Level(1), Index::Depth(2)]));
+    }
+}

@@ -116,3 +116,101 @@ fn wanted(row: &Row) -> String {
         Takes::BatchAndCache => format!("with a batch size and `cache` or `nocache`, as in `{name}_b16_cache`"),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// A quantity of every kind that the registry takes, for every row.
+    fn possible() -> Vec<Quantity> {
+        let mut all = Vec::new();
+        for row in TABLE.iter().filter(|row| row.group != Group::Training) {
+            let places: Vec<Vec<Index>> = match row.takes {
+                Takes::Nothing => vec![vec![]],
+                Takes::Level => vec![vec![], vec![Index::Level(3)]],
+                Takes::Depth => {
+                    vec![vec![], vec![Index::Depth(12)], vec![Index::Level(1)], vec![Index::Level(1), Index::Depth(2)]]
+                }
+                Takes::TwoDepths => {
+                    let pair = [Index::Depth(1), Index::Depth(10)];
+                    vec![pair.to_vec(), [&[Index::Level(2)], &pair[..]].concat()]
+                }
+                Takes::Batch => vec![vec![], vec![Index::Batch(64)]],
+                Takes::BatchAndCache => {
+                    let cache = |cache| vec![Index::Batch(16), Index::Cache(cache)];
+                    vec![vec![], vec![Index::Batch(1)], cache(true), cache(false)]
+                }
+            };
+            all.extend(places.into_iter().map(|at| Quantity::new(row.name, at)));
+        }
+        all
+    }
+
+    #[test]
+    fn every_quantity_is_written_as_its_column_and_no_two_alike() {
+        let mut names = std::collections::BTreeSet::new();
+        for possible in possible() {
+            let name = possible.to_string();
+            assert_eq!(quantity(&name), Ok(possible), "{name}");
+            assert!(names.insert(name.clone()), "{name} is written twice");
+        }
+    }
+
+    #[test]
+    fn column_names_are_those_that_tables_have_always_had() {
+        for (name, measure, at) in [
+            ("psnr", "psnr", vec![]),
+            ("usage_2", "usage", vec![Index::Depth(2)]),
+            ("level1_usage_2", "usage", vec![Index::Level(1), Index::Depth(2)]),
+            ("psnr_at_3", "psnr_at", vec![Index::Depth(3)]),
+            ("prior_bits_3", "prior_bits", vec![Index::Depth(3)]),
+            ("code_overlap_1_2", "code_overlap", vec![Index::Depth(1), Index::Depth(2)]),
+            ("images_per_second_b64_cache", "images_per_second", vec![Index::Batch(64), Index::Cache(true)]),
+            ("images_per_second_b64_nocache", "images_per_second", vec![Index::Batch(64), Index::Cache(false)]),
+            ("decode_images_per_second_b64", "decode_images_per_second", vec![Index::Batch(64)]),
+        ] {
+            assert_eq!(quantity(name).unwrap(), Quantity::new(measure, at));
+            assert_eq!(quantity(name).unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_measure_is_told_apart_from_what_is_written_wrongly() {
+        for unknown in ["pnsr", "usage_of_tea", "", "level1_tea", "prior_bits_per_imag", "usage_", "Psnr"] {
+            assert!(matches!(quantity(unknown), Err(NameError::Unknown { .. })), "{unknown}: {:?}", quantity(unknown));
+        }
+        for (wrong, measure) in [
+            ("psnr_2", "psnr"),
+            ("level1_psnr", "psnr"),
+            ("usage_0", "usage"),
+            ("usage_01", "usage"),
+            ("usage_1_2", "usage"),
+            ("level0_usage", "usage"),
+            ("level_usage", "usage"),
+            ("code_overlap", "code_overlap"),
+            ("code_overlap_2_2", "code_overlap"),
+            ("images_per_second_64", "images_per_second"),
+            ("images_per_second_cache", "images_per_second"),
+            ("decode_images_per_second_b1_cache", "decode_images_per_second"),
+            ("usage_99999999999999999999999", "usage"),
+        ] {
+            match quantity(wrong) {
+                Err(NameError::Indices { measure: found, .. }) => assert_eq!(found, measure, "{wrong}"),
+                other => panic!("{wrong}: {other:?}"),
+            }
+        }
+        assert!(matches!(quantity("learning_rate"), Err(NameError::Curve { .. })));
+        assert!(matches!(quantity("loss_2"), Err(NameError::Curve { .. })));
+    }
+
+    #[test]
+    fn an_error_says_how_the_measure_is_written() {
+        assert_eq!(
+            quantity("usage_0").unwrap_err().to_string(),
+            "`usage_0` is not how `usage` is written: with a depth or a level, as in `usage_2` and `level1_usage_2`; both \
+             count from 1"
+        );
+        assert_eq!(quantity("pnsr").unwrap_err().to_string(), "there is no measure `pnsr`");
+    }
+}

@@ -1,4 +1,4 @@
-//! Sections 11 to 13: failures, definitions, and where the numbers come from.
+//! Sections 11 and 12: failures and definitions.
 
 use std::collections::BTreeSet;
 
@@ -81,37 +81,6 @@ pub(super) fn definitions(study: &Study<'_>) -> Markup {
                     @if own.is_none() && !measure.caution.is_empty() { p.caution { (measure.caution) } }
                     @if let Some(words) = measure.comparable.words() { p.caution { "Compare it within " (words) "." } }
                 }
-            }
-        }
-    }
-}
-
-/// Section 13.
-pub(super) fn provenance(study: &Study<'_>) -> Markup {
-    let results = study.results;
-    html! {
-        @if results.provenance.is_empty() { (nothing("Nothing was recorded.")) } @else {
-            div.scroll {
-                table.provenance {
-                    tbody {
-                        @for entry in &results.provenance {
-                            tr {
-                                th scope="row" { (entry.key) }
-                                td { @for value in &entry.values { div { (value) } } }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        h3 { "Each trial" }
-        p { "The command that repeats it, and its configuration with every default filled in." }
-        @for trial in &results.trials {
-            details.trial id={ "c-" (trial.id) } {
-                summary { code { (trial.id) } " " (trial.name) @if trial.status != Status::Done { " · " (trial.status.as_str()) } }
-                @if !trial.command.is_empty() { pre { (trial.command) } }
-                @if !trial.config.is_empty() { pre { (trial.config) } }
-                p { a href={ "#t-" (trial.id) } { "its row among all trials" } }
             }
         }
     }

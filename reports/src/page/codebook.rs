@@ -17,12 +17,15 @@ const HEATS: usize = 6;
 /// Section 5.
 pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
     let (mut figures, mut training) = (Vec::new(), Vec::new());
-    let shown = deepest(study);
     for measure in HEALTH {
         figures.extend(at_the_end(study, measure)?);
-        if let Some(configuration) = shown {
-            training.extend(over_training(configuration, measure)?);
+    }
+    for configuration in [deepest(study, false), deepest(study, true)].into_iter().flatten() {
+        let mut charts = Vec::new();
+        for measure in HEALTH {
+            charts.extend(over_training(configuration, measure)?);
         }
+        training.push((configuration, charts));
     }
     let overlaps = overlaps(study)?;
     let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
@@ -35,11 +38,12 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
             (configuration_key(study, &finished, Drawn::Both))
             div.figures { @for figure in figures { (figure) } }
         }
-        @if let (Some(configuration), false) = (shown, training.is_empty()) {
+        @for (configuration, charts) in &training {
             h3 { "Over training: " (configuration.label) }
-            p { "The configuration with the most levels and depths and the best " (study.headline.label())
+            p { "The configuration " @if levels(configuration) > 1 { "of several levels " }
+                "with the most depths and the best " (study.headline.label())
                 "; the other configurations' curves are in " code { "curves.csv" } "." }
-            div.figures { @for figure in training { (figure) } }
+            div.figures { @for figure in charts { (figure) } }
         }
         @if !overlaps.is_empty() {
             h3 { "Overlap of codes between depths" }
@@ -90,15 +94,22 @@ fn recorded(configuration: &Configuration<'_>) -> Vec<(String, Quantity)> {
     found
 }
 
-/// The configuration with the most levels and depths of curves, and among those the best of the headline.
-fn deepest<'a, 'b>(study: &'a Study<'b>) -> Option<&'a Configuration<'b>> {
+/// How many levels a configuration recorded; one, where levels have no number.
+fn levels(configuration: &Configuration<'_>) -> usize {
+    recorded(configuration).iter().filter_map(|(_, quantity)| quantity.level()).max().unwrap_or(1)
+}
+
+/// Of the configurations with one level, or with several, that with the most depths of curves, and among those the best of
+/// the headline.
+fn deepest<'a, 'b>(study: &'a Study<'b>, several: bool) -> Option<&'a Configuration<'b>> {
     let sign = if study.headline.measure.better == Better::Lower { -1.0 } else { 1.0 };
     let score =
         |c: &Configuration<'_>| c.mean(&study.headline.quantity).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
     // A configuration without a finished trial is shown if no other has curves.
     let rank = |c: &Configuration<'_>| (recorded(c).len(), score(c));
     let mut best: Option<&Configuration<'b>> = None;
-    for configuration in study.configurations.iter().filter(|c| !recorded(c).is_empty()) {
+    let fitting = |c: &&Configuration<'_>| !recorded(c).is_empty() && (levels(c) > 1) == several;
+    for configuration in study.configurations.iter().filter(fitting) {
         if best.is_none_or(|other| rank(configuration) > rank(other)) {
             best = Some(configuration);
         }
@@ -138,8 +149,11 @@ fn level_over_training(
             ..Series::default()
         });
     }
-    let (of_level, suffix) =
-        level.map_or((String::new(), String::new()), |n| (format!(", level {n}"), format!("-{n}")));
+    let several = lines.iter().any(|(_, quantity)| quantity.level().is_some());
+    let (of_level, suffix) = match level {
+        Some(level) => (format!(", level {level}"), format!("-{level}")),
+        None => (String::new(), if several { "-levels".to_owned() } else { String::new() }),
+    };
     let key = series_key(&series);
     let chart = Chart {
         id: format!("fig-training-{}{suffix}", identifier(&meta.name)),

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{Drawn, configuration_key, figure, having, identifier, measures_table, nothing, scatter};
+use super::parts::{Drawn, configuration_key, figure, having, identifier, machines, measures_table, nothing, scatter};
 use crate::chart::{Chart, Scale};
 use crate::error::Result;
 use crate::format;
@@ -22,6 +22,7 @@ pub(super) fn cost(study: &Study<'_>) -> Result<Markup> {
         }
     }
     Ok(html! {
+        (machines(study))
         (measures_table(study, &costs, "Cost of each configuration, means over seeds"))
         @if !figures.is_empty() { (configuration_key(study, &having(study, &study.headline.quantity), Drawn::Marks)) }
         div.figures { @for figure in figures { (figure) } }

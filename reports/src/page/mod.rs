@@ -7,6 +7,7 @@ mod curves;
 mod effects;
 mod levels;
 mod matrix;
+mod origins;
 mod overview;
 mod parts;
 mod pictures;
@@ -57,7 +58,7 @@ pub(crate) fn render(study: &Study<'_>) -> Result<String> {
         trials::trials(study)?,
         appendix::failures(study),
         appendix::definitions(study),
-        appendix::provenance(study),
+        origins::provenance(study),
     ];
     let results = study.results;
     let page = html! {

@@ -44,6 +44,7 @@ fn badge(study: &Study<'_>) -> Markup {
             }
             span.badge.plain { (study.configurations.len()) " configurations" }
             span.badge.plain { (seeds(study)) }
+            span.badge.plain { a href="#origins" { (computed(study)) } }
         }
     }
 }
@@ -55,6 +56,21 @@ fn seeds(study: &Study<'_>) -> String {
         (1, 1) => "1 seed each: no intervals".to_owned(),
         (low, high) if low == high => format!("{high} seeds each"),
         (low, high) => format!("{low} to {high} seeds each"),
+    }
+}
+
+/// Where the trials were computed, in short.
+fn computed(study: &Study<'_>) -> String {
+    let unrecorded = study.results.done().filter(|trial| trial.origins.is_empty()).count();
+    match &study.sites[..] {
+        [] => "where computed: not recorded".to_owned(),
+        [site] if unrecorded == 0 && site.environment.device == "cpu" => {
+            format!("computed on {}", site.environment.processor)
+        }
+        [site] if unrecorded == 0 => format!("computed on {}", site.environment.device),
+        [_] => format!("computed on 1 machine, {unrecorded} not recorded"),
+        sites if unrecorded == 0 => format!("computed on {} machines or programs", sites.len()),
+        sites => format!("computed on {} machines or programs, {unrecorded} not recorded", sites.len()),
     }
 }
 
@@ -83,6 +99,7 @@ fn one(verdict: &Verdict) -> Markup {
         Finding::Differs => ("unclear", "◆"),
         Finding::Unclear => ("unclear", "○"),
         Finding::OneSeed => ("unclear", "◇"),
+        Finding::Incomparable => ("unclear", "≠"),
         Finding::NotMeasured => ("absent", "–"),
     };
     html! {
@@ -94,7 +111,7 @@ fn one(verdict: &Verdict) -> Markup {
                     @match &verdict.estimate {
                         Some(estimate) => {
                             strong { (format::difference(&verdict.column.measure, estimate)) }
-                            (rest(verdict))
+                            (verdict.basis())
                         }
                         None => { (verdict.effect()) }
                     }
@@ -107,17 +124,12 @@ fn one(verdict: &Verdict) -> Markup {
                         @if let Some(ratio) = ratio(verdict, before, after) { " · " (ratio) }
                     }
                     @if let Some(rates) = verdict.rates_text() { " · " (rates) }
-                    @if verdict.method == Method::Unpaired { " · the two sides share no seed" }
+                    @if verdict.method == Method::Unpaired { " · no seed is finished on both sides" }
                 }
+                @for caveat in &verdict.caveats { p.caveat { (caveat) } }
             }
         }
     }
-}
-
-/// What follows the effect in the sentence.
-fn rest(verdict: &Verdict) -> String {
-    let effect = verdict.effect();
-    effect.find(", ").map_or(String::new(), |at| effect[at..].to_owned())
 }
 
 /// Large changes of positive quantities read better as a factor.

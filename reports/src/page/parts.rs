@@ -257,6 +257,18 @@ pub(super) fn column_head(column: &Column) -> Markup {
     }
 }
 
+/// What is to be said of times, speeds and memory where several machines took them.
+pub(super) fn machines(study: &Study<'_>) -> Markup {
+    html! {
+        @if study.sites.len() > 1 {
+            p.note {
+                "Not one machine and program computed all trials (" a href="#origins" { "section 13" }
+                "): times, speeds and memory compare only between trials of one."
+            }
+        }
+    }
+}
+
 /// A sentence in place of a section's figures.
 pub(super) fn nothing(text: &str) -> Markup {
     html! { p.nothing { (text) } }

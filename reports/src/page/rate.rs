@@ -15,24 +15,34 @@ const SAME_BITS: f64 = 0.01;
 
 /// Section 3.
 pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
-    let rate = Column::plain("bits_per_image");
-    if !study.has(&rate.quantity) {
+    let [nominal, entropy, kl] = ["bits_per_image", "entropy_bits_per_image", "kl_bits_per_image"].map(Column::plain);
+    let (codes, vectors) = (study.has(&nominal.quantity), study.has(&kl.quantity));
+    if !codes && !vectors {
         return Ok(nothing("No trial reports its bits per image."));
     }
     let mut distortions: Vec<Column> = ["psnr", "mse", "recon_frechet"].map(Column::plain).into();
     distortions.retain(|distortion| study.has(&distortion.quantity));
     let mut figures = Vec::new();
-    for distortion in &distortions {
-        figures.push(chart(study, &rate, distortion)?);
+    for (rate, distortions) in
+        [(&nominal, &distortions[..]), (&entropy, &distortions[..distortions.len().min(1)]), (&kl, &distortions[..])]
+    {
+        for distortion in distortions.iter().filter(|_| study.has(&rate.quantity)) {
+            figures.push(chart(study, rate, distortion)?);
+        }
     }
-    let entropy = Column::plain("entropy_bits_per_image");
-    if let (true, Some(distortion)) = (study.has(&entropy.quantity), distortions.first()) {
-        figures.push(chart(study, &entropy, distortion)?);
-    }
+    let mut shown = having(study, &nominal.quantity);
+    shown.extend(having(study, &kl.quantity));
     Ok(html! {
-        (configuration_key(study, &having(study, &rate.quantity), Drawn::Marks))
+        @if codes && vectors {
+            p.note {
+                "Codes and continuous tokens have different rates, and charts of their own: nominal bits are what codes take \
+                 when they are stored; the KL bits of continuous tokens are an expected length under bits-back coding. Equal \
+                 numbers of the two are not equal rates."
+            }
+        }
+        (configuration_key(study, &shown, Drawn::Marks))
         div.figures { @for figure in figures { (figure) } }
-        (same_bits(study, &rate, &distortions))
+        @if codes { (same_bits(study, &nominal, &distortions)) }
     })
 }
 

@@ -58,6 +58,7 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
                             th.same[*same] scope="col" title=(axis.path) { (axis.title()) }
                         }
                         th scope="col" { "seed" }
+                        @if study.sites.len() > 1 { th.left scope="col" { "computed" } }
                         @for (column, same) in columns.iter().zip(&constant_column) {
                             th.same[*same].x[detail(column)] scope="col" title=(column.quantity) { (column_head(column)) }
                         }
@@ -88,6 +89,13 @@ fn row(study: &Study<'_>, trial: &Trial, columns: &[Column], axes_same: &[bool],
                 td.n.same[*same] { @if let Some(value) = value { (value) } }
             }
             td.n { @if let Some(seed) = trial.seed { (seed) } }
+            @if study.sites.len() > 1 {
+                td {
+                    @for site in study.sites.iter().filter(|site| site.trials.iter().any(|(t, _)| std::ptr::eq(*t, trial))) {
+                        a href={ "#o-" (site.letter) } { (site.letter) } " "
+                    }
+                }
+            }
             @for (column, same) in columns.iter().zip(columns_same) {
                 @match trial.value(&column.quantity) {
                     Some(value) => { td.n.same[*same].x[detail(column)] data-v=(value) { (format::bare(&column.measure, value)) } }
