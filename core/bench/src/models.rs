@@ -167,7 +167,8 @@ fn encode([vectors, channels]: [usize; 2], size: usize, depth: usize, plugins: &
     let component = component(plugins, Kind::Quantizer, "rq", config)?;
     let params = Params::new(0);
     let latents = MapShape { height: vectors, width: 1, channels };
-    let quantizer = plugins.quantizer(&component, &QuantizerContext { latents, params: params.clone(), components: Components::none() })?;
+    let quantizer = plugins
+        .quantizer(&component, &QuantizerContext { latents, params: params.clone(), components: Components::none() })?;
     let codebook = normal(&[size, channels], "codebook")?.mul_scalar(0.5)?;
     for (_, entry) in params.entries().into_iter().filter(|(name, _)| name.ends_with("weight")) {
         entry.var.set(&codebook)?;

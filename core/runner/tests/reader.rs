@@ -41,12 +41,84 @@ const WHOLE: &str = r#"// A header.
 
 /// What experiments are made of, and what breaks them.
 const TOKENS: &[&str] = &[
-    "(", ")", "[", "]", "{", "}", ",", ":", ".", "=", "\"", "'", "\\", "r#\"", "\"#", "//", "/*", "*/", "\n", " ", "\t",
-    "\r\n", "\u{feff}", "\0", "ü", "\u{1f600}", "#![enable(implicit_some)]", "question", "base", "data", "autoencoder",
-    "quantizer", "prior", "tokenizer_training", "evaluation", "axes", "sweep", "exclude", "when", "seeds", "report",
-    "headline", "compare", "metric", "along", "from", "to", "at", "set", "grid", "zip", "cases", "case", "grey", "half",
-    "deep", "flat", "guess", "depth", "codebook", "width", "\"quantizer.depth\"", "\"psnr\"", "\"x.ron\"", "0", "1",
-    "-1", "2.5", "1e999", "99999999999999999999", "0x1f", "1_0", "true", "None", "Some", "inf", "NaN", "()",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    ".",
+    "=",
+    "\"",
+    "'",
+    "\\",
+    "r#\"",
+    "\"#",
+    "//",
+    "/*",
+    "*/",
+    "\n",
+    " ",
+    "\t",
+    "\r\n",
+    "\u{feff}",
+    "\0",
+    "ü",
+    "\u{1f600}",
+    "#![enable(implicit_some)]",
+    "question",
+    "base",
+    "data",
+    "autoencoder",
+    "quantizer",
+    "prior",
+    "tokenizer_training",
+    "evaluation",
+    "axes",
+    "sweep",
+    "exclude",
+    "when",
+    "seeds",
+    "report",
+    "headline",
+    "compare",
+    "metric",
+    "along",
+    "from",
+    "to",
+    "at",
+    "set",
+    "grid",
+    "zip",
+    "cases",
+    "case",
+    "grey",
+    "half",
+    "deep",
+    "flat",
+    "guess",
+    "depth",
+    "codebook",
+    "width",
+    "\"quantizer.depth\"",
+    "\"psnr\"",
+    "\"x.ron\"",
+    "0",
+    "1",
+    "-1",
+    "2.5",
+    "1e999",
+    "99999999999999999999",
+    "0x1f",
+    "1_0",
+    "true",
+    "None",
+    "Some",
+    "inf",
+    "NaN",
+    "()",
 ];
 
 /// What may stand between two tokens.
@@ -145,12 +217,12 @@ fn value() -> impl Strategy<Value = Vec<String>> {
             tokens.push(close.to_owned());
             tokens
         };
-        let field = ("[a-z]{1,4}", inner.clone()).prop_map(|(name, value)| [vec![name, ":".to_owned()], value].concat());
+        let field =
+            ("[a-z]{1,4}", inner.clone()).prop_map(|(name, value)| [vec![name, ":".to_owned()], value].concat());
         prop_oneof![
             vec(inner, 0..4).prop_map(move |items| separated("[", items, "]")),
-            ("[a-z]{1,4}", vec(field, 0..4)).prop_map(move |(name, fields)| {
-                [vec![name], separated("(", fields, ")")].concat()
-            }),
+            ("[a-z]{1,4}", vec(field, 0..4))
+                .prop_map(move |(name, fields)| { [vec![name], separated("(", fields, ")")].concat() }),
         ]
     })
 }

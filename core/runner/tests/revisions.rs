@@ -82,7 +82,8 @@ fn revision(stages: &Path, stage: &str) -> u32 {
 fn a_change_of_a_stages_code_asks_whether_its_results_change() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let stages = home.join("src/stages");
-    let line = |(stage, files): &(&str, &[&str])| format!("{stage} {} {}", revision(&stages, stage), digest(&stages, files));
+    let line =
+        |(stage, files): &(&str, &[&str])| format!("{stage} {} {}", revision(&stages, stage), digest(&stages, files));
     let now: Vec<String> = SOURCES.iter().map(line).collect();
     let decided = fs::read_to_string(home.join(DECIDED)).unwrap_or_default();
     let decided: Vec<&str> = decided.lines().collect();
@@ -111,9 +112,11 @@ fn every_source_of_a_stage_is_watched() {
     }
     let mut found = Vec::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stages"), "", &mut found);
-    let watched: BTreeMap<&str, ()> = SOURCES.iter().flat_map(|(_, files)| files.iter().map(|file| (*file, ()))).collect();
+    let watched: BTreeMap<&str, ()> =
+        SOURCES.iter().flat_map(|(_, files)| files.iter().map(|file| (*file, ()))).collect();
     // The module itself only lists the stages.
-    let forgotten: Vec<_> = found.iter().filter(|file| *file != "mod.rs" && !watched.contains_key(file.as_str())).collect();
+    let forgotten: Vec<_> =
+        found.iter().filter(|file| *file != "mod.rs" && !watched.contains_key(file.as_str())).collect();
     assert!(forgotten.is_empty(), "watched by no stage: {forgotten:?}");
 }
 

@@ -139,13 +139,8 @@ pub fn load_tokenizer(plugins: &Plugins, store: &Store, id: &str) -> Result<(Box
         return Err(Error::Data(format!("stage {id} is a {}, not a tokenizer", job.stage.name())));
     };
     let dataset = open_dataset(plugins, &stage.data, &job)?;
-    let tokenizer = Tokenizer::build(
-        plugins,
-        &stage.autoencoder,
-        &stage.quantizers,
-        dataset.info().image,
-        Params::new(0),
-    )?;
+    let tokenizer =
+        Tokenizer::build(plugins, &stage.autoencoder, &stage.quantizers, dataset.info().image, Params::new(0))?;
     tokenizer.params.load(&Checkpoint::load(&dir.result())?.tensors)?;
     Ok((dataset, tokenizer))
 }

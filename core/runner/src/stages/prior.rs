@@ -120,6 +120,8 @@ fn curve_at(mut curve: rqlab_reports::Curve, level: &[Index]) -> rqlab_reports::
 /// What a prior is fed from: files of tokens or latents, of its own level and those above.
 struct Feed {
     wants: TokenRequest,
+    /// Whether the files hold latents, of which tokens are made at each step.
+    latents: bool,
     /// One per level, its own last.
     files: std::sync::Arc<Vec<TokenFile>>,
     scales: Vec<f32>,
@@ -137,7 +139,14 @@ impl Feed {
             let message = format!("{} labels and tokens of {} images", labels.len(), file.images());
             return Err(Error::Checkpoint(format!("{}: {message}; delete it", dir.file("").display())));
         }
-        Ok(Self { wants, files: std::sync::Arc::new(files), scales, labels })
+        let job = dir.job()?;
+        let latents = job.stage.is::<EncodeTokens>().is_some_and(|stage| stage.latents);
+        if !latents && wants != TokenRequest::default() {
+            let message =
+                "the prior wants tokens that are made anew at each step, and only tokens were kept; plan again";
+            return Err(Error::Checkpoint(message.to_owned()));
+        }
+        Ok(Self { wants, latents, files: std::sync::Arc::new(files), scales, labels })
     }
 }
 
@@ -181,9 +190,9 @@ impl Training<'_> {
         let own = self.stage.level;
         let made = |level: usize, request: &TokenRequest| -> Result<(Tokens, Targets)> {
             let kept = &rows.kept[level];
-            let (tokens, targets) = match self.feed.wants == TokenRequest::default() {
-                true => (kept.clone(), Targets::Hard),
-                false => {
+            let (tokens, targets) = match self.feed.latents {
+                false => (kept.clone(), Targets::Hard),
+                true => {
                     self.model.quantizers[level].tokens(kept.vectors()?, request, &rng.part("codes", level as u64))?
                 }
             };
