@@ -101,7 +101,9 @@ impl From<ron::error::SpannedError> for ConfigError {
         use ron::Error as Ron;
         let place = |p: ron::error::Position| Place { line: p.line, column: p.col };
         let (fault, field) = match &error.code {
-            Ron::ExpectedIdentifier | Ron::InvalidIdentifier(_) => (Fault::Unnamed, None),
+            Ron::ExpectedIdentifier | Ron::InvalidIdentifier(_) | Ron::SuggestRawIdentifier(_) => {
+                (Fault::Unnamed, None)
+            }
             Ron::NoSuchStructField { found, .. } => (Fault::UnknownField, Some(found.clone())),
             Ron::DuplicateStructField { field, .. } => (Fault::RepeatedField, Some((*field).to_owned())),
             Ron::MissingStructField { field, .. } => (Fault::MissingField, Some((*field).to_owned())),
