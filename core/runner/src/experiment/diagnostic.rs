@@ -1,6 +1,6 @@
 //! What is wrong with an experiment, said the way a compiler says it: the place, the line, and what to do.
 
-use crate::spec::source::Piece;
+use crate::experiment::source::Piece;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use std::fmt;
