@@ -139,8 +139,8 @@ impl Complaints {
         result.map_err(|diagnostic| self.push(diagnostic)).ok()
     }
 
-    /// Adds those of another.
-    pub fn append(&mut self, Invalid(list): Invalid) {
+    /// Adds several.
+    pub fn extend(&mut self, list: impl IntoIterator<Item = Diagnostic>) {
         list.into_iter().for_each(|diagnostic| self.push(diagnostic));
     }
 
