@@ -2,14 +2,17 @@
 
 use crate::experiment::diagnostic::{Diagnostic, suggestion};
 use crate::experiment::raw::{self, lower_first};
-use crate::experiment::slot::Slot;
 use crate::experiment::source::Piece;
 use crate::experiment::written::{Field, Role, Written, WrittenCall};
 use rqlab_sdk::config::{ConfigError, Description, Fault, FieldDoc};
 
-/// Fields that settings had once: the slot, the name, and what says the same now (`{}` stands for the value).
-const GONE: &[(Slot, &str, &str)] =
-    &[(Slot::TokenizerTraining, "reconstruction", "what a tokenizer is trained for is a component: `objective: {}()`")];
+/// Fields that settings had once: their names, and what says the same now (`{}` stands for the value).
+const GONE: &[(&str, &str)] = &[
+    ("reconstruction", "what a tokenizer is trained for is a component now: `objective: {}()`"),
+    ("final_lr", "it is called `final_lr_ratio` now"),
+    ("clip", "it is called `max_grad_norm` now"),
+    ("average", "it is called `ema_decay` now"),
+];
 
 impl WrittenCall {
     /// What messages call it.
@@ -24,9 +27,10 @@ impl WrittenCall {
         if key.source != self.whole.source || !within(key, &self.whole) {
             error = error.also(self.head(), format!("{} is named here", self.called()));
         }
-        let gone = GONE.iter().find(|(slot, gone, _)| self.role == Role::Settings(*slot) && *gone == name);
+        let is_settings = matches!(self.role, Role::Settings(_));
+        let gone = GONE.iter().find(|(gone, _)| is_settings && *gone == name);
         error.help = match gone {
-            Some((_, _, now)) => {
+            Some((_, now)) => {
                 let value = self.field(name).map_or("..", |field| field.value.whole().text());
                 vec![now.replace("{}", value)]
             }

@@ -55,8 +55,9 @@ impl Setup {
                 return Err(Diagnostic::error(format!("`{slot}` cannot be None")).at(&none, "expected a call"));
             }
             Written::List(list) if list.items.is_empty() => {
-                return Err(Diagnostic::error(format!("the list of `{slot}` is empty"))
-                    .at(piece, "expected at least one call"));
+                return Err(
+                    Diagnostic::error(format!("the list of `{slot}` is empty")).at(piece, "expected at least one call")
+                );
             }
             written => drop(self.0.insert(slot, written)),
         }

@@ -1,7 +1,7 @@
 //! Which combinations an experiment tries.
 
-use crate::experiment::path::{Assignment, Path};
 use crate::experiment::diagnostic::{Complaints, Diagnostic, suggestion};
+use crate::experiment::path::{Assignment, Path};
 use crate::experiment::raw;
 use crate::experiment::source::Piece;
 

@@ -63,11 +63,12 @@ pub(super) fn name(document: &Document, combinations: &mut [Combination], catalo
 /// What varies, and the values that are written for it.
 fn subjects(document: &Document) -> Vec<(Subject, Vec<Piece>)> {
     let mut subjects: Vec<(Subject, Vec<Piece>)> = Vec::new();
-    let mut add = |subject: Subject, values: Vec<Piece>| {
-        match subjects.iter_mut().find(|(known, _)| known.text() == subject.text()) {
-            Some((_, all)) => all.extend(values),
-            None => subjects.push((subject, values)),
-        }
+    let mut add = |subject: Subject, values: Vec<Piece>| match subjects
+        .iter_mut()
+        .find(|(known, _)| known.text() == subject.text())
+    {
+        Some((_, all)) => all.extend(values),
+        None => subjects.push((subject, values)),
     };
     for block in &document.blocks {
         match block {

@@ -47,8 +47,7 @@ fn shown(
     let Some(shown) = axes.iter().find(|shown| shown.axis.path == subject.text()) else {
         let mut error = Diagnostic::error(format!("`{}` is no axis of this experiment", subject.text()));
         error = error.at(subject.piece(), "");
-        error.help =
-            suggestion(subject.text(), "axes", axes.iter().map(|shown| shown.axis.path.as_str()));
+        error.help = suggestion(subject.text(), "axes", axes.iter().map(|shown| shown.axis.path.as_str()));
         complaints.push(error);
         return None;
     };

@@ -115,7 +115,8 @@ impl Resolver<'_> {
 
     fn resolved(&self, call: &WrittenCall, depth: usize) -> Answer {
         if depth > DEEPEST {
-            let error = Diagnostic::error(format!("components are nested more than {DEEPEST} deep")).at(call.head(), "");
+            let error =
+                Diagnostic::error(format!("components are nested more than {DEEPEST} deep")).at(call.head(), "");
             return Err(vec![error.help("a component whose default holds itself has no end: give the field")]);
         }
         let provided = self.catalog.provided(call).map_err(|error| vec![error])?;
@@ -148,7 +149,12 @@ impl Resolver<'_> {
     }
 
     /// The calls that fields hold, given or by default, resolved; the call with these taken apart; and what is wrong.
-    fn held(&self, call: &WrittenCall, description: &Description, depth: usize) -> (WrittenCall, Held, Vec<Diagnostic>) {
+    fn held(
+        &self,
+        call: &WrittenCall,
+        description: &Description,
+        depth: usize,
+    ) -> (WrittenCall, Held, Vec<Diagnostic>) {
         let (mut call, mut held, mut wrong) = (call.clone(), Held::default(), vec![]);
         for field in description.fields.iter().filter(|field| field.kind.holds().is_some()) {
             if let Err(error) = call.open(field) {

@@ -32,7 +32,8 @@ type Origin = (usize, usize);
 
 pub(super) fn expand(document: &Document, catalog: &Catalog<'_>, complaints: &mut Complaints) -> Setups {
     let mut expansion = Expansion { document, catalog, applied: HashMap::new(), matched: HashSet::new() };
-    let points: Vec<Point> = document.blocks.iter().flat_map(|block| block.points(|path| pinned(document, path))).collect();
+    let points: Vec<Point> =
+        document.blocks.iter().flat_map(|block| block.points(|path| pinned(document, path))).collect();
     let setups: Vec<(Option<Piece>, Setup)> =
         points.iter().map(|point| (point.case.clone(), expansion.setup(point, complaints))).collect();
     let kept: Vec<_> = setups.iter().filter(|(case, setup)| expansion.keeps(case.as_ref(), setup)).cloned().collect();

@@ -54,6 +54,11 @@ impl ConfigError {
         Self::of_field(Fault::Refused, field, message)
     }
 
+    /// A complaint about a configuration as a whole, found after parsing.
+    pub fn whole(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Refused, message: message.into(), span: None, field: None, component: None }
+    }
+
     /// As from a component of this name, which another holds in its configuration. A name that is already there is deeper,
     /// and stays.
     #[must_use]
