@@ -9,9 +9,9 @@ use common::{Lab, experiment, properties};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use rqlab::experiment::raw::display;
+use rqlab::experiment::{Diagnostic, Invalid, read};
 use rqlab::plan::Plan;
-use rqlab::spec::raw::display;
-use rqlab::spec::{Diagnostic, Invalid, read};
 use std::collections::BTreeSet;
 
 /// An experiment on the toys that uses the whole language.
@@ -165,7 +165,7 @@ fn trials(plan: &Plan) -> Vec<(&str, &str, Vec<(&String, &String)>)> {
 
 /// The tokens of a text that has no comments but the header.
 fn tokens(text: &str) -> Vec<&str> {
-    use rqlab::spec::source::{token, trivia};
+    use rqlab::experiment::source::{token, trivia};
     let (mut tokens, mut at) = (Vec::new(), trivia(text));
     while at < text.len() {
         let length = token(&text[at..]);

@@ -1,9 +1,9 @@
 //! Which combinations an experiment tries.
 
-use crate::spec::component::{Assignment, Path};
-use crate::spec::diagnostic::{Complaints, Diagnostic, suggestion};
-use crate::spec::raw;
-use crate::spec::source::Piece;
+use crate::experiment::diagnostic::{Complaints, Diagnostic, suggestion};
+use crate::experiment::path::{Assignment, Path};
+use crate::experiment::raw;
+use crate::experiment::source::Piece;
 
 /// An axis: what varies, and its values.
 #[derive(Debug, Clone, PartialEq)]

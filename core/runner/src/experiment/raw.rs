@@ -1,9 +1,9 @@
 //! RON taken apart without being understood: each part keeps its place.
 
-use crate::spec::diagnostic::Diagnostic;
-use crate::spec::source::{Piece, offset, token, trivia};
+use crate::experiment::diagnostic::Diagnostic;
+use crate::experiment::source::{Piece, offset, token, trivia};
 use ron::value::RawValue;
-use rqlab_sdk::config::{ConfigError, dialect};
+use rqlab_sdk::config::{ConfigError, Fault, dialect};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -19,12 +19,7 @@ pub struct Entry {
 
 /// The fields of `(a: .., b: ..)`.
 pub fn fields(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
-    // The parser takes what is not named for a name.
-    let unnamed = |error: Diagnostic| match error.message.contains("identifier") {
-        true => Diagnostic { message: "expected `name: value`".to_owned(), ..error },
-        false => error,
-    };
-    let Fields(list) = read(piece).map_err(unnamed)?;
+    let Fields(list) = read(piece)?;
     let entries: Vec<Entry> =
         list.into_iter().map(|(k, v)| Entry { key: piece.part(k), value: piece.part(v.get_ron()).trimmed() }).collect();
     unique(entries, "field")
@@ -128,7 +123,11 @@ pub fn complaint(piece: &Piece, error: &ConfigError) -> Diagnostic {
         }
         None => piece.clone(),
     };
-    Diagnostic::error(lower_first(&error.message)).at(&at, "")
+    let message = match error.fault {
+        Fault::Unnamed => "expected `name: value`".to_owned(),
+        _ => lower_first(&error.message),
+    };
+    Diagnostic::error(message).at(&at, "")
 }
 
 /// A parser's sentence as part of one.
