@@ -112,8 +112,9 @@ pub struct ExperimentArgs {
 
 /// Where a report goes, and how much of the machine is used.
 #[derive(Debug, Clone, Args)]
-pub struct WorkArgs {
-    /// Directory for reports: DIR/NAME/index.html and the tables beside it.
+pub struct SweepArgs {
+    /// Directory for reports: DIR/NAME/index.html and the tables beside it. If every trial fails and a report with results is
+    /// there, it is kept, and the new one is DIR/NAME-failed.
     #[arg(long, value_name = "DIR", default_value_os_t = at_home("reports/out"))]
     pub out: PathBuf,
     /// Jobs at once; they share the threads [default: as many as there are threads, but 4 on a GPU].
@@ -213,7 +214,7 @@ Stopped by Ctrl-C, or killed? The same command goes on where it was.")]
         experiment: ExperimentArgs,
         /// Where to and how.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Runs one trial and prints its measures.
     #[command(after_help = "\
@@ -229,7 +230,7 @@ Examples:
         trial: Option<String>,
         /// Where to and how.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Writes the report of what is done so far.
     Report {
@@ -238,7 +239,7 @@ Examples:
         experiment: ExperimentArgs,
         /// Where to.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Shows the training curves of an experiment's stages so far, from a sweep that is under way or done.
     #[command(after_help = "\
@@ -265,7 +266,7 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
         experiment: ExperimentArgs,
         /// Where to and how.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Draws images from a trained prior into a PNG file.
     #[command(
@@ -298,7 +299,7 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
     },
     /// Does one job of a sweep; started by it.
     #[command(hide = true)]
-    Work {
+    Worker {
         /// The job.
         #[arg(long)]
         id: String,

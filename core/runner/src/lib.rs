@@ -16,5 +16,5 @@ pub mod sheets;
 pub mod spec;
 pub mod stages;
 pub mod store;
+pub mod sweep;
 pub mod ui;
-pub mod work;

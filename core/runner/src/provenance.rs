@@ -2,8 +2,8 @@
 
 use crate::job::{Call, Stage};
 use crate::plan::Plan;
+use crate::sweep::Options;
 use crate::ui::counted;
-use crate::work::Work;
 use rqlab_reports::Provenance;
 use rqlab_sdk::plugin::SDK_HASH;
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The report's provenance table.
-pub fn provenance(plan: &Plan, work: &Work) -> Vec<Provenance> {
+pub fn provenance(plan: &Plan, options: &Options) -> Vec<Provenance> {
     let one = |key: &str, value: String| Provenance { key: key.to_owned(), values: vec![value] };
     let mut table =
         vec![one("rqlab", format!("{}, sdk {}", env!("CARGO_PKG_VERSION"), &SDK_HASH[..SDK_HASH.len().min(16)]))];
@@ -27,8 +27,8 @@ pub fn provenance(plan: &Plan, work: &Work) -> Vec<Provenance> {
         one("compiler", rqlab_sdk::plugin::RUSTC.to_owned()),
         one("target", rqlab_sdk::plugin::TARGET.to_owned()),
         one("processor", format!("{}, {}", processor(), rqlab_sdk::tensor::instructions())),
-        one("device", format!("{}, products in {}", work.device, rqlab_sdk::tensor::precision(work.device))),
-        one("jobs and threads", format!("{} at once, {} in all", work.jobs, counted(work.threads, "thread"))),
+        one("device", format!("{}, products in {}", options.device, rqlab_sdk::tensor::precision(options.device))),
+        one("jobs and threads", format!("{} at once, {} in all", options.jobs, counted(options.threads, "thread"))),
     ]);
     let plugins: BTreeSet<String> = plan.jobs.iter().flat_map(|job| calls(&job.stage)).map(line).collect();
     table.push(Provenance { key: "plugins".to_owned(), values: plugins.into_iter().collect() });
