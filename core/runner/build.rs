@@ -15,6 +15,28 @@ pub(crate) fn main() {
     for path in ours.into_iter().chain([ask("target-libdir")]) {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{path}");
     }
+    tell_commit();
     // `rqlab plugins build` takes the compiler that built the SDK.
     println!("cargo::rustc-env=RQLAB_SYSROOT={}", ask("sysroot"));
 }
+
+/// Tells the program the commit that it is built from, and whether the sources differ from it: it stands in the origin of every
+/// result. Nothing outside a repository.
+fn tell_commit() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "HEAD"]) else { return };
+    // The log of HEAD grows with every commit and checkout.
+    for path in git(&["rev-parse", "--git-path", "logs/HEAD"]).iter().map(String::as_str).chain(SOURCES) {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    let changed = git(&[&["status", "--porcelain", "--"], &SOURCES[..]].concat()).is_some_and(|text| !text.is_empty());
+    let note = if changed { ", with uncommitted changes" } else { "" };
+    println!("cargo::rustc-env=RQLAB_COMMIT={commit}{note}");
+}
+
+/// What the program is made of.
+const SOURCES: [&str; 6] =
+    ["src", "../sdk/src", "../tensor/src", "../../reports/src", "../../plugins", "../../Cargo.lock"];

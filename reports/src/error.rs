@@ -31,6 +31,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A trial has two values of one quantity.
+    #[error("trial {trial} has two readings of `{quantity}`; each quantity is measured once per trial")]
+    Reading {
+        /// The trial's identifier.
+        trial: String,
+        /// Name of the quantity's column.
+        quantity: String,
+    },
     /// A figure could not be drawn.
     #[error("cannot draw the figure `{figure}`: {message}")]
     Figure {

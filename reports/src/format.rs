@@ -100,6 +100,11 @@ pub(crate) fn value(measure: &Measure, value: f64) -> String {
     }
 }
 
+/// The first digits of a digest or a commit: enough to tell it apart.
+pub(crate) fn digest(text: &str) -> &str {
+    text.get(..12).unwrap_or(text)
+}
+
 /// Text with a capital at its start, as for a caption.
 pub(crate) fn capitalized(text: &str) -> String {
     let mut letters = text.chars();

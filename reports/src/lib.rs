@@ -11,9 +11,11 @@ mod files;
 mod format;
 mod judge;
 mod measure;
+mod origin;
 mod page;
 mod picture;
 mod results;
+mod site;
 mod stats;
 mod study;
 mod tables;
@@ -21,7 +23,10 @@ mod viridis;
 
 pub use error::{Error, Result};
 pub use figure::{Line, Panel, figure};
-pub use measure::{Better, Group, Measure, measure, measure_names};
+pub use measure::{
+    Better, Comparable, Group, Index, Measure, NameError, Quantity, Reading, measure, measure_names, quantity,
+};
+pub use origin::{Environment, Origin};
 pub use results::{
     Axis, CodeMap, Comparison, Curve, Definition, Example, Image, Provenance, Results, Sample, Status, Trial, Value,
 };

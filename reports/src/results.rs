@@ -7,7 +7,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
+use crate::measure::{Index, Quantity, Reading};
+use crate::origin::{Environment, Origin};
 
 /// An experiment with all its trials, finished or not.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +26,15 @@ pub struct Results {
     pub command: String,
     /// When the results were made, as text to show; `None` leaves the page free of dates.
     pub created: Option<String>,
-    /// Where the numbers come from: git commit, compiler, device, threads, plugins, versions.
+    /// What concerns the whole, such as the commit of the experiment's folder; where trials were computed is told by
+    /// [`Trial::origins`].
     pub provenance: Vec<Provenance>,
+    /// The program and machine that rendered the report, which need not be those that computed the trials.
+    pub rendered: Option<Environment>,
     /// What was varied, in the order of the experiment file.
     pub axes: Vec<Axis>,
-    /// Plain name of the measure that the matrix, the effects and the default comparisons look at, such as `psnr`.
-    pub headline: String,
+    /// What the matrix, the effects and the default comparisons look at; without one, the PSNR.
+    pub headline: Option<Quantity>,
     /// What the experiment asks to be judged; if empty, the report compares the first value of each axis with its last.
     pub comparisons: Vec<Comparison>,
     /// Every trial of the plan, in its order, also those that failed or never ran.
@@ -71,8 +78,8 @@ pub enum Value {
 /// the paired differences.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// Plain name of the measure; empty means the headline.
-    pub metric: String,
+    /// What is compared; `None` means the headline.
+    pub metric: Option<Quantity>,
     /// Path of the axis that changes.
     pub axis: String,
     /// Value of the axis before.
@@ -116,8 +123,13 @@ pub struct Trial {
     pub command: String,
     /// The resolved configuration, as RON text.
     pub config: String,
-    /// Plain name to value; [`crate::measure`] lists the names and what they mean.
-    pub measures: BTreeMap<String, f64>,
+    /// Digests of the parts that measures depend on, by name: `dataset`, `classifier`, `tokenizer`. Trials whose digests
+    /// are equal share the part; verdicts say where a measure is compared between trials that do not share what it needs.
+    pub parts: BTreeMap<String, String>,
+    /// Where each stage was computed; a stage whose origin was not recorded is left out.
+    pub origins: Vec<Origin>,
+    /// What was measured, each quantity once; [`crate::measure()`] tells what the names mean.
+    pub readings: Vec<Reading>,
     /// What was recorded during training, in the order to show.
     pub curves: Vec<Curve>,
     /// Reconstructions of test images. Every trial shows the same images in the same order.
@@ -128,17 +140,20 @@ pub struct Trial {
 
 /// One quantity over the steps of one stage.
 ///
-/// Names that the page knows: `loss`, `mse`, `validation_loss`, `bits_per_image`, and per depth `usage_1`,
-/// `perplexity_1`, `unused_codes_1`, `restarted_codes_1`, `residual_energy_1`. Others are drawn too.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What has a depth and belongs to the codebook is drawn with its health; all else is drawn with the training curves, also
+/// measures that the registry does not know.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// `tokenizer`, `prior`, or another stage's name.
     pub stage: String,
-    /// Plain name of the quantity.
-    pub name: String,
+    /// Plain name of the measure.
+    pub measure: String,
+    /// Its indices, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<Index>,
     /// Training steps, ascending.
     pub steps: Vec<u64>,
-    /// One value a step.
+    /// One value per step.
     pub values: Vec<f64>,
 }
 
@@ -151,11 +166,11 @@ pub struct Example {
     pub original: Image,
     /// Decoded from the first code alone, from the first two, …, from all: one for each depth, or only the last.
     pub reconstructions: Vec<Image>,
-    /// The codes; `None` for a continuous bottleneck.
-    pub codes: Option<CodeMap>,
+    /// The codes of each level; empty for a continuous bottleneck.
+    pub codes: Vec<CodeMap>,
 }
 
-/// The codes of one image.
+/// The codes of one image at one level.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CodeMap {
     /// Rows.
@@ -240,6 +255,20 @@ impl Results {
     /// The axis with this path.
     pub fn axis(&self, path: &str) -> Option<&Axis> {
         self.axes.iter().find(|axis| axis.path == path)
+    }
+}
+
+impl Trial {
+    /// The value of a quantity, if it was measured.
+    pub fn value(&self, of: &Quantity) -> Option<f64> {
+        self.readings.iter().find(|reading| of.is(&reading.measure, &reading.at)).map(|reading| reading.value)
+    }
+}
+
+impl Curve {
+    /// What is recorded.
+    pub fn quantity(&self) -> Quantity {
+        Quantity::new(self.measure.clone(), self.at.iter().copied())
     }
 }
 

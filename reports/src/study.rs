@@ -1,8 +1,21 @@
 //! The results as the page sees them: trials of equal axes and different seeds are one configuration.
 
-use crate::measure::{Group, Measure, measure};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use crate::measure::{Group, Measure, Quantity, Reading};
 use crate::results::{Axis, Results, Status, Trial, Value};
+use crate::site::{Site, sites};
 use crate::stats::{self, Estimate};
+
+/// A quantity with what the registry says of its measure: a column of a table, or one direction of a chart.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    /// What is looked up in trials.
+    pub(crate) quantity: Quantity,
+    /// Its unit, direction and definition.
+    pub(crate) measure: Measure,
+}
 
 /// The trials that differ in nothing but the seed.
 pub(crate) struct Configuration<'a> {
@@ -20,10 +33,12 @@ pub(crate) struct Study<'a> {
     pub(crate) results: &'a Results,
     /// In the order in which the plan first names them.
     pub(crate) configurations: Vec<Configuration<'a>>,
+    /// The programs and machines that computed the trials.
+    pub(crate) sites: Vec<Site<'a>>,
     /// Indices of the axes that take more than one value, those with a longer grid not before shorter ones.
     pub(crate) varied: Vec<usize>,
     /// The measure that the page is about.
-    pub(crate) headline: Measure,
+    pub(crate) headline: Column,
 }
 
 impl<'a> Study<'a> {
@@ -40,8 +55,8 @@ impl<'a> Study<'a> {
                 }
             }
         }
-        let name = if results.headline.is_empty() { "psnr" } else { &results.headline };
-        Self { results, configurations, varied, headline: measure(name) }
+        let headline = results.headline.clone().map_or_else(|| Column::plain("psnr"), Column::of);
+        Self { results, configurations, sites: sites(results), varied, headline }
     }
 
     /// The axis at an index of `varied`.
@@ -68,26 +83,51 @@ impl<'a> Study<'a> {
         (colour, if self.varied.len() < 2 { colour } else { marker })
     }
 
-    /// Whether any finished trial has a measure.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.results.done().any(|trial| trial.measures.contains_key(name))
+    /// Whether any finished trial has a quantity.
+    pub(crate) fn has(&self, of: &Quantity) -> bool {
+        self.results.done().any(|trial| trial.value(of).is_some())
     }
 
-    /// All measures of finished trials, in the order of the tables.
-    pub(crate) fn measures(&self) -> Vec<Measure> {
+    /// All quantities of finished trials, in the order of the tables.
+    pub(crate) fn columns(&self) -> Vec<Column> {
         columns(self.results)
     }
 
-    /// The measures of a group, in the order of the tables.
-    pub(crate) fn group(&self, group: Group) -> Vec<Measure> {
-        self.measures().into_iter().filter(|measure| measure.group == group).collect()
+    /// The quantities of a group, in the order of the tables.
+    pub(crate) fn group(&self, group: Group) -> Vec<Column> {
+        self.columns().into_iter().filter(|column| column.measure.group == group).collect()
     }
 
-    /// The numbers at the end of a family's names, ascending: depths of `usage` are 1, 2, ….
-    pub(crate) fn depths(&self, family: &str) -> Vec<u32> {
-        let mut depths: Vec<u32> = self.measures().iter().filter_map(|measure| suffix(&measure.name, family)).collect();
-        depths.sort_unstable();
-        depths
+    /// A measure at all indices that it was taken at, ascending.
+    pub(crate) fn taken(&self, measure: &str) -> Vec<Column> {
+        self.columns().into_iter().filter(|column| column.measure.name == measure).collect()
+    }
+}
+
+impl Column {
+    pub(crate) fn of(quantity: Quantity) -> Self {
+        Self { measure: quantity.measure(), quantity }
+    }
+
+    /// A measure without indices.
+    pub(crate) fn plain(measure: &str) -> Self {
+        Self::of(Quantity::plain(measure))
+    }
+
+    /// Label for headings and charts.
+    pub(crate) fn label(&self) -> String {
+        self.quantity.label()
+    }
+
+    /// Label and unit, as along a chart.
+    pub(crate) fn axis_label(&self) -> String {
+        let unit = self.measure.unit;
+        if unit.is_empty() { self.label() } else { format!("{} ({unit})", self.label()) }
+    }
+
+    /// The registry's order, and that of the indices within a measure.
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
+        self.measure.order(&other.measure).then_with(|| self.quantity.cmp(&other.quantity))
     }
 }
 
@@ -97,14 +137,14 @@ impl Configuration<'_> {
         self.trials.iter().copied().filter(|trial| trial.status == Status::Done)
     }
 
-    /// A measure of each finished trial that has it.
-    pub(crate) fn values(&self, name: &str) -> Vec<f64> {
-        self.done().filter_map(|trial| trial.measures.get(name).copied()).collect()
+    /// The value of a quantity in each finished trial that has it.
+    pub(crate) fn values(&self, of: &Quantity) -> Vec<f64> {
+        self.done().filter_map(|trial| trial.value(of)).collect()
     }
 
-    /// The mean of a measure over seeds.
-    pub(crate) fn mean(&self, name: &str) -> Option<Estimate> {
-        stats::mean(&self.values(name))
+    /// The mean of a quantity over seeds.
+    pub(crate) fn mean(&self, of: &Quantity) -> Option<Estimate> {
+        stats::mean(&self.values(of))
     }
 
     /// A stable identifier for links and figures: that of the first trial.
@@ -113,19 +153,13 @@ impl Configuration<'_> {
     }
 }
 
-/// The depth at the end of a name: 2 for `usage_2` of the family `usage`.
-pub(crate) fn suffix(name: &str, family: &str) -> Option<u32> {
-    name.strip_prefix(family)?.strip_prefix('_')?.parse().ok()
-}
-
-/// Every measure of any trial, in the order of the tables' columns.
-pub(crate) fn columns(results: &Results) -> Vec<Measure> {
-    let mut names: Vec<&String> = results.trials.iter().flat_map(|trial| trial.measures.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut measures: Vec<Measure> = names.into_iter().map(|name| measure(name)).collect();
-    measures.sort_by(Measure::order);
-    measures
+/// Every quantity of any trial, in the order of the tables' columns.
+pub(crate) fn columns(results: &Results) -> Vec<Column> {
+    let readings = results.trials.iter().flat_map(|trial| &trial.readings);
+    let quantities: BTreeSet<Quantity> = readings.map(Reading::quantity).collect();
+    let mut columns: Vec<Column> = quantities.into_iter().map(Column::of).collect();
+    columns.sort_by(Column::order);
+    columns
 }
 
 /// `depth 4, codebook 256`, of the axes at these places.

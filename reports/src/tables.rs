@@ -1,21 +1,22 @@
 //! The tables beside the page, one column a quantity.
 //!
-//! `results` has one row a trial: `trial`, `status`, a column for each axis under its path, `seed`, and every measure
-//! under its plain name, what varies from run to run last. `curves` has one row a step: `trial`, `stage`, `name`,
-//! `step`, `value`.
+//! `results` has one row per trial: `trial`, `status`, a column for each axis under its path, `seed`, and a column for
+//! every quantity, what varies from run to run last. `curves` has one row per step: `trial`, `stage`, `name`, `step`,
+//! `value`. Names of quantities are written (`usage_2`, `level1_usage_2`), never read back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use polars::prelude::{Column, CsvWriter, DataFrame, ParquetCompression, ParquetWriter, SerWriter};
 
 use crate::error::{Error, Result};
+use crate::measure::Reading;
 use crate::results::{Results, Value};
 use crate::study::columns;
 
 const RESULTS: &str = "results";
 const CURVES: &str = "curves";
 
-/// One row a trial.
+/// One row per trial.
 pub(crate) fn results(results: &Results) -> Result<DataFrame> {
     let trials = &results.trials;
     let mut table: Vec<Column> = vec![
@@ -26,9 +27,15 @@ pub(crate) fn results(results: &Results) -> Result<DataFrame> {
         table.push(axis_column(&axis.path, trials.iter().map(|trial| trial.axes.get(&axis.path)).collect()));
     }
     table.push(Column::new("seed".into(), trials.iter().map(|trial| trial.seed).collect::<Vec<Option<u64>>>()));
-    for measure in columns(results) {
-        let values: Vec<Option<f64>> = trials.iter().map(|trial| trial.measures.get(&measure.name).copied()).collect();
-        table.push(Column::new(measure.name.into(), values));
+    for trial in trials {
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = trial.readings.iter().map(Reading::quantity).find(|found| !seen.insert(found.clone())) {
+            return Err(Error::Reading { trial: trial.id.clone(), quantity: twice.to_string() });
+        }
+    }
+    for column in columns(results) {
+        let values: Vec<Option<f64>> = trials.iter().map(|trial| trial.value(&column.quantity)).collect();
+        table.push(Column::new(column.quantity.to_string().into(), values));
     }
     let mut names = HashSet::new();
     if let Some(twice) = table.iter().find(|column| !names.insert(column.name().clone())) {
@@ -56,7 +63,7 @@ fn axis_column(path: &str, values: Vec<Option<&Value>>) -> Column {
     }
 }
 
-/// One row a step of a curve of a trial.
+/// One row per step of a curve of a trial.
 pub(crate) fn curves(results: &Results) -> Result<DataFrame> {
     let (mut trials, mut stages, mut names, mut steps, mut values) = (vec![], vec![], vec![], vec![], vec![]);
     for trial in &results.trials {
@@ -64,15 +71,16 @@ pub(crate) fn curves(results: &Results) -> Result<DataFrame> {
             if curve.steps.len() != curve.values.len() {
                 return Err(Error::Curve {
                     trial: trial.id.clone(),
-                    curve: format!("{}/{}", curve.stage, curve.name),
+                    curve: format!("{}/{}", curve.stage, curve.quantity()),
                     steps: curve.steps.len(),
                     values: curve.values.len(),
                 });
             }
+            let name = curve.quantity().to_string();
             for (&step, &value) in curve.steps.iter().zip(&curve.values) {
                 trials.push(trial.id.as_str());
                 stages.push(curve.stage.as_str());
-                names.push(curve.name.as_str());
+                names.push(name.clone());
                 steps.push(step);
                 values.push(value);
             }

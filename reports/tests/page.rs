@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rqlab_reports::{Axis, Results, Status, Trial, write};
+use rqlab_reports::{Axis, Quantity, Reading, Results, Status, Trial, write};
 
 #[path = "../examples/demo/invent.rs"]
 mod invent;
@@ -136,7 +136,7 @@ fn large_pictures_keep_the_page_within_its_budget() {
 fn unfinished_trials_are_counted_named_and_explained() {
     let results = invent::results().unwrap();
     let page = page("unfinished", &results);
-    assert!(page.contains("22/24 trials done"));
+    assert!(page.contains("24/26 trials done"));
     assert!(page.contains("1 failed</a>, 1 missing"));
     let failed = results.trials.iter().find(|trial| trial.status == Status::Failed).unwrap();
     assert!(page.contains(&format!("<article class=\"failure\" id=\"f-{}\">", failed.id)));
@@ -180,7 +180,7 @@ fn text_of_the_experiment_is_never_markup() {
         trial.config = evil.into();
         trial.error = Some(evil.into());
         trial.log_tail = evil.into();
-        trial.measures.insert(evil.into(), 1.0);
+        trial.readings.push(Reading::new(evil, [], 1.0));
         for curve in &mut trial.curves {
             curve.stage = evil.into();
         }
@@ -202,12 +202,12 @@ fn text_of_the_experiment_is_never_markup() {
 fn one_trial_alone_makes_a_page() {
     let results = Results {
         name: "one".into(),
-        headline: "mse".into(),
+        headline: Some(Quantity::plain("mse")),
         axes: vec![Axis { path: "quantizer.depth".into(), label: String::new(), values: vec![1_i64.into()] }],
         trials: vec![Trial {
             id: "0123abcd".into(),
             status: Status::Done,
-            measures: [("mse".to_owned(), 0.5), ("bits_per_image".to_owned(), 384.0)].into(),
+            readings: vec![Reading::new("mse", [], 0.5), Reading::new("bits_per_image", [], 384.0)],
             ..Trial::default()
         }],
         ..Results::default()
@@ -215,4 +215,42 @@ fn one_trial_alone_makes_a_page() {
     let page = page("one", &results);
     well_formed(&page);
     assert!(page.contains("1/1 trials done"));
+}
+
+#[test]
+fn the_page_tells_who_computed_apart_from_who_rendered() {
+    let mut results = invent::results().unwrap();
+    let computed = page("computed", &results);
+    let section = computed.split("<section id=\"provenance\"").nth(1).unwrap();
+    for site in ["id=\"o-A\"", "Xeon Platinum 8481C, 8 cores", "id=\"o-B\"", "Ryzen 5 5600X, 6 cores"] {
+        assert!(section.contains(site), "{site}");
+    }
+    assert!(section.contains("Where 1 trial was computed is not recorded"));
+    assert!(computed.contains("computed on 2 machines or programs, 1 not recorded"));
+    // Rendered elsewhere, the page says so, and all else stays as it was.
+    let rendered = results.rendered.as_mut().unwrap();
+    assert_eq!(section.matches(&rendered.processor).count(), 1);
+    let before = std::mem::replace(&mut rendered.processor, "another processor".into());
+    assert_eq!(page("elsewhere", &results), computed.replace(&before, "another processor"));
+    for trial in &mut results.trials {
+        trial.origins.clear();
+    }
+    let old = page("old", &results);
+    assert!(old.contains("where computed: not recorded"));
+    assert!(old.contains("Not recorded: the results come from a version that did not record it."));
+}
+
+#[test]
+fn levels_have_charts_labels_and_codes_of_their_own() {
+    let page = page("levels", &invent::results().unwrap());
+    for part in [
+        "codebook usage (level 1, depth 2)",
+        "title=\"level1_usage_2\"",
+        "fig-training-usage-1",
+        "fig-training-usage-2",
+        "codes, level 2",
+        "level.depth",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
 }

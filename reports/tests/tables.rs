@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use rqlab_reports::{Axis, Comparison, Curve, Error, Results, Status, Trial, Value, verdicts, write};
+use rqlab_reports::{Axis, Curve, Error, Index, Quantity, Reading, Results, Status, Trial, quantity, write};
 
 fn folder(name: &str) -> std::path::PathBuf {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -18,20 +18,31 @@ fn trial(id: &str, depth: i64, shared: bool, seed: u64, measures: &[(&str, f64)]
         axes: BTreeMap::from([("quantizer.depth".into(), depth.into()), ("quantizer.shared".into(), shared.into())]),
         seed: Some(seed),
         status: Status::Done,
-        measures: measures.iter().map(|(name, value)| ((*name).into(), *value)).collect(),
+        readings: measures.iter().map(|(name, value)| reading(name, *value)).collect(),
         ..Trial::default()
     }
+}
+
+/// A reading by the name of its column.
+fn reading(name: &str, value: f64) -> Reading {
+    let Quantity { measure, at } = quantity(name).unwrap();
+    Reading { measure, at, value }
 }
 
 fn small() -> Results {
     let mut failed = trial("cccccccc", 4, false, 0, &[]);
     failed.status = Status::Failed;
     let mut first = trial("aaaaaaaa", 1, true, 0, &[("train_seconds", 12.5), ("psnr", 21.25), ("usage_1", 0.5)]);
-    first.curves =
-        vec![Curve { stage: "tokenizer".into(), name: "loss".into(), steps: vec![1, 2], values: vec![1.0, 0.5] }];
+    first.curves = vec![Curve {
+        stage: "tokenizer".into(),
+        measure: "usage".into(),
+        at: vec![Index::Depth(2)],
+        steps: vec![1, 2],
+        values: vec![1.0, 0.5],
+    }];
     Results {
         name: "small".into(),
-        headline: "psnr".into(),
+        headline: Some(Quantity::plain("psnr")),
         axes: vec![
             Axis { path: "quantizer.depth".into(), label: String::new(), values: vec![1_i64.into(), 4_i64.into()] },
             Axis { path: "quantizer.shared".into(), label: String::new(), values: vec![true.into(), false.into()] },
@@ -58,7 +69,7 @@ fn a_row_a_trial_a_column_an_axis_and_timings_last() {
     );
     assert_eq!(
         fs::read_to_string(out.join("curves.csv")).unwrap(),
-        "trial,stage,name,step,value\naaaaaaaa,tokenizer,loss,1,1.0\naaaaaaaa,tokenizer,loss,2,0.5\n"
+        "trial,stage,name,step,value\naaaaaaaa,tokenizer,usage_2,1,1.0\naaaaaaaa,tokenizer,usage_2,2,0.5\n"
     );
 }
 
@@ -89,6 +100,10 @@ fn results_that_contradict_themselves_are_refused_by_name() {
     let mut twice = small();
     twice.axes[0].path = "psnr".into();
     assert!(matches!(write(&twice, &folder("twice")), Err(Error::Column { name }) if name == "psnr"));
+    let mut again = small();
+    again.trials[1].readings.push(reading("usage_2", 0.5));
+    assert!(matches!(write(&again, &folder("again")), Err(Error::Reading { trial, quantity })
+        if trial == "bbbbbbbb" && quantity == "usage_2"));
     let mut short = small();
     short.trials[0].curves[0].values.pop();
     assert!(matches!(write(&short, &folder("short")), Err(Error::Curve { steps: 2, values: 1, .. })));
@@ -100,66 +115,4 @@ fn a_folder_that_cannot_be_written_is_named() {
     fs::write(&out, "in the way").unwrap();
     let message = write(&small(), &out).unwrap_err().to_string();
     assert!(message.contains(&out.display().to_string()), "{message}");
-}
-
-fn depth_by_seed(values: &[(i64, u64, f64)]) -> Results {
-    let trials = values.iter().map(|&(depth, seed, psnr)| trial("x", depth, true, seed, &[("psnr", psnr)]));
-    Results {
-        trials: trials.collect(),
-        comparisons: vec![Comparison {
-            metric: "psnr".into(),
-            axis: "quantizer.depth".into(),
-            from: Value::Number(1.0),
-            to: Value::Number(4.0),
-            fixed: BTreeMap::from([("quantizer.shared".into(), true.into())]),
-        }],
-        ..small()
-    }
-}
-
-#[test]
-fn verdicts_pair_by_seed() {
-    // Differences 4.0, 4.1, 4.2: mean 4.1, half width 4.303 x 0.1 / sqrt 3 = 0.248.
-    let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.1), (1, 2, 20.0), (4, 2, 24.2)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired."]);
-}
-
-#[test]
-fn a_verdict_says_what_its_sides_cost() {
-    let mut results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0), (1, 1, 22.0), (4, 1, 26.0)]);
-    for (trial, bits) in results.trials.iter_mut().zip([128.0, 512.0, 128.0, 512.0]) {
-        trial.measures.insert("bits_per_image".into(), bits);
-    }
-    assert!(verdicts(&results)[0].ends_with("paired, at 128 → 512 bits per image."), "{:?}", verdicts(&results));
-}
-
-#[test]
-fn one_seed_has_no_interval_and_says_so() {
-    let results = depth_by_seed(&[(1, 0, 21.0), (4, 0, 25.0)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR +4 dB, no interval: one seed, paired."]);
-}
-
-#[test]
-fn different_seeds_are_compared_without_pairs() {
-    let results = depth_by_seed(&[(1, 0, 21.0), (1, 1, 22.0), (4, 2, 25.0), (4, 3, 26.0)]);
-    assert!(verdicts(&results)[0].ends_with("2 seeds, not paired."), "{:?}", verdicts(&results));
-}
-
-#[test]
-fn a_side_without_trials_is_not_measured() {
-    let results = depth_by_seed(&[(1, 0, 21.0)]);
-    assert_eq!(verdicts(&results), ["depth 1 → 4, shared: PSNR was not measured on both sides."]);
-}
-
-#[test]
-fn samples_are_judged_against_shuffled_codes() {
-    let mut results = depth_by_seed(&[(1, 0, 21.0), (1, 1, 21.0)]);
-    for (trial, sample) in results.trials.iter_mut().zip([10.0, 12.0]) {
-        trial.measures.extend([("sample_frechet".into(), sample), ("shuffled_frechet".into(), 60.0)]);
-    }
-    let sentences = verdicts(&results);
-    assert!(
-        sentences[1].starts_with("shuffled codes → the prior's samples: sample Fréchet distance −49"),
-        "{sentences:?}"
-    );
 }

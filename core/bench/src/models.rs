@@ -6,7 +6,8 @@ use rqlab::job::Call;
 use rqlab::plugins::Plugins;
 use rqlab::stages::Tokenizer;
 use rqlab_sdk::contracts::{
-    CodeShape, MapShape, Mode, Prior, PriorContext, PriorLevel, QuantizerContext, SampleRequest, Targets, TokenBatch,
+    CodeSpace, Components, Condition, ConditionSpace, LevelInfo, MapShape, Mode, Prior, PriorContext, QuantizerContext,
+    SampleRequest, Targets, TokenBatch, TokenSpace, Tokens,
 };
 use rqlab_sdk::nn::{CodebookInit, EmaCodebook, EmaRule};
 use rqlab_sdk::optim::{Adam, AdamSettings};
@@ -52,7 +53,9 @@ pub(crate) fn codes(shape: &[usize], size: usize, purpose: &str) -> Result<Codes
 /// A component as a plan would name it.
 fn component(plugins: &Plugins, kind: Kind, name: &str, config: String) -> Result<Call> {
     let provided = plugins.find(kind, name).map_err(|complaint| Error::Data(complaint.message))?;
-    Ok(Call { name: name.to_owned(), config, plugin: provided.origin.digest.clone() })
+    let plugins = [(rqlab::plugins::key(kind, name), provided.origin.digest.clone())].into();
+    let (trained, sampled) = (config.clone(), config.clone());
+    Ok(Call { name: name.to_owned(), config, trained, sampled, plugins })
 }
 
 fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Result<Prepared> {
@@ -68,7 +71,7 @@ fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Re
     let autoencoder = component(plugins, Kind::Autoencoder, "resnet", autoencoder)?;
     let quantizer = component(plugins, Kind::Quantizer, "rq", quantizer)?;
     let params = Params::new(0);
-    let mut model = Tokenizer::build(plugins, &autoencoder, &quantizer, [SIDE, SIDE, 3], params.clone())?;
+    let mut model = Tokenizer::build(plugins, &autoencoder, &[quantizer], [SIDE, SIDE, 3], params.clone())?;
     let mut optimizer = Adam::new(params.trained(), AdamSettings { betas: [0.9, 0.99], ..AdamSettings::default() })?;
     let shape = [batch, SIDE, SIDE, 3];
     let pixels = Rng::new(0, "images", 0).uniform(shape.iter().product()).into_iter().map(|u| 2.0 * u - 1.0);
@@ -109,13 +112,16 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
     };
     let codebook = normal(&[*size, LATENT], "codebook")?;
     let params = Params::new(0);
-    let level = PriorLevel {
-        codes: CodeShape { height: *side, width: *side, codebooks: vec![*size; *depth] },
-        channels: LATENT,
-        codebooks: vec![codebook; *depth],
-        shared: true,
+    let space = CodeSpace { sizes: vec![*size; *depth], tables: vec![codebook; *depth], shared: true };
+    let level = LevelInfo { height: *side, width: *side, channels: LATENT, space: TokenSpace::Codes(space) };
+    let context = PriorContext {
+        levels: vec![level],
+        level: 0,
+        condition: ConditionSpace::Classes(CLASSES),
+        null_condition: false,
+        params: params.scope("prior"),
+        components: Components::none(),
     };
-    let context = PriorContext { level, upper: None, classes: CLASSES, params: params.scope("prior") };
     Ok((plugins.prior(&component(plugins, Kind::Prior, name, config)?, &context)?, params))
 }
 
@@ -124,11 +130,10 @@ fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Pre
     let settings = AdamSettings { betas: [0.9, 0.95], weight_decay: 1e-4, ..AdamSettings::default() };
     let mut optimizer = Adam::new(params.trained(), settings)?;
     let tokens = TokenBatch {
-        codes: codes(&[batch, sizes.side, sizes.side, sizes.depth], sizes.codebook, "codes")?,
+        tokens: Tokens::Codes(codes(&[batch, sizes.side, sizes.side, sizes.depth], sizes.codebook, "codes")?),
         targets: Targets::Hard,
-        labels: codes(&[batch], CLASSES, "labels")?,
-        latents: None,
-        upper: None,
+        condition: Condition::classes(codes(&[batch], CLASSES, "labels")?)?,
+        above: vec![],
     };
     let mut step = 0;
     Ok(Prepared::new(Some(params.count()), move || {
@@ -145,11 +150,9 @@ fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Pre
 fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> Result<Prepared> {
     let (prior, params) = prior(sizes, plugins)?;
     let request = SampleRequest {
-        count: batch,
-        labels: codes(&[batch], CLASSES, "labels")?,
         draw: vec![Draw { temperature: 1.0, top_k: Some(sizes.codebook / 2), top_p: None }],
         cache,
-        upper: None,
+        ..SampleRequest::new(Condition::classes(codes(&[batch], CLASSES, "labels")?)?)
     };
     let mut step = 0;
     Ok(Prepared::new(Some(params.count()), move || {
@@ -164,7 +167,8 @@ fn encode([vectors, channels]: [usize; 2], size: usize, depth: usize, plugins: &
     let component = component(plugins, Kind::Quantizer, "rq", config)?;
     let params = Params::new(0);
     let latents = MapShape { height: vectors, width: 1, channels };
-    let quantizer = plugins.quantizer(&component, &QuantizerContext { latents, params: params.clone() })?;
+    let quantizer = plugins
+        .quantizer(&component, &QuantizerContext { latents, params: params.clone(), components: Components::none() })?;
     let codebook = normal(&[size, channels], "codebook")?.mul_scalar(0.5)?;
     for (_, entry) in params.entries().into_iter().filter(|(name, _)| name.ends_with("weight")) {
         entry.var.set(&codebook)?;

@@ -6,7 +6,7 @@ use crate::workloads::Operation;
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::ops::attention::attention;
 use rqlab_sdk::tensor::ops::conv::Conv2d;
-use rqlab_sdk::tensor::{Tape, Tensor, wait_for_device};
+use rqlab_sdk::tensor::{Device, Tape, Tensor, wait_for_device};
 use std::time::Instant;
 
 /// An operation on its operands.
@@ -47,17 +47,21 @@ pub(crate) fn prepare(operation: Operation) -> Result<Prepared> {
     let leaves: Vec<Tensor> = operands.map(|x| Ok(x?.leaf())).collect::<Result<_>>()?;
     let result = apply(&leaves)?;
     let gradient = match result.len() {
-        1 => vec![1.0],
-        _ => normal(result.shape(), "gradient")?.to_vec(),
+        1 => Tensor::full(1.0, result.shape()),
+        _ => normal(result.shape(), "gradient")?,
     };
     let call = Box::new(move || {
-        // The pass takes the gradient for its own, as it takes what it computed itself: a copy is none of its work.
-        let gradient = gradient.clone();
+        // On the CPU the pass takes the gradient for its own, as it takes what it computed itself: a copy is none of its
+        // work. On a GPU it takes a copy beside it, which is as good as free; one from the host would be most of the time.
+        let own = (gradient.device() == Device::Cpu).then(|| gradient.to_vec());
         wait_for_device()?;
         let started = Instant::now();
         let tape = Tape::start()?;
         let result = apply(&leaves)?;
-        let mut gradients = tape.backward_from(&result, gradient)?;
+        let mut gradients = match own {
+            Some(own) => tape.backward_from_vec(&result, own)?,
+            None => tape.backward_from(&result, &gradient)?,
+        };
         leaves.iter().for_each(|leaf| drop(gradients.take(leaf)));
         wait_for_device()?;
         Ok(started.elapsed())

@@ -8,7 +8,7 @@
 )]
 
 use rqlab::job::Call;
-use rqlab::plugins::{Plugins, Search};
+use rqlab::plugins::{Plugins, Search, key};
 use rqlab::stages::Tokenizer;
 use rqlab_bench::{Family, PriorSizes, Workload, prepare};
 use rqlab_sdk::contracts::Mode;
@@ -35,7 +35,8 @@ fn on_a_gpu() -> Option<(Plugins, MutexGuard<'static, ()>)> {
 
 fn component(plugins: &Plugins, kind: Kind, name: &str, config: &str) -> Call {
     let plugin = plugins.find(kind, name).unwrap_or_else(|error| panic!("{}", error.message)).origin.digest.clone();
-    Call { name: name.to_owned(), config: config.to_owned(), plugin }
+    let [config, trained, sampled] = [config; 3].map(str::to_owned);
+    Call { name: name.to_owned(), config, trained, sampled, plugins: [(key(kind, name), plugin)].into() }
 }
 
 /// The host runs ahead: from the images to the average of the weights nothing is read back, codebooks and their restarts
@@ -53,7 +54,7 @@ fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
     ] {
         let quantizer = component(&plugins, Kind::Quantizer, name, config);
         let params = Params::new(1);
-        let mut model = Tokenizer::build(&plugins, &autoencoder, &quantizer, [16, 16, 3], params.clone()).unwrap();
+        let mut model = Tokenizer::build(&plugins, &autoencoder, &[quantizer], [16, 16, 3], params.clone()).unwrap();
         let mut optimizer = Adam::new(params.trained(), AdamSettings::default()).unwrap();
         let mut average = WeightAverage::new(params.trained(), 0.99).unwrap();
         let pixels = Rng::new(1, "images", 0).normal(3 * 16 * 16 * 3);

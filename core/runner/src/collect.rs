@@ -1,12 +1,10 @@
 //! From stages to the one value that a report is made of.
 
-use crate::job::{Job, Stage, Trial};
+use crate::job::{Job, Trial};
 use crate::plan::{self, NOT_APPLICABLE, Plan};
+use crate::stages::TrainClassifier;
 use crate::store::{Done, Store};
-use rqlab_reports::{Axis, CodeMap, Comparison, Curve, Example, Image, Provenance, Results, Sample, Status, Value};
-use rqlab_sdk::Result;
-use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::tensor::Tensor;
+use rqlab_reports::{Axis, Comparison, Environment, Origin, Provenance, Reading, Results, Status, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,7 +14,7 @@ const LOG_LINES: usize = 20;
 /// Gathers what is known of every trial of a plan, finished or not.
 ///
 /// A trial that is missing or failed is a result, too; one whose pictures are damaged counts as failed.
-pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Results {
+pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>, rendered: Environment) -> Results {
     let jobs: BTreeMap<&str, &Job> = plan.jobs.iter().map(|job| (job.id.as_str(), job)).collect();
     let experiment = &plan.experiment;
     let trials = plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store)).collect();
@@ -27,6 +25,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Resul
         command: command_line("sweep", plan, None),
         created: None,
         provenance,
+        rendered: Some(rendered),
         axes: experiment
             .axes
             .iter()
@@ -36,7 +35,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>) -> Resul
                 values: axis.values.iter().map(|text| value(text)).collect(),
             })
             .collect(),
-        headline: experiment.headline.clone(),
+        headline: rqlab_reports::quantity(&experiment.headline).ok(),
         comparisons: experiment.comparisons.iter().map(comparison).collect(),
         trials,
         definitions: Vec::new(),
@@ -57,7 +56,7 @@ fn command_line(command: &str, plan: &Plan, trial: Option<&Trial>) -> String {
 
 fn comparison(asked: &plan::Comparison) -> Comparison {
     Comparison {
-        metric: asked.metric.clone(),
+        metric: rqlab_reports::quantity(&asked.metric).ok(),
         axis: asked.along.clone(),
         from: value(&asked.from),
         to: value(&asked.to),
@@ -91,10 +90,12 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
     };
     let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.classes);
     for job in trial.jobs.iter().filter_map(|id| jobs.get(id.as_str())) {
+        out.parts.insert("dataset".to_owned(), job.data_digest.clone());
+        out.parts.insert(job.stage.name().to_owned(), job.id.clone());
         let dir = store.stage(&job.id);
         if let Some(done) = dir.done() {
-            take_measures(&mut out, job, &done);
-            if let Err(error) = take_pictures(&mut out, job, store, classes) {
+            take(&mut out, job, &done);
+            if let Err(error) = job.stage.report(&dir, classes, &mut out) {
                 out.error.get_or_insert(format!("{}: {error}", job.stage.name()));
                 out.status = Status::Failed;
             }
@@ -132,101 +133,40 @@ fn leaf(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-fn take_measures(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
+/// Adds what a finished stage measured, its curves and its origin.
+fn take(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
+    let stage = job.stage.name().to_owned();
+    out.origins.extend(done.environment.clone().map(|environment| Origin { stage, environment }));
     // The classifier belongs to the data set: its curves and costs are no trial's.
-    if let Stage::Classifier { .. } = job.stage {
-        if let Some(accuracy) = done.measures.get("classifier_accuracy") {
-            out.measures.insert("classifier_accuracy".to_owned(), *accuracy);
-        }
+    if job.stage.is::<TrainClassifier>().is_some() {
+        out.readings.extend(done.readings.iter().cloned());
         return;
     }
-    let finite = |values: &BTreeMap<String, f64>| -> Vec<(String, f64)> {
-        values.iter().filter(|(_, v)| v.is_finite()).map(|(name, v)| (name.clone(), *v)).collect()
-    };
-    for (name, value) in finite(&done.measures).into_iter().chain(finite(&done.timings)) {
-        match name.as_str() {
+    for reading in done.readings.iter().chain(&done.timings).filter(|reading| reading.value.is_finite()) {
+        let together = match reading.measure.as_str() {
             "peak_memory_mib" => {
-                let peak = out.measures.entry(name).or_insert(value);
-                *peak = peak.max(value);
+                fold(out, &reading.measure, reading.value, f64::max);
+                continue;
             }
-            "tokenizer_parameters" | "prior_parameters" => {
-                *out.measures.entry("parameters".to_owned()).or_insert(0.0) += value;
-                out.measures.insert(name, value);
-            }
-            "tokenizer_seconds" | "prior_seconds" => {
-                *out.measures.entry("train_seconds".to_owned()).or_insert(0.0) += value;
-                out.measures.insert(name, value);
-            }
-            _ => {
-                out.measures.insert(name, value);
-            }
+            "tokenizer_parameters" | "prior_parameters" => Some("parameters"),
+            "tokenizer_seconds" | "prior_seconds" => Some("train_seconds"),
+            _ => None,
+        };
+        if let Some(sum) = together {
+            fold(out, sum, reading.value, |a, b| a + b);
         }
+        out.readings.push(reading.clone());
     }
-    if matches!(job.stage, Stage::Reconstruction { .. } | Stage::Generation { .. }) {
-        *out.measures.entry("evaluation_seconds".to_owned()).or_insert(0.0) += done.seconds;
+    if done.curves.is_empty() && !done.readings.is_empty() {
+        fold(out, "evaluation_seconds", done.seconds, |a, b| a + b);
     }
-    out.curves.extend(done.curves.iter().map(|(name, curve)| Curve {
-        stage: job.stage.name().to_owned(),
-        name: name.clone(),
-        steps: curve.steps.clone(),
-        values: curve.values.clone(),
-    }));
+    out.curves.extend(done.curves.iter().cloned());
 }
 
-/// A class by its name; numbers, which data sets without names use, get a word before them.
-fn class(classes: &[String], index: u32) -> String {
-    match classes.get(index as usize) {
-        Some(name) if name.parse::<f64>().is_err() => name.clone(),
-        _ => format!("class {index}"),
+/// Joins a value to what earlier stages left of a measure.
+fn fold(out: &mut rqlab_reports::Trial, name: &str, value: f64, join: impl Fn(f64, f64) -> f64) {
+    match out.readings.iter_mut().find(|reading| reading.measure == name && reading.at.is_empty()) {
+        Some(reading) => reading.value = join(reading.value, value),
+        None => out.readings.push(Reading::new(name, [], value)),
     }
-}
-
-fn take_pictures(out: &mut rqlab_reports::Trial, job: &Job, store: &Store, classes: &[String]) -> Result<()> {
-    match &job.stage {
-        Stage::Reconstruction { .. } => {
-            let kept = Checkpoint::load(&store.stage(&job.id).result())?;
-            let Some(originals) = kept.tensors.get("originals") else { return Ok(()) };
-            let depths: Vec<&Tensor> = (1..).map_while(|d| kept.tensors.get(&format!("reconstructions_{d}"))).collect();
-            let labels = kept.codes.get("labels");
-            for n in 0..originals.shape()[0] {
-                let label = labels.and_then(|labels| labels.as_slice().get(n));
-                let of = label.map_or(String::new(), |&label| format!(", {}", class(classes, label)));
-                out.examples.push(Example {
-                    label: format!("test {n}{of}"),
-                    original: image(originals, n)?,
-                    reconstructions: depths.iter().map(|images| image(images, n)).collect::<Result<_>>()?,
-                    codes: kept.codes.get("codes").map(|codes| {
-                        let [_, height, width, depth] = codes.shape() else { return CodeMap::default() };
-                        let size = height * width * depth;
-                        let codes = codes.as_slice()[n * size..(n + 1) * size].to_vec();
-                        CodeMap { height: *height, width: *width, depth: *depth, codes }
-                    }),
-                });
-            }
-        }
-        Stage::Generation { .. } => {
-            let kept = Checkpoint::load(&store.stage(&job.id).result())?;
-            let Some(samples) = kept.tensors.get("samples") else { return Ok(()) };
-            let labels = kept.codes.get("labels").map(|l| l.as_slice().to_vec()).unwrap_or_default();
-            for n in 0..samples.shape()[0] {
-                let label = labels.get(n).map_or(String::new(), |&label| class(classes, label));
-                out.samples.push(Sample { label, image: image(samples, n)? });
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Image `n` of a batch `[N, H, W, C]` in [-1, 1], as 8-bit RGB (grey is spread over the channels).
-fn image(batch: &Tensor, n: usize) -> Result<Image> {
-    let [_, height, width, channels] = batch.dims::<4>("picture")?;
-    let size = height * width * channels;
-    let pixels = &batch.as_slice()[n * size..(n + 1) * size];
-    let byte = |x: f32| ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8;
-    let rgb = pixels
-        .chunks(channels.max(1))
-        .flat_map(|pixel| [0, 1, 2].map(|c| byte(pixel[if channels >= 3 { c } else { 0 }])))
-        .collect();
-    Image::new(width as u32, height as u32, rgb).map_err(|e| rqlab_sdk::Error::Data(format!("picture: {e}")))
 }

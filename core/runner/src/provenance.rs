@@ -1,52 +1,47 @@
-//! Where results come from: commit, compiler, machine, plugins.
+//! Where results come from: what computed each stage, and who rendered the page.
 
-use crate::job::{Call, Stage};
 use crate::plan::Plan;
-use crate::sweep::Options;
-use crate::ui::counted;
-use rqlab_reports::Provenance;
+use crate::stages::Stage;
+use rqlab_reports::{Environment, Provenance};
 use rqlab_sdk::plugin::SDK_HASH;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// The report's provenance table.
-pub fn provenance(plan: &Plan, options: &Options) -> Vec<Provenance> {
-    let one = |key: &str, value: String| Provenance { key: key.to_owned(), values: vec![value] };
-    let mut table =
-        vec![one("rqlab", format!("{}, sdk {}", env!("CARGO_PKG_VERSION"), &SDK_HASH[..SDK_HASH.len().min(16)]))];
+/// What concerns the whole report, whoever computed its stages: the commit of the experiment's folder, the data.
+pub fn provenance(plan: &Plan) -> Vec<Provenance> {
+    let mut table = Vec::new();
     let folder = plan.experiment.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Some(commit) = git(folder, &["rev-parse", "HEAD"]) {
         let changed = git(folder, &["status", "--porcelain"]).is_some_and(|text| !text.is_empty());
-        table.push(one(
-            "commit of the experiment's folder",
-            commit + if changed { ", with uncommitted changes" } else { "" },
-        ));
+        let commit = commit + if changed { ", with uncommitted changes" } else { "" };
+        table.push(Provenance { key: "commit of the experiment's folder".to_owned(), values: vec![commit] });
     }
-    table.extend([
-        one("compiler", rqlab_sdk::plugin::RUSTC.to_owned()),
-        one("target", rqlab_sdk::plugin::TARGET.to_owned()),
-        one("processor", format!("{}, {}", processor(), rqlab_sdk::tensor::instructions())),
-        one("device", format!("{}, products in {}", options.device, rqlab_sdk::tensor::precision(options.device))),
-        one("jobs and threads", format!("{} at once, {} in all", options.jobs, counted(options.threads, "thread"))),
-    ]);
-    let plugins: BTreeSet<String> = plan.jobs.iter().flat_map(|job| calls(&job.stage)).map(line).collect();
-    table.push(Provenance { key: "plugins".to_owned(), values: plugins.into_iter().collect() });
     let data: BTreeSet<String> = plan.jobs.iter().map(|job| job.data_digest.chars().take(16).collect()).collect();
     table.push(Provenance { key: "data digests".to_owned(), values: data.into_iter().collect() });
     table
 }
 
-fn line(call: &Call) -> String {
-    format!("{} {}", call.name, call.plugin.chars().take(16).collect::<String>())
+/// This process as what computes a stage.
+pub fn environment(stage: &dyn Stage) -> Environment {
+    let plugins = stage.calls().into_iter().flat_map(|call| call.plugins.clone()).collect();
+    Environment { plugins, ..here() }
 }
 
-fn calls(stage: &Stage) -> Vec<&Call> {
-    match stage {
-        Stage::Classifier { data, .. } => vec![data],
-        Stage::Tokenizer { data, autoencoder, quantizer, .. } => vec![data, autoencoder, quantizer],
-        Stage::Prior { prior, .. } => vec![prior],
-        Stage::Codes { .. } | Stage::Reconstruction { .. } | Stage::Generation { .. } => vec![],
+/// This process: what renders a page.
+pub fn here() -> Environment {
+    let device = rqlab_sdk::tensor::device();
+    Environment {
+        program: format!("rqlab {}, sdk {}", env!("CARGO_PKG_VERSION"), &SDK_HASH[..SDK_HASH.len().min(16)]),
+        commit: option_env!("RQLAB_COMMIT").map(str::to_owned),
+        compiler: rqlab_sdk::plugin::RUSTC.to_owned(),
+        target: rqlab_sdk::plugin::TARGET.to_owned(),
+        processor: processor(),
+        instructions: rqlab_sdk::tensor::instructions().to_owned(),
+        device: rqlab_sdk::tensor::device_in_words(device),
+        precision: rqlab_sdk::tensor::precision(device).to_owned(),
+        threads: rqlab_sdk::tensor::threads(),
+        plugins: BTreeMap::new(),
     }
 }
 

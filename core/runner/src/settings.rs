@@ -1,6 +1,7 @@
 //! The settings of an experiment that are not a component's: training, evaluation, the question's own statistics.
 //! They are written as tuples of named fields: `tokenizer_training: (steps: 2000, batch: 32)`.
 
+use rqlab_sdk::contracts::{Guidance, GuidanceSchedule};
 use rqlab_sdk::{choice, config};
 
 choice! {
@@ -14,12 +15,28 @@ choice! {
 }
 
 choice! {
-    /// How far a reconstruction is from its image.
-    pub enum Reconstruction {
-        /// Mean squared error.
-        Mse = "mse",
-        /// Mean absolute error.
-        L1 = "l1",
+    /// How numbers are multiplied on a device that can choose; a CPU always computes in f32. All else is f32.
+    pub enum Precision {
+        /// In f32.
+        F32 = "f32",
+        /// Operands of products, convolutions and attention rounded to tf32, sums in f32.
+        Tf32 = "tf32",
+        /// Operands of products and convolutions rounded to bf16, sums in f32.
+        Bf16 = "bf16",
+    }
+}
+
+choice! {
+    /// How the guidance scale moves over the positions of a sample.
+    pub enum GuidanceShape {
+        /// It is the same at all.
+        Constant = "constant",
+        /// From 1 at the first to the scale at the last, linearly.
+        Linear = "linear",
+        /// From 1 to the scale along half a cosine of progress to the power of `guidance_power`.
+        PowerCosine = "power_cosine",
+        /// The scale between the progress `guidance_from` and `guidance_to`, 1 elsewhere.
+        Interval = "interval",
     }
 }
 
@@ -28,7 +45,7 @@ config! {
     pub struct TokenizerTraining {
         /// Optimizer steps.
         steps: u64 = 1000, in 0..;
-        /// Images a step.
+        /// Images per step.
         batch: usize = 32, in 1..;
         /// Peak learning rate.
         lr: f32 = 1e-3, in 0.0..;
@@ -37,25 +54,25 @@ config! {
         /// What the rate does then.
         schedule: Schedule = Schedule::Cosine;
         /// Where a cosine ends, as a fraction of the peak.
-        final_lr: f32 = 0.0, in 0.0..=1.0;
+        final_lr_ratio: f32 = 0.0, in 0.0..=1.0;
         /// Decay rates of the two moments.
         betas: [f32; 2] = [0.9, 0.99];
         /// Decoupled weight decay.
         weight_decay: f32 = 0.0, in 0.0..;
         /// Gradients are scaled down to this norm; none for no clipping.
-        clip: Option<f32> = Some(1.0), in 1e-9..;
+        max_grad_norm: Option<f32> = Some(1.0), in 1e-9..;
         /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
-        average: Option<f32> = None, in 0.0..1.0;
+        ema_decay: Option<f32> = None, in 0.0..1.0;
         /// Steps before latents are quantized: until then they pass as they are. From small random weights the latents
         /// hardly vary, and a codebook that follows them from the start can hold them there; it starts from data when its
         /// turn comes.
         quantize_after: u64 = 0;
-        /// The reconstruction loss.
-        reconstruction: Reconstruction = Reconstruction::Mse;
         /// Whether the data set's augmentation is on.
         augment: bool = true;
+        /// How numbers are multiplied on a GPU.
+        precision: Precision = Precision::Tf32;
         /// Steps between checkpoints; a killed run loses at most these.
-        checkpoint: u64 = 200, in 1..;
+        checkpoint: u64 = 200, in 1.., local;
         /// Steps between points of the curves.
         log: u64 = 20, in 1..;
     }
@@ -66,7 +83,7 @@ config! {
     pub struct PriorTraining {
         /// Optimizer steps.
         steps: u64 = 1000, in 0..;
-        /// Images a step.
+        /// Images per step.
         batch: usize = 32, in 1..;
         /// Peak learning rate.
         lr: f32 = 1e-3, in 0.0..;
@@ -75,19 +92,23 @@ config! {
         /// What the rate does then.
         schedule: Schedule = Schedule::Cosine;
         /// Where a cosine ends, as a fraction of the peak.
-        final_lr: f32 = 0.0, in 0.0..=1.0;
+        final_lr_ratio: f32 = 0.0, in 0.0..=1.0;
         /// Decay rates of the two moments.
         betas: [f32; 2] = [0.9, 0.95];
         /// Decoupled weight decay.
         weight_decay: f32 = 1e-4, in 0.0..;
         /// Gradients are scaled down to this norm; none for no clipping.
-        clip: Option<f32> = Some(1.0), in 1e-9..;
+        max_grad_norm: Option<f32> = Some(1.0), in 1e-9..;
         /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
-        average: Option<f32> = None, in 0.0..1.0;
+        ema_decay: Option<f32> = None, in 0.0..1.0;
         /// Training images that are encoded once and trained on; none for all of them.
         images: Option<usize> = None, in 1..;
+        /// Share of conditions that are replaced by the null condition: what a prior must have seen for guidance.
+        condition_dropout: f32 = 0.0, in 0.0..=1.0;
+        /// How numbers are multiplied on a GPU.
+        precision: Precision = Precision::Tf32;
         /// Steps between checkpoints; a killed run loses at most these.
-        checkpoint: u64 = 200, in 1..;
+        checkpoint: u64 = 200, in 1.., local;
         /// Steps between points of the curves.
         log: u64 = 20, in 1..;
     }
@@ -106,11 +127,48 @@ config! {
         top_k: Option<usize> = None, in 1..;
         /// The smallest set of codes with this probability is drawn from; none for all.
         top_p: Option<f32> = None, in 1e-6..=1.0;
+        /// Guidance: samples are drawn from `u + scale (c - u)`, of predictions c with and u without the condition. 1 is none;
+        /// papers that write `c + w (c - u)` have w = scale - 1.
+        guidance: f32 = 1.0, in 0.0..=1e3;
+        /// How the guidance scale moves over the positions of a sample.
+        guidance_schedule: GuidanceShape = GuidanceShape::Constant;
+        /// The power of the schedule `power_cosine`.
+        guidance_power: f32 = 1.0, in 1e-3..=1e3;
+        /// Where the schedule `interval` begins, as a share of the positions.
+        guidance_from: f32 = 0.0, in 0.0..=1.0;
+        /// Where it ends.
+        guidance_to: f32 = 1.0, in 0.0..=1.0;
         /// Batch sizes at which sampling speed is measured, with and without cache; empty for none.
         speed: Vec<usize> = vec![1, 16], in 1..;
         /// Images in the report's picture rows.
         pictures: usize = 8, in 1..=64;
         /// Steps for which the lab's own classifier is trained, whose features the Fréchet distance is taken on.
         classifier_steps: u64 = 400, in 1..;
+        /// How numbers are multiplied on a GPU.
+        precision: Precision = Precision::Tf32;
+    }
+}
+
+impl Evaluation {
+    /// The guidance that it asks for.
+    pub fn guidance(&self) -> Guidance {
+        let schedule = match self.guidance_schedule {
+            GuidanceShape::Constant => GuidanceSchedule::Constant,
+            GuidanceShape::Linear => GuidanceSchedule::Linear,
+            GuidanceShape::PowerCosine => GuidanceSchedule::PowerCosine { power: self.guidance_power },
+            GuidanceShape::Interval => GuidanceSchedule::Interval { from: self.guidance_from, to: self.guidance_to },
+        };
+        Guidance { scale: self.guidance, schedule }
+    }
+}
+
+impl Precision {
+    /// The word that experiment files and the environment use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Pictures from finished trials, as PNG files: what `rqlab sample` and `rqlab reconstruct` make.
 
 use crate::collect::shown;
-use crate::job::{Stage, Trial};
+use crate::job::Trial;
 use crate::plan::Plan;
 use crate::plugins::Plugins;
-use crate::stages::{load_prior, load_tokenizer};
+use crate::stages::{MeasurePrior, TrainTokenizer, load_prior, load_tokenizer};
 use crate::store::Store;
 use rqlab_sdk::checkpoint::write_atomically;
-use rqlab_sdk::contracts::{SampleRequest, Split};
+use rqlab_sdk::contracts::{Guidance, Split, Tokens};
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
@@ -23,14 +23,16 @@ pub struct SampleOptions {
     pub class: Option<u32>,
     /// How codes are drawn.
     pub draw: Draw,
+    /// The guidance scale; none for the experiment's.
+    pub guidance: Option<f32>,
     /// Of the draws.
     pub seed: u64,
 }
 
-/// Draws images from a trial's prior into one PNG sheet.
+/// Draws images from a trial's priors into one PNG sheet.
 ///
 /// # Errors
-/// A trial without a prior, stages that are not done, a class that does not exist.
+/// A trial without a prior, stages that are not done, a class that does not exist, guidance of priors that cannot be guided.
 pub fn sample(
     plan: &Plan,
     trial: &Trial,
@@ -39,40 +41,38 @@ pub fn sample(
     how: &SampleOptions,
     out: &Path,
 ) -> Result<PathBuf> {
-    let (tokenizer, prior) = plan
+    let stage = plan
         .jobs
         .iter()
         .filter(|job| trial.jobs.contains(&job.id))
-        .find_map(|job| match &job.stage {
-            Stage::Prior { tokenizer, .. } => Some((tokenizer, &job.id)),
-            _ => None,
-        })
+        .find_map(|job| job.stage.is::<MeasurePrior>())
         .ok_or_else(|| {
             Error::Unsupported("this trial has no prior to sample from; give it one with `prior:`".to_owned())
         })?;
-    require_done(store, &[tokenizer, prior], plan)?;
-    let (dataset, model) = load_tokenizer(plugins, store, tokenizer)?;
+    let needed: Vec<&String> = std::iter::once(&stage.tokenizer).chain(&stage.priors).collect();
+    require_done(store, &needed, plan)?;
+    let (dataset, model) = load_tokenizer(plugins, store, &stage.tokenizer)?;
     let classes = dataset.info().classes.len();
     if let Some(class) = how.class.filter(|&class| class as usize >= classes.max(1)) {
         return Err(Error::Data(format!("there is no class {class}; the data set has {classes}, from 0")));
     }
-    let prior = load_prior(plugins, store, prior, &model, classes)?;
+    let asked = stage.evaluation.guidance();
+    let guidance = Guidance { scale: how.guidance.unwrap_or(asked.scale), ..asked };
+    if guidance.is_on() && classes == 0 {
+        let message = "the images have no classes, and the prior is unconditional: there is nothing to guide it by";
+        return Err(Error::Unsupported(message.to_owned()));
+    }
+    let sampler = load_prior(plugins, store, &stage.priors, &model, classes)?;
     let labels = (0..how.count).map(|n| how.class.unwrap_or((n % classes.max(1)) as u32)).collect();
-    let request = SampleRequest {
-        count: how.count,
-        labels: Codes::from_vec(labels, &[how.count])?,
-        draw: vec![how.draw],
-        cache: true,
-        upper: None,
-    };
+    let labels = Codes::from_vec(labels, &[how.count])?;
     let images = no_grad(|| -> Result<Tensor> {
-        let codes = prior.sample(&request, &Rng::new(how.seed, "samples", 0))?;
-        model.decode(&[codes], usize::MAX)
+        let tokens = sampler.sample(&labels, &[how.draw], guidance, true, &Rng::new(how.seed, "samples", 0))?;
+        model.decode(&tokens, None)
     })?;
     sheet(&[images], out)
 }
 
-/// Puts test images above their reconstructions from 1 to all depths, in one PNG sheet.
+/// Puts test images above their reconstructions (from 1 to all depths, where tokens are codes), in one PNG sheet.
 ///
 /// # Errors
 /// Stages that are not done.
@@ -88,20 +88,18 @@ pub fn reconstruct(
         .jobs
         .iter()
         .filter(|job| trial.jobs.contains(&job.id))
-        .find_map(|job| matches!(job.stage, Stage::Tokenizer { .. }).then_some(&job.id))
+        .find_map(|job| job.stage.is::<TrainTokenizer>().map(|_| &job.id))
         .ok_or_else(|| Error::Unsupported("this trial has no tokenizer".to_owned()))?;
     require_done(store, &[tokenizer], plan)?;
     let (dataset, model) = load_tokenizer(plugins, store, tokenizer)?;
     let indices: Vec<usize> = (0..count.min(dataset.info().test)).collect();
     let images = dataset.batch(Split::Test, &indices, None)?.pixels;
     let rows = no_grad(|| -> Result<Vec<Tensor>> {
-        let codes: Option<Vec<Codes>> =
-            model.encode(&images)?.into_iter().map(|(_, quantized)| quantized.codes).collect();
-        let codes = codes.ok_or_else(|| Error::Unsupported("this quantizer makes no codes".to_owned()))?;
-        let depth = model.code_shapes().iter().map(|shape| shape.depth()).max().unwrap_or(1);
+        let tokens: Vec<Tokens> = model.encode(&images)?.into_iter().map(|(_, quantized)| quantized.tokens).collect();
+        let depth = model.depth();
         let mut rows = vec![images.clone()];
-        for d in 1..=depth {
-            rows.push(model.decode(&codes, d)?);
+        for d in 1..=depth.max(1) {
+            rows.push(model.decode(&tokens, (depth > 0).then_some(d))?);
         }
         Ok(rows)
     })?;

@@ -18,34 +18,31 @@
 //! the old file, the new one, or none.
 
 use crate::job::Job;
+use rqlab_reports::{Curve, Environment, Reading};
 use rqlab_sdk::checkpoint::write_atomically;
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// A series of one quantity over training steps.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Curve {
-    /// The optimizer steps, ascending.
-    pub steps: Vec<u64>,
-    /// The values at them.
-    pub values: Vec<f64>,
-}
+/// Format of job descriptions and of what stages leave. Stages of another format are neither read nor replaced: their ids
+/// differ, so that they lie beside the new ones until somebody deletes them.
+pub const FORMAT: u32 = 2;
 
 /// What a finished stage leaves for the report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// Measures by their plain names: equal from run to run.
-    pub measures: BTreeMap<String, f64>,
-    /// Measures of the machine (seconds, memory, images per second): not equal from run to run.
-    pub timings: BTreeMap<String, f64>,
-    /// Training curves by name.
-    pub curves: BTreeMap<String, Curve>,
+    /// What was measured: equal from run to run.
+    pub readings: Vec<Reading>,
+    /// What was measured of the machine (seconds, memory, images per second): not equal from run to run.
+    pub timings: Vec<Reading>,
+    /// Training curves.
+    pub curves: Vec<Curve>,
     /// Seconds of work, over all the processes that it took.
     pub seconds: f64,
+    /// Where it was computed; none of a stage that did not say.
+    pub environment: Option<Environment>,
 }
 
 /// Why a stage could not be done.
@@ -98,6 +95,18 @@ impl Store {
             ))),
             Err(TryLockError::Error(source)) => Err(Error::File { path, source }),
         }
+    }
+
+    /// How many stages of another format lie here.
+    pub fn of_another_format(&self) -> usize {
+        #[derive(Deserialize)]
+        struct Written {
+            #[serde(default)]
+            format: u32,
+        }
+        let entries = fs::read_dir(self.root.join("stages")).into_iter().flatten().flatten();
+        let format = |path: PathBuf| read_json::<Written>(&path.join("job.json")).ok().map(|job| job.format);
+        entries.filter_map(|entry| format(entry.path())).filter(|&format| format != FORMAT).count()
     }
 
     /// The folder itself.

@@ -5,7 +5,7 @@ use crate::jobs::launcher::Local;
 use crate::jobs::sinks::{EventsFile, for_people};
 use crate::jobs::{End, Outcome, Scheduler, Sinks, Stopped};
 use crate::plan::Plan;
-use crate::provenance::provenance;
+use crate::provenance::{here, provenance};
 use crate::store::Store;
 use rqlab_reports::Status;
 use rqlab_sdk::tensor::Device;
@@ -115,7 +115,7 @@ pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<(), Unf
 /// # Errors
 /// A report that cannot be written.
 pub fn render(plan: &Plan, options: &Options, store: &Store) -> Result<Summary> {
-    let results = collect(plan, store, provenance(plan, options));
+    let results = collect(plan, store, provenance(plan), here());
     let count = |status| results.trials.iter().filter(|trial| trial.status == status).count();
     let trials = [count(Status::Done), count(Status::Failed), count(Status::Missing)];
     let mut out = options.out.join(&plan.experiment.name);

@@ -24,6 +24,9 @@ pub struct Checkpoint {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// The entry of the header that holds the texts.
+const METADATA: &str = "__metadata__";
+
 /// Longest header that is believed; that of a model of a million tensors.
 const LONGEST_HEADER: u64 = 100 << 20;
 
@@ -36,8 +39,13 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::File`], such as a full disk or a read-only folder; [`Error::Checkpoint`] if a tensor and codes share a
-    /// name. The old file is untouched then.
+    /// name, or one has that of the format's own entry. The old file is untouched then.
     pub fn save(&self, path: &Path) -> Result<()> {
+        if self.tensors.contains_key(METADATA) || self.codes.contains_key(METADATA) {
+            let message =
+                format!("{}: `{METADATA}` is the entry of the texts: name the tensor otherwise", path.display());
+            return Err(Error::Checkpoint(message));
+        }
         if let Some(name) = self.tensors.keys().find(|name| self.codes.contains_key(*name)) {
             return Err(Error::Checkpoint(format!("{}: a tensor and codes are both called `{name}`", path.display())));
         }
@@ -59,7 +67,7 @@ impl Checkpoint {
         let tensors = self.tensors.iter().map(|(name, t)| (name, "F32", t.shape()));
         let codes = self.codes.iter().map(|(name, c)| (name, "U32", c.shape()));
         let mut offset = 0;
-        let mut header = BTreeMap::<&str, Value>::from([("__metadata__", json!(self.metadata))]);
+        let mut header = BTreeMap::<&str, Value>::from([(METADATA, json!(self.metadata))]);
         for (name, dtype, shape) in tensors.chain(codes) {
             let end = offset + 4 * shape.iter().product::<usize>();
             header.insert(name, json!({ "dtype": dtype, "shape": shape, "data_offsets": [offset, end] }));

@@ -31,6 +31,10 @@ impl ConfigError {
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self { message: message.into(), span: None, field: Some(field.to_owned()) }
     }
+
+    fn unwritable(error: ron::Error) -> Self {
+        Self { message: error.to_string(), span: None, field: None }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -63,6 +67,121 @@ pub fn dialect() -> ron::Options {
     )
 }
 
+/// A component's call within another's configuration: `of: fsq(levels: [8, 5, 5])`. It is kept as text; the component that
+/// holds it builds the inner one with [`crate::contracts::Components`]. Fields are declared with the type of their kind, such
+/// as [`QuantizerCall`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The inner component's name.
+    pub name: String,
+    /// The whole call, name included, as [`Config::parse`] reads it.
+    pub text: String,
+}
+
+impl Call {
+    /// A call from its text.
+    pub fn new(text: &str) -> Self {
+        let text = text.trim();
+        let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+        Self { name: text[..end].to_owned(), text: text.to_owned() }
+    }
+}
+
+impl Serialize for Call {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw = ron::value::RawValue::from_ron(&self.text).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Call {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<ron::value::RawValue>::deserialize(deserializer)?;
+        let call = Self::new(raw.trim().get_ron());
+        if call.name.is_empty() || call.name.starts_with(|c: char| c.is_numeric()) {
+            return Err(serde::de::Error::custom("expected a component's call such as `name(field: value, ..)`"));
+        }
+        Ok(call)
+    }
+}
+
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])* $Name:ident: $kind:ident;)+) => { $(
+        $(#[doc = $doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $Name(pub Call);
+
+        impl Value for $Name {
+            fn kind() -> String {
+                concat!("a call of a component of kind ", stringify!($kind)).to_lowercase()
+            }
+
+            fn holds() -> Option<crate::plugin::Kind> {
+                Some(crate::plugin::Kind::$kind)
+            }
+        }
+    )+ };
+}
+calls! {
+    /// A field that holds an autoencoder.
+    AutoencoderCall: Autoencoder;
+    /// A field that holds a quantizer.
+    QuantizerCall: Quantizer;
+    /// A field that holds a prior.
+    PriorCall: Prior;
+    /// A field that holds an objective.
+    ObjectiveCall: Objective;
+}
+
+/// What a field does not determine, so that a change of it repeats no more work than it must. Most fields carry no mark: they
+/// determine all results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It changes no result: where a file lies, how often a checkpoint is written, how large a cache is. Written `local`.
+    Local,
+    /// It changes how a trained model is sampled, and nothing of how it is trained. Written `sampling`.
+    Sampling,
+}
+
+impl Mark {
+    /// The word in a declaration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Sampling => "sampling",
+        }
+    }
+
+    /// What it means, in words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Local => "changes no result",
+            Self::Sampling => "changes sampling alone: what was trained stays as it is",
+        }
+    }
+}
+
+/// What work is named by a configuration's [`Config::identity`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Training, and what else does not sample: only fields without a mark count.
+    Training,
+    /// Sampling: all fields count but those that are local.
+    Sampling,
+}
+
+impl Scope {
+    /// Whether a field with that mark counts.
+    pub fn counts(self, mark: Option<Mark>) -> bool {
+        match mark {
+            None => true,
+            Some(Mark::Sampling) => self == Self::Sampling,
+            Some(Mark::Local) => false,
+        }
+    }
+}
+
 /// One field of a configuration, for `rqlab plugins describe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldDoc {
@@ -74,6 +193,10 @@ pub struct FieldDoc {
     pub default: Option<String>,
     /// The values that are accepted, as a Rust range.
     pub range: Option<&'static str>,
+    /// The kind of component whose call, or list of calls, it holds; none for plain values.
+    pub holds: Option<crate::plugin::Kind>,
+    /// What it does not determine; none if it determines all results.
+    pub mark: Option<Mark>,
     /// What it does.
     pub doc: String,
 }
@@ -106,19 +229,31 @@ pub trait Config: Sized + Clone + Serialize + DeserializeOwned {
         Ok(dialect().from_str(&(blank + arguments))?)
     }
 
-    /// The configuration with every default filled in, as RON on one line: what a result is hashed by.
+    /// The configuration with every default filled in, as RON on one line: what a component is built from.
     ///
     /// # Errors
     /// A value that RON cannot write.
     fn resolved(&self) -> Result<String, ConfigError> {
-        dialect().to_string(self).map_err(|e| ConfigError { message: e.to_string(), span: None, field: None })
+        dialect().to_string(self).map_err(ConfigError::unwritable)
     }
+
+    /// The part of [`Config::resolved`] that determines results of that scope, which they are named by: fields whose
+    /// [`Mark`] says that they do not are left out. A call that a field holds stands there as it is.
+    ///
+    /// # Errors
+    /// A value that RON cannot write.
+    fn identity(&self, scope: Scope) -> Result<String, ConfigError>;
 }
 
 /// A value that a configuration field can hold.
 pub trait Value: Serialize + DeserializeOwned {
     /// What values look like, in words.
     fn kind() -> String;
+
+    /// The kind of component whose calls it holds, if it holds one or a list of them.
+    fn holds() -> Option<crate::plugin::Kind> {
+        None
+    }
 }
 
 macro_rules! value_kinds {
@@ -135,11 +270,19 @@ impl<T: Value> Value for Option<T> {
     fn kind() -> String {
         format!("{} | None", T::kind())
     }
+
+    fn holds() -> Option<crate::plugin::Kind> {
+        T::holds()
+    }
 }
 
 impl<T: Value> Value for Vec<T> {
     fn kind() -> String {
         format!("[{}, ..]", T::kind())
+    }
+
+    fn holds() -> Option<crate::plugin::Kind> {
+        T::holds()
     }
 }
 
@@ -203,20 +346,51 @@ pub fn ron_text<T: Serialize>(value: &T) -> String {
     dialect().to_string(value).unwrap_or_default()
 }
 
+/// `(a:1,b:2)`, of the fields that count in a scope.
+#[doc(hidden)]
+pub struct IdentityText {
+    scope: Scope,
+    fields: Vec<String>,
+}
+
+impl IdentityText {
+    /// No field yet.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, fields: vec![] }
+    }
+
+    /// Adds a field, if one of that mark counts.
+    pub fn field<T: Serialize>(mut self, name: &str, mark: Option<Mark>, value: &T) -> Result<Self, ConfigError> {
+        if self.scope.counts(mark) {
+            let value = dialect().to_string(value).map_err(ConfigError::unwritable)?;
+            self.fields.push(format!("{name}:{value}"));
+        }
+        Ok(self)
+    }
+
+    /// The text.
+    pub fn end(self) -> String {
+        format!("({})", self.fields.join(","))
+    }
+}
+
 /// Joins the lines of a doc comment.
 #[doc(hidden)]
 pub fn doc_text(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n").trim().to_owned()
 }
 
-/// Declares a component's configuration: a struct with documented fields, defaults and ranges. A field without a
-/// default must be given in the experiment file. See the [crate] page for an example.
+/// Declares a component's configuration: a struct with documented fields, defaults, ranges and [marks](config::Mark). A
+/// field without a default must be given in the experiment file. A mark stands last: `checkpoint: u64 = 200, local;`,
+/// `iterations: usize = 64, in 1.., sampling;`. See the [crate] page for an example.
 #[macro_export]
 macro_rules! config {
     (
         $(#[doc = $doc:literal])*
         $vis:vis struct $Name:ident {
-            $( $(#[doc = $field_doc:literal])* $field:ident : $ty:ty $(= $default:expr)? $(, in $range:expr)? ; )*
+            // The lifetimes are never written: a repetition is counted by a fragment in it.
+            $( $(#[doc = $field_doc:literal])* $field:ident : $ty:ty $(= $default:expr)? $(, in $range:expr)?
+                $(, local $($local:lifetime)?)? $(, sampling $($sampling:lifetime)?)? ; )*
         }
     ) => {
         $(#[doc = $doc])*
@@ -275,11 +449,37 @@ macro_rules! config {
                         kind: <$ty as $crate::config::Value>::kind(),
                         default: $crate::config_default_text!($ty $(, $default)?),
                         range: [$(stringify!($range))?].first().copied(),
+                        holds: <$ty as $crate::config::Value>::holds(),
+                        mark: $crate::config_mark!($(local $($local)?)? $(sampling $($sampling)?)?),
                         doc: $crate::config::doc_text(&[$($field_doc),*]),
                     } ),*],
                 }
             }
+
+            fn identity(&self, scope: $crate::config::Scope) -> ::std::result::Result<String, $crate::config::ConfigError> {
+                let text = $crate::config::IdentityText::new(scope);
+                $( let text = text.field(
+                    stringify!($field),
+                    $crate::config_mark!($(local $($local)?)? $(sampling $($sampling)?)?),
+                    &self.$field,
+                )?; )*
+                Ok(text.end())
+            }
         }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! config_mark {
+    () => {
+        None
+    };
+    (local) => {
+        Some($crate::config::Mark::Local)
+    };
+    (sampling) => {
+        Some($crate::config::Mark::Sampling)
     };
 }
 
@@ -352,6 +552,10 @@ mod tests {
             update: Update = Update::PerDepth;
             /// Sizes.
             sizes: Option<Vec<usize>> = None, in 2..;
+            /// How often it is saved.
+            checkpoint: u64 = 200, in 1.., local;
+            /// Rounds of drawing.
+            iterations: usize = 64, sampling;
         }
     }
 
@@ -364,7 +568,20 @@ mod tests {
         let config = ToyConfig::parse("toy(path: \"x\", sizes: [2, 3])").unwrap();
         assert_eq!(config.depth, 4);
         assert_eq!(config.sizes, Some(vec![2, 3]));
-        assert_eq!(config.resolved().unwrap(), r#"(depth:4,path:"x",update:per_depth,sizes:[2,3])"#);
+        assert_eq!(
+            config.resolved().unwrap(),
+            r#"(depth:4,path:"x",update:per_depth,sizes:[2,3],checkpoint:200,iterations:64)"#
+        );
+    }
+
+    #[test]
+    fn a_result_is_named_by_the_fields_that_determine_it() {
+        let config = ToyConfig::parse("toy(path: \"x\", checkpoint: 5, iterations: 8)").unwrap();
+        assert_eq!(config.identity(Scope::Training).unwrap(), r#"(depth:4,path:"x",update:per_depth,sizes:None)"#);
+        let sampling = r#"(depth:4,path:"x",update:per_depth,sizes:None,iterations:8)"#;
+        assert_eq!(config.identity(Scope::Sampling).unwrap(), sampling);
+        let marks: Vec<Option<Mark>> = ToyConfig::describe().fields.iter().map(|field| field.mark).collect();
+        assert_eq!(marks, [None, None, None, None, Some(Mark::Local), Some(Mark::Sampling)]);
     }
 
     #[test]

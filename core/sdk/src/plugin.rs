@@ -1,9 +1,10 @@
 //! What makes a crate a plugin: its declaration, and the handshake that is read before any of its code runs.
 
 use crate::Result;
-use crate::config::{ConfigError, Description};
+use crate::config::{Config, ConfigError, Description, Scope};
 use crate::contracts::{
-    Autoencoder, AutoencoderContext, Dataset, DatasetContext, Prior, PriorContext, Quantizer, QuantizerContext,
+    Autoencoder, AutoencoderContext, Dataset, DatasetContext, Objective, ObjectiveContext, Prior, PriorContext,
+    Quantizer, QuantizerContext,
 };
 use std::fmt;
 
@@ -27,10 +28,17 @@ pub enum Kind {
     Dataset,
     /// Images to latents and back.
     Autoencoder,
-    /// Latents to codes and back.
+    /// Latents to tokens and back.
     Quantizer,
-    /// A model of codes.
+    /// A model of tokens.
     Prior,
+    /// What a tokenizer is trained for.
+    Objective,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [Self; 5] = [Self::Dataset, Self::Autoencoder, Self::Quantizer, Self::Prior, Self::Objective];
 }
 
 impl Kind {
@@ -41,6 +49,7 @@ impl Kind {
             Self::Autoencoder => "autoencoder",
             Self::Quantizer => "quantizer",
             Self::Prior => "prior",
+            Self::Objective => "objective",
         }
     }
 }
@@ -62,6 +71,8 @@ pub enum Build {
     Quantizer(fn(&str, &QuantizerContext) -> Result<Box<dyn Quantizer>>),
     /// Builds a prior.
     Prior(fn(&str, &PriorContext) -> Result<Box<dyn Prior>>),
+    /// Builds an objective.
+    Objective(fn(&str, &ObjectiveContext) -> Result<Box<dyn Objective>>),
 }
 
 impl Build {
@@ -72,6 +83,7 @@ impl Build {
             Self::Autoencoder(_) => Kind::Autoencoder,
             Self::Quantizer(_) => Kind::Quantizer,
             Self::Prior(_) => Kind::Prior,
+            Self::Objective(_) => Kind::Objective,
         }
     }
 }
@@ -85,8 +97,23 @@ pub struct Component {
     pub describe: fn() -> Description,
     /// Checks the text of a call and fills in the defaults.
     pub resolve: fn(&str) -> Result<String, ConfigError>,
+    /// Of the text of a call, the part that determines results of that scope: [`Config::identity`].
+    pub identity: fn(&str, Scope) -> Result<String, ConfigError>,
     /// Builds it.
     pub build: Build,
+}
+
+impl Component {
+    /// A component whose configuration is a `C`.
+    pub fn new<C: Config>(name: &'static str, build: Build) -> Self {
+        Self {
+            name,
+            describe: C::describe,
+            resolve: |text| C::parse(text)?.resolved(),
+            identity: |text, scope| C::parse(text)?.identity(scope),
+            build,
+        }
+    }
 }
 
 /// Gathers the components of a plugin while it registers.
@@ -242,12 +269,10 @@ macro_rules! declare_plugin {
             #[allow(unsafe_code)]
             #[unsafe(export_name = concat!("rqlab_register_", env!("CARGO_PKG_NAME")))]
             fn register(registry: &mut $crate::plugin::Registry) {
-                $( registry.add($crate::plugin::Component {
-                    name: $name,
-                    describe: <$Config as $crate::config::Config>::describe,
-                    resolve: |text| $crate::config::Config::resolved(&<$Config as $crate::config::Config>::parse(text)?),
-                    build: $crate::component_build!($kind, $Config, $new),
-                }); )+
+                $( registry.add($crate::plugin::Component::new::<$Config>(
+                    $name,
+                    $crate::component_build!($kind, $Config, $new),
+                )); )+
             }
         };
     };
@@ -273,6 +298,11 @@ macro_rules! component_build {
     };
     (prior, $Config:ty, $new:expr) => {
         $crate::plugin::Build::Prior(|text, cx| {
+            Ok(Box::new($new(<$Config as $crate::config::Config>::parse(text)?, cx)?))
+        })
+    };
+    (objective, $Config:ty, $new:expr) => {
+        $crate::plugin::Build::Objective(|text, cx| {
             Ok(Box::new($new(<$Config as $crate::config::Config>::parse(text)?, cx)?))
         })
     };

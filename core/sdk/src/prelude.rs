@@ -2,9 +2,10 @@
 
 pub use crate::config::Config;
 pub use crate::contracts::{
-    Autoencoder, AutoencoderContext, Bottleneck, CodeShape, Dataset, DatasetContext, DatasetInfo, Images, MapShape,
-    Mode, Prior, PriorContext, PriorLevel, PriorLoss, Quantized, Quantizer, QuantizerContext, SampleRequest, SoftCodes,
-    Split, Targets, TokenBatch, TokenRequest,
+    Autoencoder, AutoencoderContext, Bottleneck, CodeSpace, Components, Condition, ConditionSpace, CriticTraining,
+    Dataset, DatasetContext, DatasetInfo, Given, Guidance, GuidanceSchedule, Images, LevelInfo, Loss, MapShape, Mode,
+    Objective, ObjectiveContext, Prior, PriorContext, PriorLoss, Quantized, Quantizer, QuantizerContext,
+    Reconstruction, SampleRequest, Split, Targets, TokenBatch, TokenRequest, TokenSpace, Tokens, Weight,
 };
 pub use crate::params::{Init, Params};
 pub use crate::tensor::{Codes, Rng, Tensor, Var};

@@ -32,7 +32,7 @@ fn both_ways(c: &mut Criterion, name: &str, operands: &[Tensor], f: impl Fn(&[Te
     let step = |gradient: Vec<f32>| {
         let tape = Tape::start()?;
         let y = f(&leaves)?;
-        let mut gradients = tape.backward_from(&y, gradient)?;
+        let mut gradients = tape.backward_from_vec(&y, gradient)?;
         Ok::<_, rqlab_tensor::Error>(leaves.iter().map(|leaf| gradients.take(leaf)).collect::<Vec<_>>())
     };
     c.bench_function(name, |b| {

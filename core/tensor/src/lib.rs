@@ -6,7 +6,7 @@
 //!   A feature map is therefore a matrix of `B*H*W` rows to a linear layer, to a normalisation and to a quantizer.
 //! - Gradients flow to tensors that ask for them ([`Tensor::leaf`], [`Var`]) while a [`Tape`] is recording.
 //! - `ops/` holds one file an operation: shape check, forward, what the backward pass needs. `cpu/` holds the kernels
-//!   that work on plain slices, `cuda/` those of GPUs. All `unsafe` of the crate stands in these two and `storage.rs`.
+//!   that work on plain slices, `cuda/` those of GPUs. All `unsafe` of the crate stands in these two.
 //!
 //! This crate knows nothing of images, plugins or files.
 
@@ -31,7 +31,7 @@ pub use storage::Device;
 pub use tape::{Gradients, Tape, no_grad};
 pub use tensor::Tensor;
 pub use threads::{
-    beside_the_first, host_reads, instructions, instructions_asked_for, precision, precision_asked_for, set_threads,
-    wait_for_device,
+    beside_the_first, device, device_in_words, host_reads, instructions, instructions_asked_for, precision,
+    precision_asked_for, set_threads, threads, wait_for_device,
 };
 pub use var::Var;

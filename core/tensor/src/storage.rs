@@ -1,9 +1,8 @@
-//! Where numbers live: flat dfdx tensors, reached as slices on the CPU.
+//! Where numbers live: a shared vector on the CPU, an allocation of dfdx on a GPU.
 
 use crate::Result;
-use dfdx::prelude::{Cpu, HasShape, Tensor as Dx, TensorFromVec};
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where a tensor's numbers live and where operations on it run.
@@ -25,28 +24,18 @@ impl fmt::Display for Device {
     }
 }
 
-/// A flat dfdx tensor on the CPU.
-pub(crate) type CpuBuffer = Dx<(usize,), f32, Cpu>;
-
 /// The numbers of a tensor. Cloning shares them.
 #[derive(Clone)]
 pub(crate) enum Storage {
-    Cpu(CpuBuffer),
+    Cpu(Arc<Vec<f32>>),
     #[cfg(feature = "cuda")]
     Cuda(crate::cuda::Buffer),
-}
-
-/// The one CPU device of the process. dfdx devices carry a generator and a cache; we use neither.
-pub(crate) fn cpu() -> &'static Cpu {
-    static DEVICE: OnceLock<Cpu> = OnceLock::new();
-    DEVICE.get_or_init(Cpu::default)
 }
 
 impl Storage {
     /// Takes over `data` on the CPU without a copy.
     pub(crate) fn from_vec(data: Vec<f32>) -> Self {
-        let len = data.len();
-        Self::Cpu(cpu().tensor_from_vec(data, (len,)))
+        Self::Cpu(Arc::new(data))
     }
 
     /// Takes over `data` on the device that new tensors are placed on. If that fails they stay on the host, which the
@@ -124,19 +113,7 @@ impl Storage {
         match self {
             #[cfg(feature = "cuda")]
             Self::Cuda(buffer) => buffer.host(),
-            Self::Cpu(buffer) => {
-                let len = buffer.shape().0;
-                if len == 0 {
-                    return &[];
-                }
-                let first: *const f32 = &buffer[[0]];
-                // SAFETY: a flat dfdx CPU tensor made by `from_vec` is one contiguous Vec of `len` elements, which
-                // lives as long as `buffer`; `first` is its start.
-                #[allow(unsafe_code)]
-                unsafe {
-                    std::slice::from_raw_parts(first, len)
-                }
-            }
+            Self::Cpu(numbers) => numbers,
         }
     }
 
@@ -144,7 +121,7 @@ impl Storage {
     /// the host and copied back; if that fails they stay on the host, which the next operation reports.
     pub(crate) fn write<R>(&mut self, f: impl FnOnce(&mut [f32]) -> R) -> R {
         match self {
-            Self::Cpu(buffer) => f(as_mut_slice(buffer)),
+            Self::Cpu(numbers) => f(Arc::<Vec<f32>>::make_mut(numbers)),
             #[cfg(feature = "cuda")]
             Self::Cuda(buffer) => {
                 let device = buffer.device();
@@ -155,20 +132,6 @@ impl Storage {
                 result
             }
         }
-    }
-}
-
-fn as_mut_slice(buffer: &mut CpuBuffer) -> &mut [f32] {
-    let len = buffer.shape().0;
-    if len == 0 {
-        return &mut [];
-    }
-    let first: *mut f32 = &mut buffer[[0]];
-    // SAFETY: a flat dfdx CPU tensor made by `from_vec` is one contiguous Vec of `len` elements; dfdx's IndexMut makes
-    // the buffer unique, and the borrow of `buffer` keeps it so.
-    #[allow(unsafe_code)]
-    unsafe {
-        std::slice::from_raw_parts_mut(first, len)
     }
 }
 

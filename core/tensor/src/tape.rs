@@ -5,11 +5,22 @@
 //! of an empty dfdx tensor ([`GradKey`]): the map then holds an empty buffer until the first contribution arrives,
 //! which is written instead of added to zeros. Each device has a tape of its own: a graph stays on one device.
 
-use crate::storage::{CpuBuffer, Storage, cpu};
+use crate::cpu::{Output, buffer};
+use crate::storage::Storage;
 use crate::{Error, Result, Tensor};
-use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, TensorFromVec};
+use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, Tensor as Dx, TensorFromVec};
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// The one CPU device of the process. dfdx devices carry a generator and a cache; we use neither.
+fn cpu() -> &'static Cpu {
+    static DEVICE: OnceLock<Cpu> = OnceLock::new();
+    DEVICE.get_or_init(Cpu::default)
+}
+
+/// An empty dfdx tensor on the CPU.
+type CpuKey = Dx<(usize,), f32, Cpu>;
 
 type DfdxGradients = dfdx::prelude::Gradients<f32, Cpu>;
 
@@ -28,7 +39,7 @@ thread_local! {
 /// Names a gradient: an empty dfdx tensor, of which only the id matters.
 #[derive(Clone)]
 pub(crate) enum GradKey {
-    Cpu(CpuBuffer),
+    Cpu(CpuKey),
     #[cfg(feature = "cuda")]
     Cuda(crate::cuda::tape::Key),
 }
@@ -50,7 +61,7 @@ impl GradKey {
     }
 
     /// The name in dfdx's map of the CPU. Operations reach a gradient only on the device that they run on.
-    fn on_cpu(&self) -> Result<&CpuBuffer, CpuError> {
+    fn on_cpu(&self) -> Result<&CpuKey, CpuError> {
         match self {
             Self::Cpu(name) => Ok(name),
             #[cfg(feature = "cuda")]
@@ -89,25 +100,26 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Whether a contribution to a gradient is in already.
-    pub(crate) fn has(&mut self, key: &GradKey) -> Result<bool, CpuError> {
-        Ok(!self.0.get_or_alloc_mut(key.on_cpu()?)?.is_empty())
+    /// The contributions to a gradient that are in already, if any are.
+    pub(crate) fn started(&mut self, key: &GradKey) -> Result<Option<&mut [f32]>, CpuError> {
+        let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
+        Ok((!slot.is_empty()).then_some(slot))
     }
 
-    /// Hands out the gradient's buffer to be written in place, and whether it already holds contributions: `false`
-    /// means that its `len` elements are unspecified and must all be written, `true` that they must be added to.
-    pub(crate) fn with<R>(
+    /// Lets a kernel write the gradient of `len` elements, or add to the contributions that are in already.
+    pub(crate) fn with(
         &mut self,
         key: &GradKey,
         len: usize,
-        write: impl FnOnce(&mut [f32], bool) -> R,
-    ) -> Result<R, CpuError> {
+        write: impl for<'a> FnOnce(Output<'a>) -> &'a mut [f32],
+    ) -> Result<(), CpuError> {
         let slot = self.0.get_or_alloc_mut(key.on_cpu()?)?;
-        let accumulate = !slot.is_empty();
-        if !accumulate {
-            **slot = crate::cpu::buffer(len);
+        if slot.is_empty() {
+            **slot = buffer(len, write);
+        } else {
+            write(Output::Add(slot));
         }
-        Ok(write(slot, accumulate))
+        Ok(())
     }
 }
 
@@ -188,36 +200,73 @@ impl Tape {
                 format!("the loss must have one element, found shape {:?}", loss.shape()),
             ));
         }
-        self.backward_from(loss, vec![1.0])
+        self.backward_from_vec(loss, vec![1.0])
     }
 
-    /// Ends the recording and sends `gradient`, of as many numbers as `output` has, back from `output`.
+    /// Ends the recording and sends `gradient`, of the shape and on the device of `output`, back from there. The numbers
+    /// are copied on that device, and the host waits for none of them.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the sizes differ, [`Error::Tape`] if `output` depends on no tensor that wants a gradient.
-    pub fn backward_from(self, output: &Tensor, gradient: Vec<f32>) -> Result<Gradients> {
+    /// [`Error::Shape`] if the shapes differ, [`Error::Device`] if the devices do, [`Error::Tape`] if `output` depends on
+    /// no tensor that wants a gradient.
+    pub fn backward_from(self, output: &Tensor, gradient: &Tensor) -> Result<Gradients> {
+        crate::ops::place("backward", [output, gradient])?;
+        if output.shape() != gradient.shape() {
+            return Err(Error::shape(
+                "backward",
+                format!("{:?} is no shape of a gradient of shape {:?}", gradient.shape(), output.shape()),
+            ));
+        }
+        match gradient.storage() {
+            Storage::Cpu(_) => self.backward_from_vec(output, gradient.to_vec()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => match self.end(output)? {
+                (recording, GradKey::Cuda(key)) => {
+                    let gradient = key.gpu().copy(buffer.numbers())?;
+                    crate::cuda::tape::backward(recording.cuda, &key, gradient).map(|left| Gradients(Left::Cuda(left)))
+                }
+                (_, GradKey::Cpu(_)) => Err(Error::Tape("the output's gradient is on another device")),
+            },
+        }
+    }
+
+    /// The same from numbers on the host, row by row: moved in on the CPU, sent to a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are not as many as `output` has elements, [`Error::Tape`] if `output` depends on no
+    /// tensor that wants a gradient.
+    pub fn backward_from_vec(self, output: &Tensor, gradient: Vec<f32>) -> Result<Gradients> {
         if output.len() != gradient.len() {
             return Err(Error::shape(
                 "backward",
                 format!("{} numbers are no gradient of shape {:?}", gradient.len(), output.shape()),
             ));
         }
-        let key =
-            output.grad_key().cloned().ok_or(Error::Tape("the output depends on no tensor that wants a gradient"))?;
-        let Some(tape) = RECORDING.take() else {
-            return Err(Error::Tape("nothing is being recorded on this thread"));
-        };
+        let (recording, key) = self.end(output)?;
         #[cfg(feature = "cuda")]
         if let GradKey::Cuda(key) = &key {
-            return crate::cuda::tape::backward(tape.cuda, key, &gradient).map(|left| Gradients(Left::Cuda(left)));
+            // That of a loss is made on the GPU: a copy would wait for all that the forward pass has still to do.
+            let gradient = match gradient[..] {
+                [value] => key.gpu().full(value, 1),
+                _ => key.gpu().upload(&gradient),
+            }?;
+            return crate::cuda::tape::backward(recording.cuda, key, gradient).map(|left| Gradients(Left::Cuda(left)));
         }
-        let mut tape = tape.cpu;
+        let mut tape = recording.cpu;
         tape.add_backward_op(move |gradients| Flow(gradients).add(&key, gradient));
         // dfdx starts a backward pass from a tensor of rank 0; the operation above starts ours.
         let start = cpu().tensor_from_vec(vec![0.0], ());
         let gradients =
             start.put_tape(tape).try_backward().map_err(|e| Error::Device(format!("backward pass: {e}")))?;
         Ok(Gradients(Left::Cpu(gradients)))
+    }
+
+    /// What was recorded, and the name of the gradient of `output`.
+    fn end(self, output: &Tensor) -> Result<(Recording, GradKey)> {
+        let key =
+            output.grad_key().cloned().ok_or(Error::Tape("the output depends on no tensor that wants a gradient"))?;
+        let recording = RECORDING.take().ok_or(Error::Tape("nothing is being recorded on this thread"))?;
+        Ok((recording, key))
     }
 }
 
@@ -263,5 +312,48 @@ impl Gradients {
             #[cfg(feature = "cuda")]
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+    use crate::Device;
+    use crate::ops::testing::{on_every_device, random};
+
+    /// The gradient of x is that of 2 x, doubled, and a pass leaves the tensor that it starts from as it was.
+    #[test]
+    fn a_pass_starts_from_a_gradient_on_the_device_of_its_output() {
+        on_every_device(|| {
+            let (x, gradient) = (random(&[3, 5], 1).leaf(), random(&[3, 5], 2));
+            let given = gradient.to_vec();
+            let double = || Ok::<_, Error>((Tape::start()?, x.mul_scalar(2.0)?));
+            let wanted: Vec<f32> = given.iter().map(|g| 2.0 * g).collect();
+            let (tape, y) = double().unwrap();
+            let found = tape.backward_from(&y, &gradient).unwrap().take(&x).unwrap();
+            assert_eq!((found.device(), found.to_vec()), (x.device(), wanted.clone()));
+            assert_eq!(gradient.to_vec(), given);
+            let (tape, y) = double().unwrap();
+            let found = tape.backward_from_vec(&y, given).unwrap().take(&x).unwrap();
+            assert_eq!((found.device(), found.to_vec()), (x.device(), wanted));
+        });
+    }
+
+    #[test]
+    fn a_gradient_of_another_shape_or_device_is_refused() {
+        on_every_device(|| {
+            let x = random(&[3, 5], 1).leaf();
+            for shape in [&[5, 3][..], &[15], &[3, 4], &[]] {
+                let tape = Tape::start().unwrap();
+                let y = x.mul_scalar(2.0).unwrap();
+                let refused = tape.backward_from(&y, &random(shape, 2)).map(|_| ()).unwrap_err();
+                assert!(matches!(refused, Error::Shape { op: "backward", .. }), "{refused}");
+            }
+            let tape = Tape::start().unwrap();
+            let y = x.mul_scalar(2.0).unwrap();
+            let elsewhere = random(&[3, 5], 2).to_device(Device::Cpu).unwrap();
+            assert_eq!(tape.backward_from(&y, &elsewhere).is_ok(), x.device() == Device::Cpu);
+        });
     }
 }

@@ -68,6 +68,28 @@ pub fn instructions_asked_for() -> Result<Option<String>> {
     }
 }
 
+/// How many threads the kernels of this process share.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// The device that new tensors are placed on.
+pub fn device() -> Device {
+    Device::default_of_process()
+}
+
+/// A device in words: `cpu`, or a GPU with the name that its driver tells, such as `cuda:0, NVIDIA H100 80GB HBM3`.
+pub fn device_in_words(device: Device) -> String {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(ordinal) => match crate::cuda::open(ordinal).ok().and_then(crate::cuda::Gpu::name) {
+            Some(name) => format!("{device}, {name}"),
+            None => device.to_string(),
+        },
+        _ => device.to_string(),
+    }
+}
+
 /// Waits until the device that new tensors are placed on has done all that it was asked for: a GPU is asked ahead.
 ///
 /// # Errors

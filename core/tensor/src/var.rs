@@ -57,6 +57,27 @@ impl Var {
         Ok(())
     }
 
+    /// Runs `f` while no gradient flows to `vars`: what [`Var::get`] gives there is a constant.
+    pub fn frozen<R>(vars: &[Self], f: impl FnOnce() -> R) -> R {
+        struct Thaw<'a>(Vec<(&'a Var, Tensor)>);
+        impl Drop for Thaw<'_> {
+            fn drop(&mut self) {
+                for (var, before) in self.0.drain(..) {
+                    let mut current = var.lock();
+                    // The numbers may have been written meanwhile; only the gradient's key comes back.
+                    *current = current.clone().with_grad(before.grad_key().cloned());
+                }
+            }
+        }
+        let freeze = |var| {
+            let mut current = Self::lock(var);
+            let constant = current.detach();
+            (var, std::mem::replace(&mut *current, constant))
+        };
+        let _thaw = Thaw(vars.iter().map(freeze).collect());
+        f()
+    }
+
     pub(crate) fn lock(&self) -> RwLockWriteGuard<'_, Tensor> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,6 +99,20 @@ impl Var {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
+    use crate::Tape;
+
+    #[test]
+    fn a_frozen_variable_is_a_constant_and_thaws_with_its_key() {
+        let (a, b) = (Var::parameter(&Tensor::full(2.0, &[1])), Var::parameter(&Tensor::full(3.0, &[1])));
+        let tape = Tape::start().unwrap();
+        let product = Var::frozen(std::slice::from_ref(&a), || a.get().mul(&b.get())).unwrap();
+        let mut gradients = tape.backward(&product).unwrap();
+        assert!(gradients.take(&a.get()).is_none());
+        assert_eq!(gradients.take(&b.get()).unwrap().to_vec(), [2.0]);
+        let tape = Tape::start().unwrap();
+        let mut gradients = tape.backward(&a.get().mul(&b.get()).unwrap()).unwrap();
+        assert_eq!(gradients.take(&a.get()).unwrap().to_vec(), [3.0]);
+    }
     use crate::Tape;
     use crate::ops::testing::{on_every_device, random};
 

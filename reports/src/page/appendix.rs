@@ -1,4 +1,6 @@
-//! Sections 11 to 13: failures, definitions, and where the numbers come from.
+//! Sections 11 and 12: failures and definitions.
+
+use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 
@@ -40,27 +42,27 @@ pub(super) fn failures(study: &Study<'_>) -> Markup {
 
 /// Section 12.
 pub(super) fn definitions(study: &Study<'_>) -> Markup {
-    let mut families: Vec<(String, Measure)> = Vec::new();
-    for found in study.measures() {
-        let family = found.family().to_owned();
-        if !families.iter().any(|(other, _)| *other == family) {
-            let whole = measure(&family);
-            families.push((family, whole));
+    let mut measures: Vec<Measure> = study.columns().into_iter().map(|column| column.measure).collect();
+    measures.dedup_by(|a, b| a.name == b.name);
+    let curves: BTreeSet<&str> =
+        study.results.trials.iter().flat_map(|trial| &trial.curves).map(|curve| curve.measure.as_str()).collect();
+    let mut drawn: Vec<Measure> =
+        curves.into_iter().map(measure).filter(|curve| !curve.definition.is_empty()).collect();
+    drawn.sort_by(Measure::order);
+    let defined = study.results.definitions.iter().map(|definition| measure(&definition.name));
+    for more in drawn.into_iter().chain(defined) {
+        if !measures.iter().any(|known| known.name == more.name) {
+            measures.push(more);
         }
     }
-    for definition in &study.results.definitions {
-        if !families.iter().any(|(name, _)| *name == definition.name) {
-            families.push((definition.name.clone(), measure(&definition.name)));
-        }
-    }
-    if families.is_empty() {
+    if measures.is_empty() {
         return nothing("No measure was reported.");
     }
     html! {
         dl.definitions {
-            @for (name, measure) in &families {
-                dt id={ "d-" (name) } {
-                    (measure.label) " " code { (name) }
+            @for measure in &measures {
+                dt id={ "d-" (measure.name) } {
+                    (measure.label) " " code { (measure.name) }
                     span.unit {
                         @match measure.better {
                             Better::Higher => { "higher is better" }
@@ -69,7 +71,7 @@ pub(super) fn definitions(study: &Study<'_>) -> Markup {
                         }
                     }
                 }
-                @let own = study.results.definitions.iter().find(|definition| definition.name == *name);
+                @let own = study.results.definitions.iter().find(|definition| definition.name == measure.name);
                 dd {
                     @match own {
                         Some(definition) => { (definition.text) }
@@ -77,38 +79,8 @@ pub(super) fn definitions(study: &Study<'_>) -> Markup {
                         None => { (measure.definition) }
                     }
                     @if own.is_none() && !measure.caution.is_empty() { p.caution { (measure.caution) } }
+                    @if let Some(words) = measure.comparable.words() { p.caution { "Compare it within " (words) "." } }
                 }
-            }
-        }
-    }
-}
-
-/// Section 13.
-pub(super) fn provenance(study: &Study<'_>) -> Markup {
-    let results = study.results;
-    html! {
-        @if results.provenance.is_empty() { (nothing("Nothing was recorded.")) } @else {
-            div.scroll {
-                table.provenance {
-                    tbody {
-                        @for entry in &results.provenance {
-                            tr {
-                                th scope="row" { (entry.key) }
-                                td { @for value in &entry.values { div { (value) } } }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        h3 { "Each trial" }
-        p { "The command that repeats it, and its configuration with every default filled in." }
-        @for trial in &results.trials {
-            details.trial id={ "c-" (trial.id) } {
-                summary { code { (trial.id) } " " (trial.name) @if trial.status != Status::Done { " · " (trial.status.as_str()) } }
-                @if !trial.command.is_empty() { pre { (trial.command) } }
-                @if !trial.config.is_empty() { pre { (trial.config) } }
-                p { a href={ "#t-" (trial.id) } { "its row among all trials" } }
             }
         }
     }

@@ -1,13 +1,14 @@
-//! Section 5: how the codes of each depth are used, at the end and over training.
+//! Section 5: how the codes of each level and depth are used, at the end and over training.
 
 use maud::{Markup, PreEscaped, html};
 
-use super::curves::{PER_DEPTH, over_seeds, vertical};
-use super::parts::{Drawn, configuration_key, configuration_series, figure, identifier, nothing, series_key};
-use crate::chart::{Chart, Heat, Point, Scale, Series, heat};
+use super::curves::{HEALTH, is_health, over_seeds, vertical};
+use super::levels::Depths;
+use super::parts::{Drawn, configuration_key, figure, identifier, nothing, series_key};
+use crate::chart::{Chart, Heat, Scale, Series, heat};
 use crate::error::Result;
 use crate::format;
-use crate::measure::{Better, measure};
+use crate::measure::{Better, Index, Measure, Quantity, measure};
 use crate::study::{Configuration, Study};
 
 /// Heat maps of code overlap, at most.
@@ -15,16 +16,16 @@ const HEATS: usize = 6;
 
 /// Section 5.
 pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
-    let mut figures = Vec::new();
-    for family in PER_DEPTH {
-        figures.extend(by_depth(study, family)?);
+    let (mut figures, mut training) = (Vec::new(), Vec::new());
+    for measure in HEALTH {
+        figures.extend(at_the_end(study, measure)?);
     }
-    let mut training = Vec::new();
-    let shown = deepest(study);
-    for family in PER_DEPTH {
-        if let Some(configuration) = shown {
-            training.extend(over_training(configuration, family)?);
+    for configuration in [deepest(study, false), deepest(study, true)].into_iter().flatten() {
+        let mut charts = Vec::new();
+        for measure in HEALTH {
+            charts.extend(over_training(configuration, measure)?);
         }
+        training.push((configuration, charts));
     }
     let overlaps = overlaps(study)?;
     let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
@@ -37,11 +38,12 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
             (configuration_key(study, &finished, Drawn::Both))
             div.figures { @for figure in figures { (figure) } }
         }
-        @if let (Some(configuration), false) = (shown, training.is_empty()) {
+        @for (configuration, charts) in &training {
             h3 { "Over training: " (configuration.label) }
-            p { "The configuration with the most depths and the best " (study.headline.label)
+            p { "The configuration " @if levels(configuration) > 1 { "of several levels " }
+                "with the most depths and the best " (study.headline.label())
                 "; the other configurations' curves are in " code { "curves.csv" } "." }
-            div.figures { @for figure in training { (figure) } }
+            div.figures { @for figure in charts { (figure) } }
         }
         @if !overlaps.is_empty() {
             h3 { "Overlap of codes between depths" }
@@ -52,147 +54,165 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
     })
 }
 
-fn by_depth(study: &Study<'_>, family: &str) -> Result<Option<Markup>> {
-    let depths = study.depths(family);
-    if depths.is_empty() {
-        return Ok(None);
-    }
-    let meta = measure(family);
-    let mut series = Vec::new();
-    for configuration in &study.configurations {
-        let points: Vec<Point> = depths
-            .iter()
-            .enumerate()
-            .filter_map(|(column, depth)| {
-                let found = configuration.mean(&format!("{family}_{depth}"))?;
-                let note = format!("{}, depth {depth}: {}", configuration.label, format::estimate(&meta, &found));
-                let link = Some(format!("t-{}", configuration.id()));
-                // The intervals are in the table: bars of every configuration at every depth would hide the points.
-                Some(Point { x: column as f64, y: found.mean, range: None, note, link })
-            })
-            .collect();
-        if !points.is_empty() {
-            series.push(Series { line: true, marks: true, ..configuration_series(study, configuration, points) });
-        }
-    }
-    let mut y = vertical(&series, meta.axis_label(), format::scale(&meta));
-    y.zero = meta.unit == "%";
-    y.log &= meta.unit != "%";
+/// A vertical scale: shares from zero on, the rest as their range asks.
+fn scale(series: &[Series], meta: &Measure) -> Scale {
+    let label = if meta.unit.is_empty() { meta.label.clone() } else { format!("{} ({})", meta.label, meta.unit) };
+    let mut scale = vertical(series, label, format::scale(meta));
+    scale.zero = meta.unit == "%";
+    scale.log &= meta.unit != "%";
+    scale
+}
+
+fn at_the_end(study: &Study<'_>, name: &str) -> Result<Option<Markup>> {
+    let Some(depths) = Depths::of(study, name) else { return Ok(None) };
+    let (meta, words) = (measure(name), depths.words());
+    // The intervals are in the table: bars of every configuration at every depth would hide the points.
+    let series = depths.series(study, |_| None);
     let chart = Chart {
-        id: format!("fig-depth-{}", identifier(family)),
-        title: format!("{} by depth", meta.label),
-        description: format!("{} at each depth, one line for each configuration, the mean of its seeds.", meta.label),
-        x: Scale::names("depth", depths.iter().map(ToString::to_string).collect()),
-        y,
+        id: format!("fig-depth-{}", identifier(name)),
+        title: format!("{} by {words}", meta.label),
+        description: format!("{} at each {words}, one line for each configuration, the mean of its seeds.", meta.label),
+        x: depths.scale(),
+        y: scale(&series, &meta),
         series,
         wide: false,
     };
-    let counted = if meta.name.starts_with("usage") { " A code counts at the depth that uses it." } else { "" };
-    let caption = html! { (format::capitalized(&meta.label)) " by depth." (counted) };
+    let counted = if name == "usage" { " A code counts at the depth that uses it." } else { "" };
+    let caption = html! { (format::capitalized(&meta.label)) " by " (words) "." (counted) };
     figure(&chart, caption, html! {}).map(Some)
 }
 
-/// The finished configuration with the most depths, and among those the best of the headline.
-fn deepest<'a, 'b>(study: &'a Study<'b>) -> Option<&'a Configuration<'b>> {
-    let depths = |c: &Configuration<'_>| {
-        c.done()
-            .flat_map(|trial| &trial.curves)
-            .filter(|curve| PER_DEPTH.iter().any(|family| crate::study::suffix(&curve.name, family).is_some()))
-            .filter_map(|curve| curve.name.rsplit('_').next()?.parse::<u32>().ok())
-            .max()
-    };
-    let sign = if study.headline.better == Better::Lower { -1.0 } else { 1.0 };
+/// Where the health of a configuration's codebooks was recorded over training: stage and quantity, each once.
+fn recorded(configuration: &Configuration<'_>) -> Vec<(String, Quantity)> {
+    let curves = configuration.trials.iter().flat_map(|trial| &trial.curves);
+    let mut found: Vec<(String, Quantity)> = curves
+        .map(|curve| (curve.stage.clone(), curve.quantity()))
+        .filter(|(_, quantity)| is_health(quantity))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// How many levels a configuration recorded; one, where levels have no number.
+fn levels(configuration: &Configuration<'_>) -> usize {
+    recorded(configuration).iter().filter_map(|(_, quantity)| quantity.level()).max().unwrap_or(1)
+}
+
+/// Of the configurations with one level, or with several, that with the most depths of curves, and among those the best of
+/// the headline.
+fn deepest<'a, 'b>(study: &'a Study<'b>, several: bool) -> Option<&'a Configuration<'b>> {
+    let sign = if study.headline.measure.better == Better::Lower { -1.0 } else { 1.0 };
     let score =
-        |c: &Configuration<'_>| c.mean(&study.headline.name).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
+        |c: &Configuration<'_>| c.mean(&study.headline.quantity).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
+    // A configuration without a finished trial is shown if no other has curves.
+    let rank = |c: &Configuration<'_>| (recorded(c).len(), score(c));
     let mut best: Option<&Configuration<'b>> = None;
-    for configuration in study.configurations.iter().filter(|c| depths(c).is_some()) {
-        let better =
-            best.is_none_or(|other| (depths(configuration), score(configuration)) > (depths(other), score(other)));
-        if better {
+    let fitting = |c: &&Configuration<'_>| !recorded(c).is_empty() && (levels(c) > 1) == several;
+    for configuration in study.configurations.iter().filter(fitting) {
+        if best.is_none_or(|other| rank(configuration) > rank(other)) {
             best = Some(configuration);
         }
     }
     best
 }
 
-fn over_training(configuration: &Configuration<'_>, family: &str) -> Result<Option<Markup>> {
-    let meta = measure(family);
-    let stage = configuration
-        .trials
-        .iter()
-        .flat_map(|trial| &trial.curves)
-        .find(|curve| curve.name.strip_prefix(family).is_some_and(|rest| rest.starts_with('_')))
-        .map(|curve| curve.stage.clone());
-    let Some(stage) = stage else { return Ok(None) };
+/// A chart for each level with a line for each depth; levels of one depth each are lines of one chart.
+fn over_training(configuration: &Configuration<'_>, name: &str) -> Result<Vec<Markup>> {
+    let mut found = recorded(configuration);
+    found.retain(|(_, quantity)| quantity.measure == name);
+    let deep = found.iter().any(|(_, quantity)| quantity.depths().any(|depth| depth > 1));
+    let same = |a: &(String, Quantity), b: &(String, Quantity)| a.0 == b.0 && (!deep || a.1.level() == b.1.level());
+    found.chunk_by(same).map(|lines| level_over_training(configuration, &measure(name), lines, deep)).collect()
+}
+
+fn level_over_training(
+    configuration: &Configuration<'_>,
+    meta: &Measure,
+    lines: &[(String, Quantity)],
+    deep: bool,
+) -> Result<Markup> {
+    let level = lines.first().and_then(|(_, quantity)| quantity.level()).filter(|_| deep);
     let mut series = Vec::new();
-    for depth in 1_usize.. {
-        let points = over_seeds(configuration, &stage, &format!("{family}_{depth}"));
-        if points.is_empty() {
-            break;
-        }
+    for (line, (stage, quantity)) in lines.iter().enumerate() {
+        let name = match (level, quantity.depths().next()) {
+            (Some(_), Some(depth)) => format!("depth {depth}"),
+            _ => quantity.indices(),
+        };
         series.push(Series {
-            name: format!("depth {depth}"),
-            colour: Some(depth - 1),
-            dash: depth - 1,
+            name,
+            colour: Some(line),
+            dash: line,
             line: true,
             band: true,
-            points,
+            points: over_seeds(configuration, stage, quantity),
             ..Series::default()
         });
     }
-    if series.is_empty() {
-        return Ok(None);
-    }
-    let mut y = vertical(&series, meta.axis_label(), format::scale(&meta));
-    y.zero = meta.unit == "%";
-    y.log &= meta.unit != "%";
+    let several = lines.iter().any(|(_, quantity)| quantity.level().is_some());
+    let (of_level, suffix) = match level {
+        Some(level) => (format!(", level {level}"), format!("-{level}")),
+        None => (String::new(), if several { "-levels".to_owned() } else { String::new() }),
+    };
     let key = series_key(&series);
     let chart = Chart {
-        id: format!("fig-training-{}", identifier(family)),
-        title: format!("{} over training", meta.label),
-        description: format!(
-            "{} against training steps, one line for each depth, for {}.",
-            meta.label, configuration.label
-        ),
+        id: format!("fig-training-{}{suffix}", identifier(&meta.name)),
+        title: format!("{} over training{of_level}", meta.label),
+        description: format!("{} against training steps, one line each, for {}.", meta.label, configuration.label),
         x: Scale::linear("step"),
-        y,
+        y: scale(&series, meta),
         series,
         wide: false,
     };
-    let caption = html! { (format::capitalized(&meta.label)) " over training, by depth." };
-    figure(&chart, caption, key).map(Some)
+    let caption = html! { (format::capitalized(&meta.label)) " over training" (of_level) "." };
+    figure(&chart, caption, key)
 }
 
 fn overlaps(study: &Study<'_>) -> Result<Vec<Markup>> {
+    let taken = study.taken("code_overlap");
     let mut maps = Vec::new();
     for configuration in &study.configurations {
-        let pair = |a: usize, b: usize| configuration.mean(&format!("code_overlap_{a}_{b}")).map(|found| found.mean);
-        let depths = (2..=64).take_while(|&depth| pair(1, depth).is_some()).last().unwrap_or(1);
-        if depths < 2 || maps.len() == HEATS {
-            continue;
-        }
-        let value = |a: usize, b: usize| if a == b { 1.0 } else { pair(a.min(b), a.max(b)).unwrap_or(f64::NAN) };
-        let drawing = heat(&Heat {
-            id: format!("fig-overlap-{}", identifier(configuration.id())),
-            title: format!("Code overlap between depths: {}", configuration.label),
-            description: "Rows and columns are depths; a cell is the overlap of their code frequencies.".to_owned(),
-            label: "depth".to_owned(),
-            rows: (1..=depths).map(|a| (1..=depths).map(|b| value(a, b)).collect()).collect(),
-        })?;
-        let rows: Vec<(usize, usize)> = (1..=depths).flat_map(|a| (a + 1..=depths).map(move |b| (a, b))).collect();
-        maps.push(html! {
-            figure {
-                (PreEscaped(drawing))
-                figcaption { (configuration.label) }
-                details.data {
-                    summary { "Data" }
-                    table {
-                        thead { tr { th { "depths" } th { "overlap" } } }
-                        tbody { @for (a, b) in rows { tr { td { (a) " and " (b) } td.n { (format::number(value(a, b))) } } } }
-                    }
-                }
+        for pairs in taken.chunk_by(|a, b| a.quantity.level() == b.quantity.level()) {
+            let level = pairs.first().and_then(|column| column.quantity.level());
+            let found = pairs.iter().filter(|column| configuration.mean(&column.quantity).is_some());
+            let depths = found.flat_map(|column| column.quantity.depths()).max().unwrap_or(0);
+            if depths >= 2 && maps.len() < HEATS {
+                maps.push(overlap(configuration, level, depths)?);
             }
-        });
+        }
     }
     Ok(maps)
+}
+
+fn overlap(configuration: &Configuration<'_>, level: Option<usize>, depths: usize) -> Result<Markup> {
+    let value = |a: usize, b: usize| {
+        let at = [Index::Depth(a), Index::Depth(b)].into_iter().chain(level.map(Index::Level));
+        let found = configuration.mean(&Quantity::new("code_overlap", at));
+        if a == b { 1.0 } else { found.map_or(f64::NAN, |found| found.mean) }
+    };
+    let (label, suffix) = match level {
+        Some(level) => (format!("{}, level {level}", configuration.label), format!("-{level}")),
+        None => (configuration.label.clone(), String::new()),
+    };
+    let drawing = heat(&Heat {
+        id: format!("fig-overlap-{}{suffix}", identifier(configuration.id())),
+        title: format!("Code overlap between depths: {label}"),
+        description: "Rows and columns are depths; a cell is the overlap of their code frequencies.".to_owned(),
+        label: "depth".to_owned(),
+        rows: (1..=depths).map(|a| (1..=depths).map(|b| value(a, b)).collect()).collect(),
+    })?;
+    let rows: Vec<(usize, usize)> = (1..=depths).flat_map(|a| (a + 1..=depths).map(move |b| (a, b))).collect();
+    Ok(html! {
+        figure {
+            (PreEscaped(drawing))
+            figcaption { (label) }
+            details.data {
+                summary { "Data" }
+                table {
+                    thead { tr { th { "depths" } th { "overlap" } } }
+                    tbody { @for (a, b) in rows { tr { td { (a) " and " (b) } td.n { (format::number(value(a, b))) } } } }
+                }
+            }
+        }
+    })
 }

@@ -6,12 +6,12 @@ use super::parts::{Drawn, configuration_key, configuration_series, figure, ident
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
-use crate::measure::measure;
+use crate::measure::Quantity;
 use crate::results::{Curve, Trial};
-use crate::study::{Configuration, Study, suffix};
+use crate::study::{Column, Configuration, Study};
 
-/// Families of curves that have a number for each depth; section 5 draws them.
-pub(super) const PER_DEPTH: [&str; 7] =
+/// What section 5 draws by depth: the health of codebooks.
+pub(super) const HEALTH: [&str; 7] =
     ["usage", "perplexity", "entropy", "unused_codes", "dead_codes", "restarted_codes", "residual_energy"];
 
 /// Points of one line; more would not be seen.
@@ -25,10 +25,10 @@ const LOG_RATIO: f64 = 8.0;
 
 /// Section 8.
 pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
-    let mut kinds: Vec<(&str, &str)> = Vec::new();
+    let mut kinds: Vec<(&str, Quantity)> = Vec::new();
     for curve in study.results.trials.iter().flat_map(|trial| &trial.curves) {
-        let kind = (curve.stage.as_str(), curve.name.as_str());
-        if !kinds.contains(&kind) && !PER_DEPTH.iter().any(|family| suffix(&curve.name, family).is_some()) {
+        let kind = (curve.stage.as_str(), curve.quantity());
+        if !is_health(&kind.1) && !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
@@ -37,8 +37,8 @@ pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
     }
     let more = kinds.len().saturating_sub(CHARTS);
     let mut figures = Vec::new();
-    for (stage, name) in kinds.into_iter().take(CHARTS) {
-        figures.push(chart(study, stage, name)?);
+    for (stage, quantity) in kinds.into_iter().take(CHARTS) {
+        figures.push(chart(study, stage, &Column::of(quantity))?);
     }
     Ok(html! {
         p { "Lines are means over seeds, bands run from the lowest seed to the highest." }
@@ -48,33 +48,37 @@ pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
     })
 }
 
-fn chart(study: &Study<'_>, stage: &str, name: &str) -> Result<Markup> {
-    let meta = measure(name);
+/// Whether a curve belongs to section 5.
+pub(super) fn is_health(quantity: &Quantity) -> bool {
+    HEALTH.contains(&quantity.measure.as_str()) && quantity.depths().next().is_some()
+}
+
+fn chart(study: &Study<'_>, stage: &str, column: &Column) -> Result<Markup> {
+    let label = column.label();
     let mut series = Vec::new();
     for configuration in &study.configurations {
-        let points = over_seeds(configuration, stage, name);
+        let points = over_seeds(configuration, stage, &column.quantity);
         if !points.is_empty() {
             series.push(Series { line: true, band: true, ..configuration_series(study, configuration, points) });
         }
     }
     // A schedule that ends at 0 has no place on a log scale.
-    let y = if name == "learning_rate" {
-        Scale::linear(meta.axis_label())
+    let y = if column.measure.name == "learning_rate" {
+        Scale::linear(column.axis_label())
     } else {
-        vertical(&series, meta.axis_label(), format::scale(&meta))
+        vertical(&series, column.axis_label(), format::scale(&column.measure))
     };
     let log = y.log;
     let chart = Chart {
-        id: format!("fig-curve-{}-{}", identifier(stage), identifier(name)),
-        title: format!("{} of the {stage} over training", meta.label),
-        description: format!("{} against training steps, one line for each configuration.", meta.label),
+        id: format!("fig-curve-{}-{}", identifier(stage), identifier(&column.quantity.to_string())),
+        title: format!("{label} of the {stage} over training"),
+        description: format!("{label} against training steps, one line for each configuration."),
         x: Scale::linear("step"),
         y,
         series,
         wide: false,
     };
-    let caption =
-        html! { (format::capitalized(stage)) ": " (meta.label) " over training" @if log { ", log scale" } "." };
+    let caption = html! { (format::capitalized(stage)) ": " (label) " over training" @if log { ", log scale" } "." };
     figure(&chart, caption, html! {})
 }
 
@@ -88,9 +92,9 @@ pub(super) fn vertical(series: &[Series], label: String, factor: f64) -> Scale {
 
 /// The mean of a curve over the seeds that have it, at the steps that all of them have; the range is lowest to
 /// highest. Trials that failed show how far they came if no other did.
-pub(super) fn over_seeds(configuration: &Configuration<'_>, stage: &str, name: &str) -> Vec<Point> {
+pub(super) fn over_seeds(configuration: &Configuration<'_>, stage: &str, of: &Quantity) -> Vec<Point> {
     let find = |trial: &Trial| -> Option<Curve> {
-        trial.curves.iter().find(|curve| curve.stage == stage && curve.name == name).cloned()
+        trial.curves.iter().find(|curve| curve.stage == stage && of.is(&curve.measure, &curve.at)).cloned()
     };
     let mut found: Vec<Curve> = configuration.done().filter_map(find).collect();
     if found.is_empty() {

@@ -7,8 +7,7 @@ use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
 use crate::judge::{Effect, Interaction, effect, interaction};
-use crate::measure::Measure;
-use crate::study::{Study, short};
+use crate::study::{Column, Study, short};
 
 /// Section 4.
 pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
@@ -39,8 +38,8 @@ pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
     })
 }
 
-fn scale(headline: &Measure) -> Scale {
-    Scale { factor: format::scale(headline), ..Scale::linear(headline.axis_label()) }
+fn scale(headline: &Column) -> Scale {
+    Scale { factor: format::scale(&headline.measure), ..Scale::linear(headline.axis_label()) }
 }
 
 fn names(axis: &crate::results::Axis) -> Scale {
@@ -57,8 +56,8 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
             "{} {}: {} {}",
             effect.axis.title(),
             short(effect.axis, &effect.axis.values[place]),
-            headline.label,
-            format::estimate(headline, level)
+            headline.label(),
+            format::estimate(&headline.measure, level)
         ),
         link: None,
     });
@@ -72,10 +71,11 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
     let seeds = effect.levels.first().map_or(0, |level| level.n);
     let chart = Chart {
         id: format!("fig-effect-{}", identifier(&effect.axis.path)),
-        title: format!("Main effect of {} on {}", effect.axis.title(), headline.label),
+        title: format!("Main effect of {} on {}", effect.axis.title(), headline.label()),
         description: format!(
             "Mean {} at each value, over {} combinations of the other axes.",
-            headline.label, effect.blocks
+            headline.label(),
+            effect.blocks
         ),
         x: names(effect.axis),
         y: scale(headline),
@@ -109,7 +109,7 @@ fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
                     short(found.across, &found.across.values[place]),
                     found.lines.title(),
                     short(found.lines, &found.lines.values[line]),
-                    format::estimate(headline, cell)
+                    format::estimate(&headline.measure, cell)
                 );
                 Some(Point { x: place as f64 + shift, y: cell.mean, range: cell.interval, note, link: None })
             });
@@ -131,7 +131,7 @@ fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
         title: format!("Interaction of {} and {}", found.across.title(), found.lines.title()),
         description: format!(
             "{} against {}, one line for each value of {}; parallel lines mean no interaction.",
-            headline.label,
+            headline.label(),
             found.across.title(),
             found.lines.title()
         ),
@@ -144,9 +144,9 @@ fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
         (format::capitalized(found.across.title())) " × " (found.lines.title()) ": parallel lines would mean that the effects add up. "
         @if let (Some(contrast), [first, .., last]) = (&found.contrast, &found.lines.values[..]) {
             "The effect of " (found.across.title()) " at " (found.lines.title()) " " (short(found.lines, last)) " differs from that at " (short(found.lines, first))
-            " by " (format::difference(headline, contrast))
+            " by " (format::difference(&headline.measure, contrast))
             @if contrast.interval.is_some() {
-                ", 95% CI " (format::interval(headline, contrast)) ", " (contrast.n) " seeds."
+                ", 95% CI " (format::interval(&headline.measure, contrast)) ", " (contrast.n) " seeds."
             } @else { "; no interval: one seed." }
         }
     };

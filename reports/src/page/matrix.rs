@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::parts::{nothing, plus_minus};
-use crate::measure::{Better, Measure};
+use crate::measure::Better;
 use crate::results::{Status, Value};
-use crate::study::{Configuration, Study, label, short};
+use crate::study::{Column, Configuration, Study, label, short};
 use crate::viridis;
 
 /// Section 2.
@@ -23,9 +23,9 @@ pub(super) fn matrix(study: &Study<'_>) -> Markup {
             None => panels.push((rest, vec![configuration])),
         }
     }
-    let means = study.configurations.iter().filter_map(|c| c.mean(&study.headline.name)).map(|found| found.mean);
+    let means = study.configurations.iter().filter_map(|c| c.mean(&study.headline.quantity)).map(|found| found.mean);
     let range = means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), mean| (low.min(mean), high.max(mean)));
-    let direction = match study.headline.better {
+    let direction = match study.headline.measure.better {
         Better::Higher => "higher is better",
         Better::Lower => "lower is better",
         Better::Neither => "neither way is better",
@@ -88,7 +88,7 @@ fn panel(
                     }
                     tr {
                         th scope="col" { (title(rows)) }
-                        @for value in &across { th scope="col" { @if columns.is_some() { (name(columns, *value)) } @else { (study.headline.label) } } }
+                        @for value in &across { th scope="col" { @if columns.is_some() { (name(columns, *value)) } @else { (study.headline.label()) } } }
                     }
                 }
                 tbody {
@@ -109,8 +109,8 @@ fn panel(
     }
 }
 
-fn cell(headline: &Measure, configuration: &Configuration<'_>, (low, high): (f64, f64)) -> Markup {
-    let found = configuration.mean(&headline.name);
+fn cell(headline: &Column, configuration: &Configuration<'_>, (low, high): (f64, f64)) -> Markup {
+    let found = configuration.mean(&headline.quantity);
     let share = found.map(|found| if high > low { (found.mean - low) / (high - low) } else { 0.5 });
     let unfinished: Vec<_> = configuration.trials.iter().filter(|trial| trial.status != Status::Done).collect();
     html! {
@@ -120,7 +120,7 @@ fn cell(headline: &Measure, configuration: &Configuration<'_>, (low, high): (f64
             }
             a href={ "#t-" (configuration.id()) } {
                 @match &found {
-                    Some(found) => { (plus_minus(headline, found)) }
+                    Some(found) => { (plus_minus(&headline.measure, found)) }
                     None => { span.gone { "no value" } }
                 }
             }

@@ -5,7 +5,9 @@ mod codebook;
 mod cost;
 mod curves;
 mod effects;
+mod levels;
 mod matrix;
+mod origins;
 mod overview;
 mod parts;
 mod pictures;
@@ -56,7 +58,7 @@ pub(crate) fn render(study: &Study<'_>) -> Result<String> {
         trials::trials(study)?,
         appendix::failures(study),
         appendix::definitions(study),
-        appendix::provenance(study),
+        origins::provenance(study),
     ];
     let results = study.results;
     let page = html! {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::parts::nothing;
 use crate::format;
-use crate::judge::{self, Method, Reading, Verdict};
+use crate::judge::{self, Finding, Method, Verdict};
 use crate::results::Status;
 use crate::study::Study;
 
@@ -44,6 +44,7 @@ fn badge(study: &Study<'_>) -> Markup {
             }
             span.badge.plain { (study.configurations.len()) " configurations" }
             span.badge.plain { (seeds(study)) }
+            span.badge.plain { a href="#origins" { (computed(study)) } }
         }
     }
 }
@@ -55,6 +56,21 @@ fn seeds(study: &Study<'_>) -> String {
         (1, 1) => "1 seed each: no intervals".to_owned(),
         (low, high) if low == high => format!("{high} seeds each"),
         (low, high) => format!("{low} to {high} seeds each"),
+    }
+}
+
+/// Where the trials were computed, in short.
+fn computed(study: &Study<'_>) -> String {
+    let unrecorded = study.results.done().filter(|trial| trial.origins.is_empty()).count();
+    match &study.sites[..] {
+        [] => "where computed: not recorded".to_owned(),
+        [site] if unrecorded == 0 && site.environment.device == "cpu" => {
+            format!("computed on {}", site.environment.processor)
+        }
+        [site] if unrecorded == 0 => format!("computed on {}", site.environment.device),
+        [_] => format!("computed on 1 machine, {unrecorded} not recorded"),
+        sites if unrecorded == 0 => format!("computed on {} machines or programs", sites.len()),
+        sites => format!("computed on {} machines or programs, {unrecorded} not recorded", sites.len()),
     }
 }
 
@@ -77,53 +93,49 @@ pub(super) fn verdicts(study: &Study<'_>) -> Markup {
 }
 
 fn one(verdict: &Verdict) -> Markup {
-    let (class, sign) = match verdict.reading {
-        Reading::Better => ("better", "▲"),
-        Reading::Worse => ("worse", "▼"),
-        Reading::Differs => ("unclear", "◆"),
-        Reading::Unclear => ("unclear", "○"),
-        Reading::OneSeed => ("unclear", "◇"),
-        Reading::NotMeasured => ("absent", "–"),
+    let (class, sign) = match verdict.finding {
+        Finding::Better => ("better", "▲"),
+        Finding::Worse => ("worse", "▼"),
+        Finding::Differs => ("unclear", "◆"),
+        Finding::Unclear => ("unclear", "○"),
+        Finding::OneSeed => ("unclear", "◇"),
+        Finding::Incomparable => ("unclear", "≠"),
+        Finding::NotMeasured => ("absent", "–"),
     };
     html! {
         li.(class) {
             span.sign aria-hidden="true" { (sign) }
             div {
                 p.sentence {
-                    (verdict.subject) ": " (verdict.measure.label) " "
+                    (verdict.subject) ": " (verdict.column.label()) " "
                     @match &verdict.estimate {
                         Some(estimate) => {
-                            strong { (format::difference(&verdict.measure, estimate)) }
-                            (rest(verdict))
+                            strong { (format::difference(&verdict.column.measure, estimate)) }
+                            (verdict.basis())
                         }
-                        None => { (verdict.finding()) }
+                        None => { (verdict.effect()) }
                     }
                     "."
                 }
                 p.reading {
-                    (verdict.reading_text())
+                    (verdict.finding_text())
                     @if let Some((before, after)) = verdict.sides {
-                        " · " (format::value(&verdict.measure, before)) " → " (format::value(&verdict.measure, after))
+                        " · " (format::value(&verdict.column.measure, before)) " → " (format::value(&verdict.column.measure, after))
                         @if let Some(ratio) = ratio(verdict, before, after) { " · " (ratio) }
                     }
                     @if let Some(rates) = verdict.rates_text() { " · " (rates) }
-                    @if verdict.method == Method::Unpaired { " · the two sides share no seed" }
+                    @if verdict.method == Method::Unpaired { " · no seed is finished on both sides" }
                 }
+                @for caveat in &verdict.caveats { p.caveat { (caveat) } }
             }
         }
     }
 }
 
-/// What follows the effect in the sentence.
-fn rest(verdict: &Verdict) -> String {
-    let finding = verdict.finding();
-    finding.find(", ").map_or(String::new(), |at| finding[at..].to_owned())
-}
-
 /// Large changes of positive quantities read better as a factor.
 fn ratio(verdict: &Verdict, before: f64, after: f64) -> Option<String> {
     // Decibels and shares are not ratios of anything a reader would divide.
-    let divisible = matches!(verdict.measure.unit, "" | "bits" | "images/s" | "codes" | "MiB");
+    let divisible = matches!(verdict.column.measure.unit, "" | "bits" | "images/s" | "codes" | "MiB");
     if !divisible || before <= 0.0 || after <= 0.0 {
         return None;
     }

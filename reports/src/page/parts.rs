@@ -5,9 +5,9 @@ use maud::{Markup, PreEscaped, html};
 use crate::chart::{Chart, Point, Series, draw, key};
 use crate::error::Result;
 use crate::format;
-use crate::measure::Measure;
+use crate::measure::{Measure, Quantity};
 use crate::stats::Estimate;
-use crate::study::{Configuration, Study, label, short};
+use crate::study::{Column, Configuration, Study, label, short};
 
 /// Points of curves and rows of data tables; the files beside the page have all of them.
 pub(super) const MOST_ROWS: usize = 60;
@@ -128,9 +128,9 @@ pub(super) fn configuration_key(study: &Study<'_>, shown: &[&Configuration<'_>],
     }
 }
 
-/// The configurations that have a value of a measure.
-pub(super) fn having<'a, 'b>(study: &'a Study<'b>, name: &str) -> Vec<&'a Configuration<'b>> {
-    study.configurations.iter().filter(|configuration| !configuration.values(name).is_empty()).collect()
+/// The configurations that have a value of a quantity.
+pub(super) fn having<'a, 'b>(study: &'a Study<'b>, of: &Quantity) -> Vec<&'a Configuration<'b>> {
+    study.configurations.iter().filter(|configuration| !configuration.values(of).is_empty()).collect()
 }
 
 /// The key of a chart with a name for each series.
@@ -150,8 +150,8 @@ pub(super) fn configuration_series(study: &Study<'_>, configuration: &Configurat
     Series { name: configuration.label.clone(), colour: Some(colour), shape, dash: shape, points, ..Series::default() }
 }
 
-/// A point for each configuration that has both measures, a series each.
-pub(super) fn scatter(study: &Study<'_>, x: &Measure, y: &Measure) -> Vec<Series> {
+/// A point for each configuration that has both quantities, a series each.
+pub(super) fn scatter(study: &Study<'_>, x: &Column, y: &Column) -> Vec<Series> {
     study
         .configurations
         .iter()
@@ -162,9 +162,9 @@ pub(super) fn scatter(study: &Study<'_>, x: &Measure, y: &Measure) -> Vec<Series
         .collect()
 }
 
-/// A point of a configuration: the means of two measures, the interval of the second one, and a link to its trial.
-fn configuration_point(configuration: &Configuration<'_>, x: &Measure, y: &Measure) -> Option<Point> {
-    let (across, up) = (configuration.mean(&x.name)?, configuration.mean(&y.name)?);
+/// A point of a configuration: the means of two quantities, the interval of the second one, and a link to its trial.
+fn configuration_point(configuration: &Configuration<'_>, x: &Column, y: &Column) -> Option<Point> {
+    let (across, up) = (configuration.mean(&x.quantity)?, configuration.mean(&y.quantity)?);
     Some(Point {
         x: across.mean,
         y: up.mean,
@@ -172,10 +172,10 @@ fn configuration_point(configuration: &Configuration<'_>, x: &Measure, y: &Measu
         note: format!(
             "{}: {} {}, {} {}",
             configuration.label,
-            x.label,
-            format::value(x, across.mean),
-            y.label,
-            with_unit(y, &up)
+            x.label(),
+            format::value(&x.measure, across.mean),
+            y.label(),
+            with_unit(&y.measure, &up)
         ),
         link: Some(format!("t-{}", configuration.id())),
     })
@@ -192,11 +192,11 @@ pub(super) fn with_unit(measure: &Measure, estimate: &Estimate) -> String {
 }
 
 /// A table of configurations against measures, means with intervals over seeds.
-pub(super) fn measures_table(study: &Study<'_>, measures: &[Measure], caption: &str) -> Markup {
+pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &str) -> Markup {
     let rows: Vec<&Configuration<'_>> = study
         .configurations
         .iter()
-        .filter(|c| measures.iter().any(|measure| !c.values(&measure.name).is_empty()))
+        .filter(|c| columns.iter().any(|column| !c.values(&column.quantity).is_empty()))
         .collect();
     html! {
         div.scroll {
@@ -205,7 +205,7 @@ pub(super) fn measures_table(study: &Study<'_>, measures: &[Measure], caption: &
                 thead {
                     tr {
                         th scope="col" { "configuration" }
-                        @for measure in measures { th scope="col" title=(measure.name) { (column_head(measure)) } }
+                        @for column in columns { th scope="col" title=(column.quantity) { (column_head(column)) } }
                         th scope="col" { "seeds" }
                     }
                 }
@@ -213,10 +213,10 @@ pub(super) fn measures_table(study: &Study<'_>, measures: &[Measure], caption: &
                     @for configuration in rows {
                         tr {
                             th scope="row" { a href={ "#t-" (configuration.id()) } { (configuration.label) } }
-                            @for measure in measures {
+                            @for column in columns {
                                 td.n {
-                                    @if let Some(found) = configuration.mean(&measure.name) {
-                                        (plus_minus(measure, &found))
+                                    @if let Some(found) = configuration.mean(&column.quantity) {
+                                        (plus_minus(&column.measure, &found))
                                     }
                                 }
                             }
@@ -232,7 +232,7 @@ pub(super) fn measures_table(study: &Study<'_>, measures: &[Measure], caption: &
 /// A mean with its interval set small.
 pub(super) fn plus_minus(measure: &Measure, found: &Estimate) -> Markup {
     // Times vary with the machine's other work: an interval over two seeds would promise too much.
-    if measure.timing {
+    if measure.is_timing() {
         return html! { (format::bare(measure, found.mean)) };
     }
     let text = format::estimate(measure, found);
@@ -245,14 +245,26 @@ pub(super) fn plus_minus(measure: &Measure, found: &Estimate) -> Markup {
 }
 
 /// A column's head: label, and the unit below it.
-pub(super) fn column_head(measure: &Measure) -> Markup {
+pub(super) fn column_head(column: &Column) -> Markup {
     html! {
-        (measure.label)
-        @match measure.unit {
+        (column.label())
+        @match column.measure.unit {
             "" | "codes" => {}
             // Each time says whether it is seconds or minutes and seconds.
             "s" => {}
             unit => { span.unit { (unit) } }
+        }
+    }
+}
+
+/// What is to be said of times, speeds and memory where several machines took them.
+pub(super) fn machines(study: &Study<'_>) -> Markup {
+    html! {
+        @if study.sites.len() > 1 {
+            p.note {
+                "Not one machine and program computed all trials (" a href="#origins" { "section 13" }
+                "): times, speeds and memory compare only between trials of one."
+            }
         }
     }
 }

@@ -182,7 +182,7 @@ fn comparison(
     })
 }
 
-/// The best configuration among those of the largest depth, decoded from ever more of its codes.
+/// The best configuration among those of the most depths and levels, decoded from ever more of its codes.
 fn progressive(
     study: &Study<'_>,
     shown: &[Shown<'_, '_>],
@@ -190,64 +190,68 @@ fn progressive(
     album: &mut Album,
 ) -> Result<Markup> {
     let depth = |trial: &Trial| trial.examples.first().map_or(0, |example| example.reconstructions.len());
-    let sign = if study.headline.better == Better::Lower { -1.0 } else { 1.0 };
+    let levels = |trial: &Trial| trial.examples.first().map_or(0, |example| example.codes.len());
+    let size = |trial: &Trial| (depth(trial), levels(trial));
+    let sign = if study.headline.measure.better == Better::Lower { -1.0 } else { 1.0 };
     let score =
-        |c: &Configuration<'_>| c.mean(&study.headline.name).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
+        |c: &Configuration<'_>| c.mean(&study.headline.quantity).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
     let mut best: Option<Shown<'_, '_>> = None;
-    for &(configuration, trial) in shown.iter().filter(|(_, trial)| depth(trial) > 1) {
-        if best.is_none_or(|(c, t)| (depth(trial), score(configuration)) > (depth(t), score(c))) {
+    for &(configuration, trial) in shown.iter().filter(|(_, trial)| depth(trial) > 1 || levels(trial) > 1) {
+        if best.is_none_or(|(c, t)| (size(trial), score(configuration)) > (size(t), score(c))) {
             best = Some((configuration, trial));
         }
     }
     let Some((configuration, trial)) = best else { return Ok(html! {}) };
-    let depths = depth(trial);
+    let (depths, several) = (depth(trial), levels(trial) > 1);
     let mut rows = Vec::new();
     for &(place, rank) in picked.iter().take(3) {
         let example = &trial.examples[place];
         let mut cells = vec![picture(album, &example.original, &format!("original, {}", example.label))?];
-        let mut maps = vec![html! {}];
-        for (level, image) in example.reconstructions.iter().enumerate() {
-            let alt = format!("{}, from {} of {depths} codes", example.label, level + 1);
+        for (place, image) in example.reconstructions.iter().enumerate() {
+            let alt = format!("{}, from {} of {depths} codes", example.label, place + 1);
             let decibels = squared_error(&example.original, image).map(|error| 10.0 * (4.0 / error).log10());
             cells.push(html! {
                 (picture(album, image, &alt)?)
                 @if let Some(decibels) = decibels { span.under { (format::significant(decibels, 3)) " dB" } }
             });
-            maps.push(match &example.codes {
-                Some(codes) => picture(
-                    album,
-                    &code_map(codes, level),
-                    &format!("codes of {}, depth {}", example.label, level + 1),
-                )?,
-                None => html! {},
-            });
+        }
+        let mut maps = Vec::new();
+        for (level, codes) in example.codes.iter().enumerate() {
+            let name = if several { format!("codes, level {}", level + 1) } else { "codes".to_owned() };
+            let mut row = Vec::new();
+            for depth in 0..codes.depth.min(depths) {
+                let alt = format!("{name} of {}, depth {}", example.label, depth + 1);
+                row.push(picture(album, &code_map(codes, depth), &alt)?);
+            }
+            maps.push((name, row));
         }
         rows.push(html! {
             tr {
                 th scope="row" { (example.label) @if !rank.is_empty() { span.unit { (rank) } } }
                 @for cell in &cells { td { (cell) } }
             }
-            @if example.codes.is_some() {
+            @for (name, row) in &maps {
                 tr.errors {
-                    th scope="row" { span.unit { "codes" } }
-                    @for map in &maps { td { (map) } }
+                    th scope="row" { span.unit { (name) } }
+                    td {}
+                    @for map in row { td { (map) } }
                 }
             }
         });
     }
     Ok(html! {
-        h3 { "Depth by depth: " (configuration.label) }
+        h3 { @if depths > 1 { "Depth by depth: " } @else { "The codes of each level: " } (configuration.label) }
         div.scroll {
             table.pictures {
                 caption {
-                    "Decoded from the first code of each position, from the first two, and so on. Code maps: equal colours are \
-                     equal codes of one depth; likeness of colours means nothing."
+                    @if depths > 1 { "Decoded from the first code of each position, from the first two, and so on. " }
+                    "Code maps: equal colours are equal codes of one level and depth; likeness of colours means nothing."
                 }
                 thead {
                     tr {
                         td {}
                         th scope="col" { "original" }
-                        @for level in 1..=depths { th scope="col" { @if level == 1 { "depth 1" } @else { "depths 1–" (level) } } }
+                        @for depth in 1..=depths { th scope="col" { @if depth == 1 { "depth 1" } @else { "depths 1–" (depth) } } }
                     }
                 }
                 tbody { @for row in rows { (row) } }

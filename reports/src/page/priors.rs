@@ -1,13 +1,18 @@
 //! Section 6: how well priors fit, what they draw, and how fast.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 
-use super::parts::{Drawn, configuration_key, configuration_series, figure, having, measures_table, nothing, scatter};
+use super::levels::Depths;
+use super::parts::{
+    Drawn, configuration_key, configuration_series, figure, having, machines, measures_table, nothing, scatter,
+};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
-use crate::measure::{Group, Measure, measure};
-use crate::study::{Configuration, Study};
+use crate::measure::{Group, Index, Quantity, measure};
+use crate::study::{Column, Configuration, Study};
 
 /// Section 6.
 pub(super) fn priors(study: &Study<'_>) -> Result<Markup> {
@@ -16,23 +21,45 @@ pub(super) fn priors(study: &Study<'_>) -> Result<Markup> {
     if fit.is_empty() && speed.is_empty() {
         return Ok(nothing("No prior was trained in this experiment."));
     }
-    let (depths, quality): (Vec<Measure>, Vec<Measure>) =
-        fit.into_iter().partition(|measure| measure.family() == "prior_bits");
+    let quality: Vec<Column> = fit.into_iter().filter(|column| column.quantity.depths().next().is_none()).collect();
     let mut figures = Vec::new();
     figures.extend(frechets(study)?);
-    figures.extend(bits_by_depth(study, &depths)?);
+    figures.extend(bits_by_depth(study)?);
     figures.extend(speeds(study, &speed)?);
     Ok(html! {
         @if !quality.is_empty() { (measures_table(study, &quality, "Fit and samples of the priors, means over seeds")) }
+        (guidance(study))
         div.figures { @for figure in figures { (figure) } }
-        @if !speed.is_empty() { (speed_table(study, &speed)) }
+        @if !speed.is_empty() { (machines(study)) (speed_table(study, &speed)) }
     })
+}
+
+/// The scales of guidance that samples were drawn with, in both conventions.
+fn guidance(study: &Study<'_>) -> Markup {
+    let mut scales: Vec<f64> = study
+        .taken("guidance")
+        .iter()
+        .flat_map(|column| study.configurations.iter().flat_map(|configuration| configuration.values(&column.quantity)))
+        .filter(|scale| *scale != 1.0)
+        .collect();
+    scales.sort_by(f64::total_cmp);
+    scales.dedup();
+    let both = |scale: &f64| format!("s = {}, that is w = {}", format::number(*scale), format::number(scale - 1.0));
+    let words: Vec<String> = scales.iter().map(both).collect();
+    html! {
+        @if !words.is_empty() {
+            p.note {
+                "Samples were drawn with classifier-free guidance, u + s (c \u{2212} u), also written (1 + w) c \u{2212} w u: "
+                (words.join("; ")) "."
+            }
+        }
+    }
 }
 
 /// What the tokenizer loses against what the prior loses.
 fn frechets(study: &Study<'_>) -> Result<Option<Markup>> {
-    let (recon, sample) = (measure("recon_frechet"), measure("sample_frechet"));
-    if !(study.has(&recon.name) && study.has(&sample.name)) {
+    let (recon, sample) = (Column::plain("recon_frechet"), Column::plain("sample_frechet"));
+    if !(study.has(&recon.quantity) && study.has(&sample.quantity)) {
         return Ok(None);
     }
     let series = scatter(study, &recon, &sample);
@@ -43,8 +70,8 @@ fn frechets(study: &Study<'_>) -> Result<Option<Markup>> {
         id: "fig-recon-sample".to_owned(),
         title: "Sample Fréchet distance against reconstruction Fréchet distance".to_owned(),
         description: "Left is a better tokenizer, down are better samples.".to_owned(),
-        x: Scale::linear(recon.label),
-        y: Scale { zero: true, ..Scale::linear(sample.label) },
+        x: Scale::linear(recon.label()),
+        y: Scale { zero: true, ..Scale::linear(sample.label()) },
         series,
         wide: false,
     };
@@ -52,74 +79,63 @@ fn frechets(study: &Study<'_>) -> Result<Option<Markup>> {
         "What the prior draws against what the tokenizer can at best show: a better tokenizer does not by itself make \
          better samples. Both are distances on the lab's own features, not FID."
     };
-    figure(&chart, caption, configuration_key(study, &having(study, &sample.name), Drawn::Marks)).map(Some)
+    figure(&chart, caption, configuration_key(study, &having(study, &sample.quantity), Drawn::Marks)).map(Some)
 }
 
-fn bits_by_depth(study: &Study<'_>, depths: &[Measure]) -> Result<Option<Markup>> {
-    if depths.len() < 2 {
-        return Ok(None);
-    }
-    let mut series = Vec::new();
-    for configuration in &study.configurations {
-        let points: Vec<Point> = depths
-            .iter()
-            .enumerate()
-            .filter_map(|(place, depth)| {
-                let found = configuration.mean(&depth.name)?;
-                let note = format!("{}, {}: {}", configuration.label, depth.label, format::value(depth, found.mean));
-                Some(Point { x: place as f64, y: found.mean, range: found.interval, note, link: None })
-            })
-            .collect();
-        if !points.is_empty() {
-            series.push(Series { line: true, marks: true, ..configuration_series(study, configuration, points) });
-        }
-    }
-    let names = depths.iter().map(|depth| depth.name.rsplit('_').next().unwrap_or("").to_owned()).collect();
+fn bits_by_depth(study: &Study<'_>) -> Result<Option<Markup>> {
+    let Some(depths) = Depths::of(study, "prior_bits").filter(|depths| depths.count() > 1) else { return Ok(None) };
+    let series = depths.series(study, |found| found.interval);
+    let words = depths.words();
     let chart = Chart {
         id: "fig-prior-bits".to_owned(),
-        title: "Bits of the prior by depth".to_owned(),
-        description: "Bits per image that each depth takes under the prior, one line for each configuration."
-            .to_owned(),
-        x: Scale::names("depth", names),
+        title: format!("Bits of the prior by {words}"),
+        description: format!(
+            "Bits per image that each {words} takes under the prior, one line for each configuration."
+        ),
+        x: depths.scale(),
         y: Scale { zero: true, ..Scale::linear("bits per image") },
         series,
         wide: false,
     };
-    let caption = html! { "Bits per image under the prior that each depth takes." };
-    figure(&chart, caption, configuration_key(study, &having(study, &depths[0].name), Drawn::Both)).map(Some)
+    let caption = html! { "Bits per image under the prior that each " (words) " takes." };
+    let shown: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| depths.any(c)).collect();
+    figure(&chart, caption, configuration_key(study, &shown, Drawn::Both)).map(Some)
 }
 
-/// The batch size and the cache setting of `images_per_second_b64_cache`.
-fn setting(name: &str) -> Option<(u64, &str)> {
-    let rest = name.strip_prefix("images_per_second_b")?;
-    let (batch, cache) = rest.split_once('_').unwrap_or((rest, ""));
-    Some((batch.parse().ok()?, cache))
+/// Settings of the cache: in words, and its dash.
+const CACHES: [(Option<bool>, &str, usize); 3] =
+    [(Some(true), ", with cache", 0), (Some(false), ", without cache", 1), (None, "", 0)];
+
+const SAMPLING: &str = "images_per_second";
+const DECODING: &str = "decode_images_per_second";
+
+/// The batch sizes that speeds were taken at, ascending.
+fn batches<'a>(speeds: impl Iterator<Item = &'a Column>) -> Vec<usize> {
+    let batches: BTreeSet<usize> = speeds.filter_map(|speed| speed.quantity.batch()).collect();
+    batches.into_iter().collect()
 }
 
-/// Settings of the cache: the end of the name, in words, and its dash.
-const CACHES: [(&str, &str, usize); 3] = [("cache", "with cache", 0), ("nocache", "without cache", 1), ("", "", 0)];
+/// A speed at a batch size and a setting of the cache.
+fn at(measure: &str, batch: usize, cache: Option<bool>) -> Quantity {
+    Quantity::new(measure, [Index::Batch(batch)].into_iter().chain(cache.map(Index::Cache)))
+}
 
-fn speeds(study: &Study<'_>, speeds: &[Measure]) -> Result<Option<Markup>> {
-    let mut batches: Vec<u64> = speeds.iter().filter_map(|speed| Some(setting(&speed.name)?.0)).collect();
-    batches.sort_unstable();
-    batches.dedup();
+fn speeds(study: &Study<'_>, speeds: &[Column]) -> Result<Option<Markup>> {
+    let batches = batches(speeds.iter().filter(|speed| speed.measure.name == SAMPLING));
     let (mut series, mut shown): (Vec<Series>, Vec<&Configuration<'_>>) = (Vec::new(), Vec::new());
     for configuration in &study.configurations {
         for (cache, words, dash) in CACHES {
-            let points: Vec<Point> = speeds
-                .iter()
-                .filter_map(|speed| {
-                    let (batch, setting) = setting(&speed.name)?;
-                    let found = configuration.mean(&speed.name).filter(|_| setting == cache)?;
-                    let x = batches.iter().position(|other| *other == batch)? as f64;
-                    let note =
-                        format!("{}, {}: {}", configuration.label, speed.label, format::value(speed, found.mean));
-                    Some(Point { x, y: found.mean, note, ..Point::default() })
-                })
-                .collect();
+            let point = |(place, batch): (usize, &usize)| {
+                let speed = Column::of(at(SAMPLING, *batch, cache));
+                let found = configuration.mean(&speed.quantity)?;
+                let value = format::value(&speed.measure, found.mean);
+                let note = format!("{}, {}: {value}", configuration.label, speed.label());
+                Some(Point { x: place as f64, y: found.mean, note, ..Point::default() })
+            };
+            let points: Vec<Point> = batches.iter().enumerate().filter_map(point).collect();
             if !points.is_empty() {
                 let mut one = configuration_series(study, configuration, points);
-                one.name = format!("{}, {words}", one.name).trim_end_matches(", ").to_owned();
+                one.name.push_str(words);
                 (one.dash, one.line, one.marks) = (dash, true, true);
                 series.push(one);
                 shown.push(configuration);
@@ -143,29 +159,25 @@ fn speeds(study: &Study<'_>, speeds: &[Measure]) -> Result<Option<Markup>> {
 }
 
 /// A row for each configuration and kind of work, a column for each batch size.
-fn speed_table(study: &Study<'_>, speeds: &[Measure]) -> Markup {
-    let decoding = |name: &str| name.strip_prefix("decode_images_per_second_b").and_then(|batch| batch.parse().ok());
-    let mut batches: Vec<u64> =
-        speeds.iter().filter_map(|s| setting(&s.name).map(|found| found.0).or_else(|| decoding(&s.name))).collect();
-    batches.sort_unstable();
-    batches.dedup();
+fn speed_table(study: &Study<'_>, speeds: &[Column]) -> Markup {
+    let batches = batches(speeds.iter());
     let kinds = [
-        ("images_per_second_b", "_cache", "sampling, with cache"),
-        ("images_per_second_b", "_nocache", "sampling, without cache"),
-        ("images_per_second_b", "", "sampling"),
-        ("decode_images_per_second_b", "", "decoding"),
+        (SAMPLING, Some(true), "sampling, with cache"),
+        (SAMPLING, Some(false), "sampling, without cache"),
+        (SAMPLING, None, "sampling"),
+        (DECODING, None, "decoding"),
     ];
     let mut rows: Vec<(&Configuration<'_>, &str, Vec<Option<f64>>)> = Vec::new();
     for configuration in &study.configurations {
-        for (stem, end, words) in kinds {
-            let mean = |batch: &u64| configuration.mean(&format!("{stem}{batch}{end}")).map(|found| found.mean);
+        for (measure, cache, words) in kinds {
+            let mean = |batch: &usize| configuration.mean(&at(measure, *batch, cache)).map(|found| found.mean);
             let cells: Vec<Option<f64>> = batches.iter().map(mean).collect();
             if cells.iter().any(Option::is_some) {
                 rows.push((configuration, words, cells));
             }
         }
     }
-    let speed = measure("images_per_second");
+    let speed = measure(SAMPLING);
     html! {
         div.scroll {
             table.measures {

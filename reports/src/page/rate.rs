@@ -2,44 +2,54 @@
 
 use maud::{Markup, html};
 
-use super::parts::{Drawn, configuration_key, figure, having, nothing, scatter, with_unit};
+use super::parts::{Drawn, configuration_key, figure, having, identifier, nothing, scatter, with_unit};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
-use crate::measure::{Better, Measure, measure};
+use crate::measure::Better;
 use crate::stats::pareto;
-use crate::study::{Configuration, Study};
+use crate::study::{Column, Configuration, Study};
 
 /// Codes whose bits differ by less than this share cost the same.
 const SAME_BITS: f64 = 0.01;
 
 /// Section 3.
 pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
-    let rate = measure("bits_per_image");
-    if !study.has(&rate.name) {
+    let [nominal, entropy, kl] = ["bits_per_image", "entropy_bits_per_image", "kl_bits_per_image"].map(Column::plain);
+    let (codes, vectors) = (study.has(&nominal.quantity), study.has(&kl.quantity));
+    if !codes && !vectors {
         return Ok(nothing("No trial reports its bits per image."));
     }
-    let mut distortions: Vec<Measure> = ["psnr", "mse", "recon_frechet"].map(measure).into();
-    distortions.retain(|distortion| study.has(&distortion.name));
+    let mut distortions: Vec<Column> = ["psnr", "mse", "recon_frechet"].map(Column::plain).into();
+    distortions.retain(|distortion| study.has(&distortion.quantity));
     let mut figures = Vec::new();
-    for distortion in &distortions {
-        figures.push(chart(study, &rate, distortion)?);
+    for (rate, distortions) in
+        [(&nominal, &distortions[..]), (&entropy, &distortions[..distortions.len().min(1)]), (&kl, &distortions[..])]
+    {
+        for distortion in distortions.iter().filter(|_| study.has(&rate.quantity)) {
+            figures.push(chart(study, rate, distortion)?);
+        }
     }
-    let entropy = measure("entropy_bits_per_image");
-    if let (true, Some(distortion)) = (study.has(&entropy.name), distortions.first()) {
-        figures.push(chart(study, &entropy, distortion)?);
-    }
+    let mut shown = having(study, &nominal.quantity);
+    shown.extend(having(study, &kl.quantity));
     Ok(html! {
-        (configuration_key(study, &having(study, &rate.name), Drawn::Marks))
+        @if codes && vectors {
+            p.note {
+                "Codes and continuous tokens have different rates, and charts of their own: nominal bits are what codes take \
+                 when they are stored; the KL bits of continuous tokens are an expected length under bits-back coding. Equal \
+                 numbers of the two are not equal rates."
+            }
+        }
+        (configuration_key(study, &shown, Drawn::Marks))
         div.figures { @for figure in figures { (figure) } }
-        (same_bits(study, &rate, &distortions))
+        @if codes { (same_bits(study, &nominal, &distortions)) }
     })
 }
 
-fn chart(study: &Study<'_>, rate: &Measure, distortion: &Measure) -> Result<Markup> {
+fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Markup> {
     let marks = scatter(study, rate, distortion);
     let points: Vec<(f64, f64)> = marks.iter().flat_map(|one| &one.points).map(|point| (point.x, point.y)).collect();
-    let front = pareto(&points, distortion.better == Better::Higher);
+    let front = pareto(&points, distortion.measure.better == Better::Higher);
     let mut series = vec![Series {
         name: "Pareto front".to_owned(),
         line: true,
@@ -47,12 +57,12 @@ fn chart(study: &Study<'_>, rate: &Measure, distortion: &Measure) -> Result<Mark
         ..Series::default()
     }];
     series.extend(marks);
-    let better = if distortion.better == Better::Higher { "higher" } else { "lower" };
+    let better = if distortion.measure.better == Better::Higher { "higher" } else { "lower" };
     let positive = points.iter().all(|point| point.1 > 0.0);
-    let log = distortion.unit != "dB" && positive;
+    let log = distortion.measure.unit != "dB" && positive;
     let chart = Chart {
-        id: format!("fig-{}-{}", rate.name.replace('_', "-"), distortion.name.replace('_', "-")),
-        title: format!("{} against {}", distortion.label, rate.label),
+        id: format!("fig-{}-{}", identifier(&rate.measure.name), identifier(&distortion.measure.name)),
+        title: format!("{} against {}", distortion.label(), rate.label()),
         description: format!(
             "Each point is a configuration, the mean of its seeds; the line joins the {} configurations that no other \
              beats with as few bits; {better} is better.",
@@ -65,18 +75,18 @@ fn chart(study: &Study<'_>, rate: &Measure, distortion: &Measure) -> Result<Mark
     };
     let several = study.configurations.iter().any(|configuration| configuration.done().count() > 1);
     let caption = html! {
-        (format::capitalized(&distortion.label)) " against " (rate.label) "; " (better)
+        (format::capitalized(&distortion.label())) " against " (rate.label()) "; " (better)
         " is better, and the line is the Pareto front." @if several { " Bars: 95% intervals over seeds." }
     };
     figure(&chart, caption, html! {})
 }
 
 /// Configurations of equal bits beside each other: what the same rate buys when it is spent otherwise.
-fn same_bits(study: &Study<'_>, rate: &Measure, distortions: &[Measure]) -> Markup {
+fn same_bits(study: &Study<'_>, rate: &Column, distortions: &[Column]) -> Markup {
     let mut by_rate: Vec<(f64, &Configuration<'_>)> = study
         .configurations
         .iter()
-        .filter_map(|configuration| Some((configuration.mean(&rate.name)?.mean, configuration)))
+        .filter_map(|configuration| Some((configuration.mean(&rate.quantity)?.mean, configuration)))
         .collect();
     by_rate.sort_by(|a, b| a.0.total_cmp(&b.0));
     let groups: Vec<&[(f64, &Configuration<'_>)]> =
@@ -92,7 +102,7 @@ fn same_bits(study: &Study<'_>, rate: &Measure, distortions: &[Measure]) -> Mark
                     tr {
                         th scope="col" { "bits" }
                         th.left scope="col" { "configuration" }
-                        @for distortion in distortions { th scope="col" { (distortion.label) } }
+                        @for distortion in distortions { th scope="col" { (distortion.label()) } }
                     }
                 }
                 @for group in groups {
@@ -103,8 +113,8 @@ fn same_bits(study: &Study<'_>, rate: &Measure, distortions: &[Measure]) -> Mark
                                 td { a href={ "#t-" (configuration.id()) } { (configuration.label) } }
                                 @for distortion in distortions {
                                     td.n {
-                                        @if let Some(found) = configuration.mean(&distortion.name) {
-                                            (with_unit(distortion, &found))
+                                        @if let Some(found) = configuration.mean(&distortion.quantity) {
+                                            (with_unit(&distortion.measure, &found))
                                         }
                                     }
                                 }

@@ -6,9 +6,8 @@ use super::parts::{Drawn, column_head, configuration_key, configuration_series, 
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
-use crate::measure::{Measure, measure};
 use crate::results::{Status, Trial};
-use crate::study::{Configuration, Study};
+use crate::study::{Column, Configuration, Study};
 
 /// What the parallel coordinates run through, where it was measured.
 const COORDINATES: [&str; 9] = [
@@ -29,7 +28,7 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
     if results.trials.is_empty() {
         return Ok(nothing("The experiment has no trials."));
     }
-    let measures = study.measures();
+    let columns = study.columns();
     let same = |values: Vec<Option<String>>| values.windows(2).all(|pair| pair[0] == pair[1]);
     let constant_axis: Vec<bool> = results
         .axes
@@ -38,10 +37,10 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
             same(results.trials.iter().map(|trial| trial.axes.get(&axis.path).map(ToString::to_string)).collect())
         })
         .collect();
-    let constant_measure: Vec<bool> = measures
+    let constant_column: Vec<bool> = columns
         .iter()
-        .map(|measure| {
-            same(results.done().map(|trial| trial.measures.get(&measure.name).map(ToString::to_string)).collect())
+        .map(|column| {
+            same(results.done().map(|trial| trial.value(&column.quantity).map(|value| value.to_string())).collect())
         })
         .collect();
     Ok(html! {
@@ -59,14 +58,15 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
                             th.same[*same] scope="col" title=(axis.path) { (axis.title()) }
                         }
                         th scope="col" { "seed" }
-                        @for (measure, same) in measures.iter().zip(&constant_measure) {
-                            th.same[*same].x[detail(measure)] scope="col" title=(measure.name) { (column_head(measure)) }
+                        @if study.sites.len() > 1 { th.left scope="col" { "computed" } }
+                        @for (column, same) in columns.iter().zip(&constant_column) {
+                            th.same[*same].x[detail(column)] scope="col" title=(column.quantity) { (column_head(column)) }
                         }
                     }
                 }
                 tbody {
                     @for trial in &results.trials {
-                        (row(study, trial, &measures, &constant_axis, &constant_measure))
+                        (row(study, trial, &columns, &constant_axis, &constant_column))
                     }
                 }
             }
@@ -75,11 +75,11 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
 }
 
 /// Whether paper has no room for a column: numbers for one depth or batch size.
-fn detail(measure: &Measure) -> bool {
-    measure.name != measure.family()
+fn detail(column: &Column) -> bool {
+    !column.quantity.at.is_empty()
 }
 
-fn row(study: &Study<'_>, trial: &Trial, measures: &[Measure], axes_same: &[bool], measures_same: &[bool]) -> Markup {
+fn row(study: &Study<'_>, trial: &Trial, columns: &[Column], axes_same: &[bool], columns_same: &[bool]) -> Markup {
     html! {
         tr id={ "t-" (trial.id) } .gone[trial.status != Status::Done] {
             th scope="row" { a href={ "#c-" (trial.id) } { code { (trial.id) } } }
@@ -89,10 +89,17 @@ fn row(study: &Study<'_>, trial: &Trial, measures: &[Measure], axes_same: &[bool
                 td.n.same[*same] { @if let Some(value) = value { (value) } }
             }
             td.n { @if let Some(seed) = trial.seed { (seed) } }
-            @for (measure, same) in measures.iter().zip(measures_same) {
-                @match trial.measures.get(&measure.name) {
-                    Some(&value) => { td.n.same[*same].x[detail(measure)] data-v=(value) { (format::bare(measure, value)) } }
-                    None => { td.same[*same].x[detail(measure)] data-v="" {} }
+            @if study.sites.len() > 1 {
+                td {
+                    @for site in study.sites.iter().filter(|site| site.trials.iter().any(|(t, _)| std::ptr::eq(*t, trial))) {
+                        a href={ "#o-" (site.letter) } { (site.letter) } " "
+                    }
+                }
+            }
+            @for (column, same) in columns.iter().zip(columns_same) {
+                @match trial.value(&column.quantity) {
+                    Some(value) => { td.n.same[*same].x[detail(column)] data-v=(value) { (format::bare(&column.measure, value)) } }
+                    None => { td.same[*same].x[detail(column)] data-v="" {} }
                 }
             }
         }
@@ -103,13 +110,12 @@ fn row(study: &Study<'_>, trial: &Trial, measures: &[Measure], axes_same: &[bool
 fn parallel(study: &Study<'_>) -> Result<Markup> {
     let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
     // A line with gaps misleads: only what every finished configuration measured has a place.
-    let everywhere = |name: &str| finished.iter().all(|configuration| configuration.mean(name).is_some());
-    let coordinates: Vec<Measure> =
-        COORDINATES.iter().filter(|name| everywhere(name)).map(|name| measure(name)).collect();
+    let everywhere = |column: &Column| finished.iter().all(|c| c.mean(&column.quantity).is_some());
+    let coordinates: Vec<Column> = COORDINATES.into_iter().map(Column::plain).filter(everywhere).collect();
     let ranges: Vec<(f64, f64)> = coordinates
         .iter()
-        .map(|measure| {
-            let means = study.configurations.iter().filter_map(|c| c.mean(&measure.name)).map(|found| found.mean);
+        .map(|column| {
+            let means = study.configurations.iter().filter_map(|c| c.mean(&column.quantity)).map(|found| found.mean);
             means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), mean| (low.min(mean), high.max(mean)))
         })
         .collect();
@@ -123,13 +129,13 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
             .iter()
             .enumerate()
             .filter_map(|(column, &place)| {
-                let found = configuration.mean(&coordinates[place].name)?;
+                let found = configuration.mean(&coordinates[place].quantity)?;
                 let (low, high) = ranges[place];
                 let note = format!(
                     "{}: {} {}",
                     configuration.label,
-                    coordinates[place].label,
-                    format::value(&coordinates[place], found.mean)
+                    coordinates[place].label(),
+                    format::value(&coordinates[place].measure, found.mean)
                 );
                 let link = Some(format!("t-{}", configuration.id()));
                 Some(Point { x: column as f64, y: (found.mean - low) / (high - low), range: None, note, link })
@@ -139,13 +145,13 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
             series.push(Series { line: true, marks: true, ..configuration_series(study, configuration, points) });
         }
     }
-    let short = |measure: &Measure| match measure.name.as_str() {
+    let short = |column: &Column| match column.measure.name.as_str() {
         "bits_per_image" => "bits".to_owned(),
         "recon_frechet" => "recon. F.".to_owned(),
         "sample_frechet" => "sample F.".to_owned(),
         "prior_bits_per_image" => "prior bits".to_owned(),
         "train_seconds" => "time".to_owned(),
-        _ => measure.label.replace("codebook ", ""),
+        _ => column.label().replace("codebook ", ""),
     };
     let chart = Chart {
         id: "fig-parallel".to_owned(),
@@ -160,8 +166,9 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
     let list: Vec<String> = kept
         .iter()
         .map(|&place| {
-            let (measure, (low, high)) = (&coordinates[place], ranges[place]);
-            format!("{} {} to {}", measure.label, format::value(measure, low), format::value(measure, high))
+            let (column, (low, high)) = (&coordinates[place], ranges[place]);
+            let value = |end| format::value(&column.measure, end);
+            format!("{} {} to {}", column.label(), value(low), value(high))
         })
         .collect();
     let caption = html! { "Every configuration through its measures, each over its own range: " (list.join("; ")) "." };

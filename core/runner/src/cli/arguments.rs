@@ -1,6 +1,6 @@
 //! Groups of arguments that commands share or have for themselves.
 
-use super::values::{Seeds, above_zero, positive, seeds, share};
+use super::values::{Seeds, above_zero, not_negative, positive, seeds, share};
 use crate::home::at_home;
 use clap::Args;
 use std::path::PathBuf;
@@ -70,6 +70,10 @@ pub struct SampleArgs {
     /// Draw from the smallest set of codes with this probability only.
     #[arg(long, value_name = "P", value_parser = share)]
     pub top_p: Option<f32>,
+    /// Guidance scale s: samples are drawn from `u + s (c - u)`, of predictions with (c) and without (u) the condition
+    /// [default: the experiment's; 1 is none].
+    #[arg(long, value_name = "SCALE", value_parser = not_negative)]
+    pub guidance: Option<f32>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

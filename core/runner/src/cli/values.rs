@@ -36,6 +36,13 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is not a whole number above 0"))
 }
 
+pub(super) fn not_negative(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| *x >= 0.0 && x.is_finite())
+        .ok_or_else(|| format!("`{text}` is not a number from 0 up"))
+}
+
 pub(super) fn above_zero(text: &str) -> Result<f32, String> {
     text.parse()
         .ok()

@@ -21,6 +21,7 @@ pub(super) fn run_sample(
         count: how.count,
         class: how.class,
         draw: Draw { temperature: how.temperature, top_k: how.top_k, top_p: how.top_p },
+        guidance: how.guidance,
         seed: how.seed,
     };
     let path = sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &how.output)?;

@@ -17,8 +17,9 @@ use crate::jobs::{Stopped, end_process};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
 use crate::spec::{Diagnostic, Invalid};
+use crate::store::Store;
 use crate::sweep::Unfinished;
-use crate::ui::{Ui, Unwritten, print};
+use crate::ui::{Ui, Unwritten, counted, print};
 use clap::Parser;
 use rqlab_sdk::Error;
 use rqlab_sdk::tensor::Device;
@@ -190,6 +191,20 @@ pub fn open_device(global: &Global, ui: Ui) -> Result<Device, Failure> {
         ui.note(format!("computing on {device}: {reason}"));
     }
     Ok(device)
+}
+
+/// Says that a folder of runs holds work of another version, which is neither read nor replaced.
+pub(crate) fn mention_another_format(runs: &std::path::Path, ui: Ui) {
+    let count = Store::at(runs).of_another_format();
+    if count > 0 {
+        ui.note(format!(
+            "{} holds {} of an older format of results: they are not read, and what they did is done again beside them; \
+             name another folder with --runs, or delete {}/stages to free the space",
+            runs.display(),
+            counted(count, "stage"),
+            runs.display()
+        ));
+    }
 }
 
 /// How many threads to compute with.

@@ -8,9 +8,11 @@ use crate::spec::Diagnostic;
 use crate::spec::diagnostic::Severity;
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
+use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
 
 pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui: Ui) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open_to_plan(global, arguments, ui)?;
+    super::mention_another_format(&arguments.runs, ui);
     for absent in &plan.absent {
         let help = "the plan stands on what `expect` says; to run it, set `data.path`";
         ui.diagnostic(&Diagnostic { severity: Severity::Warning, ..absent.clone() }.help(help));
@@ -70,8 +72,8 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
     for (values, seeds, model, total, done) in rows {
         let mut row = values;
         row.push(seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(","));
-        row.push(codes(model));
-        row.push(thousands(model.nominal_bits().round() as usize));
+        row.push(tokens(model));
+        row.push(model.nominal_bits().map_or("–".to_owned(), |bits| thousands(bits.round() as usize)));
         row.push(thousands(model.autoencoder));
         row.push(thousands(model.quantizer));
         if with_prior {
@@ -101,9 +103,8 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
 
 /// One row a stage: how many jobs there are, how many are done.
 fn jobs(plan: &Plan, history: &History, ui: Ui) -> String {
-    let names = ["classifier", "tokenizer", "codes", "prior", "reconstruction", "generation"];
     let mut lines = Vec::new();
-    for name in names {
+    for name in crate::stages::names() {
         let of_stage: Vec<_> = plan.jobs.iter().filter(|job| job.stage.name() == name).collect();
         if of_stage.is_empty() {
             continue;
@@ -142,17 +143,20 @@ fn time(plan: &Plan, history: &History, ui: Ui) -> String {
     format!("{}{done}: {time}.", ui.strong(&format!("{} to do", plural(left, "job"))))
 }
 
-/// `8x8x4 of 1024`: positions by depth, and the sizes of the codebooks.
-fn codes(model: &Model) -> String {
-    let level = |shape: &rqlab_sdk::contracts::CodeShape| {
-        let mut sizes: Vec<String> = shape.codebooks.iter().map(usize::to_string).collect();
-        sizes.dedup();
-        match shape.depth() {
-            0 => format!("{}x{} continuous", shape.height, shape.width),
-            depth => format!("{}x{}x{depth} of {}", shape.height, shape.width, sizes.join("/")),
+/// `8x8x4 of 1024`: positions by depth, and the sizes of the codebooks; `16x16 vectors of 8` without codes.
+fn tokens(model: &Model) -> String {
+    let level = |level: &LevelInfo| {
+        let map = format!("{}x{}", level.height, level.width);
+        match &level.space {
+            TokenSpace::Vectors { channels } => format!("{map} vectors of {channels}"),
+            TokenSpace::Codes(codes) => {
+                let mut sizes: Vec<String> = codes.sizes.iter().map(usize::to_string).collect();
+                sizes.dedup();
+                format!("{map}x{} of {}", codes.depth(), sizes.join("/"))
+            }
         }
     };
-    model.codes.iter().map(level).collect::<Vec<_>>().join(" + ")
+    model.levels.iter().map(level).collect::<Vec<_>>().join(" + ")
 }
 
 /// The last part of a path, where it tells the axes apart.

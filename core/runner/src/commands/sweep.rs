@@ -2,10 +2,10 @@
 
 use crate::cli::{ExperimentArgs, Global, SweepArgs};
 use crate::collect::{collect, short, shown};
-use crate::commands::{Failure, Outcome, open};
+use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::job::Trial;
 use crate::plan::Plan;
-use crate::provenance::provenance;
+use crate::provenance::{here, provenance};
 use crate::spec::Diagnostic;
 use crate::store::Store;
 use crate::sweep::{Options, Summary, render, run_jobs, sweep};
@@ -25,6 +25,7 @@ pub(super) fn run_sweep(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let started = Instant::now();
     let summary = sweep(&plan, &options(global, arguments, how, ui))?;
     ui.note(format!("{} in {}", counts(&summary), duration(started.elapsed().as_secs_f64())));
@@ -39,6 +40,7 @@ pub(super) fn run_report(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let summary = render(&plan, &options(global, arguments, how, ui), &Store::open(&arguments.runs)?)?;
     ui.note(counts(&summary));
     conclude(&summary, ui)
@@ -53,6 +55,7 @@ pub(super) fn run_trial(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, mut plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();
     plan.jobs.retain(|job| chosen.jobs.contains(&job.id));
     plan.trials = vec![chosen];
@@ -60,15 +63,17 @@ pub(super) fn run_trial(
     let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;
     run_jobs(&plan, &options, &store)?;
-    let results = collect(&plan, &store, provenance(&plan, &options));
+    let results = collect(&plan, &store, provenance(&plan), here());
     for trial in &results.trials {
         if let Some(error) = &trial.error {
             ui.error(error);
             return Ok(Outcome::SomeFailed);
         }
         ui.line(ui.strong(format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim()))?;
-        let width = trial.measures.keys().map(String::len).max().unwrap_or(0);
-        for (name, value) in &trial.measures {
+        let lines: Vec<(String, f64)> =
+            trial.readings.iter().map(|reading| (reading.quantity().to_string(), reading.value)).collect();
+        let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in &lines {
             ui.line(format!("  {name:width$}  {value}"))?;
         }
     }

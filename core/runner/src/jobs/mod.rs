@@ -25,7 +25,7 @@ pub use sinks::{Event, Sink, Sinks};
 pub use stop::end_process;
 pub use worker::{Reporter, peak_memory_mib, run_worker};
 
-use crate::job::{Job, Stage};
+use crate::job::Job;
 use serde::{Deserialize, Serialize};
 
 /// Jobs that a signal stopped: Ctrl-C, or the system.
@@ -55,17 +55,10 @@ pub struct Progress {
 
 /// Rough relative cost of a job, for a bar over all of them.
 fn weight(job: &Job) -> u64 {
-    match &job.stage {
-        Stage::Tokenizer { training, .. } => training.steps.max(1) * training.batch as u64,
-        Stage::Prior { training, .. } => training.steps.max(1) * training.batch as u64,
-        Stage::Classifier { steps, .. } => steps * 16,
-        Stage::Reconstruction { evaluation, .. } => evaluation.images as u64,
-        Stage::Generation { evaluation, .. } => 8 * evaluation.samples as u64,
-        Stage::Codes { images, .. } => images.unwrap_or(4096) as u64,
-    }
+    job.stage.work().max(1.0) as u64
 }
 
 /// Whether a job must run without neighbours, because it measures speed.
 fn is_exclusive(job: &Job) -> bool {
-    matches!(&job.stage, Stage::Generation { evaluation, .. } if !evaluation.speed.is_empty())
+    job.stage.exclusive()
 }

@@ -3,8 +3,10 @@
 use super::Progress;
 use super::curves::Writer;
 use crate::plugins::Plugins;
+use crate::provenance::environment;
 use crate::stages;
 use crate::store::{StageDir, Store};
+use rqlab_reports::Reading;
 use rqlab_sdk::Result;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -63,9 +65,8 @@ pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
     let mut reporter = Reporter::new(&stage);
     let outcome = stages::run(store, &job, plugins, &mut reporter).and_then(|mut done| {
         done.seconds += started.elapsed().as_secs_f64();
-        if let Some(memory) = peak_memory_mib() {
-            done.timings.insert("peak_memory_mib".to_owned(), memory);
-        }
+        done.timings.extend(peak_memory_mib().map(|memory| Reading::new("peak_memory_mib", [], memory)));
+        done.environment = Some(environment(&*job.stage));
         stage.finish(&done)
     });
     outcome.inspect_err(|error| note_failure(&stage, &error.to_string()))

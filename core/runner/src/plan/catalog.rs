@@ -5,10 +5,12 @@ use crate::plugins::{Plugins, Provided};
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use crate::spec::component::{Component, Setup, Slot};
 use crate::spec::diagnostic::{Complaints, Diagnostic};
-use rqlab_sdk::config::{Config, Description};
+use crate::spec::source::{Piece, Source};
+use rqlab_sdk::config::{Config, Description, Scope};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A call with its origin, or what is wrong with it.
 type Answer = Result<Call, Vec<Diagnostic>>;
@@ -51,7 +53,8 @@ impl<'a> Catalog<'a> {
 
     /// The slot's component, resolved.
     pub(super) fn call(&self, setup: &Setup, slot: Slot, complaints: &mut Complaints) -> Option<Call> {
-        let component = setup.get(slot)?;
+        let default = default_of(slot);
+        let component = setup.get(slot).or(default.as_ref())?;
         let known = self.calls.borrow().iter().find(|(s, c, _)| *s == slot && c == component).map(|(.., a)| a.clone());
         let answer = known.unwrap_or_else(|| {
             let answer = self.resolve(slot, component);
@@ -66,7 +69,14 @@ impl<'a> Catalog<'a> {
         let description =
             self.description(slot, Some(component)).unwrap_or_else(|| Rc::new((provided.component.describe)()));
         let config = component.resolve(&description, provided.component.resolve)?;
-        Ok(Call { name: provided.component.name.to_owned(), config, plugin: provided.origin.digest.clone() })
+        let name = provided.component.name.to_owned();
+        let digest = provided.origin.digest.clone();
+        let plugins = BTreeMap::from([(crate::plugins::key(provided.component.build.kind(), &name), digest)]);
+        let identity = |scope| {
+            let text = format!("{name}{config}");
+            (provided.component.identity)(&text, scope).map_err(|e| vec![Diagnostic::error(e.to_string())])
+        };
+        Ok(Call { trained: identity(Scope::Training)?, sampled: identity(Scope::Sampling)?, name, config, plugins })
     }
 
     /// The slot's settings; the defaults if nothing is said.
@@ -84,4 +94,14 @@ impl<'a> Catalog<'a> {
             }
         }
     }
+}
+
+/// What a slot holds where the experiment says nothing.
+fn default_of(slot: Slot) -> Option<Component> {
+    let text = match slot {
+        Slot::Objective => "mse()",
+        _ => return None,
+    };
+    let source = Source { name: "default".to_owned(), text: text.to_owned(), dir: "".into(), is_argument: false };
+    Component::read(slot, &Piece::whole(&Arc::new(source))).ok().flatten()
 }

@@ -6,33 +6,38 @@ use crate::plan::Resolved;
 use crate::plugins::Plugins;
 use crate::spec::component::{Setup, Slot};
 use crate::spec::diagnostic::Diagnostic;
+use crate::stages::{condition_space, level_scope, of_level};
 use rqlab_sdk::Error;
 use rqlab_sdk::contracts::{
-    AutoencoderContext, CodeShape, DatasetContext, DatasetInfo, MapShape, PriorContext, PriorLevel, QuantizerContext,
-    Split,
+    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, ObjectiveContext, PriorContext,
+    QuantizerContext, Split, TokenRequest,
 };
 use rqlab_sdk::params::Params;
 use std::path::PathBuf;
 
 /// What a trial's models are.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Model {
     /// Trained numbers of the autoencoder.
     pub autoencoder: usize,
-    /// Numbers of the quantizer: trained ones and codebooks that move without an optimizer.
+    /// Numbers of the quantizers: trained ones and codebooks that move without an optimizer.
     pub quantizer: usize,
-    /// Trained numbers of the prior, if there is one.
+    /// Trained numbers of the objectives: critics.
+    pub objectives: usize,
+    /// Trained numbers of the priors, if there are any.
     pub prior: Option<usize>,
-    /// The codes of one image at each level.
-    pub codes: Vec<CodeShape>,
+    /// The tokens of one image at each level.
+    pub levels: Vec<LevelInfo>,
+    /// Whether some prior is fed with tokens that are made anew at each step.
+    pub latents: bool,
     /// The names of the classes; empty if images carry no label.
     pub classes: Vec<String>,
 }
 
 impl Model {
-    /// Bits of an image when every code is stored with log2 K bits.
-    pub fn nominal_bits(&self) -> f64 {
-        self.codes.iter().map(CodeShape::nominal_bits).sum()
+    /// Bits of an image when every code is stored with log2 K bits; none if some tokens are vectors.
+    pub fn nominal_bits(&self) -> Option<f64> {
+        self.levels.iter().map(LevelInfo::nominal_bits).sum()
     }
 }
 
@@ -80,15 +85,19 @@ impl<K: PartialEq, V: Clone> Known<K, V> {
     }
 }
 
-/// The codes of each level, whether the depths of one share a codebook, and the numbers of all of them.
-type Levels = (Vec<CodeShape>, bool, usize);
+/// The tokens of each level, and the numbers of all quantizers.
+type Levels = (Vec<LevelInfo>, usize);
+
+/// Numbers that priors train, and whether some want to be fed with tokens that are made anew at each step.
+type Priors = (usize, bool);
 
 pub(super) struct Builder<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, PathBuf), (DatasetInfo, Option<String>)>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
-    quantizers: Known<(Call, Vec<MapShape>), Levels>,
-    priors: Known<(Call, CodeShape, usize, bool, usize), usize>,
+    quantizers: Known<(Vec<Call>, Vec<MapShape>), Levels>,
+    objectives: Known<(Vec<Call>, [usize; 3]), usize>,
+    priors: Known<(Vec<Call>, Vec<Call>, Vec<MapShape>, usize, bool), Priors>,
 }
 
 impl<'a> Builder<'a> {
@@ -98,6 +107,7 @@ impl<'a> Builder<'a> {
             data: Known(vec![]),
             autoencoders: Known(vec![]),
             quantizers: Known(vec![]),
+            objectives: Known(vec![]),
             priors: Known(vec![]),
         }
     }
@@ -109,32 +119,61 @@ impl<'a> Builder<'a> {
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base.clone()))
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
-        let (levels, autoencoder) = self
+        let (shapes, autoencoder) = self
             .autoencoders
             .get((resolved.autoencoder.clone(), info.image), |(call, image)| encode(plugins, call, *image))
             .map_err(|problem| at(setup, Slot::Autoencoder, &problem))?;
-        let (codes, shared, quantizer) = self
+        let (levels, quantizer) = self
             .quantizers
-            .get((resolved.quantizer.clone(), levels.clone()), |(call, levels)| quantize(plugins, call, levels))
+            .get((resolved.quantizers.clone(), shapes.clone()), |(calls, shapes)| quantize(plugins, calls, shapes))
             .map_err(|problem| at(setup, Slot::Quantizer, &problem))?;
-        let prior = match &resolved.prior {
-            None => None,
-            Some(call) => {
-                let (Some(level), Some(shape), 1) = (codes.first(), levels.first(), levels.len()) else {
-                    let message =
-                        format!("a prior models one level of codes, and this autoencoder has {}", levels.len());
-                    return Err(at(setup, Slot::Prior, &Problem { field: None, message }));
-                };
-                let key = (call.clone(), level.clone(), shape.channels, shared, info.classes.len());
-                Some(self.priors.get(key, |key| model(plugins, key)).map_err(|p| at(setup, Slot::Prior, &p))?)
+        let objectives = self
+            .objectives
+            .get((resolved.objectives.clone(), info.image), |(calls, image)| judge(plugins, calls, *image))
+            .map_err(|problem| at(setup, Slot::Objective, &problem))?;
+        let (classes, null) = (info.classes.len(), resolved.prior_training.condition_dropout > 0.0);
+        let prior = match resolved.priors.is_empty() {
+            true => None,
+            false => {
+                let key = (resolved.priors.clone(), resolved.quantizers.clone(), shapes, classes, null);
+                let answer = self
+                    .priors
+                    .get(key, |(calls, _, _, classes, null)| model(plugins, calls, &levels, *classes, *null));
+                Some(answer.map_err(|problem| at(setup, Slot::Prior, &problem))?)
             }
         };
+        guidance(setup, resolved, classes)?;
         Ok(Measured {
-            model: Model { autoencoder, quantizer, prior, codes, classes: info.classes },
+            model: Model {
+                autoencoder,
+                quantizer,
+                objectives,
+                prior: prior.map(|(count, _)| count),
+                latents: prior.is_some_and(|(_, latents)| latents),
+                levels,
+                classes: info.classes,
+            },
             data_digest: info.digest,
             absent: absent.map(|message| at(setup, Slot::Data, &Problem { field: Some("path".to_owned()), message })),
         })
     }
+}
+
+/// Guidance of a prior that has nothing to be guided by, or never saw the null condition.
+fn guidance(setup: &Setup, resolved: &Resolved, classes: usize) -> Result<(), Diagnostic> {
+    if !resolved.evaluation.guidance().is_on() || resolved.priors.is_empty() {
+        return Ok(());
+    }
+    let message = if classes == 0 {
+        "the prior is unconditional, since the images have no classes: there is nothing to guide it by".to_owned()
+    } else if resolved.prior_training.condition_dropout == 0.0 {
+        "guidance compares with predictions without the condition, which this prior never learns: \
+         set `prior_training: (condition_dropout: 0.1)`"
+            .to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(at(setup, Slot::Evaluation, &Problem { field: Some("guidance".to_owned()), message }))
 }
 
 fn at(setup: &Setup, slot: Slot, problem: &Problem) -> Diagnostic {
@@ -158,41 +197,68 @@ fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, O
     Ok((info, data.absent().map(str::to_owned)))
 }
 
-fn encode(plugins: &Plugins, call: &Call, [height, width, channels]: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {
+fn encode(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {
     let params = Params::dry();
-    let image = MapShape { height, width, channels };
-    let built = plugins.autoencoder(call, &AutoencoderContext { image, params: params.scope("autoencoder") })?;
+    let context =
+        AutoencoderContext { image: shape(image), params: params.scope("autoencoder"), components: Components::none() };
+    let built = plugins.autoencoder(call, &context)?;
     Ok((built.levels(), params.count()))
 }
 
-fn quantize(plugins: &Plugins, call: &Call, levels: &[MapShape]) -> Answer<Levels> {
-    let params = Params::dry();
-    let (mut codes, mut shared) = (Vec::new(), false);
-    for (level, &latents) in levels.iter().enumerate() {
-        let params = params.scope(quantizer_scope(level, levels.len()));
-        let built = plugins.quantizer(call, &QuantizerContext { latents, params })?;
-        codes.push(built.code_shape());
-        shared = built.shares_codebook();
-    }
-    Ok((codes, shared, params.entries().iter().map(|(_, e)| e.shape.iter().product::<usize>()).sum()))
+fn shape([height, width, channels]: [usize; 3]) -> MapShape {
+    MapShape { height, width, channels }
 }
 
-/// Where a level's quantizer keeps its parameters.
-pub fn quantizer_scope(level: usize, levels: usize) -> String {
-    if levels == 1 { "quantizer".to_owned() } else { format!("quantizer.{level}") }
+fn quantize(plugins: &Plugins, calls: &[Call], shapes: &[MapShape]) -> Answer<Levels> {
+    one_per_level("quantizer", calls, shapes.len())?;
+    let params = Params::dry();
+    let level = |(level, &latents): (usize, &MapShape)| {
+        let params = params.scope(level_scope("quantizer", level, shapes.len()));
+        let context = QuantizerContext { latents, params, components: Components::none() };
+        Ok(plugins.quantizer(of_level(calls, level)?, &context)?.level())
+    };
+    let levels = shapes.iter().enumerate().map(level).collect::<Answer<_>>()?;
+    Ok((levels, params.entries().iter().map(|(_, e)| e.shape.iter().product::<usize>()).sum()))
 }
 
-fn model(
-    plugins: &Plugins,
-    (call, codes, channels, shared, classes): &(Call, CodeShape, usize, bool, usize),
-) -> Answer<usize> {
-    if codes.codebooks.is_empty() {
-        let message = "the quantizer is continuous, and a prior models codes".to_owned();
-        return Err(Problem { field: None, message });
+/// A list of components has one for each level; a single one is for all.
+fn one_per_level(what: &str, calls: &[Call], levels: usize) -> Answer<()> {
+    if calls.len() == 1 || calls.len() == levels {
+        return Ok(());
     }
+    let them = if levels == 1 { "one level" } else { &format!("{levels} levels") };
+    let message = format!(
+        "there are {} {what}s, and the autoencoder has {them}: give one per level, or one for all",
+        calls.len()
+    );
+    Err(Problem { field: None, message })
+}
+
+fn judge(plugins: &Plugins, calls: &[Call], image: [usize; 3]) -> Answer<usize> {
     let params = Params::dry();
-    let level = PriorLevel { codes: codes.clone(), channels: *channels, codebooks: vec![], shared: *shared };
-    let context = PriorContext { level, upper: None, classes: *classes, params: params.scope("prior") };
-    plugins.prior(call, &context)?;
+    for (i, call) in calls.iter().enumerate() {
+        let params = params.scope("objective").scope(i);
+        plugins.objective(call, &ObjectiveContext { image: shape(image), params, components: Components::none() })?;
+    }
     Ok(params.count())
+}
+
+fn model(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], classes: usize, null: bool) -> Answer<Priors> {
+    one_per_level("prior", calls, levels.len())?;
+    let (mut count, mut latents) = (0, false);
+    for level in 0..levels.len() {
+        let params = Params::dry();
+        let context = PriorContext {
+            levels: levels.to_vec(),
+            level,
+            condition: condition_space(classes),
+            null_condition: null,
+            params: params.scope("prior"),
+            components: Components::none(),
+        };
+        let prior = plugins.prior(of_level(calls, level)?, &context)?;
+        latents |= prior.wants() != TokenRequest::default();
+        count += params.count();
+    }
+    Ok((count, latents))
 }

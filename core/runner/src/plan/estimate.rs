@@ -1,6 +1,7 @@
 //! How long jobs will take, from how long earlier ones took.
 
-use crate::job::{Job, Stage};
+use crate::job::Job;
+use crate::stages::Stage;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -53,17 +54,17 @@ impl History {
     pub fn seconds(&self, job: &Job, plan: &[Job]) -> Option<f64> {
         let lookup = |id: &str| plan.iter().find(|job| job.id == id).or_else(|| self.jobs.get(id));
         (0..2).find_map(|level| {
-            let wanted = likeness(&job.stage, level, &lookup);
+            let wanted = likeness(&*job.stage, level, &lookup);
             let rates: Vec<f64> = self
                 .jobs
                 .values()
                 .filter(|other| {
-                    other.stage.name() == job.stage.name() && likeness(&other.stage, level, &lookup) == wanted
+                    other.stage.name() == job.stage.name() && likeness(&*other.stage, level, &lookup) == wanted
                 })
-                .filter_map(|other| Some(self.done.get(&other.id)? / work(&other.stage)))
+                .filter_map(|other| Some(self.done.get(&other.id)? / other.stage.work().max(1.0)))
                 .collect();
             let mean = rates.iter().sum::<f64>() / rates.len() as f64;
-            (!rates.is_empty()).then(|| mean * work(&job.stage))
+            (!rates.is_empty()).then(|| mean * job.stage.work().max(1.0))
         })
     }
 
@@ -80,48 +81,20 @@ impl History {
     }
 }
 
-/// The units of work that a stage names: optimizer steps times batch, or one.
-fn work(stage: &Stage) -> f64 {
-    let units = match stage {
-        Stage::Classifier { steps, .. } => *steps as f64,
-        Stage::Tokenizer { training, .. } => training.steps as f64 * training.batch as f64,
-        Stage::Prior { training, .. } => training.steps as f64 * training.batch as f64,
-        Stage::Codes { images, .. } => images.map_or(1.0, |n| n as f64),
-        Stage::Reconstruction { evaluation, .. } => evaluation.images as f64,
-        Stage::Generation { evaluation, .. } => evaluation.samples as f64,
-    };
-    units.max(1.0)
-}
-
-/// What two stages must have in common to take the same time per unit of work.
-fn likeness<'a>(stage: &Stage, level: usize, lookup: &impl Fn(&str) -> Option<&'a Job>) -> Vec<String> {
-    let mut parts = Vec::new();
-    let mut call = |call: &crate::job::Call| {
+/// What two stages must have in common to take the same time per unit of work: the components that they build, of equal
+/// configuration at level 0, and the same of the stages that they stand on.
+fn likeness<'a>(stage: &dyn Stage, level: usize, lookup: &impl Fn(&str) -> Option<&'a Job>) -> Vec<String> {
+    let mut parts = vec![stage.exclusive().to_string()];
+    for call in stage.calls() {
         parts.push(call.name.clone());
         if level == 0 {
             parts.push(call.config.clone());
         }
-    };
-    match stage {
-        Stage::Classifier { data, .. } => call(data),
-        Stage::Tokenizer { data, autoencoder, quantizer, .. } => {
-            [data, autoencoder, quantizer].into_iter().for_each(call)
-        }
-        Stage::Prior { prior, .. } => call(prior),
-        Stage::Codes { images, .. } => parts.push(images.is_some().to_string()),
-        Stage::Reconstruction { .. } => {}
-        Stage::Generation { evaluation, .. } => parts.push(format!("{:?}", evaluation.speed)),
     }
-    let below = match stage {
-        Stage::Codes { tokenizer, .. } | Stage::Reconstruction { tokenizer, .. } => vec![tokenizer],
-        Stage::Prior { tokenizer, .. } => vec![tokenizer],
-        Stage::Generation { tokenizer, prior, .. } => vec![tokenizer, prior],
-        Stage::Classifier { .. } | Stage::Tokenizer { .. } => vec![],
-    };
-    for id in below {
+    for id in stage.needs() {
         match lookup(id) {
-            Some(job) => parts.extend(likeness(&job.stage, level, lookup)),
-            None => parts.push(id.clone()),
+            Some(job) => parts.extend(likeness(&*job.stage, level, lookup)),
+            None => parts.push(id.to_owned()),
         }
     }
     parts

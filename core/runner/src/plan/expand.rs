@@ -317,9 +317,12 @@ fn shown(
 /// Whether a report knows the measure.
 fn metric(piece: &Piece, complaints: &mut Complaints) {
     let name = piece.text();
-    if rqlab_reports::measure(name).group == rqlab_reports::Group::Other {
-        let mut error = Diagnostic::error(format!("there is no measure `{name}`")).at(piece, "");
-        error.help = suggestion(name, "measures", rqlab_reports::measure_names());
+    if let Err(wrong) = rqlab_reports::quantity(name) {
+        let unknown = matches!(wrong, rqlab_reports::NameError::Unknown { .. });
+        let mut error = Diagnostic::error(wrong.to_string()).at(piece, "");
+        if unknown {
+            error.help = suggestion(name, "measures", rqlab_reports::measure_names());
+        }
         complaints.push(error);
     }
 }

@@ -7,12 +7,13 @@ mod catalog;
 mod dry;
 pub mod estimate;
 mod expand;
+mod jobs;
 mod text;
 
-pub use dry::{Model, quantizer_scope};
+pub use dry::Model;
 pub use expand::NOT_APPLICABLE;
 
-use crate::job::{Call, Job, Stage, Trial};
+use crate::job::{Call, Job, Trial};
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use crate::spec::component::{Setup, Slot};
@@ -21,12 +22,8 @@ use crate::spec::document::Document;
 use crate::spec::{find, read};
 use catalog::Catalog;
 use expand::Combination;
-use rqlab_sdk::config::Config;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-
-/// Goes into every id: a change of what stages do to equal input must change it.
-const FORMAT: &str = "rqlab results 1";
 
 /// What an experiment is about, for plans and reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +73,7 @@ pub struct Comparison {
 }
 
 /// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// What it is about.
     pub experiment: Experiment,
@@ -115,8 +112,11 @@ pub fn open(name: &str, set: &[String], seeds: Option<&[u64]>, plugins: &Plugins
 struct Resolved {
     data: Call,
     autoencoder: Call,
-    quantizer: Call,
-    prior: Option<Call>,
+    /// One per level, or one for all.
+    quantizers: Vec<Call>,
+    /// One per level, or one for all; empty if there is no prior.
+    priors: Vec<Call>,
+    objectives: Vec<Call>,
     tokenizer_training: TokenizerTraining,
     prior_training: PriorTraining,
     evaluation: Evaluation,
@@ -165,7 +165,13 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         plan.absent
             .extend(measured.absent.iter().filter(|absent| !plan.absent.contains(absent)).cloned().collect::<Vec<_>>());
         for &seed in &document.seeds {
-            let (trial, jobs) = trial(document, combination, resolved, measured, seed);
+            let (trial, jobs) = match jobs::of_trial(document, combination, resolved, measured, seed) {
+                Ok(planned) => planned,
+                Err(error) => {
+                    complaints.push(Diagnostic::error(error.to_string()));
+                    continue;
+                }
+            };
             match plan.trials.iter_mut().find(|other| other.id == trial.id) {
                 Some(other) => same_trial(other, &trial, &combination.case, &mut complaints),
                 None => {
@@ -216,15 +222,17 @@ fn resolve(setup: &Setup, catalog: &Catalog, complaints: &mut Complaints) -> Opt
         complaints.push(Diagnostic { severity: Severity::Warning, ..written.complaint(field, &message) });
     }
     let evaluation = catalog.settings::<Evaluation>(setup, Slot::Evaluation, complaints);
-    let prior = match prior {
-        Some(call) => Some(call?),
-        None => None,
+    let priors = match prior {
+        Some(call) => vec![call?],
+        None => vec![],
     };
+    let objectives = catalog.call(setup, Slot::Objective, complaints);
     Some(Resolved {
         data: data?,
         autoencoder: autoencoder?,
-        quantizer: quantizer?,
-        prior,
+        quantizers: vec![quantizer?],
+        priors,
+        objectives: vec![objectives?],
         tokenizer_training: tokenizer_training?,
         prior_training: prior_training?,
         evaluation: evaluation?,
@@ -239,83 +247,4 @@ fn base(setup: &Setup) -> PathBuf {
     let dir = origin.map_or(Path::new(""), |piece| piece.source.dir.as_path());
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
-}
-
-/// The stages of one combination with one seed.
-fn trial(
-    document: &Document,
-    combination: &Combination,
-    resolved: &Resolved,
-    measured: &dry::Measured,
-    seed: u64,
-) -> (Trial, Vec<Job>) {
-    let mut jobs = Vec::new();
-    let mut add = |stage: Stage| {
-        let id = id(&stage, &measured.data_digest);
-        let job = Job { id: id.clone(), stage, base: resolved.base.clone(), data_digest: measured.data_digest.clone() };
-        jobs.push(job);
-        id
-    };
-    let evaluation = &resolved.evaluation;
-    let classifier = (measured.model.classes.len() >= 2)
-        .then(|| add(Stage::Classifier { data: resolved.data.clone(), steps: evaluation.classifier_steps }));
-    let tokenizer = add(Stage::Tokenizer {
-        data: resolved.data.clone(),
-        autoencoder: resolved.autoencoder.clone(),
-        quantizer: resolved.quantizer.clone(),
-        training: resolved.tokenizer_training.clone(),
-        seed,
-    });
-    let reconstruction = Stage::Reconstruction {
-        tokenizer: tokenizer.clone(),
-        classifier: classifier.clone(),
-        evaluation: of_reconstruction(evaluation),
-    };
-    let mut measuring = vec![add(reconstruction)];
-    if let Some(prior) = &resolved.prior {
-        let codes = add(Stage::Codes { tokenizer: tokenizer.clone(), images: resolved.prior_training.images });
-        let prior = add(Stage::Prior {
-            tokenizer: tokenizer.clone(),
-            codes,
-            prior: prior.clone(),
-            training: resolved.prior_training.clone(),
-            seed,
-        });
-        measuring.push(add(Stage::Generation { tokenizer, prior, classifier, evaluation: evaluation.clone() }));
-    }
-    let trial = Trial {
-        id: digest(&measuring),
-        axes: combination.axes.clone(),
-        seed,
-        config: text::of_trial(document, resolved, seed),
-        jobs: jobs.iter().map(|job| job.id.clone()).collect(),
-    };
-    (trial, jobs)
-}
-
-/// The settings that a reconstruction's measures depend on, the others at their defaults: drawing more samples does not
-/// measure the tokenizer again.
-fn of_reconstruction(evaluation: &Evaluation) -> Evaluation {
-    let Ok(defaults) = Evaluation::parse("()") else { return evaluation.clone() };
-    Evaluation {
-        images: evaluation.images,
-        pictures: evaluation.pictures,
-        classifier_steps: evaluation.classifier_steps,
-        ..defaults
-    }
-}
-
-/// A stage's name in the store.
-fn id(stage: &Stage, data_digest: &str) -> String {
-    // A stage is made of numbers, texts and lists: JSON can write all of them.
-    let stage = serde_json::to_string(stage).unwrap_or_default();
-    digest(&[FORMAT.to_owned(), stage, data_digest.to_owned()])
-}
-
-fn digest(parts: &[String]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
 }

@@ -20,16 +20,15 @@ pub(super) fn of_trial(document: &Document, resolved: &Resolved, seed: u64) -> S
     };
     component("data", &resolved.data);
     component("autoencoder", &resolved.autoencoder);
-    component("quantizer", &resolved.quantizer);
-    if let Some(prior) = &resolved.prior {
-        component("prior", prior);
-    }
+    resolved.quantizers.iter().for_each(|call| component("quantizer", call));
+    resolved.priors.iter().for_each(|call| component("prior", call));
+    resolved.objectives.iter().for_each(|call| component("objective", call));
     let mut settings = |name: &str, config: Result<String, _>| {
         let config: Result<String, rqlab_sdk::config::ConfigError> = config;
         let _ = writeln!(text, "    {name}: {},", lines(&config.unwrap_or_default()));
     };
     settings("tokenizer_training", resolved.tokenizer_training.resolved());
-    if resolved.prior.is_some() {
+    if !resolved.priors.is_empty() {
         settings("prior_training", resolved.prior_training.resolved());
     }
     settings("evaluation", resolved.evaluation.resolved());

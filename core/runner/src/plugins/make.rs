@@ -2,15 +2,55 @@
 
 use crate::job::Call;
 use crate::plugins::{Plugins, Provided};
+use rqlab_sdk::config;
 use rqlab_sdk::contracts::{
-    Autoencoder, AutoencoderContext, Dataset, DatasetContext, Prior, PriorContext, Quantizer, QuantizerContext,
+    Autoencoder, AutoencoderContext, Builder, Components, Dataset, DatasetContext, Objective, ObjectiveContext, Prior,
+    PriorContext, Quantizer, QuantizerContext,
 };
 use rqlab_sdk::plugin::{Build, Kind};
 use rqlab_sdk::{Error, Result};
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+
+/// Builds what a call asks for by the plugin that it was planned with; components within its configuration by those that
+/// they were planned with.
+macro_rules! builders {
+    ($($(#[doc = $doc:literal])* $method:ident: $kind:ident, $Context:ident;)+) => {
+        impl Plugins { $(
+            $(#[doc = $doc])*
+            ///
+            /// # Errors
+            /// Those of [`Plugins::planned`] and of the constructor.
+            pub fn $method(&self, call: &Call, context: &$Context) -> Result<Box<dyn $kind>> {
+                let context = $Context { components: self.components(&call.plugins), ..context.clone() };
+                self.nested(&call.plugins).$method(&config::Call { name: call.name.clone(), text: call.config.clone() }, &context)
+            }
+        )+ }
+
+        impl Builder for Nested { $(
+            fn $method(&self, call: &config::Call, context: &$Context) -> Result<Box<dyn $kind>> {
+                let found = self.plugins.planned(Kind::$kind, &call.name, &self.planned)?;
+                match found.component.build {
+                    Build::$kind(build) => guard(found, || build(&call.text, context)),
+                    _ => Err(other_kind(found)),
+                }
+            }
+        )+ }
+    };
+}
+builders! {
+    /// Builds an autoencoder.
+    autoencoder: Autoencoder, AutoencoderContext;
+    /// Builds a quantizer.
+    quantizer: Quantizer, QuantizerContext;
+    /// Builds a prior.
+    prior: Prior, PriorContext;
+    /// Builds an objective.
+    objective: Objective, ObjectiveContext;
+}
 
 impl Plugins {
     /// Opens a data set.
@@ -18,48 +58,27 @@ impl Plugins {
     /// # Errors
     /// Those of [`Plugins::planned`] and of the constructor.
     pub fn dataset(&self, call: &Call, context: &DatasetContext) -> Result<Box<dyn Dataset>> {
-        let found = self.planned(Kind::Dataset, call)?;
+        let found = self.planned(Kind::Dataset, &call.name, &call.plugins)?;
         match found.component.build {
             Build::Dataset(build) => guard(found, || build(&call.config, context)),
             _ => Err(other_kind(found)),
         }
     }
 
-    /// Builds an autoencoder.
-    ///
-    /// # Errors
-    /// As for [`Plugins::dataset`].
-    pub fn autoencoder(&self, call: &Call, context: &AutoencoderContext) -> Result<Box<dyn Autoencoder>> {
-        let found = self.planned(Kind::Autoencoder, call)?;
-        match found.component.build {
-            Build::Autoencoder(build) => guard(found, || build(&call.config, context)),
-            _ => Err(other_kind(found)),
-        }
+    /// What components build those with that their configuration calls.
+    fn components(&self, planned: &BTreeMap<String, String>) -> Components {
+        Components::new(self.nested(planned))
     }
 
-    /// Builds a quantizer.
-    ///
-    /// # Errors
-    /// As for [`Plugins::dataset`].
-    pub fn quantizer(&self, call: &Call, context: &QuantizerContext) -> Result<Box<dyn Quantizer>> {
-        let found = self.planned(Kind::Quantizer, call)?;
-        match found.component.build {
-            Build::Quantizer(build) => guard(found, || build(&call.config, context)),
-            _ => Err(other_kind(found)),
-        }
+    fn nested(&self, planned: &BTreeMap<String, String>) -> Nested {
+        Nested { plugins: self.clone(), planned: planned.clone() }
     }
+}
 
-    /// Builds a prior.
-    ///
-    /// # Errors
-    /// As for [`Plugins::dataset`].
-    pub fn prior(&self, call: &Call, context: &PriorContext) -> Result<Box<dyn Prior>> {
-        let found = self.planned(Kind::Prior, call)?;
-        match found.component.build {
-            Build::Prior(build) => guard(found, || build(&call.config, context)),
-            _ => Err(other_kind(found)),
-        }
-    }
+/// The plugins, and the digests that those of a call had when it was planned.
+struct Nested {
+    plugins: Plugins,
+    planned: BTreeMap<String, String>,
 }
 
 fn other_kind(found: &Provided) -> Error {

@@ -6,12 +6,12 @@ mod loader;
 mod make;
 pub mod new;
 
-use crate::job::Call;
 use crate::spec::Diagnostic;
 use crate::spec::diagnostic::suggestion;
-pub use loader::{Search, inspect};
+pub use loader::{NotLoadable, Search, inspect};
 use rqlab_sdk::plugin::{Component, Kind};
 use rqlab_sdk::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub struct Refused {
 }
 
 /// All components that experiments can name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Plugins {
     provided: Vec<Provided>,
     refused: Vec<Refused>,
@@ -142,17 +142,21 @@ impl Plugins {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if it is gone, or if its plugin has changed since.
-    pub fn planned(&self, kind: Kind, call: &Call) -> Result<&Provided> {
-        let found = self.find(kind, &call.name).map_err(|error| Error::Unsupported(error.render(false)))?;
-        if found.origin.digest != call.plugin {
+    pub fn planned(&self, kind: Kind, name: &str, digests: &BTreeMap<String, String>) -> Result<&Provided> {
+        let found = self.find(kind, name).map_err(|error| Error::Unsupported(error.render(false)))?;
+        if digests.get(&key(kind, name)) != Some(&found.origin.digest) {
             return Err(Error::Unsupported(format!(
-                "the plugin of the {kind} `{}` ({}) has changed since this job was planned; plan again",
-                call.name,
+                "the plugin of the {kind} `{name}` ({}) has changed since this job was planned; plan again",
                 found.origin.path.display()
             )));
         }
         Ok(found)
     }
+}
+
+/// A component's name in [`crate::job::Call::plugins`].
+pub fn key(kind: Kind, name: &str) -> String {
+    format!("{kind} {name}")
 }
 
 /// A path as short as it can be said from here.

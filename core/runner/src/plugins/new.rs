@@ -24,6 +24,7 @@ pub fn create(name: &str, kind: Kind, dir: &Path) -> Result<(), Diagnostic> {
         Kind::Autoencoder => include_str!("templates/autoencoder.rs.txt"),
         Kind::Quantizer => include_str!("templates/quantizer.rs.txt"),
         Kind::Prior => include_str!("templates/prior.rs.txt"),
+        Kind::Objective => include_str!("templates/objective.rs.txt"),
     };
     let release = RUSTC.split_whitespace().nth(1).unwrap_or("stable");
     let fill = |text: &str| {

@@ -18,6 +18,8 @@ pub enum Slot {
     Quantizer,
     /// The prior; may be empty.
     Prior,
+    /// What the tokenizer is trained for.
+    Objective,
     /// How the tokenizer is trained.
     TokenizerTraining,
     /// How the prior is trained.
@@ -28,11 +30,12 @@ pub enum Slot {
 
 impl Slot {
     /// All of them, in the order in which an experiment is written.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Data,
         Self::Autoencoder,
         Self::Quantizer,
         Self::Prior,
+        Self::Objective,
         Self::TokenizerTraining,
         Self::PriorTraining,
         Self::Evaluation,
@@ -45,6 +48,7 @@ impl Slot {
             Self::Autoencoder => "autoencoder",
             Self::Quantizer => "quantizer",
             Self::Prior => "prior",
+            Self::Objective => "objective",
             Self::TokenizerTraining => "tokenizer_training",
             Self::PriorTraining => "prior_training",
             Self::Evaluation => "evaluation",
@@ -63,6 +67,7 @@ impl Slot {
             Self::Autoencoder => Some(Kind::Autoencoder),
             Self::Quantizer => Some(Kind::Quantizer),
             Self::Prior => Some(Kind::Prior),
+            Self::Objective => Some(Kind::Objective),
             Self::TokenizerTraining | Self::PriorTraining | Self::Evaluation => None,
         }
     }

@@ -1,17 +1,19 @@
 //! Trains the small classifier whose features quality is measured on.
 
-use super::data::{Order, chunks, training_images};
 use super::features::FeatureNet;
-use super::train::{Recipe, Task, train};
-use super::{Context, open_dataset};
+use super::training::batches::{Order, chunks, training_images};
+use super::training::{Recipe, Task, train};
+use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
-use crate::settings::Schedule;
+use crate::settings::{Precision, Schedule};
 use crate::store::Done;
+use rqlab_reports::Reading;
 use rqlab_sdk::Result;
 use rqlab_sdk::contracts::{Images, Split};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::Tensor;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// One classifier a data set: its seed is no part of an experiment, or trials of different seeds could not be compared.
 const SEED: u64 = 0;
@@ -19,42 +21,99 @@ const BATCH: usize = 64;
 /// Test images that its accuracy is measured on.
 const TEST: usize = 1000;
 
-pub(super) fn run(cx: &mut Context<'_>, data: &Call, steps: u64) -> Result<Done> {
-    let dataset = open_dataset(cx.plugins, data, cx.job)?;
-    let info = dataset.info();
-    let params = Params::new(SEED);
-    let net = FeatureNet::new(&params, info.image[2], info.classes.len())?;
-    let recipe = Recipe {
-        steps,
-        lr: 3e-3,
-        warmup: 20,
-        schedule: Schedule::Cosine,
-        final_lr: 0.0,
-        betas: [0.9, 0.99],
-        weight_decay: 1e-2,
-        clip: Some(1.0),
-        average: None,
-        checkpoint: 200,
-        log: 20,
-    };
-    let order = Order::new(SEED, info.train, BATCH);
-    let mut task = ClassifierTask { net };
-    let trained =
-        train(cx, &params, &recipe, |step| training_images(dataset.as_ref(), &order, SEED, true, step), &mut task)?;
-    trained.save(&params, &cx.dir().result())?;
+/// Trains the classifier of a data set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrainClassifier {
+    /// The data set.
+    pub data: Call,
+    /// Training steps.
+    pub steps: u64,
+    /// That of the evaluation.
+    pub precision: Precision,
+}
 
-    let (mut right, mut seen) = (0.0, 0);
-    for range in chunks(TEST.min(info.test), 100) {
-        let batch = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?;
-        right += task.net.describe(&batch.pixels)?.accuracy(batch.labels.as_slice()) * range.len() as f64;
-        seen += range.len();
+impl TrainClassifier {
+    /// See [`Stage::name`].
+    pub const NAME: &str = "classifier";
+}
+
+impl Stage for TrainClassifier {
+    fn name(&self) -> &'static str {
+        Self::NAME
     }
-    Ok(Done {
-        measures: BTreeMap::from([("classifier_accuracy".to_owned(), right / seen.max(1) as f64)]),
-        curves: trained.curves,
-        seconds: trained.earlier,
-        ..Done::default()
-    })
+
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self) -> Vec<&str> {
+        vec![]
+    }
+
+    fn calls(&self) -> Vec<&Call> {
+        vec![&self.data]
+    }
+
+    fn identity(&self) -> Result<Value> {
+        Ok(json!({ "data": [self.data.name, self.data.trained], "steps": self.steps }))
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn work(&self) -> f64 {
+        self.steps as f64 * BATCH as f64
+    }
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
+        let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
+        let info = dataset.info();
+        let params = Params::new(SEED);
+        let net = FeatureNet::new(&params, info.image[2], info.classes.len())?;
+        let recipe = Recipe {
+            steps: self.steps,
+            lr: 3e-3,
+            warmup: 20,
+            schedule: Schedule::Cosine,
+            final_lr_ratio: 0.0,
+            betas: [0.9, 0.99],
+            weight_decay: 1e-2,
+            max_grad_norm: Some(1.0),
+            ema_decay: None,
+            checkpoint: 200,
+            log: 20,
+        };
+        let order = Order::new(SEED, info.train, BATCH);
+        let mut task = ClassifierTask { net };
+        let trained = train(
+            cx,
+            &params,
+            params.trained(),
+            vec![],
+            &recipe,
+            |step| training_images(dataset.as_ref(), &order, SEED, true, step),
+            &mut task,
+        )?;
+        trained.save(|| params.state(), &cx.dir().result())?;
+
+        let (mut right, mut seen) = (0.0, 0);
+        for range in chunks(TEST.min(info.test), 100) {
+            let batch = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?;
+            right += task.net.describe(&batch.pixels)?.accuracy(batch.labels.as_slice()) * range.len() as f64;
+            seen += range.len();
+        }
+        Ok(Done {
+            readings: vec![Reading::new("classifier_accuracy", [], right / seen.max(1) as f64)],
+            curves: trained.curves,
+            seconds: trained.earlier,
+            ..Done::default()
+        })
+    }
+
+    fn describe(&self) -> Result<Value> {
+        as_json(self)
+    }
 }
 
 struct ClassifierTask {
@@ -64,12 +123,12 @@ struct ClassifierTask {
 impl Task for ClassifierTask {
     type Batch = Images;
 
-    fn loss(&mut self, _step: u64, batch: Images) -> Result<Tensor> {
+    fn loss(&mut self, _step: u64, batch: &Images) -> Result<Tensor> {
         let (_, logits) = self.net.forward(&batch.pixels)?;
         Ok(logits.cross_entropy(&batch.labels)?.mean_all()?)
     }
 
-    fn observe(&mut self) -> Result<Vec<(String, f64)>> {
+    fn observe(&mut self) -> Result<Vec<Reading>> {
         Ok(Vec::new())
     }
 }

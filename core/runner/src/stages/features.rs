@@ -3,15 +3,17 @@
 //! It is the lab's own, trained on the data set's labels. Distances on its features rank models of one data set; they
 //! are not FID, which is defined on Inception's features.
 
-use super::data::chunks;
+use super::training::batches::chunks;
 use crate::store::Store;
-use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::metrics::{Features, Moments, frechet_distance, inception_score, precision_recall};
 use rqlab_sdk::nn::{Conv2d, GroupNorm, Linear};
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::ops::conv::Conv2d as Walk;
+use rqlab_sdk::tensor::ops::conv::Conv2d as Strides;
 use rqlab_sdk::tensor::{Tensor, no_grad};
+use rqlab_sdk::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Channels of the three stages; the last is the number of features.
 const CHANNELS: [usize; 3] = [32, 48, 64];
@@ -37,7 +39,7 @@ impl FeatureNet {
             .enumerate()
             .map(|(i, &outputs)| {
                 let scope = params.scope(format!("stage.{i}"));
-                let conv = Conv2d::with_walk(&scope.scope("conv"), inputs, outputs, 3, Walk::new(2, [1; 4]))?;
+                let conv = Conv2d::with_walk(&scope.scope("conv"), inputs, outputs, 3, Strides::new(2, [1; 4]))?;
                 inputs = outputs;
                 Ok((conv, GroupNorm::new(&scope.scope("norm"), 8, outputs, 1e-6)?))
             })
@@ -81,7 +83,7 @@ impl FeatureNet {
     }
 }
 
-/// Images as the classifier sees them.
+/// Images as the classifier sees them: 256 bytes of features per image, and its probabilities.
 pub(super) struct Described {
     features: Vec<f32>,
     probabilities: Vec<f32>,
@@ -89,6 +91,40 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// No image yet.
+    pub(super) fn new(classes: usize) -> Self {
+        Self { features: Vec::new(), probabilities: Vec::new(), classes }
+    }
+
+    /// Adds the images that `other` describes.
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.features.extend_from_slice(&other.features);
+        self.probabilities.extend_from_slice(&other.probabilities);
+    }
+
+    /// Writes it to a file.
+    pub(super) fn save(&self, path: &Path) -> Result<()> {
+        let images = self.features.len() / CHANNELS[2];
+        let tensors = BTreeMap::from([
+            ("features".to_owned(), Tensor::from_vec(self.features.clone(), &[images, CHANNELS[2]])?),
+            ("probabilities".to_owned(), Tensor::from_vec(self.probabilities.clone(), &[images, self.classes])?),
+        ]);
+        Checkpoint { tensors, ..Checkpoint::default() }.save(path)
+    }
+
+    /// Reads what [`Described::save`] wrote.
+    pub(super) fn load(path: &Path) -> Result<Self> {
+        let kept = Checkpoint::load(path)?;
+        match (kept.tensors.get("features"), kept.tensors.get("probabilities")) {
+            (Some(features), Some(probabilities)) if features.last_dim() == CHANNELS[2] => Ok(Self {
+                features: features.to_vec(),
+                probabilities: probabilities.to_vec(),
+                classes: probabilities.last_dim(),
+            }),
+            _ => Err(Error::Checkpoint(format!("{} holds no features; delete its folder", path.display()))),
+        }
+    }
+
     fn view(&self) -> Result<Features<'_>> {
         Ok(Features::new(&self.features, CHANNELS[2])?)
     }

@@ -1,27 +1,179 @@
-//! What a job does. One file a stage, on models that plugins build.
+//! What a job does. One file per stage, on models that plugins build.
 //!
-//! A stage reads the results of the stages that it stands on, works, and leaves `result.safetensors` and its measures.
+//! A stage reads the results of the stages that it stands on, works, and leaves `result.safetensors` and its readings.
 //! Training checkpoints as it goes, and goes on from the last checkpoint; the result is the same as without a break.
+//!
+//! To add a stage: a file with a struct that says what is to be done and implements [`Stage`], a line in [`KINDS`], and the
+//! place in `plan/jobs.rs` that asks for it.
 
 mod classifier;
-mod codes;
-mod data;
 mod features;
 mod generation;
-mod means;
 mod model;
 mod prior;
 mod reconstruction;
+mod reference;
+mod token_file;
 mod tokenizer;
-mod train;
+mod tokens;
+mod training;
 
-pub use model::{Tokenizer, load_prior, load_tokenizer, open_dataset};
+pub use classifier::TrainClassifier;
+pub use generation::MeasurePrior;
+pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
+pub use prior::TrainPrior;
+pub use reconstruction::MeasureTokenizer;
+pub use reference::DescribeReference;
+pub use tokenizer::TrainTokenizer;
+pub use tokens::EncodeTokens;
 
-use crate::job::{Job, Stage};
+use crate::job::{Call, Job};
 use crate::jobs::Reporter;
 use crate::plugins::Plugins;
+use crate::settings::Precision;
 use crate::store::{Done, StageDir, Store};
-use rqlab_sdk::Result;
+use rqlab_sdk::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// One stage's work, and what follows from it.
+pub trait Stage: Any + Debug + Send + Sync {
+    /// The name in progress bars, logs and directories.
+    fn name(&self) -> &'static str;
+
+    /// Raised whenever a change of the stage's own code changes its results, so that results of before are not taken for
+    /// those of now. (Plugins and the libraries below them count by their digests.)
+    fn revision(&self) -> u32;
+
+    /// The ids of the stages that must be done before, whose results count for its own.
+    fn needs(&self) -> Vec<&str>;
+
+    /// The components that it builds itself.
+    fn calls(&self) -> Vec<&Call>;
+
+    /// The rest of what determines its result: settings without those that are local, seeds.
+    ///
+    /// # Errors
+    /// A setting that cannot be written as text.
+    fn identity(&self) -> Result<Value>;
+
+    /// How numbers are multiplied.
+    fn precision(&self) -> Precision;
+
+    /// Units of work, in steps times batch or images: what its time is about proportional to.
+    fn work(&self) -> f64;
+
+    /// Whether it needs the machine to itself, because it measures speed.
+    fn exclusive(&self) -> bool {
+        false
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever it could not do.
+    fn run(&self, cx: &mut Context<'_>) -> Result<Done>;
+
+    /// Adds what its result has to show to a report: pictures, and readings that are not in `done`.
+    ///
+    /// # Errors
+    /// A result that is damaged.
+    fn report(&self, dir: &StageDir, classes: &[String], out: &mut rqlab_reports::Trial) -> Result<()> {
+        let _ = (dir, classes, out);
+        Ok(())
+    }
+
+    /// Itself as it stands in `job.json`.
+    ///
+    /// # Errors
+    /// A value that JSON cannot write.
+    fn describe(&self) -> Result<Value>;
+}
+
+/// A stage by name, and how it is read back.
+type Kind = (&'static str, fn(Value) -> Result<AnyStage, serde_json::Error>);
+
+/// All stages.
+const KINDS: &[Kind] = &[
+    (TrainClassifier::NAME, read::<TrainClassifier>),
+    (DescribeReference::NAME, read::<DescribeReference>),
+    (TrainTokenizer::NAME, read::<TrainTokenizer>),
+    (EncodeTokens::NAME, read::<EncodeTokens>),
+    (TrainPrior::NAME, read::<TrainPrior>),
+    (MeasureTokenizer::NAME, read::<MeasureTokenizer>),
+    (MeasurePrior::NAME, read::<MeasurePrior>),
+];
+
+/// The names of all stages, in an order in which they can follow each other.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
+}
+
+fn read<S: Stage + DeserializeOwned>(value: Value) -> Result<AnyStage, serde_json::Error> {
+    Ok(AnyStage::new(serde_json::from_value::<S>(value)?))
+}
+
+/// Any of the stages. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AnyStage(Arc<dyn Stage>);
+
+impl AnyStage {
+    /// Holds a stage.
+    pub fn new(stage: impl Stage) -> Self {
+        Self(Arc::new(stage))
+    }
+
+    /// The stage, if it is of this type.
+    pub fn is<S: Stage>(&self) -> Option<&S> {
+        let any: &dyn Any = &*self.0;
+        any.downcast_ref()
+    }
+}
+
+impl std::ops::Deref for AnyStage {
+    type Target = dyn Stage;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl PartialEq for AnyStage {
+    fn eq(&self, other: &Self) -> bool {
+        let described = |stage: &Self| stage.describe().ok();
+        self.name() == other.name() && described(self) == described(other)
+    }
+}
+
+impl Serialize for AnyStage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let work = self.describe().map_err(serde::ser::Error::custom)?;
+        serde_json::json!({ "name": self.name(), "revision": self.revision(), "work": work }).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for AnyStage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Written {
+            name: String,
+            work: Value,
+        }
+        let Written { name, work } = Written::deserialize(deserializer)?;
+        let kind = KINDS.iter().find(|(known, _)| *known == name);
+        let (_, read) = kind.ok_or_else(|| serde::de::Error::custom(format!("there is no stage `{name}`")))?;
+        read(work).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Itself as JSON, for [`Stage::describe`].
+fn as_json<S: Serialize>(stage: &S) -> Result<Value> {
+    serde_json::to_value(stage).map_err(|e| Error::Data(format!("a stage cannot be written as JSON: {e}")))
+}
 
 /// What a stage works with.
 pub struct Context<'a> {
@@ -42,21 +194,5 @@ impl Context<'_> {
 /// # Errors
 /// Whatever its stage could not do.
 pub fn run(store: &Store, job: &Job, plugins: &Plugins, reporter: &mut Reporter) -> Result<Done> {
-    let mut cx = Context { store, job, plugins, reporter };
-    match &job.stage {
-        Stage::Classifier { data, steps } => classifier::run(&mut cx, data, *steps),
-        Stage::Tokenizer { data, autoencoder, quantizer, training, seed } => {
-            tokenizer::run(&mut cx, data, (autoencoder, quantizer), training, *seed)
-        }
-        Stage::Codes { tokenizer, images } => codes::run(&mut cx, tokenizer, *images),
-        Stage::Prior { tokenizer, codes, prior, training, seed } => {
-            prior::run(&mut cx, tokenizer, codes, prior, training, *seed)
-        }
-        Stage::Reconstruction { tokenizer, classifier, evaluation } => {
-            reconstruction::run(&mut cx, tokenizer, classifier.as_deref(), evaluation)
-        }
-        Stage::Generation { tokenizer, prior, classifier, evaluation } => {
-            generation::run(&mut cx, tokenizer, prior, classifier.as_deref(), evaluation)
-        }
-    }
+    job.stage.run(&mut Context { store, job, plugins, reporter })
 }

@@ -1,15 +1,19 @@
 //! Models put together from plugins, fresh or from a finished stage.
 
-use crate::job::{Call, Job, Stage};
+use super::training::batches::chunks;
+use super::{EncodeTokens, TrainPrior, TrainTokenizer};
+use crate::job::{Call, Job};
 use crate::plugins::Plugins;
 use crate::store::Store;
+use rqlab_reports::Index;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::contracts::{
-    Autoencoder, AutoencoderContext, CodeShape, Dataset, DatasetContext, MapShape, Mode, Prior, PriorContext,
-    PriorLevel, Quantized, Quantizer, QuantizerContext,
+    Autoencoder, AutoencoderContext, Components, Condition, ConditionSpace, Dataset, DatasetContext, Guidance,
+    LevelInfo, MapShape, Mode, Prior, PriorContext, Quantized, Quantizer, QuantizerContext, SampleRequest, Tokens,
 };
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Codes, Tensor};
+use rqlab_sdk::tensor::ops::sampling::Draw;
+use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
 
 /// An autoencoder with a quantizer at each of its levels.
@@ -20,6 +24,7 @@ pub struct Tokenizer {
     pub quantizers: Vec<Box<dyn Quantizer>>,
     /// Where its parameters live.
     pub params: Params,
+    image: MapShape,
 }
 
 /// Opens a data set.
@@ -30,33 +35,52 @@ pub fn open_dataset(plugins: &Plugins, call: &Call, job: &Job) -> Result<Box<dyn
     plugins.dataset(call, &DatasetContext { base: job.base.clone() })
 }
 
+/// The call for a level, of a list with one per level or one for all.
+pub fn of_level(calls: &[Call], level: usize) -> Result<&Call> {
+    let call = if let [one] = calls { Some(one) } else { calls.get(level) };
+    call.ok_or_else(|| {
+        Error::Unsupported(format!("there is no component for level {} among {}", level + 1, calls.len()))
+    })
+}
+
+/// Where a level's part of a model keeps its parameters: `quantizer`, or `quantizer.1` of the second of several levels.
+pub fn level_scope(part: &str, level: usize, levels: usize) -> String {
+    if levels == 1 { part.to_owned() } else { format!("{part}.{level}") }
+}
+
 impl Tokenizer {
-    /// Builds a tokenizer for images of a shape.
+    /// Builds a tokenizer for images of a shape, with a quantizer per level or one for all.
     ///
     /// # Errors
-    /// Those of the plugins.
+    /// Those of the plugins; a list of quantizers whose length is not that of the levels.
     pub fn build(
         plugins: &Plugins,
         autoencoder: &Call,
-        quantizer: &Call,
+        quantizers: &[Call],
         image: [usize; 3],
         params: Params,
     ) -> Result<Self> {
         let [height, width, channels] = image;
-        let context =
-            AutoencoderContext { image: MapShape { height, width, channels }, params: params.scope("autoencoder") };
+        let image = MapShape { height, width, channels };
+        let context = AutoencoderContext { image, params: params.scope("autoencoder"), components: Components::none() };
         let autoencoder = plugins.autoencoder(autoencoder, &context)?;
         let levels = autoencoder.levels();
-        let several = levels.len() > 1;
-        let quantizers = levels
-            .into_iter()
-            .enumerate()
-            .map(|(level, latents)| {
-                let scope = if several { format!("quantizer.{level}") } else { "quantizer".to_owned() };
-                plugins.quantizer(quantizer, &QuantizerContext { latents, params: params.scope(scope) })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { autoencoder, quantizers, params })
+        if quantizers.len() != 1 && quantizers.len() != levels.len() {
+            let message = format!("{} quantizers for {} levels", quantizers.len(), levels.len());
+            return Err(Error::Unsupported(message));
+        }
+        let quantizer = |(level, &latents): (usize, &MapShape)| {
+            let params = params.scope(level_scope("quantizer", level, levels.len()));
+            let context = QuantizerContext { latents, params, components: Components::none() };
+            plugins.quantizer(of_level(quantizers, level)?, &context)
+        };
+        let quantizers = levels.iter().enumerate().map(quantizer).collect::<Result<_>>()?;
+        Ok(Self { autoencoder, quantizers, params, image })
+    }
+
+    /// The shape of the images.
+    pub fn image(&self) -> MapShape {
+        self.image
     }
 
     /// Encodes images without any change of state: what each level's quantizer made of its latents, with the latents.
@@ -75,42 +99,32 @@ impl Tokenizer {
         Ok(levels)
     }
 
-    /// Images from the codes of every level, from their first `depth` depths.
+    /// Images, not clamped, from the tokens of every level; of codes from their first `depth` depths, if some are named.
     ///
     /// # Errors
     /// Those of the plugins.
-    pub fn decode(&self, codes: &[Codes], depth: usize) -> Result<Tensor> {
-        let latents = self
-            .quantizers
-            .iter()
-            .zip(codes)
-            .map(|(quantizer, codes)| quantizer.embed(codes, depth.min(quantizer.code_shape().depth())))
-            .collect::<Result<Vec<_>>>()?;
+    pub fn decode(&self, tokens: &[Tokens], depth: Option<usize>) -> Result<Tensor> {
+        let embed = |(quantizer, tokens): (&Box<dyn Quantizer>, &Tokens)| {
+            let own = quantizer.level().depth();
+            quantizer.embed(tokens, depth.map(|depth| depth.min(own)).filter(|_| own > 0))
+        };
+        let latents = self.quantizers.iter().zip(tokens).map(embed).collect::<Result<Vec<_>>>()?;
         self.autoencoder.decode(&latents)
     }
 
-    /// The shape of each level's codes.
-    pub fn code_shapes(&self) -> Vec<CodeShape> {
-        self.quantizers.iter().map(|quantizer| quantizer.code_shape()).collect()
+    /// The levels, with their codebooks as they are now.
+    pub fn levels(&self) -> Vec<LevelInfo> {
+        self.quantizers.iter().map(|quantizer| quantizer.level()).collect()
     }
 
-    /// What a prior over the only level is told of it.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if there are several levels, or no codes.
-    pub fn prior_level(&self) -> Result<PriorLevel> {
-        let [quantizer] = self.quantizers.as_slice() else {
-            return Err(Error::Unsupported(format!(
-                "a prior over {} levels needs one prior a level, which this version does not train",
-                self.quantizers.len()
-            )));
-        };
-        let codes = quantizer.code_shape();
-        if codes.codebooks.is_empty() {
-            return Err(Error::Unsupported("this quantizer makes no codes for a prior to model".to_owned()));
-        }
-        let channels = self.autoencoder.levels().first().map_or(0, |level| level.channels);
-        Ok(PriorLevel { codes, channels, codebooks: quantizer.codebooks(), shared: quantizer.shares_codebook() })
+    /// The index that readings of a level carry: none where there is one level.
+    pub fn index(&self, level: usize) -> Vec<Index> {
+        if self.quantizers.len() > 1 { vec![Index::Level(level + 1)] } else { vec![] }
+    }
+
+    /// The most codes per position of any level; 0 if all tokens are vectors.
+    pub fn depth(&self) -> usize {
+        self.levels().iter().map(LevelInfo::depth).max().unwrap_or(0)
     }
 }
 
@@ -119,47 +133,158 @@ impl Tokenizer {
 /// # Errors
 /// A missing or damaged checkpoint, a plugin that is gone or was changed.
 pub fn load_tokenizer(plugins: &Plugins, store: &Store, id: &str) -> Result<(Box<dyn Dataset>, Tokenizer)> {
-    let stage = store.stage(id);
-    let job = stage.job()?;
-    let Stage::Tokenizer { data, autoencoder, quantizer, .. } = &job.stage else {
+    let dir = store.stage(id);
+    let job = dir.job()?;
+    let Some(stage) = job.stage.is::<TrainTokenizer>() else {
         return Err(Error::Data(format!("stage {id} is a {}, not a tokenizer", job.stage.name())));
     };
-    let dataset = open_dataset(plugins, data, &job)?;
-    let tokenizer = Tokenizer::build(plugins, autoencoder, quantizer, dataset.info().image, Params::new(0))?;
-    tokenizer.params.load(&Checkpoint::load(&stage.result())?.tensors)?;
+    let dataset = open_dataset(plugins, &stage.data, &job)?;
+    let tokenizer =
+        Tokenizer::build(plugins, &stage.autoencoder, &stage.quantizers, dataset.info().image, Params::new(0))?;
+    tokenizer.params.load(&Checkpoint::load(&dir.result())?.tensors)?;
     Ok((dataset, tokenizer))
 }
 
-/// A prior on a trained tokenizer, with fresh parameters in `params`.
+/// The conditions that images of a data set have.
+pub fn condition_space(classes: usize) -> ConditionSpace {
+    if classes == 0 { ConditionSpace::None } else { ConditionSpace::Classes(classes) }
+}
+
+/// A prior of one level of a trained tokenizer, with fresh parameters in `params`.
 pub(super) fn build_prior(
     plugins: &Plugins,
-    call: &Call,
-    tokenizer: &Tokenizer,
+    stage: &TrainPrior,
+    levels: Vec<LevelInfo>,
     classes: usize,
     params: &Params,
 ) -> Result<Box<dyn Prior>> {
-    let context = PriorContext { level: tokenizer.prior_level()?, upper: None, classes, params: params.scope("prior") };
-    plugins.prior(call, &context)
+    let context = PriorContext {
+        levels,
+        level: stage.level,
+        condition: condition_space(classes),
+        null_condition: stage.training.condition_dropout > 0.0,
+        params: params.scope("prior"),
+        components: Components::none(),
+    };
+    plugins.prior(&stage.prior, &context)
+}
+
+/// A trained prior, and what its vectors were multiplied with to have unit variance (1 for codes).
+pub(super) struct LoadedPrior {
+    pub(super) prior: Box<dyn Prior>,
+    pub(super) scale: f32,
 }
 
 /// The trained prior of a finished stage, on its tokenizer.
 ///
 /// # Errors
 /// As for [`load_tokenizer`].
-pub fn load_prior(
+pub(super) fn load_level(
     plugins: &Plugins,
     store: &Store,
     id: &str,
     tokenizer: &Tokenizer,
     classes: usize,
-) -> Result<Box<dyn Prior>> {
-    let stage = store.stage(id);
-    let job = stage.job()?;
-    let Stage::Prior { prior: call, .. } = &job.stage else {
+) -> Result<LoadedPrior> {
+    let dir = store.stage(id);
+    let job = dir.job()?;
+    let Some(stage) = job.stage.is::<TrainPrior>() else {
         return Err(Error::Data(format!("stage {id} is a {}, not a prior", job.stage.name())));
     };
     let params = Params::new(0);
-    let prior = build_prior(plugins, call, tokenizer, classes, &params)?;
-    params.load(&Checkpoint::load(&stage.result())?.tensors)?;
-    Ok(prior)
+    let prior = build_prior(plugins, stage, tokenizer.levels(), classes, &params)?;
+    params.load(&Checkpoint::load(&dir.result())?.tensors)?;
+    let scale = EncodeTokens::scale(&store.stage(&stage.tokens), stage.level)?;
+    Ok(LoadedPrior { prior, scale })
+}
+
+/// The trained priors of all levels, which together sample images' tokens.
+pub struct Sampler {
+    levels: Vec<LoadedPrior>,
+    classes: usize,
+}
+
+/// The trained priors of finished stages, one per level, on their tokenizer.
+///
+/// # Errors
+/// As for [`load_tokenizer`].
+pub fn load_prior(
+    plugins: &Plugins,
+    store: &Store,
+    ids: &[String],
+    tokenizer: &Tokenizer,
+    classes: usize,
+) -> Result<Sampler> {
+    let levels = ids.iter().map(|id| load_level(plugins, store, id, tokenizer, classes)).collect::<Result<_>>()?;
+    Ok(Sampler { levels, classes })
+}
+
+impl Sampler {
+    /// The priors, from the first level to the last, each with the scale of its vectors.
+    pub(super) fn levels(&self) -> &[LoadedPrior] {
+        &self.levels
+    }
+
+    /// The condition of images of these classes.
+    ///
+    /// # Errors
+    /// None in practice: labels have a shape.
+    pub fn condition(&self, labels: &Codes) -> Result<Condition> {
+        Condition::of_labels(condition_space(self.classes), labels)
+    }
+
+    /// The tokens of every level of an image of each label, the first level first, the others given those before.
+    ///
+    /// # Errors
+    /// Those of the priors.
+    pub fn sample(
+        &self,
+        labels: &Codes,
+        draw: &[Draw],
+        guidance: Guidance,
+        cache: bool,
+        rng: &Rng,
+    ) -> Result<Vec<Tokens>> {
+        // What a prior is given of the levels above is scaled as in its training; what is decoded is not.
+        let (mut scaled, mut tokens): (Vec<Tokens>, Vec<Tokens>) = (Vec::new(), Vec::new());
+        for (level, LoadedPrior { prior, scale }) in self.levels.iter().enumerate() {
+            let request = SampleRequest {
+                condition: self.condition(labels)?,
+                above: scaled.clone(),
+                draw: draw.to_vec(),
+                guidance,
+                cache,
+            };
+            let rng = if level == 0 { *rng } else { rng.part("level", level as u64) };
+            let own = no_grad(|| prior.sample(&request, &rng))?;
+            tokens.push(multiplied(&own, 1.0 / scale)?);
+            scaled.push(own);
+        }
+        Ok(tokens)
+    }
+}
+
+/// Vectors times a factor; codes as they are.
+pub(super) fn multiplied(tokens: &Tokens, factor: f32) -> Result<Tokens> {
+    Ok(match tokens {
+        Tokens::Vectors(vectors) if factor != 1.0 => Tokens::Vectors(vectors.mul_scalar(factor)?),
+        other => other.clone(),
+    })
+}
+
+/// Images `[N, H, W, C]` of tokens, clamped to [-1, 1], a batch at a time: `see` is handed each batch with its first row.
+pub(super) fn decode_in_batches(
+    model: &Tokenizer,
+    tokens: &[Tokens],
+    batch: usize,
+    mut see: impl FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let count = tokens.first().map_or(0, Tokens::images);
+    for range in chunks(count, batch) {
+        let rows: Vec<usize> = range.clone().collect();
+        let part = tokens.iter().map(|level| level.rows(&rows)).collect::<Result<Vec<_>>>()?;
+        let images = no_grad(|| model.decode(&part, None)?.clamp(-1.0, 1.0).map_err(Error::from))?;
+        see(range.start, &images)?;
+    }
+    Ok(())
 }

@@ -1,95 +1,238 @@
 //! Measures a tokenizer on the test split: distortion, rate, the health of its codebooks; and takes its pictures.
 
-use super::data::chunks;
-use super::features::FeatureNet;
-use super::means::{LateMean, Mean};
-use super::{Context, Tokenizer, load_tokenizer};
-use crate::settings::Evaluation;
-use crate::store::Done;
+use super::features::{Described, FeatureNet};
+use super::training::batches::chunks;
+use super::training::means::{LateMean, Mean};
+use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
+use crate::job::Call;
+use crate::pictures::{class, image};
+use crate::settings::{Evaluation, Precision};
+use crate::store::{Done, StageDir};
+use rqlab_reports::{CodeMap, Example, Index, Reading};
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::contracts::Split;
+use rqlab_sdk::config::{Config, Scope};
+use rqlab_sdk::contracts::{Dataset, LevelInfo, Quantized, Split, Tokens};
 use rqlab_sdk::metrics::{self, CodeCounts, DataRange, Ssim};
 use rqlab_sdk::tensor::ops::optim::sum_of_squares;
-use rqlab_sdk::tensor::{Codes, Tensor, no_grad};
+use rqlab_sdk::tensor::{Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const BATCH: usize = 50;
 
-pub(super) fn run(
-    cx: &mut Context<'_>,
-    tokenizer: &str,
-    classifier: Option<&str>,
-    evaluation: &Evaluation,
-) -> Result<Done> {
-    let (dataset, model) = load_tokenizer(cx.plugins, cx.store, tokenizer)?;
-    let info = dataset.info();
-    if info.test == 0 {
-        return Err(Error::Data("the data set has no test images".to_owned()));
+/// Measures a tokenizer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MeasureTokenizer {
+    /// The tokenizer's job.
+    pub tokenizer: String,
+    /// The jobs of the classifier and of its reference; none for data without classes.
+    pub features: Option<[String; 2]>,
+    /// What is measured; settings of samples are at their defaults.
+    pub evaluation: Evaluation,
+}
+
+impl MeasureTokenizer {
+    /// See [`Stage::name`].
+    pub const NAME: &str = "reconstruction";
+}
+
+impl Stage for MeasureTokenizer {
+    fn name(&self) -> &'static str {
+        Self::NAME
     }
-    let count = evaluation.images.min(info.test);
-    let mut found = Found::new(&model)?;
-    let (mut originals, mut reconstructions) = (Vec::new(), Vec::new());
-    for range in chunks(count, BATCH) {
-        let images = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?.pixels;
-        let seen = no_grad(|| found.see(&model, &images))?;
-        originals.extend_from_slice(images.as_slice());
-        reconstructions.extend_from_slice(seen.as_slice());
-        cx.reporter.step(range.end as u64, count as u64, String::new);
+
+    fn revision(&self) -> u32 {
+        1
     }
-    let mut measures = found.measures(&model);
-    if let Some(id) = classifier {
-        let [height, width, channels] = info.image;
-        let net = FeatureNet::load(cx.store, id, channels, info.classes.len())?;
-        let shape = [count, height, width, channels];
-        let real = net.describe(&Tensor::from_vec(originals, &shape)?)?;
-        let ours = net.describe(&Tensor::from_vec(reconstructions, &shape)?)?;
-        measures.insert("recon_frechet".to_owned(), ours.frechet(&real)?);
+
+    fn needs(&self) -> Vec<&str> {
+        std::iter::once(&self.tokenizer).chain(self.features.iter().flatten()).map(String::as_str).collect()
     }
-    take_pictures(cx, dataset.as_ref(), &model, evaluation.pictures.min(count))?;
-    Ok(Done { measures, ..Done::default() })
+
+    fn calls(&self) -> Vec<&Call> {
+        vec![]
+    }
+
+    fn identity(&self) -> Result<Value> {
+        Ok(json!(self.evaluation.identity(Scope::Sampling)?))
+    }
+
+    fn precision(&self) -> Precision {
+        self.evaluation.precision
+    }
+
+    fn work(&self) -> f64 {
+        self.evaluation.images as f64
+    }
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
+        let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
+        let info = dataset.info();
+        if info.test == 0 {
+            return Err(Error::Data("the data set has no test images".to_owned()));
+        }
+        let count = self.evaluation.images.min(info.test);
+        let classes = info.classes.len();
+        let net = match &self.features {
+            Some([classifier, _]) => Some(FeatureNet::load(cx.store, classifier, info.image[2], classes)?),
+            None => None,
+        };
+        let mut found = Found::new(&model)?;
+        let mut described = Described::new(classes);
+        for range in chunks(count, BATCH) {
+            let images = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?.pixels;
+            let seen = no_grad(|| found.see(&model, &images))?;
+            if let Some(net) = &net {
+                described.extend(&net.describe(&seen)?);
+            }
+            cx.reporter.step(range.end as u64, count as u64, String::new);
+        }
+        let mut readings = found.readings(&model);
+        if let Some([_, reference]) = &self.features {
+            let real = DescribeReference::load(&cx.store.stage(reference))?;
+            readings.push(Reading::new("recon_frechet", [], described.frechet(&real)?));
+        }
+        take_pictures(cx, dataset.as_ref(), &model, self.evaluation.pictures.min(count))?;
+        Ok(Done { readings, ..Done::default() })
+    }
+
+    fn report(&self, dir: &StageDir, classes: &[String], out: &mut rqlab_reports::Trial) -> Result<()> {
+        let kept = Checkpoint::load(&dir.result())?;
+        let Some(originals) = kept.tensors.get("originals") else { return Ok(()) };
+        let depths: Vec<&Tensor> = (1..).map_while(|d| kept.tensors.get(&format!("reconstructions_{d}"))).collect();
+        let maps: Vec<_> = (1..).map_while(|level| kept.codes.get(&format!("codes_{level}"))).collect();
+        let labels = kept.codes.get("labels");
+        for n in 0..originals.shape()[0] {
+            let label = labels.and_then(|labels| labels.as_slice().get(n));
+            let of = label.map_or(String::new(), |&label| format!(", {}", class(classes, label)));
+            out.examples.push(Example {
+                label: format!("test {n}{of}"),
+                original: image(originals, n)?,
+                reconstructions: depths.iter().map(|images| image(images, n)).collect::<Result<_>>()?,
+                codes: maps.iter().map(|codes| code_map(codes, n)).collect(),
+            });
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> Result<Value> {
+        as_json(self)
+    }
+}
+
+/// The codes of image `n`.
+fn code_map(codes: &rqlab_sdk::tensor::Codes, n: usize) -> CodeMap {
+    let [_, height, width, depth] = codes.shape() else { return CodeMap::default() };
+    let size = height * width * depth;
+    let codes = codes.as_slice()[n * size..(n + 1) * size].to_vec();
+    CodeMap { height: *height, width: *width, depth: *depth, codes }
 }
 
 /// Sums over test images.
 struct Found {
     ssim: Ssim,
-    pixel: [Mean; 3],
-    terms: BTreeMap<&'static str, LateMean>,
+    pixel: [Mean; 4],
     by_depth: Vec<Mean>,
-    levels: Vec<(CodeCounts, Vec<f64>, f64)>,
+    levels: Vec<FoundLevel>,
+}
+
+/// Sums over the tokens of one level.
+struct FoundLevel {
+    info: LevelInfo,
+    counts: Option<CodeCounts>,
+    /// Energy that is left after each depth, and that of the latents.
+    residual: Vec<f64>,
+    energy: f64,
+    bits: LateMean,
+    terms: BTreeMap<&'static str, LateMean>,
+}
+
+impl FoundLevel {
+    fn new(info: LevelInfo) -> Result<Self> {
+        let counts = info.code_space().map(|codes| CodeCounts::new(&codes.sizes)).transpose()?;
+        let residual = vec![0.0; info.depth()];
+        Ok(Self { info, counts, residual, energy: 0.0, bits: LateMean::default(), terms: BTreeMap::new() })
+    }
+
+    fn see(&mut self, latents: &Tensor, quantized: &Quantized) -> Result<()> {
+        if let (Some(counts), Tokens::Codes(codes)) = (&mut self.counts, &quantized.tokens) {
+            counts.push(codes.as_slice())?;
+        }
+        self.energy += sum_of_squares(latents);
+        for (sum, left) in self.residual.iter_mut().zip(quantized.residual_energy.as_slice()) {
+            *sum += f64::from(*left) * latents.len() as f64;
+        }
+        if let Some(bits) = &quantized.bits {
+            self.bits.add(bits);
+        }
+        for (name, value) in &quantized.terms {
+            self.terms.entry(name).or_default().add(value);
+        }
+        Ok(())
+    }
+
+    fn readings(&mut self, at: &[Index]) -> Vec<Reading> {
+        let mut out: Vec<Reading> = self.terms.iter_mut().flat_map(|(name, mean)| mean.take(name, at)).collect();
+        let Some(counts) = &self.counts else { return out };
+        let histograms = counts.histograms();
+        let index = |depths: &[usize]| -> Vec<Index> {
+            at.iter().copied().chain(depths.iter().map(|depth| Index::Depth(depth + 1))).collect()
+        };
+        for (d, histogram) in histograms.iter().enumerate() {
+            let unused = histogram.iter().filter(|&&hits| hits == 0).count();
+            out.extend(
+                [
+                    ("usage", metrics::usage(histogram)),
+                    ("perplexity", metrics::perplexity(histogram)),
+                    ("entropy", metrics::entropy_bits(histogram)),
+                    ("unused_codes", unused as f64),
+                    ("residual_energy", self.residual[d] / self.energy.max(f64::MIN_POSITIVE)),
+                ]
+                .map(|(measure, value)| Reading::new(measure, index(&[d]), value)),
+            );
+        }
+        let shared = self.info.code_space().is_some_and(|codes| codes.shared);
+        if shared {
+            for a in 0..histograms.len() {
+                for b in a + 1..histograms.len() {
+                    if let Ok(overlap) = metrics::overlap(&histograms[a], &histograms[b]) {
+                        out.push(Reading::new("code_overlap", index(&[a, b]), overlap));
+                    }
+                }
+            }
+            if let Ok(pooled) = counts.pooled() {
+                out.push(Reading::new("usage", index(&[]), metrics::usage(&pooled)));
+            }
+        } else {
+            // Of all the codes there are, over all codebooks: what a shared codebook's usage compares with.
+            let (used, all) = histograms.iter().fold((0, 0), |(used, all), histogram| {
+                (used + histogram.iter().filter(|&&hits| hits > 0).count(), all + histogram.len())
+            });
+            if all > 0 {
+                out.push(Reading::new("usage", index(&[]), used as f64 / all as f64));
+            }
+        }
+        out
+    }
 }
 
 impl Found {
     fn new(model: &Tokenizer) -> Result<Self> {
-        let levels = model
-            .code_shapes()
-            .iter()
-            .map(|shape| Ok((CodeCounts::new(&shape.codebooks)?, vec![0.0; shape.depth()], 0.0)))
-            .collect::<Result<_>>()?;
-        let depth = model.code_shapes().iter().map(|shape| shape.depth()).max().unwrap_or(0);
         Ok(Self {
             ssim: Ssim::new(DataRange::SIGNED),
             pixel: Default::default(),
-            terms: BTreeMap::new(),
-            by_depth: (0..depth).map(|_| Mean::default()).collect(),
-            levels,
+            by_depth: (0..model.depth()).map(|_| Mean::default()).collect(),
+            levels: model.levels().into_iter().map(FoundLevel::new).collect::<Result<_>>()?,
         })
     }
 
     /// Measures a batch `[B, H, W, C]`; returns its reconstruction, clamped to [-1, 1].
     fn see(&mut self, model: &Tokenizer, images: &Tensor) -> Result<Tensor> {
         let encoded = model.encode(images)?;
-        for ((latents, quantized), (counts, energy, total)) in encoded.iter().zip(&mut self.levels) {
-            if let Some(codes) = &quantized.codes {
-                counts.push(codes.as_slice())?;
-            }
-            *total += sum_of_squares(latents);
-            for (sum, left) in energy.iter_mut().zip(quantized.residual_energy.as_slice()) {
-                *sum += f64::from(*left) * latents.len() as f64;
-            }
-            for (name, value) in &quantized.terms {
-                self.terms.entry(name).or_default().add(value);
-            }
+        for ((latents, quantized), level) in encoded.iter().zip(&mut self.levels) {
+            level.see(latents, quantized)?;
         }
         let quantized: Vec<Tensor> = encoded.iter().map(|(_, q)| q.latents.clone()).collect();
         let reconstruction = model.autoencoder.decode(&quantized)?.clamp(-1.0, 1.0)?;
@@ -98,84 +241,61 @@ impl Found {
             self.pixel[0].add(mse);
             self.pixel[1].add(metrics::psnr(mse, DataRange::SIGNED));
         }
+        let size = images.len() / images.shape().first().copied().unwrap_or(1).max(1);
+        for (x, y) in images.as_slice().chunks(size.max(1)).zip(reconstruction.as_slice().chunks(size.max(1))) {
+            let distance: f64 = x.iter().zip(y).map(|(x, y)| f64::from((x - y).abs())).sum();
+            self.pixel[3].add(distance / size.max(1) as f64);
+        }
         // An image smaller than the window has no SSIM.
         for ssim in self.ssim.per_image(a, b).unwrap_or_default() {
             self.pixel[2].add(ssim);
         }
-        if let Some(codes) = all_codes(&encoded) {
-            let depth = self.by_depth.len();
-            for (d, psnr) in self.by_depth.iter_mut().enumerate().take(depth.saturating_sub(1)) {
-                let partial = model.decode(&codes, d + 1)?.clamp(-1.0, 1.0)?;
-                for mse in metrics::mse(a, view(&partial)?)? {
-                    psnr.add(metrics::psnr(mse, DataRange::SIGNED));
-                }
+        let tokens = all_tokens(&encoded);
+        let depth = self.by_depth.len();
+        for (d, psnr) in self.by_depth.iter_mut().enumerate().take(depth.saturating_sub(1)) {
+            let partial = model.decode(&tokens, Some(d + 1))?.clamp(-1.0, 1.0)?;
+            for mse in metrics::mse(a, view(&partial)?)? {
+                psnr.add(metrics::psnr(mse, DataRange::SIGNED));
             }
         }
         Ok(reconstruction)
     }
 
-    fn measures(mut self, model: &Tokenizer) -> BTreeMap<String, f64> {
-        let mut out = BTreeMap::new();
-        let [mse, psnr, ssim] = self.pixel.each_mut().map(Mean::take);
-        let full = psnr;
-        for (name, value) in [("mse", mse), ("psnr", psnr), ("ssim", ssim)] {
-            if let Some(value) = value {
-                out.insert(name.to_owned(), value);
-            }
-        }
-        for (name, mean) in &mut self.terms {
-            out.extend(mean.take(name));
-        }
+    fn readings(mut self, model: &Tokenizer) -> Vec<Reading> {
+        let [mse, psnr, ssim, l1] = self.pixel.each_mut().map(Mean::take);
+        let pixel = [("mse", mse), ("l1", l1), ("psnr", psnr), ("ssim", ssim)];
+        let mut out: Vec<Reading> =
+            pixel.into_iter().filter_map(|(measure, value)| Some(Reading::new(measure, [], value?))).collect();
         let depths = self.by_depth.len();
         for (d, mean) in self.by_depth.iter_mut().enumerate() {
-            let value = if d + 1 == depths { full } else { mean.take() };
-            if let Some(value) = value {
-                out.insert(format!("psnr_at_{}", d + 1), value);
-            }
+            let value = if d + 1 == depths { psnr } else { mean.take() };
+            out.extend(value.map(|value| Reading::new("psnr_at", [Index::Depth(d + 1)], value)));
         }
-        let shapes = model.code_shapes();
-        let several = shapes.len() > 1;
-        let (mut nominal, mut coded) = (0.0, 0.0);
-        for (level, ((counts, energy, total), shape)) in self.levels.iter().zip(&shapes).enumerate() {
-            let prefix = if several { format!("level{}_", level + 1) } else { String::new() };
-            nominal += shape.nominal_bits();
-            coded += metrics::entropy_coded_bits(shape.positions(), counts);
-            for (d, histogram) in counts.histograms().iter().enumerate() {
-                let n = d + 1;
-                let dead = histogram.iter().filter(|&&hits| hits == 0).count();
-                out.insert(format!("{prefix}usage_{n}"), metrics::usage(histogram));
-                out.insert(format!("{prefix}perplexity_{n}"), metrics::perplexity(histogram));
-                out.insert(format!("{prefix}entropy_{n}"), metrics::entropy_bits(histogram));
-                out.insert(format!("{prefix}unused_codes_{n}"), dead as f64);
-                out.insert(format!("{prefix}residual_energy_{n}"), energy[d] / total.max(f64::MIN_POSITIVE));
-            }
-            if model.quantizers[level].shares_codebook() {
-                let histograms = counts.histograms();
-                for a in 0..histograms.len() {
-                    for b in a + 1..histograms.len() {
-                        if let Ok(overlap) = metrics::overlap(&histograms[a], &histograms[b]) {
-                            out.insert(format!("{prefix}code_overlap_{}_{}", a + 1, b + 1), overlap);
-                        }
-                    }
-                }
-                if let Ok(pooled) = counts.pooled() {
-                    out.insert(format!("{prefix}usage"), metrics::usage(&pooled));
-                }
-            } else {
-                // Of all the codes there are, over all codebooks: what a shared codebook's usage compares with.
-                let (used, all) = counts.histograms().iter().fold((0, 0), |(used, all), histogram| {
-                    (used + histogram.iter().filter(|&&hits| hits > 0).count(), all + histogram.len())
-                });
-                if all > 0 {
-                    out.insert(format!("{prefix}usage"), used as f64 / all as f64);
-                }
-            }
+        for (level, found) in self.levels.iter_mut().enumerate() {
+            out.extend(found.readings(&model.index(level)));
         }
-        if nominal > 0.0 {
-            out.insert("bits_per_image".to_owned(), nominal);
-            out.insert("entropy_bits_per_image".to_owned(), coded);
-        }
+        out.extend(self.rates());
         out
+    }
+
+    /// The rates of whole images. A sum over levels exists where all of them have it: nominal bits are those of codes, and a
+    /// bottleneck of vectors has its KL divergence.
+    fn rates(&mut self) -> Vec<Reading> {
+        let nominal: Option<f64> = self.levels.iter().map(|level| level.info.nominal_bits()).sum();
+        let coded: Option<f64> = self
+            .levels
+            .iter()
+            .map(|level| Some(metrics::entropy_coded_bits(level.info.positions(), level.counts.as_ref()?)))
+            .sum();
+        let kl: Option<f64> = self
+            .levels
+            .iter_mut()
+            .map(|level| level.bits.take("kl_bits_per_image", &[]).first().map(|reading| reading.value))
+            .sum();
+        [("bits_per_image", nominal), ("entropy_bits_per_image", coded), ("kl_bits_per_image", kl)]
+            .into_iter()
+            .filter_map(|(measure, bits)| Some(Reading::new(measure, [], bits?)))
+            .collect()
     }
 }
 
@@ -184,33 +304,24 @@ fn view(images: &Tensor) -> Result<metrics::Images<'_>> {
     Ok(metrics::Images::new(images.as_slice(), images.dims::<4>("images")?)?)
 }
 
-fn all_codes(levels: &[(Tensor, rqlab_sdk::contracts::Quantized)]) -> Option<Vec<Codes>> {
-    levels.iter().map(|(_, quantized)| quantized.codes.clone()).collect()
+fn all_tokens(levels: &[(Tensor, Quantized)]) -> Vec<Tokens> {
+    levels.iter().map(|(_, quantized)| quantized.tokens.clone()).collect()
 }
 
-/// Keeps the first test images, their reconstructions from 1 to all depths, and their codes.
-fn take_pictures(
-    cx: &Context<'_>,
-    dataset: &dyn rqlab_sdk::contracts::Dataset,
-    model: &Tokenizer,
-    count: usize,
-) -> Result<()> {
+/// Keeps the first test images, their reconstructions (from 1 to all depths, where tokens are codes), and their codes.
+fn take_pictures(cx: &Context<'_>, dataset: &dyn Dataset, model: &Tokenizer, count: usize) -> Result<()> {
     let batch = dataset.batch(Split::Test, &(0..count).collect::<Vec<_>>(), None)?;
     let mut pictures = BTreeMap::from([("originals".to_owned(), batch.pixels.clone())]);
     let mut codes = BTreeMap::from([("labels".to_owned(), batch.labels.clone())]);
     no_grad(|| -> Result<()> {
-        let encoded = model.encode(&batch.pixels)?;
-        match all_codes(&encoded) {
-            Some(levels) => {
-                let depth = model.code_shapes().iter().map(|shape| shape.depth()).max().unwrap_or(0);
-                for d in 1..=depth {
-                    pictures.insert(format!("reconstructions_{d}"), model.decode(&levels, d)?.clamp(-1.0, 1.0)?);
-                }
-                codes.extend(levels.into_iter().take(1).map(|level| ("codes".to_owned(), level)));
-            }
-            None => {
-                let latents: Vec<Tensor> = encoded.iter().map(|(_, q)| q.latents.clone()).collect();
-                pictures.insert("reconstructions_1".to_owned(), model.autoencoder.decode(&latents)?.clamp(-1.0, 1.0)?);
+        let tokens = all_tokens(&model.encode(&batch.pixels)?);
+        for d in 1..=model.depth().max(1) {
+            let images = model.decode(&tokens, (model.depth() > 0).then_some(d))?.clamp(-1.0, 1.0)?;
+            pictures.insert(format!("reconstructions_{d}"), images);
+        }
+        for tokens in &tokens {
+            if let Tokens::Codes(level) = tokens {
+                codes.insert(format!("codes_{}", codes.len()), level.clone());
             }
         }
         Ok(())

@@ -1,65 +1,155 @@
 //! Trains an autoencoder and its quantizers.
 
-use super::data::{Order, training_images};
-use super::means::{LateMean, UNREAD};
-use super::train::{Recipe, Task, train};
-use super::{Context, Tokenizer, open_dataset};
+use super::training::batches::{Order, training_images};
+use super::training::means::{LateMean, UNREAD};
+use super::training::objectives::{Objectives, SCOPE};
+use super::training::{Recipe, Task, train};
+use super::{Context, Stage, Tokenizer, as_json, open_dataset};
 use crate::job::Call;
-use crate::settings::{Reconstruction, TokenizerTraining};
+use crate::settings::{Precision, TokenizerTraining};
 use crate::store::Done;
-use rqlab_sdk::contracts::{Images, Mode, Quantized};
+use rqlab_reports::{Index, Reading};
+use rqlab_sdk::config::{Config, Scope};
+use rqlab_sdk::contracts::{Images, LevelInfo, Mode, Quantized, Tokens};
 use rqlab_sdk::metrics::{CodeCounts, perplexity, usage};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::{Codes, Rng, Tensor};
 use rqlab_sdk::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-pub(super) fn run(
-    cx: &mut Context<'_>,
-    data: &Call,
-    (autoencoder, quantizer): (&Call, &Call),
-    training: &TokenizerTraining,
-    seed: u64,
-) -> Result<Done> {
-    let dataset = open_dataset(cx.plugins, data, cx.job)?;
-    let info = dataset.info();
-    if info.train == 0 {
-        return Err(Error::Data("the data set has no training images".to_owned()));
-    }
-    let params = Params::new(seed);
-    let model = Tokenizer::build(cx.plugins, autoencoder, quantizer, info.image, params.clone())?;
-    let order = Order::new(seed, info.train, training.batch);
-    let mut task = TokenizerTask { health: Health::new(&model)?, model, training: training.clone(), seed };
-    let trained = train(
-        cx,
-        &params,
-        &Recipe::from(training),
-        |step| training_images(dataset.as_ref(), &order, seed, training.augment, step),
-        &mut task,
-    )?;
-    trained.save(&params, &cx.dir().result())?;
-    Ok(Done {
-        measures: BTreeMap::from([("tokenizer_parameters".to_owned(), params.count() as f64)]),
-        timings: BTreeMap::from([("tokenizer_seconds".to_owned(), trained.seconds)]),
-        curves: trained.curves,
-        seconds: trained.earlier,
-    })
+/// Trains an autoencoder with a quantizer at each level, for a list of objectives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrainTokenizer {
+    /// The data set.
+    pub data: Call,
+    /// The autoencoder.
+    pub autoencoder: Call,
+    /// The quantizer of each level, or one for all of them.
+    pub quantizers: Vec<Call>,
+    /// What it is trained for.
+    pub objectives: Vec<Call>,
+    /// How.
+    pub training: TokenizerTraining,
+    /// Of initial values, batches and augmentation.
+    pub seed: u64,
 }
 
-struct TokenizerTask {
+impl TrainTokenizer {
+    /// See [`Stage::name`].
+    pub const NAME: &str = "tokenizer";
+}
+
+impl Stage for TrainTokenizer {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self) -> Vec<&str> {
+        vec![]
+    }
+
+    fn calls(&self) -> Vec<&Call> {
+        [&self.data, &self.autoencoder].into_iter().chain(&self.quantizers).chain(&self.objectives).collect()
+    }
+
+    fn identity(&self) -> Result<Value> {
+        let trained =
+            |calls: &[Call]| calls.iter().map(|call| (call.name.clone(), call.trained.clone())).collect::<Vec<_>>();
+        Ok(json!({
+            "data": trained(std::slice::from_ref(&self.data)),
+            "autoencoder": trained(std::slice::from_ref(&self.autoencoder)),
+            "quantizers": trained(&self.quantizers),
+            "objectives": trained(&self.objectives),
+            "training": self.training.identity(Scope::Training)?,
+            "seed": self.seed,
+        }))
+    }
+
+    fn precision(&self) -> Precision {
+        self.training.precision
+    }
+
+    fn work(&self) -> f64 {
+        self.training.steps as f64 * self.training.batch as f64
+    }
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
+        let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
+        let info = dataset.info();
+        if info.train == 0 {
+            return Err(Error::Data("the data set has no training images".to_owned()));
+        }
+        let (training, seed) = (&self.training, self.seed);
+        let params = Params::new(seed);
+        let model = Tokenizer::build(cx.plugins, &self.autoencoder, &self.quantizers, info.image, params.clone())?;
+        let parameters: Vec<_> = params.trained();
+        let objectives = Objectives::build(cx.plugins, &self.objectives, model.image(), &params)?;
+        let recipe = Recipe::from(training);
+        let critics = objectives.critics(&recipe);
+        let order = Order::new(seed, info.train, training.batch);
+        let mut task = Training {
+            health: Health::new(&model)?,
+            model,
+            objectives,
+            training: training.clone(),
+            seed,
+            output: None,
+        };
+        let count = parameters.iter().map(|(_, var)| var.get().len()).sum::<usize>();
+        let trained = train(
+            cx,
+            &params,
+            parameters,
+            critics,
+            &recipe,
+            |step| training_images(dataset.as_ref(), &order, seed, training.augment, step),
+            &mut task,
+        )?;
+        // Critics are of no use once training is over.
+        let own = || params.state().into_iter().filter(|(name, _)| !is_critics(name)).collect();
+        trained.save(own, &cx.dir().result())?;
+        Ok(Done {
+            readings: vec![Reading::new("tokenizer_parameters", [], count as f64)],
+            timings: vec![Reading::new("tokenizer_seconds", [], trained.seconds)],
+            curves: trained.curves,
+            seconds: trained.earlier,
+            ..Done::default()
+        })
+    }
+
+    fn describe(&self) -> Result<Value> {
+        as_json(self)
+    }
+}
+
+/// Whether a name in a tokenizer's state belongs to an objective.
+fn is_critics(name: &str) -> bool {
+    name.strip_prefix(SCOPE).is_some_and(|rest| rest.starts_with('.'))
+}
+
+struct Training {
     model: Tokenizer,
+    objectives: Objectives,
     health: Health,
     training: TokenizerTraining,
     seed: u64,
+    /// The last reconstruction, for the critics.
+    output: Option<Tensor>,
 }
 
-impl Task for TokenizerTask {
+impl Task for Training {
     type Batch = Images;
 
-    fn loss(&mut self, step: u64, batch: Images) -> Result<Tensor> {
+    fn loss(&mut self, step: u64, batch: &Images) -> Result<Tensor> {
         let rng = Rng::new(self.seed, "tokenizer", step);
         let (quantizers, health) = (&mut self.model.quantizers, &mut self.health);
-        let mut auxiliary: Vec<Tensor> = Vec::new();
+        let mut added: Vec<Tensor> = Vec::new();
         let passes = step < self.training.quantize_after;
         let mut bottleneck = |level: usize, latents: &Tensor| {
             if passes {
@@ -67,98 +157,103 @@ impl Task for TokenizerTask {
             }
             let quantized = quantizers[level].quantize_train(latents, &rng.part("quantizer", level as u64))?;
             health.see(level, latents, &quantized)?;
-            auxiliary.push(quantized.loss);
+            added.push(quantized.loss);
             Ok(quantized.latents)
         };
-        let reconstruction = self.model.autoencoder.forward(&batch.pixels, &mut bottleneck, &Mode::Train(rng))?;
-        let distortion = match self.training.reconstruction {
-            Reconstruction::Mse => reconstruction.mse(&batch.pixels)?,
-            Reconstruction::L1 => reconstruction.sub(&batch.pixels)?.abs()?.mean_all()?,
-        };
-        self.health.distortion.add(&distortion);
-        auxiliary.iter().try_fold(distortion, |total, term| Ok(total.add(term)?))
+        let (autoencoder, mode) = (self.model.autoencoder.as_ref(), Mode::Train(rng));
+        let levels = autoencoder.quantized_levels(&batch.pixels, &mut bottleneck, &mode)?;
+        let features = autoencoder.decode_features(&levels, &mode)?;
+        let (distance, output) = self.objectives.loss(autoencoder, &features, &batch.pixels, step, &rng)?;
+        self.output = Some(output);
+        added.iter().try_fold(distance, |total, term| Ok(total.add(term)?))
     }
 
-    fn observe(&mut self) -> Result<Vec<(String, f64)>> {
-        self.health.take()
+    fn critic(&mut self, critic: usize, step: u64, batch: &Images) -> Result<Option<Tensor>> {
+        let rng = Rng::new(self.seed, "critic", step);
+        match &self.output {
+            Some(output) => self.objectives.critic(critic, &batch.pixels, output, step, &rng),
+            None => Ok(None),
+        }
+    }
+
+    fn observe(&mut self) -> Result<Vec<Reading>> {
+        let mut points = self.objectives.observe();
+        points.extend(self.health.take()?);
+        Ok(points)
     }
 }
 
-/// What the codebooks did since the last point of the curves.
-struct Health {
-    distortion: LateMean,
-    levels: Vec<Level>,
-}
+/// What the quantizers did since the last point of the curves.
+struct Health(Vec<LevelHealth>);
 
-struct Level {
-    prefix: String,
-    codebooks: Vec<usize>,
+struct LevelHealth {
+    at: Vec<Index>,
+    info: LevelInfo,
     /// Codes that are not counted yet.
     unread: Vec<Codes>,
-    counts: CodeCounts,
+    counts: Option<CodeCounts>,
     terms: BTreeMap<&'static str, LateMean>,
 }
 
 impl Health {
     fn new(model: &Tokenizer) -> Result<Self> {
-        let several = model.quantizers.len() > 1;
-        let levels = model
-            .code_shapes()
-            .into_iter()
-            .enumerate()
-            .map(|(level, shape)| {
-                Ok(Level {
-                    prefix: if several { format!("level{}_", level + 1) } else { String::new() },
-                    counts: CodeCounts::new(&shape.codebooks)?,
-                    codebooks: shape.codebooks,
-                    unread: Vec::new(),
-                    terms: BTreeMap::new(),
-                })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { distortion: LateMean::default(), levels })
+        let levels = model.levels().into_iter().enumerate().map(|(level, info)| {
+            let counts = info.code_space().map(|codes| CodeCounts::new(&codes.sizes)).transpose()?;
+            Ok(LevelHealth { at: model.index(level), info, unread: Vec::new(), counts, terms: BTreeMap::new() })
+        });
+        Ok(Self(levels.collect::<Result<_>>()?))
     }
 
     fn see(&mut self, level: usize, latents: &Tensor, quantized: &Quantized) -> Result<()> {
-        let level = &mut self.levels[level];
-        if let Some(codes) = &quantized.codes {
+        let level = &mut self.0[level];
+        if let Tokens::Codes(codes) = &quantized.tokens {
             level.unread.push(codes.clone());
             if level.unread.len() >= UNREAD {
                 level.count()?;
             }
         }
-        // Latents of zeros have no energy to have a share of.
-        let energy = latents.detach().square()?.mean_all()?.clamp(f32::MIN_POSITIVE, f32::MAX)?;
-        let shares = quantized.residual_energy.div(&energy)?;
-        for (name, value) in quantized.terms.iter().chain(&quantized.events).chain([&("residual_energy", shares)]) {
+        if !quantized.residual_energy.is_empty() {
+            // Latents of zeros have no energy to have a share of.
+            let energy = latents.detach().square()?.mean_all()?.clamp(f32::MIN_POSITIVE, f32::MAX)?;
+            let shares = quantized.residual_energy.div(&energy)?;
+            level.terms.entry("residual_energy").or_default().add(&shares);
+        }
+        if let Some(bits) = &quantized.bits {
+            level.terms.entry("kl_bits_per_image").or_default().add(bits);
+        }
+        for (name, value) in quantized.terms.iter().chain(&quantized.events) {
             level.terms.entry(name).or_default().add(value);
         }
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Vec<(String, f64)>> {
-        let mut points = self.distortion.take("mse");
-        for level in &mut self.levels {
+    fn take(&mut self) -> Result<Vec<Reading>> {
+        let mut points = Vec::new();
+        for level in &mut self.0 {
             level.count()?;
-            let prefix = &level.prefix;
-            for (depth, histogram) in level.counts.histograms().iter().enumerate() {
-                // Nothing is counted while latents pass unquantized.
-                if histogram.iter().any(|&hits| hits > 0) {
-                    points.push((format!("{prefix}usage_{}", depth + 1), usage(histogram)));
-                    points.push((format!("{prefix}perplexity_{}", depth + 1), perplexity(histogram)));
+            let at = level.at.clone();
+            if let Some(counts) = &mut level.counts {
+                for (depth, histogram) in counts.histograms().iter().enumerate() {
+                    // Nothing is counted while latents pass unquantized.
+                    if histogram.iter().any(|&hits| hits > 0) {
+                        let at = || at.iter().copied().chain([Index::Depth(depth + 1)]);
+                        points.push(Reading::new("usage", at(), usage(histogram)));
+                        points.push(Reading::new("perplexity", at(), perplexity(histogram)));
+                    }
                 }
+                *counts = CodeCounts::new(level.info.sizes())?;
             }
-            level.counts = CodeCounts::new(&level.codebooks)?;
             for (name, mean) in &mut level.terms {
-                points.extend(mean.take(&format!("{prefix}{name}")));
+                points.extend(mean.take(name, &at));
             }
         }
         Ok(points)
     }
 }
 
-impl Level {
+impl LevelHealth {
     fn count(&mut self) -> Result<()> {
-        Ok(self.unread.drain(..).try_for_each(|codes| self.counts.push(codes.as_slice()))?)
+        let Some(counts) = &mut self.counts else { return Ok(()) };
+        Ok(self.unread.drain(..).try_for_each(|codes| counts.push(codes.as_slice()))?)
     }
 }

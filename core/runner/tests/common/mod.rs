@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use rqlab::job::Trial;
 use rqlab::plan::{self, Plan};
 use rqlab::plugins::{Origin, Plugins};
@@ -278,4 +279,11 @@ pub(crate) fn listed(plan: &Plan) -> Vec<String> {
         parts.join(" ")
     };
     plan.trials.iter().map(row).collect()
+}
+
+/// How properties are tested: on the same cases every time, unless the variables of proptest say otherwise.
+pub(crate) fn properties() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    let rng_seed = if usual.rng_seed == RngSeed::Random { RngSeed::Fixed(0) } else { usual.rng_seed };
+    ProptestConfig { failure_persistence: None, rng_seed, ..usual }
 }

@@ -1,16 +1,26 @@
-//! What the four kinds of component promise. The runner knows components by these traits alone.
+//! What the five kinds of component promise. The runner knows components by these traits alone.
 //!
-//! Shapes: B images, H x W pixels, C channels, h x w positions of a code map, D depths, K codes. Channels come last.
+//! Shapes: B images, H x W pixels, C channels, h x w positions of a token map, D depths, K codes. Channels come last.
 
 mod autoencoder;
+mod components;
+mod condition;
 mod dataset;
+mod guidance;
+mod objective;
 mod prior;
 mod quantizer;
+mod tokens;
 
 pub use autoencoder::{Autoencoder, AutoencoderContext, Bottleneck, MapShape};
+pub use components::{Builder, Components};
+pub use condition::{Condition, ConditionSpace, Given};
 pub use dataset::{Dataset, DatasetContext, DatasetInfo, Images, Split};
-pub use prior::{Prior, PriorContext, PriorLevel, PriorLoss, SampleRequest, Targets, TokenBatch, TokenRequest};
-pub use quantizer::{CodeShape, Quantized, Quantizer, QuantizerContext, SoftCodes};
+pub use guidance::{Guidance, GuidanceSchedule};
+pub use objective::{CriticTraining, Loss, Objective, ObjectiveContext, Reconstruction, Weight};
+pub use prior::{Prior, PriorContext, PriorLoss, SampleRequest, Targets, TokenBatch, TokenRequest};
+pub use quantizer::{Quantized, Quantizer, QuantizerContext};
+pub use tokens::{CodeSpace, LevelInfo, TokenSpace, Tokens, code_rows, concat_codes};
 
 use crate::Result;
 use crate::tensor::{Rng, Tensor};

@@ -1,41 +1,48 @@
-//! Models of codes.
+//! Models of tokens.
 
 use crate::Result;
-use crate::contracts::{CodeShape, Mode};
+use crate::contracts::{Components, Condition, ConditionSpace, Guidance, LevelInfo, Mode, Tokens};
 use crate::params::Params;
 use crate::tensor::ops::sampling::Draw;
-use crate::tensor::{Codes, Rng, Tensor};
-
-/// One level of tokens that a prior models or is conditioned on.
-#[derive(Debug, Clone)]
-pub struct PriorLevel {
-    /// The codes of one image.
-    pub codes: CodeShape,
-    /// Channels of the latents that the codes stand for.
-    pub channels: usize,
-    /// The codebook `[K_d, C]` of each depth, trained and frozen. Empty when only a plan is being made.
-    pub codebooks: Vec<Tensor>,
-    /// Whether all depths share one codebook.
-    pub shared: bool,
-}
+use crate::tensor::{Rng, Tensor};
 
 /// What the runner tells a prior when it builds it.
 #[derive(Debug, Clone)]
 pub struct PriorContext {
-    /// The level to be modelled.
-    pub level: PriorLevel,
-    /// A level that the prior is conditioned on: for VQ-VAE-2's bottom prior, the top one.
-    pub upper: Option<PriorLevel>,
-    /// Number of classes to be conditioned on; 0 for none.
-    pub classes: usize,
+    /// All levels of the tokenizer, in the order in which they are encoded and sampled. Those before `level` are given.
+    pub levels: Vec<LevelInfo>,
+    /// The level to be modelled, an index into `levels`.
+    pub level: usize,
+    /// What conditions it will see.
+    pub condition: ConditionSpace,
+    /// Whether it will also see the null condition: it is trained with some conditions dropped.
+    pub null_condition: bool,
     /// Where its parameters are made.
     pub params: Params,
+    /// Builds the components that its configuration calls.
+    pub components: Components,
 }
 
-/// What a prior is to learn to predict at each code.
+impl PriorContext {
+    /// The level to be modelled.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] if there is no such level.
+    pub fn own(&self) -> Result<&LevelInfo> {
+        let missing = || crate::Error::Unsupported(format!("there is no level {} to model", self.level + 1));
+        self.levels.get(self.level).ok_or_else(missing)
+    }
+
+    /// The levels that are given: those above the one to be modelled.
+    pub fn above(&self) -> &[LevelInfo] {
+        self.levels.get(..self.level).unwrap_or_default()
+    }
+}
+
+/// What a prior is to learn to predict at each token.
 #[derive(Debug, Clone)]
 pub enum Targets {
-    /// The codes themselves.
+    /// The tokens themselves.
     Hard,
     /// For each depth a distribution over its codebook, `[B, h, w, K_d]`.
     Soft(Vec<Tensor>),
@@ -44,64 +51,74 @@ pub enum Targets {
 /// Tokens of a batch of images.
 #[derive(Debug, Clone)]
 pub struct TokenBatch {
-    /// Codes `[B, h, w, D]`: what is fed in (nearest or drawn, as asked for) and, with hard targets, what is predicted.
-    pub codes: Codes,
+    /// What is fed in (as asked for) and, with hard targets, what is predicted. Vectors come scaled to unit variance.
+    pub tokens: Tokens,
     /// What is predicted.
     pub targets: Targets,
-    /// Class of each image `[B]`.
-    pub labels: Codes,
-    /// The latents before quantization `[B, h, w, C]`, if asked for.
-    pub latents: Option<Tensor>,
-    /// The codes of the level it is conditioned on.
-    pub upper: Option<Codes>,
+    /// The condition of each image.
+    pub condition: Condition,
+    /// The tokens of the levels above, in their order.
+    pub above: Vec<Tokens>,
 }
 
-/// What a prior wants to be fed in training. The trainer makes it from cached latents with the tokenizer's quantizer.
+/// What a prior wants to be fed in training, made by the tokenizer's quantizer ([`crate::contracts::Quantizer::tokens`]).
+/// The default, the same tokens at each step, can be kept from one pass over the images.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct TokenRequest {
     /// Soft targets at this temperature instead of hard ones.
     pub soft_targets: Option<f32>,
     /// Codes drawn at this temperature instead of the nearest ones.
     pub stochastic_codes: Option<f32>,
-    /// The latents before quantization.
-    pub latents: bool,
+    /// Vectors drawn from the posterior instead of its mode.
+    pub posterior_draws: bool,
 }
 
 /// A training loss.
 #[derive(Debug, Clone)]
 pub struct PriorLoss {
-    /// What is minimised, in nats per code (rank 0).
+    /// What is minimised (rank 0): in nats per code for priors of codes.
     pub loss: Tensor,
-    /// Parts of it by name, for the log: of rank 0, or of rank 1 with a number for each depth, which are then called `NAME_1`,
-    /// `NAME_2` and so on. They have no gradients, and stay on a GPU until somebody reads them. The trainer keeps curves `loss`,
-    /// `learning_rate` and `gradient_norm` of its own.
+    /// Parts of it by name, for the curves: of rank 0, or of rank 1 with a number for each depth. They have no gradients, and
+    /// stay on a GPU until somebody reads them. The trainer keeps curves `loss`, `learning_rate` and `gradient_norm` of its
+    /// own.
     pub terms: Vec<(&'static str, Tensor)>,
 }
 
 /// What is to be sampled.
 #[derive(Debug, Clone)]
 pub struct SampleRequest {
-    /// How many images.
-    pub count: usize,
-    /// The class of each, `[count]`; ignored by an unconditional prior.
-    pub labels: Codes,
-    /// How codes are drawn: one entry for all depths, or one a depth.
+    /// The condition of each image: as many images as it has are sampled.
+    pub condition: Condition,
+    /// The tokens of the levels above, in their order.
+    pub above: Vec<Tokens>,
+    /// How codes are drawn: one entry for all depths, or one per depth.
     pub draw: Vec<Draw>,
-    /// Whether keys and values of past tokens are kept, or everything is computed anew for each code. The codes are the
+    /// How strongly the condition counts.
+    pub guidance: Guidance,
+    /// Whether keys and values of past tokens are kept, or everything is computed anew for each token. The tokens are the
     /// same; only the time differs.
     pub cache: bool,
-    /// The codes of the level it is conditioned on.
-    pub upper: Option<Codes>,
 }
 
 impl SampleRequest {
+    /// A plain request: draws from the model's own distribution, with cache, without guidance, at a level without others
+    /// above it.
+    pub fn new(condition: Condition) -> Self {
+        Self { condition, above: vec![], draw: vec![], guidance: Guidance::default(), cache: true }
+    }
+
+    /// How many images.
+    pub fn images(&self) -> usize {
+        self.condition.images()
+    }
+
     /// How codes of `depth` are drawn.
     pub fn draw_at(&self, depth: usize) -> Draw {
         self.draw.get(depth).or(self.draw.last()).cloned().unwrap_or_default()
     }
 }
 
-/// A model of the codes of images.
+/// A model of the tokens of images at one level, given those of the levels above.
 pub trait Prior {
     /// What it wants to be fed in training.
     fn wants(&self) -> TokenRequest {
@@ -114,16 +131,18 @@ pub trait Prior {
     /// Shapes that do not fit.
     fn loss(&self, batch: &TokenBatch, mode: &Mode) -> Result<PriorLoss>;
 
-    /// Negative log-likelihood in nats of each image's codes, summed over positions, by depth: `[B, D]`. `None` where
-    /// it cannot be computed.
+    /// Negative log-likelihood in nats of each image's tokens, summed over positions: of codes by depth, `[B, D]`; of vectors
+    /// that of a density, `[B, 1]`. `None` where it cannot be computed.
     ///
     /// # Errors
     /// Shapes that do not fit.
     fn likelihood(&self, batch: &TokenBatch) -> Result<Option<Tensor>>;
 
-    /// Codes `[count, h, w, D]`. Equal requests and streams give equal codes, with and without cache.
+    /// Tokens of the requested images. Equal requests and streams give equal tokens, with and without cache; guidance of
+    /// scale 1 gives what no guidance gives. Priors of codes are [`crate::nn::CodeSteps`], and leave drawing and guidance to
+    /// [`crate::nn::sample_codes`].
     ///
     /// # Errors
-    /// Shapes that do not fit.
-    fn sample(&self, request: &SampleRequest, rng: &Rng) -> Result<Codes>;
+    /// Shapes that do not fit; guidance of a prior that never saw the null condition.
+    fn sample(&self, request: &SampleRequest, rng: &Rng) -> Result<Tokens>;
 }

@@ -4,8 +4,7 @@
 
 use crate::params::{Init, Params};
 use crate::tensor::ops::averages::{count_rare, replace_rare, update_averages, write_means};
-use crate::tensor::ops::nearest::{Search, nearest, squared_distances};
-use crate::tensor::ops::sampling::multinomial;
+use crate::tensor::ops::nearest::{Search, nearest};
 use crate::tensor::{Codes, Device, Rng, Tensor, Var};
 use crate::{Error, Result};
 
@@ -220,30 +219,6 @@ impl EmaCodebook {
     }
 }
 
-/// Codes of vectors `[.., C]` against codes `[K, C]`, with the distribution over all of them at `temperature`,
-/// `softmax(-|x - e_k|² / T)`: `[..]` and `[.., K]`. Without `uniforms` each code is the nearest; with one uniform number a
-/// vector, each is drawn from its distribution. No gradients.
-///
-/// # Errors
-/// [`Error::Unsupported`] if the temperature is not above 0; shapes that do not fit.
-pub fn soft_codes(
-    vectors: &Tensor,
-    weight: &Tensor,
-    temperature: f32,
-    uniforms: Option<&[f32]>,
-) -> Result<(Codes, Tensor)> {
-    if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(Error::Unsupported(format!("soft codes need a temperature above 0, found {temperature}")));
-    }
-    let (vectors, weight) = (vectors.detach(), weight.detach());
-    let targets = squared_distances(&vectors, &weight)?.mul_scalar(-1.0 / temperature)?.softmax()?;
-    let codes = match uniforms {
-        None => nearest(&vectors, &weight)?,
-        Some(uniforms) => multinomial(&targets, uniforms)?,
-    };
-    Ok((codes, targets))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -335,21 +310,6 @@ mod tests {
             }
         }
         assert!(restart_candidates(&Tensor::zeros(&[0, 4]), 8, &draw).is_err());
-    }
-
-    #[test]
-    fn cold_soft_codes_are_one_hot_and_hot_ones_uniform() {
-        let (x, e) = (random(&[50, 6], 5), random(&[9, 6], 6));
-        let (codes, cold) = soft_codes(&x, &e, 1e-3, None).unwrap();
-        let (_, hot) = soft_codes(&x, &e, 1e6, None).unwrap();
-        for ((&code, cold), hot) in codes.as_slice().iter().zip(cold.as_slice().chunks(9)).zip(hot.as_slice().chunks(9))
-        {
-            assert!(cold[code as usize] > 0.99);
-            assert!(hot.iter().all(|p| (p - 1.0 / 9.0).abs() < 1e-3));
-        }
-        let uniforms = Rng::new(7, "draw", 0).uniform(50);
-        assert_eq!(soft_codes(&x, &e, 1e-3, Some(&uniforms)).unwrap().0, codes);
-        assert!(soft_codes(&x, &e, 0.0, None).is_err());
     }
 
     #[test]

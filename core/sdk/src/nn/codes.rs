@@ -2,7 +2,7 @@
 
 use super::transformer::{LAYER_NORM_EPS, WeightInit};
 use super::{LayerNorm, Linear};
-use crate::contracts::{PriorLevel, PriorLoss, Targets, TokenBatch, TokenRequest};
+use crate::contracts::{Condition, LevelInfo, PriorLoss, Targets, TokenBatch, TokenRequest, Tokens};
 use crate::params::Params;
 use crate::tensor::ops::packed::PackedLinear;
 use crate::tensor::{Codes, Tensor, Var, no_grad};
@@ -43,7 +43,7 @@ pub fn token_request(targets: TargetKind, codes: CodeKind, temperature: f32) -> 
     TokenRequest {
         soft_targets: (targets == TargetKind::Soft).then_some(temperature),
         stochastic_codes: (codes == CodeKind::Stochastic).then_some(temperature),
-        latents: false,
+        ..TokenRequest::default()
     }
 }
 
@@ -76,18 +76,15 @@ impl CodeEmbedding {
     /// depths share a codebook, `0.weight`, `1.weight`, ... if they do not.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if `level` has no codes, a name that is taken.
-    pub fn new(kind: Embedding, level: &PriorLevel, width: usize, init: WeightInit, params: &Params) -> Result<Self> {
-        let sizes = &level.codes.codebooks;
-        if sizes.is_empty() {
-            let message = "a prior over codes needs a quantizer that makes codes; this one is continuous";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
-        let one = level.shared || sizes.len() == 1;
+    /// [`Error::Unsupported`] if tokens of `level` are vectors, a name that is taken.
+    pub fn new(kind: Embedding, level: &LevelInfo, width: usize, init: WeightInit, params: &Params) -> Result<Self> {
+        let space = level.codes()?;
+        let sizes = &space.sizes;
+        let one = space.shared || sizes.len() == 1;
         let distinct = if one { 1 } else { sizes.len() };
         let (tables, width) = match kind {
             Embedding::Codebook => {
-                let tables = level.codebooks.iter().take(distinct).map(|t| Table::Frozen(t.detach())).collect();
+                let tables = space.tables.iter().take(distinct).map(|t| Table::Frozen(t.detach())).collect();
                 (tables, level.channels)
             }
             Embedding::Learned => {
@@ -265,26 +262,28 @@ pub fn prior_loss(losses: &Tensor) -> Result<PriorLoss> {
 /// Logits are kept for at most this many codes of a codebook at a time where no gradient is asked for: 32 MiB.
 const LOGITS: usize = 1 << 23;
 
-/// Negative log-likelihood in nats by image and depth, `[B, D]`: `losses` gives the cross entropies `[N, D]` of codes
-/// `[b, h, w, D]` under labels. Images are handed to it in groups, so that the logits of few are in memory at a time.
+/// Negative log-likelihood in nats by image and depth, `[B, D]`: `losses` gives the cross entropies `[N, D]` of the codes of
+/// some images under their conditions and the tokens above. Images are handed to it in groups, so that the logits of few are
+/// in memory at a time.
 ///
 /// # Errors
-/// Whatever `losses` returns; codes and labels that do not fit.
+/// Whatever `losses` returns; tokens and conditions that do not fit, tokens that are vectors.
 pub fn likelihood(
     batch: &TokenBatch,
-    level: &PriorLevel,
-    losses: impl Fn(&Codes, &Codes) -> Result<Tensor>,
+    level: &LevelInfo,
+    losses: impl Fn(&Codes, &Condition, &[Tokens]) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    let depth = level.codes.depth();
-    let positions = level.codes.positions();
-    let images = batch.codes.shape().first().copied().unwrap_or(0);
-    let logits = positions * level.codes.codebooks.iter().sum::<usize>();
+    let depth = level.depth();
+    let positions = level.positions();
+    let images = batch.tokens.images();
+    let logits = positions * level.sizes().iter().sum::<usize>();
     let group = (LOGITS / logits.max(1)).max(1);
     let mut nats = Vec::with_capacity(images * depth);
     for from in (0..images).step_by(group) {
-        let rows = from..(from + group).min(images);
-        let (codes, labels) = (images_of(&batch.codes, rows.clone())?, images_of(&batch.labels, rows)?);
-        let losses = no_grad(|| losses(&codes, &labels))?;
+        let rows: Vec<usize> = (from..(from + group).min(images)).collect();
+        let tokens = batch.tokens.rows(&rows)?;
+        let above = batch.above.iter().map(|level| level.rows(&rows)).collect::<Result<Vec<_>>>()?;
+        let losses = no_grad(|| losses(tokens.codes()?, &batch.condition.rows(&rows)?, &above))?;
         for image in losses.as_slice().chunks_exact((positions * depth).max(1)) {
             nats.extend(
                 (0..depth).map(|d| image.iter().skip(d).step_by(depth).map(|&x| f64::from(x)).sum::<f64>() as f32),
@@ -292,32 +291,4 @@ pub fn likelihood(
         }
     }
     Ok(Tensor::from_vec(nats, &[images, depth])?)
-}
-
-/// The codes of some images of a batch.
-fn images_of(codes: &Codes, range: std::ops::Range<usize>) -> Result<Codes> {
-    let mut shape = codes.shape().to_vec();
-    let images = shape.first().copied().unwrap_or(0);
-    if range.end > images {
-        return Err(Error::Unsupported(format!("image {} of a batch of {images}", range.end)));
-    }
-    let each = codes.len() / images.max(1);
-    shape[0] = range.len();
-    Ok(Codes::from_vec(codes.as_slice()[range.start * each..range.end * each].to_vec(), &shape)?)
-}
-
-/// The condition of each image as the rows of an embedding, `[B, L]`: labels `[B]` or tokens `[B, L]`; zeros, the only
-/// row, where there is nothing to be conditioned on.
-///
-/// # Errors
-/// [`Error::Unsupported`] if there are not L for each image.
-pub fn condition(labels: &Codes, images: usize, length: usize, unconditional: bool) -> Result<Codes> {
-    if unconditional {
-        return Ok(Codes::from_vec(vec![0; images * length], &[images, length])?);
-    }
-    if labels.len() != images * length {
-        let message = format!("labels {:?} for {images} images of {length} condition tokens each", labels.shape());
-        return Err(Error::Unsupported(message));
-    }
-    Ok(labels.reshape(&[images, length])?)
 }

@@ -6,22 +6,28 @@
 
 mod codebook;
 pub mod codes;
+mod condition;
 mod conv;
 mod linear;
 mod norm;
 mod resample;
 mod residual;
 mod rotation;
+mod sampling;
+mod soft_codes;
 mod spatial_attention;
 pub mod transformer;
 
-pub use codebook::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates, soft_codes};
+pub use codebook::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates};
+pub use condition::ConditionEmbedding;
 pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use resample::{Downsample, Downsampling, Upsample};
 pub use residual::ResidualBlock;
 pub use rotation::rotate_to;
+pub use sampling::{CodeSteps, sample_codes};
+pub use soft_codes::{SoftCodes, code_tokens, soft_codes};
 pub use spatial_attention::SpatialAttention;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::Output;
 use super::dispatch::simd;
 use super::gemm::{Shared, TASK};
 use super::kernel::{DOTS, Dots, Kernels};
@@ -10,6 +11,7 @@ use super::pack;
 use super::product::{Product, tiles};
 use super::scratch::scratch;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 
 /// Sizes of an attention: `queries` rows attend over `keys` rows of `head` numbers.
@@ -20,6 +22,23 @@ pub(crate) struct Sizes {
     pub(crate) keys: usize,
     pub(crate) head: usize,
     pub(crate) causal: bool,
+}
+
+impl Sizes {
+    /// Batch entries with these norms, `[B, heads, T]`.
+    fn batch(&self, norms: &[[f32; 2]]) -> usize {
+        let per_entry = self.heads * self.queries;
+        assert!(norms.len().is_multiple_of(per_entry.max(1)));
+        norms.len().checked_div(per_entry).unwrap_or(0)
+    }
+
+    /// Asserts that operands have so many rows for each of `batch` entries.
+    fn check<const N: usize>(&self, batch: usize, operands: [(Rows<'_>, usize); N]) {
+        for (rows, n) in operands.into_iter().filter(|(_, n)| batch * n > 0) {
+            let last = rows.start + (batch * n - 1) * rows.stride;
+            assert!(rows.data.len() >= last + self.heads * self.head, "an operand of attention is too short");
+        }
+    }
 }
 
 /// Rows of `heads * head` numbers that start at `start` and lie `stride` apart.
@@ -51,13 +70,8 @@ impl<'a> One<'a> {
     }
 }
 
-/// Where the gradients go: all is overwritten.
-pub(crate) enum Gradients<'a> {
-    /// `[B, T, W]`, `[B, S, W]`, `[B, S, W]`.
-    Apart { dq: &'a mut [f32], dk: &'a mut [f32], dv: &'a mut [f32] },
-    /// `[B, T, 3W]`.
-    Packed(&'a mut [f32]),
-}
+/// Where the gradient of a query, key or value goes: to rows that begin at a pointer and lie `stride` apart.
+type Rows3 = ([Shared; 3], usize);
 
 /// Numbers in the chunks that rows of scores are made of.
 pub(super) const LANES: usize = 16;
@@ -188,7 +202,18 @@ impl Plan {
     }
 
     /// `out[row] = weights[row] · panels`, over the keys that each tile sees.
-    fn gather(&self, first: usize, rows: usize, weights: &[f32], panels: &[f32], out: *mut f32, out_stride: usize) {
+    ///
+    /// # Safety
+    /// At `out` are rows of this head that nothing else touches meanwhile.
+    unsafe fn gather(
+        &self,
+        first: usize,
+        rows: usize,
+        weights: &[f32],
+        panels: &[f32],
+        out: *mut f32,
+        out_stride: usize,
+    ) {
         let Sizes { head, keys, .. } = self.sizes;
         for (row, height) in tiles(rows, self.kernels.rows) {
             let product = Product {
@@ -211,7 +236,18 @@ impl Plan {
     }
 
     /// `out[key] (+)= Σ_row weights[row][key] * rows[row]` over the block from query `first` on; `panels` hold its rows.
-    fn scatter(&self, first: usize, rows: usize, weights: &[f32], panels: &[f32], out: *mut f32, out_stride: usize) {
+    ///
+    /// # Safety
+    /// As for [`Plan::gather`].
+    unsafe fn scatter(
+        &self,
+        first: usize,
+        rows: usize,
+        weights: &[f32],
+        panels: &[f32],
+        out: *mut f32,
+        out_stride: usize,
+    ) {
         let Sizes { head, causal, .. } = self.sizes;
         let keys = self.seen(first + rows - 1);
         // Keys in blocks like those of the queries: with a causal mask, the block on the diagonal is the first to reach
@@ -242,14 +278,22 @@ impl Plan {
 }
 
 /// `out [B, T, W]`, and each row's largest score and inverse normaliser, `norms [B, heads, T]`.
-pub(crate) fn forward(sizes: &Sizes, q: Rows<'_>, k: Rows<'_>, v: Rows<'_>, out: &mut [f32], norms: &mut [[f32; 2]]) {
-    if out.is_empty() {
-        return;
-    }
-    let plan = Plan::new(sizes);
+pub(crate) fn forward<'a>(
+    sizes: &Sizes,
+    [q, k, v]: [Rows<'_>; 3],
+    out: &'a mut [MaybeUninit<f32>],
+    norms: &mut [[f32; 2]],
+) -> &'a mut [f32] {
     let Sizes { heads, queries, keys, head, causal, .. } = *sizes;
     let width = heads * head;
-    let target = Shared::new(out);
+    let batch = sizes.batch(norms);
+    assert!(out.len() == batch * queries * width);
+    sizes.check(batch, [(q, queries), (k, keys), (v, keys)]);
+    if out.is_empty() {
+        return Output::New(out).zeros();
+    }
+    let plan = Plan::new(sizes);
+    let target = Shared::new(out.as_mut_ptr().cast());
     let size = plan.transposed + plan.plain + plan.block * plan.stride;
     plan.each(norms, size, |b, h, norms, memory| {
         let (q, k, v) = (q.head(queries, b, h, sizes), k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
@@ -264,7 +308,8 @@ pub(crate) fn forward(sizes: &Sizes, q: Rows<'_>, k: Rows<'_>, v: Rows<'_>, out:
             let norms = &mut norms[first..first + rows];
             let seen = plan.seen(first);
             softmax(scores, plan.stride, seen, usize::from(causal), plan.scale, norms);
-            plan.gather(first, rows, scores, v_panels, out, width);
+            // SAFETY: this head's part of the batch entry's rows, which is this piece's own.
+            unsafe { plan.gather(first, rows, scores, v_panels, out, width) };
             for (row, [_, inverse]) in norms.iter().enumerate() {
                 // SAFETY: this head's part of the row, which is this piece's own.
                 let row = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add((first + row) * width), head) };
@@ -272,26 +317,69 @@ pub(crate) fn forward(sizes: &Sizes, q: Rows<'_>, k: Rows<'_>, v: Rows<'_>, out:
             }
         }
     });
+    // SAFETY: every head of every row was written.
+    unsafe { out.assume_init_mut() }
 }
 
-/// The gradients of query, key and value. `[y, dy]`: the output and its gradient.
-pub(crate) fn backward(
+/// The gradients of query `[B, T, W]`, key and value `[B, S, W]`. `[y, dy]`: the output and its gradient.
+pub(crate) fn backward<'a>(
+    sizes: &Sizes,
+    operands: [Rows<'_>; 3],
+    outputs: [Rows<'_>; 2],
+    norms: &mut [[f32; 2]],
+    gradients: [&'a mut [MaybeUninit<f32>]; 3],
+) -> [&'a mut [f32]; 3] {
+    let (width, batch) = (sizes.heads * sizes.head, sizes.batch(norms));
+    let lens = [sizes.queries, sizes.keys, sizes.keys].map(|rows| batch * rows * width);
+    assert!(gradients.each_ref().map(|gradient| gradient.len()) == lens);
+    if norms.is_empty() {
+        return gradients.map(|gradient| Output::New(gradient).zeros());
+    }
+    let [dq, dk, dv] = gradients;
+    let starts = [&mut *dq, &mut *dk, &mut *dv].map(|gradient| Shared::new(gradient.as_mut_ptr().cast()));
+    // SAFETY: the gradients have as many rows as the operands, and are written whole.
+    unsafe {
+        write_gradients(sizes, operands, outputs, norms, (starts, width));
+        [dq.assume_init_mut(), dk.assume_init_mut(), dv.assume_init_mut()]
+    }
+}
+
+/// The same for query, key and value of one tensor `[B, T, 3W]`.
+pub(crate) fn backward_packed<'a>(
+    sizes: &Sizes,
+    operands: [Rows<'_>; 3],
+    outputs: [Rows<'_>; 2],
+    norms: &mut [[f32; 2]],
+    gradient: &'a mut [MaybeUninit<f32>],
+) -> &'a mut [f32] {
+    let (width, batch) = (sizes.heads * sizes.head, sizes.batch(norms));
+    assert!(sizes.queries == sizes.keys && gradient.len() == batch * sizes.queries * 3 * width);
+    if norms.is_empty() {
+        return Output::New(gradient).zeros();
+    }
+    let start: *mut f32 = gradient.as_mut_ptr().cast();
+    let starts = [0, 1, 2].map(|third| Shared::new(start.wrapping_add(third * width)));
+    // SAFETY: the gradient has as many rows as the operands, and all thirds of it are written.
+    unsafe {
+        write_gradients(sizes, operands, outputs, norms, (starts, 3 * width));
+        gradient.assume_init_mut()
+    }
+}
+
+/// Writes the gradients of query, key and value.
+///
+/// # Safety
+/// At each pointer are as many rows as the operand has, `width` numbers of each of which are ours alone.
+unsafe fn write_gradients(
     sizes: &Sizes,
     [q, k, v]: [Rows<'_>; 3],
     [y, dy]: [Rows<'_>; 2],
     norms: &mut [[f32; 2]],
-    gradients: Gradients<'_>,
+    (targets, stride): Rows3,
 ) {
-    if norms.is_empty() {
-        return;
-    }
     let plan = Plan::new(sizes);
-    let Sizes { heads, queries, keys, head, causal, .. } = *sizes;
-    let width = heads * head;
-    let (targets, stride) = match gradients {
-        Gradients::Apart { dq, dk, dv } => ([dq, dk, dv].map(Shared::new), width),
-        Gradients::Packed(packed) => ([0, 1, 2].map(|third| Shared::new(&mut packed[third * width..])), 3 * width),
-    };
+    let Sizes { queries, keys, head, causal, .. } = *sizes;
+    sizes.check(sizes.batch(norms), [(q, queries), (k, keys), (v, keys), (y, queries), (dy, queries)]);
     let row_panels = head.next_multiple_of(plan.kernels.width) * plan.block;
     let scores = plan.block * plan.stride;
     let size = 2 * plan.transposed + plan.plain + 2 * row_panels + 2 * scores;
@@ -316,11 +404,14 @@ pub(crate) fn backward(
             let (norms, seen) = (&norms[first..first + rows], plan.seen(first));
             let (y, dy) = ((y.from(first), y.stride), (dy.from(first), dy.stride));
             softmax_backward(p, ds, plan.stride, seen, usize::from(causal), plan.scale, norms, head, y, dy);
-            plan.gather(first, rows, ds, k_rows, dq, stride);
             plan.pack_rows(dy.0, dy.1, rows, dy_rows);
             plan.pack_rows(q.from(first), q.stride, rows, q_rows);
-            plan.scatter(first, rows, p, dy_rows, dv, stride);
-            plan.scatter(first, rows, ds, q_rows, dk, stride);
+            // SAFETY: this head's part of the batch entry's rows, which is this piece's own.
+            unsafe {
+                plan.gather(first, rows, ds, k_rows, dq, stride);
+                plan.scatter(first, rows, p, dy_rows, dv, stride);
+                plan.scatter(first, rows, ds, q_rows, dk, stride);
+            }
         }
     });
 }

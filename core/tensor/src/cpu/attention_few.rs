@@ -1,11 +1,14 @@
 //! Attention over sequences of a few positions, as the depth transformer has by the thousand: one pass over each in plain
 //! loops, where packing and tiles would cost more than they save.
 
+#![allow(unsafe_code)]
+
 use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
 use super::math::exp_flushed;
 use super::rows::dot;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// The most positions that this way is for.
@@ -71,13 +74,13 @@ impl Few {
     }
 }
 
-/// `out = Σ_i weights[i] row(i)` over `range`.
+/// `out = Σ_i weights[i] row(i)` over `range`; all of it is written.
 #[inline(always)]
 fn combine<'a, const FUSED: bool>(
     range: Range<usize>,
     weight: impl Fn(usize) -> f32,
     row: impl Fn(usize) -> &'a [f32],
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
 ) {
     let whole = out.len() - out.len() % LANES;
     for at in (0..whole).step_by(LANES) {
@@ -88,18 +91,19 @@ fn combine<'a, const FUSED: bool>(
                 sums[l] = fma::<FUSED>(weight, row[l], sums[l]);
             }
         }
-        out[at..at + LANES].copy_from_slice(&sums);
+        out[at..at + LANES].write_copy_of_slice(&sums);
     }
     for at in whole..out.len() {
-        out[at] = 0.0;
+        let mut sum = 0.0;
         for i in range.clone() {
-            out[at] = fma::<FUSED>(weight(i), row(i)[at], out[at]);
+            sum = fma::<FUSED>(weight(i), row(i)[at], sum);
         }
+        out[at].write(sum);
     }
 }
 
 simd! {
-    fn forward_one(few: Few, qkv: &[f32], out: &mut [f32]) {
+    fn forward_one(few: Few, qkv: &[f32], out: &mut [MaybeUninit<f32>]) {
         let (width, scale) = (few.width(), 1.0 / (few.head as f32).sqrt());
         for h in 0..few.heads {
             for t in 0..few.length {
@@ -112,17 +116,20 @@ simd! {
 }
 
 /// `[B, T, 3W]` gives `[B, T, W]`.
-pub(crate) fn forward(few: Few, qkv: &[f32], out: &mut [f32]) {
+pub(crate) fn forward<'a>(few: Few, qkv: &[f32], out: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
     let (one, some) = (few.length * few.width(), few.together());
+    assert!(qkv.len() == 3 * out.len() && out.len().is_multiple_of(one));
     out.par_chunks_mut(one * some).zip(qkv.par_chunks(3 * one * some)).for_each(|(out, qkv)| {
         for (out, qkv) in out.chunks_exact_mut(one).zip(qkv.chunks_exact(3 * one)) {
             forward_one(few, qkv, out);
         }
     });
+    // SAFETY: every head of every position of every sequence was written.
+    unsafe { out.assume_init_mut() }
 }
 
 simd! {
-    fn backward_one(few: Few, qkv: &[f32], dy: &[f32], grad: &mut [f32]) {
+    fn backward_one(few: Few, qkv: &[f32], dy: &[f32], grad: &mut [MaybeUninit<f32>]) {
         let (width, scale) = (few.width(), 1.0 / (few.head as f32).sqrt());
         for h in 0..few.heads {
             // Probabilities and the gradients of the scores, row by row.
@@ -152,9 +159,10 @@ simd! {
     }
 }
 
-/// The gradient `[B, T, 3W]`, given that of the output, `[B, T, W]`. All of it is written.
-pub(crate) fn backward(few: Few, qkv: &[f32], dy: &[f32], grad: &mut [f32]) {
+/// The gradient `[B, T, 3W]`, given that of the output, `[B, T, W]`.
+pub(crate) fn backward<'a>(few: Few, qkv: &[f32], dy: &[f32], grad: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
     let (one, some) = (few.length * few.width(), few.together());
+    assert!(grad.len() == qkv.len() && qkv.len() == 3 * dy.len() && dy.len().is_multiple_of(one));
     grad.par_chunks_mut(3 * one * some).zip(qkv.par_chunks(3 * one * some).zip(dy.par_chunks(one * some))).for_each(
         |(grad, (qkv, dy))| {
             let sequences = qkv.chunks_exact(3 * one).zip(dy.chunks_exact(one));
@@ -163,4 +171,6 @@ pub(crate) fn backward(few: Few, qkv: &[f32], dy: &[f32], grad: &mut [f32]) {
             }
         },
     );
+    // SAFETY: as above, for all three parts.
+    unsafe { grad.assume_init_mut() }
 }

@@ -10,8 +10,8 @@ use super::gemm::{self, Shared, TASK};
 use super::kernel::{DOTS, Dots, Kernels, Tile};
 use super::product::tiles;
 use super::scratch::scratch;
-use super::split;
 use super::winograd::{self, Winograd};
+use super::{Output, split};
 use std::ptr::{null, null_mut};
 
 /// The sizes of a convolution: heights before widths.
@@ -39,8 +39,22 @@ impl Geometry {
     }
 
     fn is_empty(&self) -> bool {
-        let size = |[height, width]: [usize; 2]| height * width;
-        self.batch * self.inputs * self.outputs * size(self.input) * size(self.output) == 0
+        self.input_len() * self.output_len() == 0
+    }
+
+    /// Numbers of the input map.
+    pub(super) fn input_len(&self) -> usize {
+        self.batch * self.input[0] * self.input[1] * self.inputs
+    }
+
+    /// Numbers of the output map.
+    pub(super) fn output_len(&self) -> usize {
+        self.batch * self.output[0] * self.output[1] * self.outputs
+    }
+
+    /// Numbers of the weight.
+    pub(super) fn weight_len(&self) -> usize {
+        self.outputs * self.inputs * self.taps()
     }
 }
 
@@ -115,7 +129,10 @@ impl Walk<'_> {
     }
 
     /// Copies what [`Walk::rows`] points to into rows of `taps * channels`.
-    pub(super) fn gather(&self, pointers: &[*const f32], rows: usize, to: &mut [f32]) {
+    ///
+    /// # Safety
+    /// `pointers` are those that [`Walk::rows`] gave for as many rows.
+    pub(super) unsafe fn gather(&self, pointers: &[*const f32], rows: usize, to: &mut [f32]) {
         let width = self.taps * self.channels;
         for (r, row) in to.chunks_exact_mut(width).enumerate().take(rows) {
             for (tap, to) in row.chunks_exact_mut(self.channels).enumerate() {
@@ -152,8 +169,12 @@ impl Target<'_> {
 }
 
 /// Convolves with `weights`: panels `[tap][channel][width]` of the output channels, or with few of these, rows
-/// `[tap][channel]` of each.
-fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[f32], target: &Target<'_>) {
+/// `[tap][channel]` of each. All of the target's pixels at the grid's positions are written.
+///
+/// # Safety
+/// The input has `batch` images, and offsets lead to pixels of them; the target has as many images that have these pixels, and
+/// nothing else touches them meanwhile.
+unsafe fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[f32], target: &Target<'_>) {
     let total = batch * walk.positions;
     let (k, n) = (walk.taps * walk.channels, target.channels);
     let by_dots = few_columns(k, n, walk.channels);
@@ -178,7 +199,9 @@ fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[f32], t
         scratch(if gathered { count * k } else { 0 }, |columns| {
             if gathered && k > 0 {
                 for &(first, rows) in rows_of {
-                    walk.gather(&left[walk.taps * first..], rows, &mut columns[first * k..(first + rows) * k]);
+                    let columns = &mut columns[first * k..(first + rows) * k];
+                    // SAFETY: the pointers were made above.
+                    unsafe { walk.gather(&left[walk.taps * first..], rows, columns) };
                 }
                 for (r, row) in columns.chunks_exact(k).enumerate() {
                     left[r] = row.as_ptr();
@@ -260,12 +283,20 @@ fn with_weights(
 }
 
 /// `y [B, H2, W2, O] = x * w + bias`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub(crate) fn forward<'a>(
+    g: &Geometry,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    mut y: Output<'a>,
+) -> &'a mut [f32] {
+    assert!(x.len() == g.input_len() && w.len() == g.weight_len() && y.len() == g.output_len());
+    assert!(bias.is_none_or(|bias| bias.len() == g.outputs));
     if g.is_linear() && !g.is_empty() {
-        return gemm::nt(g.outputs, g.inputs, x, w, bias, y, false);
+        return gemm::nt(g.outputs, g.inputs, x, w, bias, y);
     }
     if y.is_empty() {
-        return;
+        return y.zeros();
     }
     if winograd::fits(g) {
         return Winograd::new(g).forward(x, w, bias, y);
@@ -287,7 +318,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
         zeros: &zeros,
     };
     let target = Target {
-        out: Shared::new(y),
+        out: Shared::new(y.as_mut_ptr()),
         image: g.output[0] * g.output[1] * g.outputs,
         channels: g.outputs,
         grid_width: g.output[1],
@@ -295,26 +326,30 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
         step: 1,
         first: [0, 0],
         bias,
-        accumulate: false,
+        accumulate: y.accumulates(),
     };
     let weight = |o: usize, tap: usize, i: usize| w[(o * g.inputs + i) * taps + tap];
     with_weights(kernels, g.outputs, taps, g.inputs, weight, |weights| {
-        convolve(kernels, g.batch, &walk, weights, &target);
+        // SAFETY: the maps have the sizes asserted above, and the grid is the whole output.
+        unsafe { convolve(kernels, g.batch, &walk, weights, &target) };
     });
+    // SAFETY: every position of the grid was written.
+    unsafe { y.written() }
 }
 
 /// The gradient of the input from that of the output. A pixel of the input is reached through the taps that fall on it
 /// in steps of the stride: pixels of one remainder modulo the stride share their taps, and are a convolution of the
 /// gradient with them.
-pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
+pub(crate) fn backward_data<'a>(g: &Geometry, dy: &[f32], w: &[f32], mut dx: Output<'a>) -> &'a mut [f32] {
+    assert!(dx.len() == g.input_len() && w.len() == g.weight_len() && dy.len() == g.output_len());
     if g.is_linear() && !g.is_empty() {
-        return gemm::nn(g.inputs, g.outputs, dy, w, dx, accumulate);
+        return gemm::nn(g.inputs, g.outputs, dy, w, dx);
     }
     if dx.is_empty() {
-        return;
+        return dx.zeros();
     }
     if winograd::fits(g) {
-        return Winograd::new(g).backward_data(dy, w, dx, accumulate);
+        return Winograd::new(g).backward_data(dy, w, dx);
     }
     let kernels = Kernels::best();
     let zeros = vec![0.0; g.outputs];
@@ -350,7 +385,7 @@ pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32],
             zeros: &zeros,
         };
         let target = Target {
-            out: Shared::new(dx),
+            out: Shared::new(dx.as_mut_ptr()),
             image: g.input[0] * g.input[1] * g.inputs,
             channels: g.inputs,
             grid_width: grid[1],
@@ -358,11 +393,14 @@ pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32],
             step: g.stride,
             first,
             bias: None,
-            accumulate,
+            accumulate: dx.accumulates(),
         };
         let weight = |i: usize, tap: usize, o: usize| w[(o * g.inputs + i) * g.taps() + taps[tap].0];
         with_weights(kernels, g.inputs, taps.len(), g.outputs, weight, |weights| {
-            convolve(kernels, g.batch, &walk, weights, &target);
+            // SAFETY: the maps have the sizes asserted above, and the grid's pixels lie in the input.
+            unsafe { convolve(kernels, g.batch, &walk, weights, &target) };
         });
     }
+    // SAFETY: every pixel belongs to one class of remainders, all of whose pixels were written.
+    unsafe { dx.written() }
 }

@@ -8,7 +8,7 @@ use super::kernel::Kernels;
 use super::product::{Product, tiles};
 use super::scratch::scratch;
 use super::winograd::{self, Winograd};
-use super::{pack, split};
+use super::{Output, pack};
 use rayon::prelude::*;
 use std::ptr::null;
 
@@ -17,18 +17,26 @@ const DEPTH: usize = 256;
 
 /// The gradient of the weight from that of the output and, into `db`, the gradient of the bias. The sum over positions
 /// is cut into as many pieces as there are threads.
-pub(crate) fn backward(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool, db: Option<&mut [f32]>) {
+pub(crate) fn backward<'a>(
+    g: &Geometry,
+    x: &[f32],
+    dy: &[f32],
+    dw: Output<'a>,
+    db: Option<&mut [f32]>,
+) -> &'a mut [f32] {
+    assert!(x.len() == g.input_len() && dy.len() == g.output_len() && dw.len() == g.weight_len());
+    assert!(db.as_ref().is_none_or(|db| db.len() == g.outputs));
     if winograd::fits(g) {
-        return Winograd::new(g).backward_weight(x, dy, dw, accumulate, db);
+        return Winograd::new(g).backward_weight(x, dy, dw, db);
     }
     if let Some(db) = db {
-        gemm::column_sums(dy, db, false);
+        gemm::column_sums(dy, db);
     }
     if g.is_linear() {
-        return gemm::tn(g.outputs, g.inputs, g.batch * g.input[0] * g.input[1], dy, x, dw, accumulate);
+        return gemm::tn(g.outputs, g.inputs, g.batch * g.input[0] * g.input[1], dy, x, dw);
     }
     if dw.is_empty() {
-        return;
+        return dw.zeros();
     }
     let kernels = Kernels::best();
     let taps = g.taps();
@@ -49,8 +57,9 @@ pub(crate) fn backward(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accu
     let total = g.batch * walk.positions;
     let pieces = (total * dw.len() / TASK).min(total / 64).clamp(1, rayon::current_num_threads());
     let (outputs, inputs) = (g.outputs, g.inputs);
-    scratch(pieces * dw.len(), |parts| {
-        let each: Vec<(usize, &mut [f32])> = parts.chunks_exact_mut(dw.len()).enumerate().collect();
+    let len = dw.len();
+    scratch(pieces * len, |parts| {
+        let each: Vec<(usize, &mut [f32])> = parts.chunks_exact_mut(len).enumerate().collect();
         let sum = |(i, part): (usize, &mut [f32])| {
             weight_sums(kernels, outputs, &walk, dy, i * total / pieces..(i + 1) * total / pieces, part);
         };
@@ -60,16 +69,13 @@ pub(crate) fn backward(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32], accu
             each.into_par_iter().with_max_len(1).for_each(sum)
         }
         // From `[O][tap][I]` to `[O, I, kh, kw]`, adding the pieces in order.
-        split::each_chunk(dw, inputs * taps, TASK / 32, |(o, dw)| {
-            for (i, dw) in dw.chunks_exact_mut(taps).enumerate() {
-                for (tap, dw) in dw.iter_mut().enumerate() {
-                    let at = (o * taps + tap) * inputs + i;
-                    let sum: f32 = parts.chunks_exact(outputs * inputs * taps).map(|part| part[at]).sum();
-                    *dw = if accumulate { *dw + sum } else { sum };
-                }
-            }
-        });
-    });
+        let parts = &*parts;
+        dw.each_chunk(inputs * taps, TASK / 32, |o, dw| {
+            dw.chunks(taps, |i, dw| {
+                dw.from_fn(|tap| parts.chunks_exact(len).map(|part| part[(o * taps + tap) * inputs + i]).sum())
+            })
+        })
+    })
 }
 
 /// `sums [O][tap][I]` over a range of positions.
@@ -123,7 +129,8 @@ fn weight_sums(
                 }
             };
             if gathered {
-                walk.gather(&pointers, here, columns);
+                // SAFETY: the pointers were made above.
+                unsafe { walk.gather(&pointers, here, columns) };
                 for column in (0..k).step_by(width) {
                     let count = (k - column).min(width);
                     pack::rows(columns, k, column, count, here, width, panel);

@@ -78,7 +78,7 @@ pub(crate) fn step(sizes: &Sizes, blocks: &mut [Block<'_>], x: &mut [f32]) {
     assert!(blocks.iter().all(|b| b.keys.len() == cache && b.values.len() == cache && b.fits(width)));
     let caches: Vec<Cache> = blocks
         .iter_mut()
-        .map(|b| Cache { keys: Shared::new(&mut *b.keys), values: Shared::new(&mut *b.values) })
+        .map(|b| Cache { keys: Shared::new(b.keys.as_mut_ptr()), values: Shared::new(b.values.as_mut_ptr()) })
         .collect();
     let blocks: Vec<&Block<'_>> = blocks.iter().collect();
     let narrow = stride(width);
@@ -87,12 +87,12 @@ pub(crate) fn step(sizes: &Sizes, blocks: &mut [Block<'_>], x: &mut [f32]) {
         let (attended, memory) = memory.split_at_mut(rows * narrow);
         let (qkv, hidden) = memory.split_at_mut(rows * 3 * width);
         let room = Room {
-            normal: Shared::new(normal),
-            qkv: Shared::new(qkv),
-            attended: Shared::new(attended),
-            hidden: Shared::new(hidden),
+            normal: Shared::new(normal.as_mut_ptr()),
+            qkv: Shared::new(qkv.as_mut_ptr()),
+            attended: Shared::new(attended.as_mut_ptr()),
+            hidden: Shared::new(hidden.as_mut_ptr()),
         };
-        let x = Shared::new(x);
+        let x = Shared::new(x.as_mut_ptr());
         region(|member| {
             for (i, (block, cache)) in blocks.iter().zip(&caches).enumerate() {
                 // After the last block comes the next step.
@@ -110,7 +110,7 @@ impl Block<'_> {
         let Self { qkv, proj, expand, contract, .. } = self;
         let sizes =
             [(qkv, 3 * width, width), (proj, width, width), (expand, expand.n, width), (contract, width, expand.n)];
-        sizes.iter().all(|(w, n, k)| w.n == *n && w.k == *k && w.bias.is_none_or(|bias| bias.len() == *n))
+        sizes.iter().all(|(w, n, k)| w.n == *n && w.k == *k && w.fits())
             && [self.norm1, self.norm2].iter().flatten().all(|norm| norm.len() == width)
     }
 }
@@ -189,7 +189,7 @@ unsafe fn normalised(
             let (x, out) = unsafe {
                 (
                     std::slice::from_raw_parts(x.get().add(row * width), width),
-                    std::slice::from_raw_parts_mut(out.add(row * stride), width),
+                    std::slice::from_raw_parts_mut(out.add(row * stride).cast(), width),
                 )
             };
             layer_norm_rows(x, weight, bias, sizes.eps, out, &mut [[0.0; 2]]);

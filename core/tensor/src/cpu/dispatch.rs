@@ -71,19 +71,19 @@ pub(crate) const BASELINE_FUSED: bool = cfg!(any(target_arch = "aarch64", target
 /// loop that the compiler vectorises; what it calls must be `#[inline(always)]`. In the body the constant `FUSED` says
 /// whether the level has a fused multiply-add, for [`fma`] and the functions of [`math`](super::math).
 macro_rules! simd {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident$(<$($generic:ident: $bound:path),+>)?($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident$(<$($life:lifetime)? $(,)? $($generic:ident: $bound:path),*>)?($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name$(<$($life,)? $($generic: $bound),*>)?($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-                fn avx512$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                fn avx512$(<$($life,)? $($generic: $bound),*>)?($($arg: $ty),*) $(-> $ret)? {
                     #[allow(dead_code)]
                     const FUSED: bool = true;
                     $body
                 }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2$(<$($generic: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                fn avx2$(<$($life,)? $($generic: $bound),*>)?($($arg: $ty),*) $(-> $ret)? {
                     #[allow(dead_code)]
                     const FUSED: bool = true;
                     $body

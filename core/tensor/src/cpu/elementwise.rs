@@ -1,8 +1,11 @@
 //! Loops over elements: functions of one element, and of two under broadcasting.
 
-use super::buffer;
+#![allow(unsafe_code)]
+
 use super::dispatch::simd;
+use super::{Output, buffer, buffers};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Elements a task works on at least: small enough to balance, large enough to hide the hand-over.
 pub(crate) const GRAIN: usize = 1 << 14;
@@ -31,18 +34,14 @@ pub(crate) trait Zip: Copy + Send + Sync {
 }
 
 simd! {
-    fn map_chunk<F: Map>(f: F, x: &[f32], out: &mut [f32]) {
-        for (o, x) in out.iter_mut().zip(x) {
-            *o = f.value::<FUSED>(*x);
-        }
+    fn map_chunk<'a, F: Map>(f: F, x: &[f32], out: Output<'a>) -> &'a mut [f32] {
+        out.map(x, |x| f.value::<FUSED>(*x))
     }
 }
 
 /// `f(x)` of every element.
 pub(crate) fn map<F: Map>(f: F, x: &[f32]) -> Vec<f32> {
-    let mut out = buffer(x.len());
-    out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(o, x)| map_chunk(f, x, o));
-    out
+    buffer(x.len(), |out| out.par_chunks(GRAIN, |i, out| map_chunk(f, &x[i * GRAIN..][..out.len()], out)))
 }
 
 /// A function of one element with its slope there. `both` must be `#[inline(always)]`.
@@ -51,28 +50,35 @@ pub(crate) trait Sloped: Copy + Send + Sync {
 }
 
 simd! {
-    fn sloped_chunk<F: Sloped>(f: F, x: &[f32], out: &mut [f32], slope: &mut [f32]) {
+    fn sloped_chunk<F: Sloped>(f: F, x: &[f32], out: &mut [MaybeUninit<f32>], slope: &mut [MaybeUninit<f32>]) {
         for ((x, o), s) in x.iter().zip(out).zip(slope) {
-            (*o, *s) = f.both::<FUSED>(*x);
+            let (value, slope) = f.both::<FUSED>(*x);
+            o.write(value);
+            s.write(slope);
         }
     }
 }
 
 /// `f(x)` and `f'(x)` of every element.
 pub(crate) fn sloped<F: Sloped>(f: F, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let (mut out, mut slope) = (buffer(x.len()), buffer(x.len()));
-    out.par_chunks_mut(GRAIN)
-        .zip(slope.par_chunks_mut(GRAIN))
-        .zip(x.par_chunks(GRAIN))
-        .for_each(|((o, s), x)| sloped_chunk(f, x, o, s));
+    let [out, slope] = buffers([x.len(); 2], |[out, slope]| {
+        out.par_chunks_mut(GRAIN)
+            .zip(slope.par_chunks_mut(GRAIN))
+            .zip(x.par_chunks(GRAIN))
+            .for_each(|((o, s), x)| sloped_chunk(f, x, o, s));
+        // SAFETY: both were written for each element of `x`, of which there are as many.
+        unsafe { [out.assume_init_mut(), slope.assume_init_mut()] }
+    });
     (out, slope)
 }
 
 simd! {
     /// Turns x into `f(x)` in place and writes `f'(x)`, on this thread.
-    pub(crate) fn sloped_in_place<F: Sloped>(f: F, x: &mut [f32], slope: &mut [f32]) {
+    pub(crate) fn sloped_in_place<F: Sloped>(f: F, x: &mut [f32], slope: &mut [MaybeUninit<f32>]) {
         for (x, s) in x.iter_mut().zip(slope) {
-            (*x, *s) = f.both::<FUSED>(*x);
+            let (value, slope) = f.both::<FUSED>(*x);
+            *x = value;
+            s.write(slope);
         }
     }
 }
@@ -149,7 +155,8 @@ fn broadcast_strides(rank: usize, shape: &[usize]) -> Vec<usize> {
 }
 
 simd! {
-    fn zip_chunk<F: Zip>(f: F, walk: &Walk, start: usize, x: &[f32], y: &[f32], out: &mut [f32]) {
+    fn zip_chunk<'a, F: Zip>(f: F, walk: &Walk, start: usize, x: &[f32], y: &[f32], out: Output<'a>) -> &'a mut [f32] {
+        let mut out = out;
         let inner_axis = walk.shape.len() - 1;
         let inner = walk.shape[inner_axis];
         let (step_x, step_y) = (walk.x[inner_axis], walk.y[inner_axis]);
@@ -165,39 +172,28 @@ simd! {
                 at_y += index * walk.y[axis];
             }
             let n = (inner - column).min(out.len() - done);
-            let o = &mut out[done..done + n];
+            let o = out.part(done..done + n);
             match (step_x, step_y) {
-                (1, 1) => {
-                    for ((o, x), y) in o.iter_mut().zip(&x[at_x..at_x + n]).zip(&y[at_y..at_y + n]) {
-                        *o = f.value::<FUSED>(*x, *y);
-                    }
-                }
+                (1, 1) => o.zip(&x[at_x..at_x + n], &y[at_y..at_y + n], |x, y| f.value::<FUSED>(*x, *y)),
                 (1, 0) => {
                     let y = y[at_y];
-                    for (o, x) in o.iter_mut().zip(&x[at_x..at_x + n]) {
-                        *o = f.value::<FUSED>(*x, y);
-                    }
+                    o.map(&x[at_x..at_x + n], |x| f.value::<FUSED>(*x, y))
                 }
                 (0, 1) => {
                     let x = x[at_x];
-                    for (o, y) in o.iter_mut().zip(&y[at_y..at_y + n]) {
-                        *o = f.value::<FUSED>(x, *y);
-                    }
+                    o.map(&y[at_y..at_y + n], |y| f.value::<FUSED>(x, *y))
                 }
-                _ => {
-                    for (i, o) in o.iter_mut().enumerate() {
-                        *o = f.value::<FUSED>(x[at_x + i * step_x], y[at_y + i * step_y]);
-                    }
-                }
-            }
+                _ => o.from_fn(|i| f.value::<FUSED>(x[at_x + i * step_x], y[at_y + i * step_y])),
+            };
             done += n;
         }
+        // SAFETY: all parts were written.
+        unsafe { out.written() }
     }
 }
 
 /// `f(x, y)` for every element of the broadcast output.
 pub(crate) fn zip<F: Zip>(f: F, walk: &Walk, x: &[f32], y: &[f32]) -> Vec<f32> {
-    let mut out = buffer(walk.shape.iter().product());
-    out.par_chunks_mut(GRAIN).enumerate().for_each(|(i, o)| zip_chunk(f, walk, i * GRAIN, x, y, o));
-    out
+    let len = walk.shape.iter().product();
+    buffer(len, |out| out.par_chunks(GRAIN, |i, out| zip_chunk(f, walk, i * GRAIN, x, y, out)))
 }

@@ -1,23 +1,17 @@
 //! Rows by index, and back.
 
-use super::buffer;
 use super::dispatch::simd;
 use super::elementwise::GRAIN;
-use rayon::prelude::*;
+use super::{Output, buffer};
 
 /// Rows of `table` (of `width`) in the order of `codes`, which must be in range.
 pub(crate) fn rows(table: &[f32], width: usize, codes: &[u32]) -> Vec<f32> {
-    let mut out = buffer(codes.len() * width);
-    if width == 0 {
-        return out;
-    }
-    let group = (GRAIN / width).max(1);
-    out.par_chunks_mut(group * width).zip(codes.par_chunks(group)).for_each(|(out, codes)| {
-        for (o, &code) in out.chunks_exact_mut(width).zip(codes) {
-            o.copy_from_slice(&table[code as usize * width..][..width]);
-        }
-    });
-    out
+    let group = (GRAIN / width.max(1)).max(1);
+    buffer(codes.len() * width, |out| {
+        out.par_chunks(group * width.max(1), |i, out| {
+            out.chunks(width, |j, out| out.map(&table[codes[i * group + j] as usize * width..][..width], |x| *x))
+        })
+    })
 }
 
 simd! {
@@ -63,16 +57,18 @@ impl RowsByCode {
     }
 }
 
-/// Adds row i of `x` to row `codes[i]` of `table`, in the order of i; `table` is zeroed first unless `accumulate`.
-pub(crate) fn add_rows(x: &[f32], width: usize, codes: &[u32], table: &mut [f32], accumulate: bool) {
+/// The sums of the rows i of `x` with each code, `codes[i]`, in the order of i, for rows of a table.
+pub(crate) fn sums_by_code<'a>(x: &[f32], width: usize, codes: &[u32], table: Output<'a>) -> &'a mut [f32] {
     if width == 0 || table.is_empty() {
-        return;
+        return table.zeros();
     }
     let rows = RowsByCode::new(codes, table.len() / width);
-    table.par_chunks_mut(width).with_min_len((GRAIN / 4 / width).max(1)).enumerate().for_each(|(code, target)| {
-        if !accumulate {
-            target.fill(0.0);
-        }
-        sum_rows(x, rows.of(code), target);
-    });
+    let group = (GRAIN / 4 / width).max(1);
+    table.par_chunks(group * width, |i, table| {
+        table.chunks(width, |j, target| {
+            let target = target.zeros();
+            sum_rows(x, rows.of(i * group + j), target);
+            target
+        })
+    })
 }

@@ -8,8 +8,9 @@ pub(crate) use super::gemm_tn::{tn, tn_and_sums};
 use super::kernel::{DOTS, Dots, Kernels};
 use super::product::Product;
 use super::scratch::scratch;
-use super::{pack, split};
+use super::{Output, pack, split};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ptr::null;
 
 /// Multiply-adds that are worth handing to another thread (about 20 microseconds).
@@ -28,8 +29,8 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    pub(crate) fn new(data: &mut [f32]) -> Self {
-        Self(data.as_mut_ptr())
+    pub(crate) fn new(at: *mut f32) -> Self {
+        Self(at)
     }
 
     pub(crate) fn get(self) -> *mut f32 {
@@ -37,117 +38,136 @@ impl Shared {
     }
 }
 
-/// `c [m, n] (+)= a [m, k] · b [n, k]ᵀ + bias [n]`.
-pub(crate) fn nt(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>, c: &mut [f32], accumulate: bool) {
-    nt_around(n, k, a, b, bias, c, accumulate, Around { before: |_, _: &mut [f32]| {}, after: |_, _: &mut [f32]| {} });
+/// `c [m, n] = a [m, k] · b [n, k]ᵀ + bias [n]`.
+pub(crate) fn nt<'a>(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>, c: Output<'a>) -> &'a mut [f32] {
+    nt_around(n, k, a, b, bias, c, Around { before: None, after: |_, _: &mut [f32]| {} })
 }
 
 /// `c [m, n] = residual [m, n] + a [m, k] · b [n, k]ᵀ + bias [n]`.
-pub(crate) fn nt_add(n: usize, k: usize, a: &[f32], b: &[f32], bias: Option<&[f32]>, residual: &[f32], c: &mut [f32]) {
-    let before = |at: usize, c: &mut [f32]| c.copy_from_slice(&residual[at..at + c.len()]);
-    nt_around(n, k, a, b, bias, c, true, Around { before, after: |_, _: &mut [f32]| {} });
+pub(crate) fn nt_add<'a>(
+    n: usize,
+    k: usize,
+    a: &[f32],
+    b: &[f32],
+    bias: Option<&[f32]>,
+    residual: &[f32],
+    c: Output<'a>,
+) -> &'a mut [f32] {
+    nt_around(n, k, a, b, bias, c, Around { before: Some(residual), after: |_, _: &mut [f32]| {} })
 }
 
-/// `c [m, n] = f(a [m, k] · b [n, k]ᵀ + bias [n])`, and f' there if `slope` of as many numbers is given.
-pub(crate) fn nt_then<F: Map + Sloped>(
+/// `c [m, n] = f(a [m, k] · b [n, k]ᵀ + bias [n])`.
+pub(crate) fn nt_then<'a, F: Map>(
     f: F,
     n: usize,
     k: usize,
     a: &[f32],
     b: &[f32],
     bias: Option<&[f32]>,
-    c: &mut [f32],
-    slope: Option<&mut [f32]>,
-) {
-    let before = |_, _: &mut [f32]| {};
-    let Some(slope) = slope else {
-        let after = |_, c: &mut [f32]| map_in_place(f, c);
-        return nt_around(n, k, a, b, bias, c, false, Around { before, after });
-    };
-    assert!(slope.len() == c.len());
-    let slope = Shared::new(slope);
-    let after = |at: usize, c: &mut [f32]| {
-        // SAFETY: the part of `slope` that belongs to this piece of `c`, which has as many numbers.
-        let slope = unsafe { std::slice::from_raw_parts_mut(slope.get().add(at), c.len()) };
-        sloped_in_place(f, c, slope);
-    };
-    nt_around(n, k, a, b, bias, c, false, Around { before, after });
+    c: Output<'a>,
+) -> &'a mut [f32] {
+    assert!(!c.accumulates(), "a function of a sum is not a sum");
+    let after = |_, c: &mut [f32]| map_in_place(f, c);
+    nt_around(n, k, a, b, bias, c, Around { before: None, after })
 }
 
-/// What happens to pieces of a product's result, each some whole rows, while they are in the cache. Both get the index
-/// of the piece's first number.
-pub(crate) struct Around<B, A> {
-    /// Before the product is written, or added.
-    pub(crate) before: B,
-    /// Once it is complete.
-    pub(crate) after: A,
-}
-
-/// [`nt`] with something done around it.
-pub(crate) fn nt_around<B, A>(
+/// [`nt_then`] and, into `slope [m, n]`, f' there.
+pub(crate) fn nt_then_sloped<'a, F: Sloped>(
+    f: F,
     n: usize,
     k: usize,
     a: &[f32],
     b: &[f32],
     bias: Option<&[f32]>,
-    c: &mut [f32],
-    accumulate: bool,
-    around: Around<B, A>,
-) where
-    B: Fn(usize, &mut [f32]) + Sync,
-    A: Fn(usize, &mut [f32]) + Sync,
-{
+    [c, slope]: [&'a mut [MaybeUninit<f32>]; 2],
+) -> [&'a mut [f32]; 2] {
+    assert!(slope.len() == c.len());
+    let slopes = Shared::new(slope.as_mut_ptr().cast());
+    let after = |at: usize, c: &mut [f32]| {
+        // SAFETY: the part of `slope` that belongs to this piece of `c`, which has as many numbers.
+        let slope = unsafe { std::slice::from_raw_parts_mut(slopes.get().add(at).cast(), c.len()) };
+        sloped_in_place(f, c, slope);
+    };
+    let c = nt_around(n, k, a, b, bias, Output::New(c), Around { before: None, after });
+    // SAFETY: the pieces make the whole.
+    [c, unsafe { slope.assume_init_mut() }]
+}
+
+/// What happens to pieces of a product's result, each some whole rows, while they are in the cache.
+struct Around<'r, A> {
+    /// What the product is added to, if not to what is there.
+    before: Option<&'r [f32]>,
+    /// Done once a piece is complete; gets the index of its first number.
+    after: A,
+}
+
+/// [`nt`] with something done around it.
+fn nt_around<'a>(
+    n: usize,
+    k: usize,
+    a: &[f32],
+    b: &[f32],
+    bias: Option<&[f32]>,
+    c: Output<'a>,
+    around: Around<'_, impl Fn(usize, &mut [f32]) + Sync>,
+) -> &'a mut [f32] {
     if c.is_empty() {
-        return;
+        return c.zeros();
     }
     let m = c.len() / n;
-    assert!(a.len() >= m * k && b.len() >= n * k && bias.is_none_or(|bias| bias.len() == n));
+    assert!(c.len() == m * n && a.len() >= m * k && b.len() >= n * k && bias.is_none_or(|bias| bias.len() == n));
     let kernels = Kernels::best();
     if k > 0 && (m <= FEW_ROWS || n <= FEW_COLUMNS) {
-        (around.before)(0, c);
-        dots(kernels, n, k, a, b, bias, c, accumulate);
+        let c = match around.before {
+            Some(before) => dots(kernels, n, k, a, b, bias, Output::Add(c.map(before, |x| *x))),
+            None => dots(kernels, n, k, a, b, bias, c),
+        };
         (around.after)(0, c);
-        return;
+        return c;
     }
     let width = kernels.width;
     let pack = |j: usize, panel: &mut [f32]| {
         let first = j * width;
         pack::transposed(&b[first * k..], k, (n - first).min(width), k, width, panel);
     };
-    rows_by_panels(kernels, n, k, a, pack, bias, c, accumulate, around);
+    rows_by_panels(kernels, n, k, a, pack, bias, c, around)
 }
 
-/// `c [m, n] (+)= a [m, k] · b [k, n]`.
-pub(crate) fn nn(n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
+/// `c [m, n] = a [m, k] · b [k, n]`.
+pub(crate) fn nn<'a>(n: usize, k: usize, a: &[f32], b: &[f32], c: Output<'a>) -> &'a mut [f32] {
     if c.is_empty() {
-        return;
+        return c.zeros();
     }
-    assert!(a.len() >= c.len() / n * k && b.len() >= n * k);
+    assert!(c.len().is_multiple_of(n) && a.len() >= c.len() / n * k && b.len() >= n * k);
     let kernels = Kernels::best();
     let width = kernels.width;
     let pack = |j: usize, panel: &mut [f32]| {
         let first = j * width;
         pack::rows(b, n, first, (n - first).min(width), k, width, panel);
     };
-    let around = Around { before: |_, _: &mut [f32]| {}, after: |_, _: &mut [f32]| {} };
-    rows_by_panels(kernels, n, k, a, pack, None, c, accumulate, around);
+    rows_by_panels(kernels, n, k, a, pack, None, c, Around { before: None, after: |_, _: &mut [f32]| {} })
 }
 
-/// Rows in place times panels that `pack(index, panel)` writes.
-fn rows_by_panels<B, A>(
+/// Rows in place times panels that `pack(index, panel)` writes. `c` is whole rows, `a` has k numbers for each of them.
+fn rows_by_panels<'a>(
     kernels: &Kernels,
     n: usize,
     k: usize,
     a: &[f32],
     pack: impl Fn(usize, &mut [f32]) + Sync,
     bias: Option<&[f32]>,
-    c: &mut [f32],
-    accumulate: bool,
-    around: Around<B, A>,
-) where
-    B: Fn(usize, &mut [f32]) + Sync,
-    A: Fn(usize, &mut [f32]) + Sync,
-{
+    c: Output<'a>,
+    around: Around<'_, impl Fn(usize, &mut [f32]) + Sync>,
+) -> &'a mut [f32] {
+    // SAFETY: only numbers are written below.
+    let (c, accumulate) = unsafe { c.into_parts() };
+    assert!(around.before.is_none_or(|before| before.len() == c.len() && !accumulate));
+    let accumulate = accumulate || around.before.is_some();
+    let before = |at: usize, c: &mut [MaybeUninit<f32>]| {
+        if let Some(before) = around.before {
+            c.write_copy_of_slice(&before[at..at + c.len()]);
+        }
+    };
     let (m, width) = (c.len() / n, kernels.width);
     let panels = n.div_ceil(width);
     // Four tiles or more, so that panels are read often while they are in the cache.
@@ -175,8 +195,8 @@ fn rows_by_panels<B, A>(
     if m <= rows {
         // Cut by columns; every piece packs what it needs.
         let count = (TASK / 2 / (m * k * width).max(1)).clamp(1, panels);
-        (around.before)(0, c);
-        let out = Shared::new(c);
+        before(0, c);
+        let out = Shared::new(c.as_mut_ptr().cast());
         split::each(panels.div_ceil(count), |piece| {
             let panel = piece * count;
             let count = count.min(panels - panel);
@@ -187,8 +207,10 @@ fn rows_by_panels<B, A>(
                 run(out.get(), 0, m, panel, count, packed);
             });
         });
+        // SAFETY: the pieces have written all columns of all rows.
+        let c = unsafe { c.assume_init_mut() };
         (around.after)(0, c);
-        return;
+        return c;
     }
     scratch(panels * width * k, |packed| {
         if k > 0 {
@@ -196,24 +218,28 @@ fn rows_by_panels<B, A>(
         }
         c.par_chunks_mut(rows * n).with_max_len(1).enumerate().for_each(|(piece, c)| {
             let first = piece * rows;
-            (around.before)(first * n, c);
-            run(c.as_mut_ptr(), first, rows.min(m - first), 0, panels, packed);
-            (around.after)(first * n, c);
+            before(first * n, c);
+            run(c.as_mut_ptr().cast(), first, rows.min(m - first), 0, panels, packed);
+            // SAFETY: all panels have written their columns of these rows.
+            (around.after)(first * n, unsafe { c.assume_init_mut() });
         });
     });
+    // SAFETY: the pieces have written all rows.
+    unsafe { c.assume_init_mut() }
 }
 
 /// `nt` for few rows or few columns: both operands are read where they lie.
-fn dots(
+fn dots<'a>(
     kernels: &Kernels,
     n: usize,
     k: usize,
     a: &[f32],
     b: &[f32],
     bias: Option<&[f32]>,
-    c: &mut [f32],
-    accumulate: bool,
-) {
+    c: Output<'a>,
+) -> &'a mut [f32] {
+    // SAFETY: only numbers are written below.
+    let (c, accumulate) = unsafe { c.into_parts() };
     let m = c.len() / n;
     let [tall, wide] = DOTS;
     // Pieces of the longer side; a multiple of the block's sides.
@@ -223,7 +249,7 @@ fn dots(
         (m, ((TASK / 4) / (m * k)).max(1).next_multiple_of(wide).min(n))
     };
     let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
-    let out = Shared::new(c);
+    let out = Shared::new(c.as_mut_ptr().cast());
     split::each(down * across, |piece| {
         let (row, column) = (piece / across * rows, piece % across * columns);
         let (row_end, column_end) = ((row + rows).min(m), (column + columns).min(n));
@@ -252,10 +278,12 @@ fn dots(
             }
         }
     });
+    // SAFETY: the pieces have written all rows and columns.
+    unsafe { c.assume_init_mut() }
 }
 
-/// `sums [n] (+)=` the sum of the rows of `a [.., n]`.
-pub(crate) fn column_sums(a: &[f32], sums: &mut [f32], accumulate: bool) {
+/// `sums [n] =` the sum of the rows of `a [.., n]`.
+pub(crate) fn column_sums(a: &[f32], sums: &mut [f32]) {
     let n = sums.len();
     if n == 0 {
         return;
@@ -270,9 +298,7 @@ pub(crate) fn column_sums(a: &[f32], sums: &mut [f32], accumulate: bool) {
             part
         })
         .collect();
-    if !accumulate {
-        sums.fill(0.0);
-    }
+    sums.fill(0.0);
     for part in parts {
         sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
     }
@@ -298,31 +324,38 @@ pub(crate) struct Batch {
 }
 
 /// [`nt`] of each pair of matrices.
-pub(crate) fn batched_nt(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    pairs(sizes, a, b, c, |a, b, c| nt(sizes.n, sizes.k, a, b, None, c, accumulate));
+pub(crate) fn batched_nt<'a>(sizes: Batch, a: &[f32], b: &[f32], c: Output<'a>) -> &'a mut [f32] {
+    pairs(sizes, a, b, c, |a, b, c| nt(sizes.n, sizes.k, a, b, None, c))
 }
 
 /// [`nn`] of each pair of matrices.
-pub(crate) fn batched_nn(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    pairs(sizes, a, b, c, |a, b, c| nn(sizes.n, sizes.k, a, b, c, accumulate));
+pub(crate) fn batched_nn<'a>(sizes: Batch, a: &[f32], b: &[f32], c: Output<'a>) -> &'a mut [f32] {
+    pairs(sizes, a, b, c, |a, b, c| nn(sizes.n, sizes.k, a, b, c))
 }
 
 /// [`tn`] of each pair of matrices; those on the left are `[k, m]`.
-pub(crate) fn batched_tn(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    pairs(sizes, a, b, c, |a, b, c| tn(sizes.m, sizes.n, sizes.k, a, b, c, accumulate));
+pub(crate) fn batched_tn<'a>(sizes: Batch, a: &[f32], b: &[f32], c: Output<'a>) -> &'a mut [f32] {
+    pairs(sizes, a, b, c, |a, b, c| tn(sizes.m, sizes.n, sizes.k, a, b, c))
 }
 
-fn pairs(sizes: Batch, a: &[f32], b: &[f32], c: &mut [f32], f: impl Fn(&[f32], &[f32], &mut [f32]) + Sync) {
+fn pairs<'a>(
+    sizes: Batch,
+    a: &[f32],
+    b: &[f32],
+    c: Output<'a>,
+    f: impl for<'c> Fn(&[f32], &[f32], Output<'c>) -> &'c mut [f32] + Sync,
+) -> &'a mut [f32] {
     let Batch { batch, m, n, k } = sizes;
-    let one = |(t, c): (usize, &mut [f32])| f(&a[t * m * k..(t + 1) * m * k], &b[t * k * n..(t + 1) * k * n], c);
     if m * n == 0 {
-        return;
+        return c.zeros();
     }
+    let pair = |t: usize| (&a[t * m * k..(t + 1) * m * k], &b[t * k * n..(t + 1) * k * n]);
     if batch == 1 || m * n * k >= 16 * TASK {
         // Large ones one after the other, each over all threads: what is packed is then packed once.
-        c.chunks_exact_mut(m * n).enumerate().for_each(one);
-    } else {
-        let together = (TASK / (m * n * k).max(1)).max(1);
-        c.par_chunks_exact_mut(m * n).with_min_len(together.min(batch)).enumerate().for_each(one);
+        return c.chunks(m * n, |t, c| f(pair(t).0, pair(t).1, c));
     }
+    let together = (TASK / (m * n * k).max(1)).clamp(1, batch);
+    c.par_chunks(together * m * n, |i, c| {
+        c.chunks(m * n, |j, c| f(pair(i * together + j).0, pair(i * together + j).1, c))
+    })
 }

@@ -8,13 +8,13 @@ use super::gemm::{Shared, TASK, column_sums};
 use super::kernel::Kernels;
 use super::product::{Product, tiles};
 use super::scratch::scratch;
-use super::{pack, split};
+use super::{Output, pack, split};
 use rayon::prelude::*;
 use std::ptr::null;
 
-/// `c [m, n] (+)= a [k, m]ᵀ · b [k, n]`.
-pub(crate) fn tn(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    tn_and_sums(m, n, k, a, b, c, None, accumulate);
+/// `c [m, n] = a [k, m]ᵀ · b [k, n]`.
+pub(crate) fn tn<'a>(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: Output<'a>) -> &'a mut [f32] {
+    tn_and_sums(m, n, k, a, b, c, None)
 }
 
 /// Results of up to so many numbers are worth one copy a thread.
@@ -22,43 +22,46 @@ const SMALL: usize = 1 << 15;
 
 /// [`tn`], and `sums [m] =` the sums of the rows of `a`, which are in the cache then. A small result is cut over k into
 /// as many pieces as there are threads, a larger one along its longer side.
-pub(crate) fn tn_and_sums(
+pub(crate) fn tn_and_sums<'a>(
     m: usize,
     n: usize,
     k: usize,
     a: &[f32],
     b: &[f32],
-    c: &mut [f32],
+    mut c: Output<'a>,
     mut sums: Option<&mut [f32]>,
-    accumulate: bool,
-) {
+) -> &'a mut [f32] {
     assert!(sums.as_ref().is_none_or(|sums| sums.len() == m));
     if let Some(sums) = &mut sums {
         sums.fill(0.0);
     }
     if m * n == 0 {
         if let Some(sums) = sums {
-            column_sums(a, sums, false);
+            column_sums(a, sums);
         }
-        return;
+        return c.zeros();
     }
     assert!(a.len() >= k * m && b.len() >= k * n && c.len() == m * n);
-    let kernels = Kernels::best();
+    let (kernels, accumulate) = (Kernels::best(), c.accumulates());
     let threads = rayon::current_num_threads();
     let block = |rows: (usize, usize), columns: (usize, usize)| Block { m, n, k, rows, columns };
     let work = m * n * k / TASK;
     if work <= 1 || threads == 1 {
-        // SAFETY: the block is the whole of `c`.
-        return unsafe { block((0, m), (0, n)).run(kernels, a, b, c.as_mut_ptr(), sums, accumulate) };
+        // SAFETY: the block is the whole of `c`, and writes all of it.
+        return unsafe {
+            block((0, m), (0, n)).run(kernels, a, b, c.as_mut_ptr(), sums, accumulate);
+            c.written()
+        };
     }
     if m * n <= SMALL {
         let pieces = work.min(k / 64).clamp(1, threads);
         // The first piece goes to `c` itself.
+        let out = Shared::new(c.as_mut_ptr());
         return scratch((pieces - 1) * m * n + pieces * m, |memory| {
             let (others, piece_sums) = memory.split_at_mut((pieces - 1) * m * n);
             piece_sums.fill(0.0);
-            let parts: Vec<_> = std::iter::once(&mut *c)
-                .chain(others.chunks_exact_mut(m * n))
+            let parts: Vec<_> = std::iter::once(out)
+                .chain(others.chunks_exact_mut(m * n).map(|part| Shared::new(part.as_mut_ptr())))
                 .zip(piece_sums.chunks_exact_mut(m))
                 .enumerate()
                 .collect();
@@ -69,9 +72,11 @@ pub(crate) fn tn_and_sums(
                 let sums = wanted.then_some(sums);
                 // SAFETY: the block is the whole of `part`.
                 unsafe {
-                    block.run(kernels, &a[from * m..], &b[from * n..], part.as_mut_ptr(), sums, accumulate && i == 0);
+                    block.run(kernels, &a[from * m..], &b[from * n..], part.get(), sums, accumulate && i == 0);
                 }
             });
+            // SAFETY: the first piece has written all of it.
+            let c = unsafe { c.written() };
             for part in others.chunks_exact(m * n) {
                 add_assign(c, part);
             }
@@ -80,13 +85,14 @@ pub(crate) fn tn_and_sums(
                     add_assign(sums, part);
                 }
             }
+            c
         });
     }
-    let out = Shared::new(c);
+    let out = Shared::new(c.as_mut_ptr());
     // Panels stay whole; tiles are cut to nearly equal heights anyway.
     let (side, unit) = if m >= n { (m, 1) } else { (n, kernels.width) };
     let each = side.div_ceil(threads).next_multiple_of(unit);
-    let sums = sums.map(Shared::new);
+    let sums = sums.map(|sums| Shared::new(sums.as_mut_ptr()));
     split::each(side.div_ceil(each), |piece| {
         let range = (piece * each, ((piece + 1) * each).min(side));
         let (rows, columns) = if m >= n { (range, (0, n)) } else { ((0, m), range) };
@@ -97,6 +103,8 @@ pub(crate) fn tn_and_sums(
         // SAFETY: each piece writes its own rows and columns of `c`.
         unsafe { block(rows, columns).run(kernels, a, b, out.get(), sums, accumulate) };
     });
+    // SAFETY: the pieces have written all of it.
+    unsafe { c.written() }
 }
 
 /// Depth of a block of [`Block::run`], and the panels that are packed together: half a megabyte at the widest level.

@@ -3,13 +3,16 @@
 //! A map that fits the second cache is one task from statistics to result, so that memory is read once. A larger one is
 //! cut into pieces.
 
-use super::buffer;
+#![allow(unsafe_code)]
+
+use super::buffers;
 use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
 use super::math::sigmoid;
 use super::sum::add_pieces;
 use rayon::iter::once;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// What a group norm works on: maps of `channels` at `positions` positions, in `groups` groups.
@@ -43,25 +46,25 @@ struct Affine<'a> {
 }
 
 simd! {
-    fn normalize(x: &[f32], how: Affine<'_>, out: &mut [f32]) {
+    fn normalize(x: &[f32], how: Affine<'_>, out: &mut [MaybeUninit<f32>]) {
         let width = how.scale.len();
         for (x, o) in x.chunks(width).zip(out.chunks_mut(width)) {
             let channels = how.centre.iter().zip(how.scale).zip(how.shift);
             for ((o, &x), ((&centre, &scale), &shift)) in o.iter_mut().zip(x).zip(channels) {
-                *o = fma::<FUSED>(x - centre, scale, shift);
+                o.write(fma::<FUSED>(x - centre, scale, shift));
             }
         }
     }
 }
 
 simd! {
-    fn normalize_silu(x: &[f32], how: Affine<'_>, out: &mut [f32]) {
+    fn normalize_silu(x: &[f32], how: Affine<'_>, out: &mut [MaybeUninit<f32>]) {
         let width = how.scale.len();
         for (x, o) in x.chunks(width).zip(out.chunks_mut(width)) {
             let channels = how.centre.iter().zip(how.scale).zip(how.shift);
             for ((o, &x), ((&centre, &scale), &shift)) in o.iter_mut().zip(x).zip(channels) {
                 let h = fma::<FUSED>(x - centre, scale, shift);
-                *o = h * sigmoid::<FUSED>(h);
+                o.write(h * sigmoid::<FUSED>(h));
             }
         }
     }
@@ -313,18 +316,23 @@ impl Maps {
 /// Group norm of maps [B, positions, channels], with the mean and reciprocal standard deviation of every group.
 pub(crate) fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], maps: Maps) -> (Vec<f32>, Vec<[f32; 2]>) {
     let (size, piece) = (maps.size(), maps.piece());
-    let (mut out, mut moments) = (buffer(x.len()), vec![[0.0; 2]; x.len() / size * maps.groups]);
-    out.par_chunks_mut(size).zip(moments.par_chunks_mut(maps.groups)).zip(x.par_chunks(size)).for_each_init(
-        || Scratch::new(&maps, bias),
-        |scratch, ((out, moments), x)| {
-            maps.moments(x, scratch, moments);
-            scratch.set(&maps, moments, weight);
-            let how = Affine { centre: &scratch.centre, scale: &scratch.scale, shift: &scratch.bias };
-            out.par_chunks_mut(piece)
-                .zip(x.par_chunks(piece))
-                .for_each(|(out, x)| if maps.silu { normalize_silu(x, how, out) } else { normalize(x, how, out) });
-        },
-    );
+    assert!(x.len().is_multiple_of(size));
+    let mut moments = vec![[0.0; 2]; x.len() / size * maps.groups];
+    let [out] = buffers([x.len()], |[out]| {
+        out.par_chunks_mut(size).zip(moments.par_chunks_mut(maps.groups)).zip(x.par_chunks(size)).for_each_init(
+            || Scratch::new(&maps, bias),
+            |scratch, ((out, moments), x)| {
+                maps.moments(x, scratch, moments);
+                scratch.set(&maps, moments, weight);
+                let how = Affine { centre: &scratch.centre, scale: &scratch.scale, shift: &scratch.bias };
+                out.par_chunks_mut(piece)
+                    .zip(x.par_chunks(piece))
+                    .for_each(|(out, x)| if maps.silu { normalize_silu(x, how, out) } else { normalize(x, how, out) });
+            },
+        );
+        // SAFETY: every map was written, since a row of the scratch memory has as many numbers as one of a map.
+        [unsafe { out.assume_init_mut() }]
+    });
     (out, moments)
 }
 
@@ -338,7 +346,7 @@ pub(crate) fn group_norm_backward(
     maps: Maps,
 ) -> Vec<f32> {
     let (c, size) = (maps.channels, maps.size());
-    let mut pieces = buffer(x.len() / size * 2 * c);
+    let mut pieces = vec![0.0; x.len() / size * 2 * c];
     grad.par_chunks_mut(size)
         .zip(x.par_chunks(size))
         .zip(moments.par_chunks(maps.groups))
@@ -350,8 +358,8 @@ pub(crate) fn group_norm_backward(
                 map_backward(grad, x, moments, weight, &maps, scratch, sums);
             },
         );
-    let mut sums = buffer(2 * c);
-    add_pieces(&pieces, &mut sums, false);
+    let mut sums = vec![0.0; 2 * c];
+    add_pieces(&pieces, &mut sums);
     sums
 }
 

@@ -1,11 +1,14 @@
 //! Layer normalisation.
 
-use super::buffer;
+#![allow(unsafe_code)]
+
+use super::buffers;
 use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
 use super::rows::dot;
 use super::sum::{LANES, add_pieces, fold, lanes_sum};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Rows of a layer norm that one task works on, and one piece of the parameters' gradient is summed over.
 fn layer_rows(width: usize) -> usize {
@@ -14,7 +17,7 @@ fn layer_rows(width: usize) -> usize {
 
 simd! {
     /// Layer norm of every row on this thread, and each row's mean and reciprocal standard deviation.
-    pub(crate) fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32], moments: &mut [[f32; 2]]) {
+    pub(crate) fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [MaybeUninit<f32>], moments: &mut [[f32; 2]]) {
         let width = weight.len();
         for ((row, o), moments) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(moments) {
             let mean = lanes_sum(row) / width as f32;
@@ -31,7 +34,7 @@ simd! {
             }
             let scale = 1.0 / (squares / width as f32 + eps).sqrt();
             for (((o, &x), &w), &b) in o.iter_mut().zip(row).zip(weight).zip(bias) {
-                *o = (x - mean) * scale * w + b;
+                o.write((x - mean) * scale * w + b);
             }
             *moments = [mean, scale];
         }
@@ -42,11 +45,16 @@ simd! {
 pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (Vec<f32>, Vec<[f32; 2]>) {
     let width = weight.len();
     let rows = layer_rows(width);
-    let (mut out, mut moments) = (buffer(x.len()), vec![[0.0; 2]; x.len() / width]);
-    out.par_chunks_mut(rows * width)
-        .zip(moments.par_chunks_mut(rows))
-        .zip(x.par_chunks(rows * width))
-        .for_each(|((out, moments), x)| layer_norm_rows(x, weight, bias, eps, out, moments));
+    assert!(x.len().is_multiple_of(width) && bias.len() == width);
+    let mut moments = vec![[0.0; 2]; x.len() / width];
+    let [out] = buffers([x.len()], |[out]| {
+        out.par_chunks_mut(rows * width)
+            .zip(moments.par_chunks_mut(rows))
+            .zip(x.par_chunks(rows * width))
+            .for_each(|((out, moments), x)| layer_norm_rows(x, weight, bias, eps, out, moments));
+        // SAFETY: every row was written.
+        [unsafe { out.assume_init_mut() }]
+    });
     (out, moments)
 }
 
@@ -128,7 +136,7 @@ pub(crate) fn layer_norm_backward(
 ) -> Vec<f32> {
     let width = weight.len();
     let rows = layer_rows(width);
-    let mut pieces = buffer(moments.len().div_ceil(rows) * 2 * width);
+    let mut pieces = vec![0.0; moments.len().div_ceil(rows) * 2 * width];
     let work = grad
         .par_chunks_mut(rows * width)
         .zip(x.par_chunks(rows * width))
@@ -144,7 +152,7 @@ pub(crate) fn layer_norm_backward(
             });
         }
     }
-    let mut sums = buffer(2 * width);
-    add_pieces(&pieces, &mut sums, false);
+    let mut sums = vec![0.0; 2 * width];
+    add_pieces(&pieces, &mut sums);
     sums
 }

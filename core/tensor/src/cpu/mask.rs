@@ -40,10 +40,12 @@ pub(crate) fn dropout(x: &mut [f32], p: f32, rng: &Rng) {
 
 /// The same on a copy.
 pub(crate) fn dropped(x: &[f32], p: f32, rng: &Rng) -> Vec<f32> {
-    let mut out = buffer(x.len());
-    out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).enumerate().for_each(|(i, (out, x))| {
-        out.copy_from_slice(x);
-        piece(out, i, p, rng);
-    });
-    out
+    buffer(x.len(), |out| {
+        out.par_chunks(GRAIN, |i, out| {
+            let x = &x[i * GRAIN..][..out.len()];
+            let out = out.map(x, |x| *x);
+            piece(out, i, p, rng);
+            out
+        })
+    })
 }

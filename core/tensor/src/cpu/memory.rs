@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 /// Asks the system's allocator to keep what a step frees for the next one. By default glibc gives large blocks back at
 /// once, and the kernel clears every page of the next one anew: about a tenth of a training step.
-fn keep_freed() {
+pub(crate) fn keep_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         static ASKED: std::sync::Once = std::sync::Once::new();
@@ -19,18 +19,6 @@ fn keep_freed() {
             }
         });
     }
-}
-
-/// An output buffer of `len` numbers, to be overwritten. Its contents are unspecified.
-pub(crate) fn buffer(len: usize) -> Vec<f32> {
-    keep_freed();
-    let mut data = Vec::with_capacity(len);
-    // SAFETY: the capacity is there, every bit pattern is an f32, and kernels write every element before it is read.
-    #[allow(clippy::uninit_vec)]
-    unsafe {
-        data.set_len(len);
-    }
-    data
 }
 
 /// Numbers in a cache line.

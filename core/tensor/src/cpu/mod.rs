@@ -27,6 +27,7 @@ pub(crate) mod math;
 pub(crate) mod memory;
 pub(crate) mod nearest;
 pub(crate) mod optim;
+pub(crate) mod output;
 pub(crate) mod pack;
 pub(crate) mod packed;
 pub(crate) mod peak;
@@ -48,4 +49,4 @@ pub(crate) mod winograd;
 mod winograd_transform;
 mod winograd_weight;
 
-pub(crate) use memory::buffer;
+pub(crate) use output::{Output, buffer, buffers};

@@ -10,7 +10,7 @@ use super::kernel::{Dots, Kernels};
 use super::product::tiles;
 use super::score::Scores;
 use super::scratch::scratch;
-use super::{pack, sift, split};
+use super::{Output, pack, sift, split};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
@@ -89,7 +89,7 @@ impl Search {
     fn panels(&self, codebook: &[f32], alone: bool) -> &[f32] {
         self.panels.get_or_init(|| {
             let (channels, width) = (self.channels, self.kernels.width);
-            let mut panels = super::buffer(self.biases.len() * channels);
+            let mut panels = vec![0.0; self.biases.len() * channels];
             let alone = if alone { usize::MAX } else { TASK / 16 };
             split::each_chunk(&mut panels, channels * width, alone, |(j, panel)| {
                 let first = j * width;
@@ -238,22 +238,29 @@ simd! {
 }
 
 /// `distances [.., size]`.
-pub(crate) fn squared_distances(size: usize, channels: usize, x: &[f32], codebook: &[f32], distances: &mut [f32]) {
+pub(crate) fn squared_distances<'a>(
+    size: usize,
+    channels: usize,
+    x: &[f32],
+    codebook: &[f32],
+    distances: Output<'a>,
+) -> &'a mut [f32] {
     if distances.is_empty() {
-        return;
+        return distances.zeros();
     }
     let kernels = Kernels::best();
     let mut norms = vec![0.0; size];
     squares(kernels, channels, codebook, &mut norms);
     let mut own = vec![0.0; distances.len() / size];
     squares(kernels, channels, x, &mut own);
-    gemm::nt(size, channels, x, codebook, None, distances, false);
+    let distances = gemm::nt(size, channels, x, codebook, None, distances);
     let rows = (super::elementwise::GRAIN / size).max(1);
     distances.par_chunks_mut(rows * size).zip(own.par_chunks(rows)).for_each(|(rows, own)| {
         for (row, own) in rows.chunks_exact_mut(size).zip(own) {
             expand(row, *own, &norms);
         }
     });
+    distances
 }
 
 simd! {

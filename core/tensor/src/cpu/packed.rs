@@ -7,14 +7,15 @@ use super::kernel::{DOTS, Dots, Kernels};
 use super::strip::{Strip, prefetch};
 use super::sum::LANES;
 use super::team::{Member, region};
-use super::{pack, split};
+use super::{buffers, pack, split};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::{null, null_mut};
 
 /// The panels of `b [n, k]ᵀ`.
 pub(crate) fn panels(n: usize, k: usize, b: &[f32]) -> Vec<f32> {
     let width = Kernels::best().width;
-    let mut panels = super::buffer(n.next_multiple_of(width) * k);
+    let mut panels = vec![0.0; n.next_multiple_of(width) * k];
     if k > 0 {
         split::each_chunk(&mut panels, k * width, TASK / 16, |(j, panel)| {
             let first = j * width;
@@ -55,6 +56,15 @@ pub(crate) struct Operands {
 }
 
 impl Weight<'_> {
+    /// Whether there are as many numbers as the sizes say.
+    pub(crate) fn fits(&self) -> bool {
+        let len = match self.numbers {
+            Numbers::Rows(rows) => rows.len() == self.n * self.k,
+            Numbers::Panels(panels) => panels.len() == self.n.next_multiple_of(Kernels::best().width) * self.k,
+        };
+        len && self.bias.is_none_or(|bias| bias.len() == self.n)
+    }
+
     /// Columns of the result that are computed together; pieces of as many are handed to threads.
     pub(crate) fn pieces(&self) -> usize {
         self.n.div_ceil(Kernels::best().width)
@@ -147,15 +157,16 @@ const AHEAD: usize = 1 << 10;
 /// Multiply-adds that are worth another thread where it is awake.
 const SHARED: usize = 1 << 16;
 
-/// `c [m, n] = a [m, k] · weightᵀ + bias`.
-pub(crate) fn product(weight: &Weight<'_>, a: &[f32], c: &mut [f32]) {
-    if c.is_empty() {
-        return;
-    }
+/// `a [rows, k] · weightᵀ + bias`: `[rows, n]`.
+pub(crate) fn product(weight: &Weight<'_>, rows: usize, a: &[f32]) -> Vec<f32> {
+    let [c] = buffers([rows * weight.n], |[c]| [write_product(weight, rows, a, c)]);
+    c
+}
+
+fn write_product<'a>(weight: &Weight<'_>, rows: usize, a: &[f32], c: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
     let (n, k) = (weight.n, weight.k);
-    let rows = c.len() / n;
-    assert!(a.len() >= rows * k && weight.bias.is_none_or(|bias| bias.len() == n));
-    let (left, out) = (a, Shared::new(c));
+    assert!(c.len() == rows * n && a.len() == rows * k && weight.fits());
+    let (left, out) = (a, Shared::new(c.as_mut_ptr().cast()));
     let part = |member: Option<&Member<'_>>| {
         let operands =
             Operands { rows, left: left.as_ptr(), left_stride: k, out: out.get(), out_stride: n, accumulate: false };
@@ -163,5 +174,11 @@ pub(crate) fn product(weight: &Weight<'_>, a: &[f32], c: &mut [f32]) {
         // SAFETY: the operands have the sizes asserted above, and each member writes its own columns.
         unsafe { weight.multiply(&operands, pieces.clone(), weight.start(pieces.start)) };
     };
-    if rows * n * k < SHARED { part(None) } else { region(|member| part(Some(member))) }
+    if rows * n * k < SHARED {
+        part(None)
+    } else {
+        region(|member| part(Some(member)))
+    }
+    // SAFETY: the members have written all columns of all rows.
+    unsafe { c.assume_init_mut() }
 }

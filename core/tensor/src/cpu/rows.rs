@@ -1,10 +1,10 @@
 //! Kernels that treat the innermost axis as one unit: maxima, softmax, cross entropy.
 
-use super::buffer;
 use super::dispatch::{fma, simd};
 use super::elementwise::GRAIN;
 use super::math::exp_flushed;
 use super::sum::{LANES, fold, lanes_sum};
+use super::{Output, buffer};
 use rayon::prelude::*;
 
 /// Rows that one task works on.
@@ -64,67 +64,63 @@ fn exp_sum<const FUSED: bool>(row: &[f32], max: f32) -> f32 {
     sum
 }
 
-/// Writes `e^(x - max)` and returns its sum.
+/// Turns x into `e^(x - max)` and returns its sum.
 #[inline(always)]
-fn exps<const FUSED: bool>(x: &[f32], max: f32, out: &mut [f32]) -> f32 {
+fn exps<const FUSED: bool>(row: &mut [f32], max: f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let ((xs, x_rest), (os, o_rest)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
-    for (x, o) in xs.iter().zip(os) {
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
         for i in 0..LANES {
-            o[i] = exp_flushed::<FUSED>(x[i] - max);
-            lanes[i] += o[i];
+            chunk[i] = exp_flushed::<FUSED>(chunk[i] - max);
+            lanes[i] += chunk[i];
         }
     }
     let mut sum = fold(lanes);
-    for (&x, o) in x_rest.iter().zip(o_rest) {
-        *o = exp_flushed::<FUSED>(x - max);
-        sum += *o;
+    for x in rest {
+        *x = exp_flushed::<FUSED>(*x - max);
+        sum += *x;
     }
     sum
 }
 
 simd! {
-    fn softmax_rows(x: &[f32], width: usize, out: &mut [f32]) {
-        for (row, o) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let scale = 1.0 / exps::<FUSED>(row, row_max(row), o);
-            for o in o {
-                *o *= scale;
-            }
+    /// Softmax of one row, in place.
+    pub(crate) fn softmax_row(row: &mut [f32]) {
+        let scale = 1.0 / exps::<FUSED>(row, row_max(row));
+        for x in row {
+            *x *= scale;
         }
     }
 }
 
-/// Softmax of one row.
-pub(crate) fn softmax_row(x: &[f32], out: &mut [f32]) {
-    softmax_rows(x, x.len(), out);
-}
-
 /// Softmax of every row.
 pub(crate) fn softmax(x: &[f32], width: usize) -> Vec<f32> {
-    let mut out = buffer(x.len());
-    let rows = rows_per_task(width) * width.max(1);
-    out.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(o, x)| softmax_rows(x, width, o));
-    out
+    by_rows(x, width, |row, out| {
+        let row = out.map(row, |x| *x);
+        softmax_row(row);
+        row
+    })
 }
 
 simd! {
-    fn log_softmax_rows(x: &[f32], width: usize, out: &mut [f32]) {
-        for (row, o) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let max = row_max(row);
-            let log = exp_sum::<FUSED>(row, max).ln();
-            for (o, &x) in o.iter_mut().zip(row) {
-                *o = (x - max) - log;
-            }
-        }
+    fn log_softmax_row<'a>(row: &[f32], out: Output<'a>) -> &'a mut [f32] {
+        let max = row_max(row);
+        let log = exp_sum::<FUSED>(row, max).ln();
+        out.map(row, |x| (x - max) - log)
     }
 }
 
 /// Logarithm of the softmax of every row.
 pub(crate) fn log_softmax(x: &[f32], width: usize) -> Vec<f32> {
-    let mut out = buffer(x.len());
-    let rows = rows_per_task(width) * width.max(1);
-    out.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(o, x)| log_softmax_rows(x, width, o));
-    out
+    by_rows(x, width, log_softmax_row)
+}
+
+/// What `write` makes of every row.
+fn by_rows(x: &[f32], width: usize, write: impl for<'o> Fn(&[f32], Output<'o>) -> &'o mut [f32] + Sync) -> Vec<f32> {
+    let task = rows_per_task(width) * width.max(1);
+    buffer(x.len(), |out| {
+        out.par_chunks(task, |i, out| out.chunks(width, |r, out| write(&x[i * task + r * width..][..width], out)))
+    })
 }
 
 /// `x · y`.
@@ -191,7 +187,7 @@ simd! {
 
 /// Per row `-log softmax(x)[target]` and `log sum e^x`.
 pub(crate) fn cross_entropy(x: &[f32], targets: &[u32], width: usize) -> (Vec<f32>, Vec<f32>) {
-    let (mut loss, mut normalizer) = (buffer(targets.len()), buffer(targets.len()));
+    let (mut loss, mut normalizer) = (vec![0.0; targets.len()], vec![0.0; targets.len()]);
     let rows = rows_per_task(width);
     loss.par_chunks_mut(rows)
         .zip(normalizer.par_chunks_mut(rows))
@@ -201,40 +197,29 @@ pub(crate) fn cross_entropy(x: &[f32], targets: &[u32], width: usize) -> (Vec<f3
 }
 
 simd! {
-    fn cross_entropy_backward_rows(x: &[f32], targets: &[u32], normalizer: &[f32], grad: &[f32], width: usize, out: &mut [f32], accumulate: bool) {
-        let rows = x.chunks_exact(width).zip(out.chunks_exact_mut(width));
-        for ((((row, o), &target), &normalizer), &grad) in rows.zip(targets).zip(normalizer).zip(grad) {
-            if accumulate {
-                for (o, &x) in o.iter_mut().zip(row) {
-                    *o += grad * exp_flushed::<FUSED>(x - normalizer);
-                }
-            } else {
-                for (o, &x) in o.iter_mut().zip(row) {
-                    *o = grad * exp_flushed::<FUSED>(x - normalizer);
-                }
-            }
-            o[target as usize] -= grad;
-        }
+    fn cross_entropy_backward_row<'a>(row: &[f32], target: u32, normalizer: f32, grad: f32, out: Output<'a>) -> &'a mut [f32] {
+        let out = out.map(row, |x| grad * exp_flushed::<FUSED>(x - normalizer));
+        out[target as usize] -= grad;
+        out
     }
 }
 
 /// The gradient of [`cross_entropy`] in `x`: `grad * (softmax(x) - onehot(target))`.
-pub(crate) fn cross_entropy_backward(
+pub(crate) fn cross_entropy_backward<'a>(
     x: &[f32],
     targets: &[u32],
     normalizer: &[f32],
     grad: &[f32],
     width: usize,
-    out: &mut [f32],
-    accumulate: bool,
-) {
+    out: Output<'a>,
+) -> &'a mut [f32] {
     let rows = rows_per_task(width);
-    out.par_chunks_mut(rows * width)
-        .zip(x.par_chunks(rows * width))
-        .zip(targets.par_chunks(rows).zip(normalizer.par_chunks(rows)).zip(grad.par_chunks(rows)))
-        .for_each(|((out, x), ((targets, normalizer), grad))| {
-            cross_entropy_backward_rows(x, targets, normalizer, grad, width, out, accumulate);
-        });
+    out.par_chunks(rows * width, |i, out| {
+        out.chunks(width, |r, out| {
+            let r = i * rows + r;
+            cross_entropy_backward_row(&x[r * width..][..width], targets[r], normalizer[r], grad[r], out)
+        })
+    })
 }
 
 /// What the published soft cross entropy adds to the sum of exponentials.
@@ -262,7 +247,7 @@ simd! {
 
 /// Per row `-sum_k q_k (x_k - M - log(sum e^(x - M) + 1e-7))` with `M = max x`.
 pub(crate) fn soft_cross_entropy(x: &[f32], targets: &[f32], width: usize) -> Vec<f32> {
-    let mut loss = buffer(x.len() / width);
+    let mut loss = vec![0.0; x.len() / width];
     let rows = rows_per_task(width);
     loss.par_chunks_mut(rows)
         .zip(x.par_chunks(rows * width).zip(targets.par_chunks(rows * width)))
@@ -271,37 +256,26 @@ pub(crate) fn soft_cross_entropy(x: &[f32], targets: &[f32], width: usize) -> Ve
 }
 
 simd! {
-    fn soft_cross_entropy_backward_rows(x: &[f32], targets: &[f32], grad: &[f32], width: usize, out: &mut [f32], accumulate: bool) {
-        let rows = x.chunks_exact(width).zip(targets.chunks_exact(width)).zip(out.chunks_exact_mut(width));
-        for (((row, q), o), &grad) in rows.zip(grad) {
-            let max = row_max(row);
-            let scale = lanes_sum(q) / (exp_sum::<FUSED>(row, max) + SOFT_EPS);
-            if accumulate {
-                for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
-                    *o += grad * (exp_flushed::<FUSED>(x - max) * scale - q);
-                }
-            } else {
-                for ((o, &x), q) in o.iter_mut().zip(row).zip(q) {
-                    *o = grad * (exp_flushed::<FUSED>(x - max) * scale - q);
-                }
-            }
-        }
+    fn soft_cross_entropy_backward_row<'a>(row: &[f32], targets: &[f32], grad: f32, out: Output<'a>) -> &'a mut [f32] {
+        let max = row_max(row);
+        let scale = lanes_sum(targets) / (exp_sum::<FUSED>(row, max) + SOFT_EPS);
+        out.zip(row, targets, |x, q| grad * (exp_flushed::<FUSED>(x - max) * scale - q))
     }
 }
 
 /// The gradient of [`soft_cross_entropy`] in `x`.
-pub(crate) fn soft_cross_entropy_backward(
+pub(crate) fn soft_cross_entropy_backward<'a>(
     x: &[f32],
     targets: &[f32],
     grad: &[f32],
     width: usize,
-    out: &mut [f32],
-    accumulate: bool,
-) {
+    out: Output<'a>,
+) -> &'a mut [f32] {
     let rows = rows_per_task(width);
-    out.par_chunks_mut(rows * width)
-        .zip(x.par_chunks(rows * width).zip(targets.par_chunks(rows * width)).zip(grad.par_chunks(rows)))
-        .for_each(|(out, ((x, targets), grad))| {
-            soft_cross_entropy_backward_rows(x, targets, grad, width, out, accumulate);
-        });
+    out.par_chunks(rows * width, |i, out| {
+        out.chunks(width, |r, out| {
+            let (r, at) = (i * rows + r, (i * rows + r) * width);
+            soft_cross_entropy_backward_row(&x[at..][..width], &targets[at..][..width], grad[r], out)
+        })
+    })
 }

@@ -99,7 +99,6 @@ fn probabilities_row(
     temperature: f32,
     top_k: Option<usize>,
     top_p: Option<f32>,
-    scratch: &mut Vec<f32>,
     order: &mut Vec<u32>,
 ) {
     if temperature != 1.0 {
@@ -108,9 +107,7 @@ fn probabilities_row(
     if let Some(k) = top_k {
         top_k_row(row, k);
     }
-    scratch.clear();
-    scratch.extend_from_slice(row);
-    softmax_row(scratch, row);
+    softmax_row(row);
     if let Some(p) = top_p
         && p < 1.0
     {
@@ -141,10 +138,10 @@ pub(crate) fn sample(
 ) -> Vec<u32> {
     let out: Vec<AtomicU32> = uniforms.iter().map(|_| AtomicU32::new(0)).collect();
     let part = |rows: Range<usize>| {
-        let (mut row, mut scratch, mut order) = (vec![0.0; width], Vec::new(), Vec::new());
+        let (mut row, mut order) = (vec![0.0; width], Vec::new());
         for i in rows {
             row.copy_from_slice(&logits[i * width..][..width]);
-            probabilities_row(&mut row, temperature, top_k, top_p, &mut scratch, &mut order);
+            probabilities_row(&mut row, temperature, top_k, top_p, &mut order);
             out[i].store(draw(&row, uniforms[i]), Ordering::Relaxed);
         }
     };
@@ -159,14 +156,16 @@ pub(crate) fn sample(
 
 /// Applies `f` to a copy of every row.
 fn map_rows(x: &[f32], width: usize, f: impl Fn(&mut [f32], &mut Vec<u32>) + Sync) -> Vec<f32> {
-    let mut out = buffer(x.len());
-    let rows = (rows_per_task(width) / 16).max(1);
-    out.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).for_each(|(out, x)| {
-        let mut order = Vec::new();
-        out.copy_from_slice(x);
-        out.chunks_exact_mut(width).for_each(|row| f(row, &mut order));
-    });
-    out
+    let task = (rows_per_task(width) / 16).max(1) * width;
+    buffer(x.len(), |out| {
+        out.par_chunks(task, |i, out| {
+            let mut order = Vec::new();
+            let x = &x[i * task..][..out.len()];
+            let out = out.map(x, |x| *x);
+            out.chunks_exact_mut(width).for_each(|row| f(row, &mut order));
+            out
+        })
+    })
 }
 
 /// The filtered softmax of every row.
@@ -178,8 +177,7 @@ pub(crate) fn probabilities(
     top_p: Option<f32>,
 ) -> Vec<f32> {
     map_rows(logits, width, |row, order| {
-        let mut scratch = Vec::new();
-        probabilities_row(row, temperature, top_k, top_p, &mut scratch, order);
+        probabilities_row(row, temperature, top_k, top_p, order);
     })
 }
 

@@ -1,22 +1,25 @@
 //! Copies between layouts.
 
-use super::buffer;
+#![allow(unsafe_code)]
+
 use super::elementwise::GRAIN;
+use super::{Output, buffer};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// `out[i_0, .., i_n] = x[i . strides]` for an output of shape `shape`.
 pub(crate) fn permute(x: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
-    let mut out = buffer(shape.iter().product());
-    if out.is_empty() {
-        return out;
+    let len: usize = shape.iter().product();
+    if len == 0 {
+        return Vec::new();
     }
     let (shape, strides) = merge(shape, strides);
     let inner = shape.len() - 1;
-    match strides.iter().position(|&stride| stride == 1) {
-        Some(axis) if axis != inner => transpose(x, &shape, &strides, axis, &mut out),
-        _ => gather_rows(x, &shape, &strides, &mut out),
-    }
-    out
+    buffer(len, |out| match (strides.iter().position(|&stride| stride == 1), out) {
+        (Some(axis), Output::New(out)) if axis != inner => transpose(x, &shape, &strides, axis, out),
+        (_, out) => gather_rows(x, &shape, &strides, out),
+    })
 }
 
 /// The offset in the input of index `row` over the axes of `shape`.
@@ -30,40 +33,41 @@ fn offset(mut row: usize, shape: &[usize], strides: &[usize]) -> usize {
 }
 
 /// Copies row by row of the output.
-fn gather_rows(x: &[f32], shape: &[usize], strides: &[usize], out: &mut [f32]) {
+fn gather_rows<'a>(x: &[f32], shape: &[usize], strides: &[usize], out: Output<'a>) -> &'a mut [f32] {
     let inner_axis = shape.len() - 1;
     let (inner, step) = (shape[inner_axis], strides[inner_axis]);
     let (shape, strides) = (&shape[..inner_axis], &strides[..inner_axis]);
     let rows = (GRAIN / inner).max(1);
-    out.par_chunks_mut(rows * inner).enumerate().for_each(|(task, out)| {
+    out.par_chunks(rows * inner, |task, out| {
         // Rows of the next axis out lie at a fixed distance until that axis ends.
         let run = shape.last().copied().unwrap_or(1);
         let distance = strides.last().copied().unwrap_or(0);
         let (mut row, mut at, mut left) = (task * rows, 0, 0);
-        for o in out.chunks_exact_mut(inner) {
+        out.chunks(inner, |_, out| {
             if left == 0 {
                 at = offset(row, shape, strides);
                 left = run - row % run;
             }
-            if step == 1 {
-                o.copy_from_slice(&x[at..at + inner]);
-            } else {
-                for (i, o) in o.iter_mut().enumerate() {
-                    *o = x[at + i * step];
-                }
-            }
+            let from = at;
             row += 1;
             left -= 1;
             at += distance;
-        }
-    });
+            if step == 1 { out.map(&x[from..from + inner], |x| *x) } else { out.from_fn(|i| x[from + i * step]) }
+        })
+    })
 }
 
 /// Side of the square tiles that a transposition moves: a tile's rows are whole cache lines on both sides.
 const TILE: usize = 16;
 
 /// Copies tiles between the innermost axis of the output and its axis `line`, the innermost of the input.
-fn transpose(x: &[f32], shape: &[usize], strides: &[usize], line: usize, out: &mut [f32]) {
+fn transpose<'a>(
+    x: &[f32],
+    shape: &[usize],
+    strides: &[usize],
+    line: usize,
+    out: &'a mut [MaybeUninit<f32>],
+) -> &'a mut [f32] {
     let inner_axis = shape.len() - 1;
     let (lines, inner, step) = (shape[line], shape[inner_axis], strides[inner_axis]);
     let (middle_shape, middle_strides) = (&shape[line + 1..inner_axis], &strides[line + 1..inner_axis]);
@@ -87,7 +91,7 @@ fn transpose(x: &[f32], shape: &[usize], strides: &[usize], line: usize, out: &m
                         for l in 0..height {
                             let start = ((from + l) * middle + m) * inner + i;
                             for (o, row) in out[start..start + width].iter_mut().zip(&tile) {
-                                *o = row[l];
+                                o.write(row[l]);
                             }
                         }
                     }
@@ -95,9 +99,11 @@ fn transpose(x: &[f32], shape: &[usize], strides: &[usize], line: usize, out: &m
             }
         });
     });
+    // SAFETY: the tiles cover all lines and inner indices of every outer and middle index, and with them the output.
+    unsafe { out.assume_init_mut() }
 }
 
-/// The same walk with as few axes as possible, and at least one.
+/// The same elements over as few axes as possible, and at least one.
 pub(crate) fn merge(shape: &[usize], strides: &[usize]) -> (Vec<usize>, Vec<usize>) {
     let mut merged: (Vec<usize>, Vec<usize>) = (vec![1], vec![0]);
     for (&size, &stride) in shape.iter().zip(strides) {
@@ -118,56 +124,66 @@ pub(crate) fn merge(shape: &[usize], strides: &[usize]) -> (Vec<usize>, Vec<usiz
     merged
 }
 
-/// Copies `count` blocks of `len` numbers, one every `from_step` of `from`, to one every `to_step` of `to`.
-pub(crate) fn copy_blocks(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, len: usize) {
-    blocks(from, from_step, to, to_step, len, |to, from| to.copy_from_slice(from));
+/// Blocks of `len` numbers side by side, one of every `step` numbers of `from`.
+pub(crate) fn blocks<'a>(from: &[f32], step: usize, len: usize, out: Output<'a>) -> &'a mut [f32] {
+    let group = (GRAIN / len.max(1)).max(1);
+    out.par_chunks(group * len.max(1), |i, out| {
+        out.chunks(len, |j, out| out.map(&from[(i * group + j) * step..][..len], |x| *x))
+    })
 }
 
-/// The same, adding.
-pub(crate) fn add_blocks(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, len: usize) {
-    blocks(from, from_step, to, to_step, len, |to, from| {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to += from;
-        }
-    });
-}
-
-fn blocks(
-    from: &[f32],
-    from_step: usize,
-    to: &mut [f32],
-    to_step: usize,
-    len: usize,
-    write: impl Fn(&mut [f32], &[f32]) + Sync,
-) {
-    if len == 0 {
-        return;
+/// The blocks of `from`, which lie side by side, each at `place` of `step` numbers that are 0 beside it.
+pub(crate) fn spread<'a>(from: &[f32], place: Range<usize>, step: usize, out: Output<'a>) -> &'a mut [f32] {
+    if from.is_empty() {
+        return out.zeros();
     }
-    let group = (GRAIN / len).max(1);
-    to.par_chunks_mut(to_step * group).zip(from.par_chunks(from_step * group)).for_each(|(to, from)| {
-        for (to, from) in to.chunks_mut(to_step).zip(from.chunks(from_step)) {
-            write(&mut to[..len], &from[..len]);
-        }
-    });
+    let len = place.len();
+    let group = (GRAIN / step).max(1);
+    out.par_chunks(group * step, |i, out| {
+        out.chunks(step, |j, mut out| {
+            out.part(0..place.start).zeros();
+            out.part(place.clone()).map(&from[(i * group + j) * len..][..len], |x| *x);
+            out.part(place.end..step).zeros();
+            // SAFETY: these are all parts.
+            unsafe { out.written() }
+        })
+    })
+}
+
+/// Blocks of each of `parts` in turn: the numbers of a part, and how many of them make a block.
+pub(crate) fn join(parts: &[(&[f32], usize)]) -> Vec<f32> {
+    let step: usize = parts.iter().map(|(_, len)| len).sum();
+    let group = (GRAIN / step.max(1)).max(1);
+    buffer(parts.iter().map(|(part, _)| part.len()).sum(), |out| {
+        out.par_chunks(group * step.max(1), |i, out| {
+            out.chunks(step, |j, mut out| {
+                let mut start = 0;
+                for (part, len) in parts {
+                    out.part(start..start + len).map(&part[(i * group + j) * len..][..*len], |x| *x);
+                    start += len;
+                }
+                // SAFETY: the blocks of all parts make a step.
+                unsafe { out.written() }
+            })
+        })
+    })
 }
 
 /// Running sums along the middle axis of [outer, n, inner]; from the end if `reverse`.
 pub(crate) fn cumulative_sum(x: &[f32], n: usize, inner: usize, reverse: bool) -> Vec<f32> {
-    let mut out = buffer(x.len());
+    let mut out = x.to_vec();
     let size = n * inner;
     if size == 0 {
         return out;
     }
-    let group = (GRAIN / size).max(1);
-    out.par_chunks_mut(group * size).zip(x.par_chunks(group * size)).for_each(|(out, x)| {
-        for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
+    out.par_chunks_mut((GRAIN / size).max(1) * size).for_each(|out| {
+        for out in out.chunks_exact_mut(size) {
             let mut sums = vec![0.0f64; inner];
             for i in 0..n {
                 let i = if reverse { n - 1 - i } else { i };
-                let (o, x) = (&mut out[i * inner..(i + 1) * inner], &x[i * inner..(i + 1) * inner]);
-                for ((o, &x), s) in o.iter_mut().zip(x).zip(&mut sums) {
-                    *s += f64::from(x);
-                    *o = *s as f32;
+                for (x, sum) in out[i * inner..(i + 1) * inner].iter_mut().zip(&mut sums) {
+                    *sum += f64::from(*x);
+                    *x = *sum as f32;
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! Sums. Pieces are summed in f32 lanes and added up in f64, in order.
 
-use super::buffer;
 use super::dispatch::simd;
 use super::elementwise::GRAIN;
 use rayon::prelude::*;
@@ -113,7 +112,7 @@ pub(crate) fn rows_per_piece(width: usize) -> usize {
 }
 
 /// The sum of `pieces` of equal length, element by element, in f64.
-pub(crate) fn add_pieces(pieces: &[f32], out: &mut [f32], accumulate: bool) {
+pub(crate) fn add_pieces(pieces: &[f32], out: &mut [f32]) {
     let width = out.len();
     if width == 0 {
         return;
@@ -127,16 +126,15 @@ pub(crate) fn add_pieces(pieces: &[f32], out: &mut [f32], accumulate: bool) {
             }
         }
         for (o, s) in out.iter_mut().zip(sums) {
-            *o = if accumulate { *o + s as f32 } else { s as f32 };
+            *o = s as f32;
         }
     });
 }
 
 /// `out[a, c] = sum_b x[a, b, c]` for x of shape [outer, n, inner].
 pub(crate) fn sum_middle(x: &[f32], outer: usize, n: usize, inner: usize) -> Vec<f32> {
-    let mut out = buffer(outer * inner);
+    let mut out = vec![0.0; outer * inner];
     if out.is_empty() || n == 0 {
-        out.fill(0.0);
         return out;
     }
     if inner == 1 && n <= GRAIN {
@@ -155,13 +153,13 @@ pub(crate) fn sum_middle(x: &[f32], outer: usize, n: usize, inner: usize) -> Vec
         });
     } else {
         let rows = rows_per_piece(inner);
-        let mut pieces = buffer(n.div_ceil(rows) * inner);
+        let mut pieces = vec![0.0; n.div_ceil(rows) * inner];
         for (o, x) in out.chunks_exact_mut(inner).zip(x.chunks_exact(n * inner)) {
             pieces
                 .par_chunks_mut(inner)
                 .zip(x.par_chunks(rows * inner))
                 .for_each(|(piece, x)| column_sums_chunk(x, piece));
-            add_pieces(&pieces, o, false);
+            add_pieces(&pieces, o);
         }
     }
     out

@@ -14,7 +14,7 @@ use super::kernel::Kernels;
 use super::product::Product;
 use super::scratch::scratch;
 use super::winograd_transform::{Map, Tile};
-use super::{pack, split};
+use super::{Output, pack, split};
 use std::ptr::{null, null_mut};
 
 /// With fewer channels on either side, what a tile costs besides its products is too much.
@@ -97,18 +97,19 @@ impl Winograd {
     }
 
     /// `y (+)= x * w + bias`.
-    pub(crate) fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    pub(crate) fn forward<'a>(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Output<'a>) -> &'a mut [f32] {
+        assert!(bias.is_none_or(|bias| bias.len() == self.outputs));
         let maps = match self.form {
             Form::Two => [Map::Input, Map::Output],
             Form::Four => [Map::Input4, Map::Output4],
             Form::Doubled => [Map::UpInput, Map::UpOutput],
         };
         let [from, to] = self.pixels();
-        self.with_weights(w, false, |weights| self.convolve(maps, x, from, weights, bias, y, to, false));
+        self.with_weights(w, false, |weights| self.convolve(maps, x, from, weights, bias, y, to))
     }
 
     /// The gradient of the input: a convolution of the output's with the weight turned by half a circle.
-    pub(crate) fn backward_data(&self, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
+    pub(crate) fn backward_data<'a>(&self, dy: &[f32], w: &[f32], dx: Output<'a>) -> &'a mut [f32] {
         let (maps, step) = match self.form {
             Form::Two => ([Map::Input, Map::Output], 2),
             Form::Four => ([Map::Input4, Map::Output4], 4),
@@ -117,22 +118,22 @@ impl Winograd {
         let before = self.before.map(|before| 2 - before);
         let from = Pixels { size: self.output, channels: self.outputs, step: self.form.tile(), before };
         let to = Pixels { size: self.input, channels: self.inputs, step, before: [0, 0] };
-        self.with_weights(w, true, |weights| self.convolve(maps, dy, from, weights, None, dx, to, accumulate));
+        self.with_weights(w, true, |weights| self.convolve(maps, dy, from, weights, None, dx, to))
     }
 
     /// Transforms the tiles of `x`, multiplies them with `weights` and transforms the results into `y`.
-    fn convolve(
+    fn convolve<'a>(
         &self,
         [before, after]: [Map; 2],
         x: &[f32],
         from: Pixels,
         weights: &[f32],
         bias: Option<&[f32]>,
-        y: &mut [f32],
+        mut y: Output<'a>,
         to: Pixels,
-        accumulate: bool,
-    ) {
-        let kernels = Kernels::best();
+    ) -> &'a mut [f32] {
+        assert!(x.len() == self.batch * from.image() && y.len() == self.batch * to.image());
+        let (kernels, accumulate) = (Kernels::best(), y.accumulates());
         let (k, n, products) = (from.channels, to.channels, self.products());
         let grid = to.size.map(|size| size.div_ceil(to.step));
         let positions = grid[0] * grid[1];
@@ -141,7 +142,7 @@ impl Winograd {
         let zeros = vec![0.0; k];
         let walk = from.walk(x, positions, places, &reads, &zeros);
         let image = to.image();
-        let out = Shared::new(y);
+        let out = Shared::new(y.as_mut_ptr());
         let total = self.batch * positions;
         let per_piece = (TASK / (products * k * n)).div_ceil(kernels.rows).clamp(2, 8) * kernels.rows;
         let panel = k * n.next_multiple_of(kernels.width);
@@ -214,10 +215,13 @@ impl Winograd {
                 }
             });
         });
+        // SAFETY: the tiles cover all pixels.
+        unsafe { y.written() }
     }
 
     /// The transformed weights as panels of each product: of `[I, O]`, or turned by half a circle, of `[O, I]`.
-    fn with_weights(&self, w: &[f32], turned: bool, f: impl FnOnce(&[f32])) {
+    fn with_weights<R>(&self, w: &[f32], turned: bool, f: impl FnOnce(&[f32]) -> R) -> R {
+        assert_eq!(w.len(), self.outputs * self.inputs * 9);
         let width = Kernels::best().width;
         let (inputs, outputs) = (self.inputs, self.outputs);
         let (products, size) = (self.products(), inputs * outputs);
@@ -229,7 +233,7 @@ impl Winograd {
         }
         .kernel();
         scratch(products * size, |plain| {
-            let to = Shared::new(plain);
+            let to = Shared::new(plain.as_mut_ptr());
             let rows = (TASK / 32 / (products * inputs)).max(1);
             split::each(outputs.div_ceil(rows), |piece| {
                 scratch(9 * inputs, |taps| {
@@ -271,9 +275,9 @@ impl Winograd {
                         pack::transposed(&plain[p * size + first * k..(p + 1) * size], k, columns, k, width, panel);
                     }
                 });
-                f(packed);
-            });
-        });
+                f(packed)
+            })
+        })
     }
 }
 
@@ -318,7 +322,7 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    fn image(&self) -> usize {
+    pub(super) fn image(&self) -> usize {
         self.size[0] * self.size[1] * self.channels
     }
 

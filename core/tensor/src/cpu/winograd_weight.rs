@@ -3,11 +3,11 @@
 
 #![allow(unsafe_code)]
 
+use super::Output;
 use super::gemm::{self, TASK};
 use super::kernel::Kernels;
 use super::product::Product;
 use super::scratch::scratch;
-use super::split;
 use super::winograd::{Form, LINE, PRODUCTS, Winograd};
 use super::winograd_transform::{Map, Tile};
 use rayon::prelude::*;
@@ -16,16 +16,18 @@ use std::ptr::{null, null_mut};
 impl Winograd {
     /// The gradient of the weight and, into `db`, that of the bias. The sum over tiles is cut into as many pieces as there
     /// are threads.
-    pub(crate) fn backward_weight(
+    pub(crate) fn backward_weight<'a>(
         &self,
         x: &[f32],
         dy: &[f32],
-        dw: &mut [f32],
-        accumulate: bool,
+        dw: Output<'a>,
         db: Option<&mut [f32]>,
-    ) {
+    ) -> &'a mut [f32] {
         let (inputs, outputs, products) = (self.inputs, self.outputs, self.products());
         let size = inputs * outputs;
+        let [of_x, of_dy] = self.pixels();
+        assert!(x.len() == self.batch * of_x.image() && dy.len() == self.batch * of_dy.image());
+        assert!(dw.len() == 9 * size && db.as_ref().is_none_or(|db| db.len() == outputs));
         let map = match self.form {
             Form::Two => Map::WeightGradient,
             Form::Four => Map::WeightGradient4,
@@ -51,7 +53,7 @@ impl Winograd {
                 parts.chunks_exact(len).for_each(|part| gemm::add_rows(&part[products * size..], db));
             }
             let transform = map.kernel();
-            split::each_chunk(dw, inputs * 9, TASK / 32, |(o, dw)| {
+            dw.each_chunk(inputs * 9, TASK / 32, |o, dw| {
                 scratch(9 * inputs, |taps| {
                     let mut to = [null_mut(); 9];
                     to.iter_mut().zip(taps.chunks_exact_mut(inputs)).for_each(|(to, tap)| *to = tap.as_mut_ptr());
@@ -72,16 +74,10 @@ impl Winograd {
                         // SAFETY: a row of each product, and nine rows of taps.
                         unsafe { transform(&tile) };
                     }
-                    let (of_output, _) = dw.as_chunks_mut::<9>();
-                    for (i, of_input) in of_output.iter_mut().enumerate() {
-                        for (tap, dw) in of_input.iter_mut().enumerate() {
-                            let sum = taps[tap * inputs + i];
-                            *dw = if accumulate { *dw + sum } else { sum };
-                        }
-                    }
-                });
-            });
-        });
+                    dw.chunks(9, |i, dw| dw.from_fn(|tap| taps[tap * inputs + i]))
+                })
+            })
+        })
     }
 
     /// For each product `sums [O, I]` over a range of tiles; behind them the sums of the gradient over its pixels.

@@ -4,10 +4,11 @@ use super::codes::OnGpu;
 use super::kernels::{Axes, blocks, check, elements};
 use super::operands::{on_gpu, output, tracked};
 use super::{Gpu, Numbers, length};
+use crate::cpu::resample::Cells;
 use crate::cpu::strided;
 use crate::tape::record_on_gpu;
 use crate::{Codes, Result, Tensor};
-use cudarc::driver::{CudaSlice, DeviceSlice, LaunchAsync};
+use cudarc::driver::{CudaSlice, DeviceRepr, DeviceSlice, LaunchAsync};
 use dfdx::prelude::CudaError;
 
 /// The kernels of `layout.cu`.
@@ -33,12 +34,11 @@ const TILE: usize = 32;
 /// Rows of a block of the kernels that take a warp a row.
 const ROWS: usize = 8;
 
-/// `x`, of pixels of `channels` in lines of `width`, with every pixel as a cell of `factor` x `factor`, to `shape`.
-pub(crate) fn upsample(x: &Tensor, [width, channels, factor]: [usize; 3], shape: &[usize]) -> Result<Option<Tensor>> {
+/// `x` with every pixel as a cell, to `shape`.
+pub(crate) fn upsample(x: &Tensor, cells: Cells, shape: &[usize]) -> Result<Option<Tensor>> {
     let Some((gpu, [input])) = on_gpu("upsample_nearest", [x])? else {
         return Ok(None);
     };
-    let cells = Cells { width, channels, factor, scale: 1.0 };
     let x_key = tracked(x);
     let (out, key) = output(gpu, gpu.repeat(input.numbers(), cells)?, shape, x_key.is_some())?;
     if let (Some(x_key), Some(key)) = (x_key, key) {
@@ -47,12 +47,11 @@ pub(crate) fn upsample(x: &Tensor, [width, channels, factor]: [usize; 3], shape:
     Ok(Some(out))
 }
 
-/// The mean over every cell of `factor` x `factor` pixels, to `shape`, of pixels of `channels` in lines of `width`.
-pub(crate) fn avg_pool(x: &Tensor, [width, channels, factor]: [usize; 3], shape: &[usize]) -> Result<Option<Tensor>> {
+/// The mean over every cell, to `shape`.
+pub(crate) fn avg_pool(x: &Tensor, cells: Cells, shape: &[usize]) -> Result<Option<Tensor>> {
     let Some((gpu, [input])) = on_gpu("avg_pool", [x])? else {
         return Ok(None);
     };
-    let cells = Cells { width, channels, factor, scale: 1.0 / (factor * factor) as f32 };
     let x_key = tracked(x);
     let (out, key) = output(gpu, gpu.sum_cells(input.numbers(), cells)?, shape, x_key.is_some())?;
     if let (Some(x_key), Some(key)) = (x_key, key) {
@@ -172,14 +171,17 @@ pub(crate) fn argmax_last(x: &Tensor, outer: &[usize]) -> Result<Option<Codes>> 
     Ok(Some(Codes::of_gpu(OnGpu::new(gpu, at), outer, x.last_dim())))
 }
 
-/// Cells of `factor` x `factor` pixels that stand for one each in lines of `width`.
+/// `Cells` of `layout.cu`, with channels counted in elements.
 #[derive(Clone, Copy)]
-struct Cells {
-    width: usize,
-    channels: usize,
-    factor: usize,
+#[repr(C)]
+struct DeviceCells {
+    sizes: [u32; 6],
     scale: f32,
 }
+
+// SAFETY: plain numbers in C's layout, the same as in `layout.cu`.
+#[allow(unsafe_code)]
+unsafe impl DeviceRepr for DeviceCells {}
 
 /// Where blocks of numbers lie.
 #[derive(Clone, Copy)]
@@ -193,18 +195,24 @@ fn wide(sizes: &[usize]) -> (usize, &'static str) {
     if sizes.iter().all(|size| size.is_multiple_of(4)) { (4, "quads") } else { (1, "single") }
 }
 
+/// The numbers of an image, and of its cells.
+fn images(cells: Cells) -> [usize; 2] {
+    [cells.size, cells.count()].map(|[rows, columns]| rows * columns * cells.channels)
+}
+
 /// A size in 32 bits, in which kernels divide.
 fn short(size: usize) -> Result<u32, CudaError> {
     u32::try_from(size).map_err(|_| super::kernels::invalid())
 }
 
 impl Gpu {
-    /// Spreads every pixel over a cell.
+    /// Spreads every pixel over its cell; what belongs to no cell becomes 0.
     fn repeat(&self, small: &Numbers, cells: Cells) -> Result<Numbers, CudaError> {
-        let n = length(small) * cells.factor * cells.factor;
+        let [large_image, small_image] = images(cells);
+        let n = length(small).checked_div(small_image).unwrap_or(0) * large_image;
         let mut large = self.room(n)?;
         if n > 0 {
-            check(length(small).is_multiple_of(cells.width * cells.channels))?;
+            check(length(small).is_multiple_of(small_image))?;
             self.resample("repeat", small, &mut large, cells)?;
         }
         Ok(large)
@@ -212,10 +220,11 @@ impl Gpu {
 
     /// Sums every cell.
     fn sum_cells(&self, large: &Numbers, cells: Cells) -> Result<Numbers, CudaError> {
-        let n = length(large) / (cells.factor * cells.factor);
+        let [large_image, small_image] = images(cells);
+        let n = length(large).checked_div(large_image).unwrap_or(0) * small_image;
         let mut small = self.room(n)?;
         if n > 0 {
-            check(length(large).is_multiple_of(cells.width * cells.channels * cells.factor * cells.factor))?;
+            check(length(large).is_multiple_of(large_image))?;
             self.resample("sum_cells", large, &mut small, cells)?;
         }
         Ok(small)
@@ -225,15 +234,19 @@ impl Gpu {
     fn resample(&self, kernel: &str, from: &Numbers, to: &mut Numbers, cells: Cells) -> Result<(), CudaError> {
         let (wide, suffix) = wide(&[cells.channels]);
         let n = short(length(to) / wide)?;
-        let sizes = (short(cells.width)?, short(cells.channels / wide)?, short(cells.factor)?);
-        short(cells.width * cells.factor)?;
+        let ([height, width], [rows, columns]) = (cells.size, cells.count());
+        let sizes = [height, width, rows, columns, cells.channels / wide, cells.factor];
+        let mut shorts = [0; 6];
+        for (to, size) in shorts.iter_mut().zip(sizes) {
+            *to = short(size)?;
+        }
+        let cells = DeviceCells { sizes: shorts, scale: cells.scale };
         let kernel = self.kernel(&format!("{kernel}_{suffix}"))?;
         // SAFETY: the kernel writes the elements of `to` and reads the pixels of `from` that belong to them; the caller
-        // has checked that these are whole lines.
+        // has checked that these are whole images.
         #[allow(unsafe_code)]
         unsafe {
-            let all = (&**from, &mut **to, u64::from(n), sizes.0, sizes.1, sizes.2, cells.scale);
-            kernel.launch(elements(n as usize), all)?;
+            kernel.launch(elements(n as usize), (&**from, &mut **to, u64::from(n), cells))?;
         }
         Ok(())
     }

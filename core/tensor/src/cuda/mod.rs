@@ -140,6 +140,18 @@ impl Gpu {
         Ok(Self { ordinal, dfdx, driver, blas: Mutex::new(blas), staging })
     }
 
+    /// What the driver calls this GPU.
+    pub(crate) fn name(&self) -> Option<String> {
+        let mut text = [0_u8; 256];
+        // SAFETY: the driver writes at most as many bytes as it is told, and ends them with a zero.
+        #[allow(unsafe_code)]
+        let answer =
+            unsafe { sys::cuDeviceGetName(text.as_mut_ptr().cast(), text.len() as i32, *self.driver.cu_device()) };
+        answer.result().ok()?;
+        let text = std::ffi::CStr::from_bytes_until_nul(&text).ok()?;
+        Some(text.to_string_lossy().into_owned())
+    }
+
     /// Room for `len` numbers, zeros.
     pub(crate) fn zeros(&self, len: usize) -> Result<Numbers, CudaError> {
         self.dfdx.try_alloc_len(len)

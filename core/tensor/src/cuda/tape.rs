@@ -94,14 +94,8 @@ impl Left {
 }
 
 /// Sends `gradient` back from the output named `key`.
-pub(crate) fn backward(mut recording: Recording, key: &Key, gradient: &[f32]) -> Result<Left> {
+pub(crate) fn backward(mut recording: Recording, key: &Key, gradient: Numbers) -> Result<Left> {
     let failed = |error: CudaError| Error::Device(format!("backward pass on {}: {error:?}", key.device()));
-    // That of a loss is made on the GPU: a copy would wait for all that the forward pass has still to do.
-    let gradient = match gradient {
-        [value] => key.gpu.full(*value, 1),
-        gradient => key.gpu.upload(gradient),
-    };
-    let gradient = gradient.map_err(failed)?;
     let name = key.clone();
     recording.add_backward_op(move |gradients| Flow(gradients).add(&name, gradient));
     // dfdx starts a backward pass from a tensor of rank 0; the operation above starts ours.

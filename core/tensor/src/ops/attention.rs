@@ -6,7 +6,7 @@
 use super::on_cpu;
 use crate::cpu::attention::{self, Rows, Sizes};
 use crate::cpu::attention_few::{self, Few};
-use crate::cpu::buffer;
+use crate::cpu::buffers;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -36,10 +36,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     let sizes = Sizes { heads, queries, keys, head: width / heads, causal };
     return_from_gpu!(crate::cuda::attention::attention(q, k, v, batch, sizes));
     on_cpu("attention", [q, k, v])?;
-    let mut out = buffer(q.len());
     let mut norms = vec![[0.0; 2]; batch * heads * queries];
-    let rows = |data| Rows { data, start: 0, stride: width };
-    attention::forward(&sizes, rows(q.as_slice()), rows(k.as_slice()), rows(v.as_slice()), &mut out, &mut norms);
+    let operands = [q, k, v].map(|x| Rows { data: x.as_slice(), start: 0, stride: width });
+    let [out] = buffers([q.len()], |[out]| [attention::forward(&sizes, operands, out, &mut norms)]);
 
     let keys = [q.tracked(), k.tracked(), v.tracked()];
     let key = keys.iter().any(Option::is_some).then(GradKey::new);
@@ -48,15 +47,11 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
         let (q, k, v, y) = (q.detach(), k.detach(), v.detach(), out.detach());
         record(key, move |dy, flow| {
             let rows = |data| Rows { data, start: 0, stride: width };
-            let mut grads = [buffer(q.len()), buffer(k.len()), buffer(v.len())];
-            let [dq, dk, dv] = &mut grads;
-            attention::backward(
-                &sizes,
-                [rows(q.as_slice()), rows(k.as_slice()), rows(v.as_slice())],
-                [rows(y.as_slice()), rows(dy.as_slice())],
-                &mut norms,
-                attention::Gradients::Apart { dq, dk, dv },
-            );
+            let operands = [&q, &k, &v].map(|x| rows(x.as_slice()));
+            let outputs = [rows(y.as_slice()), rows(&dy)];
+            let grads = buffers([q.len(), k.len(), v.len()], |grads| {
+                attention::backward(&sizes, operands, outputs, &mut norms, grads)
+            });
             for (key, grad) in keys.iter().zip(grads) {
                 if let Some(key) = key {
                     flow.add(key, grad)?;
@@ -85,10 +80,9 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
     if (1..=attention_few::FEW).contains(&length) {
         return few(qkv, Few { heads, length, head: width / heads, causal });
     }
-    let mut out = buffer(batch * length * width);
     let mut norms = vec![[0.0; 2]; batch * heads * length];
-    let [q, k, v] = thirds(qkv.as_slice(), width);
-    attention::forward(&sizes, q, k, v, &mut out, &mut norms);
+    let operands = thirds(qkv.as_slice(), width);
+    let [out] = buffers([batch * length * width], |[out]| [attention::forward(&sizes, operands, out, &mut norms)]);
 
     let shape = [batch, length, width];
     let Some(qkv_key) = qkv.tracked() else {
@@ -98,16 +92,11 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
     let out = Tensor::output(out, &shape, Some(key.clone()));
     let (qkv, y) = (qkv.detach(), out.detach());
     record(&key, move |dy, flow| {
-        let mut packed = buffer(qkv.len());
         let rows = |data| Rows { data, start: 0, stride: width };
-        attention::backward(
-            &sizes,
-            thirds(qkv.as_slice(), width),
-            [rows(y.as_slice()), rows(dy.as_slice())],
-            &mut norms,
-            attention::Gradients::Packed(&mut packed),
-        );
-        flow.add(&qkv_key, packed)
+        let (operands, outputs) = (thirds(qkv.as_slice(), width), [rows(y.as_slice()), rows(&dy)]);
+        let [grad] =
+            buffers([qkv.len()], |[grad]| [attention::backward_packed(&sizes, operands, outputs, &mut norms, grad)]);
+        flow.add(&qkv_key, grad)
     });
     Ok(out)
 }
@@ -115,15 +104,13 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
 /// [`attention_qkv`] of short sequences.
 fn few(qkv: &Tensor, sizes: Few) -> Result<Tensor> {
     let shape = [qkv.shape()[0], sizes.length, sizes.heads * sizes.head];
-    let mut out = buffer(qkv.len() / 3);
-    attention_few::forward(sizes, qkv.as_slice(), &mut out);
+    let [out] = buffers([qkv.len() / 3], |[out]| [attention_few::forward(sizes, qkv.as_slice(), out)]);
     let key = qkv.tracked().map(|x| (x, GradKey::new()));
     let out = Tensor::output(out, &shape, key.as_ref().map(|k| k.1.clone()));
     if let Some((x, key)) = key {
         let qkv = qkv.detach();
         record(&key, move |dy, flow| {
-            let mut grad = buffer(qkv.len());
-            attention_few::backward(sizes, qkv.as_slice(), &dy, &mut grad);
+            let [grad] = buffers([qkv.len()], |[grad]| [attention_few::backward(sizes, qkv.as_slice(), &dy, grad)]);
             flow.add(&x, grad)
         });
     }
@@ -263,7 +250,7 @@ mod tests {
                     let leaves = [q.leaf(), k.leaf(), v.leaf()];
                     let tape = Tape::start().unwrap();
                     let out = attention(&leaves[0], &leaves[1], &leaves[2], heads, causal).unwrap();
-                    let mut found = tape.backward_from(&out, dy.to_vec()).unwrap();
+                    let mut found = tape.backward_from(&out, &dy).unwrap();
                     assert_within(out.as_slice(), &y);
                     for (leaf, wanted) in leaves.iter().zip(&grads) {
                         assert_within(found.take(leaf).unwrap().as_slice(), wanted);
@@ -272,7 +259,7 @@ mod tests {
                         let leaf = pack(&q, &k, &v).leaf();
                         let tape = Tape::start().unwrap();
                         let out = attention_qkv(&leaf, heads, causal).unwrap();
-                        let found = tape.backward_from(&out, dy.to_vec()).unwrap().take(&leaf).unwrap();
+                        let found = tape.backward_from(&out, &dy).unwrap().take(&leaf).unwrap();
                         assert_within(out.as_slice(), &y);
                         for (third, wanted) in grads.iter().enumerate() {
                             let rows = found.as_slice().chunks(3 * width);

@@ -1,9 +1,9 @@
-//! Convolution and resampling of feature maps `[B, H, W, C]`.
+//! Convolution of feature maps `[B, H, W, C]`.
 
 use super::on_cpu;
 use crate::cpu::conv::{self, Geometry};
 use crate::cpu::winograd::Winograd;
-use crate::cpu::{buffer, conv_weight, gemm, resample};
+use crate::cpu::{Output, buffer, conv_weight, gemm};
 #[cfg(feature = "cuda")]
 use crate::cuda::conv as cuda;
 use crate::tape::{GradKey, record};
@@ -40,25 +40,25 @@ enum Method {
 }
 
 impl Method {
-    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    fn forward<'a>(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Output<'a>) -> &'a mut [f32] {
         match self {
             Self::Map(g) => conv::forward(g, x, w, bias, y),
             Self::Doubled(winograd) => winograd.forward(x, w, bias, y),
         }
     }
 
-    fn backward_data(&self, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
+    fn backward_data<'a>(&self, dy: &[f32], w: &[f32], dx: Output<'a>) -> &'a mut [f32] {
         match self {
-            Self::Map(g) => conv::backward_data(g, dy, w, dx, accumulate),
-            Self::Doubled(winograd) => winograd.backward_data(dy, w, dx, accumulate),
+            Self::Map(g) => conv::backward_data(g, dy, w, dx),
+            Self::Doubled(winograd) => winograd.backward_data(dy, w, dx),
         }
     }
 
     /// The gradient of the weight, and into `db` that of the bias.
-    fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool, db: Option<&mut [f32]>) {
+    fn backward_weight<'a>(&self, x: &[f32], dy: &[f32], dw: Output<'a>, db: Option<&mut [f32]>) -> &'a mut [f32] {
         match self {
-            Self::Map(g) => conv_weight::backward(g, x, dy, dw, accumulate, db),
-            Self::Doubled(winograd) => winograd.backward_weight(x, dy, dw, accumulate, db),
+            Self::Map(g) => conv_weight::backward(g, x, dy, dw, db),
+            Self::Doubled(winograd) => winograd.backward_weight(x, dy, dw, db),
         }
     }
 
@@ -74,8 +74,9 @@ impl Method {
 /// Convolves operands that fit, and records the way back.
 fn convolution(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, method: Method) -> Result<Tensor> {
     let shape = method.shape();
-    let mut data = buffer(shape.iter().product());
-    method.forward(x.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice), &mut data);
+    let data = buffer(shape.iter().product(), |y| {
+        method.forward(x.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice), y)
+    });
     let (x_key, w_key, b_key) = (x.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));
     let key = (x_key.is_some() || w_key.is_some() || b_key.is_some()).then(GradKey::new);
     if let Some(key) = &key {
@@ -83,15 +84,13 @@ fn convolution(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, method: Metho
         let (x, w) = (w_key.as_ref().map(|_| x.detach()), x_key.as_ref().map(|_| weight.detach()));
         record(key, move |dy, flow| {
             if let (Some(key), Some(w)) = (&x_key, &w) {
-                flow.with(key, x_len, |dx, accumulate| method.backward_data(&dy, w.as_slice(), dx, accumulate))?;
+                flow.with(key, x_len, |dx| method.backward_data(&dy, w.as_slice(), dx))?;
             }
-            let mut db = b_key.as_ref().map(|_| buffer(outputs));
+            let mut db = b_key.as_ref().map(|_| vec![0.0; outputs]);
             if let (Some(key), Some(x)) = (&w_key, &x) {
-                flow.with(key, w_len, |dw, accumulate| {
-                    method.backward_weight(x.as_slice(), &dy, dw, accumulate, db.as_deref_mut());
-                })?;
+                flow.with(key, w_len, |dw| method.backward_weight(x.as_slice(), &dy, dw, db.as_deref_mut()))?;
             } else if let Some(db) = &mut db {
-                gemm::column_sums(&dy, db, false);
+                gemm::column_sums(&dy, db);
             }
             if let (Some(key), Some(db)) = (&b_key, db) {
                 flow.add(key, db)?;
@@ -180,62 +179,6 @@ impl Tensor {
             return self.upsample_nearest(2)?.conv2d(weight, bias, Conv2d::same(3));
         }
         convolution(self, weight, bias, Method::Doubled(Winograd::doubled(batch, [height, width], inputs, outputs)))
-    }
-
-    /// Nearest-neighbour upsampling: every pixel becomes a cell of `factor` x `factor`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] unless the rank is 4 and the factor at least 1.
-    pub fn upsample_nearest(&self, factor: usize) -> Result<Tensor> {
-        let [batch, height, width, channels] = self.dims("upsample_nearest")?;
-        if factor == 0 {
-            return Err(Error::shape("upsample_nearest", "the factor must be at least 1"));
-        }
-        let shape = [batch, height * factor, width * factor, channels];
-        return_from_gpu!(crate::cuda::layout::upsample(self, [width, channels, factor], &shape));
-        on_cpu("upsample_nearest", [self])?;
-        let mut data = buffer(self.len() * factor * factor);
-        resample::repeat(width, channels, factor, 1.0, self.as_slice(), &mut data, false);
-        let (x_key, len) = (self.tracked(), self.len());
-        let key = x_key.map(|x_key| {
-            let key = GradKey::new();
-            record(&key, move |dy, flow| {
-                flow.with(&x_key, len, |dx, accumulate| {
-                    resample::sum_cells(width, channels, factor, 1.0, &dy, dx, accumulate);
-                })
-            });
-            key
-        });
-        Ok(Tensor::output(data, &shape, key))
-    }
-
-    /// The mean over cells of `factor` x `factor` pixels.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] unless the rank is 4 and `factor` divides height and width.
-    pub fn avg_pool(&self, factor: usize) -> Result<Tensor> {
-        let [batch, height, width, channels] = self.dims("avg_pool")?;
-        if factor == 0 || !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
-            return Err(Error::shape("avg_pool", format!("factor {factor} does not divide {:?}", self.shape())));
-        }
-        let (out_h, out_w) = (height / factor, width / factor);
-        let shape = [batch, out_h, out_w, channels];
-        return_from_gpu!(crate::cuda::layout::avg_pool(self, [out_w, channels, factor], &shape));
-        on_cpu("avg_pool", [self])?;
-        let scale = 1.0 / (factor * factor) as f32;
-        let mut data = buffer(batch * out_h * out_w * channels);
-        resample::sum_cells(out_w, channels, factor, scale, self.as_slice(), &mut data, false);
-        let (x_key, len) = (self.tracked(), self.len());
-        let key = x_key.map(|x_key| {
-            let key = GradKey::new();
-            record(&key, move |dy, flow| {
-                flow.with(&x_key, len, |dx, accumulate| {
-                    resample::repeat(out_w, channels, factor, scale, &dy, dx, accumulate);
-                })
-            });
-            key
-        });
-        Ok(Tensor::output(data, &shape, key))
     }
 }
 
@@ -407,30 +350,6 @@ mod tests {
     }
 
     #[test]
-    fn resampling_agrees_with_its_definition() {
-        on_every_device(|| {
-            let (batch, height, width, channels) = (2, 3, 5, 7);
-            let x = random(&[batch, height, width, channels], 1);
-            for factor in 1..4 {
-                let up = x.upsample_nearest(factor).unwrap();
-                assert_eq!(up.shape(), [batch, height * factor, width * factor, channels]);
-                for (i, value) in up.as_slice().iter().enumerate() {
-                    let (c, z) = (i % channels, i / channels % (width * factor));
-                    let y = i / channels / (width * factor);
-                    let (b, y) = (y / (height * factor), y % (height * factor));
-                    assert_eq!(*value, x.as_slice()[((b * height + y / factor) * width + z / factor) * channels + c]);
-                }
-                // The mean of equal numbers is that number.
-                assert_close(up.avg_pool(factor).unwrap().as_slice(), x.as_slice(), 1e-6);
-                check_gradients(std::slice::from_ref(&x), |t| t[0].upsample_nearest(factor), 1e-3);
-                check_gradients(&[up], |t| t[0].avg_pool(factor), 1e-3);
-            }
-            let map = Tensor::from_vec((0..8).map(|x| x as f32).collect(), &[1, 2, 4, 1]).unwrap();
-            assert_eq!(map.avg_pool(2).unwrap().as_slice(), [2.5, 4.5]);
-        });
-    }
-
-    #[test]
     fn misfits_are_errors() {
         on_every_device(|| {
             let (x, w) = (Tensor::zeros(&[1, 4, 4, 3]), Tensor::zeros(&[2, 3, 3, 3]));
@@ -440,7 +359,6 @@ mod tests {
             assert!(Tensor::zeros(&[1, 2, 2, 3]).conv2d(&w, None, Conv2d::new(1, [0; 4])).is_err());
             assert!(x.upsample_conv2d(&w, Some(&Tensor::zeros(&[3]))).is_err());
             assert!(x.upsample_conv2d(&Tensor::zeros(&[2, 3, 5, 5]), None).is_err());
-            assert!(x.avg_pool(3).is_err() && x.avg_pool(0).is_err() && x.upsample_nearest(0).is_err());
         });
     }
 }

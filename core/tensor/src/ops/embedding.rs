@@ -22,9 +22,7 @@ impl Tensor {
         if let Some((table, key)) = key {
             let codes = codes.clone();
             record(&key, move |grad, flow| {
-                flow.with(&table, size * width, |out, accumulate| {
-                    gather::add_rows(&grad, width, codes.as_slice(), out, accumulate);
-                })
+                flow.with(&table, size * width, |out| gather::sums_by_code(&grad, width, codes.as_slice(), out))
             });
         }
         Ok(out)
@@ -49,13 +47,12 @@ impl Tensor {
         if let Some((x, key)) = key {
             let (codes, total) = (codes.clone(), self.len());
             record(&key, move |grad, flow| {
-                flow.with(&x, total, |out, accumulate| {
-                    if !accumulate {
-                        out.fill(0.0);
-                    }
+                flow.with(&x, total, |out| {
+                    let out = out.zeros();
                     for ((row, &code), grad) in out.chunks_exact_mut(width).zip(codes.as_slice()).zip(grad) {
                         row[code as usize] += grad;
                     }
+                    out
                 })
             });
         }

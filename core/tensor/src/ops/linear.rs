@@ -3,7 +3,7 @@
 use super::unary::{Gelu, Times};
 use super::{on_cpu, place};
 use crate::cpu::elementwise::update;
-use crate::cpu::{buffer, gemm};
+use crate::cpu::{buffer, buffers, gemm};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -88,17 +88,17 @@ fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
     let residual_key = residual.and_then(Tensor::tracked);
     let wanted = [&x_key, &w_key, &b_key, &residual_key].into_iter().any(Option::is_some);
     let key = wanted.then(GradKey::new);
-    let mut data = buffer(rows * outputs);
-    let mut slope = None;
+    let (n, k, len) = (outputs, inputs, rows * outputs);
     let (a, b, b_slice) = (x.as_slice(), weight.as_slice(), bias.map(Tensor::as_slice));
-    match then {
-        Then::Nothing => gemm::nt(outputs, inputs, a, b, b_slice, &mut data, false),
-        Then::Gelu => {
-            slope = wanted.then(|| buffer(data.len()));
-            gemm::nt_then(Gelu {}, outputs, inputs, a, b, b_slice, &mut data, slope.as_deref_mut());
+    let (data, slope) = match then {
+        Then::Nothing => (buffer(len, |c| gemm::nt(n, k, a, b, b_slice, c)), None),
+        Then::Add(residual) => (buffer(len, |c| gemm::nt_add(n, k, a, b, b_slice, residual.as_slice(), c)), None),
+        Then::Gelu if wanted => {
+            let [data, slope] = buffers([len; 2], |out| gemm::nt_then_sloped(Gelu {}, n, k, a, b, b_slice, out));
+            (data, Some(slope))
         }
-        Then::Add(residual) => gemm::nt_add(outputs, inputs, a, b, b_slice, residual.as_slice(), &mut data),
-    }
+        Then::Gelu => (buffer(len, |c| gemm::nt_then(Gelu {}, n, k, a, b, b_slice, c)), None),
+    };
     if let Some(key) = &key {
         // Only what the wanted gradients need is kept alive.
         let (x, w) = (w_key.as_ref().map(|_| x.detach()), x_key.as_ref().map(|_| weight.detach()));
@@ -107,17 +107,15 @@ fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
                 update(Times, &mut dy, &slope);
             }
             if let (Some(key), Some(w)) = (&x_key, &w) {
-                flow.with(key, rows * inputs, |dx, accumulate| {
-                    gemm::nn(inputs, outputs, &dy, w.as_slice(), dx, accumulate);
-                })?;
+                flow.with(key, rows * inputs, |dx| gemm::nn(inputs, outputs, &dy, w.as_slice(), dx))?;
             }
-            let mut db = b_key.as_ref().map(|_| buffer(outputs));
+            let mut db = b_key.as_ref().map(|_| vec![0.0; outputs]);
             if let (Some(key), Some(x)) = (&w_key, &x) {
-                flow.with(key, outputs * inputs, |dw, accumulate| {
-                    gemm::tn_and_sums(outputs, inputs, rows, &dy, x.as_slice(), dw, db.as_deref_mut(), accumulate);
+                flow.with(key, outputs * inputs, |dw| {
+                    gemm::tn_and_sums(outputs, inputs, rows, &dy, x.as_slice(), dw, db.as_deref_mut())
                 })?;
             } else if let Some(db) = &mut db {
-                gemm::column_sums(&dy, db, false);
+                gemm::column_sums(&dy, db);
             }
             if let (Some(key), Some(db)) = (&b_key, db) {
                 flow.add(key, db)?;
@@ -161,35 +159,30 @@ fn product(a: &Tensor, b: &Tensor, right: Right) -> Result<Tensor> {
     return_from_gpu!(crate::cuda::product::product(op, [a, b], right == Right::Transposed, [batch, m, n, k], &shape));
     on_cpu(op, [a, b])?;
 
-    let mut data = buffer(batch * m * n);
     let sizes = gemm::Batch { batch, m, n, k };
-    match right {
-        Right::Plain => gemm::batched_nn(sizes, a.as_slice(), b.as_slice(), &mut data, false),
-        Right::Transposed => gemm::batched_nt(sizes, a.as_slice(), b.as_slice(), &mut data, false),
-    }
+    let data = buffer(batch * m * n, |c| match right {
+        Right::Plain => gemm::batched_nn(sizes, a.as_slice(), b.as_slice(), c),
+        Right::Transposed => gemm::batched_nt(sizes, a.as_slice(), b.as_slice(), c),
+    });
     let (a_key, b_key) = (a.tracked(), b.tracked());
     let key = (a_key.is_some() || b_key.is_some()).then(GradKey::new);
     if let Some(key) = &key {
         let (a, b) = (b_key.as_ref().map(|_| a.detach()), a_key.as_ref().map(|_| b.detach()));
         record(key, move |dy, flow| {
             if let (Some(key), Some(b)) = (&a_key, &b) {
-                flow.with(key, batch * m * k, |da, accumulate| {
+                flow.with(key, batch * m * k, |da| {
                     let sizes = gemm::Batch { batch, m, n: k, k: n };
                     match right {
-                        Right::Plain => gemm::batched_nt(sizes, &dy, b.as_slice(), da, accumulate),
-                        Right::Transposed => gemm::batched_nn(sizes, &dy, b.as_slice(), da, accumulate),
+                        Right::Plain => gemm::batched_nt(sizes, &dy, b.as_slice(), da),
+                        Right::Transposed => gemm::batched_nn(sizes, &dy, b.as_slice(), da),
                     }
                 })?;
             }
             if let (Some(key), Some(a)) = (&b_key, &a) {
-                flow.with(key, batch * k * n, |db, accumulate| match right {
-                    Right::Plain => {
-                        let sizes = gemm::Batch { batch, m: k, n, k: m };
-                        gemm::batched_tn(sizes, a.as_slice(), &dy, db, accumulate);
-                    }
+                flow.with(key, batch * k * n, |db| match right {
+                    Right::Plain => gemm::batched_tn(gemm::Batch { batch, m: k, n, k: m }, a.as_slice(), &dy, db),
                     Right::Transposed => {
-                        let sizes = gemm::Batch { batch, m: n, n: k, k: m };
-                        gemm::batched_tn(sizes, &dy, a.as_slice(), db, accumulate);
+                        gemm::batched_tn(gemm::Batch { batch, m: n, n: k, k: m }, &dy, a.as_slice(), db)
                     }
                 })?;
             }

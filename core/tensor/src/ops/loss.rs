@@ -30,8 +30,8 @@ impl Tensor {
                 let scale = (f64::from(grad[0]) * 2.0 / n) as f32;
                 for (key, scale) in [(x_key, scale), (y_key, -scale)] {
                     if let Some(key) = key {
-                        flow.with(&key, x.len(), |out, accumulate| {
-                            squared::scaled_difference(x.as_slice(), y.as_slice(), scale, out, accumulate);
+                        flow.with(&key, x.len(), |out| {
+                            squared::scaled_difference(x.as_slice(), y.as_slice(), scale, out)
                         })?;
                     }
                 }
@@ -56,16 +56,8 @@ impl Tensor {
         if let Some((key_x, key)) = key {
             let (x, targets) = (self.detach(), targets.clone());
             record(&key, move |grad, flow| {
-                flow.with(&key_x, x.len(), |out, accumulate| {
-                    rows::cross_entropy_backward(
-                        x.as_slice(),
-                        targets.as_slice(),
-                        &normalizer,
-                        &grad,
-                        width,
-                        out,
-                        accumulate,
-                    );
+                flow.with(&key_x, x.len(), |out| {
+                    rows::cross_entropy_backward(x.as_slice(), targets.as_slice(), &normalizer, &grad, width, out)
                 })
             });
         }
@@ -97,8 +89,8 @@ impl Tensor {
         if let Some((key_x, key)) = key {
             let (x, targets) = (self.detach(), targets.detach());
             record(&key, move |grad, flow| {
-                flow.with(&key_x, x.len(), |out, accumulate| {
-                    rows::soft_cross_entropy_backward(x.as_slice(), targets.as_slice(), &grad, width, out, accumulate);
+                flow.with(&key_x, x.len(), |out| {
+                    rows::soft_cross_entropy_backward(x.as_slice(), targets.as_slice(), &grad, width, out)
                 })
             });
         }

@@ -101,8 +101,8 @@ pub fn squared_distances(vectors: &Tensor, codebook: &Tensor) -> Result<Tensor> 
     let shape: Vec<usize> = outer.iter().copied().chain([size]).collect();
     return_from_gpu!(crate::cuda::nearest::squared_distances(vectors, codebook, &shape));
     on_cpu("squared_distances", [vectors, codebook])?;
-    let mut data = buffer(shape.iter().product());
-    kernel::squared_distances(size, channels, vectors.as_slice(), codebook.as_slice(), &mut data);
+    let (x, e) = (vectors.as_slice(), codebook.as_slice());
+    let data = buffer(shape.iter().product(), |out| kernel::squared_distances(size, channels, x, e, out));
     Ok(Tensor::output(data, &shape, None))
 }
 

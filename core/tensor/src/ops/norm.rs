@@ -25,13 +25,9 @@ impl Tensor {
                 let [x_key, weight_key, bias_key] = keys;
                 let (x, weight) = (x.as_slice(), weight.as_slice());
                 // The other way around a block has mostly brought its gradient by now.
-                let started = x_key.as_ref().map_or(Ok(false), |key| flow.has(key))?;
-                let mut sums = match &x_key {
-                    Some(key) if started => flow.with(key, x.len(), |target, _| {
-                        layer_norm_backward(&mut grad, x, &moments, weight, Some(target))
-                    })?,
-                    _ => layer_norm_backward(&mut grad, x, &moments, weight, None),
-                };
+                let target = x_key.as_ref().map_or(Ok(None), |key| flow.started(key))?;
+                let started = target.is_some();
+                let mut sums = layer_norm_backward(&mut grad, x, &moments, weight, target);
                 let bias_sums = sums.split_off(weight.len());
                 let x_key = x_key.filter(|_| !started);
                 for (key, grad) in [(x_key, grad), (weight_key, sums), (bias_key, bias_sums)] {

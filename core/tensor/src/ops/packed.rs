@@ -1,7 +1,6 @@
 //! A linear map for many small products with one weight, as sampling makes them.
 
 use super::{on_cpu, place};
-use crate::cpu::buffer;
 use crate::cpu::packed::{self, Numbers, Weight};
 use crate::{Error, Result, Tensor};
 
@@ -66,10 +65,10 @@ impl PackedLinear {
                     return weight.forward(x, &shape);
                 }
                 on_cpu("PackedLinear", [x])?;
-                let mut data = buffer(shape.iter().product());
-                if let Some(weight) = self.operand() {
-                    packed::product(&weight, x.as_slice(), &mut data);
-                }
+                let data = match self.operand() {
+                    Some(weight) => packed::product(&weight, outer.iter().product(), x.as_slice()),
+                    None => Vec::new(),
+                };
                 Ok(Tensor::output(data, &shape, None))
             }
             _ => {

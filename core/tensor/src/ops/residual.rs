@@ -3,7 +3,7 @@
 
 use super::nearest::{Search, fit};
 use super::{on_cpu, place};
-use crate::cpu::{buffer, nearest as kernel, squared};
+use crate::cpu::{nearest as kernel, squared};
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
 
@@ -59,8 +59,7 @@ pub fn partial_sums(x: &Tensor, terms: &[Tensor]) -> Result<PartialSums> {
     }
     on_cpu("partial_sums", [x])?;
     let n = x.len() as f64;
-    let mut sum = buffer(x.len());
-    let squares = squared::partial_sums(x.as_slice(), &slices(terms), &mut sum);
+    let (sum, squares) = squared::partial_sums(x.as_slice(), &slices(terms));
     let mse: Vec<f32> = squares.iter().map(|square| (square / n) as f32).collect();
     let key = x.tracked().map(|x| (x, GradKey::new()));
     let total = Tensor::output(vec![mse.iter().sum()], &[], key.as_ref().map(|k| k.1.clone()));
@@ -68,9 +67,7 @@ pub fn partial_sums(x: &Tensor, terms: &[Tensor]) -> Result<PartialSums> {
         let (x, terms): (_, Vec<_>) = (x.detach(), terms.iter().map(Tensor::detach).collect());
         record(&key, move |grad, flow| {
             let scale = (f64::from(grad[0]) * 2.0 / n) as f32;
-            flow.with(&x_key, x.len(), |out, accumulate| {
-                squared::partial_differences(x.as_slice(), &slices(&terms), scale, out, accumulate);
-            })
+            flow.with(&x_key, x.len(), |out| squared::partial_differences(x.as_slice(), &slices(&terms), scale, out))
         });
     }
     let mse = Tensor::output(mse, &[terms.len()], None);

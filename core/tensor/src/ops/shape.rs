@@ -2,7 +2,7 @@
 
 use super::on_cpu;
 use crate::cpu::buffer;
-use crate::cpu::strided::{add_blocks, copy_blocks, cumulative_sum, permute};
+use crate::cpu::strided::{blocks, cumulative_sum, join, permute, spread};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 use std::ops::Range;
@@ -72,22 +72,13 @@ impl Tensor {
         let (start, len, step) = (range.start * inner, range.len() * inner, size * inner);
         return_from_gpu!(crate::cuda::layout::slice(self, [start, len, step], &shape));
         on_cpu("slice", [self])?;
-        let mut data = buffer(shape.iter().product());
-        if !data.is_empty() {
-            copy_blocks(&self.as_slice()[start..], step, &mut data, len, len);
-        }
+        let len_of_all = shape.iter().product();
+        let data = buffer(len_of_all, |out| blocks(self.as_slice().get(start..).unwrap_or(&[]), step, len, out));
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
         if let Some((x, key)) = key {
             let total = self.len();
-            record(&key, move |grad, flow| {
-                flow.with(&x, total, |out, accumulate| {
-                    if !accumulate {
-                        out.fill(0.0);
-                    }
-                    add_blocks(&grad, len, &mut out[start..], step, len);
-                })
-            });
+            record(&key, move |grad, flow| flow.with(&x, total, |out| spread(&grad, start..start + len, step, out)));
         }
         Ok(out)
     }
@@ -114,14 +105,11 @@ impl Tensor {
         let lens: Vec<usize> = tensors.iter().map(|t| t.shape()[axis] * inner).collect();
         return_from_gpu!(crate::cuda::layout::concat(tensors, &lens, &shape));
         on_cpu("concat", tensors.iter().copied())?;
-        let mut data = buffer(shape.iter().product());
+        let data = join(&tensors.iter().zip(&lens).map(|(t, &len)| (t.as_slice(), len)).collect::<Vec<_>>());
         let (mut start, mut parts) = (0, Vec::new());
         for (t, len) in tensors.iter().zip(lens) {
-            if !t.is_empty() {
-                copy_blocks(t.as_slice(), len, &mut data[start..], step, len);
-                if let Some(key) = t.tracked() {
-                    parts.push((key, start, len, t.len()));
-                }
+            if let Some(key) = t.tracked().filter(|_| !t.is_empty()) {
+                parts.push((key, start, len, t.len()));
             }
             start += len;
         }
@@ -130,13 +118,7 @@ impl Tensor {
         if let Some(key) = key {
             record(&key, move |grad, flow| {
                 for (key, start, len, total) in parts {
-                    flow.with(&key, total, |out, accumulate| {
-                        if accumulate {
-                            add_blocks(&grad[start..], step, out, len, len);
-                        } else {
-                            copy_blocks(&grad[start..], step, out, len, len);
-                        }
-                    })?;
+                    flow.with(&key, total, |out| blocks(&grad[start..], step, len, out))?;
                 }
                 Ok(())
             });

@@ -42,7 +42,7 @@ pub(crate) fn gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tenso
     let tape = Tape::start().unwrap();
     let y = f(&leaves).unwrap();
     let weights = random(y.shape(), 0x0ff1ce).to_vec();
-    let mut found = tape.backward_from(&y, weights.clone()).unwrap();
+    let mut found = tape.backward_from_vec(&y, weights.clone()).unwrap();
     let found = leaves.iter().map(|leaf| found.take(leaf).unwrap_or_else(|| Tensor::zeros(leaf.shape()))).collect();
     (weights, found)
 }

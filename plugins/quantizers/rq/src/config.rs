@@ -8,7 +8,7 @@ use rqlab_sdk::prelude::*;
 choice! {
     /// When the codebook is rewritten.
     pub enum Update {
-        /// After every depth: a shared codebook moves D times a step, and each depth sees what the one before it wrote
+        /// After every depth: a shared codebook moves D times per step, and each depth sees what the one before it wrote
         /// (RQ-VAE).
         PerDepth = "per_depth",
         /// Once, after all depths; the averages still decay at every depth (vector-quantize-pytorch).
@@ -39,8 +39,8 @@ choice! {
 }
 
 config! {
-    /// Residual quantization: depth D codes a position, each the nearest codeword to what those before it left over (Lee
-    /// et al. 2022). Codebooks follow their vectors by exponential moving averages, and unused codes are restarted.
+    /// Residual quantization: D codes per position, each the nearest codeword to the residual of those before it (Lee et
+    /// al. 2022). Codebooks follow their vectors by exponential moving averages, and unused codes are restarted.
     ///
     /// The published models are `rq(depth: 4, codebook: 16384, decay: 0.99, restart_threshold: 1.0)`.
     pub struct RqConfig {
@@ -48,7 +48,7 @@ config! {
         depth: usize = 4, in 1..=64;
         /// Codes in a codebook, K.
         codebook: usize = 512, in 2..=1_048_576;
-        /// Codes in each depth's codebook, in place of `codebook`; one entry a depth. Needs `shared: false`.
+        /// Codes in each depth's codebook, in place of `codebook`; one entry per depth. Needs `shared: false`.
         codebooks: Option<Vec<usize>> = None, in 2..=1_048_576;
         /// Whether all depths share one codebook.
         shared: bool = true;
@@ -70,7 +70,7 @@ config! {
         /// Whether codes of low average count restart at random residuals. With it, the first step sets the codebook from
         /// data, whatever `init` says.
         restart: bool = true;
-        /// The average count, in vectors an update, below which a code is dead. The published models have 1; where a step has
+        /// The average count, in vectors per update, below which a code is dead. The published models have 1; where a step has
         /// about as many vectors as codes, that restarts codes faster than they can settle.
         restart_threshold: f32 = 0.1, in 0.0..=1e6;
         /// How codebooks start.

@@ -9,7 +9,7 @@ mod tests;
 
 pub use config::{Commitment, RqConfig, StraightThrough, Update};
 
-use rqlab_sdk::nn::{EmaCodebook, RestartDraw, restart_candidates, rotate_to, soft_codes};
+use rqlab_sdk::nn::{EmaCodebook, RestartDraw, SoftCodes, code_tokens, restart_candidates, rotate_to, soft_codes};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::nearest::Search;
 use rqlab_sdk::tensor::ops::residual::{partial_sums, residual_codes};
@@ -25,11 +25,13 @@ pub struct Rq {
     latents: MapShape,
     sizes: Vec<usize>,
     books: Vec<EmaCodebook>,
+    /// Whether the codebooks hold nothing: only a plan is being made.
+    dry: bool,
 }
 
-/// What the walk down the depths found, before any gradient is thought of.
+/// Which codewords the depths chose, before any gradient is thought of.
 #[derive(Debug, Clone)]
-pub struct Walk {
+pub struct Assignments {
     /// The codes of each depth `[..]`.
     pub codes: Vec<Codes>,
     /// The codeword that each depth added `[.., C]`, as it was when it was looked up.
@@ -48,7 +50,7 @@ impl Rq {
         let books = (0..distinct)
             .map(|d| EmaCodebook::new(&params.scope(d), sizes[d], cx.latents.channels, config.init, rules[d]))
             .collect::<Result<_>>()?;
-        Ok(Self { config, latents: cx.latents, sizes, books })
+        Ok(Self { config, latents: cx.latents, sizes, books, dry: cx.params.is_dry() })
     }
 
     fn book_index(&self, depth: usize) -> usize {
@@ -61,9 +63,13 @@ impl Rq {
 
     /// Quantizes depth by depth in training. `found` is told each depth's residuals and codes; what it writes to the
     /// codebook is seen from the next depth on.
-    fn walk(&self, latents: &Tensor, mut found: impl FnMut(usize, &Tensor, &Codes) -> Result<()>) -> Result<Walk> {
+    fn assign(
+        &self,
+        latents: &Tensor,
+        mut found: impl FnMut(usize, &Tensor, &Codes) -> Result<()>,
+    ) -> Result<Assignments> {
         let mut residual = latents.detach();
-        let mut walk = Walk { codes: Vec::new(), codewords: Vec::new() };
+        let mut assigned = Assignments { codes: Vec::new(), codewords: Vec::new() };
         for depth in 0..self.config.depth {
             let weight = self.book(depth).weight();
             let codes = self.book(depth).nearest(&residual)?;
@@ -72,10 +78,10 @@ impl Rq {
             if depth + 1 < self.config.depth {
                 residual = residual.sub(&codeword)?;
             }
-            walk.codes.push(codes);
-            walk.codewords.push(codeword);
+            assigned.codes.push(codes);
+            assigned.codewords.push(codeword);
         }
-        Ok(walk)
+        Ok(assigned)
     }
 
     /// One training step's codes and codebook updates. `candidates(depth, residuals, K)` gives what dead codes restart
@@ -87,7 +93,7 @@ impl Rq {
         &mut self,
         latents: &Tensor,
         candidates: impl Fn(usize, &Tensor, usize) -> Result<Tensor>,
-    ) -> Result<(Walk, Vec<(&'static str, Tensor)>)> {
+    ) -> Result<(Assignments, Vec<(&'static str, Tensor)>)> {
         let mut restarts = Tensor::scalar(0.0);
         let mut dead = vec![Tensor::scalar(0.0); self.books.len()];
         let mut settle = |depth: usize, residual: &Tensor| -> Result<()> {
@@ -98,14 +104,14 @@ impl Rq {
             }
             book.rewrite()
         };
-        let walk = match self.config.update {
-            Update::PerDepth => self.walk(latents, |depth, residual, codes| {
+        let assigned = match self.config.update {
+            Update::PerDepth => self.assign(latents, |depth, residual, codes| {
                 self.book(depth).accumulate(residual, codes)?;
                 settle(depth, residual)
             })?,
             Update::PerStep => {
                 let mut residuals = Vec::with_capacity(self.config.depth);
-                let walk = self.walk(latents, |depth, residual, codes| {
+                let assigned = self.assign(latents, |depth, residual, codes| {
                     residuals.push(residual.clone());
                     self.book(depth).accumulate(residual, codes)
                 })?;
@@ -114,36 +120,37 @@ impl Rq {
                 } else {
                     residuals.iter().enumerate().try_for_each(|(depth, residual)| settle(depth, residual))?;
                 }
-                walk
+                assigned
             }
         };
         let dead = dead.iter().try_fold(Tensor::scalar(0.0), |sum, dead| sum.add(dead))?;
-        Ok((walk, vec![("restarted_codes", restarts), ("dead_codes", dead)]))
+        Ok((assigned, vec![("restarted_codes", restarts), ("dead_codes", dead)]))
     }
 
-    /// The value, loss and gradients of a walk: commitment is `|x - sg(z_d)|²` for each partial sum `z_d`, averaged over
+    /// The value, loss and gradients of assignments: commitment is `|x - sg(z_d)|²` for each partial sum `z_d`, averaged over
     /// elements.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn assemble(&self, latents: &Tensor, walk: &Walk) -> Result<Quantized> {
-        let sums = partial_sums(latents, &walk.codewords)?;
+    pub fn assemble(&self, latents: &Tensor, assigned: &Assignments) -> Result<Quantized> {
+        let sums = partial_sums(latents, &assigned.codewords)?;
         let mut commitment = sums.total;
         if self.config.commitment == Commitment::Mean {
-            commitment = commitment.mul_scalar(1.0 / walk.codewords.len() as f32)?;
+            commitment = commitment.mul_scalar(1.0 / assigned.codewords.len() as f32)?;
         }
         Ok(Quantized {
-            latents: self.estimate(latents, walk, &sums.sum)?,
-            codes: Some(Codes::stack(&walk.codes)?),
+            latents: self.estimate(latents, assigned, &sums.sum)?,
+            tokens: Tokens::Codes(Codes::stack(&assigned.codes)?),
             terms: vec![("commitment", commitment.detach())],
             loss: commitment.mul_scalar(self.config.beta)?,
+            bits: None,
             residual_energy: sums.mse,
             events: Vec::new(),
         })
     }
 
     /// The quantized latents with the gradient of the chosen estimator.
-    fn estimate(&self, latents: &Tensor, walk: &Walk, sum: &Tensor) -> Result<Tensor> {
+    fn estimate(&self, latents: &Tensor, assigned: &Assignments, sum: &Tensor) -> Result<Tensor> {
         let pass = match self.config.straight_through {
             StraightThrough::Once => return Ok(latents.straight_through(sum)?),
             StraightThrough::PerDepth => |x: &Tensor, q: &Tensor| Ok(x.straight_through(q)?),
@@ -152,7 +159,7 @@ impl Rq {
         // The residual keeps its gradient to the latents; the codewords taken from it have none.
         let mut residual = latents.clone();
         let mut out: Option<Tensor> = None;
-        for codeword in &walk.codewords {
+        for codeword in &assigned.codewords {
             let passed: Tensor = pass(&residual, codeword)?;
             out = Some(plus(out, &passed)?);
             residual = residual.sub(codeword)?;
@@ -185,7 +192,8 @@ impl Rq {
         Ok(self.book(depth).weight().embedding(&codes.column(depth)?)?)
     }
 
-    /// [`Quantizer::soft_codes`] with given randomness: for each depth one uniform number a position, in their order.
+    /// The distributions over codes at a temperature, along the nearest codes, or along codes drawn with `uniforms`: for each
+    /// depth one number per position, in their order.
     ///
     /// # Errors
     /// A temperature not above 0, or shapes that do not fit.
@@ -210,8 +218,12 @@ impl Rq {
 }
 
 impl Quantizer for Rq {
-    fn code_shape(&self) -> CodeShape {
-        CodeShape { height: self.latents.height, width: self.latents.width, codebooks: self.sizes.clone() }
+    fn level(&self) -> LevelInfo {
+        let MapShape { height, width, channels } = self.latents;
+        let tables = if self.dry { 0 } else { self.config.depth };
+        let tables = (0..tables).map(|depth| self.book(depth).weight()).collect();
+        let space = CodeSpace { sizes: self.sizes.clone(), tables, shared: self.config.shared };
+        LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
@@ -219,48 +231,44 @@ impl Quantizer for Rq {
         let searches = self.books.iter().map(EmaCodebook::search).collect::<Result<Vec<_>>>()?;
         let depths: Vec<&Search> = (0..self.config.depth).map(|depth| &searches[self.book_index(depth)]).collect();
         let all = residual_codes(latents, &depths)?;
-        let mut walk = Walk { codes: Vec::new(), codewords: Vec::new() };
+        let mut assigned = Assignments { codes: Vec::new(), codewords: Vec::new() };
         for depth in 0..self.config.depth {
             let codes = all.column(depth)?;
-            walk.codewords.push(self.book(depth).weight().embedding(&codes)?);
-            walk.codes.push(codes);
+            assigned.codewords.push(self.book(depth).weight().embedding(&codes)?);
+            assigned.codes.push(codes);
         }
-        self.assemble(latents, &walk)
+        self.assemble(latents, &assigned)
     }
 
     fn quantize_train(&mut self, latents: &Tensor, rng: &Rng) -> Result<Quantized> {
-        let (walk, events) = self.update(latents, |depth, residuals, size| {
+        let (assigned, events) = self.update(latents, |depth, residuals, size| {
             let channels = residuals.last_dim();
             let rng = rng.part("restart", depth as u64);
             let draw = RestartDraw::new(residuals.len() / channels.max(1), channels, size, &rng);
             restart_candidates(residuals, size, &draw)
         })?;
-        Ok(Quantized { events, ..self.assemble(latents, &walk)? })
+        Ok(Quantized { events, ..self.assemble(latents, &assigned)? })
     }
 
-    fn embed(&self, codes: &Codes, depth: usize) -> Result<Tensor> {
+    fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {
+        let positions = latents.len() / latents.last_dim().max(1);
+        let nearest = || Ok(self.quantize(latents)?.tokens.codes()?.clone());
+        code_tokens(request, rng, nearest, |temperature, draw| {
+            let uniforms = draw.map(|rng| {
+                let of_depth = |depth| rng.part("code", depth as u64).uniform(positions);
+                (0..self.config.depth).map(of_depth).collect::<Vec<_>>()
+            });
+            self.soft_codes_with(latents, temperature, uniforms.as_deref())
+        })
+    }
+
+    fn embed(&self, tokens: &Tokens, depth: Option<usize>) -> Result<Tensor> {
+        let codes = tokens.codes()?;
         let mut sum = None;
-        for d in 0..depth {
+        for d in 0..depth.unwrap_or(self.config.depth) {
             sum = Some(plus(sum, &self.select(codes, d)?)?);
         }
         sum.ok_or_else(|| Error::Unsupported("latents of depth 0 hold nothing; ask for depth 1 or more".to_owned()))
-    }
-
-    fn codebooks(&self) -> Vec<Tensor> {
-        (0..self.config.depth).map(|depth| self.book(depth).weight()).collect()
-    }
-
-    fn shares_codebook(&self) -> bool {
-        self.config.shared
-    }
-
-    fn soft_codes(&self, latents: &Tensor, temperature: f32, rng: Option<&Rng>) -> Result<SoftCodes> {
-        let positions = latents.len() / latents.last_dim().max(1);
-        let uniforms = rng.map(|rng| {
-            let draw = |depth| rng.part("code", depth as u64).uniform(positions);
-            (0..self.config.depth).map(draw).collect::<Vec<_>>()
-        });
-        self.soft_codes_with(latents, temperature, uniforms.as_deref())
     }
 }
 

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use super::*;
 use rqlab_sdk::tensor::Tape;
@@ -9,7 +9,8 @@ fn random(shape: &[usize], seed: u64) -> Tensor {
 
 fn rq(text: &str) -> (Rq, Params) {
     let params = Params::new(1);
-    let cx = QuantizerContext { latents: MapShape { height: 3, width: 5, channels: 6 }, params: params.clone() };
+    let latents = MapShape { height: 3, width: 5, channels: 6 };
+    let cx = QuantizerContext { latents, params: params.clone(), components: Components::none() };
     (Rq::new(RqConfig::parse(text).unwrap(), &cx).unwrap(), params)
 }
 
@@ -64,14 +65,14 @@ fn residuals_shrink_with_depth_and_sum_to_the_latents() {
     let quantized = rq.quantize(&x).unwrap();
     let energies = quantized.residual_energy.to_vec();
     assert!(energies.windows(2).all(|pair| pair[1] < pair[0]) && energies[3] < 0.3, "{energies:?}");
-    let codes = quantized.codes.unwrap();
+    let codes = quantized.tokens.clone();
     for depth in 1..=4 {
-        let energy = rq.embed(&codes, depth).unwrap().mse(&x).unwrap().item().unwrap();
+        let energy = rq.embed(&codes, Some(depth)).unwrap().mse(&x).unwrap().item().unwrap();
         assert!((energy - energies[depth - 1]).abs() < 1e-5);
     }
-    let whole = rq.embed(&codes, 4).unwrap();
+    let whole = rq.embed(&codes, None).unwrap();
     assert_eq!(whole.to_vec(), quantized.latents.to_vec());
-    let by_depth = rq.embed_by_depth(&codes).unwrap();
+    let by_depth = rq.embed_by_depth(codes.codes().unwrap()).unwrap();
     assert_eq!(by_depth.shape(), [40, 3, 5, 4, 6]);
     let summed = by_depth.sum(&[3], false).unwrap();
     assert!(summed.mse(&whole).unwrap().item().unwrap() < 1e-10);
@@ -85,10 +86,11 @@ fn evaluation_never_changes_a_codebook() {
         rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
         let before = numbers(&params);
         let first = rq.quantize(&x).unwrap();
-        rq.soft_codes(&x, 0.5, Some(&Rng::new(1, "draw", 0))).unwrap();
+        let request = TokenRequest { stochastic_codes: Some(0.5), ..TokenRequest::default() };
+        rq.tokens(&x, &request, &Rng::new(1, "draw", 0)).unwrap();
         let second = rq.quantize(&x).unwrap();
         assert_eq!(numbers(&params), before);
-        assert_eq!(first.codes, second.codes);
+        assert_eq!(first.tokens.codes().unwrap(), second.tokens.codes().unwrap());
         assert!(second.events.is_empty());
         rq.quantize_train(&x, &Rng::new(1, "step", 1)).unwrap();
         assert_ne!(numbers(&params), before);
@@ -121,15 +123,15 @@ fn the_commitment_gradient_agrees_with_finite_differences() {
         let (rq, _) = rq(&format!("rq(depth: 3, codebook: 8, beta: 0.7, commitment: {commitment})"));
         let x = random(&[2, 3, 5, 6], 6).leaf();
         let tape = Tape::start().unwrap();
-        let walk = rq.walk(&x, |_, _, _| Ok(())).unwrap();
-        let quantized = rq.assemble(&x, &walk).unwrap();
+        let assigned = rq.assign(&x, |_, _, _| Ok(())).unwrap();
+        let quantized = rq.assemble(&x, &assigned).unwrap();
         let gradient = tape.backward(&quantized.loss).unwrap().take(&x).unwrap();
         let energy: f32 = quantized.residual_energy.as_slice().iter().sum();
         assert!((quantized.loss.item().unwrap() - 0.7 * scale * energy).abs() < 1e-5);
         let direction = random(&[2, 3, 5, 6], 7);
         let at = |t: f32| {
             let moved = x.detach().add(&direction.mul_scalar(t).unwrap()).unwrap();
-            f64::from(rq.assemble(&moved, &walk).unwrap().loss.item().unwrap())
+            f64::from(rq.assemble(&moved, &assigned).unwrap().loss.item().unwrap())
         };
         let wanted = (at(0.1) - at(-0.1)) / 0.2;
         let got: f64 = gradient.as_slice().iter().zip(direction.as_slice()).map(|(g, d)| f64::from(g * d)).sum();
@@ -146,7 +148,7 @@ fn estimators_scale_the_gradient() {
         let tape = Tape::start().unwrap();
         let quantized = rq.quantize(&x).unwrap();
         let gradient = tape.backward(&quantized.latents.mul(&g).unwrap().sum_all().unwrap()).unwrap().take(&x).unwrap();
-        let whole = rq.embed(&quantized.codes.unwrap(), 3).unwrap();
+        let whole = rq.embed(&quantized.tokens, None).unwrap();
         assert!(quantized.latents.mse(&whole).unwrap().item().unwrap() < 1e-10);
         if times > 0.0 {
             let wanted: Vec<f32> = g.as_slice().iter().map(|g| g * times).collect();
@@ -162,25 +164,46 @@ fn soft_codes_sharpen_to_the_nearest() {
     let x = random(&[4, 3, 5, 6], 10);
     for text in ["rq(depth: 3, codebook: 8)", "rq(depth: 3, codebooks: [8, 4, 2], shared: false)"] {
         let (rq, _) = rq(text);
-        let nearest = rq.quantize(&x).unwrap().codes.unwrap();
-        let sizes = rq.code_shape().codebooks;
-        for rng in [None, Some(Rng::new(1, "draw", 0))] {
-            let soft = rq.soft_codes(&x, 1e-5, rng.as_ref()).unwrap();
-            assert_eq!(soft.codes, nearest);
-            for (target, size) in soft.targets.iter().zip(&sizes) {
+        let tokens = |stochastic_codes, soft_targets| {
+            let request = TokenRequest { stochastic_codes, soft_targets, ..TokenRequest::default() };
+            rq.tokens(&x, &request, &Rng::new(1, "draw", 0))
+        };
+        let nearest = rq.quantize(&x).unwrap().tokens;
+        for drawn in [None, Some(1e-5)] {
+            let (codes, targets) = tokens(drawn, Some(1e-5)).unwrap();
+            assert_eq!(codes.codes().unwrap(), nearest.codes().unwrap());
+            let Targets::Soft(targets) = targets else { panic!("soft targets were asked for") };
+            for (target, size) in targets.iter().zip(rq.level().sizes()) {
                 assert_eq!(target.shape(), [4, 3, 5, *size]);
             }
         }
-        let drawn = rq.soft_codes(&x, 100.0, Some(&Rng::new(1, "draw", 0))).unwrap();
-        assert_ne!(drawn.codes, nearest);
-        assert!(rq.soft_codes(&x, -1.0, None).is_err());
+        let (drawn, targets) = tokens(Some(100.0), None).unwrap();
+        assert!(matches!(targets, Targets::Hard));
+        assert_ne!(drawn.codes().unwrap(), nearest.codes().unwrap());
+        assert!(tokens(None, Some(-1.0)).is_err());
     }
+}
+
+#[test]
+fn a_level_has_the_codebooks_as_they_are_and_none_in_a_plan() {
+    let (rq, params) = rq("rq(depth: 2, codebooks: [8, 4], shared: false)");
+    let level = rq.level();
+    assert_eq!((level.token_shape(7), level.channels), ([7, 3, 5, 2], 6));
+    let tables = &level.codes().unwrap().tables;
+    for (depth, table) in tables.iter().enumerate() {
+        assert_eq!(table.to_vec(), params.state()[&format!("codebooks.{depth}.weight")].to_vec());
+    }
+    let latents = MapShape { height: 1, width: 1, channels: 1 };
+    let cx = QuantizerContext { latents, params: Params::dry(), components: Components::none() };
+    let dry = Rq::new(RqConfig::parse("rq").unwrap(), &cx).unwrap();
+    assert!(dry.level().codes().unwrap().tables.is_empty());
 }
 
 #[test]
 fn lists_must_fit() {
     let build = |text: &str| {
-        let cx = QuantizerContext { latents: MapShape { height: 1, width: 1, channels: 1 }, params: Params::dry() };
+        let latents = MapShape { height: 1, width: 1, channels: 1 };
+        let cx = QuantizerContext { latents, params: Params::dry(), components: Components::none() };
         Rq::new(RqConfig::parse(text).unwrap(), &cx)
     };
     let complaint = |text: &str| build(text).unwrap_err().to_string();
@@ -188,7 +211,7 @@ fn lists_must_fit() {
     assert!(complaint("rq(depth: 2, codebooks: [8, 4])").contains("shared: false"));
     assert!(complaint("rq(depth: 2, decays: [0.9, 0.8])").contains("shared: false"));
     let rq = build("rq(depth: 2, codebooks: [8, 4], decays: [0.9, 0.8], shared: false)").unwrap();
-    assert_eq!(rq.code_shape().nominal_bits(), 5.0);
+    assert_eq!(rq.level().nominal_bits(), Some(5.0));
     for text in ["rq(depth: 0)", "rq(codebook: 1)", "rq(codebooks: [4, 1])", "rq(decay: 1.0)", "rq(depht: 1)"] {
         assert!(RqConfig::parse(text).is_err(), "{text}");
     }
@@ -197,10 +220,11 @@ fn lists_must_fit() {
 #[test]
 fn codes_that_do_not_fit_are_refused() {
     let (rq, _) = rq("rq(depth: 2, codebook: 8)");
-    let codes = |data: Vec<u32>, depth: usize| Codes::from_vec(data, &[1, depth]).unwrap();
-    assert!(rq.embed(&codes(vec![0, 8], 2), 2).is_err());
-    assert!(rq.embed(&codes(vec![0, 0, 0], 3), 2).is_err());
-    assert!(rq.embed(&codes(vec![0, 0], 2), 3).is_err());
-    assert!(rq.embed(&codes(vec![0, 0], 2), 0).is_err());
+    let codes = |data: Vec<u32>, depth: usize| Tokens::Codes(Codes::from_vec(data, &[1, depth]).unwrap());
+    assert!(rq.embed(&codes(vec![0, 8], 2), None).is_err());
+    assert!(rq.embed(&codes(vec![0, 0, 0], 3), None).is_err());
+    assert!(rq.embed(&codes(vec![0, 0], 2), Some(3)).is_err());
+    assert!(rq.embed(&codes(vec![0, 0], 2), Some(0)).is_err());
+    assert!(rq.embed(&Tokens::Vectors(Tensor::zeros(&[1, 2])), None).is_err());
     assert!(rq.quantize(&Tensor::zeros(&[2, 3, 5, 7])).is_err());
 }

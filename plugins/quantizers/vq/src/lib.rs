@@ -1,4 +1,4 @@
-//! Vector quantization (van den Oord et al., "Neural discrete representation learning", NeurIPS 2017): one code a position.
+//! Vector quantization (van den Oord et al., "Neural discrete representation learning", NeurIPS 2017): one code per position.
 //! The codebook follows its vectors by moving averages (VQ-VAE-2) or is trained by gradients (VQ-VAE, VQGAN).
 //!
 //! Shapes: latents `[.., C]`, usually `[B, h, w, C]`; codes `[.., 1]`.
@@ -8,7 +8,9 @@ mod tests;
 
 use rqlab_sdk::choice;
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates, soft_codes};
+use rqlab_sdk::nn::{
+    CodebookInit, EmaCodebook, EmaRule, RestartDraw, SoftCodes, code_tokens, restart_candidates, soft_codes,
+};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::nearest::nearest;
 
@@ -55,7 +57,7 @@ config! {
         /// Whether codes of low average count restart at random latents (`ema`). With it, the first step sets the codebook
         /// from data, whatever `init` says. VQ-VAE-2 has none.
         restart: bool = true;
-        /// The average count, in vectors an update, below which a code is dead (`ema`). RQ-VAE has 1; where a step has about
+        /// The average count, in vectors per update, below which a code is dead (`ema`). RQ-VAE has 1; where a step has about
         /// as many vectors as codes, that restarts codes faster than they can settle.
         restart_threshold: f32 = 0.1, in 0.0..=1e6;
         /// How the codebook starts; if not given, `normal` for `ema` and `uniform` for `gradient`.
@@ -77,6 +79,8 @@ pub struct Vq {
     config: VqConfig,
     latents: MapShape,
     book: Book,
+    /// Whether the codebook holds nothing: only a plan is being made.
+    dry: bool,
 }
 
 impl Vq {
@@ -107,7 +111,7 @@ impl Vq {
                 Book::Gradient(cx.params.scope("embedding").parameter("weight", &[size, channels], init)?)
             }
         };
-        Ok(Self { config, latents: cx.latents, book })
+        Ok(Self { config, latents: cx.latents, book, dry: cx.params.is_dry() })
     }
 
     fn weight(&self) -> Tensor {
@@ -137,9 +141,10 @@ impl Vq {
         };
         Ok(Quantized {
             latents: latents.straight_through(&value)?,
-            codes: Some(Codes::stack(std::slice::from_ref(codes))?),
+            tokens: Tokens::Codes(Codes::stack(std::slice::from_ref(codes))?),
             loss,
             terms,
+            bits: None,
             residual_energy: energy.reshape(&[1])?,
             events: Vec::new(),
         })
@@ -169,8 +174,11 @@ impl Vq {
 }
 
 impl Quantizer for Vq {
-    fn code_shape(&self) -> CodeShape {
-        CodeShape { height: self.latents.height, width: self.latents.width, codebooks: vec![self.config.codebook] }
+    fn level(&self) -> LevelInfo {
+        let MapShape { height, width, channels } = self.latents;
+        let tables = if self.dry { vec![] } else { vec![self.weight().detach()] };
+        let space = CodeSpace { sizes: vec![self.config.codebook], tables, shared: false };
+        LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
@@ -187,24 +195,25 @@ impl Quantizer for Vq {
         })
     }
 
-    fn embed(&self, codes: &Codes, depth: usize) -> Result<Tensor> {
-        if depth != 1 || codes.last_dim() != 1 {
+    fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {
+        let positions = latents.len() / latents.last_dim().max(1);
+        let nearest = || Ok(self.quantize(latents)?.tokens.codes()?.clone());
+        code_tokens(request, rng, nearest, |temperature, draw| {
+            let uniforms = draw.map(|rng| rng.part("code", 0).uniform(positions));
+            let (codes, targets) = soft_codes(latents, &self.weight(), temperature, uniforms.as_deref())?;
+            Ok(SoftCodes { codes: Codes::stack(&[codes])?, targets: vec![targets] })
+        })
+    }
+
+    fn embed(&self, tokens: &Tokens, depth: Option<usize>) -> Result<Tensor> {
+        let codes = tokens.codes()?;
+        if depth.unwrap_or(1) != 1 || codes.last_dim() != 1 {
             return Err(Error::Unsupported(format!(
-                "vector quantization has depth 1; asked for depth {depth} of codes {:?}",
+                "vector quantization has depth 1; asked for depth {} of codes {:?}",
+                depth.unwrap_or(1),
                 codes.shape()
             )));
         }
         Ok(self.weight().detach().embedding(&codes.column(0)?)?)
-    }
-
-    fn codebooks(&self) -> Vec<Tensor> {
-        vec![self.weight().detach()]
-    }
-
-    fn soft_codes(&self, latents: &Tensor, temperature: f32, rng: Option<&Rng>) -> Result<SoftCodes> {
-        let positions = latents.len() / latents.last_dim().max(1);
-        let uniforms = rng.map(|rng| rng.part("code", 0).uniform(positions));
-        let (codes, targets) = soft_codes(latents, &self.weight(), temperature, uniforms.as_deref())?;
-        Ok(SoftCodes { codes: Codes::stack(&[codes])?, targets: vec![targets] })
     }
 }

@@ -9,8 +9,13 @@ fn random(shape: &[usize], seed: u64) -> Tensor {
 
 fn vq(text: &str) -> (Vq, Params) {
     let params = Params::new(1);
-    let cx = QuantizerContext { latents: MapShape { height: 2, width: 3, channels: 4 }, params: params.clone() };
+    let latents = MapShape { height: 2, width: 3, channels: 4 };
+    let cx = QuantizerContext { latents, params: params.clone(), components: Components::none() };
     (Vq::new(VqConfig::parse(text).unwrap(), &cx).unwrap(), params)
+}
+
+fn codes(quantized: &Quantized) -> Codes {
+    quantized.tokens.codes().unwrap().clone()
 }
 
 fn close(got: &Tensor, wanted: &[f32]) {
@@ -34,7 +39,7 @@ fn losses_send_their_gradients_where_beta_says() {
         let tape = Tape::start().unwrap();
         let quantized = vq.quantize(&z).unwrap();
         let mut gradients = tape.backward(&quantized.loss).unwrap();
-        let (codes, e) = (quantized.codes.unwrap(), vq.codebooks().remove(0));
+        let (codes, e) = (codes(&quantized), vq.weight());
         let (mut at_z, mut at_e) = (Vec::new(), vec![0.0; e.len()]);
         for (z, &code) in z.as_slice().chunks(4).zip(codes.as_slice()) {
             let row = code as usize * 4..code as usize * 4 + 4;
@@ -64,8 +69,7 @@ fn the_gradient_of_the_value_passes_straight_through() {
         let mut gradients = tape.backward(&quantized.latents.mul(&g).unwrap().sum_all().unwrap()).unwrap();
         assert_eq!(gradients.take(&z).unwrap().to_vec(), g.to_vec());
         assert!(params.trained().iter().all(|(_, weight)| gradients.take(&weight.get()).is_none()));
-        let codes = quantized.codes.unwrap();
-        assert_eq!(quantized.latents.to_vec(), vq.embed(&codes, 1).unwrap().to_vec());
+        assert_eq!(quantized.latents.to_vec(), vq.embed(&quantized.tokens, None).unwrap().to_vec());
     }
 }
 
@@ -77,7 +81,8 @@ fn training_moves_an_ema_codebook_and_evaluation_moves_none() {
         let numbers = |params: &Params| params.state().values().map(Tensor::to_vec).collect::<Vec<_>>();
         let before = numbers(&params);
         vq.quantize(&z).unwrap();
-        vq.soft_codes(&z, 1.0, Some(&Rng::new(1, "draw", 0))).unwrap();
+        let request = TokenRequest { stochastic_codes: Some(1.0), ..TokenRequest::default() };
+        vq.tokens(&z, &request, &Rng::new(1, "draw", 0)).unwrap();
         assert_eq!(numbers(&params), before);
         let trained = vq.quantize_train(&z, &Rng::new(1, "step", 0)).unwrap();
         assert_eq!(numbers(&params) != before, moves);
@@ -90,8 +95,8 @@ fn training_moves_an_ema_codebook_and_evaluation_moves_none() {
 fn without_memory_a_step_is_a_step_of_k_means() {
     let (mut vq, _) = vq("vq(codebook: 3, decay: 0.0, eps: 0.0, restart: false)");
     let z = random(&[40, 4], 6);
-    let codes = vq.quantize_train(&z, &Rng::new(1, "step", 0)).unwrap().codes.unwrap();
-    let weight = vq.codebooks().remove(0);
+    let codes = codes(&vq.quantize_train(&z, &Rng::new(1, "step", 0)).unwrap());
+    let weight = vq.weight();
     for code in 0..3 {
         let own = |row: &(&[f32], &u32)| *row.1 == code;
         let rows: Vec<_> = z.as_slice().chunks(4).zip(codes.as_slice()).filter(own).collect();
@@ -104,7 +109,8 @@ fn without_memory_a_step_is_a_step_of_k_means() {
 
 #[test]
 fn beta_needs_a_loss_to_weigh() {
-    let cx = QuantizerContext { latents: MapShape { height: 1, width: 1, channels: 1 }, params: Params::dry() };
+    let latents = MapShape { height: 1, width: 1, channels: 1 };
+    let cx = QuantizerContext { latents, params: Params::dry(), components: Components::none() };
     let error = Vq::new(VqConfig::parse("vq(beta_on: codebook)").unwrap(), &cx).unwrap_err().to_string();
     assert!(error.contains("codebook_update: gradient"), "{error}");
     assert!(VqConfig::parse("vq(codebook: 1)").is_err());
@@ -113,9 +119,14 @@ fn beta_needs_a_loss_to_weigh() {
 #[test]
 fn codes_have_one_depth() {
     let (vq, _) = vq("vq(codebook: 64)");
-    assert_eq!(vq.code_shape().nominal_bits(), 36.0);
-    let codes = vq.quantize(&random(&[2, 2, 3, 4], 7)).unwrap().codes.unwrap();
-    assert_eq!(codes.shape(), [2, 2, 3, 1]);
-    assert_eq!(vq.soft_codes(&random(&[2, 2, 3, 4], 7), 1e-4, None).unwrap().codes, codes);
-    assert!(vq.embed(&codes, 2).is_err());
+    assert_eq!(vq.level().nominal_bits(), Some(36.0));
+    let x = random(&[2, 2, 3, 4], 7);
+    let tokens = vq.quantize(&x).unwrap().tokens;
+    assert_eq!(tokens.shape(), vq.level().token_shape(2));
+    let soft = TokenRequest { soft_targets: Some(1e-4), ..TokenRequest::default() };
+    let (nearest, targets) = vq.tokens(&x, &soft, &Rng::new(1, "draw", 0)).unwrap();
+    assert_eq!(nearest.codes().unwrap(), tokens.codes().unwrap());
+    assert!(matches!(targets, Targets::Soft(targets) if targets.len() == 1 && targets[0].shape() == [2, 2, 3, 64]));
+    assert_eq!(vq.embed(&tokens, Some(1)).unwrap().shape(), x.shape());
+    assert!(vq.embed(&tokens, Some(2)).is_err());
 }

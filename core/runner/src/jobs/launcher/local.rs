@@ -14,6 +14,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+/// The variable that tells a worker how to multiply on a GPU.
+const PRECISION: &str = "RQLAB_GPU";
+
 /// Starts `rqlab worker` for each job.
 ///
 /// A worker says how far it is on its standard output, writes its log to a file, and ends when its standard input does:
@@ -47,6 +50,7 @@ impl Launcher for Local {
             .args(&self.arguments)
             .args(["--threads", &share.threads.to_string(), "worker", "--id", &job.id, "--runs"])
             .arg(self.store.root())
+            .env(PRECISION, job.stage.precision().name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -22,29 +22,40 @@ __device__ __forceinline__ float4 added(float4 x, float4 y) {
     return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
 }
 
-// Spreads every pixel of [rows, width, channels], times `scale`, over a cell of factor x factor pixels. n counts the
-// elements written.
+// The cells of maps of height x width pixels: rows x columns of them, of factor x factor pixels each.
+struct Cells {
+    unsigned height, width, rows, columns, channels, factor;
+    float scale;
+};
+
+// Spreads every pixel of the maps of cells, times the scale, over its cell; what belongs to no cell becomes 0. n counts
+// the elements written.
 template <typename T>
-__device__ __forceinline__ void repeat(const T *in, T *out, u64 n, unsigned width, unsigned channels, unsigned factor,
-                                       float scale) {
+__device__ __forceinline__ void repeat(const T *in, T *out, u64 n, const Cells &cells) {
     EACH(i, n) {
-        unsigned channel = (unsigned)i % channels, pixel = (unsigned)i / channels, large = width * factor;
-        u64 from = (u64)(pixel / large / factor) * width + pixel % large / factor;
-        out[i] = scaled(in[from * channels + channel], scale);
+        unsigned channel = (unsigned)i % cells.channels, pixel = (unsigned)i / cells.channels;
+        unsigned line = pixel / cells.width, column = pixel % cells.width / cells.factor;
+        unsigned image = line / cells.height, row = line % cells.height / cells.factor;
+        bool inside = row < cells.rows && column < cells.columns;
+        u64 from = inside ? (u64)(image * cells.rows + row) * cells.columns + column : 0;
+        out[i] = inside ? scaled(in[from * cells.channels + channel], cells.scale) : T();
     }
 }
 
-// Sums every cell, times `scale`, into a pixel of [rows, width, channels]. n counts the elements written.
+// Sums every cell, times the scale, into its pixel of the maps of cells. n counts the elements written.
 template <typename T>
-__device__ __forceinline__ void sum_cells(const T *in, T *out, u64 n, unsigned width, unsigned channels, unsigned factor,
-                                          float scale) {
+__device__ __forceinline__ void sum_cells(const T *in, T *out, u64 n, const Cells &cells) {
     EACH(i, n) {
-        unsigned channel = (unsigned)i % channels, pixel = (unsigned)i / channels;
-        u64 line = (u64)width * factor, corner = (u64)(pixel / width) * factor * line + (u64)(pixel % width) * factor;
-        T sum = in[corner * channels + channel];
-        for (unsigned k = 1; k < factor * factor; k++)
-            sum = added(sum, in[(corner + k / factor * line + k % factor) * channels + channel]);
-        out[i] = scaled(sum, scale);
+        unsigned channel = (unsigned)i % cells.channels, pixel = (unsigned)i / cells.channels;
+        unsigned line = pixel / cells.columns, column = pixel % cells.columns;
+        u64 first = (u64)(line / cells.rows) * cells.height + line % cells.rows * cells.factor;
+        u64 corner = first * cells.width + column * cells.factor;
+        T sum = in[corner * cells.channels + channel];
+        for (unsigned k = 1; k < cells.factor * cells.factor; k++) {
+            u64 at = corner + (u64)(k / cells.factor) * cells.width + k % cells.factor;
+            sum = added(sum, in[at * cells.channels + channel]);
+        }
+        out[i] = scaled(sum, cells.scale);
     }
 }
 
@@ -71,13 +82,11 @@ __device__ __forceinline__ void copy_blocks(const T *in, T *out, u64 n, unsigned
 }
 
 #define LAYOUT(suffix, T)                                                                                         \
-    extern "C" __global__ void repeat##suffix(const T *in, T *out, u64 n, unsigned width, unsigned channels,      \
-                                              unsigned factor, float scale) {                                     \
-        repeat<T>(in, out, n, width, channels, factor, scale);                                                    \
+    extern "C" __global__ void repeat##suffix(const T *in, T *out, u64 n, Cells cells) {                          \
+        repeat<T>(in, out, n, cells);                                                                             \
     }                                                                                                             \
-    extern "C" __global__ void sum_cells##suffix(const T *in, T *out, u64 n, unsigned width, unsigned channels,   \
-                                                 unsigned factor, float scale) {                                  \
-        sum_cells<T>(in, out, n, width, channels, factor, scale);                                                 \
+    extern "C" __global__ void sum_cells##suffix(const T *in, T *out, u64 n, Cells cells) {                       \
+        sum_cells<T>(in, out, n, cells);                                                                          \
     }                                                                                                             \
     extern "C" __global__ void gather##suffix(const T *in, T *out, u64 n, Axes axes) { gather<T>(in, out, n, axes); } \
     extern "C" __global__ void copy_blocks##suffix(const T *in, T *out, u64 n, unsigned length, u64 start_in,     \

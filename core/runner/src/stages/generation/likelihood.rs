@@ -1,0 +1,96 @@
+//! How probable test images' tokens are.
+
+use super::BATCH;
+use crate::stages::model::multiplied;
+use crate::stages::training::batches::chunks;
+use crate::stages::{Sampler, Tokenizer};
+use rqlab_reports::{Index, Reading};
+use rqlab_sdk::Result;
+use rqlab_sdk::contracts::{Dataset, LevelInfo, Split, Targets, TokenBatch, Tokens};
+use rqlab_sdk::metrics::CodeCounts;
+use rqlab_sdk::tensor::no_grad;
+use std::f64::consts::LN_2;
+
+/// What the test images' tokens showed.
+pub(super) struct Test {
+    /// Bits per image, in all and by level and depth.
+    pub(super) readings: Vec<Reading>,
+    /// How often each code occurs at each level and depth; none where some tokens are vectors.
+    pub(super) counts: Option<Vec<CodeCounts>>,
+}
+
+/// Sums over test images of what one level's prior says.
+struct Level {
+    info: LevelInfo,
+    at: Vec<Index>,
+    /// Nats by depth; none once a batch had none.
+    nats: Option<Vec<f64>>,
+}
+
+/// Encodes the first `count` test images, a batch at a time, and asks each level's prior for their likelihood.
+///
+/// # Errors
+/// Those of the plugins.
+pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sampler, count: usize) -> Result<Test> {
+    let infos = model.levels();
+    let sizes = infos.iter().map(|info| info.code_space().map(|codes| codes.sizes.clone()));
+    let sizes: Option<Vec<Vec<usize>>> = sizes.collect();
+    let mut counts = sizes.map(|sizes| sizes.iter().map(|sizes| CodeCounts::new(sizes)).collect::<Result<Vec<_>, _>>());
+    let mut counts = counts.take().transpose()?;
+    let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()) };
+    let mut levels: Vec<Level> = infos.into_iter().enumerate().map(level).collect();
+    for range in chunks(count, BATCH) {
+        let batch = dataset.batch(Split::Test, &range.collect::<Vec<_>>(), None)?;
+        let encoded = no_grad(|| model.encode(&batch.pixels))?;
+        let mut above: Vec<Tokens> = Vec::new();
+        for (level, ((_, quantized), prior)) in encoded.iter().zip(sampler.levels()).enumerate() {
+            if let (Some(counts), Tokens::Codes(codes)) = (&mut counts, &quantized.tokens) {
+                counts[level].push(codes.as_slice())?;
+            }
+            let tokens = multiplied(&quantized.tokens, prior.scale)?;
+            let condition = sampler.condition(&batch.labels)?;
+            let asked = TokenBatch { tokens: tokens.clone(), targets: Targets::Hard, condition, above: above.clone() };
+            let nats = no_grad(|| prior.prior.likelihood(&asked))?;
+            match (nats, &mut levels[level].nats) {
+                (Some(nats), Some(sums)) => {
+                    sums.resize(nats.last_dim(), 0.0);
+                    for row in nats.as_slice().chunks(nats.last_dim().max(1)) {
+                        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+                    }
+                }
+                (_, sums) => *sums = None,
+            }
+            above.push(tokens);
+        }
+    }
+    let scales: Vec<f64> = sampler.levels().iter().map(|level| f64::from(level.scale)).collect();
+    Ok(Test { readings: readings(&levels, &scales, count), counts })
+}
+
+fn readings(levels: &[Level], scales: &[f64], images: usize) -> Vec<Reading> {
+    let mut out = Vec::new();
+    let mut total = Some(0.0);
+    for (level, scale) in levels.iter().zip(scales) {
+        let bits = level.nats.as_ref().map(|nats| nats.iter().map(|nats| nats / images.max(1) as f64 / LN_2).collect());
+        let bits: Option<Vec<f64>> = bits.filter(|bits: &Vec<f64>| !bits.is_empty());
+        let Some(bits) = bits else {
+            total = None;
+            continue;
+        };
+        if level.info.code_space().is_some() {
+            let depth = |(d, bits): (usize, &f64)| {
+                Reading::new("prior_bits", level.at.iter().copied().chain([Index::Depth(d + 1)]), *bits)
+            };
+            out.extend(bits.iter().enumerate().map(depth));
+            total = total.map(|total: f64| total + bits.iter().sum::<f64>());
+        } else {
+            // The density of the vectors as the tokenizer makes them: scaling by s adds ln s per number.
+            let numbers = level.info.token_shape(1).iter().product::<usize>() as f64;
+            let density = bits.iter().sum::<f64>() - numbers * scale.log2();
+            out.push(Reading::new("prior_density_bits", level.at.clone(), density));
+            total = None;
+        }
+    }
+    out.extend(total.filter(|_| !levels.is_empty()).map(|bits| Reading::new("prior_bits_per_image", [], bits)));
+    out
+}

@@ -1,0 +1,131 @@
+//! Measures the priors of a tokenizer: likelihood of test tokens, quality of samples, speed of sampling.
+
+mod likelihood;
+mod samples;
+mod speed;
+
+use super::features::FeatureNet;
+use super::{Context, DescribeReference, Stage, as_json, load_prior, load_tokenizer};
+use crate::job::Call;
+use crate::pictures::{class, image};
+use crate::settings::{Evaluation, Precision};
+use crate::store::{Done, StageDir};
+use rqlab_reports::{Reading, Sample};
+use rqlab_sdk::Result;
+use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_sdk::config::{Config, Scope};
+use rqlab_sdk::tensor::ops::sampling::Draw;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Images at once.
+const BATCH: usize = 50;
+
+/// Measures the priors of all levels together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MeasurePrior {
+    /// The tokenizer's job.
+    pub tokenizer: String,
+    /// The priors' jobs, one per level.
+    pub priors: Vec<String>,
+    /// The jobs of the classifier and of its reference; none for data without classes.
+    pub features: Option<[String; 2]>,
+    /// What is measured.
+    pub evaluation: Evaluation,
+}
+
+impl MeasurePrior {
+    /// See [`Stage::name`].
+    pub const NAME: &str = "generation";
+}
+
+impl Stage for MeasurePrior {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self) -> Vec<&str> {
+        let features = self.features.iter().flatten();
+        std::iter::once(&self.tokenizer).chain(&self.priors).chain(features).map(String::as_str).collect()
+    }
+
+    fn calls(&self) -> Vec<&Call> {
+        vec![]
+    }
+
+    fn identity(&self) -> Result<Value> {
+        Ok(json!(self.evaluation.identity(Scope::Sampling)?))
+    }
+
+    fn precision(&self) -> Precision {
+        self.evaluation.precision
+    }
+
+    fn work(&self) -> f64 {
+        self.evaluation.samples as f64
+    }
+
+    fn exclusive(&self) -> bool {
+        !self.evaluation.speed.is_empty()
+    }
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
+        let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
+        let info = dataset.info().clone();
+        let classes = info.classes.len();
+        let sampler = load_prior(cx.plugins, cx.store, &self.priors, &model, classes)?;
+        let evaluation = &self.evaluation;
+
+        let images = evaluation.images.min(info.test);
+        let test = likelihood::measure(dataset.as_ref(), &model, &sampler, images)?;
+        let mut done = Done { readings: test.readings, ..Done::default() };
+
+        let draw = vec![Draw { temperature: evaluation.temperature, top_k: evaluation.top_k, top_p: evaluation.top_p }];
+        let guidance = evaluation.guidance();
+        if guidance.is_on() {
+            done.readings.push(Reading::new("guidance", [], f64::from(guidance.scale)));
+        }
+        let net = match &self.features {
+            Some([classifier, _]) => Some(FeatureNet::load(cx.store, classifier, info.image[2], classes)?),
+            None => None,
+        };
+        let how = samples::How { classes, draw: &draw, guidance, keep: evaluation.pictures };
+        let drawn = samples::draw(cx, &model, &sampler, evaluation.samples, &how, net.as_ref())?;
+        if let (Some([_, reference]), Some(net)) = (&self.features, &net) {
+            let real = DescribeReference::load(&cx.store.stage(reference))?;
+            let (precision, recall) = drawn.described.precision_recall(&real)?;
+            let mut measured = vec![
+                ("sample_frechet", drawn.described.frechet(&real)?),
+                ("precision", precision),
+                ("recall", recall),
+                ("inception_style", drawn.described.inception_style()?),
+            ];
+            if let Some(counts) = &test.counts {
+                let baseline = samples::shuffled(&model, counts, evaluation.samples, net)?;
+                measured.push(("shuffled_frechet", baseline.frechet(&real)?));
+            }
+            done.readings.extend(measured.into_iter().map(|(measure, value)| Reading::new(measure, [], value)));
+        }
+        done.timings = speed::measure(&model, &sampler, &how, &evaluation.speed)?;
+        Ok(done)
+    }
+
+    fn report(&self, dir: &StageDir, classes: &[String], out: &mut rqlab_reports::Trial) -> Result<()> {
+        let kept = Checkpoint::load(&dir.result())?;
+        let Some(samples) = kept.tensors.get("samples") else { return Ok(()) };
+        let labels = kept.codes.get("labels").map(|l| l.as_slice().to_vec()).unwrap_or_default();
+        for n in 0..samples.shape()[0] {
+            let label = labels.get(n).map_or(String::new(), |&label| class(classes, label));
+            out.samples.push(Sample { label, image: image(samples, n)? });
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> Result<Value> {
+        as_json(self)
+    }
+}

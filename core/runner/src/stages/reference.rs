@@ -1,0 +1,89 @@
+//! What the classifier sees in the test images: trials of one data set share it.
+
+use super::features::{Described, FeatureNet};
+use super::training::batches::chunks;
+use super::{Context, Stage, as_json, open_dataset};
+use crate::job::Call;
+use crate::settings::Precision;
+use crate::store::{Done, StageDir};
+use rqlab_sdk::Result;
+use rqlab_sdk::contracts::Split;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+const BATCH: usize = 100;
+
+/// Describes the first test images by the classifier's features: the reference of all distances to them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DescribeReference {
+    /// The data set.
+    pub data: Call,
+    /// The classifier's job.
+    pub classifier: String,
+    /// Test images at most.
+    pub images: usize,
+    /// That of the evaluation.
+    pub precision: Precision,
+}
+
+impl DescribeReference {
+    /// See [`Stage::name`].
+    pub const NAME: &str = "reference";
+
+    /// The description that a finished stage left.
+    ///
+    /// # Errors
+    /// A result that is missing or damaged.
+    pub(super) fn load(dir: &StageDir) -> Result<Described> {
+        Described::load(&dir.result())
+    }
+}
+
+impl Stage for DescribeReference {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self) -> Vec<&str> {
+        vec![&self.classifier]
+    }
+
+    fn calls(&self) -> Vec<&Call> {
+        vec![&self.data]
+    }
+
+    fn identity(&self) -> Result<Value> {
+        Ok(json!({ "data": [self.data.name, self.data.trained], "images": self.images }))
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn work(&self) -> f64 {
+        self.images as f64
+    }
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
+        let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
+        let info = dataset.info();
+        let net = FeatureNet::load(cx.store, &self.classifier, info.image[2], info.classes.len())?;
+        let count = self.images.min(info.test);
+        let mut described = Described::new(info.classes.len());
+        for range in chunks(count, BATCH) {
+            let images = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?.pixels;
+            described.extend(&net.describe(&images)?);
+            cx.reporter.step(range.end as u64, count as u64, String::new);
+        }
+        described.save(&cx.dir().result())?;
+        Ok(Done::default())
+    }
+
+    fn describe(&self) -> Result<Value> {
+        as_json(self)
+    }
+}

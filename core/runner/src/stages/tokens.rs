@@ -1,0 +1,175 @@
+//! Encodes training images once, so that a prior's training never runs the encoder.
+
+use super::token_file::{TokenFile, Writer};
+use super::training::batches::chunks;
+use super::{Context, Stage, as_json, load_tokenizer};
+use crate::job::Call;
+use crate::settings::Precision;
+use crate::store::{Done, StageDir};
+use rqlab_reports::Reading;
+use rqlab_sdk::Result;
+use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_sdk::contracts::{Split, TokenRequest, TokenSpace, Tokens};
+use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Images encoded at once.
+const BATCH: usize = 64;
+/// The name of the scales in the result.
+const SCALE: &str = "scale";
+
+/// Encodes training images, for priors: a file of tokens per level, or of latents where a prior wants tokens that are made
+/// anew at each step. On disk they take 4 bytes per number; in memory there is a batch of them at a time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EncodeTokens {
+    /// The tokenizer's job.
+    pub tokenizer: String,
+    /// Images that are encoded; none for all.
+    pub images: Option<usize>,
+    /// Whether latents are kept, instead of tokens.
+    pub latents: bool,
+    /// That of the tokenizer's training.
+    pub precision: Precision,
+}
+
+impl EncodeTokens {
+    /// See [`Stage::name`].
+    pub const NAME: &str = "tokens";
+
+    /// The file of a level.
+    pub(super) fn file(dir: &StageDir, level: usize) -> PathBuf {
+        dir.file(&format!("level{}.tokens", level + 1))
+    }
+
+    /// What vectors of a level are multiplied with to have unit variance; 1 for codes.
+    ///
+    /// # Errors
+    /// A result that is missing or damaged.
+    pub(super) fn scale(dir: &StageDir, level: usize) -> Result<f32> {
+        let kept = Checkpoint::load(&dir.result())?;
+        Ok(kept.tensors.get(SCALE).and_then(|scales| scales.as_slice().get(level).copied()).unwrap_or(1.0))
+    }
+
+    /// Opens the file of a level.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged.
+    pub(super) fn open(dir: &StageDir, level: usize) -> Result<TokenFile> {
+        TokenFile::open(&Self::file(dir, level))
+    }
+}
+
+impl Stage for EncodeTokens {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn needs(&self) -> Vec<&str> {
+        vec![&self.tokenizer]
+    }
+
+    fn calls(&self) -> Vec<&Call> {
+        vec![]
+    }
+
+    fn identity(&self) -> Result<Value> {
+        Ok(json!({ "images": self.images, "latents": self.latents }))
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn work(&self) -> f64 {
+        self.images.map_or(1.0, |images| images as f64)
+    }
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
+        let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
+        let count = self.images.unwrap_or(usize::MAX).min(dataset.info().train);
+        let dir = cx.dir();
+        let levels = model.levels();
+        let mut files =
+            (0..levels.len()).map(|level| Writer::new(&Self::file(&dir, level))).collect::<Result<Vec<_>>>()?;
+        let mut scales = vec![Variance::default(); levels.len()];
+        let mut labels = Vec::with_capacity(count);
+        for range in chunks(count, BATCH) {
+            let batch = dataset.batch(Split::Train, &range.clone().collect::<Vec<_>>(), None)?;
+            labels.extend_from_slice(batch.labels.as_slice());
+            for (level, (latents, quantized)) in no_grad(|| model.encode(&batch.pixels))?.into_iter().enumerate() {
+                if matches!(levels[level].space, TokenSpace::Vectors { .. }) {
+                    let seen = match self.latents {
+                        false => quantized.tokens.clone(),
+                        true => {
+                            let request = TokenRequest { posterior_draws: true, ..TokenRequest::default() };
+                            let rng = Rng::new(0, "scale", range.start as u64);
+                            no_grad(|| model.quantizers[level].tokens(&latents, &request, &rng))?.0
+                        }
+                    };
+                    scales[level].push(seen.vectors()?.as_slice());
+                }
+                let kept = if self.latents { Tokens::Vectors(latents) } else { quantized.tokens };
+                files[level].push(&kept)?;
+            }
+            cx.reporter.step(range.end as u64, count as u64, String::new);
+        }
+        files.into_iter().try_for_each(Writer::finish)?;
+        let scales = scales.iter().map(|scale| scale.to_unit_variance() as f32).collect();
+        let tensors = BTreeMap::from([(SCALE.to_owned(), Tensor::from_vec(scales, &[levels.len()])?)]);
+        let codes = BTreeMap::from([("labels".to_owned(), Codes::from_vec(labels, &[count])?)]);
+        Checkpoint { tensors, codes, ..Checkpoint::default() }.save(&dir.result())?;
+        Ok(Done { readings: vec![Reading::new("encoded_images", [], count as f64)], ..Done::default() })
+    }
+
+    fn describe(&self) -> Result<Value> {
+        as_json(self)
+    }
+}
+
+/// The variance of numbers that come in parts (sums in f64 about the first number).
+#[derive(Debug, Clone, Default)]
+struct Variance {
+    origin: Option<f64>,
+    count: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Variance {
+    fn push(&mut self, numbers: &[f32]) {
+        for &x in numbers {
+            let x = f64::from(x) - *self.origin.get_or_insert(f64::from(x));
+            self.count += 1.0;
+            self.sum += x;
+            self.squares += x * x;
+        }
+    }
+
+    /// The factor that makes it 1; 1 where there is none.
+    fn to_unit_variance(&self) -> f64 {
+        let variance = (self.squares - self.sum * self.sum / self.count.max(1.0)) / self.count.max(1.0);
+        if variance > 0.0 { 1.0 / variance.sqrt() } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scale_makes_the_variance_one() {
+        let mut variance = Variance::default();
+        variance.push(&[100.0, 104.0]);
+        variance.push(&[96.0, 100.0]);
+        // Deviations 0, 4, -4, 0: variance 8.
+        assert!((variance.to_unit_variance() - 1.0 / 8_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(Variance::default().to_unit_variance(), 1.0);
+    }
+}

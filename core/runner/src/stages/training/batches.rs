@@ -1,0 +1,129 @@
+//! Which images a step sees, and their decoding off the critical path.
+
+use rqlab_sdk::Result;
+use rqlab_sdk::contracts::{Dataset, Images, Split};
+use rqlab_sdk::tensor::{Rng, beside_the_first};
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+/// The order in which a training set is seen: each epoch is a permutation of its own, and the batch of a step depends on
+/// (seed, step) alone.
+pub(crate) struct Order {
+    seed: u64,
+    len: usize,
+    batch: usize,
+    epoch: Mutex<(u64, Vec<usize>)>,
+}
+
+impl Order {
+    /// The order of `len` items in batches of `batch`.
+    pub(crate) fn new(seed: u64, len: usize, batch: usize) -> Self {
+        Self { seed, len, batch, epoch: Mutex::new((u64::MAX, Vec::new())) }
+    }
+
+    /// The items of a step.
+    pub(crate) fn at(&self, step: u64) -> Vec<usize> {
+        let mut held = self.epoch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (0..self.batch as u64)
+            .map(|i| {
+                let position = step * self.batch as u64 + i;
+                let (epoch, index) = (position / self.len as u64, (position % self.len as u64) as usize);
+                if held.0 != epoch {
+                    *held = (epoch, Rng::new(self.seed, "order", epoch).permutation(self.len));
+                }
+                held.1[index]
+            })
+            .collect()
+    }
+}
+
+/// The training images of a step.
+pub(crate) fn training_images(
+    dataset: &dyn Dataset,
+    order: &Order,
+    seed: u64,
+    augment: bool,
+    step: u64,
+) -> Result<Images> {
+    let rng = Rng::new(seed, "augment", step);
+    dataset.batch(Split::Train, &order.at(step), augment.then_some(&rng))
+}
+
+/// Calls `consume` with `produce(step)` for each step in order, while the next one is being produced on another thread.
+pub(crate) fn prefetch<T: Send>(
+    steps: std::ops::Range<u64>,
+    produce: impl Fn(u64) -> Result<T> + Sync,
+    mut consume: impl FnMut(u64, T) -> Result<()>,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(1);
+        let ahead = steps.clone();
+        let produce = &produce;
+        scope.spawn(move || {
+            // What is prepared here must not wait for the thread that waits for it.
+            let _own = match beside_the_first() {
+                Ok(own) => own,
+                Err(error) => return drop(sender.send(Err(error.into()))),
+            };
+            for step in ahead {
+                // The receiver is gone when the consumer has failed.
+                if sender.send(produce(step)).is_err() {
+                    return;
+                }
+            }
+        });
+        for step in steps {
+            match receiver.recv() {
+                Ok(item) => consume(step, item?)?,
+                Err(_) => {
+                    return Err(rqlab_sdk::Error::Data("the thread that prepares batches ended early".to_owned()));
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Ranges of at most `size` that cover `0..len`.
+pub(crate) fn chunks(len: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..len).step_by(size.max(1)).map(move |start| start..(start + size).min(len))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn an_epoch_sees_every_item_once_and_steps_need_no_history() {
+        let order = Order::new(3, 10, 4);
+        let seen: Vec<usize> = (0..5).flat_map(|step| order.at(step)).collect();
+        for epoch in seen.chunks(10) {
+            let mut items = epoch.to_vec();
+            items.sort_unstable();
+            assert_eq!(items, (0..10).collect::<Vec<_>>());
+        }
+        assert_eq!(Order::new(3, 10, 4).at(3), seen[12..16]);
+    }
+
+    #[test]
+    fn a_batch_may_be_larger_than_the_set() {
+        assert_eq!(Order::new(0, 2, 5).at(1).len(), 5);
+    }
+
+    #[test]
+    fn prefetch_keeps_order_and_stops_at_an_error() {
+        let mut seen = Vec::new();
+        let outcome = prefetch(
+            2..9,
+            |step| if step == 6 { Err(rqlab_sdk::Error::Data("six".to_owned())) } else { Ok(step * 10) },
+            |step, item| {
+                seen.push((step, item));
+                Ok(())
+            },
+        );
+        assert_eq!(outcome.unwrap_err().to_string(), "six");
+        assert_eq!(seen, [(2, 20), (3, 30), (4, 40), (5, 50)]);
+    }
+}

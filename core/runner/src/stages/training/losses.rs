@@ -1,0 +1,86 @@
+//! Whether training goes well, and what the curves of every training say.
+
+use super::means::{Mean, UNREAD};
+use rqlab_reports::Reading;
+use rqlab_sdk::optim::GradientNorm;
+use rqlab_sdk::tensor::{Device, Tensor};
+use rqlab_sdk::{Error, Result};
+
+/// A step that was taken, with numbers that a GPU may still have to compute.
+pub(super) struct Taken {
+    pub(super) step: u64,
+    pub(super) lr: f64,
+    pub(super) loss: Tensor,
+    pub(super) norm: GradientNorm,
+}
+
+/// Losses and norms of the steps. On a GPU the host is steps ahead; to look at every loss at once would make it wait for each.
+#[derive(Default)]
+pub(super) struct Losses {
+    unread: Vec<Taken>,
+    critics: Vec<(u64, Tensor, GradientNorm)>,
+    loss: Mean,
+    /// The learning rate and the norm of the gradients at the last step that was read.
+    last: Option<(f64, f64)>,
+}
+
+impl Losses {
+    /// # Errors
+    /// [`Error::Diverged`] where this or an earlier step went wrong: at once on the CPU, within [`UNREAD`] steps on a GPU,
+    /// where nothing was changed by a step whose gradients were not finite.
+    pub(super) fn add(&mut self, taken: Taken) -> Result<()> {
+        let there = taken.loss.device() == Device::Cpu;
+        self.unread.push(taken);
+        if there || self.unread.len() >= UNREAD { self.read() } else { Ok(()) }
+    }
+
+    /// Watches over a critic's step, which has no curve here: its objective names its terms.
+    ///
+    /// # Errors
+    /// As for [`Losses::add`].
+    pub(super) fn watch(&mut self, step: u64, loss: Tensor, norm: GradientNorm) -> Result<()> {
+        let there = loss.device() == Device::Cpu;
+        self.critics.push((step, loss, norm));
+        if there || self.critics.len() >= UNREAD { self.read_critics() } else { Ok(()) }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        for Taken { step, lr, loss, norm } in self.unread.drain(..) {
+            let value = loss.item()?;
+            if !value.is_finite() {
+                return Err(Error::Diverged(format!(
+                    "the loss is {value} at step {step}, with the learning rate {lr}; \
+                     lower `lr`, lengthen `warmup` or set `max_grad_norm`"
+                )));
+            }
+            self.loss.add(f64::from(value));
+            self.last = Some((lr, norm.read()?));
+        }
+        Ok(())
+    }
+
+    fn read_critics(&mut self) -> Result<()> {
+        for (step, loss, norm) in self.critics.drain(..) {
+            let value = loss.item()?;
+            if !value.is_finite() {
+                let message = format!("the loss of a critic is {value} at step {step}; lower its learning rate");
+                return Err(Error::Diverged(message));
+            }
+            norm.read()?;
+        }
+        Ok(())
+    }
+
+    /// The points of the curves, over the steps since the last call.
+    ///
+    /// # Errors
+    /// As for [`Losses::add`].
+    pub(super) fn take(&mut self) -> Result<Vec<Reading>> {
+        self.read()?;
+        self.read_critics()?;
+        let loss = self.loss.take().map(|loss| ("loss", loss));
+        let last = self.last.take().map(|(lr, norm)| [("learning_rate", lr), ("gradient_norm", norm)]);
+        let points = loss.into_iter().chain(last.into_iter().flatten());
+        Ok(points.map(|(name, value)| Reading::new(name, [], value)).collect())
+    }
+}

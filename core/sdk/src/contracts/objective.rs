@@ -1,0 +1,99 @@
+//! What a tokenizer is trained for: distances between an image and its reconstruction, and critics that learn to tell them
+//! apart.
+
+use crate::Result;
+use crate::contracts::{Components, MapShape};
+use crate::params::Params;
+use crate::tensor::{Rng, Tensor};
+
+/// What the runner tells an objective when it builds it.
+#[derive(Debug, Clone)]
+pub struct ObjectiveContext {
+    /// Shape of the images.
+    pub image: MapShape,
+    /// Where its own parameters are made: those of a critic, or of a network that measures distance.
+    pub params: Params,
+    /// Builds the components that its configuration calls.
+    pub components: Components,
+}
+
+/// A batch of images and what the autoencoder makes of them, at one training step.
+#[derive(Debug, Clone, Copy)]
+pub struct Reconstruction<'a> {
+    /// The images `[B, H, W, C]` in [-1, 1].
+    pub images: &'a Tensor,
+    /// Their reconstructions `[B, H, W, C]`, not clamped; in [`Objective::critic`] without a gradient.
+    pub output: &'a Tensor,
+    /// The optimizer step, from 0.
+    pub step: u64,
+    /// Randomness of this step and this objective.
+    pub rng: &'a Rng,
+}
+
+/// A loss and what it consists of.
+#[derive(Debug, Clone)]
+pub struct Loss {
+    /// What is minimised (rank 0).
+    pub loss: Tensor,
+    /// Parts of it by name, of rank 0 and without gradients, for the curves. They stay on a GPU until somebody reads them.
+    pub terms: Vec<(&'static str, Tensor)>,
+}
+
+/// How much an objective counts beside the others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Weight {
+    /// This much.
+    Fixed(f32),
+    /// `scale` times the ratio of gradient norms at the decoder's last layer, of the objectives of fixed weight to this one,
+    /// and at most `limit` before scaling (Esser et al., "Taming transformers for high-resolution image synthesis", CVPR
+    /// 2021, equation 7). It counts as a constant: no gradient flows through it.
+    Adaptive {
+        /// What the ratio is multiplied by.
+        scale: f32,
+        /// The largest ratio.
+        limit: f32,
+    },
+}
+
+/// How a critic is trained where it differs from the tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct CriticTraining {
+    /// Peak learning rate; the tokenizer's if none.
+    pub lr: Option<f32>,
+    /// Decay rates of the optimizer's two moments; the tokenizer's if none.
+    pub betas: Option<[f32; 2]>,
+}
+
+/// One term of what a tokenizer is trained for. The loss of a training step is the weighted sum of all its objectives and of
+/// what the quantizers add.
+///
+/// Whatever the weights, one backward pass goes through the autoencoder: where one is adaptive, each objective is evaluated on
+/// the output as a leaf, its gradient there is had once, and the weighted sum of all of them seeds that pass. An objective with trained parameters of its own is a critic: a player
+/// with an optimizer of its own, which steps after the tokenizer, on outputs that have no gradient.
+pub trait Objective {
+    /// The loss of a batch, unweighted. Parameters of a critic are constants here.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn loss(&mut self, reconstruction: &Reconstruction<'_>) -> Result<Loss>;
+
+    /// How much [`Objective::loss`] counts at a step; 0 spares its evaluation.
+    fn weight(&self, step: u64) -> Weight {
+        let _ = step;
+        Weight::Fixed(1.0)
+    }
+
+    /// What the critic minimises on this batch; `None` if there is no critic, or at steps at which it does not learn.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn critic(&mut self, reconstruction: &Reconstruction<'_>) -> Result<Option<Loss>> {
+        let _ = reconstruction;
+        Ok(None)
+    }
+
+    /// How the critic is trained.
+    fn critic_training(&self) -> CriticTraining {
+        CriticTraining::default()
+    }
+}

@@ -1,0 +1,140 @@
+//! The one place that draws codes: order of draws, randomness, guidance.
+
+use crate::contracts::{Condition, Guidance, LevelInfo, SampleRequest, Tokens};
+use crate::tensor::ops::sampling::sample;
+use crate::tensor::{Codes, Rng, Tensor, no_grad};
+use crate::{Error, Result};
+
+/// A model that predicts codes one at a time: positions in raster order, at each the depths in order.
+pub trait CodeSteps {
+    /// What it keeps from code to code.
+    type State;
+
+    /// The level that it models.
+    fn level(&self) -> &LevelInfo;
+
+    /// Starts `condition.images()` images. With `cache`, what was computed of past codes is kept; without, all of it is
+    /// computed anew for each code.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn begin(&self, condition: &Condition, above: &[Tokens], cache: bool) -> Result<Self::State>;
+
+    /// Logits `[B, .., K_d]` (K_d numbers per image) of the next code of each image, given the one before, `[B]`; `None` at
+    /// the first.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn next(&self, state: &mut Self::State, last: Option<&Codes>) -> Result<Tensor>;
+}
+
+/// Draws the codes `[B, h, w, D]` that a request asks for.
+///
+/// With guidance every image is computed twice, with and without its condition, and draws from the mixed logits (see
+/// [`Guidance`]); its progress is that of positions. Code n of an image is drawn with the n-th stream of `rng`, whatever the
+/// guidance.
+///
+/// # Errors
+/// Those of the model; guidance that is not a number, or of a prior without conditions.
+pub fn sample_codes<P: CodeSteps>(prior: &P, request: &SampleRequest, rng: &Rng) -> Result<Tokens> {
+    let level = prior.level();
+    let (images, depth, positions) = (request.images(), level.depth(), level.positions());
+    let wanted = level.token_shape(images);
+    if images == 0 {
+        return Ok(Tokens::Codes(Codes::from_vec(Vec::new(), &wanted)?));
+    }
+    let guided = request.guidance.is_on();
+    if guided && !request.guidance.scale.is_finite() {
+        return Err(Error::Unsupported(format!(
+            "the guidance scale must be a number, found {}",
+            request.guidance.scale
+        )));
+    }
+    let codes = no_grad(|| -> Result<Codes> {
+        let mut state = if guided {
+            let twice: Vec<usize> = (0..images).flat_map(|image| [image, image]).collect();
+            let above = request.above.iter().map(|level| level.rows(&twice)).collect::<Result<Vec<_>>>()?;
+            prior.begin(&request.condition.paired()?, &above, request.cache)?
+        } else {
+            prior.begin(&request.condition, &request.above, request.cache)?
+        };
+        let mut drawn: Vec<Codes> = Vec::with_capacity(positions * depth);
+        let mut last: Option<Codes> = None;
+        for n in 0..positions * depth {
+            let logits = prior.next(&mut state, last.as_ref())?;
+            let size = logits.last_dim();
+            let logits = if guided {
+                let scale = request.guidance.at(n / depth, positions);
+                Guidance::mix(&logits.reshape(&[images, 2, size])?, scale)?
+            } else {
+                logits.reshape(&[images, size])?
+            };
+            let uniforms = rng.part("code", n as u64).uniform(images);
+            let codes = sample(&logits, &request.draw_at(n % depth), &uniforms)?.reshape(&[images])?;
+            // Where a GPU drew them they stay there, and nothing waits for it.
+            last = Some(if guided {
+                Codes::stack(&[codes.clone(), codes.clone()])?.reshape(&[2 * images])?
+            } else {
+                codes.clone()
+            });
+            drawn.push(codes);
+        }
+        Ok(Codes::stack(&drawn)?.reshape(&wanted)?)
+    })?;
+    Ok(Tokens::Codes(codes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::contracts::{CodeSpace, GuidanceSchedule, TokenSpace};
+
+    /// Logits that depend on nothing but whether the condition is there: code 0 with it, code 1 without.
+    struct Toy(LevelInfo);
+
+    impl CodeSteps for Toy {
+        type State = Condition;
+
+        fn level(&self) -> &LevelInfo {
+            &self.0
+        }
+
+        fn begin(&self, condition: &Condition, _: &[Tokens], _: bool) -> Result<Condition> {
+            Ok(condition.clone())
+        }
+
+        fn next(&self, condition: &mut Condition, last: Option<&Codes>) -> Result<Tensor> {
+            assert!(last.is_none_or(|codes| codes.len() == condition.images()));
+            let row = |&present: &u32| if present == 1 { [1.0, 0.0, 0.0] } else { [0.0, 1.0, 0.0] };
+            let data = condition.present.as_slice().iter().flat_map(row).collect();
+            Ok(Tensor::from_vec(data, &[condition.images(), 1, 3])?)
+        }
+    }
+
+    fn shares(guidance: Guidance) -> [f32; 3] {
+        let space = CodeSpace { sizes: vec![3; 2], tables: vec![], shared: false };
+        let toy = Toy(LevelInfo { height: 10, width: 10, channels: 1, space: TokenSpace::Codes(space) });
+        let labels = Codes::from_vec(vec![0; 50], &[50]).unwrap();
+        let request = SampleRequest { guidance, ..SampleRequest::new(Condition::classes(labels).unwrap()) };
+        let tokens = sample_codes(&toy, &request, &Rng::new(0, "toy", 0)).unwrap();
+        assert_eq!(tokens.shape(), [50, 10, 10, 2]);
+        let codes = tokens.codes().unwrap().as_slice();
+        [0, 1, 2].map(|k| codes.iter().filter(|&&code| code == k).count() as f32 / codes.len() as f32)
+    }
+
+    #[test]
+    fn guided_codes_come_from_the_mixed_logits() {
+        for scale in [0.0, 1.0, 3.0] {
+            let guidance = Guidance { scale, schedule: GuidanceSchedule::Constant };
+            // u + s (c - u) of the toy's logits: s for code 0, 1 - s for code 1, 0 for code 2.
+            let weights = [scale, 1.0 - scale, 0.0].map(f32::exp);
+            let total: f32 = weights.iter().sum();
+            for (share, weight) in shares(guidance).into_iter().zip(weights) {
+                let p = weight / total;
+                // Five standard errors of a share among 10,000.
+                assert!((share - p).abs() < 5.0 * (p * (1.0 - p) / 1e4).sqrt(), "scale {scale}: {share} of {p}");
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Why a difference may be of something else than what was varied: parts that are not shared, rates of two kinds, and
+//! stages that were computed in different ways.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::format;
+use crate::measure::Quantity;
+use crate::origin::Environment;
+use crate::results::Trial;
+use crate::study::{Column, Study};
+
+/// What is to be said beside a verdict.
+#[derive(Default)]
+pub(super) struct Caveats {
+    /// A sentence each.
+    pub(super) sentences: Vec<String>,
+    /// Whether the measure does not compare between the two sides.
+    pub(super) incomparable: bool,
+}
+
+impl Caveats {
+    /// What pairs of trials, one of each side, give to say about a difference in a measure.
+    pub(super) fn of(study: &Study<'_>, column: &Column, pairs: &[(&Trial, &Trial)]) -> Self {
+        let mut caveats = Self::default();
+        caveats.parts(column, pairs);
+        caveats.rates(column, pairs);
+        caveats.origins(column, pairs);
+        caveats.unrecorded(study, column, pairs);
+        caveats
+    }
+
+    /// A measure may be compared between trials that share a part, such as the tokenizer, and these do not.
+    fn parts(&mut self, column: &Column, pairs: &[(&Trial, &Trial)]) {
+        let comparable = column.measure.comparable;
+        let differs = |part: &str| {
+            pairs.iter().any(|(before, after)| match (before.parts.get(part), after.parts.get(part)) {
+                (Some(before), Some(after)) => before != after,
+                _ => false,
+            })
+        };
+        let different: Vec<&str> =
+            comparable.parts().iter().filter(|(part, _)| differs(part)).map(|(_, words)| *words).collect();
+        if let (false, Some(within)) = (different.is_empty(), comparable.words()) {
+            self.incomparable = true;
+            self.sentences.push(format!(
+                "{} compares within {within} only, and the two sides have different {}.",
+                format::capitalized(&column.label()),
+                different.join(" and ")
+            ));
+        }
+    }
+
+    /// Codes on one side, continuous tokens on the other.
+    fn rates(&mut self, column: &Column, pairs: &[(&Trial, &Trial)]) {
+        let (nominal, kl) = (Quantity::plain("bits_per_image"), Quantity::plain("kl_bits_per_image"));
+        let only = |trial: &Trial, has: &Quantity, lacks: &Quantity| {
+            trial.value(has).is_some() && trial.value(lacks).is_none()
+        };
+        let mixed = |(a, b): &(&Trial, &Trial)| {
+            (only(a, &nominal, &kl) && only(b, &kl, &nominal)) || (only(a, &kl, &nominal) && only(b, &nominal, &kl))
+        };
+        if !column.measure.is_timing() && pairs.iter().any(mixed) {
+            self.sentences.push(
+                "One side's rate is the nominal bits of codes, the other's the KL divergence of continuous tokens: \
+                 they are different quantities, and equal numbers of them are not equal rates."
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// Stages of one name that were computed in different ways.
+    fn origins(&mut self, column: &Column, pairs: &[(&Trial, &Trial)]) {
+        let timing = column.measure.is_timing();
+        let mut found: Vec<Difference> = Vec::new();
+        for (before, after) in pairs {
+            for first in &before.origins {
+                let Some(second) = after.origins.iter().find(|origin| origin.stage == first.stage) else { continue };
+                differences(&first.stage, &first.environment, &second.environment, timing, &mut found);
+            }
+        }
+        if found.is_empty() {
+            return;
+        }
+        let machine = timing && found.iter().any(|difference| difference.of_machine);
+        self.incomparable |= machine;
+        let how = listed(&found);
+        self.sentences.push(if machine {
+            let label = column.label();
+            format!("The two sides were computed on different machines: {how}. A difference in {label} may be theirs.")
+        } else {
+            format!("The two sides were computed differently: {how}.")
+        });
+    }
+
+    /// Trials of which nobody knows where they were computed. Where that is so of all trials, the page says it once.
+    fn unrecorded(&mut self, study: &Study<'_>, column: &Column, pairs: &[(&Trial, &Trial)]) {
+        let compared: BTreeMap<*const Trial, &Trial> = pairs
+            .iter()
+            .flat_map(|(before, after)| [*before, *after])
+            .map(|trial| (std::ptr::from_ref(trial), trial))
+            .collect();
+        let unrecorded = compared.values().filter(|trial| trial.origins.is_empty()).count();
+        if unrecorded > 0 && (column.measure.is_timing() || !study.sites.is_empty()) {
+            let count = if unrecorded == compared.len() {
+                "the".to_owned()
+            } else {
+                format!("{unrecorded} of the {}", compared.len())
+            };
+            let were = if unrecorded == 1 && compared.len() > 1 { "was" } else { "were" };
+            self.sentences.push(format!("Where {count} compared trials {were} computed is not recorded."));
+        }
+    }
+}
+
+/// A fact that differs between the two sides.
+struct Difference {
+    /// What differs, such as `processor`.
+    fact: String,
+    /// Whether it tells machines apart, rather than programs.
+    of_machine: bool,
+    /// The facts before and after, as far as they differ.
+    values: BTreeSet<(String, String)>,
+    /// The stages in which they do, in the order of the trial.
+    stages: Vec<String>,
+}
+
+/// Adds what differs between two environments of one stage.
+fn differences(stage: &str, before: &Environment, after: &Environment, timing: bool, found: &mut Vec<Difference>) {
+    let second = facts(after, timing);
+    for (fact, of_machine, value) in facts(before, timing) {
+        // A plugin that one side does not have is what was varied.
+        let Some((_, _, other)) = second.iter().find(|other| other.0 == fact && other.2 != value) else { continue };
+        let values = (value, other.clone());
+        match found.iter_mut().find(|known| known.fact == fact) {
+            Some(known) => {
+                known.values.insert(values);
+                if !known.stages.iter().any(|known| known == stage) {
+                    known.stages.push(stage.to_owned());
+                }
+            }
+            None => {
+                found.push(Difference { fact, of_machine, values: [values].into(), stages: vec![stage.to_owned()] })
+            }
+        }
+    }
+}
+
+/// What of an environment can change a result. Times, speeds and memory depend on the processor and the number of threads,
+/// too; other results do not, since the kernels cut their work by size alone.
+fn facts(environment: &Environment, timing: bool) -> Vec<(String, bool, String)> {
+    let machine = |fact: &str, value: &str| (fact.to_owned(), true, value.to_owned());
+    let program = |fact: &str, value: &str| (fact.to_owned(), false, value.to_owned());
+    let mut facts = vec![machine("device", &environment.device)];
+    if timing {
+        facts.push(machine("processor", &environment.processor));
+        facts.push(machine("threads", &environment.threads.to_string()));
+    }
+    facts.push(machine("instructions", &environment.instructions));
+    facts.push(machine("precision", &environment.precision));
+    facts.push(program("program", &environment.versioned()));
+    facts.push(program("compiler", &environment.compiler));
+    facts.push(program("target", &environment.target));
+    let plugins = &environment.plugins;
+    facts.extend(plugins.iter().map(|(name, digest)| program(&format!("plugin {name}"), format::digest(digest))));
+    facts
+}
+
+/// `device cpu → NVIDIA H100 (tokenizer, prior); plugin rq 77ab90c4 → e4018c2b (tokenizer)`.
+fn listed(found: &[Difference]) -> String {
+    let groups = found.chunk_by(|a, b| a.stages == b.stages).map(|group| {
+        let facts: Vec<String> = group
+            .iter()
+            .map(|difference| {
+                let values: Vec<String> =
+                    difference.values.iter().map(|(before, after)| format!("{before} → {after}")).collect();
+                format!("{} {}", difference.fact, values.join(" and "))
+            })
+            .collect();
+        let stages: Vec<&str> = group.iter().take(1).flat_map(|one| &one.stages).map(String::as_str).collect();
+        format!("{} ({})", facts.join(", "), stages.join(", "))
+    });
+    groups.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,198 @@
+//! One comparison: along an axis from one value to another, paired by seed and by all other axes.
+
+use super::{Caveats, Finding, Method, Verdict, average, by_seed, find, finite, rest};
+use crate::measure::Quantity;
+use crate::results::{Axis, Comparison, Status, Trial, Value};
+use crate::stats::{self, Estimate};
+use crate::study::{Column, Study, named, short};
+
+/// What codes of fixed length take.
+const RATE: &str = "bits_per_image";
+
+/// A trial of one side, whether it finished or not.
+#[derive(Clone, Copy)]
+struct Planned<'a> {
+    key: &'a [Option<&'a Value>],
+    trial: &'a Trial,
+}
+
+/// Two trials that differ in the compared axis alone.
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    before: Planned<'a>,
+    after: Planned<'a>,
+}
+
+impl Pair<'_> {
+    fn values(&self, of: &Quantity) -> Option<(f64, f64)> {
+        Some((finite(self.before.trial, of)?, finite(self.after.trial, of)?))
+    }
+
+    fn is_done(&self) -> bool {
+        [self.before, self.after].iter().all(|side| side.trial.status == Status::Done)
+    }
+}
+
+/// Judges one comparison.
+pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
+    let axes = &study.results.axes;
+    let column = comparison.metric.clone().map_or_else(|| study.headline.clone(), Column::of);
+    let unmeasured = Verdict {
+        subject: subject(axes, comparison),
+        column,
+        estimate: None,
+        sides: None,
+        rates: None,
+        method: Method::Paired,
+        averaged: Vec::new(),
+        pairs: (0, 0),
+        finding: Finding::NotMeasured,
+        caveats: Vec::new(),
+    };
+    let Some(axis) = axes.iter().position(|axis| axis.path == comparison.axis) else { return unmeasured };
+    let (before, after) =
+        (side(study, comparison, axis, &comparison.from), side(study, comparison, axis, &comparison.to));
+    let of = &unmeasured.column.quantity;
+    let pairs = pair_up(&before, &after, axis);
+    let measured: Vec<_> = pairs
+        .iter()
+        .filter(|pair| pair.is_done() && pair.values(of).is_some())
+        .map(|pair| (pair.before.trial.seed, rest(pair.before.key, &[axis]), *pair))
+        .collect();
+    let rows = by_seed(&measured);
+    let (estimate, method, used) = if rows.is_empty() {
+        let (estimate, used) = unpaired(&before, &after, axis, of);
+        (estimate, Method::Unpaired, used)
+    } else {
+        (paired(&rows, of), Method::Paired, rows.into_iter().flatten().collect())
+    };
+    // A finished pair without the measure is not missing: the measure does not apply to it, or to one of its sides.
+    let planned = pairs.iter().filter(|pair| !pair.is_done() || pair.values(of).is_some()).count();
+    let missing = if method == Method::Paired { planned - used.len() } else { 0 };
+    let Some(estimate) = estimate else { return Verdict { pairs: (planned, missing), ..unmeasured } };
+    let caveats = Caveats::of(study, &unmeasured.column, &trials(&used));
+    let finding =
+        if caveats.incomparable { Finding::Incomparable } else { find(&unmeasured.column.measure, &estimate) };
+    let rate = Quantity::plain(RATE);
+    Verdict {
+        estimate: Some(estimate),
+        sides: means(&used, of),
+        rates: means(&used, &rate).filter(|(before, after)| *of != rate && before != after),
+        method,
+        averaged: averaged(axes, comparison, &used),
+        pairs: (planned, missing),
+        finding,
+        caveats: caveats.sentences,
+        ..unmeasured
+    }
+}
+
+/// The trials of one side.
+fn side<'a>(study: &'a Study<'_>, comparison: &Comparison, axis: usize, wanted: &Value) -> Vec<Planned<'a>> {
+    let axes = &study.results.axes;
+    let held = |key: &[Option<&Value>]| {
+        axes.iter()
+            .zip(key)
+            .all(|(axis, value)| comparison.fixed.get(&axis.path).is_none_or(|held| *value == Some(held)))
+    };
+    study
+        .configurations
+        .iter()
+        .filter(|configuration| configuration.key[axis] == Some(wanted) && held(&configuration.key))
+        .flat_map(|configuration| configuration.trials.iter().map(|trial| Planned { key: &configuration.key, trial }))
+        .collect()
+}
+
+fn pair_up<'a>(before: &[Planned<'a>], after: &[Planned<'a>], axis: usize) -> Vec<Pair<'a>> {
+    let mut pairs = Vec::new();
+    for first in before {
+        let common = rest(first.key, &[axis]);
+        let fitting = after.iter().filter(|other| other.trial.seed == first.trial.seed);
+        pairs.extend(
+            fitting
+                .filter(|other| rest(other.key, &[axis]) == common)
+                .map(|other| Pair { before: *first, after: *other }),
+        );
+    }
+    pairs
+}
+
+/// The mean of the seeds' mean differences.
+fn paired(rows: &[Vec<Pair<'_>>], of: &Quantity) -> Option<Estimate> {
+    let difference = |row: &Vec<Pair<'_>>| {
+        average(row.iter().filter_map(|pair| pair.values(of)).map(|(before, after)| after - before))
+    };
+    stats::mean(&rows.iter().map(difference).collect::<Vec<f64>>())
+}
+
+/// Where no seed is on both sides: Welch's interval between the seeds' means, over the cells that both sides have, or
+/// over all if they have none in common. Returns each trial of one side with each of the other.
+fn unpaired<'a>(
+    before: &[Planned<'a>],
+    after: &[Planned<'a>],
+    axis: usize,
+    of: &Quantity,
+) -> (Option<Estimate>, Vec<Pair<'a>>) {
+    let cells = |side: &[Planned<'a>]| -> Vec<(Option<u64>, String, Planned<'a>)> {
+        let done = side.iter().filter(|one| one.trial.status == Status::Done && finite(one.trial, of).is_some());
+        done.map(|one| (one.trial.seed, rest(one.key, &[axis]), *one)).collect()
+    };
+    let (mut first, mut second) = (cells(before), cells(after));
+    let common = |rest: &str, other: &[(Option<u64>, String, Planned<'a>)]| other.iter().any(|(_, r, _)| r == rest);
+    if first.iter().any(|(_, rest, _)| common(rest, &second)) {
+        first.retain(|(_, rest, _)| common(rest, &second));
+        second.retain(|(_, rest, _)| common(rest, &first));
+    }
+    let (first, second) = (by_seed(&first), by_seed(&second));
+    let means = |rows: &[Vec<Planned<'a>>]| -> Vec<f64> {
+        rows.iter().map(|row| average(row.iter().filter_map(|one| finite(one.trial, of)))).collect()
+    };
+    let estimate = stats::welch(&means(&first), &means(&second));
+    let pairs = first
+        .iter()
+        .flatten()
+        .flat_map(|before| second.iter().flatten().map(|after| Pair { before: *before, after: *after }));
+    (estimate, pairs.collect())
+}
+
+fn trials<'a>(pairs: &[Pair<'a>]) -> Vec<(&'a Trial, &'a Trial)> {
+    pairs.iter().map(|pair| (pair.before.trial, pair.after.trial)).collect()
+}
+
+/// Means of both sides over the pairs that have a quantity on both.
+fn means(pairs: &[Pair<'_>], of: &Quantity) -> Option<(f64, f64)> {
+    let values: Vec<(f64, f64)> = pairs.iter().filter_map(|pair| pair.values(of)).collect();
+    let side = |take: fn(&(f64, f64)) -> f64| average(values.iter().map(take));
+    (!values.is_empty()).then(|| (side(|pair| pair.0), side(|pair| pair.1)))
+}
+
+/// The axes that are neither compared nor held and take several values among the pairs.
+fn averaged(axes: &[Axis], comparison: &Comparison, pairs: &[Pair<'_>]) -> Vec<String> {
+    let varies = |place: usize| pairs.windows(2).any(|two| two[0].before.key[place] != two[1].before.key[place]);
+    let free = |axis: &Axis| axis.path != comparison.axis && !comparison.fixed.contains_key(&axis.path);
+    let averaged = axes.iter().enumerate().filter(|(place, axis)| free(axis) && varies(*place));
+    averaged.map(|(_, axis)| axis.title().to_owned()).collect()
+}
+
+/// What changes, in words: `depth 1 → 4 at codebook 256, shared`.
+fn subject(axes: &[Axis], comparison: &Comparison) -> String {
+    let is_flag = |value: &Value| matches!(value, Value::Text(text) if text == "true" || text == "false");
+    let mut text = match axes.iter().find(|axis| axis.path == comparison.axis) {
+        Some(axis) if is_flag(&comparison.from) && is_flag(&comparison.to) => {
+            format!("{} → {}", named(axis, &comparison.from), named(axis, &comparison.to))
+        }
+        Some(axis) => {
+            format!("{} {} → {}", axis.title(), short(axis, &comparison.from), short(axis, &comparison.to))
+        }
+        None => format!("{} {} → {}", comparison.axis, comparison.from, comparison.to),
+    };
+    let fixed = axes.iter().filter_map(|axis| comparison.fixed.get(&axis.path).map(|value| (axis, value)));
+    let (flags, places): (Vec<_>, Vec<_>) = fixed.partition(|(_, value)| is_flag(value));
+    for (word, list) in [(" at ", places), (", ", flags)] {
+        if !list.is_empty() {
+            let names: Vec<String> = list.iter().map(|(axis, value)| named(axis, value)).collect();
+            text.push_str(&format!("{word}{}", names.join(", ")));
+        }
+    }
+    text
+}

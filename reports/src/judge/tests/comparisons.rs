@@ -1,0 +1,239 @@
+//! Pairs, seeds and intervals of a comparison.
+
+use super::*;
+use crate::measure::Index;
+
+#[test]
+fn differences_are_taken_within_a_seed() {
+    // The seeds lie 10 dB apart, the differences are 1, 2 and 3: standard deviation 1.
+    let results = psnrs(&[
+        (1, 64, 0, 10.0),
+        (4, 64, 0, 11.0),
+        (1, 64, 1, 20.0),
+        (4, 64, 1, 22.0),
+        (1, 64, 2, 30.0),
+        (4, 64, 2, 33.0),
+    ]);
+    let verdict = judge(&results, &deeper("psnr", Some(64)));
+    let estimate = verdict.estimate.unwrap();
+    interval_is(&estimate, 2.0, T[1] / 3.0_f64.sqrt());
+    assert_eq!((estimate.n, verdict.method, verdict.finding), (3, Method::Paired, Finding::Unclear));
+    assert_eq!((verdict.sides, verdict.pairs), (Some((20.0, 22.0)), (3, 0)));
+}
+
+#[test]
+fn a_difference_is_better_or_worse_by_the_measures_better_side() {
+    let mut all = Vec::new();
+    for (seed, noise) in [(0, 0.0), (1, 0.01)] {
+        all.push(trial(1, 64, seed, &[("psnr", 20.0), ("mse", 0.3), ("code_overlap", 0.2)]));
+        all.push(trial(4, 64, seed, &[("psnr", 25.0 + noise), ("mse", 0.1 + noise), ("code_overlap", 0.8 + noise)]));
+    }
+    let results = results(all);
+    // One degree of freedom: 12.7 x 0.005 is less than any of the differences.
+    for (metric, finding) in [("psnr", Finding::Better), ("mse", Finding::Better), ("code_overlap", Finding::Differs)] {
+        assert_eq!(judge(&results, &deeper(metric, Some(64))).finding, finding, "{metric}");
+    }
+    let back = Comparison { from: 4_i64.into(), to: 1_i64.into(), ..deeper("psnr", Some(64)) };
+    let verdict = judge(&results, &back);
+    assert_eq!(verdict.finding, Finding::Worse);
+    interval_is(&verdict.estimate.unwrap(), -5.005, T[0] * 0.005);
+}
+
+#[test]
+fn one_seed_is_an_observation() {
+    let results = psnrs(&[(1, 64, 0, 20.0), (4, 64, 0, 26.0)]);
+    let verdict = judge(&results, &deeper("psnr", Some(64)));
+    assert_eq!(verdict.estimate, Some(Estimate { mean: 6.0, interval: None, n: 1 }));
+    assert_eq!(
+        (verdict.finding, verdict.finding_text()),
+        (Finding::OneSeed, "one seed: an observation, not a finding")
+    );
+}
+
+#[test]
+fn cells_of_a_grid_are_no_repetitions() {
+    // Within a seed the differences average to 2 and 3, however many cells they come from.
+    let results = psnrs(&[
+        (1, 64, 0, 10.0),
+        (4, 64, 0, 11.0),
+        (1, 256, 0, 10.0),
+        (4, 256, 0, 13.0),
+        (1, 64, 1, 10.0),
+        (4, 64, 1, 12.0),
+        (1, 256, 1, 10.0),
+        (4, 256, 1, 14.0),
+    ]);
+    let verdict = judge(&results, &deeper("psnr", None));
+    let estimate = verdict.estimate.unwrap();
+    assert_eq!((estimate.n, verdict.averaged.as_slice()), (2, &["codebook".to_owned()][..]));
+    interval_is(&estimate, 2.5, T[0] * 0.5);
+}
+
+#[test]
+fn an_axis_that_is_held_selects_its_trials() {
+    let results = psnrs(&[(1, 64, 0, 10.0), (4, 64, 0, 11.0), (1, 256, 0, 10.0), (4, 256, 0, 13.0)]);
+    for (codebook, difference) in [(64, 1.0), (256, 3.0)] {
+        let verdict = judge(&results, &deeper("psnr", Some(codebook)));
+        assert_eq!(verdict.estimate.unwrap().mean, difference);
+        assert!(verdict.averaged.is_empty());
+        assert_eq!(verdict.subject, format!("depth 1 → 4 at codebook {codebook}"));
+    }
+}
+
+#[test]
+fn pairs_that_are_missing_are_counted() {
+    let mut results = psnrs(&[
+        (1, 64, 0, 10.0),
+        (4, 64, 0, 11.0),
+        (1, 64, 1, 10.0),
+        (4, 64, 1, 13.0),
+        (1, 64, 2, 10.0),
+        (4, 64, 2, 90.0),
+    ]);
+    results.trials[5].status = Status::Failed;
+    let verdict = judge(&results, &deeper("psnr", Some(64)));
+    assert_eq!((verdict.estimate.unwrap().mean, verdict.pairs), (2.0, (3, 1)));
+    assert!(verdict.sentence().ends_with("2 seeds, paired, 1 of 3 pairs missing."), "{}", verdict.sentence());
+}
+
+#[test]
+fn a_cell_that_one_seed_lacks_is_left_out_of_all() {
+    // Seed 1 lacks the larger codebook, whose difference in seed 0 is 100.
+    let results = psnrs(&[
+        (1, 64, 0, 10.0),
+        (4, 64, 0, 11.0),
+        (1, 256, 0, 10.0),
+        (4, 256, 0, 110.0),
+        (1, 64, 1, 10.0),
+        (4, 64, 1, 12.0),
+    ]);
+    let verdict = judge(&results, &deeper("psnr", None));
+    assert_eq!((verdict.estimate.unwrap().mean, verdict.pairs), (1.5, (3, 1)));
+    assert!(verdict.averaged.is_empty(), "only one codebook is left: {:?}", verdict.averaged);
+}
+
+#[test]
+fn a_measure_that_does_not_apply_is_not_missing() {
+    // Of the two codebooks, one has a prior.
+    let results = results(vec![
+        trial(1, 64, 0, &[("psnr", 10.0), ("prior_bits_per_image", 100.0)]),
+        trial(4, 64, 0, &[("psnr", 11.0), ("prior_bits_per_image", 90.0)]),
+        trial(1, 256, 0, &[("psnr", 10.0)]),
+        trial(4, 256, 0, &[("psnr", 11.0)]),
+    ]);
+    let verdict = judge(&results, &deeper("prior_bits_per_image", None));
+    assert_eq!((verdict.estimate.unwrap().mean, verdict.pairs), (-10.0, (1, 0)));
+}
+
+#[test]
+fn sides_that_share_no_seed_are_compared_by_welch() {
+    // Variance 1 on each side, three seeds each: 4 degrees of freedom, standard error sqrt(2/3).
+    let results = psnrs(&[
+        (1, 64, 0, 9.0),
+        (1, 64, 1, 10.0),
+        (1, 64, 2, 11.0),
+        (4, 64, 3, 19.0),
+        (4, 64, 4, 20.0),
+        (4, 64, 5, 21.0),
+    ]);
+    let verdict = judge(&results, &deeper("psnr", Some(64)));
+    assert_eq!(
+        (verdict.method, verdict.finding, verdict.sides),
+        (Method::Unpaired, Finding::Better, Some((10.0, 20.0)))
+    );
+    interval_is(&verdict.estimate.unwrap(), 10.0, T[2] * (2.0_f64 / 3.0).sqrt());
+}
+
+#[test]
+fn cells_are_no_repetitions_without_pairs_either() {
+    // Seeds' means are 9, 11 and 19, 21; the cells within them differ by 8, which is no variance between seeds.
+    let mut values = Vec::new();
+    for (depth, seed, mean) in [(1, 0, 9.0), (1, 1, 11.0), (4, 2, 19.0), (4, 3, 21.0)] {
+        values.push((depth, 64, seed, mean - 4.0));
+        values.push((depth, 256, seed, mean + 4.0));
+    }
+    let estimate = judge(&psnrs(&values), &deeper("psnr", None)).estimate.unwrap();
+    // Variance 2 on each side, two seeds each: 2 degrees of freedom, standard error sqrt 2.
+    assert_eq!(estimate.n, 2);
+    interval_is(&estimate, 10.0, T[1] * 2.0_f64.sqrt());
+}
+
+#[test]
+fn what_was_not_measured_on_both_sides_says_so() {
+    let results = psnrs(&[(1, 64, 0, 10.0)]);
+    for comparison in [
+        deeper("psnr", Some(64)),
+        deeper("ssim", None),
+        Comparison { axis: "q.width".to_owned(), ..deeper("psnr", None) },
+    ] {
+        let verdict = judge(&results, &comparison);
+        assert_eq!((verdict.finding, verdict.estimate), (Finding::NotMeasured, None));
+        assert!(verdict.sentence().ends_with("was not measured on both sides."));
+    }
+}
+
+#[test]
+fn a_measure_is_compared_at_its_indices() {
+    let mut results = results(vec![trial(1, 64, 0, &[]), trial(4, 64, 0, &[])]);
+    for (trial, usage) in results.trials.iter_mut().zip([0.5, 0.75]) {
+        let at = [Index::Depth(1), Index::Level(2)];
+        trial.readings = vec![crate::Reading::new("usage", [], 0.1), crate::Reading::new("usage", at, usage)];
+    }
+    let metric = Quantity::new("usage", [Index::Level(2), Index::Depth(1)]);
+    let verdict = judge(&results, &Comparison { metric: Some(metric), ..deeper("psnr", Some(64)) });
+    assert_eq!(
+        verdict.sentence(),
+        "depth 1 → 4 at codebook 64: codebook usage (level 2, depth 1) +25 points, no interval: one seed, paired."
+    );
+}
+
+#[test]
+fn the_rates_are_those_of_the_pairs_that_were_compared() {
+    let bits = |depth: i64, codebook: i64| (depth * codebook) as f64;
+    let mut all = Vec::new();
+    for (depth, codebook) in [(1, 64), (4, 64), (1, 256), (4, 256)] {
+        let mut one = trial(depth, codebook, 0, &[("bits_per_image", bits(depth, codebook))]);
+        if codebook == 64 {
+            one.readings.push(crate::Reading::new("ssim", [], 0.1 * depth as f64));
+        }
+        all.push(one);
+    }
+    let results = results(all);
+    assert_eq!(judge(&results, &deeper("ssim", None)).rates, Some((64.0, 256.0)));
+    assert_eq!(judge(&results, &deeper("bits_per_image", None)).rates, None, "a rate has no rate of its own");
+}
+
+#[test]
+fn a_sentence_says_effect_interval_seeds_and_what_it_is_paid_with() {
+    // Differences 4.0, 4.1 and 4.2: mean 4.1, half width 4.303 x 0.1 / sqrt 3 = 0.248.
+    let mut results = psnrs(&[
+        (1, 64, 0, 21.0),
+        (4, 64, 0, 25.0),
+        (1, 64, 1, 22.0),
+        (4, 64, 1, 26.1),
+        (1, 64, 2, 20.0),
+        (4, 64, 2, 24.2),
+    ]);
+    for (trial, bits) in results.trials.iter_mut().zip([128.0, 512.0].into_iter().cycle()) {
+        trial.readings.push(crate::Reading::new("bits_per_image", [], bits));
+    }
+    assert_eq!(
+        judge(&results, &deeper("psnr", Some(64))).sentence(),
+        "depth 1 → 4 at codebook 64: PSNR +4.10 dB, 95% CI [3.85, 4.35], 3 seeds, paired, at 128 → 512 bits per image."
+    );
+}
+
+#[test]
+fn flags_read_as_words() {
+    let mut results = psnrs(&[(1, 64, 0, 21.0), (4, 64, 0, 25.0)]);
+    results.axes.push(Axis {
+        path: "q.shared".to_owned(),
+        label: String::new(),
+        values: vec![true.into(), false.into()],
+    });
+    let held = Comparison { fixed: [("q.shared".to_owned(), true.into())].into(), ..deeper("psnr", None) };
+    assert_eq!(judge(&results, &held).subject, "depth 1 → 4, shared");
+    let changed =
+        Comparison { axis: "q.shared".to_owned(), from: false.into(), to: true.into(), ..deeper("psnr", Some(64)) };
+    assert_eq!(judge(&results, &changed).subject, "not shared → shared at codebook 64");
+}

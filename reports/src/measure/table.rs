@@ -1,0 +1,204 @@
+//! The rows of the registry.
+
+use super::{Better, Comparable, Group};
+
+/// A row: what is said of a plain name.
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) label: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) better: Better,
+    pub(super) group: Group,
+    pub(super) comparable: Comparable,
+    pub(super) takes: Takes,
+    pub(super) definition: &'static str,
+    pub(super) caution: &'static str,
+}
+
+/// The indices that a measure can be taken at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// None: once in a trial.
+    Nothing,
+    /// A level, where there are several.
+    Level,
+    /// A level where there are several, and a depth or all depths together.
+    Depth,
+    /// A level where there are several, and two depths.
+    TwoDepths,
+    /// A batch size.
+    Batch,
+    /// A batch size, and whether there is a cache.
+    BatchAndCache,
+}
+
+const FEATURES: &str = "The features come from the lab's own small classifier, trained on this data set's labels. It is not FID, \
+which is defined on Inception-v3 features.";
+
+use Better::{Higher, Lower, Neither};
+use Comparable::{Anywhere, Dataset, Features, Machine, Tokenizer};
+use Group::{Codebook, Cost, Other, Prior, Rate, Reconstruction, Speed, Training};
+
+#[rustfmt::skip] // One line of facts and one of words for each measure reads as the table it is.
+pub(super) const TABLE: &[Row] = &[
+    row("mse", "MSE", "", Lower, Reconstruction, Dataset, Takes::Nothing,
+        "Mean squared error between test images and their reconstructions, over pixels and channels in [-1, 1].",
+        "Blur costs little: an image with a low MSE need not look sharp."),
+    row("l1", "L1 error", "", Lower, Reconstruction, Dataset, Takes::Nothing,
+        "Mean absolute error between images and their reconstructions, over pixels and channels in [-1, 1].", ""),
+    row("psnr", "PSNR", "dB", Higher, Reconstruction, Dataset, Takes::Nothing,
+        "Peak signal-to-noise ratio, 10 log10(range² / MSE), computed for each test image and averaged.",
+        "The mean of the images' PSNR is not the PSNR of the mean MSE."),
+    row("psnr_at", "PSNR of partial decoding", "dB", Higher, Reconstruction, Dataset, Takes::Depth,
+        "PSNR of images decoded from the codes up to this depth alone, at every level.",
+        "The decoder was trained on sums of all depths, not on partial ones."),
+    row("ssim", "SSIM", "", Higher, Reconstruction, Dataset, Takes::Nothing,
+        "Structural similarity with an 11 x 11 Gaussian window (sigma 1.5), averaged over windows, channels and images.",
+        "Not multi-scale SSIM."),
+    row("commitment", "commitment loss", "", Lower, Reconstruction, Dataset, Takes::Depth,
+        "Squared distance between the encoder's output and its quantization, as the quantizer's loss defines it, on test images.",
+        "Depends on the scale of the latent space: compare it within one autoencoder."),
+    row("codebook", "codebook loss", "", Lower, Reconstruction, Dataset, Takes::Depth,
+        "Squared distance between the codes and the encoder's output, which moves the codes, on test images.",
+        "Depends on the scale of the latent space: compare it within one autoencoder."),
+    row("recon_frechet", "reconstruction Fréchet distance", "", Lower, Reconstruction, Features, Takes::Nothing,
+        "Fréchet distance between Gaussians fitted to the features of test images and of their reconstructions.", FEATURES),
+    row("bits_per_image", "nominal bits per image", "bits", Lower, Rate, Dataset, Takes::Level,
+        "Height x width of the code map times the sum of log2 K over depths, over all levels: what fixed-length codes take.",
+        "Defined for codes only; the rate of continuous tokens is their KL divergence."),
+    row("entropy_bits_per_image", "entropy-coded bits per image", "bits", Lower, Rate, Dataset, Takes::Level,
+        "Height x width of the code map times the sum over depths of the entropy of the codes used on test images, over all levels.",
+        "A bound for a coder that knows only each depth's code frequencies; a prior does better."),
+    row("kl_bits_per_image", "KL bits per image", "bits", Lower, Rate, Dataset, Takes::Level,
+        "KL divergence from the standard normal distribution to the encoder's posterior, summed over the latents of a test image, in bits: \
+         the rate of a bottleneck of continuous tokens.",
+        "An expected length under bits-back coding, not a length of stored codes: it does not compare with nominal bits."),
+    row("usage", "codebook usage", "%", Higher, Codebook, Dataset, Takes::Depth,
+        "Share of codes that occur at least once on the test images: of the level and depth that are named, or else of all codes in all \
+         codebooks, at any depth that reads them.",
+        "A code that occurs once counts as much as any other; perplexity weighs them."),
+    row("perplexity", "perplexity", "codes", Higher, Codebook, Dataset, Takes::Depth,
+        "2 to the entropy of the codes: how many equally frequent codes would carry the same information.", ""),
+    row("entropy", "code entropy", "bits", Higher, Codebook, Dataset, Takes::Depth,
+        "Entropy of a depth's code frequencies on test images.", ""),
+    row("residual_energy", "residual energy", "", Lower, Codebook, Dataset, Takes::Depth,
+        "Energy of the residual left after this depth, as a share of the energy of the encoder's output.", ""),
+    row("unused_codes", "unused codes", "codes", Lower, Codebook, Dataset, Takes::Depth,
+        "Codes that occur on no test image at this depth.", "Another depth of a shared codebook may use them."),
+    row("dead_codes", "dead codes in training", "codes", Lower, Codebook, Dataset, Takes::Depth,
+        "Codes whose moving average of uses, over all depths that read them, lies below the threshold for a restart.", ""),
+    row("restarted_codes", "restarted codes", "codes", Neither, Codebook, Dataset, Takes::Depth,
+        "Codes that were replaced by a vector of the batch because they had fallen out of use.", ""),
+    row("code_overlap", "code overlap", "", Neither, Codebook, Dataset, Takes::TwoDepths,
+        "How much two depths of a shared codebook use the same codes: the sum over codes of the smaller of their two frequencies.",
+        "Says nothing for separate codebooks, where code numbers do not correspond."),
+    row("prior_bits_per_image", "prior bits per image", "bits", Lower, Prior, Tokenizer, Takes::Nothing,
+        "Negative log2-likelihood of a test image's codes under the prior, summed over positions, depths and levels.",
+        "The likelihood of codes, not of pixels: another tokenizer's codes say more or less of the image."),
+    row("prior_bits", "prior bits", "bits", Lower, Prior, Tokenizer, Takes::Depth,
+        "The part of the prior's bits per image that this level or depth takes.", ""),
+    row("guidance", "guidance scale", "", Neither, Prior, Anywhere, Takes::Level,
+        "Scale s of the classifier-free guidance that samples were drawn with: the prior's outputs are u + s (c - u), where c knows the \
+         condition and u does not. 1 is no guidance.",
+        "Ho and Salimans (2022) write the same as (1 + w) c - w u, so that w = s - 1."),
+    row("sample_frechet", "sample Fréchet distance", "", Lower, Prior, Features, Takes::Nothing,
+        "Fréchet distance between Gaussians fitted to the features of test images and of images drawn from the prior.", FEATURES),
+    row("shuffled_frechet", "shuffled-codes Fréchet distance", "", Lower, Prior, Features, Takes::Nothing,
+        "The same distance for a baseline that draws each code independently, from the frequencies at its depth: what images \
+         without a prior are worth.", FEATURES),
+    row("precision", "precision", "", Higher, Prior, Features, Takes::Nothing,
+        "Share of drawn images whose features lie in the k-nearest-neighbour manifold of test images.", FEATURES),
+    row("recall", "recall", "", Higher, Prior, Features, Takes::Nothing,
+        "Share of test images whose features lie in the k-nearest-neighbour manifold of drawn images.", FEATURES),
+    row("inception_style", "inception-style score", "", Higher, Prior, Features, Takes::Nothing,
+        "exp of the mean KL divergence between the classifier's labels for one drawn image and for all of them.",
+        "The classifier is the lab's own: it is not the Inception score, and its ceiling is the number of classes."),
+    row("classifier_accuracy", "accuracy of the feature classifier", "%", Higher, Other, Dataset, Takes::Nothing,
+        "Share of test images whose label the lab's feature classifier names: how much its features can be trusted.",
+        "Says nothing about the tokenizer or the prior."),
+    row("images_per_second", "sampling speed", "images/s", Higher, Speed, Machine, Takes::BatchAndCache,
+        "Images drawn from the prior per second at this batch size, with or without a key-value cache; decoding is timed apart.", ""),
+    row("decode_images_per_second", "decoding speed", "images/s", Higher, Speed, Machine, Takes::Batch,
+        "Images decoded from their tokens per second at this batch size.", ""),
+    row("parameters", "parameters", "", Lower, Cost, Anywhere, Takes::Nothing, "Trained numbers in all parts of the trial.", ""),
+    row("tokenizer_parameters", "tokenizer parameters", "", Lower, Cost, Anywhere, Takes::Nothing,
+        "Trained numbers in the autoencoder and the codebooks.", ""),
+    row("prior_parameters", "prior parameters", "", Lower, Cost, Anywhere, Takes::Level, "Trained numbers in the prior.", ""),
+    row("objective_parameters", "objective parameters", "", Lower, Cost, Anywhere, Takes::Nothing,
+        "Trained numbers of the objectives, such as critics: they serve training alone.", ""),
+    row("flops", "FLOPs", "", Lower, Cost, Anywhere, Takes::Nothing,
+        "Floating-point operations of training; a multiplication with its addition counts as two.",
+        "Counted from shapes, not measured."),
+    row("train_seconds", "training time", "s", Lower, Cost, Machine, Takes::Nothing,
+        "Wall-clock time of all training stages of the trial.",
+        "Stages that trials share are counted in each of them; other work on the machine is not taken out."),
+    row("tokenizer_seconds", "tokenizer training time", "s", Lower, Cost, Machine, Takes::Nothing,
+        "Wall-clock time of the tokenizer's training.", ""),
+    row("prior_seconds", "prior training time", "s", Lower, Cost, Machine, Takes::Level,
+        "Wall-clock time of the prior's training.", ""),
+    row("evaluation_seconds", "evaluation time", "s", Lower, Cost, Machine, Takes::Nothing,
+        "Wall-clock time of the evaluation.", ""),
+    row("peak_memory_mib", "peak memory", "MiB", Lower, Cost, Machine, Takes::Nothing,
+        "Largest resident memory of any process of the trial.", ""),
+    row("loss", "loss", "", Lower, Training, Dataset, Takes::Depth,
+        "What training minimises; at a depth, that depth's part of it. The mean since the curve's last point.", ""),
+    row("validation_loss", "validation loss", "", Lower, Training, Dataset, Takes::Depth,
+        "The loss on images that training does not see.", ""),
+    row("critic_loss", "critic loss", "", Lower, Training, Dataset, Takes::Nothing,
+        "What the critic of an adversarial objective minimises.",
+        "It moves with its opponent: a low loss of the critic is no sign of good images."),
+    row("adaptive_weight", "adaptive weight", "", Neither, Training, Anywhere, Takes::Nothing,
+        "Weight of the adversarial objective: the ratio of the other objectives' gradient norm at the decoder's last layer to its own \
+         (Esser et al., 2021).", ""),
+    row("learning_rate", "learning rate", "", Neither, Training, Anywhere, Takes::Nothing,
+        "The optimizer's learning rate after its schedule.", ""),
+    row("gradient_norm", "gradient norm", "", Neither, Training, Anywhere, Takes::Nothing,
+        "Euclidean norm of all gradients together, before they are clipped.", ""),
+];
+
+const fn row(
+    name: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    better: Better,
+    group: Group,
+    comparable: Comparable,
+    takes: Takes,
+    definition: &'static str,
+    caution: &'static str,
+) -> Row {
+    Row { name, label, unit, better, group, comparable, takes, definition, caution }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_name_is_there_once_and_says_what_it_is() {
+        let names: BTreeSet<&str> = TABLE.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+        for row in TABLE {
+            assert!(!row.label.is_empty() && row.definition.ends_with('.'), "{}", row.name);
+            assert!(row.caution.is_empty() || row.caution.ends_with('.'), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn no_distance_of_ours_is_called_fid() {
+        for row in TABLE.iter().filter(|row| row.name.ends_with("frechet")) {
+            assert!(row.caution.contains("not FID"), "{} must say what it is not", row.name);
+            assert!(!row.label.contains("FID"));
+            assert_eq!(row.comparable, Comparable::Features, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn what_a_machine_decides_compares_on_one_machine() {
+        for row in TABLE {
+            let timed = ["_seconds", "_per_second", "_mib"].iter().any(|end| row.name.ends_with(end));
+            assert_eq!(timed, row.comparable == Comparable::Machine, "{}", row.name);
+        }
+    }
+}

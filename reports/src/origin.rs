@@ -1,0 +1,56 @@
+//! Where a stage was computed.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::format;
+
+/// What computed a stage: the program and the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Environment {
+    /// The program with its version, such as `rqlab 0.1.0`.
+    pub program: String,
+    /// Its git commit, with a note if the sources had changed since; `None` outside a repository.
+    pub commit: Option<String>,
+    /// The compiler that built it.
+    pub compiler: String,
+    /// The target that it was built for, such as `x86_64-unknown-linux-gnu`.
+    pub target: String,
+    /// The processor's name and its number of cores.
+    pub processor: String,
+    /// The instructions that the kernels used, such as `AVX-512`.
+    pub instructions: String,
+    /// Where tensors were: `cpu`, or the GPU's name.
+    pub device: String,
+    /// What products were computed in: `f32`, `tf32` or `bf16`.
+    pub precision: String,
+    /// Threads that the stage had.
+    pub threads: usize,
+    /// The plugins that took part: name to digest.
+    pub plugins: BTreeMap<String, String>,
+}
+
+/// One stage of a trial, and where it was computed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// Name of the stage, such as `tokenizer`.
+    pub stage: String,
+    /// Where it was computed.
+    pub environment: Environment,
+}
+
+impl Environment {
+    /// The program with its commit, `rqlab 0.1.0 at 0123456789ab`.
+    pub(crate) fn versioned(&self) -> String {
+        match &self.commit {
+            Some(commit) => format!("{} at {}", self.program, short_commit(commit)),
+            None => self.program.clone(),
+        }
+    }
+}
+
+/// The first digits of a commit, and the note behind them if there is one.
+fn short_commit(commit: &str) -> String {
+    let digits = commit.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(commit.len());
+    format!("{}{}", format::digest(&commit[..digits]), &commit[digits..])
+}

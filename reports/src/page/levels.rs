@@ -1,0 +1,95 @@
+//! Charts of a measure over the depths of one level or of several.
+
+use super::parts::configuration_series;
+use crate::chart::{Point, Scale, Series};
+use crate::format;
+use crate::stats::Estimate;
+use crate::study::{Column, Configuration, Study};
+
+/// Where a measure was taken, level by level and depth by depth: the columns of a chart.
+pub(super) struct Depths {
+    /// In the order across the chart; each has one depth, and a level where there are several.
+    columns: Vec<Column>,
+}
+
+impl Depths {
+    /// The depths that any finished trial has of a measure; `None` without any.
+    pub(super) fn of(study: &Study<'_>, measure: &str) -> Option<Self> {
+        let mut columns = study.taken(measure);
+        columns.retain(|column| column.quantity.depths().count() == 1);
+        (!columns.is_empty()).then_some(Self { columns })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether a configuration has any of them.
+    pub(super) fn any(&self, configuration: &Configuration<'_>) -> bool {
+        self.columns.iter().any(|column| !configuration.values(&column.quantity).is_empty())
+    }
+
+    /// The horizontal scale: depths, levels of one depth each, or depths within levels.
+    pub(super) fn scale(&self) -> Scale {
+        let levels = || self.columns.iter().map(|column| column.quantity.level());
+        let depth = |column: &Column| column.quantity.depths().next().unwrap_or(1);
+        let name = |column: &Column, only_levels: bool| match column.quantity.level() {
+            None => depth(column).to_string(),
+            Some(level) if only_levels => level.to_string(),
+            Some(level) => format!("{level}.{}", depth(column)),
+        };
+        let only_levels = levels().all(|level| level.is_some()) && self.columns.iter().all(|column| depth(column) == 1);
+        let title = if levels().all(|level| level.is_none()) {
+            "depth"
+        } else if only_levels {
+            "level"
+        } else {
+            "level.depth"
+        };
+        Scale::names(title, self.columns.iter().map(|column| name(column, only_levels)).collect())
+    }
+
+    /// The same in words, for captions and descriptions.
+    pub(super) fn words(&self) -> &'static str {
+        if self.columns.iter().any(|column| column.quantity.level().is_some()) { "level and depth" } else { "depth" }
+    }
+
+    /// A line for each configuration and level. `range` says what bar an estimate has.
+    pub(super) fn series(&self, study: &Study<'_>, range: impl Fn(&Estimate) -> Option<(f64, f64)>) -> Vec<Series> {
+        let mut series = Vec::new();
+        for configuration in &study.configurations {
+            for level in self.columns.chunk_by(|a, b| a.quantity.level() == b.quantity.level()) {
+                let points: Vec<Point> =
+                    level.iter().filter_map(|column| self.point(configuration, column, &range)).collect();
+                if points.is_empty() {
+                    continue;
+                }
+                let mut one = configuration_series(study, configuration, points);
+                if let Some(level) = level.first().and_then(|column| column.quantity.level()) {
+                    one.name = format!("{}, level {level}", one.name);
+                }
+                series.push(Series { line: true, marks: true, ..one });
+            }
+        }
+        series
+    }
+
+    fn point(
+        &self,
+        configuration: &Configuration<'_>,
+        column: &Column,
+        range: &impl Fn(&Estimate) -> Option<(f64, f64)>,
+    ) -> Option<Point> {
+        let found = configuration.mean(&column.quantity)?;
+        let place = self.columns.iter().position(|other| other.quantity == column.quantity)?;
+        let value = format::estimate(&column.measure, &found);
+        Some(Point {
+            x: place as f64,
+            y: found.mean,
+            range: range(&found),
+            note: format!("{}, {}: {value}", configuration.label, column.quantity.indices()),
+            link: Some(format!("t-{}", configuration.id())),
+        })
+    }
+}
