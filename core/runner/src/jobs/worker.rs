@@ -56,7 +56,7 @@ impl Reporter {
 ///
 /// # Errors
 /// Whatever the stage could not do.
-pub fn work(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
+pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
     end_with_parent();
     let stage = store.stage(id);
     let _lock = stage.lock()?;

@@ -1,8 +1,8 @@
-//! `rqlab work`: what a sweep starts for each job. Not for people.
+//! `rqlab worker`: what a sweep starts for each job. Not for people.
 
 use crate::cli::Global;
 use crate::commands::{Failure, Outcome, load_plugins};
-use crate::jobs::work;
+use crate::jobs::run_worker;
 use crate::store::Store;
 use std::path::Path;
 
@@ -10,5 +10,5 @@ pub(super) fn run(global: &Global, id: &str, runs: &Path) -> Result<Outcome, Fai
     let store = Store::open(runs)?;
     let plugins = load_plugins(global)?;
     // The store has the error already, and the parent shows it.
-    Ok(if work(&store, id, &plugins).is_ok() { Outcome::Done } else { Outcome::SomeFailed })
+    Ok(if run_worker(&store, id, &plugins).is_ok() { Outcome::Done } else { Outcome::SomeFailed })
 }

@@ -1,10 +1,15 @@
 //! The command line.
 
+mod arguments;
+mod values;
+
+pub use arguments::{CurvesArgs, ExperimentArgs, ReconstructArgs, SampleArgs, SweepArgs};
+pub use values::Seeds;
+
 use crate::gpu::DeviceChoice;
 use crate::home::at_home;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rqlab_sdk::plugin::Kind;
-use rqlab_sdk::tensor::Device;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -65,7 +70,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Device to compute on: cpu, cuda or cuda:N; auto is the first GPU if one is here that this build can use, else the CPU.
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     pub device: DeviceChoice,
     /// Directory with more plugins, searched first; may be repeated. RQLAB_PLUGINS names more.
     #[arg(long, global = true, value_name = "DIR")]
@@ -91,100 +96,6 @@ impl Global {
         arguments
     }
 }
-
-/// An experiment, and what the command line changes in it.
-#[derive(Debug, Clone, Args)]
-pub struct ExperimentArgs {
-    /// The experiment: a .ron file, or its stem under experiments/.
-    #[arg(value_name = "EXPERIMENT")]
-    pub experiment: String,
-    /// Sets a field, for example quantizer.depth=8 or data.path=/data/cifar10; may be repeated. An axis that is set this
-    /// way has only this value.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
-    /// Seeds instead of the file's: 0,1,2.
-    #[arg(long, value_name = "SEEDS", value_parser = seeds)]
-    pub seeds: Option<Seeds>,
-    /// Directory that holds finished work.
-    #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
-    pub runs: PathBuf,
-}
-
-/// Where a report goes, and how much of the machine is used.
-#[derive(Debug, Clone, Args)]
-pub struct WorkArgs {
-    /// Directory for reports: DIR/NAME/index.html and the tables beside it.
-    #[arg(long, value_name = "DIR", default_value_os_t = at_home("reports/out"))]
-    pub out: PathBuf,
-    /// Jobs at once; they share the threads [default: as many as there are threads, but 4 on a GPU].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
-}
-
-/// Which points of curves to show, and how.
-#[derive(Debug, Clone, Args)]
-pub struct CurvesArgs {
-    /// Only measures whose names begin so: loss,usage.
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
-    pub only: Vec<String>,
-    /// Prints every point, in columns between tabs: stage, id, step, measure, value.
-    #[arg(long)]
-    pub points: bool,
-    /// As `--points`, and then those that follow, until the stages have ended.
-    #[arg(long)]
-    pub follow: bool,
-}
-
-/// What to draw from a prior.
-#[derive(Debug, Clone, Args)]
-pub struct SampleArgs {
-    /// The trial, by the first digits of its id; not needed if there is only one.
-    #[arg(long, value_name = "ID")]
-    pub trial: Option<String>,
-    /// How many images.
-    #[arg(long, default_value_t = 64, value_parser = positive)]
-    pub count: usize,
-    /// The class of all of them [default: each class in turn].
-    #[arg(long)]
-    pub class: Option<u32>,
-    /// Temperature.
-    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
-    pub temperature: f32,
-    /// Draw from the K most probable codes only.
-    #[arg(long, value_name = "K", value_parser = positive)]
-    pub top_k: Option<usize>,
-    /// Draw from the smallest set of codes with this probability only.
-    #[arg(long, value_name = "P", value_parser = share)]
-    pub top_p: Option<f32>,
-    /// Guidance scale s: samples are drawn from `u + s (c - u)`, of predictions with (c) and without (u) the condition
-    /// [default: the experiment's; 1 is none].
-    #[arg(long, value_name = "SCALE", value_parser = not_negative)]
-    pub guidance: Option<f32>,
-    /// Seed of the draws.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// The picture.
-    #[arg(long, short, value_name = "FILE", default_value = "samples.png")]
-    pub output: PathBuf,
-}
-
-/// What to reconstruct.
-#[derive(Debug, Clone, Args)]
-pub struct ReconstructArgs {
-    /// The trial, by the first digits of its id; not needed if there is only one.
-    #[arg(long, value_name = "ID")]
-    pub trial: Option<String>,
-    /// How many test images.
-    #[arg(long, default_value_t = 8, value_parser = positive)]
-    pub count: usize,
-    /// The picture.
-    #[arg(long, short, value_name = "FILE", default_value = "reconstructions.png")]
-    pub output: PathBuf,
-}
-
-/// Seeds, each once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seeds(pub Vec<u64>);
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -217,7 +128,7 @@ Stopped by Ctrl-C, or killed? The same command goes on where it was.")]
         experiment: ExperimentArgs,
         /// Where to and how.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Runs one trial and prints its measures.
     #[command(after_help = "\
@@ -233,7 +144,7 @@ Examples:
         trial: Option<String>,
         /// Where to and how.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Writes the report of what is done so far.
     Report {
@@ -242,7 +153,7 @@ Examples:
         experiment: ExperimentArgs,
         /// Where to.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Shows the training curves of an experiment's stages so far, from a sweep that is under way or done.
     #[command(after_help = "\
@@ -269,7 +180,7 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
         experiment: ExperimentArgs,
         /// Where to and how.
         #[command(flatten)]
-        work: WorkArgs,
+        sweep: SweepArgs,
     },
     /// Draws images from a trained prior into a PNG file.
     #[command(
@@ -302,7 +213,7 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
     },
     /// Does one job of a sweep; started by it.
     #[command(hide = true)]
-    Work {
+    Worker {
         /// The job.
         #[arg(long)]
         id: String,
@@ -407,57 +318,6 @@ impl From<KindArg> for Kind {
     }
 }
 
-fn device(text: &str) -> Result<DeviceChoice, String> {
-    let wrong = || format!("`{text}` is no device: write auto, cpu, cuda or cuda:N");
-    match text.split_once(':') {
-        None if text == "auto" => Ok(DeviceChoice::Auto),
-        None if text == "cpu" => Ok(DeviceChoice::Named(Device::Cpu)),
-        None if text == "cuda" => Ok(DeviceChoice::Named(Device::Cuda(0))),
-        Some(("cuda", index)) => {
-            index.parse().map(|index| DeviceChoice::Named(Device::Cuda(index))).map_err(|_| wrong())
-        }
-        _ => Err(wrong()),
-    }
-}
-
-fn seeds(text: &str) -> Result<Seeds, String> {
-    let mut seeds = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let seed: u64 = part.parse().map_err(|_| format!("`{part}` is no seed: write whole numbers, such as 0,1,2"))?;
-        if seeds.contains(&seed) {
-            return Err(format!("the seed {seed} is given twice: it would count as two results without being two"));
-        }
-        seeds.push(seed);
-    }
-    Ok(Seeds(seeds))
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is not a whole number above 0"))
-}
-
-/// A number that is not below 0.
-fn not_negative(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(number) if number >= 0.0 && number.is_finite() => Ok(number),
-        _ => Err("expected a number that is not below 0".to_owned()),
-    }
-}
-
-fn above_zero(text: &str) -> Result<f32, String> {
-    text.parse()
-        .ok()
-        .filter(|x: &f32| *x > 0.0 && x.is_finite())
-        .ok_or_else(|| format!("`{text}` is not a number above 0"))
-}
-
-fn share(text: &str) -> Result<f32, String> {
-    text.parse()
-        .ok()
-        .filter(|x: &f32| *x > 0.0 && *x <= 1.0)
-        .ok_or_else(|| format!("`{text}` is not a number in (0, 1]"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,16 +326,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn devices_and_seeds_are_read() {
-        assert_eq!(device("cuda:1"), Ok(DeviceChoice::Named(Device::Cuda(1))));
-        for text in ["auto", "cpu", "cuda:0"] {
-            assert_eq!(device(text).map(|choice| choice.to_string()), Ok(text.to_owned()));
-        }
-        assert!(device("gpu").is_err());
-        assert_eq!(seeds("0, 2,1"), Ok(Seeds(vec![0, 2, 1])));
-        assert!(seeds("0,x").is_err() && seeds("1,1").is_err());
     }
 }

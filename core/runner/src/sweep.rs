@@ -11,11 +11,11 @@ use rqlab_reports::Status;
 use rqlab_sdk::tensor::Device;
 use rqlab_sdk::{Error, Result};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where work and report go, and how much of the machine is used.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub struct Options {
     /// Folder of the stages.
     pub runs: PathBuf,
     /// Folder of the reports.
@@ -72,30 +72,30 @@ impl From<Error> for Unfinished {
 /// # Errors
 /// A store that is taken or cannot be written, a report that cannot be written, a signal. A failed trial is no error: it
 /// is counted in the summary.
-pub fn sweep(plan: &Plan, work: &Work) -> Result<Summary, Unfinished> {
-    let store = Store::open(&work.runs)?;
+pub fn sweep(plan: &Plan, options: &Options) -> Result<Summary, Unfinished> {
+    let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;
     // A report that cannot be written should be known before hours of work.
-    let out = work.out.join(&plan.experiment.name);
+    let out = options.out.join(&plan.experiment.name);
     std::fs::create_dir_all(&out).map_err(|e| {
         Error::Data(format!("no report can be written to {}: {e}; name another folder with --out", out.display()))
     })?;
-    run_jobs(plan, work, &store)?;
-    Ok(render(plan, work, &store)?)
+    run_jobs(plan, options, &store)?;
+    Ok(render(plan, options, &store)?)
 }
 
 /// Does the plan's jobs, without a report.
 ///
 /// # Errors
 /// As for [`sweep`].
-pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<(), Unfinished> {
+pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<(), Unfinished> {
     let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
-    let mut launcher = Local::new(program, work.worker_arguments.clone(), store);
+    let mut launcher = Local::new(program, options.worker_arguments.clone(), store);
     let mut sinks = Sinks(vec![Box::new(EventsFile::open(store)?)]);
-    if !work.quiet {
+    if !options.quiet {
         sinks.0.push(for_people());
     }
-    let scheduler = Scheduler { store, slots: work.jobs.max(1), threads: work.threads.max(1) };
+    let scheduler = Scheduler { store, slots: options.jobs.max(1), threads: options.threads.max(1) };
     let outcomes = match scheduler.run(&plan.jobs, &mut launcher, &mut sinks)? {
         End::All(outcomes) => outcomes,
         End::Stopped(stopped) => return Err(Unfinished::Stopped(stopped)),
@@ -110,15 +110,19 @@ pub fn run_jobs(plan: &Plan, work: &Work, store: &Store) -> Result<(), Unfinishe
     Ok(())
 }
 
-/// Renders the report of what is there.
+/// Renders the report of what is there. Where every trial failed and an earlier report has results, it goes beside that one.
 ///
 /// # Errors
 /// A report that cannot be written.
-pub fn render(plan: &Plan, work: &Work, store: &Store) -> Result<Summary> {
+pub fn render(plan: &Plan, options: &Options, store: &Store) -> Result<Summary> {
     let results = collect(plan, store, provenance(plan), here());
-    let out = work.out.join(&plan.experiment.name);
-    let written = rqlab_reports::write(&results, &out).map_err(|e| Error::Data(e.to_string()))?;
     let count = |status| results.trials.iter().filter(|trial| trial.status == status).count();
+    let trials = [count(Status::Done), count(Status::Failed), count(Status::Missing)];
+    let mut out = options.out.join(&plan.experiment.name);
+    if trials[0] == 0 && trials[1] > 0 && has_results(&out) {
+        out = options.out.join(format!("{}-failed", plan.experiment.name));
+    }
+    let written = rqlab_reports::write(&results, &out).map_err(|e| Error::Data(e.to_string()))?;
     let mut failures: Vec<(String, Vec<String>)> = Vec::new();
     for trial in results.trials.iter().filter(|trial| trial.status == Status::Failed) {
         let name = format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim().to_owned();
@@ -128,10 +132,11 @@ pub fn render(plan: &Plan, work: &Work, store: &Store) -> Result<Summary> {
             None => failures.push((error, vec![name])),
         }
     }
-    Ok(Summary {
-        page: written.page,
-        verdicts: rqlab_reports::verdicts(&results),
-        trials: [count(Status::Done), count(Status::Failed), count(Status::Missing)],
-        failures,
-    })
+    Ok(Summary { page: written.page, verdicts: rqlab_reports::verdicts(&results), trials, failures })
+}
+
+/// Whether the report in a folder has a trial that was done.
+fn has_results(out: &Path) -> bool {
+    let table = std::fs::read_to_string(out.join("results.csv")).unwrap_or_default();
+    table.lines().skip(1).any(|row| row.split(',').any(|cell| cell == "done"))
 }
