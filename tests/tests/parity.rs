@@ -33,7 +33,8 @@ fn the_numbers_of_the_published_systems_hold() {
 
 #[test]
 fn every_system_has_a_case_in_the_repository() {
-    let names = |folder: &str| find(&kept(folder)).unwrap().into_iter().map(|case| case.file_name().unwrap().to_owned());
+    let names =
+        |folder: &str| find(&kept(folder)).unwrap().into_iter().map(|case| case.file_name().unwrap().to_owned());
     let mut here: BTreeSet<String> =
         names("parity").chain(names("peers")).map(|name| name.to_string_lossy().into_owned()).collect();
     here.extend(LEFT_OUT.map(str::to_owned));

@@ -54,7 +54,11 @@ fn every_template_builds_passes_its_tests_and_works() {
         let is_row = |line: &str| line.split_whitespace().take(2).eq(row.iter().map(String::as_str));
         assert!(list.out.lines().any(is_row), "{}", list.out);
         let described = ok(&lab, &format!("--plugins plugins plugins describe toy_{kind}"));
-        assert!(described.out.contains(&format!("toy_{kind}")) && described.out.contains("default"), "{}", described.out);
+        assert!(
+            described.out.contains(&format!("toy_{kind}")) && described.out.contains("default"),
+            "{}",
+            described.out
+        );
     }
     let said = ok(&lab, "--plugins plugins sweep toys.ron --runs runs --out out");
     assert!(said.err.contains("1 of 1 trials done"), "{}", said.err);

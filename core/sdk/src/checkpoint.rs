@@ -42,7 +42,8 @@ impl Checkpoint {
     /// name, or one has that of the format's own entry. The old file is untouched then.
     pub fn save(&self, path: &Path) -> Result<()> {
         if self.tensors.contains_key(METADATA) || self.codes.contains_key(METADATA) {
-            let message = format!("{}: `{METADATA}` is the entry of the texts: name the tensor otherwise", path.display());
+            let message =
+                format!("{}: `{METADATA}` is the entry of the texts: name the tensor otherwise", path.display());
             return Err(Error::Checkpoint(message));
         }
         if let Some(name) = self.tensors.keys().find(|name| self.codes.contains_key(*name)) {
