@@ -226,7 +226,8 @@ impl Tape {
             Storage::Cuda(buffer) => match self.end(output)? {
                 (recording, GradKey::Cuda(key)) => {
                     let gradient = key.gpu().copy(buffer.numbers())?;
-                    crate::cuda::device::tape::backward(recording.cuda, &key, gradient).map(|left| Gradients(Left::Cuda(left)))
+                    crate::cuda::device::tape::backward(recording.cuda, &key, gradient)
+                        .map(|left| Gradients(Left::Cuda(left)))
                 }
                 (_, GradKey::Cpu(_)) => Err(Error::Tape("the output's gradient is on another device")),
             },
@@ -253,7 +254,8 @@ impl Tape {
                 [value] => key.gpu().full(value, 1),
                 _ => key.gpu().upload(&gradient),
             }?;
-            return crate::cuda::device::tape::backward(recording.cuda, key, gradient).map(|left| Gradients(Left::Cuda(left)));
+            return crate::cuda::device::tape::backward(recording.cuda, key, gradient)
+                .map(|left| Gradients(Left::Cuda(left)));
         }
         let mut tape = recording.cpu;
         tape.add_backward_op(move |gradients| Flow(gradients).add(&key, gradient));
