@@ -78,7 +78,11 @@ fn plan<A: Autoencoder>(image: MapShape, build: impl Fn(&AutoencoderContext) -> 
     ensure(dry.count() == full.count(), || format!("{} parameters in a plan, {} in fact", dry.count(), full.count()))
 }
 
-fn decoding<A: Autoencoder>(image: MapShape, images: &Tensor, build: impl Fn(&AutoencoderContext) -> Result<A>) -> Check {
+fn decoding<A: Autoencoder>(
+    image: MapShape,
+    images: &Tensor,
+    build: impl Fn(&AutoencoderContext) -> Result<A>,
+) -> Check {
     let model = built(image, build)?;
     let whole = reconstruct(&model, images)?;
     ensure(whole.shape() == images.shape(), || {
@@ -149,7 +153,11 @@ fn independence<A: Autoencoder>(
     close("the reconstruction of an image alone", &alone, &together.slice(0, 1..2)?, 1e-4)
 }
 
-fn gradient<A: Autoencoder>(image: MapShape, images: &Tensor, build: impl Fn(&AutoencoderContext) -> Result<A>) -> Check {
+fn gradient<A: Autoencoder>(
+    image: MapShape,
+    images: &Tensor,
+    build: impl Fn(&AutoencoderContext) -> Result<A>,
+) -> Check {
     let cx = context(image, Params::new(1));
     let model = build(&cx)?;
     gradients::parameters(&cx.params, || Ok(reconstruct(&model, images)?.mse(images)?))
@@ -159,10 +167,10 @@ fn gradient<A: Autoencoder>(image: MapShape, images: &Tensor, build: impl Fn(&Au
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::Error;
     use crate::contracts::Bottleneck;
     use crate::nn::Linear;
     use crate::tensor::Var;
-    use crate::Error;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Flaw {
@@ -200,7 +208,12 @@ mod tests {
             }
             let linear = |name: &str, inputs, outputs| Linear::new(&cx.params.scope(name), inputs, outputs, true);
             let channels = cx.image.channels;
-            Ok(Self { image: cx.image, encoder: linear("encoder", channels, 5)?, decoder: linear("decoder", 5, channels)?, flaw })
+            Ok(Self {
+                image: cx.image,
+                encoder: linear("encoder", channels, 5)?,
+                decoder: linear("decoder", 5, channels)?,
+                flaw,
+            })
         }
     }
 

@@ -80,7 +80,9 @@ fn slope(
         return Ok(());
     }
     let gradient = if gradient.is_some() { format!("{wanted:e}") } else { "nothing".to_owned() };
-    Err(Broken(format!("along a direction the loss changes with {name} by {found:e}, and the gradient says {gradient}")))
+    Err(Broken(format!(
+        "along a direction the loss changes with {name} by {found:e}, and the gradient says {gradient}"
+    )))
 }
 
 #[cfg(test)]

@@ -77,7 +77,9 @@ fn random_images(shape: &[usize], purpose: &str) -> Tensor {
 
 /// Fails unless shapes are equal and no number differs by more than `tolerance`; 0 asks for equal bits.
 fn close(what: &str, found: &Tensor, wanted: &Tensor, tolerance: f32) -> Check {
-    ensure(found.shape() == wanted.shape(), || format!("{what} has shape {:?}, not {:?}", found.shape(), wanted.shape()))?;
+    ensure(found.shape() == wanted.shape(), || {
+        format!("{what} has shape {:?}, not {:?}", found.shape(), wanted.shape())
+    })?;
     let differences = found.as_slice().iter().zip(wanted.as_slice()).map(|(a, b)| (a - b).abs());
     let worst = differences.fold(0.0f32, |worst, d| if d.is_nan() { f32::INFINITY } else { worst.max(d) });
     ensure(worst <= tolerance, || format!("{what} differs by {worst}, and at most {tolerance} is allowed"))

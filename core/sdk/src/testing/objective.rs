@@ -115,7 +115,9 @@ fn critic<O: Objective>(image: MapShape, build: impl Fn(&ObjectiveContext) -> Re
     let mut bench = Bench::new(image, build)?;
     let trained = bench.params.count();
     match bench.critic()? {
-        None => ensure(trained == 0, || format!("{trained} numbers are trained, and there is no critic's loss for them")),
+        None => {
+            ensure(trained == 0, || format!("{trained} numbers are trained, and there is no critic's loss for them"))
+        }
         Some(loss) => {
             ensure(trained > 0, || "a critic without trained parameters cannot learn".to_owned())?;
             finite("the critic's loss", &loss.loss)?;

@@ -128,7 +128,8 @@ impl PriorCase {
         let level = self.own()?;
         let radices: Vec<usize> = (0..level.positions()).flat_map(|_| level.sizes().iter().copied()).collect();
         let maps = radices.iter().try_fold(1usize, |maps, &size| maps.checked_mul(size).filter(|&maps| maps <= 4096));
-        let maps = maps.ok_or_else(|| Error::Unsupported("more than 4096 maps of codes: take smaller codebooks".to_owned()))?;
+        let maps =
+            maps.ok_or_else(|| Error::Unsupported("more than 4096 maps of codes: take smaller codebooks".to_owned()))?;
         let mut data = Vec::with_capacity(maps * radices.len());
         for map in 0..maps {
             let mut rest = map;
@@ -193,9 +194,12 @@ fn promises<P: Prior>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result
         ("frequencies", frequencies(case, built)),
         ("samples", samples(case, built)),
         ("cache", same_samples(case, built, |request| request.cache = false)),
-        ("guidance of scale 1", same_samples(case, built, |request| {
-            request.guidance = Guidance { scale: 1.0, schedule: GuidanceSchedule::Linear };
-        })),
+        (
+            "guidance of scale 1",
+            same_samples(case, built, |request| {
+                request.guidance = Guidance { scale: 1.0, schedule: GuidanceSchedule::Linear };
+            }),
+        ),
         ("guidance without null condition", unguided(case, build)),
         ("null condition", null_condition(case, built)),
         ("independence", independence(case, built)),
@@ -244,7 +248,9 @@ fn normalisation<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> C
         let Some(all) = probabilities(&prior, case, n)? else { return Ok(()) };
         let sum: f64 = all.iter().sum();
         ensure((sum - 1.0).abs() <= 1e-4, || {
-            format!("the probabilities of all maps of codes sum to {sum}, not 1: does a prediction see its own code or later ones?")
+            format!(
+                "the probabilities of all maps of codes sum to {sum}, not 1: does a prediction see its own code or later ones?"
+            )
         })?;
     }
     Ok(())
@@ -285,7 +291,9 @@ fn frequencies<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Che
     }
     let freedom = (cells - 1.0).max(1.0);
     ensure(statistic <= freedom + 5.0 * (2.0 * freedom).sqrt(), || {
-        format!("maps of codes are not drawn as often as the likelihood says: chi-squared {statistic:.0} over {freedom} degrees of freedom")
+        format!(
+            "maps of codes are not drawn as often as the likelihood says: chi-squared {statistic:.0} over {freedom} degrees of freedom"
+        )
     })
 }
 
@@ -380,11 +388,7 @@ fn gradient<P: Prior>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result
     gradients::parameters(&cx.params, || Ok(prior.loss(&batch, &Mode::Eval)?.loss))
 }
 
-fn steps<P: Prior + CodeSteps>(
-    case: &PriorCase,
-    build: &impl Fn(&PriorContext) -> Result<P>,
-    cache: bool,
-) -> Check {
+fn steps<P: Prior + CodeSteps>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result<P>, cache: bool) -> Check {
     let (prior, batch) = (build(&case.context(true))?, case.batch()?);
     let Some(whole) = nats(&prior, case, &batch)? else { return Ok(()) };
     let (depth, codes) = (case.own()?.depth(), batch.tokens.codes()?);

@@ -1,12 +1,12 @@
 //! What a quantizer promises.
 
 use super::{Check, Snapshot, broken, close, ensure, finite, random, settle, terms};
+use crate::Result;
 use crate::contracts::{
     Components, MapShape, Quantized, Quantizer, QuantizerContext, Targets, TokenRequest, TokenSpace, Tokens,
 };
 use crate::params::Params;
 use crate::tensor::{Rng, Tape, Tensor};
-use crate::Result;
 
 /// Images in a batch.
 const IMAGES: usize = 3;
@@ -62,7 +62,9 @@ fn level<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&QuantizerC
     })?;
     let tokens = quantizer.quantize(x)?.tokens;
     let wanted = level.token_shape(IMAGES);
-    ensure(tokens.shape() == wanted, || format!("tokens have shape {:?}, and the level says {wanted:?}", tokens.shape()))?;
+    ensure(tokens.shape() == wanted, || {
+        format!("tokens have shape {:?}, and the level says {wanted:?}", tokens.shape())
+    })?;
     match (&level.space, &tokens) {
         (TokenSpace::Vectors { .. }, Tokens::Vectors(_)) => Ok(()),
         (TokenSpace::Codes(space), Tokens::Codes(codes)) => {
@@ -76,7 +78,11 @@ fn level<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&QuantizerC
             })?;
             for (table, &size) in tables.iter().zip(&space.sizes) {
                 ensure(table.shape() == [size, level.channels] && !table.wants_grad(), || {
-                    format!("a codebook must be [{size}, {}] without gradient, found {:?}", level.channels, table.shape())
+                    format!(
+                        "a codebook must be [{size}, {}] without gradient, found {:?}",
+                        level.channels,
+                        table.shape()
+                    )
                 })?;
             }
             Ok(())
@@ -87,7 +93,8 @@ fn level<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&QuantizerC
 
 fn plan<Q: Quantizer>(latents: MapShape, build: impl Fn(&QuantizerContext) -> Result<Q>) -> Check {
     let (dry, full) = (Params::dry(), Params::new(1));
-    let (level, real) = (build(&context(latents, dry.clone()))?.level(), build(&context(latents, full.clone()))?.level());
+    let (level, real) =
+        (build(&context(latents, dry.clone()))?.level(), build(&context(latents, full.clone()))?.level());
     ensure(level.token_shape(1) == real.token_shape(1) && level.sizes() == real.sizes(), || {
         "a quantizer without numbers has another level".to_owned()
     })?;
@@ -108,11 +115,15 @@ fn numbers<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&Quantize
             format!("quantized latents have shape {:?}, not {:?}", quantized.latents.shape(), x.shape())
         })?;
         let energies = quantized.residual_energy.len();
-        ensure(energies == 0 || energies == depth.max(1), || format!("{energies} residual energies for depth {depth}"))?;
+        ensure(energies == 0 || energies == depth.max(1), || {
+            format!("{energies} residual energies for depth {depth}")
+        })?;
         match (&quantized.bits, depth) {
             (Some(bits), 0) => finite("the rate in bits", bits).map(|_| ()),
             (None, 0) => ensure(false, || "vectors have a rate, `bits`".to_owned()),
-            (Some(_), _) => ensure(false, || "the rate of codes follows from their number: leave `bits` out".to_owned()),
+            (Some(_), _) => {
+                ensure(false, || "the rate of codes follows from their number: leave `bits` out".to_owned())
+            }
             (None, _) => Ok(()),
         }
     };
@@ -157,7 +168,11 @@ fn embedding<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&Quanti
     close("the latents of the tokens", &quantizer.embed(&quantized.tokens, None)?, &quantized.latents, 1e-5)
 }
 
-fn partial_depths<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&QuantizerContext) -> Result<Q>) -> Check {
+fn partial_depths<Q: Quantizer>(
+    latents: MapShape,
+    x: &Tensor,
+    build: impl Fn(&QuantizerContext) -> Result<Q>,
+) -> Check {
     let quantizer = built(latents, build)?;
     let quantized = quantizer.quantize(x)?;
     let depth = quantizer.level().depth();
@@ -202,11 +217,11 @@ fn training<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&Quantiz
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::Error;
     use crate::contracts::{CodeSpace, LevelInfo};
     use crate::params::Init;
     use crate::tensor::ops::nearest::nearest;
     use crate::tensor::{Codes, Var};
-    use crate::Error;
     use std::cell::Cell;
 
     #[derive(Debug, Clone, Copy, PartialEq)]

@@ -381,6 +381,7 @@ fn it_keeps_the_contract_of_a_prior() {
         }
     }
     let text = PriorCase::codes(&[3]).under(ConditionSpace::Text { vocabulary: 5, length: 3 });
-    let config = RqTransformerConfig::parse("p(width: 8, heads: 2, body_layers: 1, head_layers: 1, text_loss: 0.0)").unwrap();
+    let config =
+        RqTransformerConfig::parse("p(width: 8, heads: 2, body_layers: 1, head_layers: 1, text_loss: 0.0)").unwrap();
     code_prior(&text, |cx| RqTransformer::new(config.clone(), cx));
 }

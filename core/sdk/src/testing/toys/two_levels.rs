@@ -1,9 +1,9 @@
 //! An autoencoder of two levels.
 
+use crate::Result;
 use crate::config::ConfigError;
 use crate::nn::Linear;
 use crate::prelude::*;
-use crate::Result;
 
 crate::config! {
     /// Two levels as in VQ-VAE-2 (Razavi et al., "Generating diverse high-fidelity images with VQ-VAE-2", NeurIPS 2019), with
