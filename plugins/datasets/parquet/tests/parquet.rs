@@ -296,3 +296,10 @@ fn cifar10_reads_as_published() {
         assert!((mean - published).abs() < 0.006, "channel {c}: {mean}");
     }
 }
+
+#[test]
+fn it_keeps_the_contract_of_a_data_set() {
+    let dir = simple();
+    rqlab_sdk::testing::dataset(&open(dir.path(), "path: \".\"").unwrap());
+    rqlab_sdk::testing::dataset(&open(dir.path(), "path: \".\", size: 4, flip: true, cache_mib: 0").unwrap());
+}

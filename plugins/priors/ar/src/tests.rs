@@ -8,6 +8,7 @@ use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Tape;
 use rqlab_sdk::tensor::ops::optim::{AdamStep, adam};
 use rqlab_sdk::tensor::ops::sampling::Draw;
+use rqlab_sdk::testing::{PriorCase, code_prior};
 
 const CLASSES: usize = 3;
 
@@ -298,4 +299,22 @@ fn what_cannot_be_is_refused() {
     assert!(model.loss(&TokenBatch { condition, ..good.clone() }, &Mode::Eval).is_err());
     let odd = batch(&[7; 3], 2, 1);
     assert!(model.loss(&odd, &Mode::Eval).unwrap_err().to_string().contains("[2, 2, 3, 3]"));
+}
+
+#[test]
+fn it_keeps_the_contract_of_a_prior() {
+    for text in [
+        "ar(width: 8, heads: 2, layers: 1)",
+        "ar(width: 8, heads: 2, layers: 1, embedding: codebook, position: factored)",
+    ] {
+        let config = ArConfig::parse(text).unwrap();
+        for case in [
+            PriorCase::codes(&[3, 2]),
+            PriorCase::codes(&[6]),
+            PriorCase::codes(&[2, 2]).under(ConditionSpace::None),
+            PriorCase::codes(&[2, 2]).under(ConditionSpace::Vectors { length: 1, channels: 4 }),
+        ] {
+            code_prior(&case, |cx| Ar::new(config.clone(), cx));
+        }
+    }
 }
