@@ -10,6 +10,7 @@ use crate::experiment::setup::Setup;
 use crate::experiment::slot::Slot;
 use crate::experiment::source::{Piece, Source};
 use crate::experiment::sweep::{Axis, Block, axes, once_each};
+use crate::ui::counted;
 use std::env;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -44,6 +45,9 @@ pub struct Document {
     /// What the command line sets.
     pub overrides: Vec<Assignment>,
 }
+
+/// Each is planned on its own: more would take all memory before anything is said of them.
+const MOST_COMBINATIONS: usize = 100_000;
 
 /// The fields of an experiment file.
 const FIELDS: [&str; 16] = [
@@ -103,6 +107,16 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
     }
     if document.blocks.is_empty() {
         document.blocks.push(Block::Grid(vec![]));
+    }
+    let count = document.blocks.iter().fold(0usize, |count, block| count.saturating_add(block.count()));
+    let largest = document.blocks.iter().max_by_key(|block| block.count());
+    if let Some([axis, others @ ..]) = largest.map(Block::axes).filter(|_| count > MOST_COMBINATIONS) {
+        let mut error = Diagnostic::error(format!("an experiment has at most {MOST_COMBINATIONS} combinations"));
+        error = error.at(&axis.list, counted(axis.values.len(), "value"));
+        for other in others {
+            error = error.also(&other.list, counted(other.values.len(), "value"));
+        }
+        return Err(error.help("leave values out, or make several experiments of it").into());
     }
     for argument in set {
         if let Some(assignment) = complaints.take(argument_set(argument)) {

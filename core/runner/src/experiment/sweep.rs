@@ -107,6 +107,15 @@ impl Block {
         }
     }
 
+    /// How many combinations it has, or the largest number that there is.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Grid(axes) => axes.iter().fold(1, |count, axis| count.saturating_mul(axis.values.len())),
+            Self::Zip(axes) => axes.first().map_or(0, |axis| axis.values.len()),
+            Self::Cases(cases) => cases.len(),
+        }
+    }
+
     /// The combinations. An axis that is `pinned` has one value, which is set elsewhere.
     pub fn points(&self, pinned: impl Fn(&Path) -> bool) -> Vec<Point> {
         match self {
