@@ -5,7 +5,6 @@
 mod common;
 
 use common::{Lab, experiment, listed, plan_of, plan_with, plugins};
-use rqlab::job::Stage;
 use rqlab::plan::Plan;
 use rqlab::plan::estimate::History;
 use rqlab::store::{Done, Store};
@@ -22,7 +21,7 @@ fn check(more: &str, expect: &[&str]) -> Plan {
 #[test]
 fn without_axes_there_is_one_trial() {
     let plan = check("", &["seed=0"]);
-    assert_eq!(stages(&plan), ["classifier", "tokenizer", "reconstruction"]);
+    assert_eq!(stages(&plan), ["classifier", "reference", "tokenizer", "reconstruction"]);
 }
 
 #[test]
@@ -57,7 +56,7 @@ fn cases_are_an_axis_of_their_own() {
         &["case=small seed=0", "case=large seed=0"],
     );
     assert_eq!(plan.models[&plan.trials[1].id].autoencoder, 64 * 3);
-    assert_eq!(plan.models[&plan.trials[1].id].codes[0].depth(), 2);
+    assert_eq!(plan.models[&plan.trials[1].id].levels[0].depth(), 2);
 }
 
 #[test]
@@ -164,10 +163,10 @@ fn a_base_gives_what_the_file_does_not_say() {
 fn jobs_are_shared_and_stand_after_what_they_need() {
     let plan = plan_of(r#"prior: guess, axes: { "prior.width": [8, 16], "quantizer.depth": [1, 2] }, seeds: [0, 1]"#);
     let count = |name: &str| plan.jobs.iter().filter(|job| job.stage.name() == name).count();
-    // Two widths of the prior stand on one tokenizer; the classifier depends on the data alone.
+    // Two widths of the prior stand on one tokenizer; classifier and reference depend on the data alone.
     assert_eq!(
-        ["classifier", "tokenizer", "codes", "prior", "reconstruction", "generation"].map(count),
-        [1, 4, 4, 8, 4, 8]
+        ["classifier", "reference", "tokenizer", "tokens", "prior", "reconstruction", "generation"].map(count),
+        [1, 1, 4, 4, 8, 4, 8]
     );
     assert_eq!(plan.trials.len(), 8);
     let mut known = HashSet::new();
@@ -190,8 +189,8 @@ fn an_id_is_of_what_determines_the_result() {
     assert_eq!(ids("prior: guess(width: 8), evaluation: (samples: 77),").difference(&plain).count(), 1);
     // Another prior is trained and measured on the same codes.
     assert_eq!(ids("prior: guess(width: 16),").difference(&plain).count(), 2);
-    // Another seed shares the classifier alone.
-    assert_eq!(ids("prior: guess(width: 8), seeds: [1],").intersection(&plain).count(), 1);
+    // Another seed shares the classifier and the reference's features alone.
+    assert_eq!(ids("prior: guess(width: 8), seeds: [1],").intersection(&plain).count(), 2);
     assert_eq!(ids("prior: guess(width: 8), data: grey(size: 32),").intersection(&plain).count(), 0);
 }
 
@@ -229,7 +228,7 @@ fn models_of_any_size_are_counted_without_memory() {
     let model = &plan.models[&plan.trials[0].id];
     assert_eq!(model.prior, Some(1 << 46));
     assert_eq!((model.autoencoder, model.quantizer), (8 * 3, 256 * 8));
-    assert_eq!(model.nominal_bits(), 4.0 * 4.0 * 4.0 * 8.0);
+    assert_eq!(model.nominal_bits(), Some(4.0 * 4.0 * 4.0 * 8.0));
 }
 
 #[test]
@@ -249,7 +248,7 @@ fn comparisons_use_the_words_of_the_axes() {
 #[test]
 fn time_is_foretold_from_what_was_done_before() {
     let plan = plan_of(r#"axes: { "tokenizer_training.steps": [100, 400] }"#);
-    let tokenizers: Vec<_> = plan.jobs.iter().filter(|job| matches!(job.stage, Stage::Tokenizer { .. })).collect();
+    let tokenizers: Vec<_> = plan.jobs.iter().filter(|job| job.stage.name() == "tokenizer").collect();
     let runs = tempfile::tempdir().unwrap();
     let stage = Store::open(runs.path()).unwrap().stage(&tokenizers[0].id);
     stage.prepare(tokenizers[0]).unwrap();

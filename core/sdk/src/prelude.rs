@@ -1,6 +1,6 @@
 //! What most plugins need, by name.
 
-pub use crate::config::Config;
+pub use crate::config::{AutoencoderCall, Config, ObjectiveCall, PriorCall, QuantizerCall};
 pub use crate::contracts::{
     Autoencoder, AutoencoderContext, Bottleneck, CodeSpace, Components, Condition, ConditionSpace, CriticTraining,
     Dataset, DatasetContext, DatasetInfo, Given, Guidance, GuidanceSchedule, Images, LevelInfo, Loss, MapShape, Mode,

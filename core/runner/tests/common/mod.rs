@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
-use rqlab::experiment::{self, Invalid};
+use rqlab::experiment::{Invalid, read};
 use rqlab::job::Trial;
-use rqlab::plan::{self, Plan};
+use rqlab::plan::{Plan, plan};
 use rqlab::plugins::{Origin, Plugins};
 use rqlab_sdk::config::{Config, ConfigError};
 use rqlab_sdk::contracts::Bottleneck;
@@ -24,7 +24,9 @@ config! {
         /// Classes.
         classes: usize = 2;
         /// Where it is said to be.
-        path: String = "here".to_owned();
+        path: String = "here".to_owned(), local;
+        /// Memory for images.
+        cache_mib: usize = 64, local;
         /// Images in the test split.
         test: usize = 10;
     }
@@ -63,35 +65,49 @@ config! {
         width: usize = 8, in 1..;
         /// How often it is halved.
         halvings: usize = 2;
+        /// Levels, each of half the size of the one before.
+        levels: usize = 1, in 1..;
     }
 }
 
-struct Half(MapShape);
+struct Half(Vec<MapShape>, Var);
 
 impl Half {
     fn new(config: HalfConfig, cx: &AutoencoderContext) -> Result<Self> {
-        let by = 1 << config.halvings;
+        let by = 1 << (config.halvings + config.levels - 1);
         if !cx.image.height.is_multiple_of(by) {
             return Err(ConfigError::field("halvings", format!("{by} does not divide {}", cx.image.height)).into());
         }
-        cx.params.parameter("weight", &[config.width, 3], Init::ZEROS)?;
-        Ok(Self(MapShape { height: cx.image.height / by, width: cx.image.width / by, channels: config.width }))
+        let weight = cx.params.parameter("weight", &[config.width, 3], Init::ZEROS)?;
+        let level = |level: usize| MapShape {
+            height: cx.image.height >> (config.halvings + level),
+            width: cx.image.width >> (config.halvings + level),
+            channels: config.width,
+        };
+        Ok(Self((0..config.levels).map(level).collect(), weight))
     }
 }
 
 impl Autoencoder for Half {
     fn levels(&self) -> Vec<MapShape> {
-        vec![self.0]
-    }
-    fn forward(&self, _: &Tensor, _: &mut Bottleneck<'_>, _: &Mode) -> Result<Tensor> {
-        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+        self.0.clone()
     }
     fn encode(&self, _: &Tensor, _: &mut Bottleneck<'_>, _: &Mode) -> Result<()> {
         Ok(())
     }
-    fn decode(&self, _: &[Tensor]) -> Result<Tensor> {
-        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+    fn decode_features(&self, _: &[Tensor], _: &Mode) -> Result<Tensor> {
+        nothing_runs()
     }
+    fn decode_output(&self, _: &Tensor) -> Result<Tensor> {
+        nothing_runs()
+    }
+    fn last_layer(&self) -> Var {
+        self.1.clone()
+    }
+}
+
+fn nothing_runs<T>() -> Result<T> {
+    Err(Error::Unsupported("a plan runs nothing".to_owned()))
 }
 
 config! {
@@ -116,30 +132,120 @@ config! {
     }
 }
 
-struct Codebooks(MapShape, Vec<usize>);
+config! {
+    /// What another quantizer leaves, quantized by it again.
+    pub(crate) struct ResidualConfig {
+        /// The quantizer of each step.
+        of: QuantizerCall;
+        /// Steps.
+        depth: usize = 2, in 1..=64;
+        /// Steps between checks.
+        check: usize = 100, local;
+        /// Rounds of search when tokens are drawn.
+        rounds: usize = 1, sampling;
+    }
+}
+
+config! {
+    /// Parts of the channels, each with a quantizer of its own.
+    pub(crate) struct ProductConfig {
+        /// The quantizers of the parts.
+        parts: Vec<QuantizerCall> = vec![QuantizerCall::new("flat(codebook: 16)"), QuantizerCall::new("deep")];
+        /// What comes after them; nothing if none.
+        after: Option<QuantizerCall> = None;
+    }
+}
+
+config! {
+    /// Holds itself.
+    pub(crate) struct EndlessConfig {
+        /// Itself.
+        of: QuantizerCall = QuantizerCall::new("endless");
+    }
+}
+
+struct Codebooks(LevelInfo);
 
 impl Codebooks {
+    fn of(sizes: Vec<usize>, cx: &QuantizerContext) -> Result<Self> {
+        for (depth, &size) in sizes.iter().enumerate() {
+            if size > 1 << 40 {
+                return Err(ConfigError::field("codebook", format!("{size} codes are too many")).into());
+            }
+            if depth == 0 {
+                cx.params.buffer("codebook", &[size, cx.latents.channels], Init::ZEROS)?;
+            }
+        }
+        let MapShape { height, width, channels } = cx.latents;
+        let space = TokenSpace::Codes(CodeSpace { sizes, tables: vec![], shared: true });
+        Ok(Self(LevelInfo { height, width, channels, space }))
+    }
     fn deep(config: DeepConfig, cx: &QuantizerContext) -> Result<Self> {
-        cx.params.buffer("codebook", &[config.codebook, cx.latents.channels], Init::ZEROS)?;
-        Ok(Self(cx.latents, vec![config.codebook; config.depth]))
+        Self::of(vec![config.codebook; config.depth], cx)
     }
     fn flat(config: FlatConfig, cx: &QuantizerContext) -> Result<Self> {
-        Self::deep(DeepConfig::parse(&format!("(depth: 1, codebook: {})", config.codebook))?, cx)
+        Self::of(vec![config.codebook], cx)
+    }
+    fn residual(config: ResidualConfig, cx: &QuantizerContext) -> Result<Self> {
+        let params = cx.params.scope("of");
+        let of = cx.components.quantizer(&config.of.0, &QuantizerContext { params, ..cx.clone() })?;
+        Self::of(of.level().sizes().repeat(config.depth), cx)
+    }
+    fn product(config: ProductConfig, cx: &QuantizerContext) -> Result<Self> {
+        let mut sizes = Vec::new();
+        for (part, call) in config.parts.iter().chain(&config.after).enumerate() {
+            let params = cx.params.scope("part").scope(part);
+            sizes.extend(cx.components.quantizer(&call.0, &QuantizerContext { params, ..cx.clone() })?.level().sizes());
+        }
+        Self::of(sizes, cx)
+    }
+    fn endless(_: EndlessConfig, cx: &QuantizerContext) -> Result<Self> {
+        Self::of(vec![2], cx)
     }
 }
 
 impl Quantizer for Codebooks {
-    fn code_shape(&self) -> CodeShape {
-        CodeShape { height: self.0.height, width: self.0.width, codebooks: self.1.clone() }
+    fn level(&self) -> LevelInfo {
+        self.0.clone()
     }
     fn quantize(&self, _: &Tensor) -> Result<Quantized> {
-        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+        nothing_runs()
     }
-    fn embed(&self, _: &Codes, _: usize) -> Result<Tensor> {
-        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+    fn embed(&self, _: &Tokens, _: Option<usize>) -> Result<Tensor> {
+        nothing_runs()
     }
-    fn codebooks(&self) -> Vec<Tensor> {
-        vec![]
+}
+
+config! {
+    /// A distance.
+    pub(crate) struct DistanceConfig {}
+}
+
+config! {
+    /// A critic.
+    pub(crate) struct CriticConfig {
+        /// The step at which it begins.
+        start: u64 = 0;
+        /// Channels.
+        width: usize = 4, in 1..;
+    }
+}
+
+struct Distance;
+
+impl Distance {
+    fn new(_: DistanceConfig, _: &ObjectiveContext) -> Result<Self> {
+        Ok(Self)
+    }
+    fn critic(config: CriticConfig, cx: &ObjectiveContext) -> Result<Self> {
+        cx.params.parameter("weight", &[config.width, 3], Init::ZEROS)?;
+        Ok(Self)
+    }
+}
+
+impl Objective for Distance {
+    fn loss(&mut self, _: &Reconstruction<'_>) -> Result<Loss> {
+        nothing_runs()
     }
 }
 
@@ -172,35 +278,41 @@ impl Guess {
 
 impl Prior for Guess {
     fn loss(&self, _: &TokenBatch, _: &Mode) -> Result<PriorLoss> {
-        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+        nothing_runs()
     }
     fn likelihood(&self, _: &TokenBatch) -> Result<Option<Tensor>> {
         Ok(None)
     }
-    fn sample(&self, _: &SampleRequest, _: &Rng) -> Result<Codes> {
-        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+    fn sample(&self, _: &SampleRequest, _: &Rng) -> Result<Tokens> {
+        nothing_runs()
     }
 }
 
-fn component<C: Config>(name: &'static str, build: Build) -> Component {
-    Component { name, describe: C::describe, resolve: |text| C::parse(text)?.resolved(), build }
+macro_rules! components {
+    ($plugins:ident, $origin:ident: $($kind:ident $name:literal $Config:ident $new:expr;)+) => { $(
+        let build = Build::$kind(|text, cx| Ok(Box::new($new($Config::parse(text)?, cx)?)));
+        $plugins.add(Component::new::<$Config>($name, build), &$origin);
+    )+ };
 }
 
 /// The toy components, from a plugin with that digest.
 pub(crate) fn plugins(digest: &str) -> Plugins {
     let origin = Arc::new(Origin { plugin: "toys".into(), path: PathBuf::from("libtoys.so"), digest: digest.into() });
     let mut plugins = Plugins::default();
-    let grey = Build::Dataset(|text, cx| Ok(Box::new(Grey::new(GreyConfig::parse(text)?, cx)?)));
-    let half = Build::Autoencoder(|text, cx| Ok(Box::new(Half::new(HalfConfig::parse(text)?, cx)?)));
-    let deep = Build::Quantizer(|text, cx| Ok(Box::new(Codebooks::deep(DeepConfig::parse(text)?, cx)?)));
-    let flat = Build::Quantizer(|text, cx| Ok(Box::new(Codebooks::flat(FlatConfig::parse(text)?, cx)?)));
-    let guess = Build::Prior(|text, cx| Ok(Box::new(Guess::new(GuessConfig::parse(text)?, cx)?)));
-    plugins.add(component::<GreyConfig>("grey", grey), &origin);
-    plugins.add(component::<HalfConfig>("half", half), &origin);
-    plugins.add(component::<DeepConfig>("deep", deep), &origin);
-    plugins.add(component::<FlatConfig>("flat", flat), &origin);
-    plugins.add(component::<GuessConfig>("guess", guess), &origin);
-    plugins.add(component::<GuessConfig>("dream", guess), &origin);
+    components! { plugins, origin:
+        Dataset "grey" GreyConfig Grey::new;
+        Autoencoder "half" HalfConfig Half::new;
+        Quantizer "deep" DeepConfig Codebooks::deep;
+        Quantizer "flat" FlatConfig Codebooks::flat;
+        Quantizer "residual" ResidualConfig Codebooks::residual;
+        Quantizer "product" ProductConfig Codebooks::product;
+        Quantizer "endless" EndlessConfig Codebooks::endless;
+        Prior "guess" GuessConfig Guess::new;
+        Prior "dream" GuessConfig Guess::new;
+        Objective "mse" DistanceConfig Distance::new;
+        Objective "l1" DistanceConfig Distance::new;
+        Objective "patch_gan" CriticConfig Distance::critic;
+    }
     plugins
 }
 
@@ -223,8 +335,8 @@ impl Lab {
     /// Plans a file, with `--set` and `--seeds`.
     pub(crate) fn plan(&self, path: &Path, set: &[&str], seeds: Option<&[u64]>) -> Result<Plan, Invalid> {
         let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
-        let (document, mut warnings) = spec::read(path, &set, seeds)?;
-        let mut plan = plan::plan(&document, &plugins("a"))?;
+        let (document, mut warnings) = read(path, &set, seeds)?;
+        let mut plan = plan(&document, &plugins("a"))?;
         warnings.append(&mut plan.warnings);
         plan.warnings = warnings;
         Ok(plan)
