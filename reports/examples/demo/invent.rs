@@ -276,6 +276,7 @@ pub(crate) fn results() -> rqlab_reports::Result<Results> {
     let provenance =
         [("commit of the experiment's folder", vec!["fedcba9876543210"]), ("data digests", vec!["9c1e07aa51f02b3d"])];
     let number = |value: f64| Value::Number(value);
+    let cached = Quantity::new("images_per_second", [Index::Batch(16), Index::Cache(true)]);
     let depth = |measure: &str, depth| Quantity::new(measure, [Index::Depth(depth)]);
     Ok(Results {
         name: "demo".into(),

@@ -17,7 +17,7 @@ pub(super) fn provenance(study: &Study<'_>) -> Markup {
     html! {
         h3 id="origins" { "Where it was computed" }
         (computed(study))
-        h3 { "Where this page was rendered" }
+        h3 { "Where this page was rendered, and from what" }
         (rendered(study))
         h3 { "Each trial" }
         p { "The command that repeats it, where its stages were computed, and its configuration with every default filled in." }
