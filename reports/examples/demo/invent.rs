@@ -317,6 +317,13 @@ pub(crate) fn results() -> rqlab_reports::Result<Results> {
                 ("quantizer.shared", true.into()),
             ]),
             comparison(Quantity::plain("recon_frechet"), "quantizer.depth", number(1.0), number(4.0), &[("quantizer.shared", true.into())]),
+            comparison(
+                cached,
+                "quantizer.depth",
+                number(1.0),
+                number(4.0),
+                &[("quantizer.codebook", number(256.0)), ("quantizer.shared", true.into())],
+            ),
             comparison(depth("usage", 4), "quantizer.shared", false.into(), true.into(), &[("quantizer.depth", number(4.0))]),
             comparison(depth("perplexity", 1), "quantizer.shared", false.into(), true.into(), &[
                 ("quantizer.codebook", number(1024.0)),

@@ -86,7 +86,7 @@ impl Caveats {
         let how = listed(&found);
         self.sentences.push(if machine {
             let label = column.label();
-            format!("The two sides were computed on different machines: {how}. A difference in {label} may be theirs.")
+            format!("The two sides were computed on different machines: {how}. A difference in {label} may come from the machines.")
         } else {
             format!("The two sides were computed differently: {how}.")
         });

@@ -94,6 +94,7 @@ fn row(study: &Study<'_>, trial: &Trial, columns: &[Column], axes_same: &[bool],
                     @for site in study.sites.iter().filter(|site| site.trials.iter().any(|(t, _)| std::ptr::eq(*t, trial))) {
                         a href={ "#o-" (site.letter) } { (site.letter) } " "
                     }
+                    @if trial.origins.is_empty() && trial.status == Status::Done { "not recorded" }
                 }
             }
             @for (column, same) in columns.iter().zip(columns_same) {

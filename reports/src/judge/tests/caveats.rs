@@ -70,7 +70,7 @@ fn threads_and_processors_matter_to_times_alone() {
     assert_eq!(
         time.caveats,
         ["The two sides were computed on different machines: processor Xeon → Ryzen, threads 2 → 8 (tokenizer). A \
-          difference in training time may be theirs."]
+          difference in training time may come from the machines."]
     );
 }
 
