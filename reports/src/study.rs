@@ -19,7 +19,7 @@ pub(crate) struct Column {
 
 /// The trials that differ in nothing but the seed.
 pub(crate) struct Configuration<'a> {
-    /// One value an axis, in the order of the axes.
+    /// One value per axis, in the order of the axes.
     pub(crate) key: Vec<Option<&'a Value>>,
     /// Such as `depth 4, codebook 256`; only axes that vary.
     pub(crate) label: String,
