@@ -168,7 +168,7 @@ fn comparison(
             table.pictures {
                 caption {
                     "Test images and their reconstructions" (seed) "; PSNR below each. Best, median and worst of the images \
-                     kept, by mean error over the columns; error maps are in viridis, one scale a row."
+                     kept, by mean error over the columns; error maps are in viridis, one scale per row."
                     @if shown.len() < study.configurations.len() { " " (shown.len()) " of " (study.configurations.len()) " configurations." }
                 }
                 thead {
