@@ -89,7 +89,9 @@ fn curves_can_be_looked_at() {
     let id = &stage.file_name().unwrap().to_str().unwrap()[..8];
     let done: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(stage.join("done.json")).unwrap()).unwrap();
-    let (steps, values) = (&done["curves"]["loss"]["steps"], &done["curves"]["loss"]["values"]);
+    let curves = done["curves"].as_array().unwrap();
+    let curve = curves.iter().find(|curve| curve["measure"] == "loss" && curve.get("at").is_none()).unwrap();
+    let (steps, values) = (&curve["steps"], &curve["values"]);
     let rows: Vec<String> = (0..10).map(|n| format!("prior\t{id}\t{}\tloss\t{}", steps[n], values[n])).collect();
     let said = ok(&lab, &format!("curves {id} --runs runs --points --only loss"));
     let loss: Vec<&str> = said.out.lines().filter(|line| line.contains("\tloss\t")).collect();

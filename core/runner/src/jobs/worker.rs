@@ -43,11 +43,11 @@ impl Reporter {
         self.curves.take_back(step)
     }
 
-    /// The points of the curves at `step`: measures and their values.
+    /// The points of the curves at `step`.
     ///
     /// # Errors
     /// [`rqlab_sdk::Error::File`] if the stage's directory cannot be written.
-    pub fn points(&mut self, step: u64, points: &[(String, f64)]) -> Result<()> {
+    pub fn points(&mut self, step: u64, points: &[Reading]) -> Result<()> {
         self.curves.append(step, points)
     }
 }
