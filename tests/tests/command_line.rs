@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use rqlab_tests::lab::{Lab, Said};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 /// One trial, done.
 const ONE: &str = "tiny.ron --runs runs --set quantizer.depth=2 --set prior=ar(width:16,heads:2,layers:1)";
@@ -195,21 +194,26 @@ impl Drop for Guard {
 #[test]
 fn watch_sweeps_again_when_the_experiment_changes() {
     let lab = Lab::new().unwrap();
-    let wait_for = |text: &str| {
-        let started = Instant::now();
-        while !lab.read("out/tiny/index.html").is_ok_and(|page| page.contains(text)) {
-            assert!(started.elapsed() < Duration::from_secs(120), "no report came to say {text:?}");
-            sleep(Duration::from_millis(20));
-        }
-    };
     lab.edit("\"quantizer.depth\": [1, 2]", "\"quantizer.depth\": [1]").unwrap();
     let mut command = lab.command("watch tiny.ron --runs runs --out out").unwrap();
-    let _watch = Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    wait_for("Does depth help?");
+    let mut watch = Guard(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(watch.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // What is said until it waits for a change.
+    let mut until_it_waits = || {
+        let said: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("watching tiny.ron")).collect();
+        said.join("\n")
+    };
+    let said = until_it_waits();
+    assert!(said.contains("2 of 2 trials done"), "{said}");
+    assert!(lab.read("out/tiny/index.html").unwrap().contains("Does depth help?"));
     // A mistake is said, and does not end the watch.
     lab.write("tiny.ron", "(").unwrap();
+    let said = until_it_waits();
+    assert!(said.contains("tiny.ron has changed") && said.contains("error: "), "{said}");
     lab.edit("Does depth help?", "Is the answer a new one?").unwrap();
-    wait_for("Is the answer a new one?");
+    let said = until_it_waits();
+    assert!(said.contains("4 of 4 trials done"), "{said}");
+    assert!(lab.read("out/tiny/index.html").unwrap().contains("Is the answer a new one?"));
 }
 
 /// 481, 821 and 1388 million parameters over an autoencoder of 100 million, as published.

@@ -7,8 +7,8 @@ use crate::{AnyRun, Children, Machine, PeerRun, Peers, Row, Run, Runs, Sampling,
 use crate::{measure, prepare, scaling, workloads};
 use rqlab::cli::Global;
 use rqlab::commands::{Failure, Outcome, load_plugins, open_device, threads};
-use rqlab::spec::Diagnostic;
-use rqlab::spec::diagnostic::nearest;
+use rqlab::experiment::Diagnostic;
+use rqlab::experiment::diagnostic::nearest;
 use rqlab::store::{read_json, writable, write_json};
 use rqlab::ui::Ui;
 use rqlab_sdk::Error;

@@ -4,6 +4,7 @@ use crate::job::{Job, Trial};
 use crate::plan::{self, NOT_APPLICABLE, Plan};
 use crate::stages::TrainClassifier;
 use crate::store::{Done, Store};
+use crate::ui::quoted;
 use rqlab_reports::{Axis, Comparison, Environment, Origin, Provenance, Reading, Results, Status, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,7 +47,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>, rendered
 fn command_line(command: &str, plan: &Plan, trial: Option<&Trial>) -> String {
     let mut line = format!("rqlab {command} {}", shown(&plan.experiment.path));
     for set in &plan.experiment.overrides {
-        line.push_str(&format!(" --set '{set}'"));
+        line.push_str(&format!(" --set {}", quoted(set)));
     }
     if let Some(trial) = trial {
         line.push_str(&format!(" --trial {}", short(&trial.id)));

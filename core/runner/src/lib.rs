@@ -4,6 +4,8 @@
 pub mod cli;
 pub mod collect;
 pub mod commands;
+pub mod describe;
+pub mod experiment;
 pub mod gpu;
 pub mod home;
 pub mod identity;
@@ -15,7 +17,6 @@ pub mod plugins;
 pub mod provenance;
 pub mod settings;
 pub mod sheets;
-pub mod spec;
 pub mod stages;
 pub mod store;
 pub mod sweep;

@@ -1,8 +1,8 @@
 //! What the user sees in the terminal. Results go to standard output; errors, warnings and progress to standard error.
 
+use crate::experiment::{Diagnostic, Invalid, Severity};
 use crate::home::{HOME, at_home};
 use crate::jobs::Stopped;
-use crate::spec::{Diagnostic, Invalid, Severity};
 use anstyle::{AnsiColor, Style};
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -114,7 +114,7 @@ pub fn print(write: impl FnOnce(&mut io::Stdout) -> io::Result<()>) -> Result<()
 }
 
 /// A word as a shell reads it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -342,6 +342,19 @@ fn axes_must_name_something_and_have_values() {
     );
 }
 
+/// 63 x 63 x 63 x 63 combinations would take all memory before anything is said.
+#[test]
+fn a_sweep_that_is_too_large_is_refused_with_its_axes() {
+    let lab = Lab::new();
+    let values: Vec<usize> = (2..=64).collect();
+    let axes = ["quantizer.depth", "quantizer.codebook", "autoencoder.width", "evaluation.images"];
+    let axes: Vec<String> = axes.iter().map(|path| format!("\n\"{path}\": {values:?}")).collect();
+    let path = lab.write("x.ron", experiment(&format!("axes: {{{}}}", axes.join(","))));
+    let complaints = lab.complaints(&path, &[]);
+    assert!(complaints.starts_with("error: an experiment has at most 100000 combinations"), "{complaints}");
+    assert_eq!(complaints.matches("63 values").count(), 4, "{complaints}");
+}
+
 #[test]
 fn a_zip_needs_equal_lengths() {
     check(

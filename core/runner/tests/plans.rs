@@ -199,7 +199,7 @@ fn an_id_is_of_what_determines_the_result() {
 fn a_rebuilt_plugin_makes_new_results() {
     let lab = Lab::new();
     let path = lab.write("x.ron", experiment(""));
-    let (document, _) = rqlab::spec::read(&path, &[], None).unwrap();
+    let (document, _) = rqlab::experiment::read(&path, &[], None).unwrap();
     let ids = |digest: &str| rqlab::plan::plan(&document, &plugins(digest)).unwrap().trials[0].id.clone();
     assert_eq!(ids("a"), ids("a"));
     assert_ne!(ids("a"), ids("b"));

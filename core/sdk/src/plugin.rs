@@ -1,7 +1,7 @@
 //! What makes a crate a plugin: its declaration, and the handshake that is read before any of its code runs.
 
 use crate::Result;
-use crate::config::{Config, ConfigError, Description, Scope};
+use crate::config::{Complaints, Config, ConfigError, Description, Scope};
 use crate::contracts::{
     Autoencoder, AutoencoderContext, Dataset, DatasetContext, Objective, ObjectiveContext, Prior, PriorContext,
     Quantizer, QuantizerContext,
@@ -54,6 +54,14 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// It with its article.
+    pub fn with_article(self) -> String {
+        let article = if matches!(self, Self::Autoencoder | Self::Objective) { "an" } else { "a" };
+        format!("{article} {self}")
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -96,7 +104,7 @@ pub struct Component {
     /// Its documentation and fields.
     pub describe: fn() -> Description,
     /// Checks the text of a call and fills in the defaults.
-    pub resolve: fn(&str) -> Result<String, ConfigError>,
+    pub resolve: fn(&str) -> Result<String, Complaints>,
     /// Of the text of a call, the part that determines results of that scope: [`Config::identity`].
     pub identity: fn(&str, Scope) -> Result<String, ConfigError>,
     /// Builds it.
@@ -109,7 +117,7 @@ impl Component {
         Self {
             name,
             describe: C::describe,
-            resolve: |text| C::parse(text)?.resolved(),
+            resolve: |text| Ok(C::read(text)?.resolved()?),
             identity: |text, scope| C::parse(text)?.identity(scope),
             build,
         }

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::properties;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::RngSeed;
 use rqlab_sdk::Error;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::tensor::{Codes, Tensor};
@@ -13,13 +15,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
-
-/// The same cases every time, unless the variables of proptest say otherwise.
-fn config() -> ProptestConfig {
-    let usual = ProptestConfig::default();
-    let rng_seed = if usual.rng_seed == RngSeed::Random { RngSeed::Fixed(0) } else { usual.rng_seed };
-    ProptestConfig { failure_persistence: None, rng_seed, ..usual }
-}
 
 /// A file in a folder of its own.
 struct Place(TempDir);
@@ -125,7 +120,7 @@ fn entry() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(properties())]
 
     #[test]
     fn what_is_written_is_read_back(checkpoint in checkpoint()) {

@@ -43,7 +43,7 @@ Examples:
   rqlab plan depth-vs-codebook             what would run, what is cached, how long it takes
   rqlab sweep depth-vs-codebook            run it, and write reports/out/depth-vs-codebook/index.html
   rqlab plan quickstart --set quantizer.depth=8 --seeds 0,1,2
-  rqlab plugins describe rq                every field of the quantizer `rq`, with its default
+  rqlab describe rq                        every field of the quantizer `rq`, with its default
 
 ",
         environment!(),
@@ -221,6 +221,18 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
         #[arg(long, value_name = "DIR")]
         runs: PathBuf,
     },
+    /// Tells what may be written in an experiment: the fields of a component or of settings, with defaults, ranges and
+    /// meaning, or the components that a slot takes.
+    #[command(after_help = "\
+Examples:
+  rqlab describe rq
+  rqlab describe prior_training
+  rqlab describe quantizer")]
+    Describe {
+        /// A component's name, as experiments call it, or a slot: data, autoencoder, quantizer, prior, objective,
+        /// tokenizer_training, prior_training, evaluation.
+        name: String,
+    },
     /// Lists, describes, creates and builds plugins.
     #[command(subcommand)]
     Plugins(PluginsCommand),
@@ -246,7 +258,7 @@ Examples:
 pub enum PluginsCommand {
     /// Lists all components, and the plugins that were refused with the reason.
     List,
-    /// Shows what a component is, its fields with their defaults and ranges, and an example.
+    /// The same as `rqlab describe`.
     #[command(after_help = "Example:\n  rqlab plugins describe rq")]
     Describe {
         /// The component's name, as experiments call it.

@@ -3,9 +3,9 @@
 use crate::cli::{CurvesArgs, ExperimentArgs, Global};
 use crate::collect;
 use crate::commands::{Failure, Outcome, open_to_plan};
+use crate::experiment::Diagnostic;
 use crate::jobs::curves::read;
 use crate::plan::Plan;
-use crate::spec::Diagnostic;
 use crate::store::{StageDir, Store};
 use crate::ui::{Ui, counted};
 use rqlab_reports::{Quantity, Reading};

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod curves;
+mod describe;
 mod doctor;
 mod images;
 mod plan;
@@ -12,11 +13,11 @@ mod watch;
 mod worker;
 
 use crate::cli::{Cli, Command, ExperimentArgs, Global};
+use crate::experiment::{Diagnostic, Invalid};
 use crate::gpu::DeviceChoice;
 use crate::jobs::{Stopped, end_process};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
-use crate::spec::{Diagnostic, Invalid};
 use crate::store::Store;
 use crate::sweep::Unfinished;
 use crate::ui::{Ui, Unwritten, counted, print};
@@ -150,6 +151,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         }
         Command::Worker { id, runs } => worker::run(global, id, runs),
         Command::Bench { arguments } => bench::run(global, arguments),
+        Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
         Command::Plugins(command) => plugins::run(global, command, ui),
         Command::Doctor { runs } => doctor::run(global, runs, ui),
         Command::Completions { shell } => completions::run(*shell),
@@ -170,6 +172,7 @@ fn computes(command: &Command) -> bool {
         | Command::Report { .. }
         | Command::Curves { .. }
         | Command::Bench { .. }
+        | Command::Describe { .. }
         | Command::Plugins(_)
         | Command::Doctor { .. }
         | Command::Completions { .. } => false,

@@ -2,10 +2,10 @@
 
 use crate::cli::{ExperimentArgs, Global};
 use crate::commands::{Failure, Outcome, open_to_plan};
+use crate::experiment::Diagnostic;
+use crate::experiment::diagnostic::Severity;
 use crate::plan::estimate::History;
 use crate::plan::{Model, Plan};
-use crate::spec::Diagnostic;
-use crate::spec::diagnostic::Severity;
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};

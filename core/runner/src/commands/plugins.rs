@@ -2,9 +2,9 @@
 
 use crate::cli::{Global, PluginsCommand};
 use crate::commands::{Failure, Outcome, load_plugins};
-use crate::plugins::{Plugins, build, describe, new, short_path};
-use crate::spec::Diagnostic;
-use crate::spec::diagnostic::suggestion;
+use crate::describe;
+use crate::experiment::Diagnostic;
+use crate::plugins::{Plugins, build, new, short_path};
 use crate::ui::Ui;
 use anstyle::AnsiColor;
 use comfy_table::{Table, presets};
@@ -13,7 +13,7 @@ use rqlab_sdk::plugin::Kind;
 pub(super) fn run(global: &Global, command: &PluginsCommand, ui: Ui) -> Result<Outcome, Failure> {
     match command {
         PluginsCommand::List => list(&load_plugins(global)?, ui)?,
-        PluginsCommand::Describe { name } => describe_one(&load_plugins(global)?, name, ui)?,
+        PluginsCommand::Describe { name } => return crate::commands::describe::run(&load_plugins(global)?, name, ui),
         PluginsCommand::New { name, kind, dir } => {
             let dir = dir.clone().unwrap_or_else(|| name.into());
             if let Ok(taken) = load_plugins(global)?.find(Kind::from(*kind), name) {
@@ -60,20 +60,6 @@ fn list(plugins: &Plugins, ui: Ui) -> Result<(), Failure> {
         let name = refused.plugin.as_deref().unwrap_or("a plugin");
         let head = ui.colour(AnsiColor::Red, &format!("refused  {name}  {}", short_path(&refused.path)));
         ui.line(format!("\n{head}\n         {}", refused.reason))?;
-    }
-    Ok(())
-}
-
-fn describe_one(plugins: &Plugins, name: &str, ui: Ui) -> Result<(), Failure> {
-    let all = plugins.provided();
-    let found: Vec<_> = all.iter().filter(|p| p.component.name == name).collect();
-    if found.is_empty() {
-        let mut error = Diagnostic::error(format!("no plugin provides `{name}`"));
-        error.help = suggestion(name, "components", all.iter().map(|p| p.component.name));
-        return Err(error.into());
-    }
-    for provided in found {
-        ui.line(describe::describe(provided, ui))?;
     }
     Ok(())
 }

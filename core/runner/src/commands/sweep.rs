@@ -3,10 +3,10 @@
 use crate::cli::{ExperimentArgs, Global, SweepArgs};
 use crate::collect::{collect, short, shown};
 use crate::commands::{Failure, Outcome, mention_another_format, open};
+use crate::experiment::Diagnostic;
 use crate::job::Trial;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
-use crate::spec::Diagnostic;
 use crate::store::Store;
 use crate::sweep::{Options, Summary, render, run_jobs, sweep};
 use crate::ui::{Ui, duration};

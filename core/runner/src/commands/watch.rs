@@ -5,8 +5,8 @@
 use crate::cli::{ExperimentArgs, Global, SweepArgs};
 use crate::collect::shown;
 use crate::commands::{Failure, Outcome};
+use crate::experiment::find;
 use crate::plugins::Search;
-use crate::spec::find;
 use crate::ui::Ui;
 use notify::{EventKind, RecursiveMode, Watcher};
 use rqlab_sdk::Error;

@@ -1,11 +1,15 @@
-//! The last pass: the stages of each combination with each seed, and their names.
+//! The fifth pass: the stages of each combination with each seed, and their names.
 
-use super::dry::Measured;
-use super::{Combination, Resolved, text};
+use super::axes::{CASE, NOT_APPLICABLE};
+use super::components::Resolved;
+use super::models::{Measured, Model, Modelled};
+use super::setups::Combination;
+use super::text;
+use crate::experiment::document::Document;
+use crate::experiment::{Complaints, Diagnostic, Piece};
 use crate::identity;
 use crate::job::{Job, Trial};
 use crate::settings::Evaluation;
-use crate::spec::document::Document;
 use crate::stages::{
     AnyStage, DescribeReference, EncodeTokens, MeasurePrior, MeasureTokenizer, Stage, TrainClassifier, TrainPrior,
     TrainTokenizer, of_level,
@@ -13,6 +17,59 @@ use crate::stages::{
 use crate::store::FORMAT;
 use rqlab_sdk::config::Config;
 use rqlab_sdk::{Error, Result};
+use std::collections::{BTreeMap, HashSet};
+
+/// What is to be done.
+#[derive(Default)]
+pub(super) struct Planned {
+    /// The trials, each once.
+    pub(super) trials: Vec<Trial>,
+    /// The jobs, each once, in an order in which they can run.
+    pub(super) jobs: Vec<Job>,
+    /// The models of each trial, by its id.
+    pub(super) models: BTreeMap<String, Model>,
+    /// Data that are not on this machine, each place once.
+    pub(super) absent: Vec<Diagnostic>,
+}
+
+/// The trials and jobs of all combinations with all seeds.
+pub(super) fn of(document: &Document, modelled: &[Modelled], complaints: &mut Complaints) -> Planned {
+    let mut planned = Planned::default();
+    let mut known = HashSet::new();
+    for Modelled { combination, resolved, measured } in modelled {
+        let new = measured.absent.iter().filter(|absent| !planned.absent.contains(absent)).cloned();
+        let new: Vec<Diagnostic> = new.collect();
+        planned.absent.extend(new);
+        for &seed in &document.seeds {
+            let of_trial = of_trial(document, combination, resolved, measured, seed);
+            let of_trial = of_trial.map_err(|error| Diagnostic::error(error.to_string()));
+            let Some((trial, jobs)) = complaints.take(of_trial) else { continue };
+            match planned.trials.iter_mut().find(|other| other.id == trial.id) {
+                Some(other) => same_trial(other, &trial, combination.case.as_ref(), complaints),
+                None => {
+                    planned.models.insert(trial.id.clone(), measured.model.clone());
+                    planned.trials.push(trial);
+                }
+            }
+            planned.jobs.extend(jobs.into_iter().filter(|job| known.insert(job.id.clone())));
+        }
+    }
+    planned
+}
+
+/// Two blocks of a sweep meet in one trial: it counts once.
+fn same_trial(first: &mut Trial, second: &Trial, case: Option<&Piece>, complaints: &mut Complaints) {
+    let (Some(name), Some(other)) = (case, first.axes.get(CASE).cloned()) else { return };
+    if other == NOT_APPLICABLE {
+        first.axes.insert(CASE.to_owned(), second.axes.get(CASE).cloned().unwrap_or_default());
+    } else if other != name.text() {
+        complaints.push(
+            Diagnostic::warning(format!("the case `{}` is the same as `{other}`", name.text()))
+                .at(name, "")
+                .help(format!("both give equal trials, which count once, as `{other}`")),
+        );
+    }
+}
 
 /// Jobs as they are thought of.
 struct Jobs<'a> {
@@ -36,7 +93,7 @@ impl Jobs<'_> {
 ///
 /// # Errors
 /// A setting that cannot be written as text.
-pub(super) fn of_trial(
+fn of_trial(
     document: &Document,
     combination: &Combination,
     resolved: &Resolved,
@@ -98,7 +155,7 @@ pub(super) fn of_trial(
         id: identity::digest(&measuring),
         axes: combination.axes.clone(),
         seed,
-        config: text::of_trial(document, resolved, seed),
+        config: text::of_trial(document, resolved, seed)?,
         jobs: jobs.list.iter().map(|job| job.id.clone()).collect(),
     };
     Ok((trial, jobs.list))

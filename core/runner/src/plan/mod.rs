@@ -3,27 +3,33 @@
 //! Everything that can be wrong is found here, before any work: every component is resolved and built once on a store
 //! of parameters that only counts.
 
-mod catalog;
-mod dry;
+//!
+//! A plan is made in five passes, each a function of what the one before gave: the text of the files becomes a
+//! [`Document`] ([`experiment`](crate::experiment)); that becomes combinations of what all slots hold (`setups`); these
+//! become resolved components and settings (`components`); these become models that only count (`models`); and these
+//! become stages with their names (`jobs`).
+
+mod axes;
+pub mod catalog;
+mod comparisons;
+mod components;
 pub mod estimate;
-mod expand;
 mod jobs;
+mod models;
+mod setups;
 mod text;
+mod values;
 
-pub use dry::Model;
-pub use expand::NOT_APPLICABLE;
+pub use axes::NOT_APPLICABLE;
+pub use models::Model;
 
-use crate::job::{Call, Job, Trial};
+use crate::experiment::document::Document;
+use crate::experiment::{Complaints, Diagnostic, Invalid, find, read};
+use crate::job::{Job, Trial};
 use crate::plugins::Plugins;
-use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
-use crate::spec::component::{Setup, Slot};
-use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, Severity};
-use crate::spec::document::Document;
-use crate::spec::{find, read};
 use catalog::Catalog;
-use expand::Combination;
-use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What an experiment is about, for plans and reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,21 +114,6 @@ pub fn open(name: &str, set: &[String], seeds: Option<&[u64]>, plugins: &Plugins
     Ok(plan)
 }
 
-/// What one combination asks for, resolved.
-struct Resolved {
-    data: Call,
-    autoencoder: Call,
-    /// One per level, or one for all.
-    quantizers: Vec<Call>,
-    /// One per level, or one for all; empty if there is no prior.
-    priors: Vec<Call>,
-    objectives: Vec<Call>,
-    tokenizer_training: TokenizerTraining,
-    prior_training: PriorTraining,
-    evaluation: Evaluation,
-    base: PathBuf,
-}
-
 /// Plans an experiment.
 ///
 /// # Errors
@@ -130,121 +121,24 @@ struct Resolved {
 pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
     let catalog = Catalog::new(plugins);
     let mut complaints = Complaints::default();
-    let expanded = expand::expand(document, &catalog, &mut complaints);
-    let mut ready: Vec<(Combination, Resolved, dry::Measured)> = Vec::new();
-    let mut builder = dry::Builder::new(plugins);
-    for combination in expanded.combinations {
-        let Some(resolved) = resolve(&combination.setup, &catalog, &mut complaints) else { continue };
-        match builder.build(&combination.setup, &resolved) {
-            Ok(measured) => ready.push((combination, resolved, measured)),
-            Err(diagnostic) => complaints.push(diagnostic),
-        }
-    }
-    let comparisons = expand::comparisons(document, &expanded.axes, &mut complaints);
-    let headline = document.headline.as_ref().map_or("psnr".to_owned(), |piece| piece.text().to_owned());
-    let mut plan = Plan {
-        experiment: Experiment {
-            name: document.name.clone(),
-            path: document.path.clone(),
-            question: document.question.clone(),
-            header: document.header.clone(),
-            axes: expanded.axes,
-            seeds: document.seeds.clone(),
-            headline,
-            comparisons,
-            overrides: document.overrides.iter().map(|o| format!("{}={}", o.path.text(), o.value.text())).collect(),
-        },
-        trials: vec![],
-        jobs: vec![],
-        models: BTreeMap::new(),
-        warnings: vec![],
-        absent: vec![],
+    let setups = setups::expand(document, &catalog, &mut complaints);
+    let comparisons = comparisons::check(document, &setups.axes, &mut complaints);
+    let resolved = components::resolve(setups.combinations, &catalog, &mut complaints);
+    let modelled = models::build(resolved, plugins, &mut complaints);
+    let planned = jobs::of(document, &modelled, &mut complaints);
+    let warnings = complaints.finish()?;
+    let set = |set: &crate::experiment::Assignment| format!("{}={}", set.path.text(), set.value.text());
+    let experiment = Experiment {
+        name: document.name.clone(),
+        path: document.path.clone(),
+        question: document.question.clone(),
+        header: document.header.clone(),
+        axes: setups.axes.into_iter().map(|shown| shown.axis).collect(),
+        seeds: document.seeds.clone(),
+        headline: comparisons::headline(document),
+        comparisons,
+        overrides: document.overrides.iter().map(set).collect(),
     };
-    let mut known = HashSet::new();
-    for (combination, resolved, measured) in &ready {
-        plan.absent
-            .extend(measured.absent.iter().filter(|absent| !plan.absent.contains(absent)).cloned().collect::<Vec<_>>());
-        for &seed in &document.seeds {
-            let (trial, jobs) = match jobs::of_trial(document, combination, resolved, measured, seed) {
-                Ok(planned) => planned,
-                Err(error) => {
-                    complaints.push(Diagnostic::error(error.to_string()));
-                    continue;
-                }
-            };
-            match plan.trials.iter_mut().find(|other| other.id == trial.id) {
-                Some(other) => same_trial(other, &trial, &combination.case, &mut complaints),
-                None => {
-                    plan.models.insert(trial.id.clone(), measured.model.clone());
-                    plan.trials.push(trial);
-                }
-            }
-            plan.jobs.extend(jobs.into_iter().filter(|job| known.insert(job.id.clone())));
-        }
-    }
-    plan.warnings = complaints.finish()?;
-    Ok(plan)
-}
-
-/// Two blocks of a sweep meet in one trial: it counts once.
-fn same_trial(
-    first: &mut Trial,
-    second: &Trial,
-    case: &Option<crate::spec::source::Piece>,
-    complaints: &mut Complaints,
-) {
-    const CASE: &str = "case";
-    let (Some(name), Some(other)) = (case, first.axes.get(CASE).cloned()) else { return };
-    if other == NOT_APPLICABLE {
-        first.axes.insert(CASE.to_owned(), second.axes.get(CASE).cloned().unwrap_or_default());
-    } else if other != name.text() {
-        complaints.push(
-            Diagnostic::warning(format!("the case `{}` is the same as `{other}`", name.text()))
-                .at(name, "")
-                .help(format!("both give equal trials, which count once, as `{other}`")),
-        );
-    }
-}
-
-fn resolve(setup: &Setup, catalog: &Catalog, complaints: &mut Complaints) -> Option<Resolved> {
-    let data = catalog.call(setup, Slot::Data, complaints);
-    let autoencoder = catalog.call(setup, Slot::Autoencoder, complaints);
-    let quantizer = catalog.call(setup, Slot::Quantizer, complaints);
-    let prior = setup.get(Slot::Prior).map(|_| catalog.call(setup, Slot::Prior, complaints));
-    let tokenizer_training = catalog.settings::<TokenizerTraining>(setup, Slot::TokenizerTraining, complaints);
-    let prior_training = catalog.settings::<PriorTraining>(setup, Slot::PriorTraining, complaints);
-    if let (Some(training), Some(written)) = (&tokenizer_training, setup.get(Slot::TokenizerTraining))
-        && training.quantize_after >= training.steps
-    {
-        let (after, steps) = (training.quantize_after, training.steps);
-        let message = format!("no step trains the quantizer: it starts after {after} steps of {steps}");
-        let field = ["quantize_after", "steps"].into_iter().find(|field| written.field(field).is_some());
-        complaints.push(Diagnostic { severity: Severity::Warning, ..written.complaint(field, &message) });
-    }
-    let evaluation = catalog.settings::<Evaluation>(setup, Slot::Evaluation, complaints);
-    let priors = match prior {
-        Some(call) => vec![call?],
-        None => vec![],
-    };
-    let objectives = catalog.call(setup, Slot::Objective, complaints);
-    Some(Resolved {
-        data: data?,
-        autoencoder: autoencoder?,
-        quantizers: vec![quantizer?],
-        priors,
-        objectives: vec![objectives?],
-        tokenizer_training: tokenizer_training?,
-        prior_training: prior_training?,
-        evaluation: evaluation?,
-        base: base(setup),
-    })
-}
-
-/// Where the data set's relative paths start: where its `path` is written, or else its call.
-fn base(setup: &Setup) -> PathBuf {
-    let data = setup.get(Slot::Data);
-    let origin = data.and_then(|data| data.field("path").map(|e| &e.value).or(Some(&data.whole)));
-    let dir = origin.map_or(Path::new(""), |piece| piece.source.dir.as_path());
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
+    let jobs::Planned { trials, jobs, models, absent } = planned;
+    Ok(Plan { experiment, trials, jobs, models, warnings, absent })
 }

@@ -3,8 +3,8 @@
 //! A path dependency from another workspace does not link: cargo would compile the SDK anew, under other symbol names.
 //! So the crate names no dependency on the SDK at all, and the compiler is handed the built one.
 
+use crate::experiment::Diagnostic;
 use crate::plugins::loader::{self, NotLoadable, executable_dir};
-use crate::spec::Diagnostic;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

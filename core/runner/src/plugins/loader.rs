@@ -1,8 +1,8 @@
 //! Finds plugins in directories, reads their handshakes from the files, and loads those that fit. A library that was
 //! loaded stays loaded: components hold pointers into it.
 
+use crate::experiment::Diagnostic;
 use crate::plugins::{Origin, Plugins, Refused};
-use crate::spec::Diagnostic;
 use libloading::Library;
 use object::{Object, ObjectSection};
 use rqlab_sdk::plugin::{Fields, Handshake, Register, Registry, SDK_HASH, SECTION};

@@ -39,6 +39,15 @@ macro_rules! builders {
                 }
             }
         )+ }
+
+        impl Builder for Within { $(
+            fn $method(&self, call: &config::Call, context: &$Context) -> Result<Box<dyn $kind>> {
+                self.0.$method(call, context).map_err(|error| match error {
+                    Error::Config(error) => error.within(&call.name).into(),
+                    other => other,
+                })
+            }
+        )+ }
     };
 }
 builders! {
@@ -67,7 +76,7 @@ impl Plugins {
 
     /// What components build those with that their configuration calls.
     fn components(&self, planned: &BTreeMap<String, String>) -> Components {
-        Components::new(self.nested(planned))
+        Components::new(Within(self.nested(planned)))
     }
 
     fn nested(&self, planned: &BTreeMap<String, String>) -> Nested {
@@ -80,6 +89,9 @@ struct Nested {
     plugins: Plugins,
     planned: BTreeMap<String, String>,
 }
+
+/// Builds the components that others hold: what is wrong with the configuration of one names it.
+struct Within(Nested);
 
 fn other_kind(found: &Provided) -> Error {
     Error::Unsupported(format!("`{}` is a {}", found.component.name, found.component.build.kind()))

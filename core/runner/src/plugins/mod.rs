@@ -1,13 +1,12 @@
 //! The plugins of this process: found, checked, loaded, and asked for components by name.
 
 pub mod build;
-pub mod describe;
 mod loader;
 mod make;
 pub mod new;
 
-use crate::spec::Diagnostic;
-use crate::spec::diagnostic::suggestion;
+use crate::experiment::Diagnostic;
+use crate::experiment::diagnostic::suggestion;
 pub use loader::{NotLoadable, Search, inspect};
 use rqlab_sdk::plugin::{Component, Kind};
 use rqlab_sdk::{Error, Result};

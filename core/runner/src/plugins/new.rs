@@ -1,6 +1,6 @@
 //! `rqlab plugins new`: a small crate that builds, works, and is to be changed.
 
-use crate::spec::Diagnostic;
+use crate::experiment::Diagnostic;
 use rqlab_sdk::plugin::{Kind, RUSTC};
 use std::fs;
 use std::path::Path;

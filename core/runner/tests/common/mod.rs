@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+use rqlab::experiment::{self, Invalid};
 use rqlab::job::Trial;
 use rqlab::plan::{self, Plan};
 use rqlab::plugins::{Origin, Plugins};
-use rqlab::spec::{self, Invalid};
 use rqlab_sdk::config::{Config, ConfigError};
 use rqlab_sdk::contracts::Bottleneck;
 use rqlab_sdk::plugin::{Build, Component};

@@ -1,7 +1,7 @@
 //! Rows and the codes that name them: embedding, gathering, and averages of the rows of each code.
 
 use super::codes::OnGpu;
-use super::kernels::{blocks, check, elements};
+use super::kernels::{blocks, check, elements, teams};
 use super::operands::{on_gpu, output, tracked};
 use super::{Gpu, Numbers, length};
 use crate::cpu::averages::Decay;
@@ -20,6 +20,7 @@ pub(super) const KERNELS: &[&str] = &[
     "scan_counts",
     "place_rows",
     "find_starts",
+    "sum_runs",
     "sum_by_code",
     "count_by_code",
     "divide_rows",
@@ -81,7 +82,8 @@ pub(crate) fn update_averages(
         return Ok(false);
     };
     let (size, width) = (counts.get().len(), vectors.last_dim());
-    let by_code = RowsByCode::new(gpu, &codes.on_gpu(gpu)?, size)?;
+    let codes = codes.on_gpu(gpu)?;
+    let by_code = RowsByCode::new(gpu, &codes, size)?;
     counts.lock().storage_mut().write_on_gpu(|counts| by_code.count(gpu, counts, decay))?;
     sums.lock().storage_mut().write_on_gpu(|sums| by_code.sum(gpu, x.numbers(), sums, width, decay))?;
     Ok(true)
@@ -127,16 +129,17 @@ pub(crate) fn count_rare(counts: &Tensor, least: f32) -> Result<Option<Tensor>> 
 }
 
 /// The rows of each code, in their order.
-struct RowsByCode {
+struct RowsByCode<'a> {
+    codes: &'a OnGpu,
     rows: usize,
     size: usize,
     order: CudaSlice<u32>,
     starts: CudaSlice<u32>,
 }
 
-impl RowsByCode {
+impl<'a> RowsByCode<'a> {
     /// Sorts rows by their codes, all below `size`.
-    fn new(gpu: &Gpu, codes: &OnGpu, size: usize) -> Result<Self, CudaError> {
+    fn new(gpu: &Gpu, codes: &'a OnGpu, size: usize) -> Result<Self, CudaError> {
         let rows = codes.len();
         check(u32::try_from(rows).is_ok() && u32::try_from(size).is_ok())?;
         let chunks = rows.div_ceil(CHUNK);
@@ -170,22 +173,31 @@ impl RowsByCode {
         unsafe {
             find.launch(elements(size + 1), (codes.slice(), &order, &mut starts, rows as u64, size as u64))?;
         }
-        Ok(Self { rows, size, order, starts })
+        Ok(Self { codes, rows, size, order, starts })
     }
 
     /// `out = old out + new s` with the sums s of each code's rows of `x`; with `old` 0 nothing of `out` is read.
     fn sum(&self, gpu: &Gpu, x: &Numbers, out: &mut Numbers, width: usize, decay: Decay) -> Result<(), CudaError> {
         check(length(x) == self.rows * width && length(out) == self.size * width)?;
         if length(out) > 0 {
-            let kernel = gpu.kernel("sum_by_code")?;
-            let launch = blocks(self.size * width.div_ceil(32));
-            let (size, width) = (self.size as u64, width as u64);
-            let all = (&**x, &self.order, &self.starts, &mut **out, size, width, decay.old, decay.new);
-            // SAFETY: the kernel reads rows of `x` that the order lists, of which there are as many as codes were sorted,
-            // and reads and writes size * width sums.
+            // As many pieces as rows in each, about: a code may have all rows.
+            let piece = self.rows.isqrt().next_multiple_of(32).max(32);
+            let (pieces, tiles) = (self.rows.div_ceil(piece), width.div_ceil(32));
+            let (mut own, mut heads) = (gpu.room(self.size * width)?, gpu.room(pieces * width)?);
+            let (runs, join) = (gpu.kernel("sum_runs")?, gpu.kernel("sum_by_code")?);
+            let (rows, size, width, piece) = (self.rows as u64, self.size as u64, width as u64, piece as u64);
+            // SAFETY: the first kernel reads rows of `x` that the order lists, of which there are as many as codes were
+            // sorted, and writes sums of codes below `size` and of pieces; the second reads those of codes that have rows
+            // and of pieces with rows, and reads and writes size * width sums.
             #[allow(unsafe_code)]
             unsafe {
-                kernel.launch(launch, all)?;
+                if rows > 0 {
+                    let from = (&**x, self.codes.slice(), &self.order, &self.starts);
+                    let all = (from.0, from.1, from.2, from.3, &mut *own, &mut *heads, rows, width, piece);
+                    runs.launch(teams((pieces * tiles).div_ceil(2), 64), all)?;
+                }
+                let all = (&*own, &*heads, &self.starts, &mut **out, size, width, piece, decay.old, decay.new);
+                join.launch(blocks(self.size * tiles), all)?;
             }
         }
         Ok(())

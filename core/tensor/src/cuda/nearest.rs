@@ -7,6 +7,7 @@ use super::operands::{on_gpu, output, tracked};
 use super::{Buffer, Gpu, Numbers, length};
 use crate::tape::record_on_gpu;
 use crate::{Codes, Result, Tensor};
+use cudarc::driver::sys::CUdevice_attribute;
 use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr, LaunchAsync};
 use dfdx::prelude::CudaError;
 
@@ -24,8 +25,8 @@ pub(super) const KERNELS: &[&str] = &[
 /// Rows and codes of a tile: SIDE in `nearest.cu`.
 const SIDE: usize = 128;
 
-/// Blocks that fill a large GPU: where rows make fewer, the codebook is split.
-const FULL: usize = 264;
+/// Blocks of `nearest_tiles` that a multiprocessor runs at once: the launch bounds in `nearest.cu`.
+const RESIDENT: usize = 2;
 
 /// Parts of a codebook at most: the lanes of a warp, which picks the best of them.
 const SPLITS: usize = 32;
@@ -150,7 +151,20 @@ pub(crate) fn partial_sums(x: &Tensor, terms: &[Tensor]) -> Result<Option<[Tenso
     Ok(Some([sum, means, total]))
 }
 
+/// Into how many parts a codebook of `tiles_across` tiles is cut, for `tiles_down` tiles of rows, so that blocks of which a
+/// GPU runs `slots` at once are done the soonest; of equal numbers the lowest.
+fn splits(tiles_down: usize, tiles_across: usize, slots: usize) -> usize {
+    let time = |splits: usize| (tiles_down * splits).div_ceil(slots) * tiles_across.div_ceil(splits);
+    (1..=tiles_across.min(SPLITS)).min_by_key(|&splits| time(splits)).unwrap_or(1)
+}
+
 impl Gpu {
+    /// How many blocks run side by side for each that fits on a multiprocessor: at least 1.
+    fn multiprocessors(&self) -> Result<usize, CudaError> {
+        let count = self.driver.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        Ok(usize::try_from(count).unwrap_or(1).max(1))
+    }
+
     /// `scale` times the sum of squares of every row.
     fn square_rows(&self, x: &Numbers, rows: usize, channels: usize, scale: f32) -> Result<Numbers, CudaError> {
         check(length(x) == rows * channels)?;
@@ -183,7 +197,7 @@ impl Gpu {
         check(length(x.numbers()) == n && residual.as_ref().is_none_or(|residual| length(residual) == n))?;
         check(cudarc::driver::DeviceSlice::len(codes) == rows * depths && depth < depths)?;
         let (tiles, parts) = (rows.div_ceil(SIDE), size.div_ceil(SIDE));
-        let splits = FULL.div_ceil(tiles).min(parts).min(SPLITS);
+        let splits = splits(tiles, parts, RESIDENT * self.multiprocessors()?);
         let (mut scores, mut found) = (self.room(splits * rows)?, self.room_for_codes(splits * rows)?);
         let into = residual.map_or(0, |residual| *residual.device_ptr_mut());
         let from = if depth == 0 || into == 0 { *x.numbers().device_ptr() } else { into };
@@ -249,5 +263,21 @@ impl Gpu {
             }
         }
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A GPU with room for 264 blocks: two parts of 128 tiles each fill it once, three would need it twice.
+    #[test]
+    fn a_codebook_is_cut_so_that_blocks_fill_the_gpu() {
+        assert_eq!(splits(128, 128, 264), 2);
+        assert_eq!(splits(128, 8, 264), 2);
+        assert_eq!(splits(512, 8, 264), 1);
+        assert_eq!(splits(1, 8, 264), 8);
+        assert_eq!(splits(1, 128, 264), 32);
+        assert_eq!(splits(128, 1, 264), 1);
     }
 }

@@ -105,14 +105,26 @@ mod tests {
     use crate::Rng;
     use crate::ops::testing::{assert_close, on_every_device, random};
 
+    /// Of the last two, nearly all rows have one code.
     #[test]
     fn averages_agree_with_their_definition() {
         on_every_device(|| {
-            for (rows, size, channels) in
-                [(1, 1, 1), (100, 7, 5), (5000, 300, 70), (3000, 10, 192), (3, 1000, 2), (0, 4, 3)]
-            {
+            for (rows, size, channels, crowded) in [
+                (1, 1, 1, false),
+                (100, 7, 5, false),
+                (5000, 300, 70, false),
+                (3000, 10, 192, false),
+                (3, 1000, 2, false),
+                (0, 4, 3, false),
+                (2100, 70_000, 3, true),
+                (4097, 512, 40, true),
+            ] {
                 let x = random(&[rows, channels], 1);
-                let codes = Codes::from_vec(Rng::new(2, "codes", 0).below(rows, size), &[rows]).unwrap();
+                let mut codes = Rng::new(2, "codes", 0).below(rows, size);
+                if crowded {
+                    codes.iter_mut().enumerate().filter(|(i, _)| i % 50 > 0).for_each(|(_, code)| *code = size / 2);
+                }
+                let codes = Codes::from_vec(codes, &[rows]).unwrap();
                 let size = size as usize;
                 let (n, m) = (random(&[size], 3).square().unwrap(), random(&[size, channels], 4));
                 let (counts, sums) = (Var::buffer(&n), Var::buffer(&m));

@@ -134,6 +134,11 @@ impl Autoencoder for Resnet {
             _ => Err(Error::Unsupported(format!("this autoencoder has one level of latents, found {}", levels.len()))),
         }
     }
+
+    /// `decoder.conv_out.weight`.
+    fn last_layer(&self) -> Option<Var> {
+        Some(self.decoder.conv_out.weight.clone())
+    }
 }
 
 declare_plugin! { autoencoder "resnet": ResnetConfig => Resnet::new; }

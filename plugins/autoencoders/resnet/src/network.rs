@@ -124,7 +124,7 @@ pub(crate) struct Decoder {
     /// From the coarsest level to the finest.
     up: Vec<(Level, Option<Upsample>)>,
     norm_out: GroupNorm,
-    conv_out: Conv2d,
+    pub(crate) conv_out: Conv2d,
 }
 
 impl Decoder {

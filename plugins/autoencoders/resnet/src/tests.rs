@@ -11,7 +11,8 @@ const TINY: &str = "resnet(width: 4, multipliers: [1, 2], groups: 2, latent: 5, 
 
 fn build(call: &str, image: [usize; 3], params: &Params) -> Result<Resnet> {
     let [height, width, channels] = image;
-    let cx = AutoencoderContext { image: MapShape { height, width, channels }, params: params.clone() };
+    let image = MapShape { height, width, channels };
+    let cx = AutoencoderContext { image, params: params.clone(), components: Components::none() };
     Resnet::new(ResnetConfig::parse(call)?, &cx)
 }
 

@@ -81,31 +81,56 @@ extern "C" __global__ void scan_counts(unsigned *counts, u64 n) {
     }
 }
 
-// Puts every row behind those with a lower digit, and those with the same digit that came before.
+// The lanes of the warp that have this digit and are `there`, as bits; of use to those.
+__device__ __forceinline__ unsigned lanes_with(unsigned digit, bool there) {
+    unsigned lanes = __ballot_sync(0xffffffffu, there);
+#pragma unroll
+    for (unsigned bit = 1; bit < DIGITS; bit *= 2) {
+        unsigned set = __ballot_sync(0xffffffffu, (digit & bit) != 0);
+        lanes &= digit & bit ? set : ~set;
+    }
+    return lanes;
+}
+
+// Puts every row behind those with a lower digit, and those with the same digit that came before. Each warp ranks its own
+// part of the chunk, 32 rows at a time; then the block adds up how many the warps before have of each digit.
 extern "C" __global__ void place_rows(const unsigned *codes, const unsigned *order, const unsigned *starts,
                                       unsigned *placed, u64 n, unsigned shift) {
-    __shared__ unsigned char digits[CHUNK];
-    u64 first = (u64)blockIdx.x * CHUNK;
-    unsigned length = n - first < CHUNK ? (unsigned)(n - first) : CHUNK;
-    unsigned rows[CHUNK / LANES], ranks[CHUNK / LANES];
-    for (unsigned s = 0; s < CHUNK / LANES; s++) {
-        unsigned i = s * LANES + threadIdx.x;
-        ranks[s] = 0;
-        rows[s] = i < length ? row_at(order, first + i) : 0;
-        if (i < length) digits[i] = (unsigned char)(codes[rows[s]] >> shift);
+    constexpr unsigned WARPS = LANES / 32, ROUNDS = CHUNK / LANES;
+    // How many rows of a digit each warp has met, and then where its first one goes.
+    __shared__ unsigned places[WARPS][DIGITS];
+    unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (unsigned w = 0; w < WARPS; w++) places[w][threadIdx.x] = 0;
+    __syncthreads();
+    u64 first = (u64)blockIdx.x * CHUNK + warp * (CHUNK / WARPS) + lane;
+    unsigned rows[ROUNDS], digits[ROUNDS], ranks[ROUNDS];
+#pragma unroll
+    for (unsigned s = 0; s < ROUNDS; s++) {
+        rows[s] = first + 32 * s < n ? row_at(order, first + 32 * s) : 0;
+        digits[s] = codes[rows[s]] >> shift & (DIGITS - 1);
+    }
+#pragma unroll
+    for (unsigned s = 0; s < ROUNDS; s++) {
+        bool there = first + 32 * s < n;
+        unsigned equal = lanes_with(digits[s], there), before = equal & ((1u << lane) - 1);
+        ranks[s] = places[warp][digits[s]] + __popc(before);
+        __syncwarp();
+        if (there && before == 0) places[warp][digits[s]] += __popc(equal);
+        __syncwarp();
     }
     __syncthreads();
-    for (unsigned j = 0; j < length; j++) {
-        unsigned char digit = digits[j];
-        for (unsigned s = 0; s < CHUNK / LANES; s++) {
-            unsigned i = s * LANES + threadIdx.x;
-            if (i < length) ranks[s] += j < i && digits[i] == digit;
-        }
+    unsigned place = starts[(u64)threadIdx.x * gridDim.x + blockIdx.x];
+#pragma unroll
+    for (unsigned w = 0; w < WARPS; w++) {
+        unsigned count = places[w][threadIdx.x];
+        places[w][threadIdx.x] = place;
+        place += count;
     }
-    for (unsigned s = 0; s < CHUNK / LANES; s++) {
-        unsigned i = s * LANES + threadIdx.x;
-        if (i < length) placed[starts[(u64)digits[i] * gridDim.x + blockIdx.x] + ranks[s]] = rows[s];
-    }
+    __syncthreads();
+#pragma unroll
+    for (unsigned s = 0; s < ROUNDS; s++)
+        if (first + 32 * s < n) placed[places[warp][digits[s]] + ranks[s]] = rows[s];
 }
 
 // starts[code] = how many rows have a lower code, for codes up to and with `size`.
@@ -120,20 +145,65 @@ extern "C" __global__ void find_starts(const unsigned *codes, const unsigned *or
     }
 }
 
-// out[code] = keep * out[code] + share * the sum of the code's rows of `in`; nothing of `out` is read if `keep` is 0. A block
-// sums 32 columns over the rows of a code, eight rows side by side.
-extern "C" __global__ void sum_by_code(const float *in, const unsigned *order, const unsigned *starts, float *out,
-                                       u64 size, u64 width, float keep, float share) {
+// The sums over a code's rows, however many it has, in two stages. The order of the rows is cut into pieces, and each code's
+// rows begin in one of them: own[code] is the sum of those rows of the code that lie in that piece, and heads[piece] the sum
+// of those rows at the beginning of a piece whose code began before it. Of a code without rows nothing is written. A warp
+// takes 32 columns of a piece, which are a multiple of 32 rows.
+extern "C" __global__ void sum_runs(const float *in, const unsigned *codes, const unsigned *order,
+                                    const unsigned *starts, float *own, float *heads, u64 n, u64 width, u64 piece) {
+    constexpr int BATCH = 8;
+    unsigned lane = threadIdx.x % 32;
+    u64 tiles = (width + 31) / 32, pieces = (n + piece - 1) / piece;
+    for (u64 job = ((u64)blockIdx.x * blockDim.x + threadIdx.x) / 32; job < pieces * tiles;
+         job += (u64)gridDim.x * blockDim.x / 32) {
+        u64 at = job / tiles, column = job % tiles * 32 + lane;
+        u64 first = at * piece, end = n - first < piece ? n : first + piece;
+        bool there = column < width;
+        unsigned code = codes[order[first]];
+        float *to = starts[code] < first ? heads + at * width : own + code * width, sum = 0.0f;
+        for (u64 i = first; i < end; i += 32) {
+            // Past the end the last row stands again, of which nothing is added.
+            unsigned row = order[i + lane < end ? i + lane : end - 1], of_row = codes[row];
+            for (int j = 0; j < 32; j += BATCH) {
+                float x[BATCH];
+#pragma unroll
+                for (int b = 0; b < BATCH; b++) {
+                    u64 from = __shfl_sync(0xffffffffu, row, j + b);
+                    x[b] = there && i + j + b < end ? in[from * width + column] : 0.0f;
+                }
+#pragma unroll
+                for (int b = 0; b < BATCH; b++) {
+                    unsigned next = __shfl_sync(0xffffffffu, of_row, j + b);
+                    if (next != code) {
+                        if (there) to[column] = sum;
+                        code = next;
+                        to = own + code * width;
+                        sum = 0.0f;
+                    }
+                    sum += x[b];
+                }
+            }
+        }
+        if (there) to[column] = sum;
+    }
+}
+
+// out[code] = keep * out[code] + share * the sum of the code's rows, of which sum_runs has summed up the pieces; nothing of
+// `out` is read if `keep` is 0. A block takes 32 columns of a code, and adds up eight pieces side by side.
+extern "C" __global__ void sum_by_code(const float *own, const float *heads, const unsigned *starts, float *out,
+                                       u64 size, u64 width, u64 piece, float keep, float share) {
     __shared__ float sums[8][32];
     unsigned x = threadIdx.x % 32, y = threadIdx.x / 32;
     u64 tiles = (width + 31) / 32;
     for (u64 at = blockIdx.x; at < size * tiles; at += gridDim.x) {
         u64 code = at / tiles, column = at % tiles * 32 + x;
-        unsigned end = starts[code + 1];
+        u64 start = starts[code], end = starts[code + 1];
         float sum = 0.0f;
-        if (column < width)
+        if (column < width && start < end) {
+            if (y == 0) sum = own[code * width + column];
 #pragma unroll 4
-            for (unsigned i = starts[code] + y; i < end; i += 8) sum += in[order[i] * width + column];
+            for (u64 cut = start / piece + 1 + y; cut <= (end - 1) / piece; cut += 8) sum += heads[cut * width + column];
+        }
         sums[y][x] = sum;
         __syncthreads();
         if (y == 0 && column < width) {

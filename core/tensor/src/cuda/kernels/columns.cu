@@ -7,8 +7,15 @@ __device__ __forceinline__ double column_sum(const T *in, u64 start, u64 end, u6
     u64 column = blockIdx.x * across + threadIdx.x % across, lines = LANES / across;
     double sum = 0.0;
     if (column < columns) {
-#pragma unroll 4
-        for (u64 row = start + threadIdx.x / across; row < end; row += lines) sum += in[row * columns + column];
+        // Numbers on their way at once, for memory takes as long for one as for all of them.
+        constexpr int BATCH = 8;
+        for (u64 row = start + threadIdx.x / across; row < end; row += BATCH * lines) {
+            T x[BATCH];
+#pragma unroll
+            for (int b = 0; b < BATCH; b++) x[b] = row + b * lines < end ? in[(row + b * lines) * columns + column] : T(0);
+#pragma unroll
+            for (int b = 0; b < BATCH; b++) sum += x[b];
+        }
     }
     sums[threadIdx.x] = sum;
     __syncthreads();

@@ -40,10 +40,10 @@ __device__ __forceinline__ int column_of(int j) { return (j < 4 ? 0 : SIDE / 2 -
 // sums[i][j] = x[8 ty + i] · e[column_of(j)], where x and e begin at the tile.
 __device__ __forceinline__ void score_tile(float sums[8][8], const float *x, u64 rows, const float *e, u64 codes,
                                            u64 channels) {
-    __shared__ float4 left_quads[DEPTH * PITCH / 4];
-    __shared__ float4 right_quads[DEPTH * PITCH / 4];
-    float *left = (float *)left_quads, *right = (float *)right_quads;
-    int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    // While one half of each is multiplied, the other gets the channels that follow.
+    __shared__ float4 left_quads[2][DEPTH * PITCH / 4];
+    __shared__ float4 right_quads[2][DEPTH * PITCH / 4];
+    int tx = threadIdx.x % 16, ty = threadIdx.x / 16, half = 0;
     float of_x[4], of_e[4];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -52,29 +52,38 @@ __device__ __forceinline__ void score_tile(float sums[8][8], const float *x, u64
     }
     fetch_side(of_x, x, rows, channels, 0);
     fetch_side(of_e, e, codes, channels, 0);
-    for (u64 channel = 0; channel < channels; channel += DEPTH) {
-        __syncthreads();
-        store_side(left, of_x);
-        store_side(right, of_e);
-        __syncthreads();
+    // The tile before may still be read.
+    __syncthreads();
+    store_side((float *)left_quads[0], of_x);
+    store_side((float *)right_quads[0], of_e);
+    __syncthreads();
+    for (u64 channel = 0; channel < channels; channel += DEPTH, half ^= 1) {
+        bool more = channel + DEPTH < channels;
         // On their way while the products run.
-        if (channel + DEPTH < channels) {
+        if (more) {
             fetch_side(of_x, x, rows, channels, channel + DEPTH);
             fetch_side(of_e, e, codes, channels, channel + DEPTH);
         }
+        const float *left = (const float *)left_quads[half] + 8 * ty;
+        const float *right = (const float *)right_quads[half] + 4 * tx;
 #pragma unroll
         for (int k = 0; k < DEPTH; k++) {
             Neighbours<4> a[2], b[2];
-            a[0] = *(const Neighbours<4> *)(left + k * PITCH + 8 * ty);
-            a[1] = *(const Neighbours<4> *)(left + k * PITCH + 8 * ty + 4);
-            b[0] = *(const Neighbours<4> *)(right + k * PITCH + 4 * tx);
-            b[1] = *(const Neighbours<4> *)(right + k * PITCH + SIDE / 2 + 4 * tx);
+            a[0] = *(const Neighbours<4> *)(left + k * PITCH);
+            a[1] = *(const Neighbours<4> *)(left + k * PITCH + 4);
+            b[0] = *(const Neighbours<4> *)(right + k * PITCH);
+            b[1] = *(const Neighbours<4> *)(right + k * PITCH + SIDE / 2);
 #pragma unroll
             for (int i = 0; i < 8; i++) {
 #pragma unroll
                 for (int j = 0; j < 8; j++)
                     sums[i][j] = fmaf(a[i / 4].v[i % 4], b[j / 4].v[j % 4], sums[i][j]);
             }
+        }
+        if (more) {
+            store_side((float *)left_quads[half ^ 1], of_x);
+            store_side((float *)right_quads[half ^ 1], of_e);
+            __syncthreads();
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Builds every model once on a store of parameters that only counts: what is wrong is found before work is wasted,
-//! and what a trial costs is known.
+//! The fourth pass: every model built once on a store of parameters that only counts. What is wrong is found before work is
+//! wasted, and what a trial costs is known.
 
+use crate::experiment::{Complaints, Diagnostic, Setup, Slot};
 use crate::job::Call;
-use crate::plan::Resolved;
+use crate::plan::components::Resolved;
+use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
-use crate::spec::component::{Setup, Slot};
-use crate::spec::diagnostic::Diagnostic;
 use crate::stages::{condition_space, level_scope, of_level};
 use rqlab_sdk::Error;
+use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{
     AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, ObjectiveContext, PriorContext,
     QuantizerContext, Split, TokenRequest,
@@ -50,24 +51,63 @@ pub(super) struct Measured {
     pub(super) absent: Option<Diagnostic>,
 }
 
+/// A combination with its models.
+pub(super) struct Modelled {
+    pub(super) combination: Combination,
+    pub(super) resolved: Resolved,
+    pub(super) measured: Measured,
+}
+
+/// Builds the models of all combinations; one that cannot be is left out, with a complaint.
+pub(super) fn build(
+    resolved: Vec<(Combination, Resolved)>,
+    plugins: &Plugins,
+    complaints: &mut Complaints,
+) -> Vec<Modelled> {
+    let mut builder = Builder::new(plugins);
+    let modelled = resolved.into_iter().filter_map(|(combination, resolved)| {
+        let measured = complaints.take(builder.build(&combination.setup, &resolved))?;
+        Some(Modelled { combination, resolved, measured })
+    });
+    modelled.collect()
+}
+
 type Answer<T> = Result<T, Problem>;
 
-/// An error of a constructor, kept without its origin: equal calls may be written in several places.
+/// What is wrong with what a slot holds, kept without its origin: equal calls may be written in several places.
 #[derive(Clone)]
 struct Problem {
-    field: Option<String>,
-    message: String,
+    /// The call that it is about, of a list; none if it is about the whole slot.
+    item: Option<usize>,
+    error: ConfigError,
+}
+
+impl Problem {
+    /// About the whole slot.
+    fn whole(message: String) -> Self {
+        Self { item: None, error: ConfigError::whole(message) }
+    }
+
+    /// About a field of the slot's one call.
+    fn field(field: &str, message: String) -> Self {
+        Self { item: Some(0), error: ConfigError::field(field, message) }
+    }
+
+    /// The same about another call of the list.
+    fn of_item(self, item: usize) -> Self {
+        Self { item: self.item.map(|_| item), ..self }
+    }
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Config(error) => Self { message: error.message.clone(), field: error.field },
+        let error = match error {
+            Error::Config(error) => error,
             // Where the data are is what most of its errors are about.
-            Error::Data(message) => Self { field: Some("path".to_owned()), message },
-            error @ Error::File { .. } => Self { field: Some("path".to_owned()), message: error.to_string() },
-            other => Self { field: None, message: other.to_string() },
-        }
+            error @ (Error::Data(_) | Error::File { .. }) => ConfigError::field("path", error.to_string()),
+            other => ConfigError::whole(other.to_string()),
+        };
+        Self { item: Some(0), error }
     }
 }
 
@@ -154,7 +194,7 @@ impl<'a> Builder<'a> {
                 classes: info.classes,
             },
             data_digest: info.digest,
-            absent: absent.map(|message| at(setup, Slot::Data, &Problem { field: Some("path".to_owned()), message })),
+            absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
         })
     }
 }
@@ -173,17 +213,17 @@ fn guidance(setup: &Setup, resolved: &Resolved, classes: usize) -> Result<(), Di
     } else {
         return Ok(());
     };
-    Err(at(setup, Slot::Evaluation, &Problem { field: Some("guidance".to_owned()), message }))
+    Err(at(setup, Slot::Evaluation, &Problem::field("guidance", message)))
 }
 
 fn at(setup: &Setup, slot: Slot, problem: &Problem) -> Diagnostic {
-    match setup.get(slot) {
-        Some(component) => {
-            let field = problem.field.as_deref().filter(|f| *f != "path" || component.field("path").is_some());
-            component.complaint(field, &problem.message)
-        }
-        None => Diagnostic::error(problem.message.clone()),
-    }
+    let Some(call) = problem.item.and_then(|item| setup.item(slot, item)) else {
+        return setup.complaint(slot, &problem.error.message);
+    };
+    let mut error = problem.error.clone();
+    // Where no path is written, the call itself is what to point at.
+    error.field = error.field.filter(|field| field != "path" || call.field("path").is_some());
+    call.refusal(&error)
 }
 
 fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, Option<String>)> {
@@ -191,7 +231,8 @@ fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, O
     let info = data.info().clone();
     for split in [Split::Train, Split::Test] {
         if info.len(split) == 0 {
-            return Err(Problem { field: None, message: format!("there are no {} images", split.name()) });
+            let message = format!("there are no {} images", split.name());
+            return Err(Error::Unsupported(message).into());
         }
     }
     Ok((info, data.absent().map(str::to_owned)))
@@ -215,7 +256,8 @@ fn quantize(plugins: &Plugins, calls: &[Call], shapes: &[MapShape]) -> Answer<Le
     let level = |(level, &latents): (usize, &MapShape)| {
         let params = params.scope(level_scope("quantizer", level, shapes.len()));
         let context = QuantizerContext { latents, params, components: Components::none() };
-        Ok(plugins.quantizer(of_level(calls, level)?, &context)?.level())
+        let built = plugins.quantizer(of_level(calls, level)?, &context);
+        Ok(built.map_err(|error| Problem::from(error).of_item(level))?.level())
     };
     let levels = shapes.iter().enumerate().map(level).collect::<Answer<_>>()?;
     Ok((levels, params.entries().iter().map(|(_, e)| e.shape.iter().product::<usize>()).sum()))
@@ -231,14 +273,15 @@ fn one_per_level(what: &str, calls: &[Call], levels: usize) -> Answer<()> {
         "there are {} {what}s, and the autoencoder has {them}: give one per level, or one for all",
         calls.len()
     );
-    Err(Problem { field: None, message })
+    Err(Problem::whole(message))
 }
 
 fn judge(plugins: &Plugins, calls: &[Call], image: [usize; 3]) -> Answer<usize> {
     let params = Params::dry();
     for (i, call) in calls.iter().enumerate() {
         let params = params.scope("objective").scope(i);
-        plugins.objective(call, &ObjectiveContext { image: shape(image), params, components: Components::none() })?;
+        let context = ObjectiveContext { image: shape(image), params, components: Components::none() };
+        plugins.objective(call, &context).map_err(|error| Problem::from(error).of_item(i))?;
     }
     Ok(params.count())
 }
@@ -256,7 +299,8 @@ fn model(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], classes: usize
             params: params.scope("prior"),
             components: Components::none(),
         };
-        let prior = plugins.prior(of_level(calls, level)?, &context)?;
+        let built = plugins.prior(of_level(calls, level)?, &context);
+        let prior = built.map_err(|error| Problem::from(error).of_item(level))?;
         latents |= prior.wants() != TokenRequest::default();
         count += params.count();
     }

@@ -1,6 +1,6 @@
 //! What is wrong with an experiment, said the way a compiler says it: the place, the line, and what to do.
 
-use crate::spec::source::Piece;
+use crate::experiment::source::Piece;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use std::fmt;
@@ -139,8 +139,8 @@ impl Complaints {
         result.map_err(|diagnostic| self.push(diagnostic)).ok()
     }
 
-    /// Adds those of another.
-    pub fn append(&mut self, Invalid(list): Invalid) {
+    /// Adds several.
+    pub fn extend(&mut self, list: impl IntoIterator<Item = Diagnostic>) {
         list.into_iter().for_each(|diagnostic| self.push(diagnostic));
     }
 

@@ -1,9 +1,9 @@
 //! Experiments as files: by which names they are found, and what they are based on.
 
+use crate::experiment::diagnostic::{Diagnostic, Invalid, nearest, suggestion};
+use crate::experiment::raw::{self, Entry};
+use crate::experiment::source::{Piece, Source};
 use crate::home::at_home;
-use crate::spec::diagnostic::{Diagnostic, Invalid, nearest, suggestion};
-use crate::spec::raw::{self, Entry};
-use crate::spec::source::{Piece, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{env, fs};

@@ -1,74 +1,19 @@
 //! An experiment file as it was written, with what it is based on and what the command line changes.
 
-use crate::spec::component::{Assignment, Path, Setup, Slot};
-use crate::spec::diagnostic::{Complaints, Diagnostic, Invalid, suggestion};
-use crate::spec::files::{header, layers};
-use crate::spec::raw::{self, Entry};
-use crate::spec::source::{Piece, Source};
-use crate::spec::sweep::{Block, assignments, axes, once_each};
+use crate::experiment::condition::{Condition, When, condition, unknown, when};
+use crate::experiment::diagnostic::{Complaints, Diagnostic, Invalid, suggestion};
+use crate::experiment::files::{header, layers};
+use crate::experiment::path::{Assignment, Path};
+use crate::experiment::raw::{self, Entry};
+use crate::experiment::report::{Compare, compare, quoted};
+use crate::experiment::setup::Setup;
+use crate::experiment::slot::Slot;
+use crate::experiment::source::{Piece, Source};
+use crate::experiment::sweep::{Axis, Block, axes, once_each};
+use crate::ui::counted;
 use std::env;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-
-/// What a condition compares: a path, or the name of the case.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Subject {
-    /// A slot or a field.
-    Path(Path),
-    /// The case's name.
-    Case(Piece),
-}
-
-impl Subject {
-    /// It as text.
-    pub fn text(&self) -> &str {
-        match self {
-            Self::Path(path) => path.text(),
-            Self::Case(piece) => piece.text(),
-        }
-    }
-
-    /// Where it is written.
-    pub fn piece(&self) -> &Piece {
-        match self {
-            Self::Path(path) => &path.piece,
-            Self::Case(piece) => piece,
-        }
-    }
-}
-
-/// Values that a combination must have.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Condition {
-    /// What must have which value.
-    pub at: Vec<(Subject, Piece)>,
-    /// The whole condition.
-    pub piece: Piece,
-}
-
-/// Fields that are set only where a condition holds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct When {
-    /// Where.
-    pub at: Condition,
-    /// What is set.
-    pub set: Vec<Assignment>,
-}
-
-/// A comparison that the report is to judge.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Compare {
-    /// The measure; the headline if it is left out.
-    pub metric: Option<Piece>,
-    /// The axis.
-    pub along: Subject,
-    /// From this value of it.
-    pub from: Piece,
-    /// To this one.
-    pub to: Piece,
-    /// Other axes at fixed values.
-    pub at: Condition,
-}
 
 /// An experiment, read but not yet understood by its components.
 #[derive(Debug, Clone)]
@@ -83,7 +28,7 @@ pub struct Document {
     pub question: String,
     /// The file's text.
     pub source: Arc<Source>,
-    /// What all combinations start from, with `--set` applied.
+    /// What all combinations start from, with what `--set` puts into whole slots.
     pub setup: Setup,
     /// The combinations.
     pub blocks: Vec<Block>,
@@ -101,14 +46,18 @@ pub struct Document {
     pub overrides: Vec<Assignment>,
 }
 
+/// Each is planned on its own: more would take all memory before anything is said of them.
+const MOST_COMBINATIONS: usize = 100_000;
+
 /// The fields of an experiment file.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "question",
     "base",
     "data",
     "autoencoder",
     "quantizer",
     "prior",
+    "objective",
     "tokenizer_training",
     "prior_training",
     "evaluation",
@@ -159,14 +108,25 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
     if document.blocks.is_empty() {
         document.blocks.push(Block::Grid(vec![]));
     }
+    let count = document.blocks.iter().fold(0usize, |count, block| count.saturating_add(block.count()));
+    let largest = document.blocks.iter().max_by_key(|block| block.count());
+    if let Some([axis, others @ ..]) = largest.map(Block::axes).filter(|_| count > MOST_COMBINATIONS) {
+        let mut error = Diagnostic::error(format!("an experiment has at most {MOST_COMBINATIONS} combinations"));
+        error = error.at(&axis.list, counted(axis.values.len(), "value"));
+        for other in others {
+            error = error.also(&other.list, counted(other.values.len(), "value"));
+        }
+        return Err(error.help("leave values out, or make several experiments of it").into());
+    }
     for argument in set {
         if let Some(assignment) = complaints.take(argument_set(argument)) {
             document.overrides.push(assignment);
         }
     }
-    document.overrides.sort_by_key(|o| o.path.field.is_some());
-    for assignment in document.overrides.clone() {
-        complaints.take(document.setup.set(&assignment));
+    // Wholes come before what is in them.
+    document.overrides.sort_by_key(|set| set.path.steps.len());
+    for set in document.overrides.iter().filter(|set| set.path.is_whole()) {
+        complaints.take(document.setup.fill(set.path.slot, &set.value));
     }
     if let Some(seeds) = seeds {
         document.seeds = seeds.to_vec();
@@ -174,10 +134,10 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
     let whole = Piece::whole(&document.source);
     let start = whole.trimmed();
     for slot in [Slot::Data, Slot::Autoencoder, Slot::Quantizer] {
-        let set_by_axis = |axis: &crate::spec::sweep::Axis| axis.path.slot == slot && axis.path.field.is_none();
+        let set_by_axis = |axis: &Axis| axis.path.slot == slot && axis.path.is_whole();
         let everywhere = document.blocks.iter().all(|block| match block {
             Block::Cases(cases) => {
-                cases.iter().all(|(_, sets)| sets.iter().any(|s| s.path.slot == slot && s.path.field.is_none()))
+                cases.iter().all(|(_, sets)| sets.iter().any(|s| s.path.slot == slot && s.path.is_whole()))
             }
             _ => block.axes().iter().any(set_by_axis),
         });
@@ -185,7 +145,7 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
             complaints.push(
                 Diagnostic::error(format!("the experiment names no `{slot}`"))
                     .at(&start.between(0..1), "")
-                    .help(format!("add a line such as `{slot}: name(..),`; `rqlab plugins list` shows the names")),
+                    .help(format!("add a line such as `{slot}: name(..),`; `rqlab describe {slot}` lists the names")),
             );
         }
     }
@@ -251,8 +211,7 @@ impl Document {
             "report" => self.report(value, complaints),
             name => match Slot::named(name) {
                 Some(slot) => {
-                    let piece = Path { slot, field: None, piece: entry.key.clone() };
-                    complaints.take(self.setup.set(&Assignment { path: piece, value: value.clone() }));
+                    complaints.take(self.setup.fill(slot, value));
                 }
                 None => {
                     let mut error =
@@ -276,81 +235,6 @@ impl Document {
                 }
                 other => unknown(other, &entry.key, "`report`", &["headline", "compare"], complaints),
             }
-        }
-    }
-}
-
-/// The text within quotes.
-fn quoted(piece: &Piece) -> Result<Piece, Diagnostic> {
-    match piece.text().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        Some(inner) => Ok(piece.part(inner)),
-        None => Err(Diagnostic::error("expected text in quotes").at(piece, "")),
-    }
-}
-
-fn unknown(found: &str, at: &Piece, whose: &str, known: &[&str], complaints: &mut Complaints) {
-    let mut error = Diagnostic::error(format!("{whose} has no field `{found}`")).at(at, "");
-    error.help = suggestion(found, "its fields", known.iter().copied());
-    complaints.push(error);
-}
-
-fn subject(piece: &Piece) -> Result<Subject, Diagnostic> {
-    if piece.text() == "case" { Ok(Subject::Case(piece.clone())) } else { Path::parse(piece).map(Subject::Path) }
-}
-
-fn condition(piece: &Piece, complaints: &mut Complaints) -> Option<Condition> {
-    let entries = complaints.take(raw::map(piece))?;
-    let mut at = Vec::new();
-    for entry in entries {
-        at.push((complaints.take(subject(&entry.key))?, entry.value));
-    }
-    if at.is_empty() {
-        complaints.push(Diagnostic::error("a condition without a path holds everywhere").at(piece, ""));
-        return None;
-    }
-    Some(Condition { at, piece: piece.clone() })
-}
-
-fn when(piece: &Piece, complaints: &mut Complaints) -> Option<When> {
-    let (mut at, mut set) = (None, None);
-    for entry in complaints.take(raw::fields(piece))? {
-        match entry.key.text() {
-            "at" => at = Some(condition(&entry.value, complaints)?),
-            "set" => set = Some(assignments(complaints.take(raw::map(&entry.value))?, complaints)),
-            other => unknown(other, &entry.key, "`when`", &["at", "set"], complaints),
-        }
-    }
-    match (at, set) {
-        (Some(at), Some(set)) => Some(When { at, set }),
-        _ => {
-            let error = Diagnostic::error("a `when` needs `at` and `set`").at(piece, "");
-            complaints.push(error.help("`(at: { \"path\": value }, set: { \"path\": value })`"));
-            None
-        }
-    }
-}
-
-fn compare(piece: &Piece, complaints: &mut Complaints) -> Option<Compare> {
-    let (mut metric, mut along, mut from, mut to) = (None, None, None, None);
-    let mut at = Condition { at: vec![], piece: piece.clone() };
-    for entry in complaints.take(raw::fields(piece))? {
-        let value = entry.value;
-        match entry.key.text() {
-            "metric" => metric = Some(complaints.take(quoted(&value))?),
-            "along" => along = Some(complaints.take(quoted(&value).and_then(|inner| subject(&inner)))?),
-            "from" => from = Some(value),
-            "to" => to = Some(value),
-            "at" if value.text().trim_matches(['{', '}', ' ']).is_empty() => {}
-            "at" => at = condition(&value, complaints)?,
-            other => unknown(other, &entry.key, "a comparison", &["metric", "along", "from", "to", "at"], complaints),
-        }
-    }
-    match (along, from, to) {
-        (Some(along), Some(from), Some(to)) => Some(Compare { metric, along, from, to, at }),
-        _ => {
-            let error = Diagnostic::error("a comparison needs `along`, `from` and `to`").at(piece, "");
-            complaints.push(error.help("`(metric: \"psnr\", along: \"quantizer.depth\", from: 1, to: 4)`"));
-            None
         }
     }
 }

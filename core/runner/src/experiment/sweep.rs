@@ -1,9 +1,9 @@
 //! Which combinations an experiment tries.
 
-use crate::spec::component::{Assignment, Path};
-use crate::spec::diagnostic::{Complaints, Diagnostic, suggestion};
-use crate::spec::raw;
-use crate::spec::source::Piece;
+use crate::experiment::diagnostic::{Complaints, Diagnostic, suggestion};
+use crate::experiment::path::{Assignment, Path};
+use crate::experiment::raw;
+use crate::experiment::source::Piece;
 
 /// An axis: what varies, and its values.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +104,15 @@ impl Block {
         match self {
             Self::Grid(axes) | Self::Zip(axes) => axes,
             Self::Cases(_) => &[],
+        }
+    }
+
+    /// How many combinations it has, or the largest number that there is.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Grid(axes) => axes.iter().fold(1, |count, axis| count.saturating_mul(axis.values.len())),
+            Self::Zip(axes) => axes.first().map_or(0, |axis| axis.values.len()),
+            Self::Cases(cases) => cases.len(),
         }
     }
 

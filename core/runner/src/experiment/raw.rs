@@ -1,9 +1,9 @@
 //! RON taken apart without being understood: each part keeps its place.
 
-use crate::spec::diagnostic::Diagnostic;
-use crate::spec::source::{Piece, offset, token, trivia};
+use crate::experiment::diagnostic::Diagnostic;
+use crate::experiment::source::{Piece, offset, token, trivia};
 use ron::value::RawValue;
-use rqlab_sdk::config::{ConfigError, dialect};
+use rqlab_sdk::config::{ConfigError, Fault, dialect};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -19,12 +19,7 @@ pub struct Entry {
 
 /// The fields of `(a: .., b: ..)`.
 pub fn fields(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
-    // The parser takes what is not named for a name.
-    let unnamed = |error: Diagnostic| match error.message.contains("identifier") {
-        true => Diagnostic { message: "expected `name: value`".to_owned(), ..error },
-        false => error,
-    };
-    let Fields(list) = read(piece).map_err(unnamed)?;
+    let Fields(list) = read(piece)?;
     let entries: Vec<Entry> =
         list.into_iter().map(|(k, v)| Entry { key: piece.part(k), value: piece.part(v.get_ron()).trimmed() }).collect();
     unique(entries, "field")
@@ -58,7 +53,7 @@ pub fn call(piece: &Piece) -> Option<(Piece, Piece)> {
     let end = token(text);
     let name = &text[..end];
     let named = name.starts_with(|c: char| c.is_alphabetic() || c == '_') && !name.contains(['.', '+', '-', '"', '#']);
-    let arguments = text[end..].trim();
+    let arguments = &text[end + trivia(&text[end..])..];
     (named && (arguments.is_empty() || arguments.starts_with('('))).then(|| (piece.part(name), piece.part(arguments)))
 }
 
@@ -90,20 +85,14 @@ pub fn quoted(text: &str) -> String {
 /// What a user sees of a value: no comments, one space after commas and colons, no quotes around text, numbers in
 /// one way of writing.
 pub fn display(text: &str) -> String {
-    if let Ok(number) = text.replace('_', "").parse::<f64>() {
-        return number.to_string();
-    }
-    if let Ok(string) = ron::from_str::<String>(text) {
-        return string;
-    }
     let mut out = String::new();
     let mut at = trivia(text);
     while at < text.len() {
         let len = token(&text[at..]);
         let word = &text[at..at + len];
-        match word.replace('_', "").parse::<f64>() {
-            Ok(number) => out += &number.to_string(),
-            Err(_) => out += word,
+        match number(word) {
+            Some(number) => out += &number,
+            None => out += word,
         }
         at += len;
         at += trivia(&text[at..]);
@@ -113,10 +102,19 @@ pub fn display(text: &str) -> String {
     }
     // `Some` may be left out, and a comma may stand after the last element.
     let out = out.replace(", )", ")").replace(", ]", "]");
-    match out.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
-        Some(inner) => display(inner),
-        None => out,
+    let mut shown = out.as_str();
+    while let Some(inner) = shown.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
+        shown = inner;
     }
+    ron::from_str::<String>(shown).unwrap_or_else(|_| shown.to_owned())
+}
+
+/// A number in one way of writing; a whole one keeps all its digits, which an f64 would not.
+fn number(text: &str) -> Option<String> {
+    let digits = text.replace('_', "");
+    let whole = digits.parse::<i128>().map(|number| number.to_string());
+    // Adding zero takes the sign from it.
+    whole.or_else(|_| digits.parse::<f64>().map(|number| (number + 0.0).to_string())).ok()
 }
 
 /// An error of a parser as a complaint about a part of `piece`.
@@ -128,7 +126,11 @@ pub fn complaint(piece: &Piece, error: &ConfigError) -> Diagnostic {
         }
         None => piece.clone(),
     };
-    Diagnostic::error(lower_first(&error.message)).at(&at, "")
+    let message = match error.fault {
+        Fault::Unnamed => "expected `name: value`".to_owned(),
+        _ => lower_first(&error.message),
+    };
+    Diagnostic::error(message).at(&at, "")
 }
 
 /// A parser's sentence as part of one.
@@ -245,6 +247,8 @@ mod tests {
         check("16_384", "16384");
         check("1e-3", "0.001");
         check("4.0", "4");
+        check("-0.0", "0");
+        check("18446744073709551615", "18446744073709551615");
         check("\"a, b\"", "a, b");
         check("Some(3)", "3");
         check("[ 1,2 , /* two */ 3, ]", "[1, 2, 3]");

@@ -1,0 +1,327 @@
+//! The third pass: every component and every group of settings, checked and with all defaults filled in.
+
+use crate::experiment::diagnostic::{Complaints, Diagnostic, Severity};
+use crate::experiment::reach::Descriptions;
+use crate::experiment::written::{Field, Shape, Written, WrittenCall, default_piece};
+use crate::experiment::{Setup, Slot};
+use crate::job::Call;
+use crate::plan::catalog::Catalog;
+use crate::plan::setups::Combination;
+use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
+use rqlab_sdk::config::{self, Config, ConfigError, Description, Fault, FieldDoc, Scope, ValueKind};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// How deep components may hold components.
+const DEEPEST: usize = 8;
+
+/// What one combination asks for, resolved.
+pub(super) struct Resolved {
+    pub(super) data: Call,
+    pub(super) autoencoder: Call,
+    /// One for each level, or one for all of them.
+    pub(super) quantizers: Vec<Call>,
+    /// As for quantizers; empty if there is no prior.
+    pub(super) priors: Vec<Call>,
+    pub(super) objectives: Vec<Call>,
+    pub(super) tokenizer_training: TokenizerTraining,
+    pub(super) prior_training: PriorTraining,
+    pub(super) evaluation: Evaluation,
+    /// Where the data set's relative paths start.
+    pub(super) base: PathBuf,
+}
+
+/// Resolves all combinations; one that cannot be is left out, with a complaint.
+pub(super) fn resolve(
+    combinations: Vec<Combination>,
+    catalog: &Catalog<'_>,
+    complaints: &mut Complaints,
+) -> Vec<(Combination, Resolved)> {
+    let mut resolver = Resolver { catalog, known: vec![] };
+    let resolved = combinations.into_iter().filter_map(|combination| {
+        let resolved = resolver.setup(&combination.setup, complaints)?;
+        Some((combination, resolved))
+    });
+    resolved.collect()
+}
+
+/// A call resolved, or all that is wrong with it.
+type Answer = Result<Call, Vec<Diagnostic>>;
+
+/// Resolves calls, each once.
+struct Resolver<'a> {
+    catalog: &'a Catalog<'a>,
+    known: Vec<(WrittenCall, Answer)>,
+}
+
+/// The three texts of a call that a field holds.
+#[derive(Default)]
+struct Texts {
+    config: String,
+    trained: String,
+    sampled: String,
+}
+
+/// What the fields of a call hold of other components: their texts by field, and the plugins of all of them.
+#[derive(Default)]
+struct Held {
+    texts: BTreeMap<&'static str, Texts>,
+    plugins: BTreeMap<String, String>,
+}
+
+impl Resolver<'_> {
+    fn setup(&mut self, setup: &Setup, complaints: &mut Complaints) -> Option<Resolved> {
+        let data = self.slot(setup, Slot::Data, complaints);
+        let autoencoder = self.slot(setup, Slot::Autoencoder, complaints);
+        let quantizers = self.slot(setup, Slot::Quantizer, complaints);
+        let priors = self.slot(setup, Slot::Prior, complaints);
+        let objectives = self.slot(setup, Slot::Objective, complaints);
+        let tokenizer_training = self.settings::<TokenizerTraining>(setup, Slot::TokenizerTraining, complaints);
+        let prior_training = self.settings::<PriorTraining>(setup, Slot::PriorTraining, complaints);
+        let evaluation = self.settings::<Evaluation>(setup, Slot::Evaluation, complaints);
+        if let (Some(training), Some(written)) = (&tokenizer_training, setup.call(Slot::TokenizerTraining)) {
+            complaints.extend(untrained_quantizer(training, written));
+        }
+        Some(Resolved {
+            data: data?.into_iter().next()?,
+            autoencoder: autoencoder?.into_iter().next()?,
+            quantizers: quantizers?,
+            priors: priors?,
+            objectives: objectives?,
+            tokenizer_training: tokenizer_training?,
+            prior_training: prior_training?,
+            evaluation: evaluation?,
+            base: base(setup),
+        })
+    }
+
+    /// All calls of a slot: none if it is empty.
+    fn slot(&mut self, setup: &Setup, slot: Slot, complaints: &mut Complaints) -> Option<Vec<Call>> {
+        let calls = setup.get(slot).map_or(vec![], Written::items);
+        let answers: Vec<Answer> = calls.into_iter().map(|call| self.call(call)).collect();
+        let calls = answers.into_iter().map(|answer| answer.map_err(|list| complaints.extend(list)).ok());
+        // All of them are asked before one that is wrong ends it.
+        calls.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn call(&mut self, call: &WrittenCall) -> Answer {
+        if let Some((_, answer)) = self.known.iter().find(|(known, _)| known == call) {
+            return answer.clone();
+        }
+        let answer = self.resolved(call, 1);
+        self.known.push((call.clone(), answer.clone()));
+        answer
+    }
+
+    fn resolved(&self, call: &WrittenCall, depth: usize) -> Answer {
+        if depth > DEEPEST {
+            let error =
+                Diagnostic::error(format!("components are nested more than {DEEPEST} deep")).at(call.head(), "");
+            return Err(vec![error.help("a component whose default holds itself has no end: give the field")]);
+        }
+        let provided = self.catalog.provided(call).map_err(|error| vec![error])?;
+        let component = &provided.component;
+        let kind = component.build.kind();
+        let Some(description) = self.catalog.of(call.role, call.name()) else { return Err(vec![]) };
+        names(call, &description)?;
+        let (call, held, mut wrong) = self.held(call, &description, depth);
+        let config = check(&call, &description, &held, component.resolve).unwrap_or_else(|more| {
+            wrong.extend(more);
+            String::new()
+        });
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let fields: Vec<&Field> = call.fields.iter().collect();
+        let identity = |scope, variant: fn(&Texts) -> &str| {
+            let text = compose(&call, &fields, &description, &held, variant);
+            (component.identity)(&text, scope).map_err(|error| vec![call.complaint(None, &error.message)])
+        };
+        let mut plugins = held.plugins.clone();
+        plugins.insert(format!("{kind} {}", component.name), provided.origin.digest.clone());
+        Ok(Call {
+            name: component.name.to_owned(),
+            trained: identity(Scope::Training, |texts| &texts.trained)?,
+            sampled: identity(Scope::Sampling, |texts| &texts.sampled)?,
+            config,
+            plugins,
+        })
+    }
+
+    /// The calls that fields hold, given or by default, resolved; the call with these taken apart; and what is wrong.
+    fn held(
+        &self,
+        call: &WrittenCall,
+        description: &Description,
+        depth: usize,
+    ) -> (WrittenCall, Held, Vec<Diagnostic>) {
+        let (mut call, mut held, mut wrong) = (call.clone(), Held::default(), vec![]);
+        for field in description.fields.iter().filter(|field| field.kind.holds().is_some()) {
+            if let Err(error) = call.open(field) {
+                wrong.push(error);
+                continue;
+            }
+            let value = match call.field(field.name) {
+                Some(given) => Ok(given.value.clone()),
+                None => default(&call, field),
+            };
+            match value {
+                Ok(Written::Value(none)) if !field.kind.is_optional() => {
+                    let what = field.kind.in_words();
+                    let message = format!("`{}` of {} must be {what}, found `None`", field.name, call.called());
+                    wrong.push(Diagnostic::error(message).at(&none, ""));
+                }
+                Ok(Written::Value(_)) => {}
+                Ok(value) => match self.texts(&value, depth, &mut held.plugins) {
+                    Ok(texts) => drop(held.texts.insert(field.name, texts)),
+                    Err(list) => wrong.extend(list),
+                },
+                Err(error) => wrong.push(error),
+            }
+        }
+        (call, held, wrong)
+    }
+
+    fn texts(
+        &self,
+        value: &Written,
+        depth: usize,
+        plugins: &mut BTreeMap<String, String>,
+    ) -> Result<Texts, Vec<Diagnostic>> {
+        let (mut calls, mut wrong) = (Vec::new(), Vec::new());
+        for call in value.items() {
+            match self.resolved(call, depth + 1) {
+                Ok(call) => calls.push(call),
+                Err(list) => wrong.extend(list),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        plugins.extend(calls.iter().flat_map(|call| call.plugins.clone()));
+        let join = |text: fn(&Call) -> &str| {
+            let list: Vec<String> = calls.iter().map(|call| format!("{}{}", call.name, text(call))).collect();
+            match value {
+                Written::List(_) => format!("[{}]", list.join(",")),
+                _ => list.concat(),
+            }
+        };
+        Ok(Texts {
+            config: join(|call| &call.config),
+            trained: join(|call| &call.trained),
+            sampled: join(|call| &call.sampled),
+        })
+    }
+
+    /// The slot's settings; the defaults if nothing is said.
+    fn settings<C: Config>(&self, setup: &Setup, slot: Slot, complaints: &mut Complaints) -> Option<C> {
+        let nothing = WrittenCall::no_settings(slot, &default_piece(&format!("`{slot}`"), "()"));
+        let call = setup.call(slot).unwrap_or(&nothing);
+        let description = C::describe();
+        let resolve = |text: &str| Ok(C::read(text)?.resolved()?);
+        let text = names(call, &description).and_then(|()| check(call, &description, &Held::default(), resolve));
+        match text {
+            Ok(text) => complaints.take(C::parse(&text).map_err(|error| call.refusal(&error))),
+            Err(list) => {
+                complaints.extend(list);
+                None
+            }
+        }
+    }
+}
+
+/// A field's default, taken apart.
+fn default(call: &WrittenCall, field: &FieldDoc) -> Result<Written, Diagnostic> {
+    let owner = format!("`{}` of {}", field.name, call.called());
+    let piece = default_piece(&owner, field.default.as_deref().unwrap_or("None"));
+    match field.kind.holds() {
+        Some(kind) => Written::calls(kind, Shape::of(&field.kind), &piece, &owner),
+        None => Ok(Written::Value(piece)),
+    }
+}
+
+/// Fields that a call must not have, and that it must.
+fn names(call: &WrittenCall, description: &Description) -> Result<(), Vec<Diagnostic>> {
+    let unknown = call.fields.iter().filter(|given| description.field(given.key.text()).is_none());
+    let mut wrong: Vec<_> = unknown.map(|given| call.unknown_field(&given.key, description)).collect();
+    let missing = description.fields.iter().filter(|field| field.default.is_none() && call.field(field.name).is_none());
+    wrong.extend(missing.map(|field| call.missing_field(field)));
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// The call with all defaults filled in, without its name; or all that is wrong with its values.
+fn check(
+    call: &WrittenCall,
+    description: &Description,
+    held: &Held,
+    resolve: impl Fn(&str) -> Result<String, config::Complaints>,
+) -> Result<String, Vec<Diagnostic>> {
+    let of = |fields: &[&Field]| resolve(&compose(call, fields, description, held, |texts| &texts.config));
+    let all: Vec<&Field> = call.fields.iter().collect();
+    let wrong = match of(&all) {
+        Ok(text) => return Ok(text),
+        Err(wrong) => wrong,
+    };
+    // The parser ends at the first value that it cannot read, and says so behind it: asked about one field at a time, it
+    // says of each whether it can.
+    let mut said = Vec::new();
+    for given in &all {
+        let errors = of(&[given]).err().into_iter().flatten();
+        let of_value = errors.filter(|error| error.fault != Fault::MissingField);
+        said.extend(of_value.map(|error| call.wrong_value(given, &error, description)));
+    }
+    if said.is_empty() {
+        said.extend(wrong.into_iter().map(|error: ConfigError| call.refusal(&error)));
+    }
+    Err(said)
+}
+
+/// A call with some of its fields. What these hold is written with the texts that `variant` chooses.
+fn compose(
+    call: &WrittenCall,
+    fields: &[&Field],
+    description: &Description,
+    held: &Held,
+    variant: impl Fn(&Texts) -> &str,
+) -> String {
+    let defaults = held.texts.iter().filter(|(name, _)| call.field(name).is_none());
+    let mut lines: Vec<String> = defaults.map(|(name, texts)| format!("{name}: {},\n", variant(texts))).collect();
+    for given in fields {
+        let name = given.key.text();
+        let value = match held.texts.get(name) {
+            Some(texts) => variant(texts).to_owned(),
+            None => plain(given, description),
+        };
+        lines.push(format!("{name}: {value},\n"));
+    }
+    let name = call.name.as_ref().map_or("", |name| name.text());
+    format!("{name}(\n{})", lines.concat())
+}
+
+/// A plain value as the parser reads it. The shell eats quotes: a text of the command line gets its own again.
+fn plain(given: &Field, description: &Description) -> String {
+    let piece = given.value.whole();
+    let wants_text =
+        description.field(given.key.text()).is_some_and(|field| matches!(field.kind.required(), ValueKind::Text));
+    let bare = piece.source.is_argument && !piece.text().starts_with('"') && piece.text() != "None";
+    if wants_text && bare { format!("{:?}", piece.text()) } else { piece.text().to_owned() }
+}
+
+/// A warning if training ends before the quantizer has begun.
+fn untrained_quantizer(training: &TokenizerTraining, written: &WrittenCall) -> Option<Diagnostic> {
+    let (after, steps) = (training.quantize_after, training.steps);
+    (after >= steps).then(|| {
+        let message = format!("no step trains the quantizer: it starts after {after} steps of {steps}");
+        let field = ["quantize_after", "steps"].into_iter().find(|field| written.field(field).is_some());
+        Diagnostic { severity: Severity::Warning, ..written.complaint(field, &message) }
+    })
+}
+
+/// Where the data set's relative paths start: where its `path` is written, or else its call.
+fn base(setup: &Setup) -> PathBuf {
+    let data = setup.call(Slot::Data);
+    let origin = data.map(|data| data.field("path").map_or(&data.whole, |field| field.value.whole()));
+    let dir = origin.map_or(Path::new(""), |piece| piece.source.dir.as_path());
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
+}

@@ -1,0 +1,154 @@
+//! The second pass: axes, cases, exclusions and conditions, as a list of combinations and what all slots hold in each.
+
+use crate::experiment::diagnostic::{Complaints, Diagnostic};
+use crate::experiment::document::Document;
+use crate::experiment::raw;
+use crate::experiment::reach::Reached;
+use crate::experiment::source::Piece;
+use crate::experiment::sweep::Point;
+use crate::experiment::{Assignment, Path, Setup};
+use crate::plan::axes::{self, ShownAxis};
+use crate::plan::catalog::Catalog;
+use crate::plan::values::{holds, unknown};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// One combination of the axes.
+pub(super) struct Combination {
+    /// The name of its case.
+    pub(super) case: Option<Piece>,
+    /// What all slots hold.
+    pub(super) setup: Setup,
+    /// The value of every axis, as the user sees it.
+    pub(super) axes: BTreeMap<String, String>,
+}
+
+pub(super) struct Setups {
+    pub(super) combinations: Vec<Combination>,
+    pub(super) axes: Vec<ShownAxis>,
+}
+
+/// Where a piece stands: tells equal texts in different places apart.
+type Origin = (usize, usize);
+
+pub(super) fn expand(document: &Document, catalog: &Catalog<'_>, complaints: &mut Complaints) -> Setups {
+    let mut expansion = Expansion { document, catalog, applied: HashMap::new(), matched: HashSet::new() };
+    let points: Vec<Point> =
+        document.blocks.iter().flat_map(|block| block.points(|path| pinned(document, path))).collect();
+    let setups: Vec<(Option<Piece>, Setup)> =
+        points.iter().map(|point| (point.case.clone(), expansion.setup(point, complaints))).collect();
+    let kept: Vec<_> = setups.iter().filter(|(case, setup)| expansion.keeps(case.as_ref(), setup)).cloned().collect();
+    if kept.is_empty() && !setups.is_empty() {
+        complaints.push(expansion.nothing_left());
+    }
+    expansion.unmatched(&setups, complaints);
+    if !kept.is_empty() {
+        expansion.unapplied(&points, complaints);
+    }
+    let combination = |(case, setup)| Combination { case, setup, axes: BTreeMap::new() };
+    let mut combinations: Vec<Combination> = kept.into_iter().map(combination).collect();
+    let axes = axes::name(document, &mut combinations, catalog);
+    Setups { combinations, axes }
+}
+
+/// Whether the command line sets what a path names: itself, or a component with the fields that it gives. No axis varies that.
+fn pinned(document: &Document, path: &Path) -> bool {
+    document.overrides.iter().any(|set| set.path.rest(path).is_some_and(|rest| gives(&set.value, rest)))
+}
+
+/// Whether a value says what stands at these steps in it.
+fn gives(value: &Piece, steps: &[Piece]) -> bool {
+    let Some((step, rest)) = steps.split_first() else { return true };
+    if let Ok(items) = raw::list(value) {
+        let named = |item: &Piece| raw::call(item).is_some_and(|(name, _)| name.text() == step.text());
+        let numbered = step.text().parse::<usize>().ok().and_then(|number| items.get(number.checked_sub(1)?));
+        return numbered.or_else(|| items.iter().find(|item| named(item))).is_some_and(|item| gives(item, rest));
+    }
+    // Settings have no name.
+    let fields = raw::call(value).map_or_else(|| raw::fields(value), |(_, arguments)| raw::fields(&arguments));
+    fields.is_ok_and(|fields| fields.iter().any(|f| f.key.text() == step.text() && gives(&f.value, rest)))
+}
+
+struct Expansion<'a> {
+    document: &'a Document,
+    catalog: &'a Catalog<'a>,
+    /// Of every assignment that was tried: nothing if it found its place in some combination, else why it did not.
+    applied: HashMap<Origin, Option<Diagnostic>>,
+    /// The conditions that hold in some combination.
+    matched: HashSet<Origin>,
+}
+
+impl Expansion<'_> {
+    /// What all slots hold at a point.
+    fn setup(&mut self, point: &Point, complaints: &mut Complaints) -> Setup {
+        let document = self.document;
+        let mut setup = document.setup.clone();
+        // `--set` has the last word, also about what is in a component that an axis put there.
+        let inner: Vec<&Assignment> = document.overrides.iter().filter(|set| !set.path.is_whole()).collect();
+        self.apply(&mut setup, point.assignments.iter().collect(), complaints);
+        self.apply(&mut setup, inner.clone(), complaints);
+        for when in &document.when {
+            if holds(&when.at, &setup, point.case.as_ref(), self.catalog) {
+                self.matched.insert(when.at.piece.origin());
+                let free = when.set.iter().filter(|set| !pinned(document, &set.path)).collect();
+                self.apply(&mut setup, free, complaints);
+                self.apply(&mut setup, inner.clone(), complaints);
+            }
+        }
+        setup
+    }
+
+    /// Puts values in place: what holds others first.
+    fn apply(&mut self, setup: &mut Setup, mut list: Vec<&Assignment>, complaints: &mut Complaints) {
+        list.sort_by_key(|assignment| assignment.path.steps.len());
+        for assignment in list {
+            let origin = assignment.path.piece.origin();
+            match complaints.take(setup.set(assignment, self.catalog)) {
+                Some(Reached::Nothing(why)) => {
+                    self.applied.entry(origin).or_insert(why);
+                }
+                // What is wrong has been said.
+                Some(Reached::There(())) | None => drop(self.applied.insert(origin, None)),
+            }
+        }
+    }
+
+    /// Whether no exclusion holds.
+    fn keeps(&mut self, case: Option<&Piece>, setup: &Setup) -> bool {
+        let mut keeps = true;
+        for condition in &self.document.exclude {
+            if holds(condition, setup, case, self.catalog) {
+                self.matched.insert(condition.piece.origin());
+                keeps = false;
+            }
+        }
+        keeps
+    }
+
+    fn nothing_left(&self) -> Diagnostic {
+        let all = self.document.exclude.iter().filter(|condition| self.matched.contains(&condition.piece.origin()));
+        all.fold(Diagnostic::error("`exclude` leaves nothing to run"), |error, condition| match error.at {
+            None => error.at(&condition.piece, ""),
+            Some(_) => error.also(&condition.piece, ""),
+        })
+    }
+
+    /// Complains of conditions that hold nowhere.
+    fn unmatched(&self, setups: &[(Option<Piece>, Setup)], complaints: &mut Complaints) {
+        let whens = self.document.when.iter().map(|when| &when.at);
+        let all = self.document.exclude.iter().chain(whens);
+        for condition in all.filter(|condition| !self.matched.contains(&condition.piece.origin())) {
+            let about_nothing = condition.at.iter().find_map(|(subject, _)| unknown(subject, setups, self.catalog));
+            complaints.push(about_nothing.unwrap_or_else(|| {
+                Diagnostic::warning("no combination has these values").at(&condition.piece, "this changes nothing")
+            }));
+        }
+    }
+
+    /// Complains of values that found their place in no combination.
+    fn unapplied(&self, points: &[Point], complaints: &mut Complaints) {
+        let tried = points.iter().flat_map(|point| &point.assignments).chain(&self.document.overrides);
+        for assignment in tried {
+            complaints.extend(self.applied.get(&assignment.path.piece.origin()).cloned().flatten());
+        }
+    }
+}
