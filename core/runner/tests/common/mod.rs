@@ -66,7 +66,7 @@ config! {
     }
 }
 
-struct Half(MapShape);
+struct Half(MapShape, Var);
 
 impl Half {
     fn new(config: HalfConfig, cx: &AutoencoderContext) -> Result<Self> {
@@ -74,8 +74,9 @@ impl Half {
         if !cx.image.height.is_multiple_of(by) {
             return Err(ConfigError::field("halvings", format!("{by} does not divide {}", cx.image.height)).into());
         }
-        cx.params.parameter("weight", &[config.width, 3], Init::ZEROS)?;
-        Ok(Self(MapShape { height: cx.image.height / by, width: cx.image.width / by, channels: config.width }))
+        let weight = cx.params.parameter("weight", &[config.width, 3], Init::ZEROS)?;
+        let latents = MapShape { height: cx.image.height / by, width: cx.image.width / by, channels: config.width };
+        Ok(Self(latents, weight))
     }
 }
 
@@ -83,14 +84,17 @@ impl Autoencoder for Half {
     fn levels(&self) -> Vec<MapShape> {
         vec![self.0]
     }
-    fn forward(&self, _: &Tensor, _: &mut Bottleneck<'_>, _: &Mode) -> Result<Tensor> {
-        Err(Error::Unsupported("a plan runs nothing".to_owned()))
-    }
     fn encode(&self, _: &Tensor, _: &mut Bottleneck<'_>, _: &Mode) -> Result<()> {
         Ok(())
     }
-    fn decode(&self, _: &[Tensor]) -> Result<Tensor> {
+    fn decode_features(&self, _: &[Tensor], _: &Mode) -> Result<Tensor> {
         Err(Error::Unsupported("a plan runs nothing".to_owned()))
+    }
+    fn decode_output(&self, _: &Tensor) -> Result<Tensor> {
+        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+    }
+    fn last_layer(&self) -> Var {
+        self.1.clone()
     }
 }
 
@@ -129,17 +133,16 @@ impl Codebooks {
 }
 
 impl Quantizer for Codebooks {
-    fn code_shape(&self) -> CodeShape {
-        CodeShape { height: self.0.height, width: self.0.width, codebooks: self.1.clone() }
+    fn level(&self) -> LevelInfo {
+        let MapShape { height, width, channels } = self.0;
+        let codes = CodeSpace { sizes: self.1.clone(), tables: vec![], shared: true };
+        LevelInfo { height, width, channels, space: TokenSpace::Codes(codes) }
     }
     fn quantize(&self, _: &Tensor) -> Result<Quantized> {
         Err(Error::Unsupported("a plan runs nothing".to_owned()))
     }
-    fn embed(&self, _: &Codes, _: usize) -> Result<Tensor> {
+    fn embed(&self, _: &Tokens, _: Option<usize>) -> Result<Tensor> {
         Err(Error::Unsupported("a plan runs nothing".to_owned()))
-    }
-    fn codebooks(&self) -> Vec<Tensor> {
-        vec![]
     }
 }
 
@@ -177,13 +180,25 @@ impl Prior for Guess {
     fn likelihood(&self, _: &TokenBatch) -> Result<Option<Tensor>> {
         Ok(None)
     }
-    fn sample(&self, _: &SampleRequest, _: &Rng) -> Result<Codes> {
+    fn sample(&self, _: &SampleRequest, _: &Rng) -> Result<Tokens> {
         Err(Error::Unsupported("a plan runs nothing".to_owned()))
     }
 }
 
-fn component<C: Config>(name: &'static str, build: Build) -> Component {
-    Component { name, describe: C::describe, resolve: |text| C::parse(text)?.resolved(), build }
+config! {
+    /// Squared error.
+    pub(crate) struct MseConfig {
+        /// Weight of the loss.
+        weight: f32 = 1.0, in 0.0..;
+    }
+}
+
+struct Mse;
+
+impl Objective for Mse {
+    fn loss(&mut self, _: &Reconstruction<'_>) -> Result<Loss> {
+        Err(Error::Unsupported("a plan runs nothing".to_owned()))
+    }
 }
 
 /// The toy components, from a plugin with that digest.
@@ -195,12 +210,14 @@ pub(crate) fn plugins(digest: &str) -> Plugins {
     let deep = Build::Quantizer(|text, cx| Ok(Box::new(Codebooks::deep(DeepConfig::parse(text)?, cx)?)));
     let flat = Build::Quantizer(|text, cx| Ok(Box::new(Codebooks::flat(FlatConfig::parse(text)?, cx)?)));
     let guess = Build::Prior(|text, cx| Ok(Box::new(Guess::new(GuessConfig::parse(text)?, cx)?)));
-    plugins.add(component::<GreyConfig>("grey", grey), &origin);
-    plugins.add(component::<HalfConfig>("half", half), &origin);
-    plugins.add(component::<DeepConfig>("deep", deep), &origin);
-    plugins.add(component::<FlatConfig>("flat", flat), &origin);
-    plugins.add(component::<GuessConfig>("guess", guess), &origin);
-    plugins.add(component::<GuessConfig>("dream", guess), &origin);
+    let mse = Build::Objective(|text, _| MseConfig::parse(text).map(|_| Box::new(Mse) as _).map_err(Error::from));
+    plugins.add(Component::new::<MseConfig>("mse", mse), &origin);
+    plugins.add(Component::new::<GreyConfig>("grey", grey), &origin);
+    plugins.add(Component::new::<HalfConfig>("half", half), &origin);
+    plugins.add(Component::new::<DeepConfig>("deep", deep), &origin);
+    plugins.add(Component::new::<FlatConfig>("flat", flat), &origin);
+    plugins.add(Component::new::<GuessConfig>("guess", guess), &origin);
+    plugins.add(Component::new::<GuessConfig>("dream", guess), &origin);
     plugins
 }
 
@@ -223,7 +240,7 @@ impl Lab {
     /// Plans a file, with `--set` and `--seeds`.
     pub(crate) fn plan(&self, path: &Path, set: &[&str], seeds: Option<&[u64]>) -> Result<Plan, Invalid> {
         let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
-        let (document, mut warnings) = spec::read(path, &set, seeds)?;
+        let (document, mut warnings) = experiment::read(path, &set, seeds)?;
         let mut plan = plan::plan(&document, &plugins("a"))?;
         warnings.append(&mut plan.warnings);
         plan.warnings = warnings;
