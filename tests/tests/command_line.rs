@@ -104,6 +104,18 @@ fn curves_can_be_looked_at() {
     assert!(rows.iter().all(|row| followed.out.contains(row.as_str())), "{}", followed.out);
 }
 
+/// As a queue on another machine starts it: its job is in the store, and nobody holds its standard input.
+#[test]
+fn a_worker_does_its_job_wherever_it_is_started() {
+    let lab = Lab::new().unwrap();
+    ok(&lab, "sweep tiny.ron --runs runs --out out --quiet");
+    let stage = &lab.stages("runs", "reconstruction").unwrap()[0];
+    std::fs::remove_file(stage.join("done.json")).unwrap();
+    let id = stage.file_name().unwrap().to_str().unwrap();
+    ok(&lab, &format!("worker --id {id} --runs runs"));
+    assert!(stage.join("done.json").is_file());
+}
+
 #[test]
 fn the_installation_explains_itself() {
     let lab = Lab::new().unwrap();
