@@ -2,7 +2,7 @@
 //! representation learning", NeurIPS 2017, appendix A.1).
 
 use super::{check_codes, place, rows_of};
-use crate::cpu::averages as kernel;
+use crate::cpu::nearest::averages as kernel;
 use crate::{Codes, Error, Result, Tensor, Var};
 
 /// Takes vectors `[.., C]` with codes `[..]` into the averages: with n the number and s the sum of a code's vectors,
@@ -21,7 +21,7 @@ pub fn update_averages(vectors: &Tensor, codes: &Codes, decay: f64, counts: &Var
     }
     let decay = kernel::Decay { old: decay as f32, new: (1.0 - decay) as f32 };
     #[cfg(feature = "cuda")]
-    if crate::cuda::by_code::update_averages(vectors, codes, decay, [counts, sums])? {
+    if crate::cuda::loops::by_code::update_averages(vectors, codes, decay, [counts, sums])? {
         return Ok(());
     }
     counts.write(|counts| {
@@ -45,7 +45,7 @@ pub fn write_means(sums: &Tensor, counts: &Tensor, eps: f64, means: &Var) -> Res
         ));
     }
     #[cfg(feature = "cuda")]
-    if crate::cuda::by_code::write_means(sums, counts, eps, means)? {
+    if crate::cuda::loops::by_code::write_means(sums, counts, eps, means)? {
         return Ok(());
     }
     let counts = counts.as_slice();
@@ -61,7 +61,7 @@ pub fn write_means(sums: &Tensor, counts: &Tensor, eps: f64, means: &Var) -> Res
 /// # Errors
 /// [`Error::Device`] if the device fails.
 pub fn count_rare(counts: &Tensor, least: f32) -> Result<Tensor> {
-    return_from_gpu!(crate::cuda::by_code::count_rare(counts, least));
+    return_from_gpu!(crate::cuda::loops::by_code::count_rare(counts, least));
     let rare = counts.as_slice().iter().filter(|&&count| count < least).count();
     Ok(Tensor::output(vec![rare as f32], &[], None))
 }
@@ -83,7 +83,7 @@ pub fn replace_rare(candidates: &Tensor, least: f32, counts: &Var, sums: &Var) -
         return Ok(());
     }
     #[cfg(feature = "cuda")]
-    if crate::cuda::by_code::replace_rare(candidates, least, [counts, sums])? {
+    if crate::cuda::loops::by_code::replace_rare(candidates, least, [counts, sums])? {
         return Ok(());
     }
     counts.write(|counts| {

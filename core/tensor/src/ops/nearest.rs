@@ -1,7 +1,8 @@
 //! Nearest codebook rows: fused distance and argmin, never an N x K matrix in memory.
 
 use super::{on_cpu, place};
-use crate::cpu::{buffer, nearest as kernel};
+use crate::cpu::buffer;
+use crate::cpu::nearest as kernel;
 use crate::{Codes, Error, Result, Tensor};
 use std::fmt;
 
