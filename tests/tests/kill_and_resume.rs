@@ -42,7 +42,7 @@ fn results(lab: &Lab, runs: &str) -> BTreeMap<String, Finished> {
             let id = stage.file_name().unwrap().to_string_lossy().into_owned();
             let result = fs::read(stage.join("result.safetensors")).unwrap();
             let events = fs::read_to_string(stage.join("events.jsonl")).unwrap_or_default();
-            (id, Finished { result, measures: done["measures"].clone(), curves: done["curves"].clone(), events })
+            (id, Finished { result, measures: done["readings"].clone(), curves: done["curves"].clone(), events })
         })
         .collect()
 }

@@ -211,7 +211,7 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         arguments: Vec<OsString>,
     },
-    /// Does one job of a sweep; started by it.
+    /// Does one job of a sweep; started by its launcher.
     #[command(hide = true)]
     Worker {
         /// The job.
@@ -220,6 +220,9 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
         /// Directory that holds the work.
         #[arg(long, value_name = "DIR")]
         runs: PathBuf,
+        /// Ends when standard input does, so that it does not outlive the process at the other end.
+        #[arg(long)]
+        lifeline: bool,
     },
     /// Tells what may be written in an experiment: the fields of a component or of settings, with defaults, ranges and
     /// meaning, or the components that a slot takes.

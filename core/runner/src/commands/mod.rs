@@ -149,7 +149,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Reconstruct { experiment, reconstruct } => {
             images::run_reconstruct(global, experiment, reconstruct, ui)
         }
-        Command::Worker { id, runs } => worker::run(global, id, runs),
+        Command::Worker { id, runs, lifeline } => worker::run(global, id, runs, *lifeline),
         Command::Bench { arguments } => bench::run(global, arguments),
         Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
         Command::Plugins(command) => plugins::run(global, command, ui),

@@ -2,11 +2,14 @@
 
 use crate::cli::Global;
 use crate::commands::{Failure, Outcome, load_plugins};
-use crate::jobs::run_worker;
+use crate::jobs::{end_with_parent, run_worker};
 use crate::store::Store;
 use std::path::Path;
 
-pub(super) fn run(global: &Global, id: &str, runs: &Path) -> Result<Outcome, Failure> {
+pub(super) fn run(global: &Global, id: &str, runs: &Path, lifeline: bool) -> Result<Outcome, Failure> {
+    if lifeline {
+        end_with_parent();
+    }
     let store = Store::open(runs)?;
     let plugins = load_plugins(global)?;
     // The store has the error already, and the parent shows it.

@@ -23,7 +23,7 @@ pub use launcher::{Exit, Launcher, Share, Ticket, Update};
 pub use scheduler::{End, Outcome, Scheduler};
 pub use sinks::{Event, Sink, Sinks};
 pub use stop::end_process;
-pub use worker::{Reporter, peak_memory_mib, run_worker};
+pub use worker::{Reporter, end_with_parent, peak_memory_mib, run_worker};
 
 use crate::job::Job;
 use serde::{Deserialize, Serialize};

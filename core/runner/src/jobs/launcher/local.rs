@@ -34,7 +34,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Workers are started as `program arguments.. --threads N worker --id ID --runs DIR`, where the arguments are what they all
+    /// Workers are started as `program arguments.. --threads N worker --lifeline --id ID --runs DIR`, where the arguments are what they all
     /// get: plugins, device.
     pub fn new(program: PathBuf, arguments: Vec<OsString>, store: &Store) -> Self {
         let (sender, updates) = mpsc::channel();
@@ -48,7 +48,7 @@ impl Launcher for Local {
         let log = File::options().create(true).append(true).open(&log).map_err(Error::file(&log))?;
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
-            .args(["--threads", &share.threads.to_string(), "worker", "--id", &job.id, "--runs"])
+            .args(["--threads", &share.threads.to_string(), "worker", "--lifeline", "--id", &job.id, "--runs"])
             .arg(self.store.root())
             .env(PRECISION, job.stage.precision().name())
             .stdin(Stdio::piped())
