@@ -134,7 +134,7 @@ mod tests {
         rows.map(|x| codebook.as_slice().chunks(c).map(|e| distance(x, e)).collect()).collect()
     }
 
-    const SIZES: [[usize; 3]; 9] = [
+    const SIZES: [[usize; 3]; 10] = [
         [1, 1, 1],
         [3, 2, 5],
         [17, 33, 3],
@@ -142,6 +142,7 @@ mod tests {
         [13, 31, 65],
         [129, 257, 16],
         [30, 1000, 7],
+        [40, 130, 12],
         [5, 16, 256],
         [1000, 48, 2],
     ];

@@ -20,18 +20,30 @@ extern "C" __global__ void square_rows(const float *in, float *out, u64 rows, u6
     }
 }
 
-// DEPTH channels from `channel` on of SIDE rows, of which `rows` are there: four numbers a thread.
-__device__ __forceinline__ void fetch_side(float numbers[4], const float *from, u64 rows, u64 channels, u64 channel) {
-    unsigned row = threadIdx.x / DEPTH;
-    u64 own = channel + threadIdx.x % DEPTH;
-#pragma unroll
-    for (int i = 0; i < 4; i++, row += SIDE / 4)
-        numbers[i] = row < rows && own < channels ? from[row * channels + own] : 0.0f;
+// Where a thread reads its part of a side, SIDE rows by DEPTH channels: four channels of one row, for the first of which this
+// is the place. Past the last row it reads that one again, of which no score is used.
+__device__ __forceinline__ const float *part_of_side(const float *from, u64 rows, u64 channels) {
+    u64 row = threadIdx.x / 2;
+    return from + (row < rows ? row : rows - 1) * channels + threadIdx.x % 2 * 4;
 }
 
-__device__ __forceinline__ void store_side(float *to, const float numbers[4]) {
+// Four channels, of which `left` are there, and zeros for the rest; all or none are there if they can be read at once.
+__device__ __forceinline__ void fetch_part(float numbers[4], const float *part, long long left, bool at_once) {
+    Neighbours<4> all = {};
+    if (at_once) {
+        if (left > 0) all = *(const Neighbours<4> *)part;
+    } else {
 #pragma unroll
-    for (int i = 0; i < 4; i++) to[threadIdx.x % DEPTH * PITCH + threadIdx.x / DEPTH + SIDE / 4 * i] = numbers[i];
+        for (int c = 0; c < 4; c++)
+            if (c < left) all.v[c] = part[c];
+    }
+#pragma unroll
+    for (int c = 0; c < 4; c++) numbers[c] = all.v[c];
+}
+
+__device__ __forceinline__ void store_part(float *to, const float numbers[4]) {
+#pragma unroll
+    for (int c = 0; c < 4; c++) to[(threadIdx.x % 2 * 4 + c) * PITCH + threadIdx.x / 2] = numbers[c];
 }
 
 // The code that column j of a thread stands for: two groups of four neighbours.
@@ -50,29 +62,35 @@ __device__ __forceinline__ void score_tile(float sums[8][8], const float *x, u64
 #pragma unroll
         for (int j = 0; j < 8; j++) sums[i][j] = 0.0f;
     }
-    fetch_side(of_x, x, rows, channels, 0);
-    fetch_side(of_e, e, codes, channels, 0);
+    const float *part_of_x = part_of_side(x, rows, channels), *part_of_e = part_of_side(e, codes, channels);
+    long long left = (long long)channels - threadIdx.x % 2 * 4;
+    bool at_once = channels % 4 == 0;
+    fetch_part(of_x, part_of_x, left, at_once);
+    fetch_part(of_e, part_of_e, left, at_once);
     // The tile before may still be read.
     __syncthreads();
-    store_side((float *)left_quads[0], of_x);
-    store_side((float *)right_quads[0], of_e);
+    store_part((float *)left_quads[0], of_x);
+    store_part((float *)right_quads[0], of_e);
     __syncthreads();
     for (u64 channel = 0; channel < channels; channel += DEPTH, half ^= 1) {
         bool more = channel + DEPTH < channels;
         // On their way while the products run.
         if (more) {
-            fetch_side(of_x, x, rows, channels, channel + DEPTH);
-            fetch_side(of_e, e, codes, channels, channel + DEPTH);
+            part_of_x += DEPTH;
+            part_of_e += DEPTH;
+            left -= DEPTH;
+            fetch_part(of_x, part_of_x, left, at_once);
+            fetch_part(of_e, part_of_e, left, at_once);
         }
-        const float *left = (const float *)left_quads[half] + 8 * ty;
-        const float *right = (const float *)right_quads[half] + 4 * tx;
+        const float *of_rows = (const float *)left_quads[half] + 8 * ty;
+        const float *of_codes = (const float *)right_quads[half] + 4 * tx;
 #pragma unroll
         for (int k = 0; k < DEPTH; k++) {
             Neighbours<4> a[2], b[2];
-            a[0] = *(const Neighbours<4> *)(left + k * PITCH);
-            a[1] = *(const Neighbours<4> *)(left + k * PITCH + 4);
-            b[0] = *(const Neighbours<4> *)(right + k * PITCH);
-            b[1] = *(const Neighbours<4> *)(right + k * PITCH + SIDE / 2);
+            a[0] = *(const Neighbours<4> *)(of_rows + k * PITCH);
+            a[1] = *(const Neighbours<4> *)(of_rows + k * PITCH + 4);
+            b[0] = *(const Neighbours<4> *)(of_codes + k * PITCH);
+            b[1] = *(const Neighbours<4> *)(of_codes + k * PITCH + SIDE / 2);
 #pragma unroll
             for (int i = 0; i < 8; i++) {
 #pragma unroll
@@ -81,8 +99,8 @@ __device__ __forceinline__ void score_tile(float sums[8][8], const float *x, u64
             }
         }
         if (more) {
-            store_side((float *)left_quads[half ^ 1], of_x);
-            store_side((float *)right_quads[half ^ 1], of_e);
+            store_part((float *)left_quads[half ^ 1], of_x);
+            store_part((float *)right_quads[half ^ 1], of_e);
             __syncthreads();
         }
     }
@@ -98,52 +116,63 @@ __device__ __forceinline__ bool wins(float score, unsigned code, float other, un
 extern "C" __global__ void __launch_bounds__(256, 2)
     nearest_tiles(const float *x, const float *codebook, const float *halves, float *scores, unsigned *codes, u64 rows,
                   u64 size, u64 channels, u64 splits) {
+    // What each thread has found for its eight rows, of which it reads nothing while it multiplies: registers are dear.
+    __shared__ float bests[8][LANES];
+    __shared__ unsigned found[8][LANES];
     u64 tiles = (rows + SIDE - 1) / SIDE, all = (size + SIDE - 1) / SIDE, part = (all + splits - 1) / splits;
     for (u64 job = blockIdx.x; job < tiles * splits; job += gridDim.x) {
         u64 row = job % tiles * SIDE, split = job / tiles;
         u64 from = split * part * SIDE, to = (split + 1) * part * SIDE < size ? (split + 1) * part * SIDE : size;
-        float best[8];
-        unsigned code[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            best[i] = NEVER;
+            bests[i][threadIdx.x] = NEVER;
             // A part without codes is no better than any.
-            code[i] = (unsigned)(from < size ? from : 0);
+            found[i][threadIdx.x] = (unsigned)(from < size ? from : 0);
         }
         for (u64 first = from; first < to; first += SIDE) {
-            float sums[8][8];
+            float sums[8][8], halves_of[8];
             score_tile(sums, x + row * channels, rows - row, codebook + first * channels, size - first, channels);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
                 u64 column = first + column_of(j);
-                if (column < size) {
-                    float half = halves[column];
+                // What is no code has no score that is above any.
+                halves_of[j] = column < size ? halves[column] : -NEVER;
+            }
 #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        // Codes come in rising order.
-                        if (sums[i][j] - half > best[i]) {
-                            best[i] = sums[i][j] - half;
-                            code[i] = (unsigned)column;
-                        }
+            for (int i = 0; i < 8; i++) {
+                float best = bests[i][threadIdx.x];
+                int which = -1;
+                // Codes come in rising order.
+#pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    if (sums[i][j] - halves_of[j] > best) {
+                        best = sums[i][j] - halves_of[j];
+                        which = j;
                     }
+                }
+                if (which >= 0) {
+                    bests[i][threadIdx.x] = best;
+                    found[i][threadIdx.x] = (unsigned)(first + column_of(which));
                 }
             }
         }
 #pragma unroll
         for (int i = 0; i < 8; i++) {
+            float best = bests[i][threadIdx.x];
+            unsigned code = found[i][threadIdx.x];
 #pragma unroll
             for (int step = 8; step > 0; step /= 2) {
-                float other = __shfl_xor_sync(0xffffffffu, best[i], step);
-                unsigned other_code = __shfl_xor_sync(0xffffffffu, code[i], step);
-                if (wins(other, other_code, best[i], code[i])) {
-                    best[i] = other;
-                    code[i] = other_code;
+                float other = __shfl_xor_sync(0xffffffffu, best, step);
+                unsigned other_code = __shfl_xor_sync(0xffffffffu, code, step);
+                if (wins(other, other_code, best, code)) {
+                    best = other;
+                    code = other_code;
                 }
             }
             u64 own = row + threadIdx.x / 16 * 8 + i;
             if (threadIdx.x % 16 == 0 && own < rows) {
-                scores[split * rows + own] = best[i];
-                codes[split * rows + own] = code[i];
+                scores[split * rows + own] = best;
+                codes[split * rows + own] = code;
             }
         }
     }
