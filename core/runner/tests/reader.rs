@@ -197,7 +197,7 @@ proptest! {
     fn a_path_is_what_was_written(path in "(data|quantizer|prior|evaluation|[a-z]{1,9})([.][a-z0-9_.]{0,9})?") {
         let lab = Lab::new();
         let file = lab.write("x.ron", WHOLE);
-        match spec::read(&file, &[format!(" {path} = 1")], None) {
+        match read(&file, &[format!(" {path} = 1")], None) {
             Ok((document, _)) => prop_assert_eq!(document.overrides[0].path.text(), path),
             Err(Invalid(complaints)) => {
                 complaints.iter().for_each(check_places);
@@ -239,7 +239,7 @@ proptest! {
 
     #[test]
     fn a_value_is_shown_in_one_way(tokens in value(), one in between(), other in between()) {
-        let display = spec::raw::display;
+
         let shown = display(&joined(&tokens, &one));
         prop_assert_eq!(&display(&joined(&tokens, &other)), &shown);
         prop_assert_eq!(&display(&shown), &shown);
@@ -247,7 +247,7 @@ proptest! {
 
     #[test]
     fn whole_numbers_are_shown_to_the_last_digit(number in any::<u64>()) {
-        let display = spec::raw::display;
+
         prop_assert_eq!(display(&number.to_string()), number.to_string());
         prop_assert_eq!(display(&format!("[-{number}]")), format!("[-{number}]"));
     }

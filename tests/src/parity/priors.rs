@@ -72,8 +72,7 @@ fn stored(case: &Case, sub: &str, length: usize) -> Result<(RqTransformer, Param
 /// The condition of a sub-case, from tokens `[B, L]`, and L; those of a model without condition are zeros.
 fn condition(case: &Case, sub: &str, images: usize) -> Result<(Condition, usize)> {
     let name = format!("in.{sub}cond");
-    let tokens =
-        if case.has(&name) { case.codes(&name)? } else { Codes::from_vec(vec![0; images], &[images, 1])? };
+    let tokens = if case.has(&name) { case.codes(&name)? } else { Codes::from_vec(vec![0; images], &[images, 1])? };
     let length = tokens.last_dim();
     let given = if length == 1 { Given::Classes(tokens.reshape(&[images])?) } else { Given::Text(tokens) };
     Ok((Condition { given, present: Codes::from_vec(vec![1; images], &[images])? }, length))

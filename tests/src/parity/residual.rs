@@ -90,7 +90,14 @@ fn put_assignments(
 }
 
 /// Gradients at the latents of `sum(g * quantized)`, of the commitment loss, and of the first plus 0.25 of the second.
-fn put_gradients(case: &Case, out: &mut Outputs, sub: &str, folding: &Folding, rq: &Rq, assigned: &Assignments) -> Result<()> {
+fn put_gradients(
+    case: &Case,
+    out: &mut Outputs,
+    sub: &str,
+    folding: &Folding,
+    rq: &Rq,
+    assigned: &Assignments,
+) -> Result<()> {
     let (x, g) = (case.tensor("in.x")?.leaf(), case.tensor("in.g")?);
     let both = || {
         let quantized = rq.assemble(&folding.fold(&x)?, assigned)?;

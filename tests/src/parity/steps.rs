@@ -54,7 +54,10 @@ pub(super) fn tokenizer_step(case: &Case, out: &mut Outputs) -> Result<()> {
         ..ResnetConfig::parse("resnet")?
     };
     let image = MapShape { height: 32, width: 32, channels: 3 };
-    let resnet = Resnet::new(config, &AutoencoderContext { image, params: params.scope("autoencoder"), components: Components::none() })?;
+    let resnet = Resnet::new(
+        config,
+        &AutoencoderContext { image, params: params.scope("autoencoder"), components: Components::none() },
+    )?;
     let config = RqConfig {
         depth: case.size("depth")?,
         codebook: case.size("codes")?,
@@ -65,7 +68,10 @@ pub(super) fn tokenizer_step(case: &Case, out: &mut Outputs) -> Result<()> {
         ..RqConfig::parse("rq")?
     };
     let latents = resnet.levels()[0];
-    let mut rq = Rq::new(config, &QuantizerContext { latents, params: params.scope("quantizer"), components: Components::none() })?;
+    let mut rq = Rq::new(
+        config,
+        &QuantizerContext { latents, params: params.scope("quantizer"), components: Components::none() },
+    )?;
     case.load(&params, false, |name| format!("w.{name}"))?;
 
     let images = case.map("in.images")?;
