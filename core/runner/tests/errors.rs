@@ -4,31 +4,7 @@
 
 mod common;
 
-use common::{Lab, experiment};
-
-/// The complaints about a file of its own.
-#[track_caller]
-fn check_file(text: &str, set: &[&str], expect: &str) {
-    let lab = Lab::new();
-    let path = lab.write("x.ron", text);
-    assert_same(&lab.complaints(&path, set), expect);
-}
-
-/// The complaints about an experiment on the toys, whose lines begin at line 2.
-#[track_caller]
-fn check(more: &str, expect: &str) {
-    check_file(&experiment(more), &[], expect);
-}
-
-/// Compares without the margin of the expectation.
-#[track_caller]
-fn assert_same(found: &str, expect: &str) {
-    let margin = expect.lines().filter(|l| !l.trim().is_empty()).map(|l| l.len() - l.trim_start().len()).min();
-    let strip = |line: &str| line.get(margin.unwrap_or(0)..).unwrap_or_default().trim_end().to_owned();
-    let expect: Vec<String> = expect.lines().map(strip).collect();
-    let expect = expect.join("\n");
-    assert!(found == expect.trim_matches('\n'), "found:\n{found}\n\nexpected:\n{}", expect.trim_matches('\n'));
-}
+use common::{Lab, assert_same, check, check_file, experiment};
 
 #[test]
 fn an_unknown_field_names_the_nearest() {
@@ -84,7 +60,7 @@ fn all_wrong_values_are_said_at_once() {
     check(
         "    quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),\n    evaluation: (imags: 1),",
         "
-        error: `depth` must lie in 1..=64, found 0
+        error: `depth` of `deep` must lie in 1..=64, found 0
          --> x.ron:4:28
           |
         4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
@@ -92,7 +68,7 @@ fn all_wrong_values_are_said_at_once() {
           |
           = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
 
-        error: `codebook` must lie in 2.., found 1
+        error: `codebook` of `deep` must lie in 2.., found 1
          --> x.ron:4:41
           |
         4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
@@ -106,7 +82,7 @@ fn all_wrong_values_are_said_at_once() {
         4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
           |                                                    ^^^^
           |
-          = help: `shared` is true | false, by default true: Whether the depths share one.
+          = help: `shared` is true or false, by default true: Whether the depths share one.
 
         error: `evaluation` has no field `imags`
          --> x.ron:5:18
@@ -115,7 +91,7 @@ fn all_wrong_values_are_said_at_once() {
           |                  ^^^^^
           |
           = help: did you mean `images`?
-          = help: its fields: `images`, `samples`, `temperature`, `top_k`, `top_p`, `speed`, `pictures`, `classifier_steps`
+          = help: its fields: `images`, `samples`, `temperature`, `top_k`, `top_p`, `guidance`, `guidance_schedule`, `guidance_power`, `guidance_from`, `guidance_to`, `speed`, `pictures`, `classifier_steps`, `precision`
         ",
     );
 }
@@ -147,15 +123,15 @@ fn a_value_of_another_kind_is_shown_with_the_kind_that_is_wanted() {
         5 |     evaluation: (images: -1, top_k: 0.5, speed: 1),
           |                                     ^^^
           |
-          = help: `top_k` is integer | None in 1.., by default None: The k most probable codes are drawn from; none for all.
+          = help: `top_k` is an integer in 1.. or None, by default None: The k most probable codes are drawn from; none for all.
 
-        error: `speed` of `evaluation` must be [integer, ..] in 1.., found `1`
+        error: `speed` of `evaluation` must be a list [integer, ..] in 1.., found `1`
          --> x.ron:5:49
           |
         5 |     evaluation: (images: -1, top_k: 0.5, speed: 1),
           |                                                 ^
           |
-          = help: `speed` is [integer, ..] in 1.., by default [1, 16]: Batch sizes at which sampling speed is measured, with and without cache; empty for none.
+          = help: `speed` is a list [integer, ..] in 1.., by default [1, 16]: Batch sizes at which sampling speed is measured, with and without cache; empty for none.
         ",
     );
     check(
@@ -199,7 +175,7 @@ fn a_wrong_value_of_an_axis_is_shown_in_the_axis() {
     check(
         "    axes: { \"quantizer.depth\": [1, 99] },",
         "
-        error: `depth` must lie in 1..=64, found 99
+        error: `depth` of `deep` must lie in 1..=64, found 99
          --> x.ron:5:36
           |
         5 |     axes: { \"quantizer.depth\": [1, 99] },
@@ -234,7 +210,7 @@ fn a_wrong_value_of_the_command_line_is_shown_there() {
         1 | --set color=red
           |       ^^^^^
           |
-          = help: a path begins with one of: `data`, `autoencoder`, `quantizer`, `prior`, `tokenizer_training`, `prior_training`, `evaluation`
+          = help: a path begins with one of: `data`, `autoencoder`, `quantizer`, `prior`, `objective`, `tokenizer_training`, `prior_training`, `evaluation`
         ",
     );
     check_file(
@@ -298,7 +274,7 @@ fn required_fields_are_asked_for() {
           |                ^^^^
           |
           = help: `codebook` is an integer in 2..: Codes in the codebook.
-          = help: write `codebook: ..` here, or give it with `--set quantizer.codebook=..`
+          = help: write `flat(codebook: ..)`
         ",
     );
 }
@@ -315,7 +291,7 @@ fn axes_must_name_something_and_have_values() {
           |              ^^^^^^^^^^^^^^^
           |
           = help: did you mean `quantizer`?
-          = help: a path begins with one of: `data`, `autoencoder`, `quantizer`, `prior`, `tokenizer_training`, `prior_training`, `evaluation`
+          = help: a path begins with one of: `data`, `autoencoder`, `quantizer`, `prior`, `objective`, `tokenizer_training`, `prior_training`, `evaluation`
 
         error: the axis `prior.width` has no values
          --> x.ron:5:52
@@ -422,10 +398,12 @@ fn exclusions_must_leave_something_and_should_change_something() {
         "    axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.dept\": 3 }],",
         "
         error: `deep` has no field `dept`
-         --> x.ron:5:55
+         --> x.ron:5:65
           |
+        4 |     quantizer: deep,
+          |                ---- `deep` is named here
         5 |     axes: { \"quantizer.depth\": [1, 2] }, exclude: [{ \"quantizer.dept\": 3 }],
-          |                                                       ^^^^^^^^^^^^^^
+          |                                                                 ^^^^
           |
           = help: did you mean `depth`?
           = help: its fields: `depth`, `codebook`, `shared`, `beta`
@@ -502,7 +480,7 @@ fn what_is_not_ron_is_said_to_be_wrong_where_it_is() {
         4 |     quantizer: 7,
           |                ^ expected a call such as `name(field: value, ..)`
           |
-          = help: `rqlab plugins list` shows the components for `quantizer`
+          = help: `rqlab describe quantizer` lists those that there are
         ",
     );
 }
@@ -608,7 +586,7 @@ fn fields_are_given_once_and_the_main_ones_at_all() {
           |                                 ^^^^^^^^^
           |
           = help: did you mean `quantizer`?
-          = help: its fields: `question`, `base`, `data`, `autoencoder`, `quantizer`, `prior`, `tokenizer_training`, `prior_training`, `evaluation`, `axes`, `sweep`, `exclude`, `when`, `seeds`, `report`
+          = help: its fields: `question`, `base`, `data`, `autoencoder`, `quantizer`, `prior`, `objective`, `tokenizer_training`, `prior_training`, `evaluation`, `axes`, `sweep`, `exclude`, `when`, `seeds`, `report`
 
         error: the experiment names no `quantizer`
          --> x.ron:1:1
@@ -616,7 +594,7 @@ fn fields_are_given_once_and_the_main_ones_at_all() {
         1 | (data: grey, autoencoder: half, quantiser: deep)
           | ^
           |
-          = help: add a line such as `quantizer: name(..),`; `rqlab plugins list` shows the names
+          = help: add a line such as `quantizer: name(..),`; `rqlab describe quantizer` lists the names
         ",
     );
 }

@@ -177,7 +177,7 @@ pub fn suggestion<'a>(found: &str, what: &str, known: impl IntoIterator<Item = &
     let near = nearest(found, known.iter().copied());
     let mut help: Vec<String> = near.iter().map(|name| format!("did you mean `{name}`?")).collect();
     if known.is_empty() {
-        help.push(format!("there are no {what}"));
+        help.push(format!("there are no {}", what.trim_start_matches("its ")));
     } else if near.is_none() || known.len() <= MANY {
         let list: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
         help.push(format!("{what}: {}", list.join(", ")));

@@ -3,7 +3,7 @@
 use crate::experiment::diagnostic::{Complaints, Diagnostic, Severity};
 use crate::experiment::reach::Descriptions;
 use crate::experiment::written::{Field, Shape, Written, WrittenCall, default_piece};
-use crate::experiment::{Setup, Slot};
+use crate::experiment::{Setup, Slot, help_of};
 use crate::job::Call;
 use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
@@ -67,6 +67,9 @@ struct Texts {
 struct Held {
     texts: BTreeMap<&'static str, Texts>,
     plugins: BTreeMap<String, String>,
+    /// The fields whose calls are wrong, and in what way.
+    broken: Vec<&'static str>,
+    wrong: Vec<Diagnostic>,
 }
 
 impl Resolver<'_> {
@@ -124,11 +127,10 @@ impl Resolver<'_> {
         let kind = component.build.kind();
         let Some(description) = self.catalog.of(call.role, call.name()) else { return Err(vec![]) };
         names(call, &description)?;
-        let (call, held, mut wrong) = self.held(call, &description, depth);
-        let config = check(&call, &description, &held, component.resolve).unwrap_or_else(|more| {
-            wrong.extend(more);
-            String::new()
-        });
+        let (call, held) = self.held(call, &description, depth);
+        let checked = check(&call, &description, &held, component.resolve);
+        let (config, mut wrong) = checked.map_or_else(|wrong| (String::new(), wrong), |config| (config, vec![]));
+        wrong.splice(0..0, held.wrong.clone());
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -148,38 +150,45 @@ impl Resolver<'_> {
         })
     }
 
-    /// The calls that fields hold, given or by default, resolved; the call with these taken apart; and what is wrong.
-    fn held(
-        &self,
-        call: &WrittenCall,
-        description: &Description,
-        depth: usize,
-    ) -> (WrittenCall, Held, Vec<Diagnostic>) {
-        let (mut call, mut held, mut wrong) = (call.clone(), Held::default(), vec![]);
+    /// What the fields of a call hold, given or by default, resolved; and the call with this taken apart.
+    fn held(&self, call: &WrittenCall, description: &Description, depth: usize) -> (WrittenCall, Held) {
+        let (mut call, mut held) = (call.clone(), Held::default());
         for field in description.fields.iter().filter(|field| field.kind.holds().is_some()) {
-            if let Err(error) = call.open(field) {
-                wrong.push(error);
-                continue;
-            }
-            let value = match call.field(field.name) {
-                Some(given) => Ok(given.value.clone()),
-                None => default(&call, field),
-            };
-            match value {
-                Ok(Written::Value(none)) if !field.kind.is_optional() => {
-                    let what = field.kind.in_words();
-                    let message = format!("`{}` of {} must be {what}, found `None`", field.name, call.called());
-                    wrong.push(Diagnostic::error(message).at(&none, ""));
+            match self.held_by(&mut call, field, depth, &mut held.plugins) {
+                Ok(Some(texts)) => drop(held.texts.insert(field.name, texts)),
+                Ok(None) => {}
+                Err(wrong) => {
+                    held.broken.push(field.name);
+                    held.wrong.extend(wrong);
                 }
-                Ok(Written::Value(_)) => {}
-                Ok(value) => match self.texts(&value, depth, &mut held.plugins) {
-                    Ok(texts) => drop(held.texts.insert(field.name, texts)),
-                    Err(list) => wrong.extend(list),
-                },
-                Err(error) => wrong.push(error),
             }
         }
-        (call, held, wrong)
+        (call, held)
+    }
+
+    /// What one field holds; nothing if it is `None`.
+    fn held_by(
+        &self,
+        call: &mut WrittenCall,
+        field: &FieldDoc,
+        depth: usize,
+        plugins: &mut BTreeMap<String, String>,
+    ) -> Result<Option<Texts>, Vec<Diagnostic>> {
+        let one = |error| vec![error];
+        call.open(field).map_err(one)?;
+        let value = match call.field(field.name) {
+            Some(given) => given.value.clone(),
+            None => default(call, field).map_err(one)?,
+        };
+        match value {
+            Written::Value(_) if field.kind.is_optional() => Ok(None),
+            Written::Value(none) => {
+                let what = field.kind.in_words();
+                let message = format!("`{}` of {} must be {what}, found `None`", field.name, call.called());
+                Err(vec![Diagnostic::error(message).at(&none, "").help(help_of(field))])
+            }
+            value => self.texts(&value, depth, plugins).map(Some),
+        }
     }
 
     fn texts(
@@ -257,7 +266,8 @@ fn check(
     resolve: impl Fn(&str) -> Result<String, config::Complaints>,
 ) -> Result<String, Vec<Diagnostic>> {
     let of = |fields: &[&Field]| resolve(&compose(call, fields, description, held, |texts| &texts.config));
-    let all: Vec<&Field> = call.fields.iter().collect();
+    let is_sound = |given: &&Field| !held.broken.contains(&given.key.text());
+    let all: Vec<&Field> = call.fields.iter().filter(is_sound).collect();
     let wrong = match of(&all) {
         Ok(text) => return Ok(text),
         Err(wrong) => wrong,
@@ -270,7 +280,8 @@ fn check(
         let of_value = errors.filter(|error| error.fault != Fault::MissingField);
         said.extend(of_value.map(|error| call.wrong_value(given, &error, description)));
     }
-    if said.is_empty() {
+    // Without what is broken, fields are missing that are given.
+    if said.is_empty() && held.broken.is_empty() {
         said.extend(wrong.into_iter().map(|error: ConfigError| call.refusal(&error)));
     }
     Err(said)

@@ -82,16 +82,17 @@ impl Expansion<'_> {
     fn setup(&mut self, point: &Point, complaints: &mut Complaints) -> Setup {
         let document = self.document;
         let mut setup = document.setup.clone();
-        // `--set` has the last word, also about what is in a component that an axis put there.
+        // `--set` has the last word about what it names, also in a component that an axis put there.
         let inner: Vec<&Assignment> = document.overrides.iter().filter(|set| !set.path.is_whole()).collect();
-        self.apply(&mut setup, point.assignments.iter().collect(), complaints);
-        self.apply(&mut setup, inner.clone(), complaints);
+        self.apply(&mut setup, point.assignments.iter().chain(inner.iter().copied()).collect(), complaints);
         for when in &document.when {
             if holds(&when.at, &setup, point.case.as_ref(), self.catalog) {
                 self.matched.insert(when.at.piece.origin());
-                let free = when.set.iter().filter(|set| !pinned(document, &set.path)).collect();
+                let free: Vec<&Assignment> = when.set.iter().filter(|set| !pinned(document, &set.path)).collect();
+                let within = |set: &&&Assignment| free.iter().any(|free| free.path.rest(&set.path).is_some());
+                let again: Vec<&Assignment> = inner.iter().filter(within).copied().collect();
                 self.apply(&mut setup, free, complaints);
-                self.apply(&mut setup, inner.clone(), complaints);
+                self.apply(&mut setup, again, complaints);
             }
         }
         setup

@@ -399,3 +399,27 @@ pub(crate) fn properties() -> ProptestConfig {
     let rng_seed = if usual.rng_seed == RngSeed::Random { RngSeed::Fixed(0) } else { usual.rng_seed };
     ProptestConfig { failure_persistence: None, rng_seed, ..usual }
 }
+
+/// The complaints about a file of its own.
+#[track_caller]
+pub(crate) fn check_file(text: &str, set: &[&str], expect: &str) {
+    let lab = Lab::new();
+    let path = lab.write("x.ron", text);
+    assert_same(&lab.complaints(&path, set), expect);
+}
+
+/// The complaints about an experiment on the toys, whose lines begin at line 2.
+#[track_caller]
+pub(crate) fn check(more: &str, expect: &str) {
+    check_file(&experiment(more), &[], expect);
+}
+
+/// Compares without the margin of the expectation.
+#[track_caller]
+pub(crate) fn assert_same(found: &str, expect: &str) {
+    let margin = expect.lines().filter(|l| !l.trim().is_empty()).map(|l| l.len() - l.trim_start().len()).min();
+    let strip = |line: &str| line.get(margin.unwrap_or(0)..).unwrap_or_default().trim_end().to_owned();
+    let expect: Vec<String> = expect.lines().map(strip).collect();
+    let expect = expect.join("\n");
+    assert!(found == expect.trim_matches('\n'), "found:\n{found}\n\nexpected:\n{}", expect.trim_matches('\n'));
+}
