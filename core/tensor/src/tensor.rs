@@ -178,6 +178,24 @@ impl Tensor {
         }
     }
 
+    /// The numbers on the host; not copied on the CPU if nothing shares them.
+    pub(crate) fn into_vec(self) -> Vec<f32> {
+        match self.storage {
+            Storage::Cpu(numbers) => Arc::unwrap_or_clone(numbers),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => buffer.host().to_vec(),
+        }
+    }
+
+    /// The numbers if a GPU holds them; not copied if nothing shares them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn into_numbers(self) -> Result<Option<crate::cuda::Numbers>> {
+        match self.storage {
+            Storage::Cpu(_) => Ok(None),
+            Storage::Cuda(buffer) => buffer.into_numbers().map(Some),
+        }
+    }
+
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
     }

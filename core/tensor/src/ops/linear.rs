@@ -1,6 +1,7 @@
 //! Matrix products.
 
-use super::unary::{Gelu, Times};
+use super::arithmetic::Mul;
+use super::unary::Gelu;
 use super::{on_cpu, place};
 use crate::cpu::gemm;
 use crate::cpu::loops::elementwise::update;
@@ -105,7 +106,7 @@ fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
         let (x, w) = (w_key.as_ref().map(|_| x.detach()), x_key.as_ref().map(|_| weight.detach()));
         record(key, move |mut dy, flow| {
             if let Some(slope) = slope {
-                update(Times, &mut dy, &slope);
+                update(Mul, &mut dy, &slope);
             }
             if let (Some(key), Some(w)) = (&x_key, &w) {
                 flow.with(key, rows * inputs, |dx| gemm::nn(inputs, outputs, &dy, w.as_slice(), dx))?;

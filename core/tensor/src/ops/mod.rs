@@ -21,6 +21,7 @@ pub mod conv;
 pub mod decoder;
 pub mod dropout;
 pub mod embedding;
+pub(crate) mod kernel;
 pub mod linear;
 pub mod loss;
 pub mod nearest;

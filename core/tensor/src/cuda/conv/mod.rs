@@ -1,9 +1,9 @@
 //! Convolutions, as products without a matrix of patches.
 
 use crate::cpu::conv::Geometry;
+use crate::cpu::loops::elementwise::Broadcast;
 use crate::cuda::device::kernels::{block_grid, check, elements, invalid};
 use crate::cuda::device::operands::{on_gpu, output, tracked};
-use crate::cuda::loops::arithmetic;
 use crate::cuda::{Gpu, Numbers, length};
 use crate::tape::record_on_gpu;
 use crate::{Result, Tensor};
@@ -273,7 +273,10 @@ impl Gpu {
         if written == 0 || walk.inputs == 0 {
             // A sum over no channels: the bias alone.
             return match bias.filter(|_| written > 0) {
-                Some(bias) => arithmetic::stretch(self, bias, &[length(bias)], &[written / length(bias), length(bias)]),
+                Some(bias) => {
+                    let own = [length(bias)];
+                    self.stretch(&Broadcast::new(&[written / own[0], own[0]], &own, &own), bias)
+                }
                 None => self.zeros(written),
             };
         }

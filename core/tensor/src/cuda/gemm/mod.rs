@@ -5,7 +5,6 @@ pub(crate) mod packed;
 use crate::cuda::device::kernels::{check, elements};
 use crate::cuda::device::operands::{on_gpu, output, tracked};
 use crate::cuda::device::precision::Math;
-use crate::cuda::loops::reduce;
 use crate::cuda::{Buffer, Gpu, Numbers, length};
 use crate::ops::linear::Then;
 use crate::tape::record_on_gpu;
@@ -213,7 +212,7 @@ pub(crate) fn linear(
                 }
             }
             if let Some(key) = &b_key {
-                flow.add(key, reduce::sum_to_shape(gpu, &dy, &[rows, outputs], &[outputs])?)?;
+                flow.add(key, gpu.sum(&dy, &[rows, outputs], &[true, false], 1.0)?)?;
             }
             if let Some(key) = &residual_key { flow.add(key, dy) } else { Ok(()) }
         });

@@ -8,6 +8,16 @@ use crate::{Codes, Result, Tensor};
 use cudarc::driver::{CudaSlice, LaunchAsync};
 use dfdx::prelude::CudaError;
 
+/// The kernels of `rows.cu`.
+pub(crate) const KERNELS: &[&str] = &[
+    "softmax_forward",
+    "softmax_backward",
+    "log_softmax_forward",
+    "log_softmax_backward",
+    "cross_entropy_forward",
+    "cross_entropy_backward",
+];
+
 /// `softmax` or `log_softmax`, as `op` says, of every row.
 pub(crate) fn softmax(op: &'static str, x: &Tensor) -> Result<Option<Tensor>> {
     let Some((gpu, [input])) = on_gpu(op, [x])? else {
