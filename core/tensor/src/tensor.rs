@@ -31,7 +31,7 @@ impl Tensor {
                 format!("{} numbers do not fill shape {shape:?} of {wanted}", data.len()),
             ));
         }
-        Ok(Self { storage: Storage::place(data), shape: shape.into(), grad: None })
+        Ok(Self { storage: Storage::on_default_device(data), shape: shape.into(), grad: None })
     }
 
     /// A tensor with every element `value`.

@@ -2,7 +2,7 @@
 
 use super::arithmetic::Mul;
 use super::unary::Gelu;
-use super::{on_cpu, place};
+use super::{common_device, on_cpu};
 use crate::cpu::gemm;
 use crate::cpu::loops::elementwise::update;
 use crate::cpu::{buffer, buffers};
@@ -62,7 +62,7 @@ pub(crate) enum Then<'a> {
 
 fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then<'_>) -> Result<Tensor> {
     let residual = if let Then::Add(residual) = then { Some(residual) } else { None };
-    place(op, [x, weight].into_iter().chain(bias).chain(residual))?;
+    common_device(op, [x, weight].into_iter().chain(bias).chain(residual))?;
     let [outputs, inputs] = weight.dims(op)?;
     let Some((&last, outer)) = x.shape().split_last() else {
         return Err(Error::shape(op, "the input needs an axis"));

@@ -197,7 +197,7 @@ impl Tensor {
         let inner: usize = shape[axis + 1..].iter().product();
         let step = shape[axis] * inner;
         let lens: Vec<usize> = tensors.iter().map(|t| t.shape()[axis] * inner).collect();
-        super::place("concat", tensors.iter().copied())?;
+        super::common_device("concat", tensors.iter().copied())?;
         Self::joined(tensors, &lens, &shape)?.with_backward(tensors, |_| {
             let totals: Vec<usize> = tensors.iter().map(|t| t.len()).collect();
             move |grad, gradients| {

@@ -44,7 +44,7 @@ pub(crate) const THREADS: u32 = 256;
 /// Blocks of a launch at most: kernels go on with the next index, so that any size is covered.
 const BLOCKS: usize = 1 << 16;
 
-/// Axes that a kernel walks at most: MAX_AXES in `common.cu`. Few tensors have as many that do not merge.
+/// Axes of a kernel's operands at most: MAX_AXES in `common.cu`. Few tensors have as many that do not merge.
 const MAX_AXES: usize = 8;
 
 /// Loads the kernels into the device, compiled now or by an earlier process. The error is the compiler's log or the
@@ -176,7 +176,7 @@ impl Gpu {
     }
 }
 
-/// A launch with a thread an element.
+/// A launch with one thread per element.
 pub(crate) fn elements(n: usize) -> LaunchConfig {
     blocks(n.div_ceil(THREADS as usize))
 }

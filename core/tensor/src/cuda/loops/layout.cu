@@ -76,7 +76,7 @@ extern "C" __global__ void transpose_tiles(const float *in, float *out, u64 tile
     }
 }
 
-// Running sums along the middle axis of [outer, n, inner], backwards from the end if `reversed`: a thread a line.
+// Running sums along the middle axis of [outer, n, inner], backwards from the end if `reversed`: one thread per line.
 extern "C" __global__ void cumsum_lines(const float *in, float *out, u64 lines, u64 n, u64 inner, int reversed) {
     EACH(line, lines) {
         u64 start = line / inner * n * inner + line % inner;
@@ -89,7 +89,7 @@ extern "C" __global__ void cumsum_lines(const float *in, float *out, u64 lines, 
     }
 }
 
-// The same along rows: a warp a row.
+// The same along rows: one warp per row.
 extern "C" __global__ void cumsum_rows(const float *in, float *out, u64 rows, u64 n, int reversed) {
     unsigned lane = threadIdx.x % 32;
     for (u64 row = (u64)blockIdx.x * (LANES / 32) + threadIdx.x / 32; row < rows; row += (u64)gridDim.x * (LANES / 32)) {
@@ -108,7 +108,7 @@ extern "C" __global__ void cumsum_rows(const float *in, float *out, u64 rows, u6
     }
 }
 
-// Every row's maximum, and where it stands first: a warp a row.
+// Every row's maximum, and where it stands first: one warp per row.
 extern "C" __global__ void row_argmax(const float *in, unsigned *where, float *max, u64 rows, u64 width) {
     unsigned lane = threadIdx.x % 32;
     for (u64 row = (u64)blockIdx.x * (LANES / 32) + threadIdx.x / 32; row < rows; row += (u64)gridDim.x * (LANES / 32)) {

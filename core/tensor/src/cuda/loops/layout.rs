@@ -24,7 +24,7 @@ pub(crate) const KERNELS: &[&str] = &[
 /// Side of the tiles that a transposition moves: TILE in `layout.cu`.
 const TILE: usize = 32;
 
-/// Rows of a block of the kernels that take a warp a row.
+/// Rows of a block of the kernels that take one warp per row.
 const ROWS: usize = 8;
 
 /// Where the maximum of every row of `x` stands first, in shape `outer`; the width is not 0.
@@ -233,7 +233,7 @@ impl Gpu {
         let mut max = self.room(rows)?;
         if rows > 0 {
             let kernel = self.kernel("row_argmax")?;
-            // SAFETY: the kernel reads rows * width elements and writes two numbers a row.
+            // SAFETY: the kernel reads rows * width elements and writes two numbers per row.
             #[allow(unsafe_code)]
             unsafe {
                 let all = (&**x, &mut at, &mut *max, rows as u64, width as u64);

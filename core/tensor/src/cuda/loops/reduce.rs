@@ -72,7 +72,7 @@ impl Gpu {
         let pieces = n.div_ceil(piece);
         let mut partial = self.room_for_sums(pieces)?;
         let kernel = self.kernel("sum_pieces")?;
-        // SAFETY: one block a piece reads below n and writes its element of `partial`.
+        // SAFETY: one block per piece reads below n and writes its element of `partial`.
         #[allow(unsafe_code)]
         unsafe {
             kernel.launch(blocks(pieces), (&**x, &mut partial, n as u64, piece as u64))?;

@@ -85,8 +85,8 @@ impl Gpu {
         if rows > 0 {
             let kernel = self.kernel("cross_entropy_forward")?;
             let sizes = (rows as u64, width as u64);
-            // SAFETY: the kernel reads rows * width logits and a target a row, which the operation has checked to be
-            // below `width`, and writes two numbers a row.
+            // SAFETY: the kernel reads rows * width logits and one target per row, which the operation has checked to be
+            // below `width`, and writes two numbers per row.
             #[allow(unsafe_code)]
             unsafe {
                 kernel.launch(blocks(rows), (&**x, targets, &mut *loss, &mut *normalizer, sizes.0, sizes.1))?;
@@ -109,7 +109,7 @@ impl Gpu {
         if rows > 0 {
             let kernel = self.kernel("cross_entropy_backward")?;
             let sizes = (rows as u64, width as u64);
-            // SAFETY: `x` and `out` have rows * width elements, and the rest has one a row, as checked here and in the
+            // SAFETY: `x` and `out` have rows * width elements, and the rest has one per row, as checked here and in the
             // forward pass.
             #[allow(unsafe_code)]
             unsafe {
