@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use rqlab::plan::Plan;
 use rqlab::spec::{self, Diagnostic, Invalid};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An experiment on the toys that uses the whole language.
 const WHOLE: &str = r#"// A header.
@@ -85,9 +85,9 @@ fn check(text: &str, set: &[&str]) -> Option<Plan> {
     }
 }
 
-/// Each trial: its id, its configuration, and the values of its axes.
-fn trials(plan: &Plan) -> Vec<(&str, &str, Vec<(&String, &String)>)> {
-    plan.trials.iter().map(|trial| (trial.id.as_str(), trial.config.as_str(), trial.axes.iter().collect())).collect()
+/// The trials by their ids: each one's configuration, and the values of its axes.
+fn trials(plan: &Plan) -> BTreeMap<&str, (&str, &BTreeMap<String, String>)> {
+    plan.trials.iter().map(|trial| (trial.id.as_str(), (trial.config.as_str(), &trial.axes))).collect()
 }
 
 /// The tokens of a text that has no comments but the header.
@@ -269,7 +269,7 @@ proptest! {
         prop_assert_eq!(plan.trials.len(), depths.len() * codebooks.len());
         for trial in &plan.trials {
             let again = check(&trial.config, &[]).unwrap();
-            prop_assert_eq!(trials(&again)[0].0, &trial.id);
+            prop_assert_eq!(&again.trials[0].id, &trial.id);
             prop_assert_eq!(&again.experiment.question, &plan.experiment.question);
         }
     }
