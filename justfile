@@ -101,7 +101,7 @@ bench-operations *NAME:
     bench() { cargo bench --package rqlab-tensor --bench ops -- "$@"; }
     if [ -z "$(bench --list "$@")" ]; then
         echo "no operation is called $*; there are" >&2
-        bench --list | sed 's/: benchmark$//' >&2
+        bench --list | sed -n 's/: benchmark$//p' >&2
         exit 2
     fi
     bench "$@"

@@ -19,7 +19,7 @@ pub(crate) struct Column {
 
 /// The trials that differ in nothing but the seed.
 pub(crate) struct Configuration<'a> {
-    /// One value an axis, in the order of the axes.
+    /// One value per axis, in the order of the axes.
     pub(crate) key: Vec<Option<&'a Value>>,
     /// Such as `depth 4, codebook 256`; only axes that vary.
     pub(crate) label: String,
@@ -37,6 +37,8 @@ pub(crate) struct Study<'a> {
     pub(crate) sites: Vec<Site<'a>>,
     /// Indices of the axes that take more than one value, those with a longer grid not before shorter ones.
     pub(crate) varied: Vec<usize>,
+    /// What the axes after the first varied one take together, as far as it occurs: a marker each.
+    combinations: Vec<Vec<Option<&'a Value>>>,
     /// The measure that the page is about.
     pub(crate) headline: Column,
 }
@@ -56,7 +58,14 @@ impl<'a> Study<'a> {
             }
         }
         let headline = results.headline.clone().map_or_else(|| Column::plain("psnr"), Column::of);
-        Self { results, configurations, sites: sites(results), varied, headline }
+        let mut combinations: Vec<Vec<Option<&Value>>> = Vec::new();
+        for configuration in &configurations {
+            let combination = others(&varied, &configuration.key);
+            if !combinations.contains(&combination) {
+                combinations.push(combination);
+            }
+        }
+        Self { results, configurations, sites: sites(results), varied, combinations, headline }
     }
 
     /// The axis at an index of `varied`.
@@ -64,22 +73,16 @@ impl<'a> Study<'a> {
         self.varied.get(place).map(|&axis| &self.results.axes[axis])
     }
 
-    /// The place of a configuration's value on a varied axis, for its colour or its marker.
-    pub(crate) fn level(&self, configuration: &Configuration<'_>, place: usize) -> usize {
-        let Some(&axis) = self.varied.get(place) else { return 0 };
-        let values = &self.results.axes[axis].values;
-        configuration.key[axis].and_then(|value| values.iter().position(|other| other == value)).unwrap_or(0)
-    }
-
     /// Colour and marker of a configuration: the first varied axis is the colour, and the others together the marker
     /// and the dash; with one varied axis it is both.
     pub(crate) fn style(&self, configuration: &Configuration<'_>) -> (usize, usize) {
-        let colour = self.level(configuration, 0);
-        let mut marker = 0;
-        for place in 1..self.varied.len() {
-            let values = self.varied_axis(place).map_or(1, |axis| axis.values.len());
-            marker = marker * values + self.level(configuration, place);
-        }
+        let place = || {
+            let &axis = self.varied.first()?;
+            self.results.axes[axis].values.iter().position(|value| Some(value) == configuration.key[axis])
+        };
+        let colour = place().unwrap_or(0);
+        let own: Vec<Option<&Value>> = others(&self.varied, &configuration.key);
+        let marker = self.combinations.iter().position(|combination| *combination == own).unwrap_or(0);
         (colour, if self.varied.len() < 2 { colour } else { marker })
     }
 
@@ -151,6 +154,11 @@ impl Configuration<'_> {
     pub(crate) fn id(&self) -> &str {
         self.trials.first().map_or("", |trial| &trial.id)
     }
+}
+
+/// The values of all varied axes but the first.
+fn others<'a>(varied: &[usize], key: &[Option<&'a Value>]) -> Vec<Option<&'a Value>> {
+    varied.iter().skip(1).map(|&axis| key[axis]).collect()
 }
 
 /// Every quantity of any trial, in the order of the tables' columns.

@@ -1,4 +1,4 @@
-//! The tables beside the page, one column a quantity.
+//! The tables beside the page, one column per quantity.
 //!
 //! `results` has one row per trial: `trial`, `status`, a column for each axis under its path, `seed`, and a column for
 //! every quantity, what varies from run to run last. `curves` has one row per step: `trial`, `stage`, `name`, `step`,

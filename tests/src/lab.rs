@@ -112,6 +112,23 @@ impl Lab {
         self.command(arguments)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     }
 
+    /// Runs `rqlab` in the folder until `seen` says so, and kills it then. Says whether it was killed before its end.
+    ///
+    /// # Errors
+    /// It cannot be started or killed.
+    pub fn kill_when(&self, arguments: &str, seen: impl Fn(&Self) -> bool) -> Result<bool> {
+        let mut child = self.start(arguments)?;
+        while child.try_wait()?.is_none() {
+            if seen(self) {
+                child.kill()?;
+                child.wait()?;
+                return Ok(true);
+            }
+            std::thread::yield_now();
+        }
+        Ok(false)
+    }
+
     /// The stages in a folder of runs that are of a kind, such as `tokenizer`, by their ids.
     ///
     /// # Errors
@@ -121,8 +138,7 @@ impl Lab {
         for entry in fs::read_dir(self.path(runs).join("stages"))? {
             let path = entry?.path();
             let job: serde_json::Value = serde_json::from_slice(&fs::read(path.join("job.json"))?)?;
-            let stage = job.get("stage").and_then(|stage| stage.as_object());
-            if stage.is_some_and(|stage| stage.keys().any(|name| name.eq_ignore_ascii_case(kind))) {
+            if job["stage"]["name"] == kind {
                 found.push(path);
             }
         }

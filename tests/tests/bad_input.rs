@@ -187,6 +187,17 @@ fn an_image_that_cannot_be_used_fails_its_trials_and_can_be_mended() {
 }
 
 #[test]
+fn a_report_of_nothing_but_failures_does_not_replace_one_with_results() {
+    let lab = Lab::new().unwrap();
+    assert_eq!(sweep(&lab).code, Some(0));
+    let page = lab.read("out/tiny/index.html").unwrap();
+    let said = lab.run("sweep tiny.ron --runs runs --out out --set tokenizer_training.lr=1e30").unwrap();
+    assert_eq!((said.code, said.out.lines().last()), (Some(1), Some("out/tiny-failed/index.html")), "{}", said.err);
+    assert_eq!(lab.read("out/tiny/index.html").unwrap(), page);
+    assert!(lab.read("out/tiny-failed/results.csv").unwrap().contains(",failed,"));
+}
+
+#[test]
 fn a_diverged_trial_fails_alone() {
     let lab = Lab::new().unwrap();
     lab.edit("\"quantizer.depth\": [1, 2]", "\"tokenizer_training.lr\": [1e-3, 1e30]").unwrap();

@@ -88,7 +88,9 @@ fn curves_can_be_looked_at() {
     let id = &stage.file_name().unwrap().to_str().unwrap()[..8];
     let done: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(stage.join("done.json")).unwrap()).unwrap();
-    let (steps, values) = (&done["curves"]["loss"]["steps"], &done["curves"]["loss"]["values"]);
+    let curves = done["curves"].as_array().unwrap();
+    let curve = curves.iter().find(|curve| curve["measure"] == "loss" && curve.get("at").is_none()).unwrap();
+    let (steps, values) = (&curve["steps"], &curve["values"]);
     let rows: Vec<String> = (0..10).map(|n| format!("prior\t{id}\t{}\tloss\t{}", steps[n], values[n])).collect();
     let said = ok(&lab, &format!("curves {id} --runs runs --points --only loss"));
     let loss: Vec<&str> = said.out.lines().filter(|line| line.contains("\tloss\t")).collect();
@@ -100,6 +102,18 @@ fn curves_can_be_looked_at() {
     let followed = ok(&lab, "curves tiny.ron --runs runs --follow");
     assert_eq!(followed.out, ok(&lab, "curves tiny.ron --runs runs --points").out);
     assert!(rows.iter().all(|row| followed.out.contains(row.as_str())), "{}", followed.out);
+}
+
+/// As a queue on another machine starts it: its job is in the store, and nobody holds its standard input.
+#[test]
+fn a_worker_does_its_job_wherever_it_is_started() {
+    let lab = Lab::new().unwrap();
+    ok(&lab, "sweep tiny.ron --runs runs --out out --quiet");
+    let stage = &lab.stages("runs", "reconstruction").unwrap()[0];
+    std::fs::remove_file(stage.join("done.json")).unwrap();
+    let id = stage.file_name().unwrap().to_str().unwrap();
+    ok(&lab, &format!("worker --id {id} --runs runs"));
+    assert!(stage.join("done.json").is_file());
 }
 
 #[test]

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// A table without the columns that two runs of one trial may differ in.
 fn lasting(lab: &Lab, table: &str) -> Vec<Vec<String>> {
     let rows = csv(&lab.read(table).unwrap());
-    let kept: Vec<usize> =
-        (0..rows[0].len()).filter(|&column| !rqlab_reports::measure(&rows[0][column]).timing).collect();
+    let varies = |column: &str| rqlab_reports::quantity(column).is_ok_and(|found| found.measure().is_timing());
+    let kept: Vec<usize> = (0..rows[0].len()).filter(|&column| !varies(&rows[0][column])).collect();
     assert!(kept.len() > 20 && kept.len() < rows[0].len(), "{:?}", rows[0]);
     rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect()
 }
@@ -42,7 +42,7 @@ fn results(lab: &Lab, runs: &str) -> BTreeMap<String, Finished> {
             let id = stage.file_name().unwrap().to_string_lossy().into_owned();
             let result = fs::read(stage.join("result.safetensors")).unwrap();
             let events = fs::read_to_string(stage.join("events.jsonl")).unwrap_or_default();
-            (id, Finished { result, measures: done["measures"].clone(), curves: done["curves"].clone(), events })
+            (id, Finished { result, measures: done["readings"].clone(), curves: done["curves"].clone(), events })
         })
         .collect()
 }

@@ -89,6 +89,11 @@ fn time(
         (Some(folder), Some(python)) => Some(Peers::open(python, folder, device, threads, how.seconds)?),
         _ => None,
     };
+    if let Some(why) = peers.as_ref().and_then(Peers::unnamed) {
+        ui.note(format!(
+            "warning: the peers' program cannot say what it is, so that figures are kept without it: {why}"
+        ));
+    }
     let machine = machine(children, threads, ui)?;
     let peak = machine.peak_gflops;
     let mut ours = Run { machine, rows: Vec::new() };

@@ -90,6 +90,11 @@ pub struct Run {
 pub struct PeerRun(serde_json::Map<String, Value>);
 
 impl PeerRun {
+    /// Of peers that say nothing of themselves.
+    pub fn unnamed() -> Self {
+        Self(serde_json::Map::from_iter([("rows".to_owned(), Value::Array(Vec::new()))]))
+    }
+
     /// Adds the row of a workload.
     pub fn push(&mut self, row: Value) {
         if let Some(rows) = self.0.get_mut("rows").and_then(Value::as_array_mut) {

@@ -64,6 +64,8 @@ pub struct Peers {
     script: PathBuf,
     names: Vec<String>,
     run: PeerRun,
+    /// Why they do not say what they are.
+    unnamed: Option<String>,
     /// Where they compute, in which precision, with how many threads, and how long, as their program takes it.
     options: Vec<String>,
     threads: usize,
@@ -74,7 +76,7 @@ impl Peers {
     /// we multiply. Each workload is to be timed for so many seconds.
     ///
     /// # Errors
-    /// A folder without them, a python without what they need.
+    /// A folder without them, a python that cannot run their program.
     pub fn open(python: &Path, folder: &Path, device: Device, threads: usize, seconds: f64) -> Result<Self> {
         let script = folder.join("bench.py");
         if !script.is_file() {
@@ -110,10 +112,20 @@ impl Peers {
         // A run over no workloads is what their program says of itself.
         let place = tempfile::tempdir().map_err(Error::file("a temporary folder"))?;
         let file = place.path().join("run.json");
-        ask(&["--only".as_ref(), NO_WORKLOAD.as_ref(), "--json".as_ref(), file.as_ref()])?;
-        let run = compare::read(&file)?.1.pop();
-        let run = run.ok_or_else(|| Error::Data(format!("{} wrote a file without a run", script.display())))?;
-        Ok(Self { python: python.to_owned(), script, names, run, options, threads })
+        let run = ask(&["--only".as_ref(), NO_WORKLOAD.as_ref(), "--json".as_ref(), file.as_ref()]).and_then(|_| {
+            compare::read(&file)?.1.pop().ok_or_else(|| Error::Data("it wrote a file without a run".into()))
+        });
+        // A package that their program lacks, and asks the version of, keeps no other peer from being timed.
+        let (run, unnamed) = match run {
+            Ok(run) => (run, None),
+            Err(error) => (PeerRun::unnamed(), Some(last_line(error.to_string().as_bytes()))),
+        };
+        Ok(Self { python: python.to_owned(), script, names, run, unnamed, options, threads })
+    }
+
+    /// Why the peers' program does not say what it and its machine are, if it fails where it should.
+    pub fn unnamed(&self) -> Option<&str> {
+        self.unnamed.as_deref()
     }
 
     /// Times every peer of our workload `name`, each in a process of its own. Returns the rows that hold figures, and the
@@ -160,4 +172,26 @@ const NO_WORKLOAD: &str = "(none)";
 /// The last line of what a program said: of a Python that failed, the error.
 fn last_line(text: &[u8]) -> String {
     String::from_utf8_lossy(text).trim_end().lines().next_back().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
+mod tests {
+    use super::*;
+
+    /// The program is one of a shell here: it knows a workload, and fails when asked what it is and when it should time.
+    #[test]
+    #[cfg(unix)]
+    fn peers_that_lack_a_package_are_skipped_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let program =
+            "case \"$*\" in\n*--list*) echo gelu_1m ;;\n*) echo \"no package named some\" >&2; exit 1 ;;\nesac\n";
+        std::fs::write(folder.path().join("bench.py"), program).unwrap();
+        let mut peers = Peers::open(Path::new("sh"), folder.path(), Device::Cpu, 1, 0.1).unwrap();
+        assert!(peers.unnamed().is_some_and(|why| why.contains("no package")), "{:?}", peers.unnamed());
+        let (rows, skipped) = peers.measure("gelu_1m").unwrap();
+        assert!(rows.is_empty());
+        assert!(matches!(&skipped[..], [one] if one.starts_with("gelu_1m: failed: no package")), "{skipped:?}");
+        assert_eq!(peers.into_run().rows(), []);
+    }
 }

@@ -19,5 +19,5 @@ pub mod settings;
 pub mod sheets;
 pub mod stages;
 pub mod store;
+pub mod sweep;
 pub mod ui;
-pub mod work;

@@ -1,10 +1,12 @@
 //! What the user sees in the terminal. Results go to standard output; errors, warnings and progress to standard error.
 
 use crate::experiment::{Diagnostic, Invalid, Severity};
+use crate::home::{HOME, at_home};
 use crate::jobs::Stopped;
 use anstyle::{AnsiColor, Style};
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 /// How to talk.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +55,10 @@ impl Ui {
             [] => String::new(),
             names => format!(", {} under way", gathered(names)),
         };
-        let command = env::args_os().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+        let home = env::var(HOME).ok().filter(|home| !home.is_empty() && at_home("runs") != Path::new("runs"));
+        let home = home.map(|home| format!("{HOME}={}", quoted(&home)));
+        let words = env::args_os().map(|word| quoted(&word.to_string_lossy()));
+        let command = home.into_iter().chain(words).collect::<Vec<_>>().join(" ");
         let _ = writeln!(
             io::stderr(),
             "stopped with {} of {} jobs done{under_way}; finished stages and checkpoints are kept, and the same command \

@@ -111,8 +111,8 @@ fn every_job_is_done_though_each_first_attempt_is_lost() {
     let plan = plan();
     let (outcomes, notes) = run(&plan, &mut queue).unwrap();
     assert!(outcomes.len() == plan.jobs.len() && outcomes.values().all(|outcome| *outcome == Outcome::Done));
-    let of_codes: Vec<&str> = notes.iter().filter_map(|note| note.strip_prefix("codes: ")).collect();
-    assert_eq!(of_codes, ["started 1", "1 of 2", "preempted", "started 2", "1 of 2", "Done"]);
+    let of_tokens: Vec<&str> = notes.iter().filter_map(|note| note.strip_prefix("tokens: ")).collect();
+    assert_eq!(of_tokens, ["started 1", "1 of 2", "preempted", "started 2", "1 of 2", "Done"]);
     assert_eq!(notes.first(), Some(&format!("{0} of {0} jobs", plan.jobs.len())));
     assert_eq!(notes.last().map(String::as_str), Some("finished None"));
 
@@ -127,7 +127,7 @@ fn what_is_lost_three_times_fails_with_all_that_needs_it_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let mut queue = Queue::new(&store, |job, _| match job.stage.name() {
-        "codes" => Exit::Interrupted("out of memory".to_owned()),
+        "tokens" => Exit::Interrupted("out of memory".to_owned()),
         _ => Exit::Success,
     });
     let plan = plan();
@@ -135,9 +135,9 @@ fn what_is_lost_three_times_fails_with_all_that_needs_it_and_nothing_else() {
     let of = |name: &str| -> Vec<&Outcome> {
         plan.jobs.iter().filter(|job| job.stage.name() == name).map(|job| &outcomes[&job.id]).collect()
     };
-    let [Outcome::Failed(error)] = of("codes")[..] else { panic!("{:?}", of("codes")) };
+    let [Outcome::Failed(error)] = of("tokens")[..] else { panic!("{:?}", of("tokens")) };
     assert!(error.contains("(out of memory) 3 times"), "{error}");
-    assert_eq!(notes.iter().filter(|note| note.starts_with("codes: started")).count(), 3);
+    assert_eq!(notes.iter().filter(|note| note.starts_with("tokens: started")).count(), 3);
     let blocked = Outcome::Blocked(error.clone());
     assert_eq!((of("prior"), of("generation")), (vec![&blocked; 2], vec![&blocked; 2]));
     assert_eq!((of("tokenizer"), of("reconstruction")), (vec![&Outcome::Done], vec![&Outcome::Done]));
@@ -193,13 +193,13 @@ fn events_are_lines_of_json() {
     assert_eq!(lines.last().unwrap()["event"], "finished");
     let of =
         |event: &str, stage: &str| lines.iter().find(|line| line["event"] == event && line["stage"] == stage).unwrap();
-    let codes = &plan.jobs.iter().find(|job| job.stage.name() == "codes").unwrap().id;
+    let tokens = &plan.jobs.iter().find(|job| job.stage.name() == "tokens").unwrap().id;
     assert_eq!(
-        (&of("started", "codes")["job"], &of("started", "codes")["attempt"]),
-        (&codes.as_str().into(), &1.into())
+        (&of("started", "tokens")["job"], &of("started", "tokens")["attempt"]),
+        (&tokens.as_str().into(), &1.into())
     );
     assert_eq!(
-        (&of("ended", "codes")["outcome"], &of("ended", "codes")["error"]),
+        (&of("ended", "tokens")["outcome"], &of("ended", "tokens")["error"]),
         (&"done".into(), &serde_json::Value::Null)
     );
     assert_eq!(of("ended", "prior")["outcome"], "failed");

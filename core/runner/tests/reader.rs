@@ -42,7 +42,7 @@ const WHOLE: &str = r#"// A header.
 /// What experiments are made of, and what breaks them.
 fn vocabulary() -> Vec<&'static str> {
     const WORDS: &str = r###"( ) [ ] { } , : . = " ' \ r#" "# // /* */ () 0 1 -1 2.5 1e999 99999999999999999999 0x1f 1_0
-        question base data autoencoder quantizer prior tokenizer_training evaluation axes sweep exclude when seeds report
+        question base data autoencoder quantizer prior tokenizer_training evaluation axes sweep exclude when seeds report objective
         headline compare metric along from to at set grid zip cases case grey half deep flat guess depth codebook width
         "quantizer.depth" "psnr" "x.ron" true None Some inf NaN #![enable(implicit_some)] \u{e9}"###;
     let characters = ["\n", "\r\n", " ", "\t", "\0", "\u{feff}", "\u{e9}", "\u{1f600}"];
@@ -239,6 +239,7 @@ proptest! {
 
     #[test]
     fn a_value_is_shown_in_one_way(tokens in value(), one in between(), other in between()) {
+
         let shown = display(&joined(&tokens, &one));
         prop_assert_eq!(&display(&joined(&tokens, &other)), &shown);
         prop_assert_eq!(&display(&shown), &shown);
@@ -246,6 +247,7 @@ proptest! {
 
     #[test]
     fn whole_numbers_are_shown_to_the_last_digit(number in any::<u64>()) {
+
         prop_assert_eq!(display(&number.to_string()), number.to_string());
         prop_assert_eq!(display(&format!("[-{number}]")), format!("[-{number}]"));
     }

@@ -185,6 +185,24 @@ proptest! {
     }
 }
 
+/// The numbers of two tensors lie one behind the other: nothing is shared, nothing between them, and in the order said.
+#[test]
+fn tensors_that_overlap_or_leave_a_gap_are_refused() {
+    let load = |first: [usize; 2], second: [usize; 2], bytes: usize| {
+        let entry = |at| format!("{{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":{at:?}}}");
+        let header = format!("{{\"a\":{},\"b\":{}}}", entry(first), entry(second));
+        let data = (0..bytes as u8).collect::<Vec<_>>();
+        Place::new().load(&[&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat())
+    };
+    let read = load([4, 8], [0, 4], 8).unwrap();
+    assert_eq!(read.tensors["b"].as_slice(), [f32::from_le_bytes([0, 1, 2, 3])]);
+    for (first, second, bytes) in
+        [([0, 4], [0, 4], 4), ([0, 4], [2, 6], 6), ([0, 4], [8, 12], 12), ([4, 8], [8, 12], 12), ([0, 4], [8, 4], 8)]
+    {
+        assert!(load(first, second, bytes).is_none(), "{first:?} {second:?}");
+    }
+}
+
 /// The header's own entry is called so: a tensor of that name would replace it, and could not be read again.
 #[test]
 fn the_name_of_the_metadata_is_taken() {

@@ -17,7 +17,7 @@ pub struct Codes {
 struct Numbers {
     host: OnceLock<Vec<u32>>,
     #[cfg(feature = "cuda")]
-    gpu: OnceLock<crate::cuda::codes::OnGpu>,
+    gpu: OnceLock<crate::cuda::device::codes::OnGpu>,
     /// All are below this.
     bound: OnceLock<usize>,
 }
@@ -40,7 +40,7 @@ impl Codes {
 
     /// The codes that a kernel has left on a GPU, as many as the shape has and all below `bound`.
     #[cfg(feature = "cuda")]
-    pub(crate) fn of_gpu(codes: crate::cuda::codes::OnGpu, shape: &[usize], bound: usize) -> Self {
+    pub(crate) fn of_gpu(codes: crate::cuda::device::codes::OnGpu, shape: &[usize], bound: usize) -> Self {
         debug_assert_eq!(codes.len(), shape.iter().product::<usize>());
         let numbers = Numbers { gpu: codes.into(), bound: bound.into(), ..Numbers::default() };
         Self { numbers: Arc::new(numbers), shape: shape.into() }
@@ -51,9 +51,9 @@ impl Codes {
     /// # Errors
     /// [`Error::Device`] if another GPU has them, or the copy fails.
     #[cfg(feature = "cuda")]
-    pub(crate) fn on_gpu(&self, gpu: &'static crate::cuda::Gpu) -> Result<crate::cuda::codes::OnGpu> {
+    pub(crate) fn on_gpu(&self, gpu: &'static crate::cuda::Gpu) -> Result<crate::cuda::device::codes::OnGpu> {
         if self.numbers.gpu.get().is_none() {
-            let copy = crate::cuda::codes::OnGpu::upload(gpu, self.as_slice())?;
+            let copy = crate::cuda::device::codes::OnGpu::upload(gpu, self.as_slice())?;
             // Of two copies that were made at once, one is dropped.
             let _ = self.numbers.gpu.set(copy);
         }
@@ -129,7 +129,7 @@ impl Codes {
     pub fn as_slice(&self) -> &[u32] {
         self.numbers.host.get_or_init(|| {
             #[cfg(feature = "cuda")]
-            if let Some(Ok(codes)) = self.numbers.gpu.get().map(crate::cuda::codes::OnGpu::download) {
+            if let Some(Ok(codes)) = self.numbers.gpu.get().map(crate::cuda::device::codes::OnGpu::download) {
                 return codes;
             }
             vec![u32::MAX; self.len()]
@@ -180,7 +180,7 @@ impl Codes {
         if let Some(gpu) = first.gpu()? {
             let parts = columns.iter().map(|column| column.on_gpu(gpu)).collect::<Result<Vec<_>>>()?;
             let bound = columns.iter().map(Self::bound).max().unwrap_or(0);
-            return Ok(Self::of_gpu(crate::cuda::codes::OnGpu::stack(gpu, &parts)?, &shape, bound));
+            return Ok(Self::of_gpu(crate::cuda::device::codes::OnGpu::stack(gpu, &parts)?, &shape, bound));
         }
         let slices: Vec<&[u32]> = columns.iter().map(Self::as_slice).collect();
         Self::from_vec((0..first.len()).flat_map(|i| slices.iter().map(move |c| c[i])).collect(), &shape)

@@ -24,7 +24,7 @@ mod threads;
 mod var;
 
 pub use codes::Codes;
-pub use cpu::peak::peak_flops;
+pub use cpu::isa::peak::peak_flops;
 pub use error::{Error, Result};
 pub use rng::Rng;
 pub use storage::Device;

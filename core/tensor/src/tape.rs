@@ -29,7 +29,7 @@ type DfdxGradients = dfdx::prelude::Gradients<f32, Cpu>;
 struct Recording {
     cpu: OwnedTape<f32, Cpu>,
     #[cfg(feature = "cuda")]
-    cuda: crate::cuda::tape::Recording,
+    cuda: crate::cuda::device::tape::Recording,
 }
 
 thread_local! {
@@ -41,7 +41,7 @@ thread_local! {
 pub(crate) enum GradKey {
     Cpu(CpuKey),
     #[cfg(feature = "cuda")]
-    Cuda(crate::cuda::tape::Key),
+    Cuda(crate::cuda::device::tape::Key),
 }
 
 impl GradKey {
@@ -56,7 +56,7 @@ impl GradKey {
         match tensor.storage() {
             Storage::Cpu(_) => Some(Self::new()),
             #[cfg(feature = "cuda")]
-            Storage::Cuda(buffer) => crate::cuda::tape::Key::new(buffer.gpu()).map(Self::Cuda).ok(),
+            Storage::Cuda(buffer) => crate::cuda::device::tape::Key::new(buffer.gpu()).map(Self::Cuda).ok(),
         }
     }
 
@@ -71,7 +71,7 @@ impl GradKey {
 
     /// The name in dfdx's map of the GPUs.
     #[cfg(feature = "cuda")]
-    pub(crate) fn on_gpu(&self) -> Option<&crate::cuda::tape::Key> {
+    pub(crate) fn on_gpu(&self) -> Option<&crate::cuda::device::tape::Key> {
         match self {
             Self::Cpu(_) => None,
             Self::Cuda(key) => Some(key),
@@ -95,7 +95,7 @@ impl Flow<'_> {
         if slot.is_empty() {
             **slot = contribution;
         } else {
-            crate::cpu::elementwise::add_assign(slot, &contribution);
+            crate::cpu::loops::elementwise::add_assign(slot, &contribution);
         }
         Ok(())
     }
@@ -149,13 +149,16 @@ pub(crate) fn record(
 /// The same for an operation on a GPU.
 #[cfg(feature = "cuda")]
 pub(crate) fn record_on_gpu(
-    output: &crate::cuda::tape::Key,
-    backward: impl FnOnce(crate::cuda::Numbers, &mut crate::cuda::tape::Flow<'_>) -> Result<(), dfdx::prelude::CudaError>
+    output: &crate::cuda::device::tape::Key,
+    backward: impl FnOnce(
+        crate::cuda::Numbers,
+        &mut crate::cuda::device::tape::Flow<'_>,
+    ) -> Result<(), dfdx::prelude::CudaError>
     + 'static,
 ) {
     RECORDING.with_borrow_mut(|tape| {
         if let Some(tape) = tape {
-            crate::cuda::tape::append(&mut tape.cuda, output, backward);
+            crate::cuda::device::tape::append(&mut tape.cuda, output, backward);
         }
     });
 }
@@ -223,7 +226,8 @@ impl Tape {
             Storage::Cuda(buffer) => match self.end(output)? {
                 (recording, GradKey::Cuda(key)) => {
                     let gradient = key.gpu().copy(buffer.numbers())?;
-                    crate::cuda::tape::backward(recording.cuda, &key, gradient).map(|left| Gradients(Left::Cuda(left)))
+                    crate::cuda::device::tape::backward(recording.cuda, &key, gradient)
+                        .map(|left| Gradients(Left::Cuda(left)))
                 }
                 (_, GradKey::Cpu(_)) => Err(Error::Tape("the output's gradient is on another device")),
             },
@@ -250,7 +254,8 @@ impl Tape {
                 [value] => key.gpu().full(value, 1),
                 _ => key.gpu().upload(&gradient),
             }?;
-            return crate::cuda::tape::backward(recording.cuda, key, gradient).map(|left| Gradients(Left::Cuda(left)));
+            return crate::cuda::device::tape::backward(recording.cuda, key, gradient)
+                .map(|left| Gradients(Left::Cuda(left)));
         }
         let mut tape = recording.cpu;
         tape.add_backward_op(move |gradients| Flow(gradients).add(&key, gradient));
@@ -294,7 +299,7 @@ pub struct Gradients(Left);
 enum Left {
     Cpu(DfdxGradients),
     #[cfg(feature = "cuda")]
-    Cuda(crate::cuda::tape::Left),
+    Cuda(crate::cuda::device::tape::Left),
 }
 
 impl Gradients {

@@ -1,6 +1,6 @@
 //! How many threads the kernels share, and what they compute with.
 
-use crate::cpu::dispatch::{Level, VARIABLE, best, level};
+use crate::cpu::isa::{Level, VARIABLE, best, level};
 use crate::{Device, Error, Result};
 
 /// Lets the kernels of this process compute with `threads` threads, of which the calling one is the first: it need not
@@ -113,7 +113,7 @@ pub fn precision(device: Device) -> &'static str {
     match device {
         Device::Cpu => "f32",
         #[cfg(feature = "cuda")]
-        Device::Cuda(_) => crate::cuda::math::math().name(),
+        Device::Cuda(_) => crate::cuda::device::precision::math().name(),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => "none",
     }
@@ -125,7 +125,7 @@ pub fn precision(device: Device) -> &'static str {
 /// [`Error::Device`] unless it is `f32`, `tf32` or `bf16`; products then use tf32.
 pub fn precision_asked_for() -> Result<Option<String>> {
     #[cfg(feature = "cuda")]
-    return crate::cuda::math::asked_for();
+    return crate::cuda::device::precision::asked_for();
     #[cfg(not(feature = "cuda"))]
     Ok(None)
 }

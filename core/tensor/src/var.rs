@@ -113,7 +113,6 @@ mod tests {
         let mut gradients = tape.backward(&a.get().mul(&b.get()).unwrap()).unwrap();
         assert_eq!(gradients.take(&a.get()).unwrap().to_vec(), [3.0]);
     }
-    use crate::Tape;
     use crate::ops::testing::{on_every_device, random};
 
     #[test]

@@ -276,6 +276,7 @@ pub(crate) fn results() -> rqlab_reports::Result<Results> {
     let provenance =
         [("commit of the experiment's folder", vec!["fedcba9876543210"]), ("data digests", vec!["9c1e07aa51f02b3d"])];
     let number = |value: f64| Value::Number(value);
+    let cached = Quantity::new("images_per_second", [Index::Batch(16), Index::Cache(true)]);
     let depth = |measure: &str, depth| Quantity::new(measure, [Index::Depth(depth)]);
     Ok(Results {
         name: "demo".into(),
@@ -316,6 +317,13 @@ pub(crate) fn results() -> rqlab_reports::Result<Results> {
                 ("quantizer.shared", true.into()),
             ]),
             comparison(Quantity::plain("recon_frechet"), "quantizer.depth", number(1.0), number(4.0), &[("quantizer.shared", true.into())]),
+            comparison(
+                cached,
+                "quantizer.depth",
+                number(1.0),
+                number(4.0),
+                &[("quantizer.codebook", number(256.0)), ("quantizer.shared", true.into())],
+            ),
             comparison(depth("usage", 4), "quantizer.shared", false.into(), true.into(), &[("quantizer.depth", number(4.0))]),
             comparison(depth("perplexity", 1), "quantizer.shared", false.into(), true.into(), &[
                 ("quantizer.codebook", number(1024.0)),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format;
-use crate::measure::Quantity;
+use crate::measure::{DATASET, Quantity};
 use crate::origin::Environment;
 use crate::results::Trial;
 use crate::study::{Column, Study};
@@ -38,16 +38,24 @@ impl Caveats {
                 _ => false,
             })
         };
-        let different: Vec<&str> =
-            comparable.parts().iter().filter(|(part, _)| differs(part)).map(|(_, words)| *words).collect();
-        if let (false, Some(within)) = (different.is_empty(), comparable.words()) {
-            self.incomparable = true;
+        let different: Vec<&(&str, &str)> = comparable.parts().iter().filter(|(part, _)| differs(part)).collect();
+        let (Some(within), false) = (comparable.words(), different.is_empty()) else { return };
+        let label = column.label();
+        // Other training images make another digest, too, and asking what they do to the same test images makes sense.
+        if different.iter().all(|(part, _)| *part == DATASET) {
             self.sentences.push(format!(
-                "{} compares within {within} only, and the two sides have different {}.",
-                format::capitalized(&column.label()),
-                different.join(" and ")
+                "The two sides have different data sets, or different parts of one: a difference in {label} may come from \
+                 the images."
             ));
+            return;
         }
+        self.incomparable = true;
+        let words: Vec<&str> = different.iter().map(|(_, words)| *words).collect();
+        self.sentences.push(format!(
+            "{} compares within {within} only, and the two sides have different {}.",
+            format::capitalized(&label),
+            words.join(" and ")
+        ));
     }
 
     /// Codes on one side, continuous tokens on the other.
@@ -86,7 +94,7 @@ impl Caveats {
         let how = listed(&found);
         self.sentences.push(if machine {
             let label = column.label();
-            format!("The two sides were computed on different machines: {how}. A difference in {label} may be theirs.")
+            format!("The two sides were computed on different machines: {how}. A difference in {label} may come from the machines.")
         } else {
             format!("The two sides were computed differently: {how}.")
         });

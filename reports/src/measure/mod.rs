@@ -97,15 +97,18 @@ impl Measure {
     }
 }
 
+/// The part that all measures on images need.
+pub(crate) const DATASET: &str = "dataset";
+
 impl Comparable {
     /// The parts that trials must share ([`crate::Trial::parts`]), with their plurals.
     pub(crate) fn parts(self) -> &'static [(&'static str, &'static str)] {
-        const DATASET: (&str, &str) = ("dataset", "data sets");
+        const IMAGES: (&str, &str) = (DATASET, "data sets");
         match self {
             Self::Anywhere | Self::Machine => &[],
-            Self::Dataset => &[DATASET],
-            Self::Features => &[DATASET, ("classifier", "feature classifiers")],
-            Self::Tokenizer => &[DATASET, ("tokenizer", "tokenizers")],
+            Self::Dataset => &[IMAGES],
+            Self::Features => &[IMAGES, ("classifier", "feature classifiers")],
+            Self::Tokenizer => &[IMAGES, ("tokenizer", "tokenizers")],
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use maud::{Markup, html};
 
 use super::parts::nothing;
-use crate::measure::{Better, Measure, measure};
+use crate::measure::{Better, Comparable, Measure, measure};
 use crate::results::{Status, Trial};
 use crate::study::Study;
 
@@ -59,6 +59,7 @@ pub(super) fn definitions(study: &Study<'_>) -> Markup {
         return nothing("No measure was reported.");
     }
     html! {
+        p { "What is taken on images compares between trials of one data set; some measures ask for more, and say so." }
         dl.definitions {
             @for measure in &measures {
                 dt id={ "d-" (measure.name) } {
@@ -79,7 +80,9 @@ pub(super) fn definitions(study: &Study<'_>) -> Markup {
                         None => { (measure.definition) }
                     }
                     @if own.is_none() && !measure.caution.is_empty() { p.caution { (measure.caution) } }
-                    @if let Some(words) = measure.comparable.words() { p.caution { "Compare it within " (words) "." } }
+                    @if !matches!(measure.comparable, Comparable::Anywhere | Comparable::Dataset) {
+                        @if let Some(words) = measure.comparable.words() { p.caution { "Compare it within " (words) "." } }
+                    }
                 }
             }
         }

@@ -27,7 +27,7 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
         }
         training.push((configuration, charts));
     }
-    let overlaps = overlaps(study)?;
+    let (overlaps, more) = overlaps(study)?;
     let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
     if figures.is_empty() && training.is_empty() && overlaps.is_empty() {
         return Ok(nothing("No trial reports the use of its codes."));
@@ -50,6 +50,7 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
             p { "How much two depths use the same codes: 1 if with equal frequencies, 0 if they share none. It has a \
                  meaning for shared codebooks only." }
             div.heats { @for overlap in overlaps { (overlap) } }
+            @if more > 0 { p.note { (more) " more are in " code { "results.csv" } "." } }
         }
     })
 }
@@ -168,9 +169,10 @@ fn level_over_training(
     figure(&chart, caption, key)
 }
 
-fn overlaps(study: &Study<'_>) -> Result<Vec<Markup>> {
+/// The first heat maps, and how many more there would be.
+fn overlaps(study: &Study<'_>) -> Result<(Vec<Markup>, usize)> {
     let taken = study.taken("code_overlap");
-    let mut maps = Vec::new();
+    let (mut maps, mut more) = (Vec::new(), 0);
     for configuration in &study.configurations {
         for pairs in taken.chunk_by(|a, b| a.quantity.level() == b.quantity.level()) {
             let level = pairs.first().and_then(|column| column.quantity.level());
@@ -178,10 +180,12 @@ fn overlaps(study: &Study<'_>) -> Result<Vec<Markup>> {
             let depths = found.flat_map(|column| column.quantity.depths()).max().unwrap_or(0);
             if depths >= 2 && maps.len() < HEATS {
                 maps.push(overlap(configuration, level, depths)?);
+            } else if depths >= 2 {
+                more += 1;
             }
         }
     }
-    Ok(maps)
+    Ok((maps, more))
 }
 
 fn overlap(configuration: &Configuration<'_>, level: Option<usize>, depths: usize) -> Result<Markup> {

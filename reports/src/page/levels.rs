@@ -17,6 +17,8 @@ impl Depths {
     pub(super) fn of(study: &Study<'_>, measure: &str) -> Option<Self> {
         let mut columns = study.taken(measure);
         columns.retain(|column| column.quantity.depths().count() == 1);
+        // Those of an only level come first, then level by level.
+        columns.sort_by_key(|column| (column.quantity.level(), column.quantity.depths().next()));
         (!columns.is_empty()).then_some(Self { columns })
     }
 

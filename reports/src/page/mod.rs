@@ -89,8 +89,8 @@ pub(crate) fn render(study: &Study<'_>) -> Result<String> {
                     }
                 }
                 footer {
-                    p { "Made by rqlab from " code { "results.parquet" } " and " code { "curves.parquet" }
-                        "; CSV twins lie beside this page." }
+                    p { "The numbers of this page are in " code { "results.parquet" } " and " code { "curves.parquet" }
+                        ", and their CSV twins, beside it." }
                 }
                 script { (PreEscaped(SCRIPT)) }
             }

@@ -17,7 +17,7 @@ pub(super) fn provenance(study: &Study<'_>) -> Markup {
     html! {
         h3 id="origins" { "Where it was computed" }
         (computed(study))
-        h3 { "Where this page was rendered" }
+        h3 { "Where this page was rendered, and from what" }
         (rendered(study))
         h3 { "Each trial" }
         p { "The command that repeats it, where its stages were computed, and its configuration with every default filled in." }
@@ -33,25 +33,15 @@ pub(super) fn provenance(study: &Study<'_>) -> Markup {
     }
 }
 
-/// What computed the trials, a row for each program on a machine.
+/// What computed the trials, each program on a machine once.
 fn computed(study: &Study<'_>) -> Markup {
     if study.sites.is_empty() {
         return nothing("Not recorded: the results come from a version that did not record it.");
     }
     let unrecorded: Vec<&Trial> = study.results.done().filter(|trial| trial.origins.is_empty()).collect();
     html! {
-        div.scroll {
-            table.provenance {
-                caption { "Programs and machines that computed the stages. Threads and plugins are those of all stages together." }
-                thead {
-                    tr {
-                        th scope="col" {}
-                        @for head in ["processor", "device", "threads", "program", "stages"] { th scope="col" { (head) } }
-                    }
-                }
-                tbody { @for site in &study.sites { (row(site)) } }
-            }
-        }
+        p { "The programs and machines that computed the stages, each with the threads that its stages had." }
+        ul.sites { @for site in &study.sites { (one(site)) } }
         (plugins(study))
         @if !unrecorded.is_empty() {
             p {
@@ -67,7 +57,7 @@ fn computed(study: &Study<'_>) -> Markup {
     }
 }
 
-fn row(site: &Site<'_>) -> Markup {
+fn one(site: &Site<'_>) -> Markup {
     let environment = site.environment;
     let threads: Vec<String> = site.threads.iter().map(ToString::to_string).collect();
     // Trials by the stages that were computed here.
@@ -79,18 +69,19 @@ fn row(site: &Site<'_>) -> Markup {
         }
     }
     html! {
-        tr id={ "o-" (site.letter) } {
-            th scope="row" { (site.letter) }
-            td { (environment.processor) div.unit { (environment.instructions) } }
-            td { (environment.device) div.unit { "products in " (environment.precision) } }
-            td { (threads.join(", ")) }
-            td { (environment.versioned()) div.unit { (environment.compiler) } div.unit { (environment.target) } }
-            td {
-                @for (stages, trials) in &groups {
-                    details {
-                        summary { (stages.join(", ")) " of " (trials.len()) @if trials.len() == 1 { " trial" } @else { " trials" } }
-                        @for trial in trials { a href={ "#t-" (trial.id) } { code { (trial.id) } } " " }
-                    }
+        li id={ "o-" (site.letter) } {
+            p {
+                strong { (site.letter) } " " (environment.processor)
+                span.what {
+                    " · " (environment.device) ", " (environment.instructions) ", products in " (environment.precision)
+                    " · threads: " (threads.join(", "))
+                    " · " (environment.versioned()) " · " (environment.compiler) " · " (environment.target)
+                }
+            }
+            @for (stages, trials) in &groups {
+                details.trial {
+                    summary { (stages.join(", ")) " of " (trials.len()) @if trials.len() == 1 { " trial" } @else { " trials" } }
+                    @for trial in trials { a href={ "#t-" (trial.id) } { code { (trial.id) } } " " }
                 }
             }
         }

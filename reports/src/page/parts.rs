@@ -262,7 +262,7 @@ pub(super) fn machines(study: &Study<'_>) -> Markup {
     html! {
         @if study.sites.len() > 1 {
             p.note {
-                "Not one machine and program computed all trials (" a href="#origins" { "section 13" }
+                "The trials were computed on different machines or by different programs (" a href="#origins" { "section 13" }
                 "): times, speeds and memory compare only between trials of one."
             }
         }

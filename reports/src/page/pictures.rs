@@ -40,11 +40,13 @@ pub(super) fn pictures(study: &Study<'_>) -> Result<Markup> {
     let mut album = Album::new(BUDGET);
     let picked = pick(&with_examples);
     let comparison = comparison(study, &thin(with_examples.clone(), COLUMNS), &picked, &mut album)?;
-    let progress = progressive(study, &with_examples, &picked, &mut album)?;
+    let single = progressive(study, &with_examples, &picked, false, &mut album)?;
+    let several = progressive(study, &with_examples, &picked, true, &mut album)?;
     let samples = samples(&thin(with_samples, SAMPLED), &mut album)?;
     Ok(html! {
         (comparison)
-        (progress)
+        (single)
+        (several)
         (samples)
         @if album.left_out > 0 {
             p.note { (album.left_out) " pictures were left out to keep the page small." }
@@ -166,7 +168,7 @@ fn comparison(
             table.pictures {
                 caption {
                     "Test images and their reconstructions" (seed) "; PSNR below each. Best, median and worst of the images \
-                     kept, by mean error over the columns; error maps are in viridis, one scale a row."
+                     kept, by mean error over the columns; error maps are in viridis, one scale per row."
                     @if shown.len() < study.configurations.len() { " " (shown.len()) " of " (study.configurations.len()) " configurations." }
                 }
                 thead {
@@ -182,27 +184,29 @@ fn comparison(
     })
 }
 
-/// The best configuration among those of the most depths and levels, decoded from ever more of its codes.
+/// Of the configurations with one level, or with several, the best of the most depths: decoded from ever more of its codes.
 fn progressive(
     study: &Study<'_>,
     shown: &[Shown<'_, '_>],
     picked: &[(usize, &'static str)],
+    several: bool,
     album: &mut Album,
 ) -> Result<Markup> {
     let depth = |trial: &Trial| trial.examples.first().map_or(0, |example| example.reconstructions.len());
     let levels = |trial: &Trial| trial.examples.first().map_or(0, |example| example.codes.len());
-    let size = |trial: &Trial| (depth(trial), levels(trial));
+    // One code of one level shows nothing that the comparison does not.
+    let fits = |trial: &Trial| if several { levels(trial) > 1 } else { depth(trial) > 1 && levels(trial) <= 1 };
     let sign = if study.headline.measure.better == Better::Lower { -1.0 } else { 1.0 };
     let score =
         |c: &Configuration<'_>| c.mean(&study.headline.quantity).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
     let mut best: Option<Shown<'_, '_>> = None;
-    for &(configuration, trial) in shown.iter().filter(|(_, trial)| depth(trial) > 1 || levels(trial) > 1) {
-        if best.is_none_or(|(c, t)| (size(trial), score(configuration)) > (size(t), score(c))) {
+    for &(configuration, trial) in shown.iter().filter(|(_, trial)| fits(trial)) {
+        if best.is_none_or(|(c, t)| (depth(trial), score(configuration)) > (depth(t), score(c))) {
             best = Some((configuration, trial));
         }
     }
     let Some((configuration, trial)) = best else { return Ok(html! {}) };
-    let (depths, several) = (depth(trial), levels(trial) > 1);
+    let depths = depth(trial);
     let mut rows = Vec::new();
     for &(place, rank) in picked.iter().take(3) {
         let example = &trial.examples[place];

@@ -94,6 +94,7 @@ fn row(study: &Study<'_>, trial: &Trial, columns: &[Column], axes_same: &[bool],
                     @for site in study.sites.iter().filter(|site| site.trials.iter().any(|(t, _)| std::ptr::eq(*t, trial))) {
                         a href={ "#o-" (site.letter) } { (site.letter) } " "
                     }
+                    @if trial.origins.is_empty() && trial.status == Status::Done { "not recorded" }
                 }
             }
             @for (column, same) in columns.iter().zip(columns_same) {
@@ -106,7 +107,7 @@ fn row(study: &Study<'_>, trial: &Trial, columns: &[Column], axes_same: &[bool],
     }
 }
 
-/// One line a configuration through its measures, each scaled to its own range.
+/// One line per configuration through its measures, each scaled to its own range.
 fn parallel(study: &Study<'_>) -> Result<Markup> {
     let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
     // A line with gaps misleads: only what every finished configuration measured has a place.

@@ -114,11 +114,15 @@ pub(super) fn encoder_decoder(case: &Case, out: &mut Outputs) -> Result<()> {
     let config = published(&case.config["ddconfig"], case.size("embed_dim")?, Some([rows, columns]))?;
     let params = Params::new(0);
     let image = MapShape { height, width, channels };
-    let resnet = Resnet::new(config, &AutoencoderContext { image, params: params.clone() })?;
+    let resnet =
+        Resnet::new(config, &AutoencoderContext { image, params: params.clone(), components: Components::none() })?;
     let latents = resnet.levels()[0];
     let rq_config = residual::published(case, depth, &case.sizes("K")?, true)?;
     let rq_config = RqConfig { beta: case.number("latent_loss_weight").unwrap_or(0.25) as f32, ..rq_config };
-    let rq = Rq::new(rq_config, &QuantizerContext { latents, params: params.scope("quantizer") })?;
+    let rq = Rq::new(
+        rq_config,
+        &QuantizerContext { latents, params: params.scope("quantizer"), components: Components::none() },
+    )?;
     case.load(&params, true, |name| format!("w.{name}"))?;
 
     let mut identity = backward(|| {
@@ -144,7 +148,7 @@ pub(super) fn encoder_decoder(case: &Case, out: &mut Outputs) -> Result<()> {
         let quantized = seen.ok_or("the bottleneck was not called")?;
         let loss = recon.mse(&x)?.add(&quantized.loss)?;
         out.map("out.full.recon", &recon)?;
-        out.codes("out.full.codes", &quantized.codes.ok_or("no codes")?);
+        out.codes("out.full.codes", quantized.tokens.codes()?);
         out.number("out.full.commitment", f64::from(quantized.terms[0].1.item()?));
         out.tensor("out.full.loss", &loss);
         Ok(loss)

@@ -58,11 +58,12 @@ fn rqvae(config: &Value) -> Result<Vec<(&'static str, usize)>> {
     let params = Params::dry();
     let image = MapShape { height: side, width: side, channels: 3 };
     let model = autoencoder::published(&network, code_channels, None)?;
-    let resnet = Resnet::new(model, &AutoencoderContext { image, params: params.clone() })?;
+    let resnet =
+        Resnet::new(model, &AutoencoderContext { image, params: params.clone(), components: Components::none() })?;
     let trained = params.count();
 
     let codebook = Params::dry();
-    let cx = QuantizerContext { latents: resnet.levels()[0], params: codebook.clone() };
+    let cx = QuantizerContext { latents: resnet.levels()[0], params: codebook.clone(), components: Components::none() };
     Rq::new(RqConfig { codebook: size, ..RqConfig::parse("rq")? }, &cx)?;
     let numbers = |ending: &str| -> usize {
         let entries = codebook.entries().into_iter().filter(|(name, _)| name.ends_with(ending));

@@ -4,6 +4,7 @@ use super::case::{number, numbers};
 use super::outputs::{backward, gradient};
 use super::{Case, Outputs, Result};
 use rqlab_prior_rq_transformer::{Hidden, RqTransformer, RqTransformerConfig};
+use rqlab_sdk::nn::CodeSteps;
 use rqlab_sdk::nn::transformer::{fuse_projections, split_projections};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::sampling::{Draw, sample};
@@ -23,11 +24,12 @@ pub(super) fn build(
     let sizes: Vec<usize> = numbers(config, "V")?.into_iter().map(|v| v as usize).collect();
     let sizes = if sizes.len() == 1 { vec![sizes[0]; depth as usize] } else { sizes };
     let shared = codebooks.len() <= 1;
-    let level = PriorLevel {
-        codes: CodeShape { height: height as usize, width: width as usize, codebooks: sizes },
+    let tables = if shared { codebooks.into_iter().cycle().take(depth as usize).collect() } else { codebooks };
+    let level = LevelInfo {
+        height: height as usize,
+        width: width as usize,
         channels: size("din")?,
-        codebooks: if shared { codebooks.into_iter().cycle().take(depth as usize).collect() } else { codebooks },
-        shared,
+        space: TokenSpace::Codes(CodeSpace { sizes, tables, shared }),
     };
     let model = RqTransformerConfig {
         width: size("d")?,
@@ -36,8 +38,19 @@ pub(super) fn build(
         head_layers: size("nh")?,
         ..RqTransformerConfig::parse("rq_transformer")?
     };
-    let cx = PriorContext { level, upper: None, classes: vocabulary, params: params.clone() };
-    Ok(RqTransformer::with_condition(model, &cx, vocabulary, length)?)
+    let cx = PriorContext {
+        levels: vec![level],
+        level: 0,
+        condition: match (vocabulary, length) {
+            (0, _) => ConditionSpace::None,
+            (_, 1) => ConditionSpace::Classes(vocabulary),
+            _ => ConditionSpace::Text { vocabulary, length },
+        },
+        null_condition: false,
+        params: params.clone(),
+        components: Components::none(),
+    };
+    Ok(RqTransformer::new(model, &cx)?)
 }
 
 /// The model with the weights `w.{sub}`, whose condition is as long as `cond`.
@@ -56,10 +69,13 @@ fn stored(case: &Case, sub: &str, length: usize) -> Result<(RqTransformer, Param
     Ok((model, params))
 }
 
-/// The condition tokens `[B, L]` of a sub-case; those of a model without condition are zeros.
-fn condition(case: &Case, sub: &str, images: usize) -> Result<Codes> {
+/// The condition of a sub-case, from tokens `[B, L]`, and L; those of a model without condition are zeros.
+fn condition(case: &Case, sub: &str, images: usize) -> Result<(Condition, usize)> {
     let name = format!("in.{sub}cond");
-    if case.has(&name) { case.codes(&name) } else { Ok(Codes::from_vec(vec![0; images], &[images, 1])?) }
+    let tokens = if case.has(&name) { case.codes(&name)? } else { Codes::from_vec(vec![0; images], &[images, 1])? };
+    let length = tokens.last_dim();
+    let given = if length == 1 { Given::Classes(tokens.reshape(&[images])?) } else { Given::Text(tokens) };
+    Ok((Condition { given, present: Codes::from_vec(vec![1; images], &[images])? }, length))
 }
 
 /// Logits `[B, h, w, D, K]`.
@@ -73,8 +89,7 @@ fn logits(model: &RqTransformer, hidden: &Hidden, codes: &Codes) -> Result<Tenso
 pub(super) fn rq_transformer_forward(case: &Case, out: &mut Outputs) -> Result<()> {
     for sub in case.sub_cases("in.", "codes") {
         let codes = case.codes(&format!("in.{sub}codes"))?;
-        let cond = condition(case, &sub, codes.shape()[0])?;
-        let length = cond.last_dim();
+        let (cond, length) = condition(case, &sub, codes.shape()[0])?;
         let (model, params) = stored(case, &sub, length)?;
         let soft = case.tensor(&format!("in.{sub}soft"))?;
         let depth = codes.last_dim();
@@ -92,11 +107,10 @@ pub(super) fn rq_transformer_forward(case: &Case, out: &mut Outputs) -> Result<(
             out.tensor(format!("out.{sub}loss_soft_per_depth"), &losses.mean(&[0], false)?);
             let loss = losses.mean_all()?;
             out.tensor(format!("out.{sub}loss_soft"), &loss);
-            let Some(next) = model.condition_logits(&hidden)? else { return Ok(loss) };
+            let Some(next) = model.text_logits(&hidden)? else { return Ok(loss) };
             // Every condition token but the first is predicted from those before it, with weight 0.1.
             out.tensor(format!("out.{sub}cond_logits"), &next);
-            let columns = (1..length).map(|i| cond.column(i)).collect::<Result<Vec<_>, _>>()?;
-            let cond_loss = next.cross_entropy(&Codes::stack(&columns)?)?.mean_all()?;
+            let cond_loss = model.text_loss(&hidden, &cond)?.ok_or("no loss of the text")?;
             out.tensor(format!("out.{sub}cond_loss"), &cond_loss);
             Ok(loss.add(&cond_loss.mul_scalar(0.1)?)?)
         })?;
@@ -112,8 +126,8 @@ pub(super) fn rq_transformer_forward(case: &Case, out: &mut Outputs) -> Result<(
 
 pub(super) fn rq_transformer_causality(case: &Case, out: &mut Outputs) -> Result<()> {
     let codes = case.codes("in.codes")?;
-    let cond = condition(case, "", codes.shape()[0])?;
-    let (model, _) = stored(case, "", cond.last_dim())?;
+    let (cond, length) = condition(case, "", codes.shape()[0])?;
+    let (model, _) = stored(case, "", length)?;
     let run = |codes: &Codes| logits(&model, &model.forward(codes, &cond, &Mode::Eval)?, codes);
     let before = run(&codes)?;
     out.tensor("out.logits", &before);
@@ -144,8 +158,8 @@ pub(super) fn rq_transformer_cached_sampling(case: &Case, out: &mut Outputs) -> 
         let uniforms = case.tensor(&format!("rand.{name}u"))?;
         let &[images, _, _, depth] = uniforms.shape() else { return Err("uniforms are not [B, h, w, D]".into()) };
         let positions = uniforms.len() / (images * depth);
-        let cond = condition(case, name, images)?;
-        let (model, _) = stored(case, "", cond.last_dim())?;
+        let (cond, length) = condition(case, name, images)?;
+        let (model, _) = stored(case, "", length)?;
         let draw_at = |d: usize| -> Draw {
             // One value for all depths, one a depth, or null for none.
             let at = |key: &str| match &sub[key] {
@@ -158,11 +172,16 @@ pub(super) fn rq_transformer_cached_sampling(case: &Case, out: &mut Outputs) -> 
                 top_p: at("top_p").map(|p| p as f32),
             }
         };
-        let generate = |cache: bool| {
-            model.generate(images, &cond, cache, &mut |t, d, logits| {
-                let place = |b: usize| uniforms.as_slice()[(b * positions + t) * depth + d];
-                Ok(sample(logits, &draw_at(d), &(0..images).map(place).collect::<Vec<_>>())?)
-            })
+        let generate = |cache: bool| -> Result<Codes> {
+            let mut state = model.begin(&cond, &[], cache)?;
+            let mut drawn: Vec<Codes> = Vec::new();
+            for n in 0..positions * depth {
+                let logits = model.next(&mut state, drawn.last())?;
+                let of_image = |image: usize| uniforms.as_slice()[image * positions * depth + n];
+                let numbers: Vec<f32> = (0..images).map(of_image).collect();
+                drawn.push(sample(&logits, &draw_at(n % depth), &numbers)?.reshape(&[images])?);
+            }
+            Ok(Codes::stack(&drawn)?.reshape(uniforms.shape())?)
         };
         let codes = generate(true)?;
         if generate(false)? != codes {

@@ -26,7 +26,8 @@ pub(super) fn put_codebook(case: &Case, out: &mut Outputs, name: &str, weight: &
 
 /// A quantizer's surroundings, for latents whose shape matters in nothing but the channels.
 pub(super) fn context(params: &Params, channels: usize) -> QuantizerContext {
-    QuantizerContext { latents: MapShape { height: 1, width: 1, channels }, params: params.clone() }
+    let latents = MapShape { height: 1, width: 1, channels };
+    QuantizerContext { latents, params: params.clone(), components: Components::none() }
 }
 
 pub(super) fn vq_distances(case: &Case, out: &mut Outputs) -> Result<()> {
@@ -79,7 +80,7 @@ pub(super) fn vq_gradient_codebook(case: &Case, out: &mut Outputs) -> Result<()>
             out.map(format!("out.{sub}quantized"), &quantized.latents)?;
             out.tensor(format!("out.{sub}loss"), &quantized.loss);
             out.tensor(format!("out.{sub}total"), &total);
-            let codes = quantized.codes.ok_or("no codes")?;
+            let codes = quantized.tokens.codes()?;
             out.codes(format!("out.{sub}codes"), &codes.reshape(&[codes.len()])?);
             Ok(total)
         })?;
@@ -120,7 +121,7 @@ pub(super) fn vqvae2_quantize(case: &Case, out: &mut Outputs) -> Result<()> {
         let quantized = if train { vq.quantize_train(&x, &Rng::new(0, "step", 0))? } else { vq.quantize(&x)? };
         out.tensor(format!("out.{sub}quantized"), &quantized.latents);
         out.tensor(format!("out.{sub}diff"), &quantized.loss);
-        out.codes(format!("out.{sub}codes"), &quantized.codes.ok_or("no codes")?.column(0)?);
+        out.codes(format!("out.{sub}codes"), &quantized.tokens.codes()?.column(0)?);
         let state = params.state();
         for (published, name) in NAMES {
             let value = state.iter().find(|(full, _)| full.ends_with(name)).ok_or("no such buffer")?.1;

@@ -3,7 +3,7 @@
 use super::outputs::{backward, gradient, inner};
 use super::quantizers::{context, put_codebook};
 use super::{Case, Outputs, Result};
-use rqlab_quantizer_rq::{Commitment, Rq, RqConfig, StraightThrough, Update, Walk};
+use rqlab_quantizer_rq::{Assignments, Commitment, Rq, RqConfig, StraightThrough, Update};
 use rqlab_quantizer_vq::{Vq, VqConfig};
 use rqlab_sdk::nn::{RestartDraw, restart_candidates};
 use rqlab_sdk::prelude::*;
@@ -60,23 +60,23 @@ pub(super) fn published(case: &Case, depth: usize, sizes: &[usize], shared: bool
     })
 }
 
-/// Codes, values, commitment and partial sums of a walk.
-fn put_walk(
+/// Codes, values, commitment and partial sums of assignments.
+fn put_assignments(
     case: &Case,
     out: &mut Outputs,
     sub: &str,
     folding: &Folding,
     quantized: &Quantized,
-    walk: &Walk,
+    assigned: &Assignments,
 ) -> Result<()> {
-    let codes = quantized.codes.as_ref().ok_or("no codes")?;
+    let codes = quantized.tokens.codes()?;
     out.codes(format!("out.{sub}codes"), codes);
     out.tensor(format!("out.{sub}quantized"), &folding.unfold(&quantized.latents)?);
     out.tensor(format!("out.{sub}commitment_loss"), &quantized.loss);
     let energies = quantized.residual_energy.as_slice().iter().map(|&e| f64::from(e));
     out.numbers(format!("out.{sub}commitment_per_depth"), energies);
     let name = format!("out.{sub}partial_sums");
-    let words: Vec<&Tensor> = walk.codewords.iter().collect();
+    let words: Vec<&Tensor> = assigned.codewords.iter().collect();
     let sums = Tensor::stack(&words, 0)?.cumsum(0)?;
     // They may be stored in the layout of the latents or of the codes.
     match (case.wanted_shape(&name), sums.shape()) {
@@ -90,10 +90,17 @@ fn put_walk(
 }
 
 /// Gradients at the latents of `sum(g * quantized)`, of the commitment loss, and of the first plus 0.25 of the second.
-fn put_gradients(case: &Case, out: &mut Outputs, sub: &str, folding: &Folding, rq: &Rq, walk: &Walk) -> Result<()> {
+fn put_gradients(
+    case: &Case,
+    out: &mut Outputs,
+    sub: &str,
+    folding: &Folding,
+    rq: &Rq,
+    assigned: &Assignments,
+) -> Result<()> {
     let (x, g) = (case.tensor("in.x")?.leaf(), case.tensor("in.g")?);
     let both = || {
-        let quantized = rq.assemble(&folding.fold(&x)?, walk)?;
+        let quantized = rq.assemble(&folding.fold(&x)?, assigned)?;
         Ok::<_, super::Error>((inner(&folding.unfold(&quantized.latents)?, &g)?, quantized.loss))
     };
     let mut ste = backward(|| Ok(both()?.0))?;
@@ -131,9 +138,9 @@ pub(super) fn rq_train(case: &Case, out: &mut Outputs) -> Result<()> {
         let mut rq = Rq::new(config.clone(), &context(&params, folding.channels()))?;
         case.load(&params, false, |name| format!("w.{sub}{name}"))?;
         let latents = folding.fold(&case.tensor("in.x")?)?;
-        let (walk, _) = rq.update(&latents, |_, _, _| Err(Error::Unsupported("no restarts here".to_owned())))?;
-        put_walk(case, out, &sub, &folding, &rq.assemble(&latents, &walk)?, &walk)?;
-        put_gradients(case, out, &sub, &folding, &rq, &walk)?;
+        let (assigned, _) = rq.update(&latents, |_, _, _| Err(Error::Unsupported("no restarts here".to_owned())))?;
+        put_assignments(case, out, &sub, &folding, &rq.assemble(&latents, &assigned)?, &assigned)?;
+        put_gradients(case, out, &sub, &folding, &rq, &assigned)?;
         put_state(case, out, &sub, &params)?;
     }
     Ok(())
@@ -148,12 +155,12 @@ pub(super) fn rq_eval(case: &Case, out: &mut Outputs) -> Result<()> {
     case.load(&params, true, |name| format!("w.{name}"))?;
     let latents = folding.fold(&case.tensor("in.x")?)?;
     let quantized = rq.quantize(&latents)?;
-    let codes = quantized.codes.clone().ok_or("no codes")?;
+    let codes = quantized.tokens.codes()?.clone();
     let words = (0..depth).map(|d| rq.select(&codes, d)).collect::<rqlab_sdk::Result<Vec<_>>>()?;
     let columns = (0..depth).map(|d| codes.column(d)).collect::<Result<Vec<_>, _>>()?;
-    let walk = Walk { codes: columns, codewords: words };
-    put_walk(case, out, "", &folding, &quantized, &walk)?;
-    put_gradients(case, out, "", &folding, &rq, &walk)
+    let assigned = Assignments { codes: columns, codewords: words };
+    put_assignments(case, out, "", &folding, &quantized, &assigned)?;
+    put_gradients(case, out, "", &folding, &rq, &assigned)
 }
 
 /// The published restart with the case's order and noise.
@@ -185,7 +192,7 @@ pub(super) fn rq_restart(case: &Case, out: &mut Outputs) -> Result<()> {
             Ok((quantized, params.state()))
         };
         let (quantized, state) = step(true)?;
-        out.codes(format!("out.{sub}codes"), &quantized.codes.ok_or("no codes")?.column(0)?);
+        out.codes(format!("out.{sub}codes"), &quantized.tokens.codes()?.column(0)?);
         out.tensor(format!("out.{sub}quantized"), &quantized.latents);
         for (name, value) in state {
             let name = name.replace("codebooks.0.", &format!("out.{sub}"));
@@ -206,10 +213,10 @@ pub(super) fn rq_restart(case: &Case, out: &mut Outputs) -> Result<()> {
     let mut rq = Rq::new(RqConfig { restart: true, ..config }, &context(&params, folding.channels()))?;
     case.load(&params, false, |name| format!("w.rq.{name}"))?;
     let latents = folding.fold(&case.tensor("in.rq.x")?)?;
-    let (walk, _) = rq.update(&latents, |depth, vectors, size| {
+    let (assigned, _) = rq.update(&latents, |depth, vectors, size| {
         candidates(case, &format!("rand.rq.perm.{depth}"), &format!("rand.rq.noise.{depth}"), vectors, size)
     })?;
-    put_walk(case, out, "rq.", &folding, &rq.assemble(&latents, &walk)?, &walk)?;
+    put_assignments(case, out, "rq.", &folding, &rq.assemble(&latents, &assigned)?, &assigned)?;
     put_state(case, out, "rq.", &params)
 }
 
@@ -253,12 +260,12 @@ pub(super) fn commitment_grad(case: &Case, out: &mut Outputs) -> Result<()> {
     }
     let positions = &x.shape()[..x.rank() - 1];
     let none = Codes::from_vec(vec![0; positions.iter().product()], positions)?;
-    let walk = Walk { codes: vec![none; depth], codewords };
+    let assigned = Assignments { codes: vec![none; depth], codewords };
     for (commitment, name) in [(Commitment::Mean, "out.loss"), (Commitment::Sum, "out.loss_sum_over_depths")] {
         let config = RqConfig { commitment, ..published(case, depth, &[2], true)? };
         let rq = Rq::new(config, &context(&Params::new(0), x.last_dim()))?;
         let mut gradients = backward(|| {
-            let loss = rq.assemble(&x, &walk)?.loss;
+            let loss = rq.assemble(&x, &assigned)?.loss;
             out.tensor(name, &loss);
             Ok(loss)
         })?;
@@ -278,11 +285,12 @@ pub(super) fn partial_decode(case: &Case, out: &mut Outputs) -> Result<()> {
         let rq = Rq::new(published(case, depth, &sizes, shared)?, &context(&params, folding.channels()))?;
         case.load(&params, true, |name| format!("w.{sub}{name}"))?;
         let codes = case.codes(&format!("in.{sub}codes"))?;
+        let tokens = Tokens::Codes(codes.clone());
         for d in 0..depth {
-            out.tensor(format!("out.{sub}add.{d}"), &folding.unfold(&rq.embed(&codes, d + 1)?)?);
+            out.tensor(format!("out.{sub}add.{d}"), &folding.unfold(&rq.embed(&tokens, Some(d + 1))?)?);
             out.tensor(format!("out.{sub}select.{d}"), &folding.unfold(&rq.select(&codes, d)?)?);
         }
-        out.tensor(format!("out.{sub}embed_code"), &folding.unfold(&rq.embed(&codes, depth)?)?);
+        out.tensor(format!("out.{sub}embed_code"), &folding.unfold(&rq.embed(&tokens, None)?)?);
         out.tensor(format!("out.{sub}with_depth"), &rq.embed_by_depth(&codes)?);
     }
     Ok(())
@@ -320,7 +328,7 @@ pub(super) fn vqp_residual_vq(case: &Case, out: &mut Outputs) -> Result<()> {
         out.tensor(format!("grad.{sub}x_out"), &gradient(&mut at_out, &x));
         out.tensor(format!("grad.{sub}x_loss"), &gradient(&mut at_loss, &x));
         let quantized = rq.quantize_train(&x, &Rng::new(0, "step", 0))?;
-        out.codes(format!("out.{sub}codes"), &quantized.codes.ok_or("no codes")?);
+        out.codes(format!("out.{sub}codes"), quantized.tokens.codes()?);
         out.tensor(format!("out.{sub}quantized"), &quantized.latents);
         out.numbers(
             format!("out.{sub}losses"),

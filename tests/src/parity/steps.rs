@@ -54,7 +54,10 @@ pub(super) fn tokenizer_step(case: &Case, out: &mut Outputs) -> Result<()> {
         ..ResnetConfig::parse("resnet")?
     };
     let image = MapShape { height: 32, width: 32, channels: 3 };
-    let resnet = Resnet::new(config, &AutoencoderContext { image, params: params.scope("autoencoder") })?;
+    let resnet = Resnet::new(
+        config,
+        &AutoencoderContext { image, params: params.scope("autoencoder"), components: Components::none() },
+    )?;
     let config = RqConfig {
         depth: case.size("depth")?,
         codebook: case.size("codes")?,
@@ -65,7 +68,10 @@ pub(super) fn tokenizer_step(case: &Case, out: &mut Outputs) -> Result<()> {
         ..RqConfig::parse("rq")?
     };
     let latents = resnet.levels()[0];
-    let mut rq = Rq::new(config, &QuantizerContext { latents, params: params.scope("quantizer") })?;
+    let mut rq = Rq::new(
+        config,
+        &QuantizerContext { latents, params: params.scope("quantizer"), components: Components::none() },
+    )?;
     case.load(&params, false, |name| format!("w.{name}"))?;
 
     let images = case.map("in.images")?;
@@ -78,14 +84,14 @@ pub(super) fn tokenizer_step(case: &Case, out: &mut Outputs) -> Result<()> {
         };
         let reconstruction = resnet.forward(&images, &mut bottleneck, &Mode::Eval)?;
         let quantized = seen.ok_or("the bottleneck was not called")?;
-        let codes = quantized.codes.ok_or("no codes")?;
+        let codes = quantized.tokens.codes()?;
         if out.get("out.codes").is_none() {
             let [images, side, _, depth] = *codes.shape() else { return Err("codes are not [B, h, w, D]".into()) };
             out.codes("out.codes", &codes.reshape(&[images, side * side, depth])?);
         }
         Ok(reconstruction.mse(&images)?.add(&quantized.loss)?)
     })?;
-    out.tensor("out.codebook", &rq.codebooks()[0]);
+    out.tensor("out.codebook", &rq.level().codes()?.tables[0]);
     Ok(())
 }
 
@@ -96,26 +102,32 @@ fn prior_step(
     [side, depth, size]: [usize; 3],
     build: impl FnOnce(&PriorContext) -> Result<Box<dyn Prior>>,
 ) -> Result<()> {
-    let codebooks = if case.has("in.codebook") { vec![case.tensor("in.codebook")?; depth] } else { Vec::new() };
-    let level = PriorLevel {
-        codes: CodeShape { height: side, width: side, codebooks: vec![size; depth] },
-        channels: codebooks.first().map_or(0, Tensor::last_dim),
-        codebooks,
-        shared: true,
+    let tables = if case.has("in.codebook") { vec![case.tensor("in.codebook")?; depth] } else { Vec::new() };
+    let level = LevelInfo {
+        height: side,
+        width: side,
+        channels: tables.first().map_or(0, Tensor::last_dim),
+        space: TokenSpace::Codes(CodeSpace { sizes: vec![size; depth], tables, shared: true }),
     };
     let params = Params::new(0);
     // As many classes as the condition has rows.
     let classes = case.array("w.cond_emb.weight")?.shape[0];
-    let prior = build(&PriorContext { level, upper: None, classes, params: params.clone() })?;
+    let prior = build(&PriorContext {
+        levels: vec![level],
+        level: 0,
+        condition: ConditionSpace::Classes(classes),
+        null_condition: false,
+        params: params.clone(),
+        components: Components::none(),
+    })?;
     case.load(&params, false, |name| format!("w.{name}"))?;
 
     let codes = case.codes("in.codes")?;
     let batch = TokenBatch {
-        codes: codes.reshape(&[codes.shape()[0], side, side, depth])?,
+        tokens: Tokens::Codes(codes.reshape(&[codes.shape()[0], side, side, depth])?),
         targets: Targets::Hard,
-        labels: case.codes("in.labels")?,
-        latents: None,
-        upper: None,
+        condition: Condition::classes(case.codes("in.labels")?)?,
+        above: vec![],
     };
     let settings = AdamSettings { betas: [0.9, 0.95], weight_decay: 1e-4, ..AdamSettings::default() };
     train(case, out, &params, (settings, 5e-4), |_| Ok(prior.loss(&batch, &Mode::Eval)?.loss))

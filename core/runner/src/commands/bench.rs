@@ -9,7 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 pub(super) fn run(global: &Global, arguments: &[OsString]) -> Result<Outcome, Failure> {
-    let own = std::env::current_exe().map_err(Error::file("rqlab"))?;
+    // Where this program is called by a link, both lie at its other end.
+    let own = std::env::current_exe().and_then(std::fs::canonicalize).map_err(Error::file("rqlab"))?;
     let program = own.with_file_name(format!("rqlab-bench{EXE_SUFFIX}"));
     if !program.is_file() {
         let missing = format!("{} is missing; build it with `cargo build --release --workspace`", program.display());

@@ -4,10 +4,11 @@ use crate::cli::{CurvesArgs, ExperimentArgs, Global};
 use crate::collect;
 use crate::commands::{Failure, Outcome, open_to_plan};
 use crate::experiment::Diagnostic;
-use crate::jobs::curves::{Point, read};
+use crate::jobs::curves::read;
 use crate::plan::Plan;
 use crate::store::{StageDir, Store};
 use crate::ui::{Ui, counted};
+use rqlab_reports::{Quantity, Reading};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -95,13 +96,14 @@ impl Stage {
 fn show(stage: &Stage, how: &CurvesArgs, ui: Ui) -> Result<bool, Failure> {
     let points = read(&stage.dir);
     let Some(last) = points.last() else { return Ok(false) };
-    let mut curves: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for Point { measure, value } in points.iter().flat_map(|points| &points.points).filter(|point| how.wants(point)) {
-        curves.entry(measure).or_default().extend(*value);
+    let mut curves: BTreeMap<Quantity, Vec<f64>> = BTreeMap::new();
+    for reading in points.iter().flat_map(|points| &points.points).filter(|reading| how.wants(reading)) {
+        curves.entry(reading.quantity()).or_default().push(reading.value);
     }
+    let curves: Vec<(String, Vec<f64>)> = curves.into_iter().map(|(what, values)| (what.to_string(), values)).collect();
     let of = if stage.of.is_empty() { String::new() } else { format!("  {}", stage.of) };
     ui.line(format!("{}{of}, step {}, {}", ui.strong(&stage.name), last.step, stage.state()))?;
-    let width = curves.keys().map(|name| name.len()).max().unwrap_or_default();
+    let width = curves.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     for (name, values) in curves {
         let last = values.last().map_or("-".to_owned(), |value| number(*value));
         ui.line(format!("  {name:width$}  {last:>10}  {}", ui.faint(&shape(&values))))?;
@@ -122,9 +124,8 @@ fn print_points(stages: &[Stage], how: &CurvesArgs, ui: Ui) -> Result<Outcome, F
             for points in read(&stage.dir).into_iter().filter(|points| points.step > before) {
                 *printed = points.step;
                 let name = stage.name.replace(' ', "\t");
-                for Point { measure, value } in points.points.iter().filter(|point| how.wants(point)) {
-                    let value = value.map_or("nan".to_owned(), |value| value.to_string());
-                    ui.line(format!("{name}\t{}\t{measure}\t{value}", points.step))?;
+                for reading in points.points.iter().filter(|reading| how.wants(reading)) {
+                    ui.line(format!("{name}\t{}\t{}\t{}", points.step, reading.quantity(), reading.value))?;
                 }
             }
         }
@@ -136,8 +137,10 @@ fn print_points(stages: &[Stage], how: &CurvesArgs, ui: Ui) -> Result<Outcome, F
 }
 
 impl CurvesArgs {
-    fn wants(&self, point: &Point) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| point.measure.starts_with(name.as_str()))
+    fn wants(&self, reading: &Reading) -> bool {
+        let column = reading.quantity().to_string();
+        let names = [reading.measure.as_str(), column.as_str()];
+        self.only.is_empty() || self.only.iter().any(|only| names.iter().any(|name| name.starts_with(only.as_str())))
     }
 }
 

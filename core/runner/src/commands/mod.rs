@@ -10,7 +10,7 @@ mod plan;
 mod plugins;
 mod sweep;
 mod watch;
-mod work;
+mod worker;
 
 use crate::cli::{Cli, Command, ExperimentArgs, Global};
 use crate::experiment::{Diagnostic, Invalid};
@@ -19,8 +19,8 @@ use crate::jobs::{Stopped, end_process};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
 use crate::store::Store;
+use crate::sweep::Unfinished;
 use crate::ui::{Ui, Unwritten, counted, print};
-use crate::work::Unfinished;
 use clap::Parser;
 use rqlab_sdk::Error;
 use rqlab_sdk::tensor::Device;
@@ -140,16 +140,16 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     let global = &global;
     match &cli.command {
         Command::Plan { experiment, configs } => plan::run(global, experiment, *configs, ui),
-        Command::Sweep { experiment, work } => sweep::run_sweep(global, experiment, work, ui),
-        Command::Run { experiment, trial, work } => sweep::run_trial(global, experiment, work, trial.as_deref(), ui),
-        Command::Report { experiment, work } => sweep::run_report(global, experiment, work, ui),
+        Command::Sweep { experiment, sweep } => sweep::run_sweep(global, experiment, sweep, ui),
+        Command::Run { experiment, trial, sweep } => sweep::run_trial(global, experiment, sweep, trial.as_deref(), ui),
+        Command::Report { experiment, sweep } => sweep::run_report(global, experiment, sweep, ui),
         Command::Curves { experiment, curves } => curves::run(global, experiment, curves, ui),
-        Command::Watch { experiment, work } => watch::run(global, experiment, work, ui),
+        Command::Watch { experiment, sweep } => watch::run(global, experiment, sweep, ui),
         Command::Sample { experiment, sample } => images::run_sample(global, experiment, sample, ui),
         Command::Reconstruct { experiment, reconstruct } => {
             images::run_reconstruct(global, experiment, reconstruct, ui)
         }
-        Command::Work { id, runs } => work::run(global, id, runs),
+        Command::Worker { id, runs, lifeline } => worker::run(global, id, runs, *lifeline),
         Command::Bench { arguments } => bench::run(global, arguments),
         Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
         Command::Plugins(command) => plugins::run(global, command, ui),
@@ -167,7 +167,7 @@ fn computes(command: &Command) -> bool {
         | Command::Watch { .. }
         | Command::Sample { .. }
         | Command::Reconstruct { .. }
-        | Command::Work { .. } => true,
+        | Command::Worker { .. } => true,
         Command::Plan { .. }
         | Command::Report { .. }
         | Command::Curves { .. }

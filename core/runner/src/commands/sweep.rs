@@ -1,6 +1,6 @@
 //! `rqlab sweep`, `rqlab run` and `rqlab report`.
 
-use crate::cli::{ExperimentArgs, Global, WorkArgs};
+use crate::cli::{ExperimentArgs, Global, SweepArgs};
 use crate::collect::{collect, short, shown};
 use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::experiment::Diagnostic;
@@ -8,8 +8,8 @@ use crate::job::Trial;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
 use crate::store::Store;
+use crate::sweep::{Options, Summary, render, run_jobs, sweep};
 use crate::ui::{Ui, duration};
-use crate::work::{Summary, Work, render, run_jobs, sweep};
 use rqlab_sdk::tensor::Device;
 use std::ffi::OsString;
 use std::time::Instant;
@@ -21,13 +21,13 @@ const GPU_JOBS: usize = 4;
 pub(super) fn run_sweep(
     global: &Global,
     arguments: &ExperimentArgs,
-    how: &WorkArgs,
+    how: &SweepArgs,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let started = Instant::now();
-    let summary = sweep(&plan, &work(global, arguments, how, ui))?;
+    let summary = sweep(&plan, &options(global, arguments, how, ui))?;
     ui.note(format!("{} in {}", counts(&summary), duration(started.elapsed().as_secs_f64())));
     conclude(&summary, ui)
 }
@@ -36,12 +36,12 @@ pub(super) fn run_sweep(
 pub(super) fn run_report(
     global: &Global,
     arguments: &ExperimentArgs,
-    how: &WorkArgs,
+    how: &SweepArgs,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
-    let summary = render(&plan, &work(global, arguments, how, ui), &Store::open(&arguments.runs)?)?;
+    let summary = render(&plan, &options(global, arguments, how, ui), &Store::open(&arguments.runs)?)?;
     ui.note(counts(&summary));
     conclude(&summary, ui)
 }
@@ -50,7 +50,7 @@ pub(super) fn run_report(
 pub(super) fn run_trial(
     global: &Global,
     arguments: &ExperimentArgs,
-    how: &WorkArgs,
+    how: &SweepArgs,
     trial: Option<&str>,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
@@ -59,10 +59,10 @@ pub(super) fn run_trial(
     let chosen = choose(&plan, trial)?.clone();
     plan.jobs.retain(|job| chosen.jobs.contains(&job.id));
     plan.trials = vec![chosen];
-    let work = work(global, arguments, how, ui);
-    let store = Store::open(&work.runs)?;
+    let options = options(global, arguments, how, ui);
+    let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;
-    run_jobs(&plan, &work, &store)?;
+    run_jobs(&plan, &options, &store)?;
     let results = collect(&plan, &store, provenance(&plan), here());
     for trial in &results.trials {
         if let Some(error) = &trial.error {
@@ -106,7 +106,7 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
     }
 }
 
-pub(super) fn work(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs, ui: Ui) -> Work {
+fn options(global: &Global, arguments: &ExperimentArgs, how: &SweepArgs, ui: Ui) -> Options {
     let threads = crate::commands::threads(global);
     let (device, _) = global.device.resolve();
     let at_once = how.jobs.map_or(if device == Device::Cpu { threads } else { GPU_JOBS }, usize::from);
@@ -114,7 +114,7 @@ pub(super) fn work(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs, 
     for folder in &global.plugins {
         worker_arguments.extend(["--plugins".into(), folder.into()]);
     }
-    Work {
+    Options {
         runs: arguments.runs.clone(),
         out: how.out.clone(),
         jobs: at_once.min(threads.max(1)),

@@ -2,7 +2,7 @@
 //!
 //! Each sweep is a process of its own, so that it loads the plugins as they are then; what is done stays done.
 
-use crate::cli::{ExperimentArgs, Global, WorkArgs};
+use crate::cli::{ExperimentArgs, Global, SweepArgs};
 use crate::collect::shown;
 use crate::commands::{Failure, Outcome};
 use crate::experiment::find;
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// A change is acted on when this long has passed without another: an editor or a compiler writes several times.
 const SETTLE: Duration = Duration::from_millis(400);
 
-pub(super) fn run(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs, ui: Ui) -> Result<Outcome, Failure> {
+pub(super) fn run(global: &Global, arguments: &ExperimentArgs, how: &SweepArgs, ui: Ui) -> Result<Outcome, Failure> {
     let experiment = find(&arguments.experiment)?;
     let folder = experiment.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let search = Search::usual(global.plugins.clone());
@@ -52,7 +52,7 @@ fn cannot_watch(error: notify::Error) -> Error {
     Error::Data(format!("files cannot be watched: {error}"))
 }
 
-fn sweep_command(global: &Global, arguments: &ExperimentArgs, how: &WorkArgs) -> Result<Command, Error> {
+fn sweep_command(global: &Global, arguments: &ExperimentArgs, how: &SweepArgs) -> Result<Command, Error> {
     let mut command = Command::new(std::env::current_exe().map_err(Error::file("rqlab"))?);
     command.args(global.arguments());
     let mut add = |flag: &str, value: OsString| {

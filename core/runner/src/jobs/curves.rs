@@ -3,28 +3,21 @@
 //! The worker appends a line of JSON for every step at which points are taken:
 //!
 //! ```json
-//! {"event":"points","step":40,"points":[{"measure":"loss","value":0.0713},{"measure":"learning_rate","value":0.0008}]}
+//! {"event":"points","step":40,"points":[{"measure":"loss","value":0.0713},{"measure":"usage","at":[{"depth":1}],"value":0.88}]}
 //! ```
 //!
-//! Steps ascend. Training that goes on from a checkpoint first takes back what was written after it, so that no step is there
+//! A measure that is taken several times says `at` which level or depth. Values that are no finite numbers are left out. Steps
+//! ascend. Training that goes on from a checkpoint first takes back what was written after it, so that no step is there
 //! twice; then the file is shorter than it was, and who follows it reads it anew. A last line without its end is still being
 //! written. When the stage is done, its `done.json` has the same curves.
 
 use crate::store::StageDir;
+use rqlab_reports::Reading;
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-
-/// What was taken of one measure.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Point {
-    /// The measure.
-    pub measure: String,
-    /// Its value; none where it is no finite number.
-    pub value: Option<f64>,
-}
 
 /// The points of one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,8 +25,8 @@ pub struct Point {
 pub struct Points {
     /// The optimizer step, counted from 1.
     pub step: u64,
-    /// A point per measure.
-    pub points: Vec<Point>,
+    /// What was read.
+    pub points: Vec<Reading>,
 }
 
 /// The file that a stage's worker writes.
@@ -64,12 +57,9 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::File`].
-    pub(super) fn append(&self, step: u64, values: &[(String, f64)]) -> Result<()> {
-        let point = |(measure, value): &(String, f64)| Point {
-            measure: measure.clone(),
-            value: value.is_finite().then_some(*value),
-        };
-        let points = Points { step, points: values.iter().map(point).collect() };
+    pub(super) fn append(&self, step: u64, readings: &[Reading]) -> Result<()> {
+        let points = readings.iter().filter(|reading| reading.value.is_finite()).cloned().collect();
+        let points = Points { step, points };
         let line = serde_json::to_string(&points).map_err(|e| Error::Data(format!("{}: {e}", self.0.display())))?;
         let file = File::options().create(true).append(true).open(&self.0);
         // One write, so that a kill leaves whole lines.
@@ -94,6 +84,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], Points)> {
 mod tests {
     use super::*;
     use crate::store::Store;
+    use rqlab_reports::Index;
 
     /// A stage with points at the steps 20, 40 and 60.
     fn stage(folder: &tempfile::TempDir) -> (StageDir, Writer) {
@@ -101,7 +92,8 @@ mod tests {
         fs::create_dir_all(stage.file("")).unwrap();
         let writer = Writer::of(&stage);
         for step in [20, 40, 60] {
-            writer.append(step, &[("loss".to_owned(), 1.0 / step as f64), ("norm".to_owned(), f64::NAN)]).unwrap();
+            let usage = Reading::new("usage", [Index::Depth(2)], 1.0 / step as f64);
+            writer.append(step, &[usage, Reading::new("loss", [], f64::NAN)]).unwrap();
         }
         (stage, writer)
     }
@@ -114,9 +106,8 @@ mod tests {
     fn what_is_appended_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let (stage, _) = stage(&folder);
-        let loss = Point { measure: "loss".to_owned(), value: Some(1.0 / 40.0) };
-        let norm = Point { measure: "norm".to_owned(), value: None };
-        assert_eq!(read(&stage)[1], Points { step: 40, points: vec![loss, norm] });
+        let usage = Reading::new("usage", [Index::Depth(2)], 1.0 / 40.0);
+        assert_eq!(read(&stage)[1], Points { step: 40, points: vec![usage] });
         assert_eq!(steps(&stage), [20, 40, 60]);
     }
 

@@ -10,7 +10,7 @@
 //!
 //! The [`Scheduler`] decides which job runs when, and what its end means. It knows a [`Launcher`] by its trait alone, so that
 //! work can be done elsewhere than in processes of this machine ([`launcher::Local`]). What happens is an [`Event`] to any
-//! number of [`Sink`]s. The worker ([`work`]) does one job; the points of its curves can be read while it trains ([`curves`]).
+//! number of [`Sink`]s. A worker ([`run_worker`]) does one job; the points of its curves can be read while it trains ([`curves`]).
 
 pub mod curves;
 pub mod launcher;
@@ -23,7 +23,7 @@ pub use launcher::{Exit, Launcher, Share, Ticket, Update};
 pub use scheduler::{End, Outcome, Scheduler};
 pub use sinks::{Event, Sink, Sinks};
 pub use stop::end_process;
-pub use worker::{Reporter, peak_memory_mib, work};
+pub use worker::{Reporter, end_with_parent, peak_memory_mib, run_worker};
 
 use crate::job::Job;
 use serde::{Deserialize, Serialize};

@@ -43,11 +43,11 @@ impl Reporter {
         self.curves.take_back(step)
     }
 
-    /// The points of the curves at `step`: measures and their values.
+    /// The points of the curves at `step`.
     ///
     /// # Errors
     /// [`rqlab_sdk::Error::File`] if the stage's directory cannot be written.
-    pub fn points(&mut self, step: u64, points: &[(String, f64)]) -> Result<()> {
+    pub fn points(&mut self, step: u64, points: &[Reading]) -> Result<()> {
         self.curves.append(step, points)
     }
 }
@@ -56,8 +56,7 @@ impl Reporter {
 ///
 /// # Errors
 /// Whatever the stage could not do.
-pub fn work(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
-    end_with_parent();
+pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
     let stage = store.stage(id);
     let _lock = stage.lock()?;
     let job = stage.job()?;
@@ -81,7 +80,7 @@ fn note_failure(stage: &StageDir, error: &str) {
 }
 
 /// Ends this process when its standard input ends, that is, when its parent is gone.
-fn end_with_parent() {
+pub fn end_with_parent() {
     std::thread::spawn(|| {
         let mut rest = Vec::new();
         let _ = std::io::stdin().read_to_end(&mut rest);

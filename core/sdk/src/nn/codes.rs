@@ -2,7 +2,7 @@
 
 use super::transformer::{LAYER_NORM_EPS, WeightInit};
 use super::{LayerNorm, Linear};
-use crate::contracts::{Condition, LevelInfo, PriorLoss, Targets, TokenBatch, TokenRequest, Tokens};
+use crate::contracts::{Condition, LevelInfo, PriorContext, PriorLoss, Targets, TokenBatch, TokenRequest, Tokens};
 use crate::params::Params;
 use crate::tensor::ops::packed::PackedLinear;
 use crate::tensor::{Codes, Tensor, Var, no_grad};
@@ -47,10 +47,43 @@ pub fn token_request(targets: TargetKind, codes: CodeKind, temperature: f32) -> 
     }
 }
 
+/// The level that a prior of one level's codes models.
+///
+/// # Errors
+/// [`Error::Unsupported`] if its tokens are vectors, or if there are levels above it, which such a prior cannot read.
+pub fn only_level<'a>(cx: &'a PriorContext, prior: &str) -> Result<&'a LevelInfo> {
+    if !cx.above().is_empty() {
+        let message = format!(
+            "{prior} is not conditioned on the levels above, and level {} has {} above it; take a prior that is, or a \
+             tokenizer of one level",
+            cx.level + 1,
+            cx.above().len()
+        );
+        return Err(Error::Unsupported(message));
+    }
+    let level = cx.own()?;
+    level.codes()?;
+    Ok(level)
+}
+
+/// The codes `[B, h, w, D]` of a batch as `[B, T, D]`.
+///
+/// # Errors
+/// [`Error::Unsupported`] for codes of another shape than the level has.
+pub fn by_position(codes: &Codes, level: &LevelInfo) -> Result<Codes> {
+    let wanted = level.token_shape(codes.shape().first().copied().unwrap_or(0));
+    if codes.shape() != wanted {
+        let [_, height, width, depth] = wanted;
+        let message = format!("expected codes [B, {height}, {width}, {depth}], found {:?}", codes.shape());
+        return Err(Error::Unsupported(message));
+    }
+    Ok(codes.reshape(&[wanted[0], level.positions(), wanted[3]])?)
+}
+
 /// A vector for every code of every depth.
 #[derive(Debug, Clone)]
 pub struct CodeEmbedding {
-    /// One table for all depths, or one a depth.
+    /// One table for all depths, or one per depth.
     tables: Vec<Table>,
     depth: usize,
     width: usize,
@@ -72,7 +105,7 @@ impl Table {
 }
 
 impl CodeEmbedding {
-    /// The codebooks of `level`, frozen, or learned tables of `width` numbers a row under `params`: `weight` if the
+    /// The codebooks of `level`, frozen, or learned tables `[K, width]` under `params`: `weight` if the
     /// depths share a codebook, `0.weight`, `1.weight`, ... if they do not.
     ///
     /// # Errors
@@ -98,7 +131,7 @@ impl CodeEmbedding {
         Ok(Self { tables, depth: sizes.len(), width })
     }
 
-    /// Numbers a vector, E.
+    /// Embedding width, E.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -136,7 +169,7 @@ pub struct CodeClassifier {
 }
 
 impl CodeClassifier {
-    /// From `width` numbers to logits over codebooks of `sizes`, one a depth.
+    /// From model width `width` to logits over codebooks of `sizes`, one per depth.
     ///
     /// # Errors
     /// A name that is taken.

@@ -7,6 +7,26 @@ use crate::params::{Init, Params};
 use crate::tensor::{Codes, Tensor, Var};
 use crate::{Error, Result};
 
+crate::choice! {
+    /// What a prior is conditioned on.
+    pub enum ConditionKind {
+        /// The class of the image, where the data have classes, or its text.
+        Class = "class",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+impl ConditionKind {
+    /// What is left of the conditions that a prior could see.
+    pub fn of(self, space: ConditionSpace) -> ConditionSpace {
+        match self {
+            Self::Class => space,
+            Self::None => ConditionSpace::None,
+        }
+    }
+}
+
 /// Conditions as vectors `[B, L, W]` for a transformer to read.
 ///
 /// Parameters: classes and texts have `weight` `[V, W]`, with one row more, the last, for the null condition where it occurs;
@@ -48,6 +68,11 @@ impl ConditionEmbedding {
             }
         };
         Ok(Self { space, null, table })
+    }
+
+    /// What it embeds.
+    pub fn space(&self) -> ConditionSpace {
+        self.space
     }
 
     /// Vectors per condition, L.

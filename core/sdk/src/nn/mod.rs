@@ -19,7 +19,7 @@ mod spatial_attention;
 pub mod transformer;
 
 pub use codebook::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates};
-pub use condition::ConditionEmbedding;
+pub use condition::{ConditionEmbedding, ConditionKind};
 pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};

@@ -1,6 +1,6 @@
 //! The one place that draws codes: order of draws, randomness, guidance.
 
-use crate::contracts::{Condition, Guidance, LevelInfo, SampleRequest, Tokens};
+use crate::contracts::{Condition, ConditionSpace, Guidance, LevelInfo, SampleRequest, Tokens};
 use crate::tensor::ops::sampling::sample;
 use crate::tensor::{Codes, Rng, Tensor, no_grad};
 use crate::{Error, Result};
@@ -12,6 +12,9 @@ pub trait CodeSteps {
 
     /// The level that it models.
     fn level(&self) -> &LevelInfo;
+
+    /// The conditions that it reads: where there are none, nothing can be guided.
+    fn condition(&self) -> ConditionSpace;
 
     /// Starts `condition.images()` images. With `cache`, what was computed of past codes is kept; without, all of it is
     /// computed anew for each code.
@@ -49,6 +52,11 @@ pub fn sample_codes<P: CodeSteps>(prior: &P, request: &SampleRequest, rng: &Rng)
             "the guidance scale must be a number, found {}",
             request.guidance.scale
         )));
+    }
+    if guided && prior.condition() == ConditionSpace::None {
+        let message = "an unconditional prior has nothing to be guided by: leave the guidance scale at 1, or train the prior \
+                       with a condition";
+        return Err(Error::Unsupported(message.to_owned()));
     }
     let codes = no_grad(|| -> Result<Codes> {
         let mut state = if guided {
@@ -100,6 +108,10 @@ mod tests {
             &self.0
         }
 
+        fn condition(&self) -> ConditionSpace {
+            ConditionSpace::Classes(1)
+        }
+
         fn begin(&self, condition: &Condition, _: &[Tokens], _: bool) -> Result<Condition> {
             Ok(condition.clone())
         }
@@ -135,6 +147,40 @@ mod tests {
                 // Five standard errors of a share among 10,000.
                 assert!((share - p).abs() < 5.0 * (p * (1.0 - p) / 1e4).sqrt(), "scale {scale}: {share} of {p}");
             }
+        }
+    }
+
+    #[test]
+    fn an_unconditional_prior_is_not_guided() {
+        struct Unconditional(LevelInfo);
+
+        impl CodeSteps for Unconditional {
+            type State = ();
+
+            fn level(&self) -> &LevelInfo {
+                &self.0
+            }
+
+            fn condition(&self) -> ConditionSpace {
+                ConditionSpace::None
+            }
+
+            fn begin(&self, _: &Condition, _: &[Tokens], _: bool) -> Result<()> {
+                Ok(())
+            }
+
+            fn next(&self, _: &mut (), last: Option<&Codes>) -> Result<Tensor> {
+                Ok(Tensor::zeros(&[last.map_or(2, Codes::len), 3]))
+            }
+        }
+
+        let space = CodeSpace { sizes: vec![3], tables: vec![], shared: false };
+        let toy = Unconditional(LevelInfo { height: 1, width: 2, channels: 1, space: TokenSpace::Codes(space) });
+        let plain = SampleRequest::new(Condition::none(2).unwrap());
+        assert!(sample_codes(&toy, &plain, &Rng::new(0, "toy", 0)).is_ok());
+        for scale in [2.0, f32::NAN] {
+            let guidance = Guidance { scale, schedule: GuidanceSchedule::Constant };
+            assert!(sample_codes(&toy, &SampleRequest { guidance, ..plain.clone() }, &Rng::new(0, "toy", 0)).is_err());
         }
     }
 }

@@ -51,7 +51,7 @@ impl WeightInit {
 /// What all blocks of a stack have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockConfig {
-    /// Numbers a position, W.
+    /// Model width (d_model), W.
     pub width: usize,
     /// Attention heads; they divide the width.
     pub heads: usize,
@@ -198,10 +198,10 @@ impl Stack {
     ///
     /// # Errors
     /// Those of [`Decoder::new`].
-    pub fn cache(&self, batch: usize, capacity: usize) -> Result<StackCache> {
+    pub fn cache(&self, batch: usize, capacity: usize) -> Result<DecodingCache> {
         let blocks: Vec<BlockWeights> = self.blocks.iter().map(Block::weights).collect();
         let heads = self.blocks.first().map_or(1, |block| block.config.heads);
-        Ok(StackCache { decoder: Decoder::new(&blocks, heads, LAYER_NORM_EPS, batch, capacity)? })
+        Ok(DecodingCache { decoder: Decoder::new(&blocks, heads, LAYER_NORM_EPS, batch, capacity)? })
     }
 
     /// The next positions `[B, n, W] -> [B, n, W]` of sequences whose past is in `cache`: what [`Stack::forward`] gives
@@ -209,7 +209,7 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::Unsupported`] unless the stack is causal; shapes that do not fit the cache.
-    pub fn step(&self, x: &Tensor, cache: &mut StackCache) -> Result<Tensor> {
+    pub fn step(&self, x: &Tensor, cache: &mut DecodingCache) -> Result<Tensor> {
         if !self.causal {
             return Err(Error::Unsupported("only a causal transformer can go on from a cache".to_owned()));
         }
@@ -220,37 +220,38 @@ impl Stack {
 /// Keys and values of every layer of a [`Stack`], and its weights of the moment when the cache was made, laid out for
 /// steps. Its memory is taken once.
 #[derive(Debug, Clone)]
-pub struct StackCache {
+pub struct DecodingCache {
     decoder: Decoder,
 }
 
-impl StackCache {
+impl DecodingCache {
     /// Forgets all positions and keeps the memory.
     pub fn clear(&mut self) {
         self.decoder.clear();
     }
 }
 
-/// A sequence in the making: inputs come in one after another, and the output at the newest is asked for. Either keys
-/// and values of the past are kept, or the whole sequence is run through the stack each time: same numbers, other cost.
-#[derive(Debug)]
-pub struct Rollout<'a> {
-    stack: &'a Stack,
-    cache: Option<StackCache>,
+/// Sequences that are decoded one position after another: inputs are appended, and the output at the newest is asked for.
+/// With a cache, keys and values of the past are kept; without, the whole sequence is run through the stack each time. The
+/// numbers are the same.
+#[derive(Debug, Clone)]
+pub struct Decoding {
+    stack: Stack,
+    cache: Option<DecodingCache>,
     /// Without cache, every input so far; with it, those that the stack has not seen.
     inputs: Vec<Tensor>,
     /// With cache, the newest output.
     output: Option<Tensor>,
 }
 
-impl<'a> Rollout<'a> {
-    /// An empty rollout of `batch` sequences of at most `capacity` positions through `stack`.
+impl Decoding {
+    /// `batch` sequences of at most `capacity` positions, still empty, through `stack` as it is now.
     ///
     /// # Errors
     /// Those of [`Stack::cache`].
-    pub fn new(stack: &'a Stack, batch: usize, capacity: usize, cached: bool) -> Result<Self> {
+    pub fn new(stack: &Stack, batch: usize, capacity: usize, cached: bool) -> Result<Self> {
         let cache = cached.then(|| stack.cache(batch, capacity)).transpose()?;
-        Ok(Self { stack, cache, inputs: Vec::new(), output: None })
+        Ok(Self { stack: stack.clone(), cache, inputs: Vec::new(), output: None })
     }
 
     /// Starts over; memory is kept.
@@ -270,13 +271,13 @@ impl<'a> Rollout<'a> {
     /// The output at the newest input, `[B, 1, W]`. Without cache, each call runs the whole sequence.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if nothing was pushed; shapes that do not fit.
+    /// [`Error::Unsupported`] if nothing was appended; shapes that do not fit.
     pub fn output(&mut self) -> Result<Tensor> {
         if let (true, Some(output)) = (self.inputs.is_empty(), &self.output) {
             return Ok(output.clone());
         }
         let joined = match self.inputs.as_slice() {
-            [] => return Err(Error::Unsupported("a rollout without inputs has no output".to_owned())),
+            [] => return Err(Error::Unsupported("a sequence without inputs has no output".to_owned())),
             [one] => one.clone(),
             many => Tensor::concat(&many.iter().collect::<Vec<_>>(), 1)?,
         };
@@ -394,12 +395,12 @@ mod tests {
             cache.clear();
         }
         for cached in [true, false] {
-            let mut rollout = Rollout::new(&stack, 3, 7, cached).unwrap();
-            assert!(rollout.output().is_err());
+            let mut decoding = Decoding::new(&stack, 3, 7, cached).unwrap();
+            assert!(decoding.output().is_err());
             for (from, to) in [(0, 2), (2, 3), (3, 7)] {
-                rollout.push(x.slice(1, from..to).unwrap());
+                decoding.push(x.slice(1, from..to).unwrap());
                 for _ in 0..2 {
-                    close(&rollout.output().unwrap(), &whole.slice(1, to - 1..to).unwrap());
+                    close(&decoding.output().unwrap(), &whole.slice(1, to - 1..to).unwrap());
                 }
             }
         }

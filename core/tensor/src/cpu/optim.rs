@@ -1,7 +1,7 @@
 //! Optimizer steps on plain slices.
 
-use super::dispatch::simd;
-use super::elementwise::GRAIN;
+use crate::cpu::isa::simd;
+use crate::cpu::loops::elementwise::GRAIN;
 use rayon::prelude::*;
 
 /// The constants of one Adam step, all derived in f64.

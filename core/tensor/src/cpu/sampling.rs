@@ -1,10 +1,10 @@
 //! Filtering of rows of logits and drawing from them.
 
-use super::buffer;
-use super::dispatch::simd;
-use super::rows::{rows_per_task, softmax_row};
-use super::sum::LANES;
-use super::team::region;
+use crate::cpu::buffer;
+use crate::cpu::isa::simd;
+use crate::cpu::loops::reduce::LANES;
+use crate::cpu::loops::rows::{rows_per_task, softmax_row};
+use crate::cpu::threads::team::region;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,16 +1,16 @@
 //! Optimizer steps over many tensors in one launch.
 
-use super::kernels::{THREADS, check};
-use super::operands::{on_gpu, output, same_gpu};
-use super::{Buffer, Gpu, length};
 use crate::cpu::optim::Adam;
+use crate::cuda::device::kernels::{THREADS, check};
+use crate::cuda::device::operands::{on_gpu, output, same_gpu};
+use crate::cuda::{Buffer, Gpu, length};
 use crate::ops::optim::AdamSlot;
 use crate::{Error, Result, Tensor, Var};
 use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, DeviceSlice, LaunchAsync, LaunchConfig};
 use dfdx::prelude::CudaError;
 
 /// The kernels of `optim.cu`.
-pub(super) const KERNELS: &[&str] = &["adam_step", "ema_step", "square_pieces", "square_sums", "clip_factor"];
+pub(crate) const KERNELS: &[&str] = &["adam_step", "ema_step", "square_pieces", "square_sums", "clip_factor"];
 
 /// Tensors of a launch at most, and numbers of a block: MAX_TENSORS and PIECE in `optim.cu`.
 const MAX_TENSORS: usize = 64;
@@ -48,7 +48,7 @@ impl Tensors {
                 at[t] = *buffer.numbers().device_ptr();
             }
             let blocks = u32::try_from(size.div_ceil(PIECE)).ok().and_then(|n| n.checked_add(table.first[t]));
-            table.first[t + 1] = blocks.ok_or_else(super::kernels::invalid)?;
+            table.first[t + 1] = blocks.ok_or_else(crate::cuda::device::kernels::invalid)?;
         }
         Ok(table)
     }
@@ -135,7 +135,7 @@ impl Squares {
 
     /// The sums; the host waits for them.
     pub(crate) fn read(&self) -> Result<Vec<f64>> {
-        super::count_read();
+        crate::cuda::device::count_read();
         Ok(self.gpu.driver.dtoh_sync_copy(&self.sums).map_err(CudaError::from)?)
     }
 
@@ -148,7 +148,7 @@ impl Squares {
         #[allow(unsafe_code)]
         unsafe {
             kernel
-                .launch(super::kernels::blocks(1), (&self.sums, count, most, &mut *factor))
+                .launch(crate::cuda::device::kernels::blocks(1), (&self.sums, count, most, &mut *factor))
                 .map_err(CudaError::from)?;
         }
         Ok(output(self.gpu, factor, &[], false)?.0)
@@ -171,7 +171,10 @@ impl Gpu {
                 #[allow(unsafe_code)]
                 unsafe {
                     first.launch(table.launch(), (*table, &mut partial))?;
-                    second.launch(super::kernels::blocks(table.count as usize), (*table, &partial, &mut sums))?;
+                    second.launch(
+                        crate::cuda::device::kernels::blocks(table.count as usize),
+                        (*table, &partial, &mut sums),
+                    )?;
                 }
             }
         }

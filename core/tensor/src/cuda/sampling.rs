@@ -1,16 +1,16 @@
 //! Drawing codes from logits: the counterpart of [`crate::cpu::sampling`].
 
-use super::codes::OnGpu;
-use super::kernels::{blocks, check};
-use super::operands::{on_gpu, output};
-use super::{Gpu, Numbers, length};
+use crate::cuda::device::codes::OnGpu;
+use crate::cuda::device::kernels::{blocks, check};
+use crate::cuda::device::operands::{on_gpu, output};
+use crate::cuda::{Gpu, Numbers, length};
 use crate::ops::sampling::Draw;
 use crate::{Codes, Result, Tensor};
 use cudarc::driver::{CudaSlice, LaunchAsync};
 use dfdx::prelude::CudaError;
 
 /// The kernels of `sampling.cu`.
-pub(super) const KERNELS: &[&str] = &["sample_rows", "probability_rows", "top_k_rows", "top_p_rows", "draw_rows"];
+pub(crate) const KERNELS: &[&str] = &["sample_rows", "probability_rows", "top_k_rows", "top_p_rows", "draw_rows"];
 
 /// Temperature, k and p as kernels take them: no row is longer than the largest k, and a p of 1 keeps all.
 fn parameters(draw: &Draw) -> (f32, u64, f32) {

@@ -1,8 +1,8 @@
 //! Arithmetic with broadcasting (NumPy's rules: shapes are aligned at the innermost axis; size 1 stretches).
 
 use super::on_cpu;
-use crate::cpu::elementwise::{Map, Walk, Zip, map, update, zip};
-use crate::cpu::sum::sum_to_shape;
+use crate::cpu::loops::elementwise::{Map, Walk, Zip, map, update, zip};
+use crate::cpu::loops::reduce::sum_to_shape;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -113,7 +113,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Add, self, other));
+        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
+            crate::cuda::loops::arithmetic::Binary::Add,
+            self,
+            other
+        ));
         let (out, key) = binary("add", Add, self, other)?;
         if let Some(key) = key {
             let (x, y) = (self.tracked(), other.tracked());
@@ -136,7 +140,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Sub, self, other));
+        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
+            crate::cuda::loops::arithmetic::Binary::Sub,
+            self,
+            other
+        ));
         let (out, key) = binary("sub", Sub, self, other)?;
         if let Some(key) = key {
             let (x, y) = (self.tracked(), other.tracked());
@@ -159,7 +167,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Mul, self, other));
+        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
+            crate::cuda::loops::arithmetic::Binary::Mul,
+            self,
+            other
+        ));
         let (out, key) = binary("mul", Mul, self, other)?;
         if let Some(key) = key {
             let (x_key, y_key) = (self.tracked(), other.tracked());
@@ -183,7 +195,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::arithmetic::binary(crate::cuda::arithmetic::Binary::Div, self, other));
+        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
+            crate::cuda::loops::arithmetic::Binary::Div,
+            self,
+            other
+        ));
         let (out, key) = binary("div", Div, self, other)?;
         if let Some(key) = key {
             let (x_key, y_key) = (self.tracked(), other.tracked());
@@ -207,7 +223,7 @@ impl Tensor {
 
     /// `self + value`.
     pub fn add_scalar(&self, value: f32) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::arithmetic::add_scalar(self, value));
+        return_from_gpu!(crate::cuda::loops::arithmetic::add_scalar(self, value));
         on_cpu("add_scalar", [self])?;
         // The gradient is that of the operand: the output shares its key, and nothing need be recorded.
         Ok(Tensor::output(map(AddScalar(value), self.as_slice()), self.shape(), self.tracked()))
@@ -215,7 +231,7 @@ impl Tensor {
 
     /// `self * value`.
     pub fn mul_scalar(&self, value: f32) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::arithmetic::mul_scalar(self, value));
+        return_from_gpu!(crate::cuda::loops::arithmetic::mul_scalar(self, value));
         on_cpu("mul_scalar", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out =
@@ -231,7 +247,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shape cannot be stretched to `shape`.
     pub fn broadcast_to(&self, shape: &[usize]) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::arithmetic::broadcast_to(self, shape));
+        return_from_gpu!(crate::cuda::loops::arithmetic::broadcast_to(self, shape));
         on_cpu("broadcast_to", [self])?;
         if broadcast_shape("broadcast_to", self.shape(), shape)? != shape {
             return Err(Error::shape("broadcast_to", format!("{:?} does not stretch to {shape:?}", self.shape())));

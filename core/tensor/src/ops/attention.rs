@@ -4,8 +4,8 @@
 //! and normaliser (Dao et al., "FlashAttention", 2022), so memory grows with `B * T * W` alone.
 
 use super::on_cpu;
+use crate::cpu::attention::short::{self, Few};
 use crate::cpu::attention::{self, Rows, Sizes};
-use crate::cpu::attention_few::{self, Few};
 use crate::cpu::buffers;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
@@ -77,7 +77,7 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
     let sizes = Sizes { heads, queries: length, keys: length, head: width / heads, causal };
     return_from_gpu!(crate::cuda::attention::attention_qkv(qkv, batch, sizes));
     on_cpu("attention_qkv", [qkv])?;
-    if (1..=attention_few::FEW).contains(&length) {
+    if (1..=short::FEW).contains(&length) {
         return few(qkv, Few { heads, length, head: width / heads, causal });
     }
     let mut norms = vec![[0.0; 2]; batch * heads * length];
@@ -104,13 +104,13 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor>
 /// [`attention_qkv`] of short sequences.
 fn few(qkv: &Tensor, sizes: Few) -> Result<Tensor> {
     let shape = [qkv.shape()[0], sizes.length, sizes.heads * sizes.head];
-    let [out] = buffers([qkv.len() / 3], |[out]| [attention_few::forward(sizes, qkv.as_slice(), out)]);
+    let [out] = buffers([qkv.len() / 3], |[out]| [short::forward(sizes, qkv.as_slice(), out)]);
     let key = qkv.tracked().map(|x| (x, GradKey::new()));
     let out = Tensor::output(out, &shape, key.as_ref().map(|k| k.1.clone()));
     if let Some((x, key)) = key {
         let qkv = qkv.detach();
         record(&key, move |dy, flow| {
-            let [grad] = buffers([qkv.len()], |[grad]| [attention_few::backward(sizes, qkv.as_slice(), &dy, grad)]);
+            let [grad] = buffers([qkv.len()], |[grad]| [short::backward(sizes, qkv.as_slice(), &dy, grad)]);
             flow.add(&x, grad)
         });
     }

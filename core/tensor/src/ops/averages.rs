@@ -2,7 +2,7 @@
 //! representation learning", NeurIPS 2017, appendix A.1).
 
 use super::{check_codes, place, rows_of};
-use crate::cpu::averages as kernel;
+use crate::cpu::nearest::averages as kernel;
 use crate::{Codes, Error, Result, Tensor, Var};
 
 /// Takes vectors `[.., C]` with codes `[..]` into the averages: with n the number and s the sum of a code's vectors,
@@ -21,7 +21,7 @@ pub fn update_averages(vectors: &Tensor, codes: &Codes, decay: f64, counts: &Var
     }
     let decay = kernel::Decay { old: decay as f32, new: (1.0 - decay) as f32 };
     #[cfg(feature = "cuda")]
-    if crate::cuda::by_code::update_averages(vectors, codes, decay, [counts, sums])? {
+    if crate::cuda::loops::by_code::update_averages(vectors, codes, decay, [counts, sums])? {
         return Ok(());
     }
     counts.write(|counts| {
@@ -45,7 +45,7 @@ pub fn write_means(sums: &Tensor, counts: &Tensor, eps: f64, means: &Var) -> Res
         ));
     }
     #[cfg(feature = "cuda")]
-    if crate::cuda::by_code::write_means(sums, counts, eps, means)? {
+    if crate::cuda::loops::by_code::write_means(sums, counts, eps, means)? {
         return Ok(());
     }
     let counts = counts.as_slice();
@@ -61,7 +61,7 @@ pub fn write_means(sums: &Tensor, counts: &Tensor, eps: f64, means: &Var) -> Res
 /// # Errors
 /// [`Error::Device`] if the device fails.
 pub fn count_rare(counts: &Tensor, least: f32) -> Result<Tensor> {
-    return_from_gpu!(crate::cuda::by_code::count_rare(counts, least));
+    return_from_gpu!(crate::cuda::loops::by_code::count_rare(counts, least));
     let rare = counts.as_slice().iter().filter(|&&count| count < least).count();
     Ok(Tensor::output(vec![rare as f32], &[], None))
 }
@@ -83,7 +83,7 @@ pub fn replace_rare(candidates: &Tensor, least: f32, counts: &Var, sums: &Var) -
         return Ok(());
     }
     #[cfg(feature = "cuda")]
-    if crate::cuda::by_code::replace_rare(candidates, least, [counts, sums])? {
+    if crate::cuda::loops::by_code::replace_rare(candidates, least, [counts, sums])? {
         return Ok(());
     }
     counts.write(|counts| {
@@ -105,14 +105,26 @@ mod tests {
     use crate::Rng;
     use crate::ops::testing::{assert_close, on_every_device, random};
 
+    /// Of the last two, nearly all rows have one code.
     #[test]
     fn averages_agree_with_their_definition() {
         on_every_device(|| {
-            for (rows, size, channels) in
-                [(1, 1, 1), (100, 7, 5), (5000, 300, 70), (3000, 10, 192), (3, 1000, 2), (0, 4, 3)]
-            {
+            for (rows, size, channels, crowded) in [
+                (1, 1, 1, false),
+                (100, 7, 5, false),
+                (5000, 300, 70, false),
+                (3000, 10, 192, false),
+                (3, 1000, 2, false),
+                (0, 4, 3, false),
+                (2100, 70_000, 3, true),
+                (4097, 512, 40, true),
+            ] {
                 let x = random(&[rows, channels], 1);
-                let codes = Codes::from_vec(Rng::new(2, "codes", 0).below(rows, size), &[rows]).unwrap();
+                let mut codes = Rng::new(2, "codes", 0).below(rows, size);
+                if crowded {
+                    codes.iter_mut().enumerate().filter(|(i, _)| i % 50 > 0).for_each(|(_, code)| *code = size / 2);
+                }
+                let codes = Codes::from_vec(codes, &[rows]).unwrap();
                 let size = size as usize;
                 let (n, m) = (random(&[size], 3).square().unwrap(), random(&[size, channels], 4));
                 let (counts, sums) = (Var::buffer(&n), Var::buffer(&m));

@@ -1,9 +1,11 @@
 //! Convolution of feature maps `[B, H, W, C]`.
 
 use super::on_cpu;
+use crate::cpu::conv::weight;
+use crate::cpu::conv::winograd::Winograd;
 use crate::cpu::conv::{self, Geometry};
-use crate::cpu::winograd::Winograd;
-use crate::cpu::{Output, buffer, conv_weight, gemm};
+use crate::cpu::gemm;
+use crate::cpu::{Output, buffer};
 #[cfg(feature = "cuda")]
 use crate::cuda::conv as cuda;
 use crate::tape::{GradKey, record};
@@ -57,7 +59,7 @@ impl Method {
     /// The gradient of the weight, and into `db` that of the bias.
     fn backward_weight<'a>(&self, x: &[f32], dy: &[f32], dw: Output<'a>, db: Option<&mut [f32]>) -> &'a mut [f32] {
         match self {
-            Self::Map(g) => conv_weight::backward(g, x, dy, dw, db),
+            Self::Map(g) => weight::backward(g, x, dy, dw, db),
             Self::Doubled(winograd) => winograd.backward_weight(x, dy, dw, db),
         }
     }

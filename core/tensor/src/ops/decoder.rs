@@ -2,8 +2,9 @@
 
 use super::packed::PackedLinear;
 use super::{on_cpu, place};
+use crate::cpu::attention::cached;
+use crate::cpu::attention::decoder;
 use crate::cpu::memory::LargePages;
-use crate::cpu::{cached, decoder};
 use crate::{Error, Result, Tensor};
 
 /// A pre-norm block, `x += proj(attention(norm1 x))`, `x += contract(gelu(expand(norm2 x)))`: weights `[O, I]` and
@@ -57,7 +58,7 @@ enum Cache {
         values: LargePages,
     },
     #[cfg(feature = "cuda")]
-    Gpu(crate::cuda::decoder::Cache),
+    Gpu(crate::cuda::attention::decoder::Cache),
 }
 
 impl Decoder {
@@ -109,7 +110,7 @@ impl Decoder {
         #[cfg(feature = "cuda")]
         {
             let mut blocks: Vec<_> = self.blocks.iter_mut().filter_map(Block::on_gpu).collect();
-            if let Some(out) = crate::cuda::decoder::step(&sizes, &mut blocks, x)? {
+            if let Some(out) = crate::cuda::attention::decoder::step(&sizes, &mut blocks, x)? {
                 self.len += new;
                 return Ok(out);
             }
@@ -129,7 +130,7 @@ impl Cache {
     /// An empty one for a block whose weights are where `weight` is.
     fn new(weight: &Tensor, heads: usize, batch: usize, capacity: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        if let Some(cache) = crate::cuda::decoder::Cache::beside(weight, batch * capacity * weight.len())? {
+        if let Some(cache) = crate::cuda::attention::decoder::Cache::beside(weight, batch * capacity * weight.len())? {
             return Ok(Self::Gpu(cache));
         }
         on_cpu("Decoder", [weight])?;
@@ -184,13 +185,13 @@ impl Block {
 
     /// What kernels of a GPU work with, if the cache is there.
     #[cfg(feature = "cuda")]
-    fn on_gpu(&mut self) -> Option<crate::cuda::decoder::Block<'_>> {
+    fn on_gpu(&mut self) -> Option<crate::cuda::attention::decoder::Block<'_>> {
         let Cache::Gpu(cache) = &mut self.cache else {
             return None;
         };
         let [norm1, norm2] =
             [&self.norm1, &self.norm2].map(|[scale, shift]| Some([scale.gpu_buffer()?, shift.gpu_buffer()?]));
-        Some(crate::cuda::decoder::Block {
+        Some(crate::cuda::attention::decoder::Block {
             norm1: norm1?,
             qkv: self.qkv.on_gpu()?,
             proj: self.proj.on_gpu()?,

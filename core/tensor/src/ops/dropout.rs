@@ -1,7 +1,7 @@
 //! Dropout.
 
 use super::on_cpu;
-use crate::cpu::mask;
+use crate::cpu::loops::dropout;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Rng, Tensor};
 
@@ -18,16 +18,16 @@ impl Tensor {
         if p == 0.0 {
             return Ok(self.clone());
         }
-        return_from_gpu!(crate::cuda::dropout::dropout(self, p, rng));
+        return_from_gpu!(crate::cuda::loops::dropout::dropout(self, p, rng));
         on_cpu("dropout", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out =
-            Tensor::output(mask::dropped(self.as_slice(), p, rng), self.shape(), key.as_ref().map(|k| k.1.clone()));
+            Tensor::output(dropout::dropped(self.as_slice(), p, rng), self.shape(), key.as_ref().map(|k| k.1.clone()));
         if let Some((x, key)) = key {
             let rng = *rng;
             record(&key, move |mut grad, flow| {
                 // The mask is drawn again rather than kept.
-                mask::dropout(&mut grad, p, &rng);
+                dropout::dropout(&mut grad, p, &rng);
                 flow.add(&x, grad)
             });
         }

@@ -1,7 +1,7 @@
 //! Rows of a table.
 
 use super::on_cpu;
-use crate::cpu::gather;
+use crate::cpu::loops::by_code;
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
 
@@ -13,16 +13,16 @@ impl Tensor {
     pub fn embedding(&self, codes: &Codes) -> Result<Tensor> {
         let [size, width] = self.dims("embedding")?;
         super::check_codes("embedding", "code", codes, size)?;
-        return_from_gpu!(crate::cuda::by_code::embedding(self, codes));
+        return_from_gpu!(crate::cuda::loops::by_code::embedding(self, codes));
         on_cpu("embedding", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let shape = [codes.shape(), &[width]].concat();
-        let data = gather::rows(self.as_slice(), width, codes.as_slice());
+        let data = by_code::rows(self.as_slice(), width, codes.as_slice());
         let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
         if let Some((table, key)) = key {
             let codes = codes.clone();
             record(&key, move |grad, flow| {
-                flow.with(&table, size * width, |out| gather::sums_by_code(&grad, width, codes.as_slice(), out))
+                flow.with(&table, size * width, |out| by_code::sums_by_code(&grad, width, codes.as_slice(), out))
             });
         }
         Ok(out)
@@ -38,7 +38,7 @@ impl Tensor {
         }
         let (outer, width) = super::rows_of("gather_last", self, codes.shape())?;
         super::check_codes("gather_last", "code", codes, width)?;
-        return_from_gpu!(crate::cuda::by_code::gather_last(self, codes, outer));
+        return_from_gpu!(crate::cuda::loops::by_code::gather_last(self, codes, outer));
         on_cpu("gather_last", [self])?;
         let rows = self.as_slice().chunks_exact(width);
         let data = rows.zip(codes.as_slice()).map(|(row, &code)| row[code as usize]).collect();

@@ -2,8 +2,9 @@
 
 use super::unary::{Gelu, Times};
 use super::{on_cpu, place};
-use crate::cpu::elementwise::update;
-use crate::cpu::{buffer, buffers, gemm};
+use crate::cpu::gemm;
+use crate::cpu::loops::elementwise::update;
+use crate::cpu::{buffer, buffers};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -81,7 +82,7 @@ fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
     if let Some(residual) = residual.filter(|residual| residual.shape() != shape) {
         return Err(Error::shape(op, format!("{shape:?} cannot be added to {:?}", residual.shape())));
     }
-    return_from_gpu!(crate::cuda::product::linear(op, x, weight, bias, then, &shape));
+    return_from_gpu!(crate::cuda::gemm::linear(op, x, weight, bias, then, &shape));
     on_cpu(op, [x, weight])?;
 
     let (x_key, w_key, b_key) = (x.tracked(), weight.tracked(), bias.and_then(Tensor::tracked));
@@ -156,7 +157,7 @@ fn product(a: &Tensor, b: &Tensor, right: Right) -> Result<Tensor> {
     if let Some(last) = shape.last_mut() {
         *last = n;
     }
-    return_from_gpu!(crate::cuda::product::product(op, [a, b], right == Right::Transposed, [batch, m, n, k], &shape));
+    return_from_gpu!(crate::cuda::gemm::product(op, [a, b], right == Right::Transposed, [batch, m, n, k], &shape));
     on_cpu(op, [a, b])?;
 
     let sizes = gemm::Batch { batch, m, n, k };

@@ -1,7 +1,8 @@
 //! Losses.
 
 use super::{on_cpu, place};
-use crate::cpu::{rows, squared};
+use crate::cpu::loops::rows;
+use crate::cpu::loops::squared;
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
 
@@ -18,7 +19,7 @@ impl Tensor {
                 format!("wanted two equal shapes, found {:?} and {:?}", self.shape(), target.shape()),
             ));
         }
-        return_from_gpu!(crate::cuda::loss::mse(self, target));
+        return_from_gpu!(crate::cuda::loops::loss::mse(self, target));
         let n = self.len() as f64;
         let mean = (squared::squared_distance(self.as_slice(), target.as_slice()) / n) as f32;
         let (x_key, y_key) = (self.tracked(), target.tracked());
@@ -48,7 +49,7 @@ impl Tensor {
     pub fn cross_entropy(&self, targets: &Codes) -> Result<Tensor> {
         let (outer, width) = super::rows_of("cross_entropy", self, targets.shape())?;
         super::check_codes("cross_entropy", "target", targets, width)?;
-        return_from_gpu!(crate::cuda::rows::cross_entropy(self, targets, outer));
+        return_from_gpu!(crate::cuda::loops::rows::cross_entropy(self, targets, outer));
         on_cpu("cross_entropy", [self])?;
         let (loss, normalizer) = rows::cross_entropy(self.as_slice(), targets.as_slice(), width);
         let key = self.tracked().map(|x| (x, GradKey::new()));
@@ -82,7 +83,7 @@ impl Tensor {
             ));
         }
         let outer = &self.shape()[..self.rank() - 1];
-        return_from_gpu!(crate::cuda::loss::soft_cross_entropy(self, targets, outer));
+        return_from_gpu!(crate::cuda::loops::loss::soft_cross_entropy(self, targets, outer));
         let loss = rows::soft_cross_entropy(self.as_slice(), targets.as_slice(), width);
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let out = Tensor::output(loss, outer, key.as_ref().map(|k| k.1.clone()));

@@ -1,7 +1,8 @@
 //! Nearest codebook rows: fused distance and argmin, never an N x K matrix in memory.
 
 use super::{on_cpu, place};
-use crate::cpu::{buffer, nearest as kernel};
+use crate::cpu::buffer;
+use crate::cpu::nearest as kernel;
 use crate::{Codes, Error, Result, Tensor};
 use std::fmt;
 
@@ -133,7 +134,7 @@ mod tests {
         rows.map(|x| codebook.as_slice().chunks(c).map(|e| distance(x, e)).collect()).collect()
     }
 
-    const SIZES: [[usize; 3]; 9] = [
+    const SIZES: [[usize; 3]; 10] = [
         [1, 1, 1],
         [3, 2, 5],
         [17, 33, 3],
@@ -141,6 +142,7 @@ mod tests {
         [13, 31, 65],
         [129, 257, 16],
         [30, 1000, 7],
+        [40, 130, 12],
         [5, 16, 256],
         [1000, 48, 2],
     ];

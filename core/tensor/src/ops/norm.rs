@@ -1,8 +1,8 @@
 //! Normalisation.
 
 use super::on_cpu;
-use crate::cpu::group_norm::{Maps, group_norm, group_norm_backward};
-use crate::cpu::layer_norm::{layer_norm, layer_norm_backward};
+use crate::cpu::norm::group::{Maps, group_norm, group_norm_backward};
+use crate::cpu::norm::layer::{layer_norm, layer_norm_backward};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 

@@ -1,6 +1,7 @@
 //! Fused optimizer steps over variables, in place: all threads of the CPU, or one launch on a GPU.
 
-use crate::cpu::{optim, sum};
+use crate::cpu::loops::reduce;
+use crate::cpu::optim;
 use crate::{Error, Result, Tensor, Var};
 use rayon::prelude::*;
 
@@ -188,7 +189,7 @@ impl Squares {
         if let Some(sums) = crate::cuda::optim::Squares::of(tensors)? {
             return Ok(Self(Sums::Cuda(sums)));
         }
-        Ok(Self(Sums::Cpu(tensors.par_iter().with_max_len(1).map(|t| sum::sum_of_squares(t.as_slice())).collect())))
+        Ok(Self(Sums::Cpu(tensors.par_iter().with_max_len(1).map(|t| reduce::sum_of_squares(t.as_slice())).collect())))
     }
 
     /// The sums, in the order of the tensors. The host waits for a GPU.

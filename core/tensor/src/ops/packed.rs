@@ -1,7 +1,7 @@
 //! A linear map for many small products with one weight, as sampling makes them.
 
 use super::{on_cpu, place};
-use crate::cpu::packed::{self, Numbers, Weight};
+use crate::cpu::gemm::packed::{self, Numbers, Weight};
 use crate::{Error, Result, Tensor};
 
 /// Products of fewer rows read the weight where it lies: it passes through the caches once either way.
@@ -24,7 +24,7 @@ enum Arranged {
     Plain(Tensor),
     Panels(Vec<f32>),
     #[cfg(feature = "cuda")]
-    Gpu(crate::cuda::packed::Weight),
+    Gpu(crate::cuda::gemm::packed::Weight),
 }
 
 impl PackedLinear {
@@ -40,7 +40,7 @@ impl PackedLinear {
             return Err(Error::shape("PackedLinear", message));
         }
         #[cfg(feature = "cuda")]
-        if let Some(weight) = crate::cuda::packed::Weight::new(weight, bias)? {
+        if let Some(weight) = crate::cuda::gemm::packed::Weight::new(weight, bias)? {
             return Ok(Self { weight: Arranged::Gpu(weight), bias: None, outputs, inputs });
         }
         on_cpu("PackedLinear", [weight])?;
@@ -85,7 +85,7 @@ impl PackedLinear {
 
     /// What kernels of a GPU multiply with; `None` if the weight is on the CPU.
     #[cfg(feature = "cuda")]
-    pub(crate) fn on_gpu(&self) -> Option<&crate::cuda::packed::Weight> {
+    pub(crate) fn on_gpu(&self) -> Option<&crate::cuda::gemm::packed::Weight> {
         match &self.weight {
             Arranged::Gpu(weight) => Some(weight),
             _ => None,

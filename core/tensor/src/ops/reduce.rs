@@ -1,9 +1,9 @@
 //! Sums, means, maxima.
 
 use super::on_cpu;
-use crate::cpu::elementwise::{Walk, Zip, zip};
-use crate::cpu::rows;
-use crate::cpu::sum::{sum_all, sum_axes};
+use crate::cpu::loops::elementwise::{Walk, Zip, zip};
+use crate::cpu::loops::reduce::{sum_all, sum_axes};
+use crate::cpu::loops::rows;
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
 
@@ -35,7 +35,7 @@ impl Tensor {
     }
 
     fn sum_all_scaled(&self, scale: f64) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::reduce::sum_all(self, scale));
+        return_from_gpu!(crate::cuda::loops::reduce::sum_all(self, scale));
         on_cpu("sum_all", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let data = vec![(sum_all(self.as_slice()) * scale) as f32];
@@ -83,7 +83,7 @@ impl Tensor {
         } else {
             self.shape().iter().zip(&reduced).filter(|(_, r)| !**r).map(|(&n, _)| n).collect()
         };
-        return_from_gpu!(crate::cuda::reduce::sum_axes(op, self, &reduced, &kept, &shape, scale));
+        return_from_gpu!(crate::cuda::loops::reduce::sum_axes(op, self, &reduced, &kept, &shape, scale));
         on_cpu(op, [self])?;
         let mut data = sum_axes(self.as_slice(), self.shape(), &reduced);
         if scale != 1.0 {
@@ -109,7 +109,7 @@ impl Tensor {
         if width == 0 {
             return Err(nothing("max_last", self));
         }
-        return_from_gpu!(crate::cuda::layout::max_last(self, &self.shape()[..self.rank().saturating_sub(1)]));
+        return_from_gpu!(crate::cuda::loops::layout::max_last(self, &self.shape()[..self.rank().saturating_sub(1)]));
         let at = self.argmax_last()?;
         self.gather_last(&at)
     }
@@ -125,7 +125,7 @@ impl Tensor {
             return Err(nothing("argmax_last", self));
         }
         let outer = &self.shape()[..self.rank().saturating_sub(1)];
-        return_from_gpu!(crate::cuda::layout::argmax_last(self, outer));
+        return_from_gpu!(crate::cuda::loops::layout::argmax_last(self, outer));
         on_cpu("argmax_last", [self])?;
         Codes::from_vec(rows::argmax(self.as_slice(), width), outer)
     }

@@ -2,7 +2,7 @@
 
 use super::on_cpu;
 use crate::cpu::buffer;
-use crate::cpu::resample::Cells;
+use crate::cpu::loops::resample::Cells;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -18,7 +18,7 @@ impl Tensor {
         }
         let cells = Cells { size: [height * factor, width * factor], channels, factor, scale: 1.0 };
         let shape = [batch, height * factor, width * factor, channels];
-        return_from_gpu!(crate::cuda::layout::upsample(self, cells, &shape));
+        return_from_gpu!(crate::cuda::loops::layout::upsample(self, cells, &shape));
         on_cpu("upsample_nearest", [self])?;
         let data = buffer(shape.iter().product(), |out| cells.repeat(self.as_slice(), out));
         let (x_key, len) = (self.tracked(), self.len());
@@ -42,7 +42,7 @@ impl Tensor {
         }
         let cells = Cells { size: [height, width], channels, factor, scale: 1.0 / (factor * factor) as f32 };
         let shape = [batch, height / factor, width / factor, channels];
-        return_from_gpu!(crate::cuda::layout::avg_pool(self, cells, &shape));
+        return_from_gpu!(crate::cuda::loops::layout::avg_pool(self, cells, &shape));
         on_cpu("avg_pool", [self])?;
         let data = buffer(shape.iter().product(), |out| cells.sum(self.as_slice(), out));
         let (x_key, len) = (self.tracked(), self.len());

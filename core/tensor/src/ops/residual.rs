@@ -3,7 +3,8 @@
 
 use super::nearest::{Search, fit};
 use super::{on_cpu, place};
-use crate::cpu::{nearest as kernel, squared};
+use crate::cpu::loops::squared;
+use crate::cpu::nearest as kernel;
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
 

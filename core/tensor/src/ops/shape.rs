@@ -2,7 +2,7 @@
 
 use super::on_cpu;
 use crate::cpu::buffer;
-use crate::cpu::strided::{blocks, cumulative_sum, join, permute, spread};
+use crate::cpu::loops::layout::{blocks, cumulative_sum, join, permute, spread};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 use std::ops::Range;
@@ -33,7 +33,7 @@ impl Tensor {
         if axes.len() != self.rank() || inverse.contains(&usize::MAX) {
             return Err(Error::shape("permute", format!("{axes:?} is no order of the axes of {:?}", self.shape())));
         }
-        return_from_gpu!(crate::cuda::layout::permute(self, axes, &inverse));
+        return_from_gpu!(crate::cuda::loops::layout::permute(self, axes, &inverse));
         on_cpu("permute", [self])?;
         let (shape, data) = permuted(self.as_slice(), self.shape(), axes);
         let key = self.tracked().map(|x| (x, GradKey::new()));
@@ -70,7 +70,7 @@ impl Tensor {
         let mut shape = self.shape().to_vec();
         shape[axis] = range.len();
         let (start, len, step) = (range.start * inner, range.len() * inner, size * inner);
-        return_from_gpu!(crate::cuda::layout::slice(self, [start, len, step], &shape));
+        return_from_gpu!(crate::cuda::loops::layout::slice(self, [start, len, step], &shape));
         on_cpu("slice", [self])?;
         let len_of_all = shape.iter().product();
         let data = buffer(len_of_all, |out| blocks(self.as_slice().get(start..).unwrap_or(&[]), step, len, out));
@@ -103,7 +103,7 @@ impl Tensor {
         let inner: usize = shape[axis + 1..].iter().product();
         let step = shape[axis] * inner;
         let lens: Vec<usize> = tensors.iter().map(|t| t.shape()[axis] * inner).collect();
-        return_from_gpu!(crate::cuda::layout::concat(tensors, &lens, &shape));
+        return_from_gpu!(crate::cuda::loops::layout::concat(tensors, &lens, &shape));
         on_cpu("concat", tensors.iter().copied())?;
         let data = join(&tensors.iter().zip(&lens).map(|(t, &len)| (t.as_slice(), len)).collect::<Vec<_>>());
         let (mut start, mut parts) = (0, Vec::new());
@@ -151,7 +151,7 @@ impl Tensor {
     pub fn cumsum(&self, axis: usize) -> Result<Tensor> {
         let n = *self.shape().get(axis).ok_or_else(|| no_axis("cumsum", axis, self))?;
         let inner: usize = self.shape()[axis + 1..].iter().product();
-        return_from_gpu!(crate::cuda::layout::cumsum(self, n, inner));
+        return_from_gpu!(crate::cuda::loops::layout::cumsum(self, n, inner));
         on_cpu("cumsum", [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         let data = cumulative_sum(self.as_slice(), n, inner, false);

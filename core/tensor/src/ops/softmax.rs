@@ -1,14 +1,14 @@
 //! Softmax over the innermost axis.
 
 use super::on_cpu;
-use crate::cpu::rows;
+use crate::cpu::loops::rows;
 use crate::tape::{GradKey, record};
 use crate::{Result, Tensor};
 
 impl Tensor {
     /// `e^x / sum e^x` over the innermost axis.
     pub fn softmax(&self) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::rows::softmax("softmax", self));
+        return_from_gpu!(crate::cuda::loops::rows::softmax("softmax", self));
         on_cpu("softmax", [self])?;
         let width = self.last_dim();
         let key = self.tracked().map(|x| (x, GradKey::new()));
@@ -26,7 +26,7 @@ impl Tensor {
 
     /// `x - log sum e^x` over the innermost axis.
     pub fn log_softmax(&self) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::rows::softmax("log_softmax", self));
+        return_from_gpu!(crate::cuda::loops::rows::softmax("log_softmax", self));
         on_cpu("log_softmax", [self])?;
         let width = self.last_dim();
         let key = self.tracked().map(|x| (x, GradKey::new()));

@@ -1,8 +1,8 @@
 //! Functions of one element.
 
 use super::on_cpu;
-use crate::cpu::elementwise::{Map, Sloped, Zip, map, sloped, update};
-use crate::cpu::math;
+use crate::cpu::isa::math;
+use crate::cpu::loops::elementwise::{Map, Sloped, Zip, map, sloped, update};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -117,7 +117,7 @@ impl Sloped for Gelu {
 
 impl Tensor {
     fn unary<F: Function>(&self, f: F) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::unary::apply(F::NAME, f.parameters(), F::SLOPE_OF_OUTPUT, self));
+        return_from_gpu!(crate::cuda::loops::unary::apply(F::NAME, f.parameters(), F::SLOPE_OF_OUTPUT, self));
         on_cpu(F::NAME, [self])?;
         let key = self.tracked().map(|x| (x, GradKey::new()));
         if let (true, Some((x, key))) = (F::SLOPE_KEPT, &key) {

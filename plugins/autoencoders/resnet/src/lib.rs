@@ -98,19 +98,6 @@ impl Resnet {
             [rows, columns] => Ok(latents.space_to_depth(rows, columns)?),
         }
     }
-
-    /// Images `[B, H, W, C]` of what the quantizer returned.
-    fn images(&self, latents: &Tensor, mode: &Mode) -> Result<Tensor> {
-        let latents = match self.plan.cell {
-            [1, 1] => latents.clone(),
-            [rows, columns] => latents.depth_to_space(rows, columns)?,
-        };
-        let folded = self.decoder.forward(&self.post_quant_conv.forward(&latents)?, &mode.part("decoder", 0))?;
-        match self.plan.patch() {
-            1 => Ok(folded),
-            patch => Ok(folded.depth_to_space(patch, patch)?),
-        }
-    }
 }
 
 impl Autoencoder for Resnet {
@@ -118,21 +105,34 @@ impl Autoencoder for Resnet {
         vec![self.plan.code]
     }
 
-    fn forward(&self, images: &Tensor, bottleneck: &mut Bottleneck<'_>, mode: &Mode) -> Result<Tensor> {
-        let latents = bottleneck(0, &self.latents(images, mode)?)?;
-        self.images(&latents, mode)
-    }
-
     fn encode(&self, images: &Tensor, bottleneck: &mut Bottleneck<'_>, mode: &Mode) -> Result<()> {
         bottleneck(0, &self.latents(images, mode)?)?;
         Ok(())
     }
 
-    fn decode(&self, levels: &[Tensor]) -> Result<Tensor> {
-        match levels {
-            [latents] => self.images(latents, &Mode::Eval),
-            _ => Err(Error::Unsupported(format!("this autoencoder has one level of latents, found {}", levels.len()))),
+    fn decode_features(&self, levels: &[Tensor], mode: &Mode) -> Result<Tensor> {
+        let [latents] = levels else {
+            let message = format!("this autoencoder has one level of latents, found {}", levels.len());
+            return Err(Error::Unsupported(message));
+        };
+        let latents = match self.plan.cell {
+            [1, 1] => latents.clone(),
+            [rows, columns] => latents.depth_to_space(rows, columns)?,
+        };
+        self.decoder.features(&self.post_quant_conv.forward(&latents)?, &mode.part("decoder", 0))
+    }
+
+    fn decode_output(&self, features: &Tensor) -> Result<Tensor> {
+        let folded = self.decoder.conv_out.forward(features)?;
+        match self.plan.patch() {
+            1 => Ok(folded),
+            patch => Ok(folded.depth_to_space(patch, patch)?),
         }
+    }
+
+    /// `decoder.conv_out.weight`.
+    fn last_layer(&self) -> Var {
+        self.decoder.conv_out.weight.clone()
     }
 }
 

@@ -124,7 +124,7 @@ pub(crate) struct Decoder {
     /// From the coarsest level to the finest.
     up: Vec<(Level, Option<Upsample>)>,
     norm_out: GroupNorm,
-    conv_out: Conv2d,
+    pub(crate) conv_out: Conv2d,
 }
 
 impl Decoder {
@@ -149,7 +149,8 @@ impl Decoder {
         })
     }
 
-    pub(crate) fn forward(&self, latents: &Tensor, mode: &Mode) -> Result<Tensor> {
+    /// What `conv_out` reads.
+    pub(crate) fn features(&self, latents: &Tensor, mode: &Mode) -> Result<Tensor> {
         let h = self.conv_in.forward(latents)?;
         let mut h = self.mid.forward(&h, &mode.part("mid", 0))?;
         for (i, (level, double)) in self.up.iter().enumerate() {
@@ -158,6 +159,6 @@ impl Decoder {
                 h = double.forward(&h)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
+        self.norm_out.forward_silu(&h)
     }
 }

@@ -11,7 +11,8 @@ const TINY: &str = "resnet(width: 4, multipliers: [1, 2], groups: 2, latent: 5, 
 
 fn build(call: &str, image: [usize; 3], params: &Params) -> Result<Resnet> {
     let [height, width, channels] = image;
-    let cx = AutoencoderContext { image: MapShape { height, width, channels }, params: params.clone() };
+    let image = MapShape { height, width, channels };
+    let cx = AutoencoderContext { image, params: params.clone(), components: Components::none() };
     Resnet::new(ResnetConfig::parse(call)?, &cx)
 }
 
@@ -177,4 +178,17 @@ fn what_cannot_be_is_refused_with_the_field() {
     }
     assert!(complaint("resnet(multipliers: [1, 0])", image).contains("`multipliers` must lie in"));
     assert!(complaint("resnet(downsample: fourier)", image).contains("published"));
+}
+
+#[test]
+fn it_keeps_the_contract_of_an_autoencoder() {
+    let image = MapShape { height: 8, width: 4, channels: 3 };
+    for call in [
+        "resnet(width: 4, multipliers: [1, 2], groups: 2, latent: 5, attention: [8])",
+        "resnet(width: 4, multipliers: [1], groups: 2, latent: 5, patch: 2, code_map: (2, 2), mid_attention: false)",
+        "resnet(width: 4, multipliers: [1, 2], groups: 2, latent: 5, downsample: average, dropout: 0.5)",
+    ] {
+        let config = ResnetConfig::parse(call).unwrap();
+        rqlab_sdk::testing::autoencoder(image, |cx| Resnet::new(config.clone(), cx));
+    }
 }

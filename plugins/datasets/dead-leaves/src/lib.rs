@@ -50,7 +50,7 @@ config! {
         /// Whether training images are mirrored at random.
         flip: bool = false;
         /// Memory for generated images in MiB; those that do not fit are generated again each time.
-        cache_mib: usize = 256, in 0..=1_048_576;
+        cache_mib: usize = 256, in 0..=1_048_576, local;
     }
 }
 

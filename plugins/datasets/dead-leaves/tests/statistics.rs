@@ -184,3 +184,9 @@ fn mirroring_is_drawn_from_the_stream() {
     }
     assert!((65..=135).contains(&mirrored), "{mirrored}");
 }
+
+#[test]
+fn it_keeps_the_contract_of_a_data_set() {
+    rqlab_sdk::testing::dataset(&open("size: 16, train: 5, test: 3"));
+    rqlab_sdk::testing::dataset(&open("size: 16, train: 5, test: 3, flip: true, cache_mib: 0"));
+}

@@ -1,4 +1,4 @@
-//! Labelled images as files: one folder a class.
+//! Labelled images as files: one folder per class.
 
 mod decode;
 mod files;
@@ -23,12 +23,12 @@ choice! {
 }
 
 config! {
-    /// Labelled images as files: one folder a class, with JPEG, PNG or WebP files. Files of other names and hidden files
+    /// Labelled images as files: one folder per class, with JPEG, PNG or WebP files. Files of other names and hidden files
     /// are left out, symbolic links are followed.
     pub struct FolderConfig {
         /// Folder with the class folders; or with `train` and `test` (or `val`) that hold them. A relative path starts
         /// at the experiment file.
-        path: String;
+        path: String, local;
         /// Height and width in pixels: the shorter side is scaled to it, and a square is cut out. By default images stay
         /// as they are, and must all be of one size.
         size: Option<usize> = None, in 4..=4096;
@@ -37,13 +37,13 @@ config! {
         test_fraction: f32 = 0.1, in 0.0..=0.9;
         /// How many classes, training images and test images the folder must hold. With it and `size`, an experiment
         /// can be planned on a machine that does not have the images.
-        expect: Option<[usize; 3]> = None;
+        expect: Option<[usize; 3]> = None, local;
         /// Which square is cut out.
         crop: Crop = Crop::Center;
         /// Whether training images are mirrored at random.
         flip: bool = false;
         /// Memory for decoded and scaled images in MiB; those that do not fit are decoded again each time.
-        cache_mib: usize = 512, in 0..=1_048_576;
+        cache_mib: usize = 512, in 0..=1_048_576, local;
     }
 }
 
@@ -106,7 +106,8 @@ impl Folder {
             classes: (0..classes).map(|class| class.to_string()).collect(),
             train,
             test,
-            digest: "absent".to_owned(),
+            // Nothing is computed from it; two absent folders are not taken for one.
+            digest: format!("absent: {}", root.display()),
         };
         let absent = Some(format!("{}: there is no such folder", root.display()));
         Self { config, info, listing: Listing::default(), cache: Vec::new(), room: AtomicUsize::new(0), absent }

@@ -216,3 +216,10 @@ fn what_is_expected_can_be_planned_with_and_is_checked() {
     let complaint = complaint(dir.path(), "size: 8, test_fraction: 0.25, expect: (3, 60, 20)");
     assert!(complaint.contains("2 classes") && complaint.contains("asks for 3 classes"), "{complaint}");
 }
+
+#[test]
+fn it_keeps_the_contract_of_a_data_set() {
+    let dir = two_classes();
+    rqlab_sdk::testing::dataset(&open(dir.path(), "test_fraction: 0.25").unwrap());
+    rqlab_sdk::testing::dataset(&open(dir.path(), "size: 6, crop: random, flip: true, cache_mib: 0").unwrap());
+}

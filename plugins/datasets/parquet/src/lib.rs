@@ -20,11 +20,11 @@ config! {
     pub struct ParquetConfig {
         /// Folder with `train-*.parquet` and `test-*.parquet` (or `validation-*`), in one file or several, directly or in
         /// its folder `data`. A relative path starts at the experiment file.
-        path: Option<String> = None;
+        path: Option<String> = None, local;
         /// The files of the training split, where `path` does not find them; relative to `path` if that is given.
-        train: Option<Vec<String>> = None;
+        train: Option<Vec<String>> = None, local;
         /// The files of the test split; the same.
-        test: Option<Vec<String>> = None;
+        test: Option<Vec<String>> = None, local;
         /// The column of images; by default `image` or `img`.
         image_column: Option<String> = None;
         /// The column of labels; by default the first there is of `label`, `labels`, `fine_label`, `coarse_label`. An
@@ -37,7 +37,7 @@ config! {
         flip: bool = false;
         /// Memory for the files' images, still compressed, in MiB. If they do not fit, row groups are read again
         /// whenever they are needed, which is slow in random order.
-        cache_mib: usize = 1024, in 0..=1_048_576;
+        cache_mib: usize = 1024, in 0..=1_048_576, local;
     }
 }
 

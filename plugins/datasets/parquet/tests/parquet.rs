@@ -273,8 +273,9 @@ fn labels_may_be_left_out() {
 
 #[test]
 fn cifar10_reads_as_published() {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data/cifar10");
-    let folder = std::env::var_os("RQLAB_CIFAR10").map_or(beside, Into::into);
+    // Where the shipped experiment looks for it.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../data/cifar10");
+    let folder = std::env::var_os("RQLAB_CIFAR10").map_or(here, Into::into);
     if !folder.is_dir() {
         eprintln!("skipped: no CIFAR-10 in {} (RQLAB_CIFAR10 names another folder)", folder.display());
         return;
@@ -295,4 +296,11 @@ fn cifar10_reads_as_published() {
         let mean = (sum / (10_000.0 * 1024.0) + 1.0) / 2.0;
         assert!((mean - published).abs() < 0.006, "channel {c}: {mean}");
     }
+}
+
+#[test]
+fn it_keeps_the_contract_of_a_data_set() {
+    let dir = simple();
+    rqlab_sdk::testing::dataset(&open(dir.path(), "path: \".\"").unwrap());
+    rqlab_sdk::testing::dataset(&open(dir.path(), "path: \".\", size: 4, flip: true, cache_mib: 0").unwrap());
 }

@@ -2,31 +2,24 @@
 //! position, at each position depth by depth.
 
 mod model;
+mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use model::{Ar, Choose};
+pub use model::Ar;
+pub use sample::ArState;
 
+use rqlab_sdk::nn::ConditionKind;
 use rqlab_sdk::nn::codes::{CodeKind, Embedding, TargetKind};
 use rqlab_sdk::nn::transformer::WeightInit;
 use rqlab_sdk::prelude::*;
 
 rqlab_sdk::choice! {
-    /// What samples are conditioned on.
-    pub enum Condition {
-        /// The class of the image, where the data have classes.
-        Class = "class",
-        /// Nothing.
-        None = "none",
-    }
-}
-
-rqlab_sdk::choice! {
-    /// Where a code gets its place in the sequence from.
+    /// How positions in the sequence are embedded.
     pub enum Position {
-        /// One vector for each of the T x D places.
+        /// One vector for each of the T x D positions in the sequence.
         Flat = "flat",
-        /// The sum of one vector for the position and one for the depth.
+        /// The sum of one vector for the position in the map and one for the depth.
         Factored = "factored",
     }
 }
@@ -34,7 +27,7 @@ rqlab_sdk::choice! {
 config! {
     /// A plain autoregressive transformer over the flattened codes: T x D of them in one sequence.
     pub struct ArConfig {
-        /// Numbers a code.
+        /// Model width (d_model).
         width: usize = 128, in 1..=16384;
         /// Attention heads; they divide the width.
         heads: usize = 4, in 1..=256;
@@ -43,8 +36,8 @@ config! {
         /// What stands for a code at the input: a learned vector, or its frozen codebook vector through a linear map.
         embedding: Embedding = Embedding::Learned;
         /// Whether it is told the class of the image.
-        condition: Condition = Condition::Class;
-        /// One table of positions for the whole sequence, or one for positions and one for depths.
+        condition: ConditionKind = ConditionKind::Class;
+        /// One position embedding for the whole sequence, or one for positions in the map and one for depths.
         position: Position = Position::Flat;
         /// Predict the codes, or soft distributions over the codebook.
         targets: TargetKind = TargetKind::Hard;

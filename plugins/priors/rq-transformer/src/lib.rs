@@ -7,26 +7,17 @@ mod sample;
 mod tests;
 
 pub use model::{Hidden, RqTransformer};
-pub use sample::Choose;
+pub use sample::RqTransformerState;
 
+use rqlab_sdk::nn::ConditionKind;
 use rqlab_sdk::nn::codes::{CodeKind, Embedding, TargetKind};
 use rqlab_sdk::nn::transformer::WeightInit;
 use rqlab_sdk::prelude::*;
 
 rqlab_sdk::choice! {
-    /// What samples are conditioned on.
-    pub enum Condition {
-        /// The class of the image, where the data have classes.
-        Class = "class",
-        /// Nothing.
-        None = "none",
-    }
-}
-
-rqlab_sdk::choice! {
-    /// Where the condition gets its place in the sequence from.
+    /// How the positions of the condition are embedded.
     pub enum ConditionPosition {
-        /// Position vectors of its own; those of the map belong to the codes that are fed in.
+        /// By a table of its own; that of the map belongs to the codes that are fed in.
         Separate = "separate",
         /// One table for condition and codes.
         Shared = "shared",
@@ -36,9 +27,9 @@ rqlab_sdk::choice! {
 config! {
     /// The RQ-Transformer: a body over the positions of the code map, and a head over the depths at each position.
     pub struct RqTransformerConfig {
-        /// Numbers a position in body and head. The published models have 1024 to 2560.
+        /// Model width (d_model) of body and head. The published models have 1024 to 2560.
         width: usize = 128, in 1..=16384;
-        /// Attention heads; they divide the width. The published models have 64 numbers a head.
+        /// Attention heads; they divide the width. The published models have heads of 64 channels.
         heads: usize = 4, in 1..=256;
         /// Blocks over positions. The published models have 12 to 42.
         body_layers: usize = 4, in 1..=256;
@@ -46,14 +37,16 @@ config! {
         head_layers: usize = 2, in 1..=256;
         /// What stands for a code at the input: its frozen codebook vector, as published, or a learned one.
         embedding: Embedding = Embedding::Codebook;
-        /// Whether it is told the class of the image.
-        condition: Condition = Condition::Class;
-        /// Whether the condition has position vectors of its own, as published, or is the first row of one table.
+        /// Whether it is told the class of the image, or its text.
+        condition: ConditionKind = ConditionKind::Class;
+        /// Whether the condition has a position embedding of its own, as published, or the first rows of one table.
         condition_position: ConditionPosition = ConditionPosition::Separate;
         /// Predict the codes, or the soft distributions over the codebook that the paper proposes.
         targets: TargetKind = TargetKind::Hard;
         /// Feed in the nearest codes, or codes drawn from the soft distributions.
         codes: CodeKind = CodeKind::Nearest;
+        /// Weight of predicting each token of a text from those before it. Nothing else has a condition of several tokens.
+        text_loss: f32 = 0.1, in 0.0..=1000.0;
         /// Temperature of soft targets and stochastic codes, in squared distances.
         temperature: f32 = 0.5, in 1e-4..=1e4;
         /// Dropout on what each block adds. The published models have 0.1.

@@ -1,12 +1,10 @@
 //! The network, and its likelihood.
 
-use crate::{Condition, ConditionPosition, RqTransformerConfig};
-use rqlab_sdk::nn::Linear;
+use crate::{ConditionPosition, RqTransformerConfig};
 use rqlab_sdk::nn::codes::{self, CodeClassifier, CodeEmbedding};
 use rqlab_sdk::nn::transformer::{BlockConfig, Stack};
+use rqlab_sdk::nn::{ConditionEmbedding, Linear, sample_codes};
 use rqlab_sdk::prelude::*;
-use rqlab_sdk::tensor::no_grad;
-use rqlab_sdk::tensor::ops::sampling::sample;
 
 /// The RQ-Transformer. Parameters have the published names, except that `attn.query`, `attn.key` and `attn.value` are
 /// one `attn.qkv` (see [`rqlab_sdk::nn::transformer::fuse_projections`]).
@@ -17,12 +15,9 @@ use rqlab_sdk::tensor::ops::sampling::sample;
 #[derive(Debug)]
 pub struct RqTransformer {
     pub(crate) config: RqTransformerConfig,
-    pub(crate) level: PriorLevel,
-    /// Condition tokens an image, L.
-    pub(crate) condition_length: usize,
-    pub(crate) unconditional: bool,
+    pub(crate) level: LevelInfo,
     /// `cond_emb.weight` `[V, W]`; one row, the start token, without condition.
-    condition: Var,
+    pub(crate) condition: ConditionEmbedding,
     /// `pos_emb_cond` `[1, L, W]`, if the condition has positions of its own.
     condition_position: Option<Var>,
     /// `pos_emb_hw` `[1, T, W]`, or `[1, L + T - 1, W]` for the whole sequence.
@@ -41,8 +36,8 @@ pub struct RqTransformer {
     pub(crate) head: Stack,
     /// `classifier`.
     pub(crate) classifier: CodeClassifier,
-    /// `cond_classifier`, where the condition is a text.
-    condition_classifier: Option<CodeClassifier>,
+    /// `cond_classifier`, where the condition is a text of several tokens.
+    text_classifier: Option<CodeClassifier>,
 }
 
 /// What the network computes before its classifiers.
@@ -55,31 +50,14 @@ pub struct Hidden {
 }
 
 impl RqTransformer {
-    /// A model of the codes of `cx.level`, conditioned on the class if there are classes and the configuration agrees.
+    /// A model of the codes of one level, under the conditions of `cx` if the configuration agrees.
     ///
     /// # Errors
-    /// `heads` that do not divide `width`; [`Error::Unsupported`] without codes or with an upper level.
+    /// `heads` that do not divide `width`; [`Error::Unsupported`] for vectors or levels above.
     pub fn new(config: RqTransformerConfig, cx: &PriorContext) -> Result<Self> {
-        let classes = if config.condition == Condition::None { 0 } else { cx.classes };
-        Self::with_condition(config, cx, classes, 1)
-    }
-
-    /// A model conditioned on `length` tokens from a vocabulary of `vocabulary`; 0 for no condition.
-    ///
-    /// # Errors
-    /// As for [`RqTransformer::new`].
-    pub fn with_condition(
-        config: RqTransformerConfig,
-        cx: &PriorContext,
-        vocabulary: usize,
-        length: usize,
-    ) -> Result<Self> {
-        if cx.upper.is_some() {
-            let message = "rq_transformer models one level of codes and cannot be conditioned on an upper one";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
-        let (params, sizes, width, init) = (&cx.params, &cx.level.codes.codebooks, config.width, config.init);
-        let (positions, depth) = (cx.level.codes.positions(), sizes.len());
+        let level = codes::only_level(cx, "rq_transformer")?;
+        let (params, sizes, width, init) = (&cx.params, level.sizes(), config.width, config.init);
+        let (positions, depth) = (level.positions(), level.depth());
         let block = BlockConfig {
             width,
             heads: config.heads,
@@ -88,54 +66,52 @@ impl RqTransformer {
             attention_dropout: config.attention_dropout,
             init,
         };
-        let learned = params.scope("tok_emb");
-        let embedding = CodeEmbedding::new(config.embedding, &cx.level, width, init, &learned)?;
+        let space = config.condition.of(cx.condition);
+        let condition = ConditionEmbedding::new(&params.scope("cond_emb"), space, cx.null_condition, width, init)?;
+        let length = condition.length();
+        let embedding = CodeEmbedding::new(config.embedding, level, width, init, &params.scope("tok_emb"))?;
         let linear = |name: &str| init.linear(&params.scope(name), embedding.width(), width);
-        let place = |name: &str, rows: usize| params.parameter(name, &[1, rows, width], Init::Normal(0.02));
+        let table = |name: &str, rows: usize| params.parameter(name, &[1, rows, width], Init::Normal(0.02));
         let classifier = |name: &str, sizes: &[usize]| CodeClassifier::new(&params.scope(name), width, sizes, init);
         let separate = config.condition_position == ConditionPosition::Separate;
-        let rows = vocabulary.max(1);
+        let text_classifier = match space {
+            ConditionSpace::Text { vocabulary, length } if length > 1 => {
+                Some(classifier("cond_classifier", &[vocabulary])?)
+            }
+            _ => None,
+        };
         Ok(Self {
-            condition_length: length,
-            unconditional: vocabulary == 0,
-            condition: params.scope("cond_emb").parameter("weight", &[rows, width], init.embedding())?,
-            condition_position: separate.then(|| place("pos_emb_cond", length)).transpose()?,
-            position: place("pos_emb_hw", if separate { positions } else { length + positions - 1 })?,
-            depth_position: place("pos_emb_d", depth)?,
+            condition,
+            condition_position: separate.then(|| table("pos_emb_cond", length)).transpose()?,
+            position: table("pos_emb_hw", if separate { positions } else { length + positions - 1 })?,
+            depth_position: table("pos_emb_d", depth)?,
             input: linear("input_mlp")?,
             head_input: (depth > 1).then(|| linear("head_mlp")).transpose()?,
             body: Stack::new(&params.scope("body_transformer"), config.body_layers, &block)?,
             head: Stack::new(&params.scope("head_transformer"), config.head_layers, &block)?,
             classifier: classifier("classifier", sizes)?,
-            condition_classifier: (length > 1).then(|| classifier("cond_classifier", &[rows])).transpose()?,
+            text_classifier,
             embedding,
-            level: cx.level.clone(),
+            level: level.clone(),
             config,
         })
     }
 
-    /// The hidden states of codes `[B, h, w, D]` under labels `[B]` or condition tokens `[B, L]`.
+    /// The hidden states of codes `[B, h, w, D]` under their conditions.
     ///
     /// # Errors
-    /// Shapes that do not fit, codes or labels out of range.
-    pub fn forward(&self, codes: &Codes, labels: &Codes, mode: &Mode) -> Result<Hidden> {
-        let shape = &self.level.codes;
-        let (positions, depth, width) = (shape.positions(), shape.depth(), self.config.width);
-        let images = codes.shape().first().copied().unwrap_or(0);
-        if codes.shape() != [images, shape.height, shape.width, depth] {
-            let wanted = [shape.height, shape.width, depth];
-            let message = format!("codes {:?} where [images, {wanted:?}] were expected", codes.shape());
-            return Err(Error::Unsupported(message));
-        }
-        let vectors = self.embedding.forward(&codes.reshape(&[images, positions, depth])?)?;
-        let sums = vectors.cumsum(2)?;
-        let numbers = sums.last_dim();
+    /// Shapes that do not fit, codes or conditions out of range.
+    pub fn forward(&self, codes: &Codes, condition: &Condition, mode: &Mode) -> Result<Hidden> {
+        let codes = codes::by_position(codes, &self.level)?;
+        let (images, positions, depth) = (codes.shape()[0], self.level.positions(), self.level.depth());
+        let width = self.config.width;
+        let sums = self.embedding.forward(&codes)?.cumsum(2)?;
+        let channels = sums.last_dim();
 
-        let prefix = self.prefix(labels, images)?;
-        let mut sequence = prefix;
+        let mut sequence = self.prefix(condition)?;
         if positions > 1 {
             let before = sums.slice(1, 0..positions - 1)?.slice(2, depth - 1..depth)?;
-            let mut read = self.read_position(&before.reshape(&[images, positions - 1, numbers])?)?;
+            let mut read = self.read_position(&before.reshape(&[images, positions - 1, channels])?)?;
             if self.condition_position.is_some() {
                 read = read.add(&self.position.get().slice(1, 0..positions - 1)?)?;
             }
@@ -147,12 +123,12 @@ impl RqTransformer {
         let sequence = mode.dropout(&sequence, self.config.embedding_dropout, "body_input")?;
         let context = self.body.forward(&sequence, &mode.part("body", 0))?;
 
-        let prompt = self.condition_length - 1;
+        let prompt = self.condition.length() - 1;
         let condition = if prompt > 0 { Some(context.slice(1, 0..prompt)?) } else { None };
         let context = context.slice(1, prompt..prompt + positions)?.reshape(&[images * positions, 1, width])?;
         let mut sequence = context;
         if let Some(head_input) = &self.head_input {
-            let before = sums.slice(2, 0..depth - 1)?.reshape(&[images * positions, depth - 1, numbers])?;
+            let before = sums.slice(2, 0..depth - 1)?.reshape(&[images * positions, depth - 1, channels])?;
             sequence = Tensor::concat(&[&sequence, &head_input.forward(&before)?], 1)?;
         }
         let sequence = sequence.add(&self.depth_position.get())?;
@@ -160,10 +136,9 @@ impl RqTransformer {
         Ok(Hidden { codes: self.head.forward(&sequence, &mode.part("head", 0))?, condition })
     }
 
-    /// The embedded condition `[B, L, W]`, in its place if that is its own.
-    pub(crate) fn prefix(&self, labels: &Codes, images: usize) -> Result<Tensor> {
-        let condition = codes::condition(labels, images, self.condition_length, self.unconditional)?;
-        let prefix = self.condition.get().embedding(&condition)?;
+    /// The embedded condition `[B, L, W]`, with its position embedding if that is its own.
+    pub(crate) fn prefix(&self, condition: &Condition) -> Result<Tensor> {
+        let prefix = self.condition.forward(condition)?;
         match &self.condition_position {
             Some(position) => Ok(prefix.add(&position.get())?),
             None => Ok(prefix),
@@ -172,7 +147,7 @@ impl RqTransformer {
 
     /// `sum_d (W e(c_d) + b)` from the sum of the vectors: the bias counts D times.
     fn read_position(&self, sum: &Tensor) -> Result<Tensor> {
-        let bias = self.input.bias.as_ref().map(|b| b.get().mul_scalar(self.level.codes.depth() as f32)).transpose()?;
+        let bias = self.input.bias.as_ref().map(|b| b.get().mul_scalar(self.level.depth() as f32)).transpose()?;
         Ok(sum.linear(&self.input.weight.get(), bias.as_ref())?)
     }
 
@@ -184,12 +159,12 @@ impl RqTransformer {
         self.classifier.by_depth(&hidden.codes)
     }
 
-    /// Logits `[B, L - 1, V]` of all condition tokens but the first; `None` where there is but one.
+    /// Logits `[B, L - 1, V]` of all tokens of a text but the first; `None` where there is but one.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn condition_logits(&self, hidden: &Hidden) -> Result<Option<Tensor>> {
-        match (&self.condition_classifier, &hidden.condition) {
+    pub fn text_logits(&self, hidden: &Hidden) -> Result<Option<Tensor>> {
+        match (&self.text_classifier, &hidden.condition) {
             (Some(classifier), Some(hidden)) => Ok(Some(classifier.logits(hidden, 0)?)),
             _ => Ok(None),
         }
@@ -202,6 +177,22 @@ impl RqTransformer {
     pub fn losses(&self, hidden: &Hidden, codes: &Codes, targets: &Targets) -> Result<Tensor> {
         self.classifier.losses(&hidden.codes, codes, targets)
     }
+
+    /// Cross entropy in nats of all tokens of the texts but the first of each, averaged over them (rank 0). Images that have
+    /// lost their text count with 0. `None` where the condition is not a text of several tokens.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn text_loss(&self, hidden: &Hidden, condition: &Condition) -> Result<Option<Tensor>> {
+        let (Some(logits), Given::Text(text)) = (self.text_logits(hidden)?, &condition.given) else { return Ok(None) };
+        let (images, length) = (condition.images(), self.condition.length());
+        let text = text.reshape(&[images, length])?;
+        let next = (1..length).map(|i| text.column(i)).collect::<Result<Vec<_>, _>>()?;
+        let present =
+            condition.present.as_slice().iter().map(|&present| if present == 0 { 0.0 } else { 1.0 }).collect();
+        let present = Tensor::from_vec(present, &[images, 1])?.to_device(logits.device())?;
+        Ok(Some(logits.cross_entropy(&Codes::stack(&next)?)?.mul(&present)?.mean_all()?))
+    }
 }
 
 impl Prior for RqTransformer {
@@ -210,24 +201,24 @@ impl Prior for RqTransformer {
     }
 
     fn loss(&self, batch: &TokenBatch, mode: &Mode) -> Result<PriorLoss> {
-        let hidden = self.forward(&batch.codes, &batch.labels, mode)?;
-        codes::prior_loss(&self.losses(&hidden, &batch.codes, &batch.targets)?)
+        let codes = batch.tokens.codes()?;
+        let hidden = self.forward(codes, &batch.condition, mode)?;
+        let mut loss = codes::prior_loss(&self.losses(&hidden, codes, &batch.targets)?)?;
+        if let (true, Some(text)) = (self.config.text_loss > 0.0, self.text_loss(&hidden, &batch.condition)?) {
+            loss.terms.push(("text", text.detach()));
+            loss.loss = loss.loss.add(&text.mul_scalar(self.config.text_loss)?)?;
+        }
+        Ok(loss)
     }
 
     fn likelihood(&self, batch: &TokenBatch) -> Result<Option<Tensor>> {
-        let nats = codes::likelihood(batch, &self.level, |codes, labels| {
-            self.losses(&self.forward(codes, labels, &Mode::Eval)?, codes, &Targets::Hard)
+        let nats = codes::likelihood(batch, &self.level, |codes, condition, _| {
+            self.losses(&self.forward(codes, condition, &Mode::Eval)?, codes, &Targets::Hard)
         })?;
         Ok(Some(nats))
     }
 
-    fn sample(&self, request: &SampleRequest, rng: &Rng) -> Result<Codes> {
-        let depth = self.level.codes.depth();
-        no_grad(|| {
-            self.generate(request.count, &request.labels, request.cache, &mut |t, d, logits| {
-                let uniforms = rng.part("code", (t * depth + d) as u64).uniform(request.count);
-                Ok(sample(logits, &request.draw_at(d), &uniforms)?)
-            })
-        })
+    fn sample(&self, request: &SampleRequest, rng: &Rng) -> Result<Tokens> {
+        sample_codes(self, request, rng)
     }
 }

@@ -3,25 +3,38 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use crate::{RqTransformer, RqTransformerConfig};
+use rqlab_sdk::nn::CodeSteps;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Tape;
 use rqlab_sdk::tensor::ops::optim::{AdamStep, adam};
 use rqlab_sdk::tensor::ops::sampling::Draw;
+use rqlab_sdk::testing::{PriorCase, code_prior};
 
 const CLASSES: usize = 3;
 
-fn context(params: Params, map: [usize; 2], sizes: &[usize], shared: bool, classes: usize) -> PriorContext {
+fn level(map: [usize; 2], sizes: &[usize], shared: bool) -> LevelInfo {
     let channels = 5;
     let table = |k: usize, seed| Tensor::from_vec(Rng::new(seed, "codebook", 0).normal(k * channels), &[k, channels]);
     let seed = |d: usize| if shared { 0 } else { d as u64 };
-    let codebooks = sizes.iter().enumerate().map(|(d, &k)| table(k, seed(d)).unwrap()).collect();
-    let codes = CodeShape { height: map[0], width: map[1], codebooks: sizes.to_vec() };
-    PriorContext { level: PriorLevel { codes, channels, codebooks, shared }, upper: None, classes, params }
+    let tables = sizes.iter().enumerate().map(|(d, &k)| table(k, seed(d)).unwrap()).collect();
+    let space = TokenSpace::Codes(CodeSpace { sizes: sizes.to_vec(), tables, shared });
+    LevelInfo { height: map[0], width: map[1], channels, space }
+}
+
+fn context(params: Params, level: LevelInfo) -> PriorContext {
+    PriorContext {
+        levels: vec![level],
+        level: 0,
+        condition: ConditionSpace::Classes(CLASSES),
+        null_condition: true,
+        params,
+        components: Components::none(),
+    }
 }
 
 fn model(config: &str, sizes: &[usize], shared: bool) -> (RqTransformer, Params) {
     let params = Params::new(3);
-    let cx = context(params.clone(), [2, 3], sizes, shared, CLASSES);
+    let cx = context(params.clone(), level([2, 3], sizes, shared));
     let config = RqTransformerConfig::parse(&format!("rq_transformer(width: 12, heads: 3, {config})")).unwrap();
     (RqTransformer::new(config, &cx).unwrap(), params)
 }
@@ -42,6 +55,15 @@ fn variants() -> Vec<(RqTransformer, Params, Vec<usize>)> {
     ]
 }
 
+fn classes(images: usize) -> Condition {
+    let labels = (0..images).map(|i| (i % CLASSES) as u32).collect();
+    Condition::classes(Codes::from_vec(labels, &[images]).unwrap()).unwrap()
+}
+
+fn codes(batch: &TokenBatch) -> &Codes {
+    batch.tokens.codes().unwrap()
+}
+
 fn batch(sizes: &[usize], images: usize, seed: u64) -> TokenBatch {
     let columns: Vec<Codes> = (0..sizes.len())
         .map(|d| {
@@ -49,25 +71,27 @@ fn batch(sizes: &[usize], images: usize, seed: u64) -> TokenBatch {
             Codes::from_vec(data, &[images, 2, 3]).unwrap()
         })
         .collect();
-    let labels = (0..images).map(|i| (i % CLASSES) as u32).collect();
-    TokenBatch {
-        codes: Codes::stack(&columns).unwrap(),
-        targets: Targets::Hard,
-        labels: Codes::from_vec(labels, &[images]).unwrap(),
-        latents: None,
-        upper: None,
-    }
+    let tokens = Tokens::Codes(Codes::stack(&columns).unwrap());
+    TokenBatch { tokens, targets: Targets::Hard, condition: classes(images), above: vec![] }
 }
 
 /// Logits by depth of every position, `[B T, K_d]`.
 fn logits(model: &RqTransformer, batch: &TokenBatch) -> Vec<Tensor> {
-    model.logits(&model.forward(&batch.codes, &batch.labels, &Mode::Eval).unwrap()).unwrap()
+    model.logits(&model.forward(codes(batch), &batch.condition, &Mode::Eval).unwrap()).unwrap()
 }
 
-fn request(count: usize, cache: bool) -> SampleRequest {
-    let labels = Codes::from_vec((0..count).map(|i| (i % CLASSES) as u32).collect(), &[count]).unwrap();
+fn request(images: usize, cache: bool) -> SampleRequest {
     let draw = vec![Draw { temperature: 0.9, top_k: Some(5), top_p: Some(0.9) }, Draw::default()];
-    SampleRequest { count, labels, draw, cache, upper: None }
+    SampleRequest { draw, cache, ..SampleRequest::new(classes(images)) }
+}
+
+fn sampled(model: &RqTransformer, request: &SampleRequest, seed: u64) -> Codes {
+    model.sample(request, &Rng::new(seed, "sample", 0)).unwrap().codes().unwrap().clone()
+}
+
+fn dry_level([height, width]: [usize; 2], codebook: usize, channels: usize) -> LevelInfo {
+    let space = CodeSpace { sizes: vec![codebook; 4], tables: vec![], shared: true };
+    LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
 }
 
 /// The peer benchmark's sizes and the published ones, as counted by their own implementations.
@@ -75,9 +99,9 @@ fn request(count: usize, cache: bool) -> SampleRequest {
 fn parameter_counts_are_those_of_the_other_implementations() {
     let count = |config: &str, positions: [usize; 2], codebook: usize, channels: usize, classes: usize| {
         let params = Params::dry();
-        let codes = CodeShape { height: positions[0], width: positions[1], codebooks: vec![codebook; 4] };
-        let level = PriorLevel { codes, channels, codebooks: vec![], shared: true };
-        let cx = PriorContext { level, upper: None, classes, params: params.clone() };
+        let condition = if classes == 0 { ConditionSpace::None } else { ConditionSpace::Classes(classes) };
+        let level = dry_level(positions, codebook, channels);
+        let cx = PriorContext { condition, null_condition: false, ..context(params.clone(), level) };
         RqTransformer::new(RqTransformerConfig::parse(config).unwrap(), &cx).unwrap();
         params.count()
     };
@@ -105,12 +129,44 @@ fn parameter_counts_are_those_of_the_other_implementations() {
 #[test]
 fn a_text_condition_has_positions_and_a_classifier_of_its_own() {
     let params = Params::dry();
-    let codes = CodeShape { height: 8, width: 8, codebooks: vec![16384; 4] };
-    let level = PriorLevel { codes, channels: 256, codebooks: vec![], shared: true };
-    let cx = PriorContext { level, upper: None, classes: 0, params: params.clone() };
+    let condition = ConditionSpace::Text { vocabulary: 16384, length: 32 };
+    let cx = context(params.clone(), dry_level([8, 8], 16384, 256));
+    let cx = PriorContext { condition, null_condition: false, ..cx };
     let config = RqTransformerConfig::parse("p(width: 1280, heads: 20, body_layers: 26, head_layers: 4)").unwrap();
-    RqTransformer::with_condition(config, &cx, 16384, 32).unwrap();
+    RqTransformer::new(config, &cx).unwrap();
     assert_eq!(params.count(), 654_061_568);
+}
+
+/// Its own tokens are predicted, too, but where they are replaced by the null condition.
+#[test]
+fn a_text_is_read_predicted_and_dropped() {
+    let params = Params::new(3);
+    let condition = ConditionSpace::Text { vocabulary: 9, length: 4 };
+    let cx = PriorContext { condition, ..context(params.clone(), level([2, 3], &[7; 2], true)) };
+    let call = "p(width: 12, heads: 3, body_layers: 1, head_layers: 1, text_loss: 0.5)";
+    let model = RqTransformer::new(RqTransformerConfig::parse(call).unwrap(), &cx).unwrap();
+    let text = |first: u32| {
+        let text = [first, 1, 2, 3, 4, 5, 6, 7];
+        let given = Given::Text(Codes::from_vec(text.to_vec(), &[2, 4]).unwrap());
+        TokenBatch {
+            condition: Condition { given, present: Codes::from_vec(vec![1, 1], &[2]).unwrap() },
+            ..batch(&[7; 2], 2, 1)
+        }
+    };
+    let before = logits(&model, &text(0));
+    assert_ne!(before[0].to_vec(), logits(&model, &text(8))[0].to_vec());
+
+    let parts = |batch: &TokenBatch| {
+        let loss = model.loss(batch, &Mode::Eval).unwrap();
+        let codes = loss.terms[0].1.mean_all().unwrap().item().unwrap();
+        (loss.loss.item().unwrap(), codes, loss.terms[1].1.item().unwrap())
+    };
+    let (loss, codes, text_loss) = parts(&text(0));
+    assert!(text_loss > 0.0 && (loss - codes - 0.5 * text_loss).abs() < 1e-5);
+    let null = text(0);
+    let null = TokenBatch { condition: null.condition.null().unwrap(), ..null };
+    assert_eq!(parts(&null).2, 0.0);
+    assert_eq!(sampled(&model, &SampleRequest::new(text(0).condition), 5).shape(), [2, 2, 3, 2]);
 }
 
 #[test]
@@ -120,12 +176,12 @@ fn a_code_changes_the_logits_after_it_and_no_others() {
         let before = batch(&sizes, 2, 1);
         let base = logits(&model, &before);
         for place in 0..6 * depth {
-            let mut codes = before.codes.as_slice().to_vec();
+            let mut data = codes(&before).as_slice().to_vec();
             // In the second image; the first must not notice.
-            let code = &mut codes[6 * depth + place];
+            let code = &mut data[6 * depth + place];
             *code = (*code + 1) % sizes[place % depth] as u32;
-            let codes = Codes::from_vec(codes, before.codes.shape()).unwrap();
-            let changed = logits(&model, &TokenBatch { codes, ..before.clone() });
+            let tokens = Tokens::Codes(Codes::from_vec(data, before.tokens.shape()).unwrap());
+            let changed = logits(&model, &TokenBatch { tokens, ..before.clone() });
             for (d, (a, b)) in base.iter().zip(&changed).enumerate() {
                 for (row, (a, b)) in a.as_slice().chunks(sizes[d]).zip(b.as_slice().chunks(sizes[d])).enumerate() {
                     let after = row >= 6 && (row - 6) * depth + d > place;
@@ -143,15 +199,17 @@ fn logits_with_cache_and_without_are_those_of_the_whole_map() {
         let whole = logits(&model, &batch);
         for cache in [true, false] {
             let mut worst = 0.0f32;
-            let forced = model.generate(4, &batch.labels, cache, &mut |t, d, logits| {
+            let (mut state, mut last) = (model.begin(&batch.condition, &[], cache).unwrap(), None);
+            for n in 0..6 * sizes.len() {
+                let (t, d) = (n / sizes.len(), n % sizes.len());
+                let logits = model.next(&mut state, last.as_ref()).unwrap();
                 for (image, row) in logits.as_slice().chunks(sizes[d]).enumerate() {
                     let wanted = &whole[d].as_slice()[(image * 6 + t) * sizes[d]..][..sizes[d]];
                     worst = row.iter().zip(wanted).fold(worst, |m, (a, b)| m.max((a - b).abs()));
                 }
-                let code = |image: usize| batch.codes.as_slice()[(image * 6 + t) * sizes.len() + d];
-                Ok(Codes::from_vec((0..4).map(code).collect(), &[4, 1])?)
-            });
-            assert_eq!(forced.unwrap(), batch.codes);
+                let code = |image: usize| codes(&batch).as_slice()[image * 6 * sizes.len() + n];
+                last = Some(Codes::from_vec((0..4).map(code).collect(), &[4]).unwrap());
+            }
             assert!(worst < 1e-5, "differ by {worst}");
         }
     }
@@ -160,12 +218,11 @@ fn logits_with_cache_and_without_are_those_of_the_whole_map() {
 #[test]
 fn samples_are_equal_with_cache_and_without() {
     for (model, _, sizes) in variants() {
-        let rng = Rng::new(5, "sample", 0);
-        let cached = model.sample(&request(9, true), &rng).unwrap();
+        let cached = sampled(&model, &request(9, true), 5);
         assert_eq!(cached.shape(), [9, 2, 3, sizes.len()]);
-        assert_eq!(cached, model.sample(&request(9, false), &rng).unwrap());
-        assert_ne!(cached, model.sample(&request(9, true), &Rng::new(6, "sample", 0)).unwrap());
-        assert!(model.sample(&request(0, true), &rng).unwrap().is_empty());
+        assert_eq!(cached, sampled(&model, &request(9, false), 5));
+        assert_ne!(cached, sampled(&model, &request(9, true), 6));
+        assert!(sampled(&model, &request(0, true), 5).is_empty());
     }
 }
 
@@ -178,7 +235,7 @@ fn the_likelihood_sums_the_cross_entropies_and_the_loss_is_their_mean() {
         let mut wanted = vec![0.0f64; 3 * sizes.len()];
         for (d, logits) in logits(&model, &batch).iter().enumerate() {
             for (row, logits) in logits.as_slice().chunks(sizes[d]).enumerate() {
-                let code = batch.codes.as_slice()[row * sizes.len() + d] as usize;
+                let code = codes(&batch).as_slice()[row * sizes.len() + d] as usize;
                 let normaliser = logits.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
                 wanted[row / 6 * sizes.len() + d] += normaliser - f64::from(logits[code]);
             }
@@ -195,13 +252,26 @@ fn the_likelihood_sums_the_cross_entropies_and_the_loss_is_their_mean() {
     }
 }
 
+/// With guidance the drawn codes are those of `u + s (c - u)`: towards the condition, and with s = 0 without it.
+#[test]
+fn guidance_mixes_predictions_with_and_without_the_class() {
+    let (model, _) = model("init: published", &[7; 3], true);
+    let guided = |scale, condition| {
+        let guidance = Guidance { scale, schedule: GuidanceSchedule::Constant };
+        sampled(&model, &SampleRequest { guidance, draw: vec![], condition, ..request(6, true) }, 5)
+    };
+    let plain = guided(1.0, classes(6));
+    assert_ne!(guided(3.0, classes(6)), plain);
+    assert_eq!(guided(0.0, classes(6)), guided(1.0, classes(6).null().unwrap()));
+}
+
 /// A distribution with all its mass on the code is a hard target.
 #[test]
 fn soft_targets_of_one_code_are_hard_targets() {
     for (model, _, sizes) in variants() {
         let hard = batch(&sizes, 2, 7);
         let targets = (0..sizes.len()).map(|d| {
-            let column = hard.codes.column(d).unwrap();
+            let column = codes(&hard).column(d).unwrap();
             let one_hot = |&code: &u32| (0..sizes[d]).map(move |k| if k == code as usize { 1.0 } else { 0.0 });
             Tensor::from_vec(column.as_slice().iter().flat_map(one_hot).collect(), &[2, 2, 3, sizes[d]]).unwrap()
         });
@@ -260,14 +330,14 @@ fn training_on_one_pattern_makes_it_likely() {
     assert!(after < 0.2 * before, "{before} -> {after}");
     // The most likely codes under each label are then the pattern's.
     let greedy = SampleRequest { draw: vec![Draw { top_k: Some(1), ..Draw::default() }], ..request(3, true) };
-    assert_eq!(model.sample(&greedy, &Rng::new(0, "sample", 0)).unwrap(), pattern.codes);
+    assert_eq!(&sampled(&model, &greedy, 0), codes(&pattern));
 }
 
 #[test]
 fn what_it_wants_follows_from_the_configuration() {
     assert_eq!(model("", &[7; 2], true).0.wants(), TokenRequest::default());
     let (model, _) = model("targets: soft, codes: stochastic, temperature: 0.25", &[7; 2], true);
-    let wanted = TokenRequest { soft_targets: Some(0.25), stochastic_codes: Some(0.25), latents: false };
+    let wanted = TokenRequest { soft_targets: Some(0.25), stochastic_codes: Some(0.25), posterior_draws: false };
     assert_eq!(model.wants(), wanted);
 }
 
@@ -276,19 +346,42 @@ fn what_cannot_be_is_refused() {
     let build = |config: &str, cx: &PriorContext| {
         RqTransformer::new(RqTransformerConfig::parse(config).unwrap(), cx).unwrap_err().to_string()
     };
-    let cx = context(Params::dry(), [2, 3], &[7; 2], true, CLASSES);
+    let cx = context(Params::dry(), level([2, 3], &[7; 2], true));
     assert!(build("p(width: 10, heads: 4)", &cx).contains("`heads`"));
-    let upper = PriorContext { upper: Some(cx.level.clone()), ..cx.clone() };
-    assert!(build("p", &upper).contains("upper"));
-    let continuous = context(Params::dry(), [2, 3], &[], true, CLASSES);
-    assert!(build("p", &continuous).contains("continuous"));
+    let lower = PriorContext { levels: vec![cx.levels[0].clone(); 2], level: 1, ..cx.clone() };
+    assert!(build("p", &lower).contains("levels above"));
+    let vectors = LevelInfo { space: TokenSpace::Vectors { channels: 5 }, ..cx.levels[0].clone() };
+    assert!(build("p", &PriorContext { levels: vec![vectors], ..cx.clone() }).contains("vectors"));
 
     let (model, _) = model("", &[7; 2], true);
     let good = batch(&[7; 2], 2, 1);
-    let too_large = Codes::from_vec(vec![7; 24], &[2, 2, 3, 2]).unwrap();
-    assert!(model.loss(&TokenBatch { codes: too_large, ..good.clone() }, &Mode::Eval).is_err());
+    let too_large = Tokens::Codes(Codes::from_vec(vec![7; 24], &[2, 2, 3, 2]).unwrap());
+    assert!(model.loss(&TokenBatch { tokens: too_large, ..good.clone() }, &Mode::Eval).is_err());
     let label = Codes::from_vec(vec![0, CLASSES as u32], &[2]).unwrap();
-    assert!(model.loss(&TokenBatch { labels: label, ..good.clone() }, &Mode::Eval).is_err());
+    let condition = Condition::classes(label).unwrap();
+    assert!(model.loss(&TokenBatch { condition, ..good.clone() }, &Mode::Eval).is_err());
     let odd = batch(&[7; 3], 2, 1);
     assert!(model.loss(&odd, &Mode::Eval).unwrap_err().to_string().contains("[2, 2, 3, 3]"));
+}
+
+#[test]
+fn it_keeps_the_contract_of_a_prior() {
+    for text in [
+        "p(width: 8, heads: 2, body_layers: 1, head_layers: 1)",
+        "p(width: 8, heads: 2, body_layers: 1, head_layers: 1, embedding: learned, condition_position: shared)",
+    ] {
+        let config = RqTransformerConfig::parse(text).unwrap();
+        for case in [
+            PriorCase::codes(&[3, 2]),
+            PriorCase::codes(&[6]),
+            PriorCase::codes(&[2, 2]).under(ConditionSpace::None),
+            PriorCase::codes(&[2, 2]).under(ConditionSpace::Vectors { length: 1, channels: 4 }),
+        ] {
+            code_prior(&case, |cx| RqTransformer::new(config.clone(), cx));
+        }
+    }
+    let text = PriorCase::codes(&[3]).under(ConditionSpace::Text { vocabulary: 5, length: 3 });
+    let config =
+        RqTransformerConfig::parse("p(width: 8, heads: 2, body_layers: 1, head_layers: 1, text_loss: 0.0)").unwrap();
+    code_prior(&text, |cx| RqTransformer::new(config.clone(), cx));
 }

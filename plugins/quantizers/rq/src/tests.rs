@@ -228,3 +228,17 @@ fn codes_that_do_not_fit_are_refused() {
     assert!(rq.embed(&Tokens::Vectors(Tensor::zeros(&[1, 2])), None).is_err());
     assert!(rq.quantize(&Tensor::zeros(&[2, 3, 5, 7])).is_err());
 }
+
+#[test]
+fn every_variant_keeps_the_contract_of_a_quantizer() {
+    let latents = MapShape { height: 3, width: 2, channels: 6 };
+    for text in [
+        "rq(depth: 3, codebook: 8)",
+        "rq(depth: 2, codebooks: [8, 4], shared: false, update: per_step)",
+        "rq(depth: 3, codebook: 8, straight_through: per_depth, commitment: sum, restart: false)",
+        "rq(depth: 2, codebook: 8, straight_through: rotation, init: kaiming, initial_count: 1.0)",
+    ] {
+        let config = RqConfig::parse(text).unwrap();
+        rqlab_sdk::testing::quantizer(latents, |cx| Rq::new(config.clone(), cx));
+    }
+}

@@ -130,3 +130,16 @@ fn codes_have_one_depth() {
     assert_eq!(vq.embed(&tokens, Some(1)).unwrap().shape(), x.shape());
     assert!(vq.embed(&tokens, Some(2)).is_err());
 }
+
+#[test]
+fn every_variant_keeps_the_contract_of_a_quantizer() {
+    let latents = MapShape { height: 3, width: 2, channels: 6 };
+    for text in [
+        "vq(codebook: 8)",
+        "vq(codebook: 8, codebook_update: gradient, beta_on: codebook)",
+        "vq(codebook: 8, restart: false)",
+    ] {
+        let config = VqConfig::parse(text).unwrap();
+        rqlab_sdk::testing::quantizer(latents, |cx| Vq::new(config.clone(), cx));
+    }
+}

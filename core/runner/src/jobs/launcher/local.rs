@@ -17,7 +17,7 @@ use std::time::Duration;
 /// The variable that tells a worker how to multiply on a GPU.
 const PRECISION: &str = "RQLAB_GPU";
 
-/// Starts `rqlab work` for each job.
+/// Starts `rqlab worker` for each job.
 ///
 /// A worker says how far it is on its standard output, writes its log to a file, and ends when its standard input does:
 /// whether this launcher is dropped or its process is killed, the system closes that end, so that no worker is left to write
@@ -34,7 +34,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Workers are started as `program arguments.. --threads N work --id ID --runs DIR`, where the arguments are what they all
+    /// Workers are started as `program arguments.. --threads N worker --lifeline --id ID --runs DIR`, where the arguments are what they all
     /// get: plugins, device.
     pub fn new(program: PathBuf, arguments: Vec<OsString>, store: &Store) -> Self {
         let (sender, updates) = mpsc::channel();
@@ -48,7 +48,7 @@ impl Launcher for Local {
         let log = File::options().create(true).append(true).open(&log).map_err(Error::file(&log))?;
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
-            .args(["--threads", &share.threads.to_string(), "work", "--id", &job.id, "--runs"])
+            .args(["--threads", &share.threads.to_string(), "worker", "--lifeline", "--id", &job.id, "--runs"])
             .arg(self.store.root())
             .env(PRECISION, job.stage.precision().name())
             .stdin(Stdio::piped())

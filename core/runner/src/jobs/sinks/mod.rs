@@ -10,6 +10,7 @@ pub use lines::Lines;
 
 use super::{Outcome, Progress};
 use crate::job::Job;
+use std::io::IsTerminal;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +77,6 @@ impl Sink for Sinks {
 
 /// What a person on standard error sees: bars on a terminal, a line per job elsewhere.
 pub fn for_people() -> Box<dyn Sink> {
-    use std::io::IsTerminal;
     if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::default()) }
 }
 

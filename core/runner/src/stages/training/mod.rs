@@ -199,8 +199,7 @@ pub(super) fn train<T: Task>(
         reporter.step(done, recipe.steps, || format!("loss {:.4}", loss.item().unwrap_or(f32::NAN)));
         if done % recipe.log == 0 || done == recipe.steps {
             let points: Vec<Reading> = losses.take()?.into_iter().chain(task.observe()?).collect();
-            let written = |reading: &Reading| (reading.quantity().to_string(), reading.value);
-            reporter.points(done, &points.iter().map(written).collect::<Vec<_>>())?;
+            reporter.points(done, &points)?;
             points.into_iter().for_each(|point| extend(&mut curves, stage, done, point));
             // Checkpoints stand where the curves have just been written, so that a resumed run has the same ones.
             let due = done / recipe.checkpoint > done.saturating_sub(recipe.log) / recipe.checkpoint;

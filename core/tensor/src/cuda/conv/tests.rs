@@ -1,9 +1,9 @@
 //! Convolutions on a GPU against sums in f64, in every precision.
 
-use super::super::kernels::architecture;
-use super::super::math::Math;
 use super::*;
 use crate::Device;
+use crate::cuda::device::kernels::architecture;
+use crate::cuda::device::precision::Math;
 use crate::ops::testing::{assert_close, device, on_every_device, random, short};
 use std::process::Command;
 
@@ -92,7 +92,7 @@ fn methods() -> Vec<Method> {
 fn convolutions_sum_products_of_rounded_operands() {
     on_every_device(|| {
         let Some(Device::Cuda(ordinal)) = device() else { return };
-        let gpu = super::super::open(ordinal).unwrap();
+        let gpu = crate::cuda::open(ordinal).unwrap();
         let (_, tensor_cores) = architecture(&gpu.driver).unwrap();
         let math = if tensor_cores { gpu.math() } else { Math::F32 };
         for method in methods() {

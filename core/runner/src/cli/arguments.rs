@@ -1,0 +1,97 @@
+//! Groups of arguments that commands share or have for themselves.
+
+use super::values::{Seeds, above_zero, not_negative, positive, seeds, share};
+use crate::home::at_home;
+use clap::Args;
+use std::path::PathBuf;
+
+/// An experiment, and what the command line changes in it.
+#[derive(Debug, Clone, Args)]
+pub struct ExperimentArgs {
+    /// The experiment: a .ron file, or its stem under experiments/.
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiment: String,
+    /// Sets a field, for example quantizer.depth=8 or data.path=/data/cifar10; may be repeated. An axis that is set this
+    /// way has only this value.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Seeds instead of the file's: 0,1,2.
+    #[arg(long, value_name = "SEEDS", value_parser = seeds)]
+    pub seeds: Option<Seeds>,
+    /// Directory that holds finished work.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
+    pub runs: PathBuf,
+}
+
+/// Where a report goes, and how much of the machine is used.
+#[derive(Debug, Clone, Args)]
+pub struct SweepArgs {
+    /// Directory for reports: DIR/NAME/index.html and the tables beside it. If every trial fails and a report with results is
+    /// there, it is kept, and the new one is DIR/NAME-failed.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("reports/out"))]
+    pub out: PathBuf,
+    /// Jobs at once; they share the threads [default: as many as there are threads, but 4 on a GPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+}
+
+/// Which points of curves to show, and how.
+#[derive(Debug, Clone, Args)]
+pub struct CurvesArgs {
+    /// Only measures whose names begin so: loss,usage.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Prints every point, in columns between tabs: stage, id, step, measure, value.
+    #[arg(long)]
+    pub points: bool,
+    /// As `--points`, and then those that follow, until the stages have ended.
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// What to draw from a prior.
+#[derive(Debug, Clone, Args)]
+pub struct SampleArgs {
+    /// The trial, by the first digits of its id; not needed if there is only one.
+    #[arg(long, value_name = "ID")]
+    pub trial: Option<String>,
+    /// How many images.
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub count: usize,
+    /// The class of all of them [default: each class in turn].
+    #[arg(long)]
+    pub class: Option<u32>,
+    /// Temperature.
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
+    pub temperature: f32,
+    /// Draw from the K most probable codes only.
+    #[arg(long, value_name = "K", value_parser = positive)]
+    pub top_k: Option<usize>,
+    /// Draw from the smallest set of codes with this probability only.
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub top_p: Option<f32>,
+    /// Guidance scale s: samples are drawn from `u + s (c - u)`, of predictions with (c) and without (u) the condition
+    /// [default: the experiment's; 1 is none].
+    #[arg(long, value_name = "SCALE", value_parser = not_negative)]
+    pub guidance: Option<f32>,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// The picture.
+    #[arg(long, short, value_name = "FILE", default_value = "samples.png")]
+    pub output: PathBuf,
+}
+
+/// What to reconstruct.
+#[derive(Debug, Clone, Args)]
+pub struct ReconstructArgs {
+    /// The trial, by the first digits of its id; not needed if there is only one.
+    #[arg(long, value_name = "ID")]
+    pub trial: Option<String>,
+    /// How many test images.
+    #[arg(long, default_value_t = 8, value_parser = positive)]
+    pub count: usize,
+    /// The picture.
+    #[arg(long, short, value_name = "FILE", default_value = "reconstructions.png")]
+    pub output: PathBuf,
+}

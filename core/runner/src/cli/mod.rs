@@ -1,0 +1,333 @@
+//! The command line.
+
+mod arguments;
+mod values;
+
+pub use arguments::{CurvesArgs, ExperimentArgs, ReconstructArgs, SampleArgs, SweepArgs};
+pub use values::Seeds;
+
+use crate::gpu::DeviceChoice;
+use crate::home::at_home;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rqlab_sdk::plugin::Kind;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What is read from the environment, for the end of a help text.
+#[macro_export]
+macro_rules! environment {
+    () => {
+        "\
+Environment:
+  RQLAB_CPU      instructions of the kernels: avx512, avx2 or baseline [default: the best]
+  RQLAB_GPU      precision of products on a GPU: tf32, f32 or bf16 [default: tf32]
+  RQLAB_PLUGINS  directories with more plugins, as PATH names them
+  RQLAB_HOME     directory of experiments/, runs/ and reports/ [default: the current one]
+  NO_COLOR       no colours if it is set"
+    };
+}
+
+/// A laboratory for image tokenizers and autoregressive image priors.
+///
+/// An experiment is a .ron file that names a data set, an autoencoder, a quantizer and a prior, and what is varied.
+/// rqlab plans it, trains every combination once, and ends in a report that answers the file's question.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rqlab",
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = concat!(
+        "\
+Examples:
+  rqlab plan depth-vs-codebook             what would run, what is cached, how long it takes
+  rqlab sweep depth-vs-codebook            run it, and write reports/out/depth-vs-codebook/index.html
+  rqlab plan quickstart --set quantizer.depth=8 --seeds 0,1,2
+  rqlab describe rq                        every field of the quantizer `rq`, with its default
+
+",
+        environment!(),
+        "
+
+An experiment is named by its file, or by its stem under experiments/.
+Exit codes: 0 all done, 1 some trial failed, 2 bad input, 130 stopped by Ctrl-C."
+    )
+)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Threads to compute with [default: one for each core].
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Device to compute on: cpu, cuda or cuda:N; auto is the first GPU if one is here that this build can use, else the CPU.
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
+    pub device: DeviceChoice,
+    /// Directory with more plugins, searched first; may be repeated. RQLAB_PLUGINS names more.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub plugins: Vec<PathBuf>,
+    /// Say nothing but results and errors.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+impl Global {
+    /// The arguments that say the same to another process of the laboratory.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--device".into(), self.device.to_string().into()];
+        for folder in &self.plugins {
+            arguments.extend(["--plugins".into(), folder.into()]);
+        }
+        if let Some(threads) = self.threads {
+            arguments.extend(["--threads".into(), threads.to_string().into()]);
+        }
+        if self.quiet {
+            arguments.push("--quiet".into());
+        }
+        arguments
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows what an experiment would run, what is cached, and how long it takes.
+    #[command(after_help = "\
+Examples:
+  rqlab plan depth-vs-codebook
+  rqlab plan experiments/quickstart.ron --set tokenizer_training.steps=200
+  rqlab plan cifar10-depth-vs-codebook --set data.path=../data/cifar10 --seeds 0")]
+    Plan {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Also prints each trial's resolved configuration.
+        #[arg(long)]
+        configs: bool,
+    },
+    /// Runs every trial of an experiment that is not done yet, and writes its report.
+    #[command(after_help = "\
+Examples:
+  rqlab sweep quickstart
+  rqlab sweep depth-vs-codebook --jobs 1
+  rqlab sweep cifar10-depth-vs-codebook --set data.path=../data/cifar10
+
+Stopped by Ctrl-C, or killed? The same command goes on where it was.")]
+    Sweep {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Where to and how.
+        #[command(flatten)]
+        sweep: SweepArgs,
+    },
+    /// Runs one trial and prints its measures.
+    #[command(after_help = "\
+Examples:
+  rqlab run quickstart --set quantizer.depth=4
+  rqlab run quickstart --set 'quantizer=rq(depth: 8)' --seeds 0")]
+    Run {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// The trial, by the first digits of its id; not needed if there is only one.
+        #[arg(long, value_name = "ID")]
+        trial: Option<String>,
+        /// Where to and how.
+        #[command(flatten)]
+        sweep: SweepArgs,
+    },
+    /// Writes the report of what is done so far.
+    Report {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Where to.
+        #[command(flatten)]
+        sweep: SweepArgs,
+    },
+    /// Shows the training curves of an experiment's stages so far, from a sweep that is under way or done.
+    #[command(after_help = "\
+EXPERIMENT may also be one stage, by the first digits of its id: `rqlab curves 1a2b3c4d`.
+
+Examples:
+  rqlab curves quickstart                       the last value and the shape of every curve
+  rqlab curves quickstart --follow --only loss  each point as it is taken
+  rqlab curves 1a2b3c4d --points > points.tsv
+
+Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for each step at which they were taken.")]
+    Curves {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Which and how.
+        #[command(flatten)]
+        curves: CurvesArgs,
+    },
+    /// Sweeps, and again whenever the experiment or a plugin changes.
+    Watch {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Where to and how.
+        #[command(flatten)]
+        sweep: SweepArgs,
+    },
+    /// Draws images from a trained prior into a PNG file.
+    #[command(
+        after_help = "Example:\n  rqlab sample quickstart --set quantizer.depth=4 --class 2 --temperature 0.9 -o class-2.png"
+    )]
+    Sample {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// What to draw.
+        #[command(flatten)]
+        sample: SampleArgs,
+    },
+    /// Puts test images above their reconstructions from 1 to all depths, in a PNG file.
+    Reconstruct {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// What to reconstruct.
+        #[command(flatten)]
+        reconstruct: ReconstructArgs,
+    },
+    /// Times training, encoding, sampling and single operations on fixed workloads.
+    // Another program, beside this one, reads the arguments and answers `--help`.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to time, and what to set it beside: see `rqlab bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        arguments: Vec<OsString>,
+    },
+    /// Does one job of a sweep; started by its launcher.
+    #[command(hide = true)]
+    Worker {
+        /// The job.
+        #[arg(long)]
+        id: String,
+        /// Directory that holds the work.
+        #[arg(long, value_name = "DIR")]
+        runs: PathBuf,
+        /// Ends when standard input does, so that it does not outlive the process at the other end.
+        #[arg(long)]
+        lifeline: bool,
+    },
+    /// Tells what may be written in an experiment: the fields of a component or of settings, with defaults, ranges and
+    /// meaning, or the components that a slot takes.
+    #[command(after_help = "\
+Examples:
+  rqlab describe rq
+  rqlab describe prior_training
+  rqlab describe quantizer")]
+    Describe {
+        /// A component's name, as experiments call it, or a slot: data, autoencoder, quantizer, prior, objective,
+        /// tokenizer_training, prior_training, evaluation.
+        name: String,
+    },
+    /// Lists, describes, creates and builds plugins.
+    #[command(subcommand)]
+    Plugins(PluginsCommand),
+    /// Checks this installation: versions, device, threads, plugins, and the folder of runs.
+    Doctor {
+        /// Directory that holds finished work.
+        #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
+        runs: PathBuf,
+    },
+    /// Prints a completion script for a shell.
+    #[command(after_help = "\
+Examples:
+  rqlab completions bash > ~/.local/share/bash-completion/completions/rqlab
+  rqlab completions fish > ~/.config/fish/completions/rqlab.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with plugins.
+#[derive(Debug, Subcommand)]
+pub enum PluginsCommand {
+    /// Lists all components, and the plugins that were refused with the reason.
+    List,
+    /// The same as `rqlab describe`.
+    #[command(after_help = "Example:\n  rqlab plugins describe rq")]
+    Describe {
+        /// The component's name, as experiments call it.
+        name: String,
+    },
+    /// Makes a new plugin: a small crate that builds and works, to be changed.
+    #[command(after_help = "\
+Example:
+  rqlab plugins new round --kind quantizer
+  rqlab plugins build round
+  rqlab plugins describe round")]
+    New {
+        /// The component's name: small letters, digits and underscores.
+        name: String,
+        /// What it is.
+        #[arg(long)]
+        kind: KindArg,
+        /// Directory to make it in [default: ./NAME].
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Builds a plugin against this very rqlab, and puts it where rqlab finds it.
+    Build {
+        /// The plugin's crate.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Directory for the library [default: plugins/ beside the rqlab executable, which is always searched].
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Runs the plugin's own tests first.
+        #[arg(long)]
+        test: bool,
+    },
+}
+
+/// A kind of component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Labelled images.
+    Dataset,
+    /// Images to latents and back.
+    Autoencoder,
+    /// Latents to codes and back.
+    Quantizer,
+    /// A model of codes.
+    Prior,
+}
+
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Dataset => Self::Dataset,
+            KindArg::Autoencoder => Self::Autoencoder,
+            KindArg::Quantizer => Self::Quantizer,
+            KindArg::Prior => Self::Prior,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

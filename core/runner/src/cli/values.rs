@@ -1,0 +1,74 @@
+//! How values on the command line are read, and what is said of those that make no sense.
+
+use crate::gpu::DeviceChoice;
+use rqlab_sdk::tensor::Device;
+
+/// Seeds, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(pub Vec<u64>);
+
+pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
+    let wrong = || format!("`{text}` is no device: write auto, cpu, cuda or cuda:N");
+    match text.split_once(':') {
+        None if text == "auto" => Ok(DeviceChoice::Auto),
+        None if text == "cpu" => Ok(DeviceChoice::Named(Device::Cpu)),
+        None if text == "cuda" => Ok(DeviceChoice::Named(Device::Cuda(0))),
+        Some(("cuda", index)) => {
+            index.parse().map(|index| DeviceChoice::Named(Device::Cuda(index))).map_err(|_| wrong())
+        }
+        _ => Err(wrong()),
+    }
+}
+
+pub(super) fn seeds(text: &str) -> Result<Seeds, String> {
+    let mut seeds = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let seed: u64 = part.parse().map_err(|_| format!("`{part}` is no seed: write whole numbers, such as 0,1,2"))?;
+        if seeds.contains(&seed) {
+            return Err(format!("the seed {seed} is given twice: it would count as two results without being two"));
+        }
+        seeds.push(seed);
+    }
+    Ok(Seeds(seeds))
+}
+
+pub(super) fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is not a whole number above 0"))
+}
+
+pub(super) fn not_negative(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| *x >= 0.0 && x.is_finite())
+        .ok_or_else(|| format!("`{text}` is not a number from 0 up"))
+}
+
+pub(super) fn above_zero(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| *x > 0.0 && x.is_finite())
+        .ok_or_else(|| format!("`{text}` is not a number above 0"))
+}
+
+pub(super) fn share(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| *x > 0.0 && *x <= 1.0)
+        .ok_or_else(|| format!("`{text}` is not a number in (0, 1]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_seeds_are_read() {
+        assert_eq!(device("cuda:1"), Ok(DeviceChoice::Named(Device::Cuda(1))));
+        for text in ["auto", "cpu", "cuda:0"] {
+            assert_eq!(device(text).map(|choice| choice.to_string()), Ok(text.to_owned()));
+        }
+        assert!(device("gpu").is_err());
+        assert_eq!(seeds("0, 2,1"), Ok(Seeds(vec![0, 2, 1])));
+        assert!(seeds("0,x").is_err() && seeds("1,1").is_err());
+    }
+}

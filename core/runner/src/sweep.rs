@@ -1,0 +1,142 @@
+//! Doing what a plan lacks, and rendering its report: what `sweep`, `run` and `report` share.
+
+use crate::collect::collect;
+use crate::jobs::launcher::Local;
+use crate::jobs::sinks::{EventsFile, for_people};
+use crate::jobs::{End, Outcome, Scheduler, Sinks, Stopped};
+use crate::plan::Plan;
+use crate::provenance::{here, provenance};
+use crate::store::Store;
+use rqlab_reports::Status;
+use rqlab_sdk::tensor::Device;
+use rqlab_sdk::{Error, Result};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Where work and report go, and how much of the machine is used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the stages.
+    pub runs: PathBuf,
+    /// Folder of the reports.
+    pub out: PathBuf,
+    /// Jobs at once.
+    pub jobs: usize,
+    /// Threads that they share.
+    pub threads: usize,
+    /// Where they compute.
+    pub device: Device,
+    /// Arguments that every worker gets: plugin folders, device.
+    pub worker_arguments: Vec<OsString>,
+    /// No progress, no summary.
+    pub quiet: bool,
+}
+
+/// What a sweep came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The page.
+    pub page: PathBuf,
+    /// What the report found, in sentences.
+    pub verdicts: Vec<String>,
+    /// Trials by status: done, failed, missing.
+    pub trials: [usize; 3],
+    /// Each error, with the names of the trials that failed of it.
+    pub failures: Vec<(String, Vec<String>)>,
+}
+
+impl Summary {
+    /// Whether every trial was done.
+    pub fn complete(&self) -> bool {
+        self.trials[1] + self.trials[2] == 0
+    }
+}
+
+/// Why work did not come to its end.
+#[derive(Debug)]
+pub enum Unfinished {
+    /// A signal stopped it.
+    Stopped(Stopped),
+    /// It could not be done.
+    Error(Error),
+}
+
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Does the plan's jobs and renders its report.
+///
+/// # Errors
+/// A store that is taken or cannot be written, a report that cannot be written, a signal. A failed trial is no error: it
+/// is counted in the summary.
+pub fn sweep(plan: &Plan, options: &Options) -> Result<Summary, Unfinished> {
+    let store = Store::open(&options.runs)?;
+    let _lock = store.lock()?;
+    // A report that cannot be written should be known before hours of work.
+    let out = options.out.join(&plan.experiment.name);
+    std::fs::create_dir_all(&out).map_err(|e| {
+        Error::Data(format!("no report can be written to {}: {e}; name another folder with --out", out.display()))
+    })?;
+    run_jobs(plan, options, &store)?;
+    Ok(render(plan, options, &store)?)
+}
+
+/// Does the plan's jobs, without a report.
+///
+/// # Errors
+/// As for [`sweep`].
+pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<(), Unfinished> {
+    let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
+    let mut launcher = Local::new(program, options.worker_arguments.clone(), store);
+    let mut sinks = Sinks(vec![Box::new(EventsFile::open(store)?)]);
+    if !options.quiet {
+        sinks.0.push(for_people());
+    }
+    let scheduler = Scheduler { store, slots: options.jobs.max(1), threads: options.threads.max(1) };
+    let outcomes = match scheduler.run(&plan.jobs, &mut launcher, &mut sinks)? {
+        End::All(outcomes) => outcomes,
+        End::Stopped(stopped) => return Err(Unfinished::Stopped(stopped)),
+    };
+    for job in &plan.jobs {
+        if let Some(Outcome::Blocked(cause)) = outcomes.get(&job.id) {
+            let dir = store.stage(&job.id);
+            dir.prepare(job)?;
+            dir.fail(&format!("not tried, since a stage that it needs failed: {cause}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Renders the report of what is there. Where every trial failed and an earlier report has results, it goes beside that one.
+///
+/// # Errors
+/// A report that cannot be written.
+pub fn render(plan: &Plan, options: &Options, store: &Store) -> Result<Summary> {
+    let results = collect(plan, store, provenance(plan), here());
+    let count = |status| results.trials.iter().filter(|trial| trial.status == status).count();
+    let trials = [count(Status::Done), count(Status::Failed), count(Status::Missing)];
+    let mut out = options.out.join(&plan.experiment.name);
+    if trials[0] == 0 && trials[1] > 0 && has_results(&out) {
+        out = options.out.join(format!("{}-failed", plan.experiment.name));
+    }
+    let written = rqlab_reports::write(&results, &out).map_err(|e| Error::Data(e.to_string()))?;
+    let mut failures: Vec<(String, Vec<String>)> = Vec::new();
+    for trial in results.trials.iter().filter(|trial| trial.status == Status::Failed) {
+        let name = format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim().to_owned();
+        let error = trial.error.clone().unwrap_or_default();
+        match failures.iter_mut().find(|(known, _)| *known == error) {
+            Some((_, names)) => names.push(name),
+            None => failures.push((error, vec![name])),
+        }
+    }
+    Ok(Summary { page: written.page, verdicts: rqlab_reports::verdicts(&results), trials, failures })
+}
+
+/// Whether the report in a folder has a trial that was done.
+fn has_results(out: &Path) -> bool {
+    let table = std::fs::read_to_string(out.join("results.csv")).unwrap_or_default();
+    table.lines().skip(1).any(|row| row.split(',').any(|cell| cell == "done"))
+}

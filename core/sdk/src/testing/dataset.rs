@@ -1,0 +1,185 @@
+//! What a data set promises.
+
+use super::{Check, broken, close, ensure, settle};
+use crate::contracts::{Dataset, Images, Split};
+use crate::tensor::{Rng, Tensor};
+
+/// Checks a data set that has at least two images in each split:
+/// - it says what it holds, and batches have the promised shapes, pixels in [-1, 1], and labels of its classes;
+/// - an index gives the same pixels wherever in a batch it stands, and none is given beyond the last;
+/// - augmentation follows its stream and the position in the batch.
+///
+/// # Panics
+/// If a promise does not hold; the message names all that do not.
+#[track_caller]
+pub fn dataset<D: Dataset + ?Sized>(data: &D) {
+    settle("dataset", &promises(data));
+}
+
+fn promises<D: Dataset + ?Sized>(data: &D) -> Vec<(&'static str, String)> {
+    let mut found = broken([("description", description(data))]);
+    if found.is_empty() {
+        found = broken(
+            [Split::Train, Split::Test]
+                .into_iter()
+                .flat_map(|split| [("batches", batches(data, split)), ("indices", indices(data, split))])
+                .chain([("augmentation", augmentation(data))]),
+        );
+    }
+    found
+}
+
+fn description<D: Dataset + ?Sized>(data: &D) -> Check {
+    let info = data.info();
+    ensure(data.absent().is_none(), || format!("its images are not there: {}", data.absent().unwrap_or_default()))?;
+    ensure(info.image.iter().all(|&side| side > 0), || format!("images of {:?}", info.image))?;
+    ensure(info.train >= 2 && info.test >= 2, || {
+        format!("{} training and {} test images: the test needs two of each", info.train, info.test)
+    })?;
+    ensure(!info.digest.is_empty(), || "without a digest, two data sets cannot be told apart".to_owned())
+}
+
+/// Three images: the second, the first, and the second again.
+fn three<D: Dataset + ?Sized>(data: &D, split: Split, augment: Option<&Rng>) -> crate::Result<Images> {
+    data.batch(split, &[1, 0, 1], augment)
+}
+
+fn batches<D: Dataset + ?Sized>(data: &D, split: Split) -> Check {
+    let info = data.info();
+    let Images { pixels, labels } = three(data, split, None)?;
+    let [height, width, channels] = info.image;
+    ensure(pixels.shape() == [3, height, width, channels], || {
+        format!("three {} images of {:?} have shape {:?}", split.name(), info.image, pixels.shape())
+    })?;
+    let range = pixels.as_slice().iter().all(|x| (-1.0..=1.0).contains(x));
+    ensure(range, || format!("pixels of the {} split lie outside [-1, 1]", split.name()))?;
+    ensure(labels.shape() == [3], || format!("three labels have shape {:?}", labels.shape()))?;
+    let classes = info.classes.len().max(1) as u32;
+    let beyond = labels.as_slice().iter().find(|&&label| label >= classes);
+    ensure(beyond.is_none(), || format!("the label {beyond:?} of {classes} classes"))?;
+    let last = data.batch(split, &[info.len(split) - 1], None)?;
+    ensure(last.pixels.len() == height * width * channels, || "the last image has another size".to_owned())
+}
+
+/// The n-th image of a batch.
+fn image(pixels: &Tensor, n: usize) -> Check<Tensor> {
+    Ok(pixels.slice(0, n..n + 1)?)
+}
+
+fn indices<D: Dataset + ?Sized>(data: &D, split: Split) -> Check {
+    let batch = three(data, split, None)?;
+    close("an image that a batch holds twice", &image(&batch.pixels, 2)?, &image(&batch.pixels, 0)?, 0.0)?;
+    let alone = data.batch(split, &[0], None)?;
+    close("an image alone", &alone.pixels, &image(&batch.pixels, 1)?, 0.0)?;
+    ensure(alone.labels.as_slice()[0] == batch.labels.as_slice()[1], || "an image alone has another label".to_owned())?;
+    let beyond = data.batch(split, &[data.info().len(split)], None);
+    ensure(beyond.is_err(), || format!("the {} split gives an image beyond its last", split.name()))
+}
+
+fn augmentation<D: Dataset + ?Sized>(data: &D) -> Check {
+    for step in 0..8 {
+        let rng = Rng::new(7, "augment", step);
+        let batch = three(data, Split::Train, Some(&rng))?;
+        let range = batch.pixels.as_slice().iter().all(|x| (-1.0..=1.0).contains(x));
+        ensure(range, || "augmented pixels lie outside [-1, 1]".to_owned())?;
+        let again = three(data, Split::Train, Some(&rng))?;
+        close("an equal stream's augmentation", &again.pixels, &batch.pixels, 0.0)?;
+        let other = data.batch(Split::Train, &[1, 1], Some(&rng))?;
+        close("an image beside another one", &image(&other.pixels, 0)?, &image(&batch.pixels, 0)?, 0.0)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::contracts::DatasetInfo;
+    use crate::tensor::Codes;
+    use crate::{Error, Result};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Flaw {
+        None,
+        /// No digest.
+        Nameless,
+        /// Pixels in [0, 255].
+        Bytes,
+        /// A label too many.
+        Label,
+        /// Pixels follow from the position in the batch.
+        ByPosition,
+        /// Any index is served.
+        Endless,
+        /// Augmentation from a generator of its own.
+        OwnRandomness,
+    }
+
+    struct Noise {
+        info: DatasetInfo,
+        flaw: Flaw,
+        calls: AtomicU64,
+    }
+
+    impl Noise {
+        fn new(flaw: Flaw) -> Self {
+            let digest = if flaw == Flaw::Nameless { String::new() } else { "noise 1".to_owned() };
+            let classes = vec!["even".to_owned(), "odd".to_owned()];
+            let info = DatasetInfo { image: [4, 3, 1], classes, train: 5, test: 2, digest };
+            Self { info, flaw, calls: AtomicU64::new(0) }
+        }
+    }
+
+    impl Dataset for Noise {
+        fn info(&self) -> &DatasetInfo {
+            &self.info
+        }
+
+        fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
+            let call = self.calls.fetch_add(1, Ordering::Relaxed);
+            let mut pixels = Vec::new();
+            for (position, &index) in indices.iter().enumerate() {
+                if index >= self.info.len(split) && self.flaw != Flaw::Endless {
+                    return Err(Error::Data(format!("there is no image {index}")));
+                }
+                let key = if self.flaw == Flaw::ByPosition { position } else { index };
+                let scale = if self.flaw == Flaw::Bytes { 255.0 } else { 1.0 };
+                let mut image = Rng::new(1, split.name(), key as u64).uniform(12);
+                if let Some(rng) = augment {
+                    let own = Rng::new(call, "own", 0);
+                    let rng = if self.flaw == Flaw::OwnRandomness { &own } else { rng };
+                    if rng.part("flip", position as u64).uniform(1)[0] < 0.5 {
+                        image.reverse();
+                    }
+                }
+                pixels.extend(image.into_iter().map(|x| scale * x));
+            }
+            let label = |&index: &usize| index as u32 % 2 + 2 * u32::from(self.flaw == Flaw::Label);
+            Ok(Images {
+                pixels: Tensor::from_vec(pixels, &[indices.len(), 4, 3, 1])?,
+                labels: Codes::from_vec(indices.iter().map(label).collect(), &[indices.len()])?,
+            })
+        }
+    }
+
+    #[test]
+    fn a_sound_data_set_passes() {
+        dataset(&Noise::new(Flaw::None));
+    }
+
+    #[test]
+    fn every_flaw_is_found() {
+        for (flaw, promise) in [
+            (Flaw::Nameless, "description"),
+            (Flaw::Bytes, "batches"),
+            (Flaw::Label, "batches"),
+            (Flaw::ByPosition, "indices"),
+            (Flaw::Endless, "indices"),
+            (Flaw::OwnRandomness, "augmentation"),
+        ] {
+            let found = promises(&Noise::new(flaw));
+            assert!(found.iter().any(|(name, _)| *name == promise), "{flaw:?}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! What a prior promises.
+
+#[cfg(test)]
+mod tests;
+
+use super::{Broken, Check, Snapshot, broken, close, ensure, finite, gradients, random, settle, terms};
+use crate::contracts::{
+    CodeSpace, Components, Condition, ConditionSpace, Given, Guidance, GuidanceSchedule, LevelInfo, Mode, Prior,
+    PriorContext, SampleRequest, Targets, TokenBatch, TokenSpace, Tokens,
+};
+use crate::nn::CodeSteps;
+use crate::params::Params;
+use crate::tensor::{Codes, Rng, Tensor, no_grad};
+use crate::{Error, Result};
+
+/// What a prior is tested on: levels of 2 x 2 tokens, of which it models the last.
+#[derive(Debug, Clone)]
+pub struct PriorCase {
+    /// The levels.
+    pub levels: Vec<LevelInfo>,
+    /// The conditions.
+    pub condition: ConditionSpace,
+}
+
+/// Images in a batch.
+const IMAGES: usize = 3;
+
+/// Samples whose frequencies are compared with the likelihood.
+const SAMPLES: usize = 4096;
+
+impl PriorCase {
+    /// Codes from codebooks of these sizes, one per depth, under one of three classes. There must be few enough maps of codes
+    /// to count them all: `(K_1 .. K_D)^4` is at most 4096, as for `[8]` and `[3, 2]`.
+    pub fn codes(sizes: &[usize]) -> Self {
+        let channels = 5;
+        let table = |(d, &size): (usize, &usize)| random(&[size, channels], &format!("codebook {d}"));
+        let tables = sizes.iter().enumerate().map(table).collect();
+        let space = TokenSpace::Codes(CodeSpace { sizes: sizes.to_vec(), tables, shared: false });
+        let level = LevelInfo { height: 2, width: 2, channels, space };
+        Self { levels: vec![level], condition: ConditionSpace::Classes(3) }
+    }
+
+    /// Vectors of that many channels, under one of three classes.
+    pub fn vectors(channels: usize) -> Self {
+        let level = LevelInfo { height: 2, width: 2, channels, space: TokenSpace::Vectors { channels } };
+        Self { levels: vec![level], condition: ConditionSpace::Classes(3) }
+    }
+
+    /// The same under other conditions.
+    #[must_use]
+    pub fn under(self, condition: ConditionSpace) -> Self {
+        Self { condition, ..self }
+    }
+
+    /// The same below another case's levels.
+    #[must_use]
+    pub fn below(self, above: Self) -> Self {
+        Self { levels: above.levels.into_iter().chain(self.levels).collect(), ..self }
+    }
+
+    fn context(&self, null_condition: bool) -> PriorContext {
+        PriorContext {
+            levels: self.levels.clone(),
+            level: self.levels.len().saturating_sub(1),
+            condition: self.condition,
+            null_condition,
+            params: Params::new(1),
+            components: Components::none(),
+        }
+    }
+
+    fn own(&self) -> Result<&LevelInfo> {
+        self.levels.last().ok_or_else(|| Error::Unsupported("a case needs a level".to_owned()))
+    }
+
+    /// A condition for each image, another for neighbours; the n-th of all is that of image `first + n`.
+    fn conditions(&self, images: usize, first: usize) -> Result<Condition> {
+        let ids = |each: usize, below: usize| -> Result<Codes> {
+            let id = |i: usize| ((i / each + i % each + first) % below.max(1)) as u32;
+            Ok(Codes::from_vec((0..images * each).map(id).collect(), &[images, each])?)
+        };
+        let given = match self.condition {
+            ConditionSpace::None => Given::Nothing,
+            ConditionSpace::Classes(classes) => Given::Classes(ids(1, classes)?.reshape(&[images])?),
+            ConditionSpace::Text { vocabulary, length } => Given::Text(ids(length, vocabulary)?),
+            ConditionSpace::Vectors { length, channels } => {
+                Given::Vectors(random(&[images, length, channels], &format!("condition {first}")))
+            }
+        };
+        Ok(Condition { given, present: Codes::from_vec(vec![1; images], &[images])? })
+    }
+
+    fn tokens(level: &LevelInfo, images: usize, purpose: &str) -> Result<Tokens> {
+        let [_, height, width, _] = level.token_shape(images);
+        Ok(match &level.space {
+            TokenSpace::Vectors { .. } => Tokens::Vectors(random(&level.token_shape(images), purpose)),
+            TokenSpace::Codes(space) => {
+                let of_depth = |(d, &size): (usize, &usize)| {
+                    let codes = Rng::new(7, purpose, d as u64).below(images * height * width, size as u32);
+                    Codes::from_vec(codes, &[images, height, width])
+                };
+                let columns = space.sizes.iter().enumerate().map(of_depth).collect::<Result<Vec<_>, _>>()?;
+                Tokens::Codes(Codes::stack(&columns)?)
+            }
+        })
+    }
+
+    fn above(&self, images: usize) -> Result<Vec<Tokens>> {
+        let above = &self.levels[..self.levels.len().saturating_sub(1)];
+        above.iter().enumerate().map(|(i, level)| Self::tokens(level, images, &format!("level {i}"))).collect()
+    }
+
+    fn batch(&self) -> Result<TokenBatch> {
+        Ok(TokenBatch {
+            tokens: Self::tokens(self.own()?, IMAGES, "tokens")?,
+            targets: Targets::Hard,
+            condition: self.conditions(IMAGES, 0)?,
+            above: self.above(IMAGES)?,
+        })
+    }
+
+    fn request(&self) -> Result<SampleRequest> {
+        Ok(SampleRequest { above: self.above(IMAGES)?, ..SampleRequest::new(self.conditions(IMAGES, 0)?) })
+    }
+
+    /// Every map of codes there is, one image each, all under the n-th condition and the same tokens above.
+    fn every_map(&self, n: usize) -> Result<TokenBatch> {
+        let level = self.own()?;
+        let radices: Vec<usize> = (0..level.positions()).flat_map(|_| level.sizes().iter().copied()).collect();
+        let maps = radices.iter().try_fold(1usize, |maps, &size| maps.checked_mul(size).filter(|&maps| maps <= 4096));
+        let maps =
+            maps.ok_or_else(|| Error::Unsupported("more than 4096 maps of codes: take smaller codebooks".to_owned()))?;
+        let mut data = Vec::with_capacity(maps * radices.len());
+        for map in 0..maps {
+            let mut rest = map;
+            data.extend(radices.iter().map(|&size| {
+                let code = rest % size;
+                rest /= size;
+                code as u32
+            }));
+        }
+        let rows = vec![0; maps];
+        let above = self.above(1)?.iter().map(|level| level.rows(&rows)).collect::<Result<_>>()?;
+        Ok(TokenBatch {
+            tokens: Tokens::Codes(Codes::from_vec(data, &level.token_shape(maps))?),
+            targets: Targets::Hard,
+            condition: self.conditions(1, n)?.rows(&rows)?,
+            above,
+        })
+    }
+}
+
+/// Checks a prior:
+/// - its loss, likelihood and samples have the promised shapes;
+/// - the loss is the mean of the likelihood, where there is one, and the probabilities of all maps of codes sum to 1 (those
+///   of a prior that sees what it predicts do not);
+/// - samples come as often as the likelihood says, with cache and without the same;
+/// - equal streams give equal samples, guidance of scale 1 gives what no guidance gives, and guidance of a prior that has
+///   nothing to compare with is refused;
+/// - under the null condition all conditions are alike;
+/// - images of a batch do not see each other, and evaluation changes nothing;
+/// - gradients are those of finite differences.
+///
+/// `build` is called several times, with and without a null condition.
+///
+/// # Panics
+/// If a promise does not hold; the message names all that do not.
+#[track_caller]
+pub fn prior<P: Prior>(case: &PriorCase, build: impl Fn(&PriorContext) -> Result<P>) {
+    settle("prior", &promises(case, &build));
+}
+
+/// Checks a prior of codes: what [`prior`] checks, and that the codes predicted one by one have the likelihood that is
+/// computed of whole maps, with cache and without. As they are predicted from earlier codes alone, the likelihood then sees
+/// no later ones either.
+///
+/// # Panics
+/// If a promise does not hold; the message names all that do not.
+#[track_caller]
+pub fn code_prior<P: Prior + CodeSteps>(case: &PriorCase, build: impl Fn(&PriorContext) -> Result<P>) {
+    let mut found = promises(case, &build);
+    found.extend(broken([
+        ("causality", steps(case, &build, true)),
+        ("causality without cache", steps(case, &build, false)),
+    ]));
+    settle("prior", &found);
+}
+
+fn promises<P: Prior>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result<P>) -> Vec<(&'static str, String)> {
+    let built = || build(&case.context(true));
+    broken([
+        ("likelihood", likelihood(case, built)),
+        ("normalisation", normalisation(case, built)),
+        ("frequencies", frequencies(case, built)),
+        ("samples", samples(case, built)),
+        ("cache", same_samples(case, built, |request| request.cache = false)),
+        (
+            "guidance of scale 1",
+            same_samples(case, built, |request| {
+                request.guidance = Guidance { scale: 1.0, schedule: GuidanceSchedule::Linear };
+            }),
+        ),
+        ("guidance without null condition", unguided(case, build)),
+        ("null condition", null_condition(case, built)),
+        ("independence", independence(case, built)),
+        ("evaluation", evaluation(case, build)),
+        ("gradients", gradient(case, build)),
+    ])
+}
+
+/// The likelihood of a batch, checked for its shape.
+fn nats<P: Prior>(prior: &P, case: &PriorCase, batch: &TokenBatch) -> Check<Option<Tensor>> {
+    let Some(nats) = prior.likelihood(batch)? else { return Ok(None) };
+    let wanted = [batch.tokens.images(), case.own()?.depth().max(1)];
+    ensure(nats.shape() == wanted, || format!("the likelihood has shape {:?}, not {wanted:?}", nats.shape()))?;
+    ensure(nats.as_slice().iter().all(|x| x.is_finite()), || "the likelihood is not finite".to_owned())?;
+    Ok(Some(nats))
+}
+
+fn likelihood<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
+    let (prior, batch) = (build()?, case.batch()?);
+    let loss = prior.loss(&batch, &Mode::Eval)?;
+    let mean = finite("the loss", &loss.loss)?;
+    terms(&loss.terms, 1)?;
+    let (Some(nats), Some(_)) = (nats(&prior, case, &batch)?, case.own()?.code_space()) else { return Ok(()) };
+    let codes = (batch.tokens.codes()?.len() / batch.tokens.images()) as f64;
+    let wanted = nats.as_slice().iter().map(|&x| f64::from(x)).sum::<f64>() / IMAGES as f64 / codes;
+    ensure((mean - wanted).abs() <= 1e-4 * wanted.abs().max(1.0), || {
+        format!("the loss is {mean} nats per code, and the likelihood says {wanted}")
+    })
+}
+
+/// The probability of every map of codes under the n-th condition.
+fn probabilities<P: Prior>(prior: &P, case: &PriorCase, n: usize) -> Check<Option<Vec<f64>>> {
+    let every = case.every_map(n)?;
+    let Some(nats) = nats(prior, case, &every)? else { return Ok(None) };
+    let depth = nats.last_dim();
+    let of_map = |nats: &[f32]| (-nats.iter().map(|&x| f64::from(x)).sum::<f64>()).exp();
+    Ok(Some(nats.as_slice().chunks(depth).map(of_map).collect()))
+}
+
+fn normalisation<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
+    if case.own()?.code_space().is_none() {
+        return Ok(());
+    }
+    let prior = build()?;
+    for n in 0..2 {
+        let Some(all) = probabilities(&prior, case, n)? else { return Ok(()) };
+        let sum: f64 = all.iter().sum();
+        ensure((sum - 1.0).abs() <= 1e-4, || {
+            format!(
+                "the probabilities of all maps of codes sum to {sum}, not 1: does a prediction see its own code or later ones?"
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Pearson's chi-squared test over the maps that are expected at least five times, at five standard deviations.
+fn frequencies<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
+    if case.own()?.code_space().is_none() {
+        return Ok(());
+    }
+    let prior = build()?;
+    let Some(all) = probabilities(&prior, case, 0)? else { return Ok(()) };
+    let rows = vec![0; SAMPLES];
+    let above = case.above(1)?.iter().map(|level| level.rows(&rows)).collect::<Result<_>>()?;
+    let request = SampleRequest { above, ..SampleRequest::new(case.conditions(1, 0)?.rows(&rows)?) };
+    let drawn = prior.sample(&request, &Rng::new(7, "frequencies", 0))?;
+    let level = case.own()?;
+    let radices: Vec<usize> = (0..level.positions()).flat_map(|_| level.sizes().iter().copied()).collect();
+    let mut counts = vec![0usize; all.len()];
+    for codes in drawn.codes()?.as_slice().chunks(radices.len()) {
+        let map = codes.iter().zip(&radices).rev().fold(0, |map, (&code, &size)| map * size + code as usize);
+        *counts.get_mut(map).ok_or_else(|| Broken("a code lies beyond its codebook".to_owned()))? += 1;
+    }
+    let (mut statistic, mut cells, mut rest) = (0.0, 0.0f64, (0.0, 0.0));
+    let cell = |count: f64, expected: f64| (count - expected).powi(2) / expected;
+    for (&count, &probability) in counts.iter().zip(&all) {
+        let expected = probability * SAMPLES as f64;
+        if expected >= 5.0 {
+            statistic += cell(count as f64, expected);
+            cells += 1.0;
+        } else {
+            rest = (rest.0 + count as f64, rest.1 + expected);
+        }
+    }
+    if rest.1 >= 5.0 {
+        statistic += cell(rest.0, rest.1);
+        cells += 1.0;
+    }
+    let freedom = (cells - 1.0).max(1.0);
+    ensure(statistic <= freedom + 5.0 * (2.0 * freedom).sqrt(), || {
+        format!(
+            "maps of codes are not drawn as often as the likelihood says: chi-squared {statistic:.0} over {freedom} degrees of freedom"
+        )
+    })
+}
+
+fn samples<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
+    let (prior, request) = (build()?, case.request()?);
+    let tokens = prior.sample(&request, &Rng::new(7, "sample", 0))?;
+    let wanted = case.own()?.token_shape(IMAGES);
+    ensure(tokens.shape() == wanted, || format!("samples have shape {:?}, not {wanted:?}", tokens.shape()))?;
+    if let Tokens::Vectors(vectors) = &tokens {
+        ensure(vectors.as_slice().iter().all(|x| x.is_finite()), || "sampled vectors are not finite".to_owned())?;
+    }
+    let again = prior.sample(&request, &Rng::new(7, "sample", 0))?;
+    ensure(equal(&tokens, &again), || "equal streams give different samples".to_owned())?;
+    let mut others = (1..6).map(|step| prior.sample(&request, &Rng::new(7, "sample", step)));
+    let differs = others.try_fold(false, |differs, other| other.map(|other| differs || !equal(&tokens, &other)))?;
+    ensure(differs, || "six streams of random numbers give the same samples".to_owned())
+}
+
+fn equal(a: &Tokens, b: &Tokens) -> bool {
+    match (a, b) {
+        (Tokens::Codes(a), Tokens::Codes(b)) => a == b,
+        (Tokens::Vectors(a), Tokens::Vectors(b)) => close("samples", a, b, 1e-4).is_ok(),
+        _ => false,
+    }
+}
+
+fn same_samples<P: Prior>(
+    case: &PriorCase,
+    build: impl Fn() -> Result<P>,
+    change: impl Fn(&mut SampleRequest),
+) -> Check {
+    let prior = build()?;
+    let mut request = case.request()?;
+    for step in 0..3 {
+        let rng = Rng::new(7, "same", step);
+        let before = prior.sample(&request, &rng)?;
+        let mut changed = request.clone();
+        change(&mut changed);
+        let after = prior.sample(&changed, &rng)?;
+        ensure(equal(&before, &after), || "the samples are not those of a plain request".to_owned())?;
+        request.condition = case.conditions(IMAGES, step as usize + 1)?;
+    }
+    Ok(())
+}
+
+fn unguided<P: Prior>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result<P>) -> Check {
+    let prior = build(&case.context(false))?;
+    let guidance = Guidance { scale: 2.0, schedule: GuidanceSchedule::Constant };
+    let sampled = prior.sample(&SampleRequest { guidance, ..case.request()? }, &Rng::new(7, "guided", 0));
+    ensure(sampled.is_err(), || "a prior that never saw the null condition is guided without an error".to_owned())
+}
+
+fn null_condition<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
+    let prior = build()?;
+    let under = |first: usize| -> Check<f64> {
+        let batch = TokenBatch { condition: case.conditions(IMAGES, first)?.null()?, ..case.batch()? };
+        finite("the loss", &prior.loss(&batch, &Mode::Eval)?.loss)
+    };
+    let (a, b) = (under(0)?, under(1)?);
+    ensure((a - b).abs() <= 1e-6 * a.abs().max(1.0), || {
+        format!("under the null condition the loss still depends on the condition: {a} and {b}")
+    })
+}
+
+fn independence<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
+    let (prior, batch) = (build()?, case.batch()?);
+    let Some(together) = nats(&prior, case, &batch)? else { return Ok(()) };
+    let one = TokenBatch {
+        tokens: batch.tokens.rows(&[1])?,
+        targets: Targets::Hard,
+        condition: batch.condition.rows(&[1])?,
+        above: batch.above.iter().map(|level| level.rows(&[1])).collect::<Result<_>>()?,
+    };
+    let Some(alone) = nats(&prior, case, &one)? else { return Ok(()) };
+    close("the likelihood of an image alone", &alone, &together.slice(0, 1..2)?, 1e-4)
+}
+
+fn evaluation<P: Prior>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result<P>) -> Check {
+    let cx = case.context(true);
+    let (prior, batch) = (build(&cx)?, case.batch()?);
+    let before = Snapshot::of(&cx.params);
+    let first = prior.loss(&batch, &Mode::Eval)?.loss;
+    prior.likelihood(&batch)?;
+    prior.sample(&case.request()?, &Rng::new(7, "sample", 0))?;
+    before.unchanged(&cx.params, "evaluation or sampling")?;
+    close("a second evaluation", &prior.loss(&batch, &Mode::Eval)?.loss, &first, 0.0)
+}
+
+fn gradient<P: Prior>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result<P>) -> Check {
+    let cx = case.context(true);
+    let (prior, batch) = (build(&cx)?, case.batch()?);
+    gradients::parameters(&cx.params, || Ok(prior.loss(&batch, &Mode::Eval)?.loss))
+}
+
+fn steps<P: Prior + CodeSteps>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result<P>, cache: bool) -> Check {
+    let (prior, batch) = (build(&case.context(true))?, case.batch()?);
+    let Some(whole) = nats(&prior, case, &batch)? else { return Ok(()) };
+    let (depth, codes) = (case.own()?.depth(), batch.tokens.codes()?);
+    let length = codes.len() / IMAGES;
+    let mut sums = vec![0.0f64; IMAGES * depth];
+    no_grad(|| -> Check {
+        let mut state = prior.begin(&batch.condition, &batch.above, cache)?;
+        let mut last = None;
+        for n in 0..length {
+            let logits = prior.next(&mut state, last.as_ref())?;
+            let next = (0..IMAGES).map(|image| codes.as_slice()[image * length + n]).collect();
+            let next = Codes::from_vec(next, &[IMAGES])?;
+            let losses = logits.reshape(&[IMAGES, logits.last_dim()])?.cross_entropy(&next)?;
+            losses.as_slice().iter().enumerate().for_each(|(i, &x)| sums[i * depth + n % depth] += f64::from(x));
+            last = Some(next);
+        }
+        Ok(())
+    })?;
+    let sums = Tensor::from_vec(sums.into_iter().map(|x| x as f32).collect(), &[IMAGES, depth])?;
+    close("the likelihood of codes predicted one by one", &sums, &whole, 1e-4)
+}

@@ -1,0 +1,4 @@
+//! Normalisation.
+
+pub(crate) mod group;
+pub(crate) mod layer;

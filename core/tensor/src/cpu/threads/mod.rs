@@ -1,0 +1,4 @@
+//! How work is shared among threads.
+
+pub(crate) mod split;
+pub(crate) mod team;

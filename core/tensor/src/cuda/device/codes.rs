@@ -1,0 +1,105 @@
+//! Codes on a GPU.
+
+use crate::cuda::Gpu;
+use crate::cuda::device::kernels::{check, elements};
+use crate::{Device, Result};
+use cudarc::driver::{CudaSlice, DeviceSlice, LaunchAsync};
+use dfdx::prelude::CudaError;
+use std::sync::Arc;
+
+/// Codes on a GPU that are not written to any more. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct OnGpu {
+    gpu: &'static Gpu,
+    codes: Arc<CudaSlice<u32>>,
+}
+
+impl OnGpu {
+    /// Codes that a kernel has written.
+    pub(crate) fn new(gpu: &'static Gpu, codes: CudaSlice<u32>) -> Self {
+        Self { gpu, codes: Arc::new(codes) }
+    }
+
+    /// A copy of `codes` on `gpu`, which nobody waits for.
+    pub(crate) fn upload(gpu: &'static Gpu, codes: &[u32]) -> Result<Self> {
+        let mut copy = gpu.room_for_codes(codes.len())?;
+        gpu.send(codes, &mut copy)?;
+        Ok(Self::new(gpu, copy))
+    }
+
+    /// A copy on the host.
+    pub(crate) fn download(&self) -> Result<Vec<u32>> {
+        let mut copy = vec![0; self.len()];
+        if !copy.is_empty() {
+            crate::cuda::device::count_read();
+            self.gpu.driver.dtoh_sync_copy_into(&*self.codes, &mut copy).map_err(CudaError::from)?;
+        }
+        Ok(copy)
+    }
+
+    pub(crate) fn gpu(&self) -> &'static Gpu {
+        self.gpu
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        Device::Cuda(self.gpu.ordinal)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.codes.len()
+    }
+
+    /// The codes as an operand of a kernel.
+    pub(crate) fn slice(&self) -> &CudaSlice<u32> {
+        &self.codes
+    }
+
+    /// Every `depth`-th code from `index` on.
+    pub(crate) fn column(&self, index: usize, depth: usize) -> Result<Self> {
+        let mut out = self.gpu.room_for_codes(self.len() / depth)?;
+        self.gpu.copy_codes(&self.codes, [depth, index], &mut out, [1, 0])?;
+        Ok(Self::new(self.gpu, out))
+    }
+
+    /// The codes of equally long `parts` by turns.
+    pub(crate) fn stack(gpu: &'static Gpu, parts: &[Self]) -> Result<Self> {
+        let mut out = gpu.room_for_codes(parts.iter().map(Self::len).sum())?;
+        for (index, part) in parts.iter().enumerate() {
+            gpu.copy_codes(&part.codes, [1, 0], &mut out, [parts.len(), index])?;
+        }
+        Ok(Self::new(gpu, out))
+    }
+}
+
+impl Gpu {
+    /// Room for `len` codes, all of which a kernel must write.
+    pub(crate) fn room_for_codes(&self, len: usize) -> Result<CudaSlice<u32>, CudaError> {
+        // SAFETY: any bits are a u32.
+        #[allow(unsafe_code)]
+        Ok(unsafe { self.driver.alloc(len) }?)
+    }
+
+    /// Copies codes from one stride and offset to another, as many as both sides have.
+    fn copy_codes(
+        &self,
+        from: &CudaSlice<u32>,
+        [from_stride, from_start]: [usize; 2],
+        to: &mut CudaSlice<u32>,
+        [to_stride, to_start]: [usize; 2],
+    ) -> Result<(), CudaError> {
+        let n = to.len() / to_stride;
+        if n == 0 {
+            return Ok(());
+        }
+        check((n - 1) * from_stride + from_start < from.len() && (n - 1) * to_stride + to_start < to.len())?;
+        let kernel = self.kernel("copy_codes")?;
+        let [from_stride, from_start, to_stride, to_start] =
+            [from_stride, from_start, to_stride, to_start].map(|x| x as u64);
+        // SAFETY: the kernel reads and writes n codes, the last of which were just checked to be inside.
+        #[allow(unsafe_code)]
+        unsafe {
+            kernel.launch(elements(n), (from, to, n as u64, from_stride, from_start, to_stride, to_start))?;
+        }
+        Ok(())
+    }
+}
