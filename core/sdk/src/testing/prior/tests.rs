@@ -10,6 +10,8 @@ use crate::tensor::Var;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Flaw {
     None,
+    /// The first code of each map is predicted from itself.
+    SeesItself,
     /// The first code of each map is predicted from the last.
     SeesTheFuture,
     /// The loss is a sum instead of a mean.
@@ -78,8 +80,8 @@ impl Table {
         let flat = codes.reshape(&[batch.tokens.images(), length])?;
         let losses = (0..length).map(|n| -> Result<Tensor> {
             let mut logits = self.at(n, &batch.condition)?;
-            if self.flaw == Flaw::SeesTheFuture && n == 0 {
-                let seen = flat.column(length - 1)?;
+            if matches!(self.flaw, Flaw::SeesItself | Flaw::SeesTheFuture) && n == 0 {
+                let seen = flat.column(if self.flaw == Flaw::SeesItself { 0 } else { length - 1 })?;
                 logits = logits.mul(&self.logits.get().embedding(&seen)?)?;
             }
             if self.flaw == Flaw::SeesTheBatch {
@@ -166,7 +168,8 @@ fn a_sound_prior_passes() {
 #[test]
 fn every_flaw_is_found() {
     for (flaw, promise) in [
-        (Flaw::SeesTheFuture, "normalisation"),
+        (Flaw::SeesItself, "normalisation"),
+        (Flaw::SeesTheFuture, "frequencies"),
         (Flaw::Sum, "likelihood"),
         (Flaw::OtherWithoutCache, "cache"),
         (Flaw::GuidedAtOne, "guidance of scale 1"),
