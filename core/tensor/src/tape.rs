@@ -307,7 +307,7 @@ impl Tape {
     /// [`Error::Shape`] if the shapes differ, [`Error::Device`] if the devices do, [`Error::Tape`] if `output` depends on
     /// no tensor that wants a gradient.
     pub fn backward_from(self, output: &Tensor, gradient: &Tensor) -> Result<Gradients> {
-        crate::ops::place("backward", [output, gradient])?;
+        crate::ops::common_device("backward", [output, gradient])?;
         if output.shape() != gradient.shape() {
             return Err(Error::shape(
                 "backward",
