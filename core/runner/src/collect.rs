@@ -2,7 +2,7 @@
 
 use crate::job::{Job, Trial};
 use crate::plan::{self, NOT_APPLICABLE, Plan};
-use crate::stages::TrainClassifier;
+use crate::stages::{MeasurePrior, MeasureTokenizer, TrainClassifier};
 use crate::store::{Done, Store};
 use crate::ui::quoted;
 use rqlab_reports::{Axis, Comparison, Environment, Origin, Provenance, Reading, Results, Status, Value};
@@ -158,7 +158,8 @@ fn take(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
         }
         out.readings.push(reading.clone());
     }
-    if done.curves.is_empty() && !done.readings.is_empty() {
+    let measures = job.stage.is::<MeasureTokenizer>().is_some() || job.stage.is::<MeasurePrior>().is_some();
+    if measures {
         fold(out, "evaluation_seconds", done.seconds, |a, b| a + b);
     }
     out.curves.extend(done.curves.iter().cloned());

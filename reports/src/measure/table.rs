@@ -97,6 +97,10 @@ pub(super) const TABLE: &[Row] = &[
         "The likelihood of codes, not of pixels: another tokenizer's codes say more or less of the image."),
     row("prior_bits", "prior bits", "bits", Lower, Prior, Tokenizer, Takes::Depth,
         "The part of the prior's bits per image that this level or depth takes.", ""),
+    row("prior_density_bits", "negative log-density of vectors", "bits", Lower, Prior, Tokenizer, Takes::Level,
+        "Negative log2-density of a test image's token vectors under the prior, summed over positions, in the scale in which the \
+         tokenizer makes them.",
+        "A density, not a probability: it may be negative, is no length of a code, and compares with no bits of codes."),
     row("guidance", "guidance scale", "", Neither, Prior, Anywhere, Takes::Level,
         "Scale s of the classifier-free guidance that samples were drawn with: the prior's outputs are u + s (c - u), where c knows the \
          condition and u does not. 1 is no guidance.",

@@ -10,12 +10,14 @@
 use rqlab::job::Call;
 use rqlab::plugins::{Plugins, Search, key};
 use rqlab::stages::Tokenizer;
-use rqlab_bench::{Family, PriorSizes, Workload, prepare};
-use rqlab_sdk::contracts::Mode;
+use rqlab_sdk::contracts::{
+    CodeSpace, Components, Condition, ConditionSpace, LevelInfo, Mode, PriorContext, Targets, TokenBatch, TokenSpace,
+    Tokens,
+};
 use rqlab_sdk::optim::{Adam, AdamSettings, WeightAverage};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::plugin::Kind;
-use rqlab_sdk::tensor::{Device, Rng, Tape, Tensor, host_reads};
+use rqlab_sdk::tensor::{Codes, Device, Rng, Tape, Tensor, host_reads};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,7 +30,7 @@ fn on_a_gpu() -> Option<(Plugins, MutexGuard<'static, ()>)> {
         eprintln!("skipped: {error}");
         return None;
     }
-    let beside = Path::new(env!("CARGO_BIN_EXE_rqlab-bench")).parent().unwrap().to_owned();
+    let beside = Path::new(env!("CARGO_BIN_EXE_rqlab")).parent().unwrap().to_owned();
     let plugins = Plugins::load(&Search::usual(vec![beside])).unwrap_or_else(|error| panic!("{}", error.message));
     Some((plugins, alone))
 }
@@ -88,13 +90,42 @@ fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
 #[test]
 fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
     let Some((plugins, _alone)) = on_a_gpu() else { return };
-    for family in [Family::RqTransformer { body: 1, head: 1 }, Family::Ar { layers: 1 }] {
-        let prior = PriorSizes { family, side: 3, depth: 2, codebook: 16, width: 16, heads: 2 };
-        let mut workload = prepare(&Workload::PriorStep { prior, batch: 2 }, &plugins, &[]).unwrap();
+    for (name, config) in [
+        ("rq_transformer", "(width: 16, heads: 2, body_layers: 1, head_layers: 1)"),
+        ("ar", "(width: 16, heads: 2, layers: 1)"),
+    ] {
+        let table = Tensor::from_vec(Rng::new(1, "codebook", 0).normal(16 * 8), &[16, 8]).unwrap();
+        let space = CodeSpace { sizes: vec![16; 2], tables: vec![table; 2], shared: true };
+        let params = Params::new(1);
+        let context = PriorContext {
+            levels: vec![LevelInfo { height: 3, width: 3, channels: 8, space: TokenSpace::Codes(space) }],
+            level: 0,
+            condition: ConditionSpace::Classes(4),
+            null_condition: true,
+            params: params.scope("prior"),
+            components: Components::none(),
+        };
+        let prior = plugins.prior(&component(&plugins, Kind::Prior, name, config), &context).unwrap();
+        let mut optimizer = Adam::new(params.trained(), AdamSettings::default()).unwrap();
         for step in 0..3 {
+            let rng = Rng::new(1, "step", step);
+            let draw = |purpose: &str, shape: &[usize], size: u32| {
+                Codes::from_vec(rng.part(purpose, 0).below(shape.iter().product(), size), shape).unwrap()
+            };
+            let condition = Condition::classes(draw("labels", &[2], 4)).unwrap();
+            let batch = TokenBatch {
+                tokens: Tokens::Codes(draw("codes", &[2, 3, 3, 2], 16)),
+                targets: Targets::Hard,
+                condition: condition.dropped(0.5, &rng).unwrap(),
+                above: vec![],
+            };
             let before = host_reads();
-            (workload.call)().unwrap();
-            assert_eq!(host_reads(), before, "{family:?}, step {step}");
+            let tape = Tape::start().unwrap();
+            let loss = prior.loss(&batch, &Mode::Train(rng)).unwrap().loss;
+            let mut gradients = tape.backward(&loss).unwrap();
+            let norm = optimizer.step(&mut gradients, 1e-3, Some(1.0)).unwrap();
+            assert_eq!(host_reads(), before, "{name}, step {step}");
+            assert!(norm.read().unwrap() > 0.0 && host_reads() > before);
         }
     }
 }
