@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::contracts::PriorLoss;
+use crate::Error;
+use crate::contracts::{Condition, ConditionSpace, Given, LevelInfo, PriorLoss};
 use crate::nn::sample_codes;
 use crate::params::Init;
 use crate::tensor::Var;
