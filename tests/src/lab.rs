@@ -167,6 +167,21 @@ fn rqlab() -> Result<PathBuf> {
     Err(Error::other(format!("{} is missing; build it with `cargo build --release --workspace`", path.display())))
 }
 
+/// What a finished stage made: its result, and the tokens of every level if it wrote some.
+///
+/// # Errors
+/// Those of the file system.
+pub fn made(stage: &Path) -> Result<Vec<u8>> {
+    let mut bytes = fs::read(stage.join("result.safetensors"))?;
+    for level in 1.. {
+        match fs::read(stage.join(format!("level{level}.tokens"))) {
+            Ok(tokens) => bytes.extend(tokens),
+            Err(_) => break,
+        }
+    }
+    Ok(bytes)
+}
+
 /// Files that a killed or failed process left half-written under a folder.
 pub fn half_written(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

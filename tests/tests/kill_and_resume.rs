@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")] // Workers are found in /proc.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use rqlab_tests::lab::{Lab, Said, csv, half_written};
+use rqlab_tests::lab::{Lab, Said, csv, half_written, made};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ fn lasting(lab: &Lab, table: &str) -> Vec<Vec<String>> {
 
 /// A finished stage.
 struct Finished {
-    /// The bytes of its result.
+    /// The bytes of what it made.
     result: Vec<u8>,
     measures: Value,
     curves: Value,
@@ -40,7 +40,7 @@ fn results(lab: &Lab, runs: &str) -> BTreeMap<String, Finished> {
             let stage = stage.unwrap().path();
             let done: Value = serde_json::from_slice(&fs::read(stage.join("done.json")).unwrap()).unwrap();
             let id = stage.file_name().unwrap().to_string_lossy().into_owned();
-            let result = fs::read(stage.join("result.safetensors")).unwrap();
+            let result = made(&stage).unwrap();
             let events = fs::read_to_string(stage.join("events.jsonl")).unwrap_or_default();
             (id, Finished { result, measures: done["readings"].clone(), curves: done["curves"].clone(), events })
         })
@@ -65,7 +65,7 @@ fn assert_like_undisturbed(lab: &Lab, runs: &str) {
         let whole = &whole[id];
         assert_eq!((&stage.measures, &stage.curves), (&whole.measures, &whole.curves), "stage {id}");
         assert_eq!(stage.events, whole.events, "stage {id}");
-        assert!(stage.result == whole.result, "stage {id} has another result.safetensors");
+        assert!(stage.result == whole.result, "stage {id} made something else");
     }
     assert_eq!(ours.values().filter(|stage| !stage.events.is_empty()).count(), 7, "trainings");
 }

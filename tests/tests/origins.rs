@@ -30,16 +30,15 @@ const BASELINE: &str = "baseline instructions";
 #[test]
 fn a_page_is_signed_by_what_computed_it_not_by_what_renders_it() {
     let lab = Lab::new().unwrap();
-    let sweep = "sweep tiny.ron --quiet --runs runs --out out";
-    run(&lab, sweep, Some("baseline"));
+    run(&lab, "sweep tiny.ron --quiet --runs runs --out out --jobs 1", Some("baseline"));
     for kind in ["classifier", "tokenizer", "tokens", "prior", "reconstruction", "generation"] {
         assert!(instructions(&lab, kind).iter().all(|found| found == BASELINE), "{kind}");
     }
     run(&lab, "report tiny.ron --runs runs --out elsewhere", None);
     assert!(lab.read("elsewhere/tiny/index.html").unwrap().contains(BASELINE));
-    // With fewer threads and other instructions nothing is done again: they are recorded, and in no name.
+    // With fewer threads per job and other instructions nothing is done again: they are recorded, and in no name.
     let before = lab.stages("runs", "tokenizer").unwrap();
-    run(&lab, "--threads 1 sweep tiny.ron --quiet --runs runs --out out", None);
+    run(&lab, "sweep tiny.ron --quiet --runs runs --out out --jobs 2", None);
     assert_eq!(lab.stages("runs", "tokenizer").unwrap(), before);
     assert!(instructions(&lab, "tokenizer").iter().all(|found| found == BASELINE));
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use rqlab_tests::lab::Lab;
+use rqlab_tests::lab::{self, Lab};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ fn sweep(lab: &Lab, runs: &str, more: &str) {
 /// What every stage made, by its id.
 fn made(lab: &Lab, runs: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let stages = fs::read_dir(lab.path(runs).join("stages")).unwrap();
-    let made = |stage: PathBuf| (PathBuf::from(stage.file_name().unwrap()), fs::read(stage.join("result.safetensors")));
+    let made = |stage: PathBuf| (PathBuf::from(stage.file_name().unwrap()), lab::made(&stage));
     stages.map(|stage| made(stage.unwrap().path())).map(|(id, bytes)| (id, bytes.unwrap())).collect()
 }
 
