@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rqlab_reports::{Axis, Quantity, Reading, Results, Status, Trial, write};
+use rqlab_reports::{Axis, Curve, Index, Quantity, Reading, Results, Status, Trial, write};
 
 #[path = "../examples/demo/invent.rs"]
 mod invent;
@@ -198,21 +198,20 @@ fn text_of_the_experiment_is_never_markup() {
     assert!(!page.contains("alert(\"1\")"));
 }
 
-#[test]
-fn one_trial_alone_makes_a_page() {
-    let results = Results {
+/// One finished trial.
+fn alone(readings: Vec<Reading>) -> Results {
+    Results {
         name: "one".into(),
         headline: Some(Quantity::plain("mse")),
         axes: vec![Axis { path: "quantizer.depth".into(), label: String::new(), values: vec![1_i64.into()] }],
-        trials: vec![Trial {
-            id: "0123abcd".into(),
-            status: Status::Done,
-            readings: vec![Reading::new("mse", [], 0.5), Reading::new("bits_per_image", [], 384.0)],
-            ..Trial::default()
-        }],
+        trials: vec![Trial { id: "0123abcd".into(), status: Status::Done, readings, ..Trial::default() }],
         ..Results::default()
-    };
-    let page = page("one", &results);
+    }
+}
+
+#[test]
+fn one_trial_alone_makes_a_page() {
+    let page = page("one", &alone(vec![Reading::new("mse", [], 0.5), Reading::new("bits_per_image", [], 384.0)]));
     well_formed(&page);
     assert!(page.contains("1/1 trials done"));
 }
@@ -253,4 +252,46 @@ fn levels_have_charts_labels_and_codes_of_their_own() {
     ] {
         assert!(page.contains(part), "{part}");
     }
+}
+
+#[test]
+fn levels_of_one_depth_each_stand_in_one_chart() {
+    let mut results = alone(vec![]);
+    let trial = &mut results.trials[0];
+    for level in 1..=2 {
+        let at = vec![Index::Level(level), Index::Depth(1)];
+        trial.readings.push(Reading::new("usage", at.iter().copied(), 0.5));
+        let (stage, measure) = ("tokenizer".into(), "usage".into());
+        trial.curves.push(Curve { stage, measure, at, steps: vec![1, 2], values: vec![0.1, 0.5] });
+    }
+    let page = page("shallow", &results);
+    assert!(page.contains("Codebook usage by level and depth."));
+    assert!(page.contains("id=\"fig-training-usage-levels\""));
+    assert!(page.contains("level 2, depth 1"), "each line is told in the key");
+}
+
+#[test]
+fn rates_of_codes_and_of_vectors_have_charts_of_their_own() {
+    let mut results = alone(vec![Reading::new("psnr", [], 20.0), Reading::new("bits_per_image", [], 384.0)]);
+    let vectors = Trial {
+        id: "89abcdef".into(),
+        axes: [("quantizer.depth".to_owned(), 2_i64.into())].into(),
+        readings: vec![Reading::new("psnr", [], 22.0), Reading::new("kl_bits_per_image", [], 400.0)],
+        ..results.trials[0].clone()
+    };
+    results.trials.push(vectors);
+    let page = page("rates", &results);
+    for part in ["fig-bits-per-image-psnr", "fig-kl-bits-per-image-psnr", "numbers of the two are not equal rates"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn the_order_of_readings_does_not_matter() {
+    let mut results = invent::results().unwrap();
+    let before = page("forward", &results);
+    for trial in &mut results.trials {
+        trial.readings.reverse();
+    }
+    assert!(page("backward", &results) == before);
 }

@@ -137,7 +137,7 @@ fn pictures(root: &Path, count: u32, side: u32) {
 fn missing_and_empty_data_are_found_before_any_work() {
     assert_refused_at(DATA, "folder(path: \"nowhere\")", "4:24", &["nowhere: No such file"]);
     assert_refused_at(DATA, "parquet(path: \"nowhere\")", "4:25", &["nowhere: No such file"]);
-    assert_refused_at(DATA, "folder()", "4:11", &["`folder` needs `path`", "--set data.path="]);
+    assert_refused_at(DATA, "folder()", "4:11", &["`folder` needs `path`", "write `folder(path: ..)`"]);
     let lab = Lab::new().unwrap();
     fs::create_dir(lab.path("empty")).unwrap();
     lab.edit(DATA, "folder(path: \"empty\")").unwrap();

@@ -201,7 +201,7 @@ fn stopping_a_sweep_ends_its_workers_and_says_what_is_kept() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.signal(), Some(number), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(said.starts_with("stopped with ") && said.contains(" of 15 jobs done"), "{said}");
+        assert!(said.starts_with("stopped with ") && said.contains(" of 16 jobs done"), "{said}");
         assert!(said.contains("are kept") && said.trim_end().ends_with(&arguments), "{said}");
 
         assert_eq!(processes(&name), Vec::<u32>::new());
@@ -272,7 +272,7 @@ fn a_damaged_marker_or_description_is_written_again() {
     let lab = Lab::new().unwrap();
     undisturbed(&lab);
     copy(&lab, "markers");
-    for kind in ["classifier", "tokenizer", "codes", "prior", "reconstruction", "generation"] {
+    for kind in ["classifier", "tokenizer", "reference", "tokens", "prior", "reconstruction", "generation"] {
         cut_short(&lab.stages("markers", kind).unwrap()[0].join("done.json"));
     }
     // A prior needs what its tokenizer's description says.

@@ -80,6 +80,10 @@ impl CodeSteps for Below {
         &self.level
     }
 
+    fn condition(&self) -> ConditionSpace {
+        self.condition.space()
+    }
+
     fn begin(&self, condition: &Condition, above: &[Tokens], _: bool) -> Result<Self::State> {
         Ok((self.logits(condition, above)?, 0))
     }

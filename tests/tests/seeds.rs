@@ -36,8 +36,8 @@ fn equal_runs_are_equal_to_the_bit_and_other_seeds_are_not() {
     sweep(&lab, "three", "--seeds 1");
     let (one, three) = (made(&lab, "one"), made(&lab, "three"));
     let shared: Vec<_> = three.keys().filter(|id| one.contains_key(*id)).collect();
-    // The classifier belongs to the data, not to a trial.
-    assert_eq!(shared.len(), 1);
+    // The classifier and what it sees in the test images belong to the data, not to a trial.
+    assert_eq!(shared.len(), 2);
     assert!(three.iter().all(|(id, bytes)| shared.contains(&id) || !one.values().any(|other| other == bytes)));
 }
 
@@ -46,8 +46,15 @@ fn trials_share_what_they_have_in_common() {
     let lab = Lab::new().unwrap();
     sweep(&lab, "runs", "");
     // Two depths with two priors each: four trials.
-    let counts =
-        [("classifier", 1), ("tokenizer", 2), ("codes", 2), ("prior", 4), ("reconstruction", 2), ("generation", 4)];
+    let counts = [
+        ("classifier", 1),
+        ("reference", 1),
+        ("tokenizer", 2),
+        ("tokens", 2),
+        ("prior", 4),
+        ("reconstruction", 2),
+        ("generation", 4),
+    ];
     for (kind, count) in counts {
         assert_eq!(lab.stages("runs", kind).unwrap().len(), count, "{kind}");
     }

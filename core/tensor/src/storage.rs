@@ -40,7 +40,7 @@ impl Storage {
 
     /// Takes over `data` on the device that new tensors are placed on. If that fails they stay on the host, which the
     /// next operation reports.
-    pub(crate) fn place(data: Vec<f32>) -> Self {
+    pub(crate) fn on_default_device(data: Vec<f32>) -> Self {
         let host = Self::from_vec(data);
         match Device::default_of_process() {
             Device::Cpu => host,
@@ -48,7 +48,7 @@ impl Storage {
         }
     }
 
-    /// `len` times `value` on the device that new tensors are placed on; on the host as [`place`](Self::place) does.
+    /// `len` times `value` on the device that new tensors are placed on; on the host as [`on_default_device`](Self::on_default_device) does.
     pub(crate) fn full(value: f32, len: usize) -> Self {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(ordinal) = Device::default_of_process()

@@ -6,6 +6,7 @@
 //! which is written instead of added to zeros. Each device has a tape of its own: a graph stays on one device.
 
 use crate::cpu::{Output, buffer};
+use crate::ops::kernel::GradientKernel;
 use crate::storage::Storage;
 use crate::{Error, Result, Tensor};
 use dfdx::prelude::{Backward, Cpu, CpuError, OwnedTape, PutTape, Tape as _, Tensor as Dx, TensorFromVec};
@@ -163,6 +164,99 @@ pub(crate) fn record_on_gpu(
     });
 }
 
+thread_local! {
+    /// Why the backward pass on this thread failed: dfdx's errors have no room for it.
+    static FAILURE: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+/// The gradients of an operation's operands during the backward pass, on any device.
+pub(crate) struct OperandGradients<'f, 'g> {
+    keys: &'f [Option<GradKey>],
+    flow: DeviceFlow<'f, 'g>,
+}
+
+enum DeviceFlow<'f, 'g> {
+    Cpu(&'f mut Flow<'g>),
+    #[cfg(feature = "cuda")]
+    Cuda(&'f mut crate::cuda::device::tape::Flow<'g>),
+}
+
+impl OperandGradients<'_, '_> {
+    /// Whether a gradient is gathered for this operand.
+    pub(crate) fn wanted(&self, operand: usize) -> bool {
+        self.keys[operand].is_some()
+    }
+
+    /// Adds `contribution` to the gradient of an operand, if one is gathered.
+    pub(crate) fn add(&mut self, operand: usize, contribution: Tensor) -> Result<()> {
+        let Some(key) = &self.keys[operand] else { return Ok(()) };
+        match &mut self.flow {
+            DeviceFlow::Cpu(flow) => flow.add(key, contribution.into_vec()).map_err(failed),
+            #[cfg(feature = "cuda")]
+            DeviceFlow::Cuda(flow) => match (key, contribution.into_numbers()?) {
+                (GradKey::Cuda(key), Some(numbers)) => Ok(flow.add(key, numbers)?),
+                _ => Err(Error::Device("a gradient on another device than its operand".to_owned())),
+            },
+        }
+    }
+
+    /// Lets a kernel make the gradient of an operand of `len` elements from that of the output, or add to what is there.
+    pub(crate) fn write(
+        &mut self,
+        operand: usize,
+        len: usize,
+        kernel: &impl GradientKernel,
+        grad: &Tensor,
+    ) -> Result<()> {
+        let Some(key) = &self.keys[operand] else { return Ok(()) };
+        match &mut self.flow {
+            DeviceFlow::Cpu(flow) => flow.with(key, len, |out| kernel.cpu(grad.as_slice(), out)).map_err(failed),
+            #[cfg(feature = "cuda")]
+            DeviceFlow::Cuda(flow) => match (key, grad.gpu_buffer()) {
+                (GradKey::Cuda(key), Some(grad)) => {
+                    Ok(flow.with(key, |out, adds| kernel.cuda(grad.gpu(), grad.numbers(), out, len, adds))?)
+                }
+                _ => Err(Error::Device("a gradient on another device than its operand".to_owned())),
+            },
+        }
+    }
+}
+
+fn failed(error: CpuError) -> Error {
+    Error::Device(format!("backward pass: {error}"))
+}
+
+/// Appends the backward pass of an operation, the same for all devices: it receives the gradient of the output, of shape
+/// `shape`, and is not called when none reached it. `keys` are those of the operands.
+pub(crate) fn record_for_all(
+    output: &GradKey,
+    shape: &[usize],
+    keys: Vec<Option<GradKey>>,
+    backward: impl FnOnce(Tensor, &mut OperandGradients<'_, '_>) -> Result<()> + 'static,
+) {
+    let shape = shape.to_vec();
+    match output {
+        GradKey::Cpu(_) => record(output, move |grad, flow| {
+            let grad = Tensor::output(grad, &shape, None);
+            backward(grad, &mut OperandGradients { keys: &keys, flow: DeviceFlow::Cpu(flow) }).map_err(|error| {
+                FAILURE.set(Some(error));
+                CpuError::WrongNumElements
+            })
+        }),
+        #[cfg(feature = "cuda")]
+        GradKey::Cuda(key) => {
+            let gpu = key.gpu();
+            record_on_gpu(key, move |grad, flow| {
+                let grad = Tensor::on_gpu(crate::cuda::Buffer::new(gpu, grad), &shape, None);
+                backward(grad, &mut OperandGradients { keys: &keys, flow: DeviceFlow::Cuda(flow) }).map_err(|error| {
+                    FAILURE.set(Some(error));
+                    crate::cuda::device::kernels::invalid()
+                })
+            });
+        }
+    }
+}
+
 /// A recording in progress on this thread. Dropping it forgets what was recorded.
 ///
 /// ```
@@ -213,7 +307,7 @@ impl Tape {
     /// [`Error::Shape`] if the shapes differ, [`Error::Device`] if the devices do, [`Error::Tape`] if `output` depends on
     /// no tensor that wants a gradient.
     pub fn backward_from(self, output: &Tensor, gradient: &Tensor) -> Result<Gradients> {
-        crate::ops::place("backward", [output, gradient])?;
+        crate::ops::common_device("backward", [output, gradient])?;
         if output.shape() != gradient.shape() {
             return Err(Error::shape(
                 "backward",
@@ -228,6 +322,7 @@ impl Tape {
                     let gradient = key.gpu().copy(buffer.numbers())?;
                     crate::cuda::device::tape::backward(recording.cuda, &key, gradient)
                         .map(|left| Gradients(Left::Cuda(left)))
+                        .map_err(|error| FAILURE.take().unwrap_or(error))
                 }
                 (_, GradKey::Cpu(_)) => Err(Error::Tape("the output's gradient is on another device")),
             },
@@ -255,14 +350,14 @@ impl Tape {
                 _ => key.gpu().upload(&gradient),
             }?;
             return crate::cuda::device::tape::backward(recording.cuda, key, gradient)
-                .map(|left| Gradients(Left::Cuda(left)));
+                .map(|left| Gradients(Left::Cuda(left)))
+                .map_err(|error| FAILURE.take().unwrap_or(error));
         }
         let mut tape = recording.cpu;
         tape.add_backward_op(move |gradients| Flow(gradients).add(&key, gradient));
         // dfdx starts a backward pass from a tensor of rank 0; the operation above starts ours.
         let start = cpu().tensor_from_vec(vec![0.0], ());
-        let gradients =
-            start.put_tape(tape).try_backward().map_err(|e| Error::Device(format!("backward pass: {e}")))?;
+        let gradients = start.put_tape(tape).try_backward().map_err(|error| FAILURE.take().unwrap_or(failed(error)))?;
         Ok(Gradients(Left::Cpu(gradients)))
     }
 

@@ -31,7 +31,7 @@ impl Tensor {
                 format!("{} numbers do not fill shape {shape:?} of {wanted}", data.len()),
             ));
         }
-        Ok(Self { storage: Storage::place(data), shape: shape.into(), grad: None })
+        Ok(Self { storage: Storage::on_default_device(data), shape: shape.into(), grad: None })
     }
 
     /// A tensor with every element `value`.
@@ -175,6 +175,24 @@ impl Tensor {
         match &self.storage {
             Storage::Cpu(_) => None,
             Storage::Cuda(buffer) => Some(buffer),
+        }
+    }
+
+    /// The numbers on the host; not copied on the CPU if nothing shares them.
+    pub(crate) fn into_vec(self) -> Vec<f32> {
+        match self.storage {
+            Storage::Cpu(numbers) => Arc::unwrap_or_clone(numbers),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => buffer.host().to_vec(),
+        }
+    }
+
+    /// The numbers if a GPU holds them; not copied if nothing shares them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn into_numbers(self) -> Result<Option<crate::cuda::Numbers>> {
+        match self.storage {
+            Storage::Cpu(_) => Ok(None),
+            Storage::Cuda(buffer) => buffer.into_numbers().map(Some),
         }
     }
 

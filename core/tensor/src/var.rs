@@ -84,7 +84,7 @@ impl Var {
 
     /// What tells it from other variables.
     #[cfg(feature = "cuda")]
-    pub(crate) fn place(&self) -> usize {
+    pub(crate) fn address(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
     }
 

@@ -46,7 +46,7 @@ enum Table {
 }
 
 impl ConditionEmbedding {
-    /// An embedding of conditions of `space` to `width` numbers per condition token; `null` says whether the null condition
+    /// An embedding of conditions of `space` in the model width `width`; `null` says whether the null condition
     /// will occur.
     ///
     /// # Errors

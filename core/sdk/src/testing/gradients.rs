@@ -63,7 +63,7 @@ fn slope(
         wanted = gradient.as_slice().iter().zip(&direction).map(|(&g, d)| f64::from(g) * d).sum();
     }
     let size = start.as_slice().iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    let step = (0.01 * size).max(0.005 * (start.len() as f64).sqrt());
+    let step = (0.005 * size).max(0.0025 * (start.len() as f64).sqrt());
     let mut largest = 1.0f64;
     let mut at = |t: f64| -> Check<f64> {
         let moved = start.as_slice().iter().zip(&direction).map(|(&x, d)| (f64::from(x) + t * d) as f32).collect();

@@ -76,7 +76,10 @@ impl<O: Objective> Bench<O> {
 fn numbers<O: Objective>(image: MapShape, build: impl Fn(&ObjectiveContext) -> Result<O>) -> Check {
     let mut bench = Bench::new(image, build)?;
     let output = bench.output.clone();
-    let loss = bench.loss(&output)?;
+    // While recording, as in training: a term that is not detached shows then.
+    let tape = Tape::start()?;
+    let loss = bench.loss(&output.leaf())?;
+    drop(tape);
     finite("the loss", &loss.loss)?;
     terms(&loss.terms, 0)?;
     close("a second loss of the same images", &bench.loss(&output)?.loss, &loss.loss, 0.0)
@@ -114,7 +117,10 @@ fn weight<O: Objective>(image: MapShape, build: impl Fn(&ObjectiveContext) -> Re
 fn critic<O: Objective>(image: MapShape, build: impl Fn(&ObjectiveContext) -> Result<O>) -> Check {
     let mut bench = Bench::new(image, build)?;
     let trained = bench.params.count();
-    match bench.critic()? {
+    let tape = Tape::start()?;
+    let loss = bench.critic()?;
+    drop(tape);
+    match loss {
         None => {
             ensure(trained == 0, || format!("{trained} numbers are trained, and there is no critic's loss for them"))
         }
@@ -166,6 +172,8 @@ mod tests {
         None,
         /// Another loss each time.
         Fickle,
+        /// A term with a gradient.
+        Gradients,
         /// The loss counts its output as a constant in part.
         HalfGradient,
         /// The loss moves the critic.
@@ -207,7 +215,8 @@ mod tests {
                 Flaw::Moves => self.critic.weight.set(&self.critic.weight.get().mul_scalar(1.1)?)?,
                 _ => {}
             }
-            Ok(Loss { terms: vec![("score", loss.detach())], loss })
+            let score = if self.flaw == Flaw::Gradients { loss.clone() } else { loss.detach() };
+            Ok(Loss { terms: vec![("score", score)], loss })
         }
 
         fn weight(&self, _: u64) -> Weight {
@@ -240,6 +249,7 @@ mod tests {
     fn every_flaw_is_found() {
         for (flaw, promise) in [
             (Flaw::Fickle, "numbers"),
+            (Flaw::Gradients, "numbers"),
             (Flaw::HalfGradient, "gradients"),
             (Flaw::Moves, "constancy"),
             (Flaw::NoWeight, "weight"),

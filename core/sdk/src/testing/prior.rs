@@ -10,7 +10,7 @@ use crate::contracts::{
 };
 use crate::nn::CodeSteps;
 use crate::params::Params;
-use crate::tensor::{Codes, Rng, Tensor, no_grad};
+use crate::tensor::{Codes, Rng, Tape, Tensor, no_grad};
 use crate::{Error, Result};
 
 /// What a prior is tested on: levels of 2 x 2 tokens, of which it models the last.
@@ -219,7 +219,10 @@ fn nats<P: Prior>(prior: &P, case: &PriorCase, batch: &TokenBatch) -> Check<Opti
 
 fn likelihood<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
     let (prior, batch) = (build()?, case.batch()?);
+    // While recording, as in training: a term that is not detached shows then.
+    let tape = Tape::start()?;
     let loss = prior.loss(&batch, &Mode::Eval)?;
+    drop(tape);
     let mean = finite("the loss", &loss.loss)?;
     terms(&loss.terms, 1)?;
     let (Some(nats), Some(_)) = (nats(&prior, case, &batch)?, case.own()?.code_space()) else { return Ok(()) };
@@ -249,7 +252,7 @@ fn normalisation<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> C
         let sum: f64 = all.iter().sum();
         ensure((sum - 1.0).abs() <= 1e-4, || {
             format!(
-                "the probabilities of all maps of codes sum to {sum}, not 1: does a prediction see its own code or later ones?"
+                "the probabilities of all maps of codes sum to {sum}, not 1: does a prediction see what it predicts?"
             )
         })?;
     }

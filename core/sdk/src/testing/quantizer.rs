@@ -127,7 +127,10 @@ fn numbers<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&Quantize
             (None, _) => Ok(()),
         }
     };
-    let evaluated = quantizer.quantize(x)?;
+    // While recording, as in training: a term that is not detached shows then.
+    let tape = Tape::start()?;
+    let evaluated = quantizer.quantize(&x.leaf())?;
+    drop(tape);
     sound(&evaluated)?;
     ensure(evaluated.events.is_empty(), || "events are for training alone".to_owned())?;
     sound(&quantizer.quantize_train(x, &Rng::new(7, "step", 0))?)
@@ -285,7 +288,7 @@ mod tests {
             let loss = x.mse(&value)?;
             let energy = loss.detach();
             let opaque = self.flaw == Flaw::Opaque;
-            let term = if self.flaw == Flaw::Gradients { x.leaf().mean_all()? } else { energy.clone() };
+            let term = if self.flaw == Flaw::Gradients { loss.clone() } else { energy.clone() };
             Ok(Quantized {
                 latents: if opaque { value } else { x.straight_through(&value)? },
                 tokens: Tokens::Codes(Codes::stack(&[codes])?),

@@ -127,7 +127,7 @@ fn draw(probs: &[f32], uniform: f32) -> u32 {
     probs.iter().rposition(|&p| p > 0.0).unwrap_or(0) as u32
 }
 
-/// One draw a row from the filtered softmax.
+/// One draw per row from the filtered softmax.
 pub(crate) fn sample(
     logits: &[f32],
     width: usize,
@@ -191,7 +191,7 @@ pub(crate) fn top_p(probs: &[f32], width: usize, p: f32) -> Vec<f32> {
     map_rows(probs, width, |row, order| top_p_row(row, p, order))
 }
 
-/// One draw a row by inverse distribution function.
+/// One draw per row by inverse distribution function.
 pub(crate) fn multinomial(probs: &[f32], width: usize, uniforms: &[f32]) -> Vec<u32> {
     let mut out = vec![0; uniforms.len()];
     let rows = rows_per_task(width);

@@ -185,9 +185,9 @@ impl Gpu {
 impl Var {
     /// Lets `write` change the numbers of variables on a GPU in place; those that a living tensor shares are copied first.
     fn write_all<R>(vars: &[&Self], write: impl FnOnce(&[&Buffer]) -> Result<R>) -> Result<R> {
-        let mut places: Vec<usize> = vars.iter().map(|var| var.place()).collect();
-        places.sort_unstable();
-        if places.windows(2).any(|pair| pair[0] == pair[1]) {
+        let mut addresses: Vec<usize> = vars.iter().map(|var| var.address()).collect();
+        addresses.sort_unstable();
+        if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Error::Device("one variable cannot be written twice at once".to_owned()));
         }
         let mut tensors: Vec<_> = vars.iter().map(|var| var.lock()).collect();

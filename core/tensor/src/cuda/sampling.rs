@@ -46,7 +46,7 @@ pub(crate) fn sample(logits: &Tensor, draw: &Draw, uniforms: &[f32]) -> Result<O
         let (temperature, top_k, top_p) = parameters(draw);
         let kernel = gpu.kernel("sample_rows")?;
         let sizes = (rows as u64, width as u64);
-        // SAFETY: logits and room have rows * width numbers; uniform numbers and codes are one a row.
+        // SAFETY: logits and room have rows * width numbers; uniform numbers and codes are one per row.
         #[allow(unsafe_code)]
         unsafe {
             let of = (&**x.numbers(), &*uniforms, &mut *room, &mut codes);

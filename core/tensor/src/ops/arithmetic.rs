@@ -1,64 +1,88 @@
 //! Arithmetic with broadcasting (NumPy's rules: shapes are aligned at the innermost axis; size 1 stretches).
 
-use super::on_cpu;
-use crate::cpu::loops::elementwise::{Map, Walk, Zip, map, update, zip};
-use crate::cpu::loops::reduce::sum_to_shape;
-use crate::tape::{GradKey, record};
-use crate::{Error, Result, Tensor};
+use super::kernel::{Kernel, run};
+use super::reduce::sum_to;
+use crate::cpu::loops::elementwise::{Broadcast, Map, Zip, map, update, zip};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Numbers};
+use crate::{Device, Error, Result, Tensor};
+#[cfg(feature = "cuda")]
+use dfdx::prelude::CudaError;
 
-#[derive(Clone, Copy)]
-struct Add;
-#[derive(Clone, Copy)]
-struct Sub;
-#[derive(Clone, Copy)]
-struct Mul;
-#[derive(Clone, Copy)]
-struct Div;
-#[derive(Clone, Copy)]
-struct First;
-/// -(x * y), the first half of a division's gradient in its divisor.
-#[derive(Clone, Copy)]
-struct MinusMul;
+macro_rules! functions_of_two {
+    ($($(#[$doc:meta])* $Name:ident($text:literal): |$x:ident, $y:ident| $value:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy)]
+            pub(crate) struct $Name;
 
-impl Zip for Add {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
-        x + y
-    }
-}
-impl Zip for Sub {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
-        x - y
-    }
-}
-impl Zip for Mul {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
-        x * y
-    }
-}
-impl Zip for Div {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
-        x / y
-    }
-}
-impl Zip for First {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, x: f32, _: f32) -> f32 {
-        x
-    }
-}
-impl Zip for MinusMul {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, x: f32, y: f32) -> f32 {
-        -(x * y)
-    }
+            impl Zip for $Name {
+                #[inline(always)]
+                fn value<const FUSED: bool>(self, $x: f32, $y: f32) -> f32 {
+                    $value
+                }
+            }
+        )*
+
+        /// A function of two elements.
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) enum Binary {
+            $($Name),*
+        }
+
+        impl Binary {
+            /// The operation's name, and that of its kernel on a GPU.
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$Name => $text),*
+                }
+            }
+
+            fn zip(self, broadcast: &Broadcast, x: &[f32], y: &[f32]) -> Vec<f32> {
+                match self {
+                    $(Self::$Name => zip($Name, broadcast, x, y)),*
+                }
+            }
+
+            fn update(self, x: &mut [f32], y: &[f32]) {
+                match self {
+                    $(Self::$Name => update($Name, x, y)),*
+                }
+            }
+        }
+    };
 }
 
+functions_of_two! {
+    Add("add"): |x, y| x + y;
+    Sub("sub"): |x, y| x - y;
+    Mul("mul"): |x, y| x * y;
+    Div("div"): |x, y| x / y;
+    /// The first half of a division's gradient in its divisor.
+    MinusMul("minus_mul"): |x, y| -(x * y);
+}
+
+struct Zipped {
+    function: Binary,
+    broadcast: Broadcast,
+}
+
+impl Kernel<2> for Zipped {
+    fn cpu(&self, [x, y]: [&[f32]; 2]) -> Vec<f32> {
+        self.function.zip(&self.broadcast, x, y)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x, y]: [&Numbers; 2]) -> Result<Numbers, CudaError> {
+        gpu.zip(self.function.name(), &self.broadcast, x, y)
+    }
+}
+
+/// `x + self.0`.
 #[derive(Clone, Copy)]
 struct AddScalar(f32);
+
+/// `x * self.0`.
 #[derive(Clone, Copy)]
 struct MulScalar(f32);
 
@@ -68,6 +92,7 @@ impl Map for AddScalar {
         x + self.0
     }
 }
+
 impl Map for MulScalar {
     #[inline(always)]
     fn value<const FUSED: bool>(self, x: f32) -> f32 {
@@ -75,8 +100,68 @@ impl Map for MulScalar {
     }
 }
 
+impl Kernel<1> for AddScalar {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        map(*self, x)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.map("add_scalar", x, [self.0, 0.0])
+    }
+}
+
+impl Kernel<1> for MulScalar {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        map(*self, x)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.map("mul_scalar", x, [self.0, 0.0])
+    }
+}
+
+/// The operand's numbers times `scale`, repeated where they are stretched.
+pub(crate) struct Stretch {
+    broadcast: Broadcast,
+    scale: f32,
+}
+
+impl Stretch {
+    /// From shape `from` to `to`, which it stretches to.
+    pub(crate) fn new(from: &[usize], to: &[usize], scale: f32) -> Self {
+        Self { broadcast: Broadcast::new(to, from, from), scale }
+    }
+}
+
+/// `scale * x`.
+#[derive(Clone, Copy)]
+struct Scaled(f32);
+
+impl Zip for Scaled {
+    #[inline(always)]
+    fn value<const FUSED: bool>(self, x: f32, _: f32) -> f32 {
+        x * self.0
+    }
+}
+
+impl Kernel<1> for Stretch {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        zip(Scaled(self.scale), &self.broadcast, x, x)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        match self.scale {
+            1.0 => gpu.stretch(&self.broadcast, x),
+            scale => gpu.stretch(&self.broadcast, &gpu.map("mul_scalar", x, [scale, 0.0])?),
+        }
+    }
+}
+
 /// The shape that `x` and `y` stretch to.
-pub(crate) fn broadcast_shape(op: &'static str, x: &[usize], y: &[usize]) -> Result<Vec<usize>> {
+fn broadcast_shape(op: &'static str, x: &[usize], y: &[usize]) -> Result<Vec<usize>> {
     let rank = x.len().max(y.len());
     let size = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
     (0..rank)
@@ -89,22 +174,21 @@ pub(crate) fn broadcast_shape(op: &'static str, x: &[usize], y: &[usize]) -> Res
         .collect()
 }
 
-/// `f(x, y)`, broadcast, with the key of its gradient if one is wanted.
-fn binary<F: Zip>(op: &'static str, f: F, x: &Tensor, y: &Tensor) -> Result<(Tensor, Option<GradKey>)> {
-    on_cpu(op, [x, y])?;
+/// `function(x, y)`, broadcast, without a gradient.
+fn binary(function: Binary, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let op = function.name();
     let shape = broadcast_shape(op, x.shape(), y.shape())?;
-    let data = zip(f, &Walk::new(&shape, x.shape(), y.shape()), x.as_slice(), y.as_slice());
-    let key = (x.tracked().is_some() || y.tracked().is_some()).then(GradKey::new);
-    Ok((Tensor::output(data, &shape, key.clone()), key))
+    let broadcast = Broadcast::new(&shape, x.shape(), y.shape());
+    run(op, &Zipped { function, broadcast }, [x, y], &shape)
 }
 
-/// `f(grad, other)` where `grad` has shape `shape`; in place if `other` is not stretched.
-fn chain<F: Zip>(f: F, mut grad: Vec<f32>, shape: &[usize], other: &Tensor) -> Vec<f32> {
-    if other.len() == grad.len() {
-        update(f, &mut grad, other.as_slice());
-        return grad;
+/// The same where `x` has the shape of the result and is not needed any more: on the CPU in place, if `y` is not stretched.
+pub(crate) fn binary_into(function: Binary, mut x: Tensor, y: &Tensor) -> Result<Tensor> {
+    if x.shape() != y.shape() || x.device() != Device::Cpu || y.device() != Device::Cpu {
+        return binary(function, &x, y);
     }
-    zip(f, &Walk::new(shape, shape, other.shape()), &grad, other.as_slice())
+    x.storage_mut().write(|x| function.update(x, y.as_slice()));
+    Ok(x)
 }
 
 impl Tensor {
@@ -113,26 +197,18 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
-            crate::cuda::loops::arithmetic::Binary::Add,
-            self,
-            other
-        ));
-        let (out, key) = binary("add", Add, self, other)?;
-        if let Some(key) = key {
-            let (x, y) = (self.tracked(), other.tracked());
-            let (shape, x_shape, y_shape) = (out.shape().to_vec(), self.shape().to_vec(), other.shape().to_vec());
-            record(&key, move |grad, flow| match (x, y) {
-                (Some(x), Some(y)) => {
-                    flow.add(&y, sum_to_shape(grad.clone(), &shape, &y_shape))?;
-                    flow.add(&x, sum_to_shape(grad, &shape, &x_shape))
+        binary(Binary::Add, self, other)?.with_backward(&[self, other], |_| {
+            let (x_shape, y_shape) = (self.shape().to_vec(), other.shape().to_vec());
+            move |grad, gradients| {
+                if gradients.wanted(1) {
+                    gradients.add(1, sum_to(grad.clone(), &y_shape)?)?;
                 }
-                (Some(x), None) => flow.add(&x, sum_to_shape(grad, &shape, &x_shape)),
-                (None, Some(y)) => flow.add(&y, sum_to_shape(grad, &shape, &y_shape)),
-                (None, None) => Ok(()),
-            });
-        }
-        Ok(out)
+                if gradients.wanted(0) {
+                    gradients.add(0, sum_to(grad, &x_shape)?)?;
+                }
+                Ok(())
+            }
+        })
     }
 
     /// `self - other`, broadcast.
@@ -140,26 +216,18 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
-            crate::cuda::loops::arithmetic::Binary::Sub,
-            self,
-            other
-        ));
-        let (out, key) = binary("sub", Sub, self, other)?;
-        if let Some(key) = key {
-            let (x, y) = (self.tracked(), other.tracked());
-            let (shape, x_shape, y_shape) = (out.shape().to_vec(), self.shape().to_vec(), other.shape().to_vec());
-            record(&key, move |grad, flow| {
-                if let Some(y) = y {
-                    flow.add(&y, sum_to_shape(map(MulScalar(-1.0), &grad), &shape, &y_shape))?;
+        binary(Binary::Sub, self, other)?.with_backward(&[self, other], |_| {
+            let (x_shape, y_shape) = (self.shape().to_vec(), other.shape().to_vec());
+            move |grad, gradients| {
+                if gradients.wanted(1) {
+                    gradients.add(1, sum_to(grad.neg()?, &y_shape)?)?;
                 }
-                match x {
-                    Some(x) => flow.add(&x, sum_to_shape(grad, &shape, &x_shape)),
-                    None => Ok(()),
+                if gradients.wanted(0) {
+                    gradients.add(0, sum_to(grad, &x_shape)?)?;
                 }
-            });
-        }
-        Ok(out)
+                Ok(())
+            }
+        })
     }
 
     /// `self * other`, broadcast.
@@ -167,27 +235,18 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
-            crate::cuda::loops::arithmetic::Binary::Mul,
-            self,
-            other
-        ));
-        let (out, key) = binary("mul", Mul, self, other)?;
-        if let Some(key) = key {
-            let (x_key, y_key) = (self.tracked(), other.tracked());
-            let (shape, x, y) = (out.shape().to_vec(), self.detach(), other.detach());
-            record(&key, move |grad, flow| {
-                if let Some(y_key) = y_key {
-                    let full = zip(Mul, &Walk::new(&shape, &shape, x.shape()), &grad, x.as_slice());
-                    flow.add(&y_key, sum_to_shape(full, &shape, y.shape()))?;
+        binary(Binary::Mul, self, other)?.with_backward(&[self, other], |_| {
+            let (x, y) = (self.detach(), other.detach());
+            move |grad, gradients| {
+                if gradients.wanted(1) {
+                    gradients.add(1, sum_to(binary(Binary::Mul, &grad, &x)?, y.shape())?)?;
                 }
-                match x_key {
-                    Some(x_key) => flow.add(&x_key, sum_to_shape(chain(Mul, grad, &shape, &y), &shape, x.shape())),
-                    None => Ok(()),
+                if gradients.wanted(0) {
+                    gradients.add(0, sum_to(binary_into(Binary::Mul, grad, &y)?, x.shape())?)?;
                 }
-            });
-        }
-        Ok(out)
+                Ok(())
+            }
+        })
     }
 
     /// `self / other`, broadcast.
@@ -195,51 +254,32 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes do not broadcast.
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::arithmetic::binary(
-            crate::cuda::loops::arithmetic::Binary::Div,
-            self,
-            other
-        ));
-        let (out, key) = binary("div", Div, self, other)?;
-        if let Some(key) = key {
-            let (x_key, y_key) = (self.tracked(), other.tracked());
-            let (x_shape, quotient, y) = (self.shape().to_vec(), out.detach(), other.detach());
-            record(&key, move |grad, flow| {
-                let shape = quotient.shape();
-                let over_y = chain(Div, grad, shape, &y);
-                if let Some(y_key) = y_key {
+        binary(Binary::Div, self, other)?.with_backward(&[self, other], |quotient| {
+            let (x_shape, y, quotient) = (self.shape().to_vec(), other.detach(), quotient.clone());
+            move |grad, gradients| {
+                let over_y = binary_into(Binary::Div, grad, &y)?;
+                if gradients.wanted(1) {
                     // d(x / y)/dy = -(x / y) / y
-                    let full = zip(MinusMul, &Walk::new(shape, shape, shape), &over_y, quotient.as_slice());
-                    flow.add(&y_key, sum_to_shape(full, shape, y.shape()))?;
+                    gradients.add(1, sum_to(binary(Binary::MinusMul, &over_y, &quotient)?, y.shape())?)?;
                 }
-                match x_key {
-                    Some(x_key) => flow.add(&x_key, sum_to_shape(over_y, shape, &x_shape)),
-                    None => Ok(()),
+                if gradients.wanted(0) {
+                    gradients.add(0, sum_to(over_y, &x_shape)?)?;
                 }
-            });
-        }
-        Ok(out)
+                Ok(())
+            }
+        })
     }
 
     /// `self + value`.
     pub fn add_scalar(&self, value: f32) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::arithmetic::add_scalar(self, value));
-        on_cpu("add_scalar", [self])?;
         // The gradient is that of the operand: the output shares its key, and nothing need be recorded.
-        Ok(Tensor::output(map(AddScalar(value), self.as_slice()), self.shape(), self.tracked()))
+        Ok(run("add_scalar", &AddScalar(value), [self], self.shape())?.with_grad(self.tracked()))
     }
 
     /// `self * value`.
     pub fn mul_scalar(&self, value: f32) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::arithmetic::mul_scalar(self, value));
-        on_cpu("mul_scalar", [self])?;
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        let out =
-            Tensor::output(map(MulScalar(value), self.as_slice()), self.shape(), key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
-            record(&key, move |grad, flow| flow.add(&x, map(MulScalar(value), &grad)));
-        }
-        Ok(out)
+        run("mul_scalar", &MulScalar(value), [self], self.shape())?
+            .with_backward(&[self], |_| move |grad, gradients| gradients.add(0, grad.mul_scalar(value)?))
     }
 
     /// Copies along axes of size 1 (or new outer axes) to `shape`.
@@ -247,19 +287,13 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shape cannot be stretched to `shape`.
     pub fn broadcast_to(&self, shape: &[usize]) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::arithmetic::broadcast_to(self, shape));
-        on_cpu("broadcast_to", [self])?;
         if broadcast_shape("broadcast_to", self.shape(), shape)? != shape {
             return Err(Error::shape("broadcast_to", format!("{:?} does not stretch to {shape:?}", self.shape())));
         }
-        let data = zip(First, &Walk::new(shape, self.shape(), self.shape()), self.as_slice(), self.as_slice());
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        let out = Tensor::output(data, shape, key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
-            let (from, to) = (shape.to_vec(), self.shape().to_vec());
-            record(&key, move |grad, flow| flow.add(&x, sum_to_shape(grad, &from, &to)));
-        }
-        Ok(out)
+        run("broadcast_to", &Stretch::new(self.shape(), shape, 1.0), [self], shape)?.with_backward(&[self], |_| {
+            let own = self.shape().to_vec();
+            move |grad, gradients| gradients.add(0, sum_to(grad, &own)?)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Codebooks that follow their vectors by exponential moving averages (van den Oord et al., "Neural discrete
 //! representation learning", NeurIPS 2017, appendix A.1).
 
-use super::{check_codes, place, rows_of};
+use super::{check_codes, common_device, rows_of};
 use crate::cpu::nearest::averages as kernel;
 use crate::{Codes, Error, Result, Tensor, Var};
 
@@ -12,7 +12,7 @@ use crate::{Codes, Error, Result, Tensor, Var};
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or a code is not below K.
 pub fn update_averages(vectors: &Tensor, codes: &Codes, decay: f64, counts: &Var, sums: &Var) -> Result<()> {
-    place("update_averages", [vectors, &counts.get(), &sums.get()])?;
+    common_device("update_averages", [vectors, &counts.get(), &sums.get()])?;
     let (_, channels) = rows_of("update_averages", vectors, codes.shape())?;
     let (size, total) = (counts.get().len(), sums.get().len());
     check_codes("update_averages", "code", codes, size)?;
@@ -36,7 +36,7 @@ pub fn update_averages(vectors: &Tensor, codes: &Codes, decay: f64, counts: &Var
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit.
 pub fn write_means(sums: &Tensor, counts: &Tensor, eps: f64, means: &Var) -> Result<()> {
-    place("write_means", [sums, counts, &means.get()])?;
+    common_device("write_means", [sums, counts, &means.get()])?;
     let (size, wanted) = (counts.len(), means.get().len());
     if sums.len() != wanted || sums.shape().first() != Some(&size) {
         return Err(Error::shape(
@@ -71,7 +71,7 @@ pub fn count_rare(counts: &Tensor, least: f32) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit.
 pub fn replace_rare(candidates: &Tensor, least: f32, counts: &Var, sums: &Var) -> Result<()> {
-    place("replace_rare", [candidates, &counts.get(), &sums.get()])?;
+    common_device("replace_rare", [candidates, &counts.get(), &sums.get()])?;
     let [size, channels] = candidates.dims("replace_rare")?;
     if counts.get().len() != size || sums.get().len() != size * channels {
         return Err(Error::shape(

@@ -11,7 +11,7 @@ use crate::cuda::conv as cuda;
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
-/// How a convolution walks its input.
+/// Stride and padding of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2d {
     /// Pixels between two positions of the kernel.
@@ -110,7 +110,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit, the stride is 0 or the kernel exceeds the padded input.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, how: Conv2d) -> Result<Tensor> {
-        super::place("conv2d", [self, weight].into_iter().chain(bias))?;
+        super::common_device("conv2d", [self, weight].into_iter().chain(bias))?;
         let [batch, height, width, inputs] = self.dims("conv2d")?;
         let [outputs, weight_inputs, kernel_h, kernel_w] = weight.dims("conv2d")?;
         let [top, bottom, left, right] = how.padding;
@@ -159,7 +159,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn upsample_conv2d(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        super::place("upsample_conv2d", [self, weight].into_iter().chain(bias))?;
+        super::common_device("upsample_conv2d", [self, weight].into_iter().chain(bias))?;
         let [batch, height, width, inputs] = self.dims("upsample_conv2d")?;
         let outputs = bias.map_or(weight.shape().first().copied().unwrap_or(0), Tensor::len);
         if weight.shape() != [outputs, inputs, 3, 3] || bias.is_some_and(|bias| bias.rank() != 1) {
@@ -225,7 +225,7 @@ mod tests {
         Tensor::from_vec(data, &[batch, out_h, out_w, outputs]).unwrap()
     }
 
-    /// Input shape, outputs, kernel, walk.
+    /// Input shape, outputs, kernel, stride and padding.
     fn cases() -> Vec<([usize; 4], usize, [usize; 2], Conv2d)> {
         vec![
             ([1, 1, 1, 1], 1, [1, 1], Conv2d::same(1)),

@@ -1,7 +1,7 @@
-//! A causal transformer that goes on from what it has read: one operation a step, for sampling.
+//! A causal transformer that goes on from what it has read: one operation per step, for sampling.
 
 use super::packed::PackedLinear;
-use super::{on_cpu, place};
+use super::{common_device, on_cpu};
 use crate::cpu::attention::cached;
 use crate::cpu::attention::decoder;
 use crate::cpu::memory::LargePages;
@@ -106,7 +106,7 @@ impl Decoder {
             return Err(Error::shape("Decoder", message));
         }
         let sizes = decoder::Sizes { batch, new, past: len, capacity, heads, width, eps };
-        place("Decoder", self.blocks.iter().map(|block| &block.norm1[0]).chain([x]))?;
+        common_device("Decoder", self.blocks.iter().map(|block| &block.norm1[0]).chain([x]))?;
         #[cfg(feature = "cuda")]
         {
             let mut blocks: Vec<_> = self.blocks.iter_mut().filter_map(Block::on_gpu).collect();
@@ -143,7 +143,7 @@ impl Block {
     fn new(weights: &BlockWeights, heads: usize, batch: usize, capacity: usize) -> Result<Self> {
         let BlockWeights { norm1, qkv, proj, norm2, expand, contract } = weights;
         let all = [norm1, qkv, proj, norm2, expand, contract];
-        place("Decoder", all.into_iter().flatten())?;
+        common_device("Decoder", all.into_iter().flatten())?;
         let width = norm1[0].len();
         let linear = |[weight, bias]: &[Tensor; 2]| PackedLinear::new(weight, Some(bias), batch);
         let block = Self {

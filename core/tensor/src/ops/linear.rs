@@ -1,7 +1,8 @@
 //! Matrix products.
 
-use super::unary::{Gelu, Times};
-use super::{on_cpu, place};
+use super::arithmetic::Mul;
+use super::unary::Gelu;
+use super::{common_device, on_cpu};
 use crate::cpu::gemm;
 use crate::cpu::loops::elementwise::update;
 use crate::cpu::{buffer, buffers};
@@ -61,7 +62,7 @@ pub(crate) enum Then<'a> {
 
 fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then<'_>) -> Result<Tensor> {
     let residual = if let Then::Add(residual) = then { Some(residual) } else { None };
-    place(op, [x, weight].into_iter().chain(bias).chain(residual))?;
+    common_device(op, [x, weight].into_iter().chain(bias).chain(residual))?;
     let [outputs, inputs] = weight.dims(op)?;
     let Some((&last, outer)) = x.shape().split_last() else {
         return Err(Error::shape(op, "the input needs an axis"));
@@ -105,7 +106,7 @@ fn linear(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
         let (x, w) = (w_key.as_ref().map(|_| x.detach()), x_key.as_ref().map(|_| weight.detach()));
         record(key, move |mut dy, flow| {
             if let Some(slope) = slope {
-                update(Times, &mut dy, &slope);
+                update(Mul, &mut dy, &slope);
             }
             if let (Some(key), Some(w)) = (&x_key, &w) {
                 flow.with(key, rows * inputs, |dx| gemm::nn(inputs, outputs, &dy, w.as_slice(), dx))?;

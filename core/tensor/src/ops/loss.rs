@@ -1,8 +1,8 @@
 //! Losses.
 
-use super::{on_cpu, place};
+use super::{common_device, on_cpu};
+use crate::cpu::loops::loss;
 use crate::cpu::loops::rows;
-use crate::cpu::loops::squared;
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
 
@@ -12,7 +12,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ or are empty.
     pub fn mse(&self, target: &Tensor) -> Result<Tensor> {
-        place("mse", [self, target])?;
+        common_device("mse", [self, target])?;
         if self.shape() != target.shape() || self.is_empty() {
             return Err(Error::shape(
                 "mse",
@@ -21,7 +21,7 @@ impl Tensor {
         }
         return_from_gpu!(crate::cuda::loops::loss::mse(self, target));
         let n = self.len() as f64;
-        let mean = (squared::squared_distance(self.as_slice(), target.as_slice()) / n) as f32;
+        let mean = (loss::squared_distance(self.as_slice(), target.as_slice()) / n) as f32;
         let (x_key, y_key) = (self.tracked(), target.tracked());
         let key = (x_key.is_some() || y_key.is_some()).then(GradKey::new);
         let out = Tensor::output(vec![mean], &[], key.clone());
@@ -32,7 +32,7 @@ impl Tensor {
                 for (key, scale) in [(x_key, scale), (y_key, -scale)] {
                     if let Some(key) = key {
                         flow.with(&key, x.len(), |out| {
-                            squared::scaled_difference(x.as_slice(), y.as_slice(), scale, out)
+                            loss::scaled_difference(x.as_slice(), y.as_slice(), scale, out)
                         })?;
                     }
                 }
@@ -74,7 +74,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ or K is zero.
     pub fn soft_cross_entropy(&self, targets: &Tensor) -> Result<Tensor> {
-        place("soft_cross_entropy", [self, targets])?;
+        common_device("soft_cross_entropy", [self, targets])?;
         let width = self.last_dim();
         if self.shape() != targets.shape() || self.rank() == 0 || width == 0 {
             return Err(Error::shape(

@@ -21,6 +21,7 @@ pub mod conv;
 pub mod decoder;
 pub mod dropout;
 pub mod embedding;
+pub(crate) mod kernel;
 pub mod linear;
 pub mod loss;
 pub mod nearest;
@@ -44,7 +45,7 @@ pub(crate) mod testing;
 use crate::{Codes, Device, Error, Result, Tensor};
 
 /// The device that all of `operands` are on, where `op` will run.
-pub(crate) fn place<'a>(op: &'static str, operands: impl IntoIterator<Item = &'a Tensor>) -> Result<Device> {
+pub(crate) fn common_device<'a>(op: &'static str, operands: impl IntoIterator<Item = &'a Tensor>) -> Result<Device> {
     let mut devices = operands.into_iter().map(Tensor::device);
     let first = devices.next().unwrap_or_default();
     match devices.find(|&device| device != first) {
@@ -55,7 +56,7 @@ pub(crate) fn place<'a>(op: &'static str, operands: impl IntoIterator<Item = &'a
 
 /// Checks that `operands` are on the CPU, the only device with a kernel for `op`.
 fn on_cpu<'a>(op: &'static str, operands: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
-    match place(op, operands)? {
+    match common_device(op, operands)? {
         Device::Cpu => Ok(()),
         device => Err(Error::NoKernel { op, device }),
     }
@@ -65,7 +66,9 @@ fn on_cpu<'a>(op: &'static str, operands: impl IntoIterator<Item = &'a Tensor>) 
 fn rows_of<'a>(op: &'static str, x: &'a Tensor, outer: &[usize]) -> Result<(&'a [usize], usize)> {
     match x.shape().split_last() {
         Some((&width, rows)) if rows == outer && width > 0 => Ok((rows, width)),
-        _ => Err(Error::shape(op, format!("wanted [.., K] with one index a row, found {:?} and {outer:?}", x.shape()))),
+        _ => {
+            Err(Error::shape(op, format!("wanted [.., K] with one index per row, found {:?} and {outer:?}", x.shape())))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Nearest codebook rows: fused distance and argmin, never an N x K matrix in memory.
 
-use super::{on_cpu, place};
+use super::{common_device, on_cpu};
 use crate::cpu::buffer;
 use crate::cpu::nearest as kernel;
 use crate::{Codes, Error, Result, Tensor};
@@ -60,7 +60,7 @@ impl Search {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn nearest(&self, vectors: &Tensor) -> Result<Codes> {
-        place("nearest", [vectors, &self.codebook])?;
+        common_device("nearest", [vectors, &self.codebook])?;
         let (outer, ..) = fit("nearest", vectors, &self.codebook)?;
         #[cfg(feature = "cuda")]
         if let Some(search) = self.on_gpu() {
@@ -87,7 +87,7 @@ impl fmt::Debug for Search {
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit or the codebook is empty.
 pub fn nearest(vectors: &Tensor, codebook: &Tensor) -> Result<Codes> {
-    place("nearest", [vectors, codebook])?;
+    common_device("nearest", [vectors, codebook])?;
     fit("nearest", vectors, codebook)?;
     Search::new(codebook)?.nearest(vectors)
 }

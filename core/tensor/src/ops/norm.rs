@@ -68,7 +68,7 @@ impl Tensor {
         eps: f32,
         silu: bool,
     ) -> Result<Tensor> {
-        super::place(op, [self, weight, bias])?;
+        super::common_device(op, [self, weight, bias])?;
         check_parameters(op, self, weight, bias)?;
         let channels = self.last_dim();
         if self.rank() < 2 || groups == 0 || !channels.is_multiple_of(groups) {

@@ -78,7 +78,7 @@ impl AdamSlot<'_> {
     /// Checks that all four have one size and are on one device.
     fn check(&self) -> Result<()> {
         let [param, m, v] = [self.param, self.m, self.v].map(Var::get);
-        super::place("adam", [self.grad, &param, &m, &v])?;
+        super::common_device("adam", [self.grad, &param, &m, &v])?;
         if [self.grad.len(), m.len(), v.len()] == [param.len(); 3] {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl AdamSlot<'_> {
 pub fn adam_all(slots: &[AdamSlot<'_>], grad_scale: &Tensor, how: &AdamStep) -> Result<()> {
     let constants = how.constants()?;
     slots.iter().try_for_each(AdamSlot::check)?;
-    super::place("adam", slots.iter().map(|slot| slot.grad).chain([grad_scale]))?;
+    super::common_device("adam", slots.iter().map(|slot| slot.grad).chain([grad_scale]))?;
     #[cfg(feature = "cuda")]
     if crate::cuda::optim::adam(slots, grad_scale, constants)? {
         return Ok(());
@@ -139,7 +139,7 @@ pub fn ema(average: &Var, param: &Tensor, decay: f32) -> Result<()> {
 fn averages(pairs: &[(Tensor, &Var)], decay: f32) -> Result<()> {
     for (value, average) in pairs {
         let average = average.get();
-        super::place("ema", [value, &average])?;
+        super::common_device("ema", [value, &average])?;
         if average.len() != value.len() {
             return Err(Error::shape(
                 "ema",
@@ -184,7 +184,7 @@ impl Squares {
     /// # Errors
     /// [`Error::Device`] if they are not, or if it fails.
     pub fn of(tensors: &[&Tensor]) -> Result<Self> {
-        super::place("squares", tensors.iter().copied())?;
+        super::common_device("squares", tensors.iter().copied())?;
         #[cfg(feature = "cuda")]
         if let Some(sums) = crate::cuda::optim::Squares::of(tensors)? {
             return Ok(Self(Sums::Cuda(sums)));

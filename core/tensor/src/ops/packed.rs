@@ -1,6 +1,6 @@
 //! A linear map for many small products with one weight, as sampling makes them.
 
-use super::{on_cpu, place};
+use super::{common_device, on_cpu};
 use crate::cpu::gemm::packed::{self, Numbers, Weight};
 use crate::{Error, Result, Tensor};
 
@@ -33,7 +33,7 @@ impl PackedLinear {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, rows: usize) -> Result<Self> {
-        place("PackedLinear", [weight].into_iter().chain(bias))?;
+        common_device("PackedLinear", [weight].into_iter().chain(bias))?;
         let [outputs, inputs] = weight.dims("PackedLinear")?;
         if let Some(bias) = bias.filter(|b| b.shape() != [outputs]) {
             let message = format!("weight {:?} and bias {:?} do not fit", weight.shape(), bias.shape());

@@ -1,20 +1,63 @@
 //! Sums, means, maxima.
 
+use super::arithmetic::Stretch;
+use super::kernel::{Kernel, run};
 use super::on_cpu;
-use crate::cpu::loops::elementwise::{Walk, Zip, zip};
 use crate::cpu::loops::reduce::{sum_all, sum_axes};
 use crate::cpu::loops::rows;
-use crate::tape::{GradKey, record};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Numbers};
 use crate::{Codes, Error, Result, Tensor};
+#[cfg(feature = "cuda")]
+use dfdx::prelude::CudaError;
 
-#[derive(Clone, Copy)]
-struct Scale(f32);
+/// `scale` times the sum of all elements.
+struct SumAll {
+    scale: f64,
+}
 
-impl Zip for Scale {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, x: f32, _: f32) -> f32 {
-        x * self.0
+impl Kernel<1> for SumAll {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        vec![(sum_all(x) * self.scale) as f32]
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.sum_all(x, self.scale)
+    }
+}
+
+/// `scale` times the sum over the marked axes of an operand of shape `shape`.
+struct SumAxes {
+    shape: Vec<usize>,
+    reduced: Vec<bool>,
+    scale: f32,
+}
+
+impl Kernel<1> for SumAxes {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        let mut sums = sum_axes(x, &self.shape, &self.reduced);
+        if self.scale != 1.0 {
+            sums.iter_mut().for_each(|x| *x *= self.scale);
+        }
+        sums
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.sum(x, &self.shape, &self.reduced, self.scale)
+    }
+}
+
+/// Sums the gradient of a stretched operand back to the operand's shape.
+pub(crate) fn sum_to(x: Tensor, shape: &[usize]) -> Result<Tensor> {
+    let outer = x.rank() - shape.len();
+    let own = |axis: usize| axis.checked_sub(outer).map_or(1, |axis| shape[axis]);
+    let reduced: Vec<bool> = x.shape().iter().enumerate().map(|(axis, &size)| size != own(axis)).collect();
+    if !reduced.contains(&true) {
+        return Ok(x.with_shape(shape));
+    }
+    run("sum", &SumAxes { shape: x.shape().to_vec(), reduced, scale: 1.0 }, [&x], shape)
 }
 
 impl Tensor {
@@ -35,18 +78,12 @@ impl Tensor {
     }
 
     fn sum_all_scaled(&self, scale: f64) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::reduce::sum_all(self, scale));
-        on_cpu("sum_all", [self])?;
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        let data = vec![(sum_all(self.as_slice()) * scale) as f32];
-        let out = Tensor::output(data, &[], key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
-            let len = self.len();
-            record(&key, move |grad, flow| {
-                flow.add(&x, zip(Scale(scale as f32), &Walk::new(&[len], &[], &[]), &grad, &grad))
-            });
-        }
-        Ok(out)
+        run("sum_all", &SumAll { scale }, [self], &[])?.with_backward(&[self], |_| {
+            let shape = self.shape().to_vec();
+            move |grad, gradients| {
+                gradients.add(0, run("sum_all", &Stretch::new(&[], &shape, scale as f32), [&grad], &shape)?)
+            }
+        })
     }
 
     /// The sum over `axes`, which are removed from the shape, or kept with size 1 if `keep`.
@@ -83,21 +120,11 @@ impl Tensor {
         } else {
             self.shape().iter().zip(&reduced).filter(|(_, r)| !**r).map(|(&n, _)| n).collect()
         };
-        return_from_gpu!(crate::cuda::loops::reduce::sum_axes(op, self, &reduced, &kept, &shape, scale));
-        on_cpu(op, [self])?;
-        let mut data = sum_axes(self.as_slice(), self.shape(), &reduced);
-        if scale != 1.0 {
-            data.iter_mut().for_each(|x| *x *= scale);
-        }
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
+        let kernel = SumAxes { shape: self.shape().to_vec(), reduced, scale };
+        run(op, &kernel, [self], &shape)?.with_backward(&[self], |_| {
             let full = self.shape().to_vec();
-            record(&key, move |grad, flow| {
-                flow.add(&x, zip(Scale(scale), &Walk::new(&full, &kept, &kept), &grad, &grad))
-            });
-        }
-        Ok(out)
+            move |grad, gradients| gradients.add(0, run(op, &Stretch::new(&kept, &full, scale), [&grad], &full)?)
+        })
     }
 
     /// The maximum over the innermost axis, which is removed: [.., K] -> [..]. The gradient goes to the first maximum.
@@ -109,7 +136,6 @@ impl Tensor {
         if width == 0 {
             return Err(nothing("max_last", self));
         }
-        return_from_gpu!(crate::cuda::loops::layout::max_last(self, &self.shape()[..self.rank().saturating_sub(1)]));
         let at = self.argmax_last()?;
         self.gather_last(&at)
     }

@@ -1,10 +1,45 @@
 //! Resampling of feature maps `[B, H, W, C]`.
 
-use super::on_cpu;
+use super::kernel::{Kernel, run};
 use crate::cpu::buffer;
 use crate::cpu::loops::resample::Cells;
-use crate::tape::{GradKey, record};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Numbers};
 use crate::{Error, Result, Tensor};
+#[cfg(feature = "cuda")]
+use dfdx::prelude::CudaError;
+
+/// Spreads every pixel over its cell.
+struct Repeat(Cells);
+
+impl Kernel<1> for Repeat {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        let [large, small] = self.0.images();
+        let images = x.len().checked_div(small).unwrap_or(0);
+        buffer(images * large, |out| self.0.repeat(x, out))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.repeat(x, self.0)
+    }
+}
+
+/// Sums every cell into its pixel.
+struct SumCells(Cells);
+
+impl Kernel<1> for SumCells {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        let [large, small] = self.0.images();
+        let images = x.len().checked_div(large).unwrap_or(0);
+        buffer(images * small, |out| self.0.sum(x, out))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.sum_cells(x, self.0)
+    }
+}
 
 impl Tensor {
     /// Nearest-neighbour upsampling: every pixel becomes a cell of `factor` x `factor`.
@@ -18,16 +53,10 @@ impl Tensor {
         }
         let cells = Cells { size: [height * factor, width * factor], channels, factor, scale: 1.0 };
         let shape = [batch, height * factor, width * factor, channels];
-        return_from_gpu!(crate::cuda::loops::layout::upsample(self, cells, &shape));
-        on_cpu("upsample_nearest", [self])?;
-        let data = buffer(shape.iter().product(), |out| cells.repeat(self.as_slice(), out));
-        let (x_key, len) = (self.tracked(), self.len());
-        let key = x_key.map(|x_key| {
-            let key = GradKey::new();
-            record(&key, move |dy, flow| flow.with(&x_key, len, |dx| cells.sum(&dy, dx)));
-            key
-        });
-        Ok(Tensor::output(data, &shape, key))
+        run("upsample_nearest", &Repeat(cells), [self], &shape)?.with_backward(&[self], |_| {
+            let own = self.shape().to_vec();
+            move |grad, gradients| gradients.add(0, run("upsample_nearest", &SumCells(cells), [&grad], &own)?)
+        })
     }
 
     /// The mean over cells of `factor` x `factor` pixels: `[B, H, W, C] -> [B, H/factor, W/factor, C]`. Where the factor
@@ -42,16 +71,10 @@ impl Tensor {
         }
         let cells = Cells { size: [height, width], channels, factor, scale: 1.0 / (factor * factor) as f32 };
         let shape = [batch, height / factor, width / factor, channels];
-        return_from_gpu!(crate::cuda::loops::layout::avg_pool(self, cells, &shape));
-        on_cpu("avg_pool", [self])?;
-        let data = buffer(shape.iter().product(), |out| cells.sum(self.as_slice(), out));
-        let (x_key, len) = (self.tracked(), self.len());
-        let key = x_key.map(|x_key| {
-            let key = GradKey::new();
-            record(&key, move |dy, flow| flow.with(&x_key, len, |dx| cells.repeat(&dy, dx)));
-            key
-        });
-        Ok(Tensor::output(data, &shape, key))
+        run("avg_pool", &SumCells(cells), [self], &shape)?.with_backward(&[self], |_| {
+            let own = self.shape().to_vec();
+            move |grad, gradients| gradients.add(0, run("avg_pool", &Repeat(cells), [&grad], &own)?)
+        })
     }
 }
 

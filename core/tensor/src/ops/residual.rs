@@ -2,8 +2,8 @@
 //! 3.1): codes, depth by depth, and how far each depth's sum of codewords is from what was quantized.
 
 use super::nearest::{Search, fit};
-use super::{on_cpu, place};
-use crate::cpu::loops::squared;
+use super::{common_device, on_cpu};
+use crate::cpu::loops::loss;
 use crate::cpu::nearest as kernel;
 use crate::tape::{GradKey, record};
 use crate::{Codes, Error, Result, Tensor};
@@ -14,7 +14,7 @@ use crate::{Codes, Error, Result, Tensor};
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit.
 pub fn residual_codes(vectors: &Tensor, depths: &[&Search]) -> Result<Codes> {
-    place("residual_codes", depths.iter().map(|depth| &depth.codebook).chain([vectors]))?;
+    common_device("residual_codes", depths.iter().map(|depth| &depth.codebook).chain([vectors]))?;
     for depth in depths {
         fit("residual_codes", vectors, &depth.codebook)?;
     }
@@ -49,7 +49,7 @@ pub struct PartialSums {
 /// # Errors
 /// [`Error::Shape`] if there are no terms or elements, or the shapes differ.
 pub fn partial_sums(x: &Tensor, terms: &[Tensor]) -> Result<PartialSums> {
-    place("partial_sums", terms.iter().chain([x]))?;
+    common_device("partial_sums", terms.iter().chain([x]))?;
     if terms.is_empty() || x.is_empty() || terms.iter().any(|term| term.shape() != x.shape()) {
         let shapes: Vec<_> = terms.iter().map(Tensor::shape).collect();
         return Err(Error::shape("partial_sums", format!("wanted terms of shape {:?}, found {shapes:?}", x.shape())));
@@ -60,7 +60,7 @@ pub fn partial_sums(x: &Tensor, terms: &[Tensor]) -> Result<PartialSums> {
     }
     on_cpu("partial_sums", [x])?;
     let n = x.len() as f64;
-    let (sum, squares) = squared::partial_sums(x.as_slice(), &slices(terms));
+    let (sum, squares) = loss::partial_sums(x.as_slice(), &slices(terms));
     let mse: Vec<f32> = squares.iter().map(|square| (square / n) as f32).collect();
     let key = x.tracked().map(|x| (x, GradKey::new()));
     let total = Tensor::output(vec![mse.iter().sum()], &[], key.as_ref().map(|k| k.1.clone()));
@@ -68,7 +68,7 @@ pub fn partial_sums(x: &Tensor, terms: &[Tensor]) -> Result<PartialSums> {
         let (x, terms): (_, Vec<_>) = (x.detach(), terms.iter().map(Tensor::detach).collect());
         record(&key, move |grad, flow| {
             let scale = (f64::from(grad[0]) * 2.0 / n) as f32;
-            flow.with(&x_key, x.len(), |out| squared::partial_differences(x.as_slice(), &slices(&terms), scale, out))
+            flow.with(&x_key, x.len(), |out| loss::partial_differences(x.as_slice(), &slices(&terms), scale, out))
         });
     }
     let mse = Tensor::output(mse, &[terms.len()], None);
@@ -88,7 +88,7 @@ mod tests {
 
     /// Depth by depth: look up, subtract.
     #[test]
-    fn residual_codes_are_those_of_a_walk_down_the_depths() {
+    fn residual_codes_are_those_of_one_depth_after_another() {
         on_every_device(|| {
             for (rows, channels, sizes) in
                 [(1, 1, vec![1]), (7, 3, vec![5, 2, 9]), (300, 19, vec![150, 150]), (130, 64, vec![256, 200, 3, 129])]

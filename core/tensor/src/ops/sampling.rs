@@ -41,7 +41,7 @@ impl Draw {
 /// renormalisation, then the smallest k whose cumulative probability, in index order, exceeds `uniforms[row]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if K is 0, there is not one uniform number a row, or `draw` is out of range.
+/// [`Error::Shape`] if K is 0, there is not one uniform number per row, or `draw` is out of range.
 pub fn sample(logits: &Tensor, draw: &Draw, uniforms: &[f32]) -> Result<Codes> {
     draw.check("sample")?;
     let width = check_rows("sample", logits, Some(uniforms))?;
@@ -95,7 +95,7 @@ pub fn top_p_probs(probs: &Tensor, p: f32) -> Result<Tensor> {
 /// index order and in f64, exceeds `uniforms[row]`; the last possible code where rounding leaves none.
 ///
 /// # Errors
-/// [`Error::Shape`] if K is 0 or there is not one uniform number a row.
+/// [`Error::Shape`] if K is 0 or there is not one uniform number per row.
 pub fn multinomial(probs: &Tensor, uniforms: &[f32]) -> Result<Codes> {
     let width = check_rows("multinomial", probs, Some(uniforms))?;
     return_from_gpu!(crate::cuda::sampling::multinomial(probs, uniforms));

@@ -1,11 +1,115 @@
 //! Views and copies under another shape.
 
+use super::kernel::{GradientKernel, Kernel, run};
 use super::on_cpu;
-use crate::cpu::buffer;
-use crate::cpu::loops::layout::{blocks, cumulative_sum, join, permute, spread};
-use crate::tape::{GradKey, record};
+use crate::cpu::loops::layout::{Blocks, cumulative_sum, join, permute};
+use crate::cpu::{Output, buffer};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Numbers};
 use crate::{Error, Result, Tensor};
+#[cfg(feature = "cuda")]
+use dfdx::prelude::CudaError;
 use std::ops::Range;
+
+/// An operand of shape `from` with its axes in the order `axes`.
+struct Permute {
+    from: Vec<usize>,
+    axes: Vec<usize>,
+}
+
+impl Permute {
+    fn shape(&self) -> Vec<usize> {
+        self.axes.iter().map(|&axis| self.from[axis]).collect()
+    }
+}
+
+impl Kernel<1> for Permute {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        let mut strides = vec![1; self.from.len()];
+        for axis in (1..self.from.len()).rev() {
+            strides[axis - 1] = strides[axis] * self.from[axis];
+        }
+        let strides: Vec<usize> = self.axes.iter().map(|&axis| strides[axis]).collect();
+        permute(x, &self.shape(), &strides)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.permute(x, &self.from, &self.axes)
+    }
+}
+
+/// Blocks of a longer operand, side by side.
+struct Gather(Blocks);
+
+impl Kernel<1> for Gather {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        let count = x.len().checked_div(self.0.step).unwrap_or(0);
+        buffer(count * self.0.len, |out| self.0.gather(x, out))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.gather_blocks(x, self.0)
+    }
+}
+
+impl GradientKernel for Gather {
+    fn cpu<'a>(&self, grad: &[f32], out: Output<'a>) -> &'a mut [f32] {
+        self.0.gather(grad, out)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, grad: &Numbers, out: &mut Numbers, _: usize, accumulate: bool) -> Result<(), CudaError> {
+        if accumulate {
+            return gpu.add_gathered_blocks(grad, self.0, out);
+        }
+        *out = gpu.gather_blocks(grad, self.0)?;
+        Ok(())
+    }
+}
+
+/// What lies side by side, in blocks of a longer output, which is 0 beside them.
+struct Scatter(Blocks);
+
+impl GradientKernel for Scatter {
+    fn cpu<'a>(&self, grad: &[f32], out: Output<'a>) -> &'a mut [f32] {
+        self.0.scatter(grad, out)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(
+        &self,
+        gpu: &Gpu,
+        grad: &Numbers,
+        out: &mut Numbers,
+        len: usize,
+        accumulate: bool,
+    ) -> Result<(), CudaError> {
+        if !accumulate {
+            *out = gpu.zeros(len)?;
+        }
+        gpu.scatter_blocks(grad, out, self.0, accumulate)
+    }
+}
+
+/// Running sums along the middle axis of `[outer, n, inner]`, from the end if `reverse`.
+struct CumulativeSum {
+    n: usize,
+    inner: usize,
+    reverse: bool,
+}
+
+impl Kernel<1> for CumulativeSum {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        cumulative_sum(x, self.n, self.inner, self.reverse)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.cumulative_sum(x, self.n, self.inner, self.reverse)
+    }
+}
 
 impl Tensor {
     /// The same numbers under another shape of equal size. Free: shares numbers and gradient.
@@ -33,15 +137,12 @@ impl Tensor {
         if axes.len() != self.rank() || inverse.contains(&usize::MAX) {
             return Err(Error::shape("permute", format!("{axes:?} is no order of the axes of {:?}", self.shape())));
         }
-        return_from_gpu!(crate::cuda::loops::layout::permute(self, axes, &inverse));
-        on_cpu("permute", [self])?;
-        let (shape, data) = permuted(self.as_slice(), self.shape(), axes);
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
-            record(&key, move |grad, flow| flow.add(&x, permuted(&grad, &shape, &inverse).1));
-        }
-        Ok(out)
+        let kernel = Permute { from: self.shape().to_vec(), axes: axes.to_vec() };
+        let shape = kernel.shape();
+        run("permute", &kernel, [self], &shape)?.with_backward(&[self], |_| {
+            let (kernel, own) = (Permute { from: shape.clone(), axes: inverse }, self.shape().to_vec());
+            move |grad, gradients| gradients.add(0, run("permute", &kernel, [&grad], &own)?)
+        })
     }
 
     /// A copy with two axes exchanged.
@@ -69,18 +170,11 @@ impl Tensor {
         let inner: usize = self.shape()[axis + 1..].iter().product();
         let mut shape = self.shape().to_vec();
         shape[axis] = range.len();
-        let (start, len, step) = (range.start * inner, range.len() * inner, size * inner);
-        return_from_gpu!(crate::cuda::loops::layout::slice(self, [start, len, step], &shape));
-        on_cpu("slice", [self])?;
-        let len_of_all = shape.iter().product();
-        let data = buffer(len_of_all, |out| blocks(self.as_slice().get(start..).unwrap_or(&[]), step, len, out));
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
+        let blocks = Blocks { start: range.start * inner, len: range.len() * inner, step: size * inner };
+        run("slice", &Gather(blocks), [self], &shape)?.with_backward(&[self], |_| {
             let total = self.len();
-            record(&key, move |grad, flow| flow.with(&x, total, |out| spread(&grad, start..start + len, step, out)));
-        }
-        Ok(out)
+            move |grad, gradients| gradients.write(0, total, &Scatter(blocks), &grad)
+        })
     }
 
     /// Joins tensors along `axis`.
@@ -103,27 +197,34 @@ impl Tensor {
         let inner: usize = shape[axis + 1..].iter().product();
         let step = shape[axis] * inner;
         let lens: Vec<usize> = tensors.iter().map(|t| t.shape()[axis] * inner).collect();
-        return_from_gpu!(crate::cuda::loops::layout::concat(tensors, &lens, &shape));
-        on_cpu("concat", tensors.iter().copied())?;
-        let data = join(&tensors.iter().zip(&lens).map(|(t, &len)| (t.as_slice(), len)).collect::<Vec<_>>());
-        let (mut start, mut parts) = (0, Vec::new());
-        for (t, len) in tensors.iter().zip(lens) {
-            if let Some(key) = t.tracked().filter(|_| !t.is_empty()) {
-                parts.push((key, start, len, t.len()));
-            }
-            start += len;
-        }
-        let key = (!parts.is_empty()).then(GradKey::new);
-        let out = Tensor::output(data, &shape, key.clone());
-        if let Some(key) = key {
-            record(&key, move |grad, flow| {
-                for (key, start, len, total) in parts {
-                    flow.with(&key, total, |out| blocks(&grad[start..], step, len, out))?;
+        super::common_device("concat", tensors.iter().copied())?;
+        Self::joined(tensors, &lens, &shape)?.with_backward(tensors, |_| {
+            let totals: Vec<usize> = tensors.iter().map(|t| t.len()).collect();
+            move |grad, gradients| {
+                let mut start = 0;
+                for (operand, (&len, &total)) in lens.iter().zip(&totals).enumerate() {
+                    if total > 0 {
+                        gradients.write(operand, total, &Gather(Blocks { start, len, step }), &grad)?;
+                    }
+                    start += len;
                 }
                 Ok(())
-            });
+            }
+        })
+    }
+
+    /// Blocks of so many elements of each tensor in turn, without a gradient.
+    fn joined(tensors: &[&Tensor], lens: &[usize], shape: &[usize]) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(buffers) = tensors.iter().map(|t| t.gpu_buffer()).collect::<Option<Vec<_>>>()
+            && let Some(gpu) = buffers.first().map(|buffer| buffer.gpu())
+        {
+            let parts: Vec<_> = buffers.iter().map(|buffer| buffer.numbers()).zip(lens.iter().copied()).collect();
+            return Ok(Tensor::on_gpu(crate::cuda::Buffer::new(gpu, gpu.join(&parts)?), shape, None));
         }
-        Ok(out)
+        on_cpu("concat", tensors.iter().copied())?;
+        let parts: Vec<_> = tensors.iter().map(|t| t.as_slice()).zip(lens.iter().copied()).collect();
+        Ok(Tensor::output(join(&parts), shape, None))
     }
 
     /// Joins tensors of one shape along a new axis at `axis`.
@@ -151,15 +252,12 @@ impl Tensor {
     pub fn cumsum(&self, axis: usize) -> Result<Tensor> {
         let n = *self.shape().get(axis).ok_or_else(|| no_axis("cumsum", axis, self))?;
         let inner: usize = self.shape()[axis + 1..].iter().product();
-        return_from_gpu!(crate::cuda::loops::layout::cumsum(self, n, inner));
-        on_cpu("cumsum", [self])?;
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        let data = cumulative_sum(self.as_slice(), n, inner, false);
-        let out = Tensor::output(data, self.shape(), key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
-            record(&key, move |grad, flow| flow.add(&x, cumulative_sum(&grad, n, inner, true)));
-        }
-        Ok(out)
+        run("cumsum", &CumulativeSum { n, inner, reverse: false }, [self], self.shape())?.with_backward(&[self], |_| {
+            move |grad, gradients| {
+                let kernel = CumulativeSum { n, inner, reverse: true };
+                gradients.add(0, run("cumsum", &kernel, [&grad], grad.shape())?)
+            }
+        })
     }
 
     /// Folds cells of `factor_h` x `factor_w` positions into channels: [B, H, W, C] -> [B, H/fh, W/fw, fh*fw*C], in
@@ -214,18 +312,6 @@ fn no_axis(op: &'static str, axis: usize, x: &Tensor) -> Error {
 /// Whether two shapes agree on every axis but one.
 fn same_but(a: &[usize], b: &[usize], axis: usize) -> bool {
     a.len() == b.len() && a.iter().zip(b).enumerate().all(|(i, (a, b))| i == axis || a == b)
-}
-
-/// The shape and numbers of `x` of shape `from` with its axes in the order `axes`.
-fn permuted(x: &[f32], from: &[usize], axes: &[usize]) -> (Vec<usize>, Vec<f32>) {
-    let mut strides = vec![1; from.len()];
-    for axis in (1..from.len()).rev() {
-        strides[axis - 1] = strides[axis] * from[axis];
-    }
-    let shape: Vec<usize> = axes.iter().map(|&axis| from[axis]).collect();
-    let strides: Vec<usize> = axes.iter().map(|&axis| strides[axis]).collect();
-    let data = permute(x, &shape, &strides);
-    (shape, data)
 }
 
 #[cfg(test)]

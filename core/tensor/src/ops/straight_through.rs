@@ -9,7 +9,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ.
     pub fn straight_through(&self, forward: &Tensor) -> Result<Tensor> {
-        super::place("straight_through", [self, forward])?;
+        super::common_device("straight_through", [self, forward])?;
         if self.shape() != forward.shape() {
             return Err(Error::shape(
                 "straight_through",

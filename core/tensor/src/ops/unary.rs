@@ -1,16 +1,20 @@
 //! Functions of one element.
 
-use super::on_cpu;
+use super::arithmetic::{Binary, binary_into};
+use super::kernel::{Kernel, run};
 use crate::cpu::isa::math;
 use crate::cpu::loops::elementwise::{Map, Sloped, Zip, map, sloped, update};
-use crate::tape::{GradKey, record};
-use crate::{Error, Result, Tensor};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Numbers};
+use crate::{Device, Error, Result, Tensor};
+#[cfg(feature = "cuda")]
+use dfdx::prelude::CudaError;
 
 /// A function and its derivative, as a function of the input or, where that is cheaper, of the output.
 trait Function: Map + 'static {
     const NAME: &'static str;
     const SLOPE_OF_OUTPUT: bool;
-    /// Whether the slope is computed along with the value, with which it shares most of the work, and kept.
+    /// Whether the CPU computes the slope along with the value, with which it shares most of the work, and keeps it.
     const SLOPE_KEPT: bool;
     fn slope<const FUSED: bool>(self, at: f32) -> f32;
     /// The fields, for the kernel of a GPU.
@@ -41,15 +45,29 @@ impl<F: Function> Sloped for Both<F> {
     }
 }
 
-/// A gradient times a slope that was kept.
-#[derive(Clone, Copy)]
-pub(crate) struct Times;
+/// The function as a kernel.
+struct Apply<F>(F);
 
-impl Zip for Times {
-    #[inline(always)]
-    fn value<const FUSED: bool>(self, grad: f32, slope: f32) -> f32 {
-        grad * slope
+impl<F: Function> Kernel<1> for Apply<F> {
+    fn cpu(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        map(self.0, x)
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gpu: &Gpu, [x]: [&Numbers; 1]) -> Result<Numbers, CudaError> {
+        gpu.map(F::NAME, x, self.0.parameters())
+    }
+}
+
+/// The gradient times the slope at `at`, in place.
+fn chain<F: Function>(f: F, mut grad: Tensor, at: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(at) = at.gpu_buffer() {
+        grad.storage_mut().write_on_gpu(|grad| at.gpu().chain(F::NAME, at.numbers(), grad, f.parameters()))?;
+        return Ok(grad);
+    }
+    grad.storage_mut().write(|grad| update(Chain(f), grad, at.as_slice()));
+    Ok(grad)
 }
 
 macro_rules! function {
@@ -117,27 +135,17 @@ impl Sloped for Gelu {
 
 impl Tensor {
     fn unary<F: Function>(&self, f: F) -> Result<Tensor> {
-        return_from_gpu!(crate::cuda::loops::unary::apply(F::NAME, f.parameters(), F::SLOPE_OF_OUTPUT, self));
-        on_cpu(F::NAME, [self])?;
-        let key = self.tracked().map(|x| (x, GradKey::new()));
-        if let (true, Some((x, key))) = (F::SLOPE_KEPT, &key) {
+        if F::SLOPE_KEPT && self.tracked().is_some() && self.device() == Device::Cpu {
             let (out, slope) = sloped(Both(f), self.as_slice());
-            let x = x.clone();
-            record(key, move |mut grad, flow| {
-                update(Times, &mut grad, &slope);
-                flow.add(&x, grad)
-            });
-            return Ok(Tensor::output(out, self.shape(), Some(key.clone())));
-        }
-        let out = Tensor::output(map(f, self.as_slice()), self.shape(), key.as_ref().map(|k| k.1.clone()));
-        if let Some((x, key)) = key {
-            let at = if F::SLOPE_OF_OUTPUT { out.detach() } else { self.detach() };
-            record(&key, move |mut grad, flow| {
-                update(Chain(f), &mut grad, at.as_slice());
-                flow.add(&x, grad)
+            let slope = Tensor::output(slope, self.shape(), None);
+            return Tensor::output(out, self.shape(), None).with_backward(&[self], |_| {
+                move |grad, gradients| gradients.add(0, binary_into(Binary::Mul, grad, &slope)?)
             });
         }
-        Ok(out)
+        run(F::NAME, &Apply(f), [self], self.shape())?.with_backward(&[self], |out| {
+            let at = if F::SLOPE_OF_OUTPUT { out.clone() } else { self.detach() };
+            move |grad, gradients| gradients.add(0, chain(f, grad, &at)?)
+        })
     }
 
     /// `-x`.

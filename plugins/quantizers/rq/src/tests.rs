@@ -23,7 +23,7 @@ fn count_sum(params: &Params, book: usize) -> f64 {
     params.state()[&name].as_slice().iter().map(|&n| f64::from(n)).sum()
 }
 
-/// A shared codebook is updated at every depth, so that its counts decay D times a step; separate ones once.
+/// A shared codebook is updated at every depth, so that its counts decay D times per step; separate ones once.
 #[test]
 fn counts_after_a_step_are_geometric_sums() {
     let x = random(&[2, 3, 5, 6], 2);

@@ -40,7 +40,7 @@ pub(crate) struct Sizes {
     pub(crate) eps: f32,
 }
 
-/// Up to so many rows, each member normalises all of them for itself: cheaper than to meet.
+/// Up to so many rows, each member normalises all of them for itself: cheaper than a barrier.
 const FEW_ROWS: usize = 4;
 
 /// Numbers between the rows of a product's left operand: rows that lay a power of two apart would share few lines of
@@ -97,8 +97,8 @@ pub(crate) fn step(sizes: &Sizes, blocks: &mut [Block<'_>], x: &mut [f32]) {
             for (i, (block, cache)) in blocks.iter().zip(&caches).enumerate() {
                 // After the last block comes the next step.
                 let next = &blocks[(i + 1) % blocks.len()].qkv;
-                // SAFETY: all buffers have the sizes that are checked above, and members meet between what one writes
-                // and another reads.
+                // SAFETY: all buffers have the sizes that are checked above, and a barrier lies between what one member
+                // writes and another reads.
                 unsafe { one(sizes, block, next, *cache, x, &room, member) };
             }
         });
@@ -115,7 +115,7 @@ impl Block<'_> {
     }
 }
 
-/// One block; `next` is the weight that follows it. Each line that begins with a product or a norm reads what all members wrote before they met.
+/// One block; `next` is the weight that follows it. Each line that begins with a product or a norm reads what all members wrote before the barrier.
 ///
 /// # Safety
 /// All pointers are valid for the sizes, and every member of the region calls this.
@@ -143,11 +143,11 @@ unsafe fn one(
         normalised(sizes, block.norm1, x, room.normal, member, |left| {
             multiply([&block.qkv, &block.proj], left, narrow, room.qkv, 3 * width, false);
         });
-        member.meet();
+        member.barrier();
         attention(sizes, cache, room, member);
-        member.meet();
+        member.barrier();
         multiply([&block.proj, &block.expand], room.attended.get(), narrow, x, width, true);
-        member.meet();
+        member.barrier();
         normalised(sizes, block.norm2, x, room.normal, member, |left| {
             let columns = multiply([&block.expand, &block.contract], left, narrow, room.hidden, wide, false);
             for row in 0..rows {
@@ -155,9 +155,9 @@ unsafe fn one(
                 gelu(std::slice::from_raw_parts_mut(at, columns.len()));
             }
         });
-        member.meet();
+        member.barrier();
         multiply([&block.contract, next], room.hidden.get(), wide, x, width, true);
-        member.meet();
+        member.barrier();
     }
 }
 
@@ -172,7 +172,7 @@ simd! {
 /// Hands the layer norm of all rows of `x` to `f`.
 ///
 /// # Safety
-/// As for [`one`]; no member writes to `x` before they meet again.
+/// As for [`one`]; no member writes to `x` before the next barrier.
 unsafe fn normalised(
     sizes: &Sizes,
     [weight, bias]: Norm<'_>,
@@ -202,7 +202,7 @@ unsafe fn normalised(
         });
     } else {
         norm(member.share(rows), normal.get());
-        member.meet();
+        member.barrier();
         f(normal.get());
     }
 }

@@ -85,8 +85,8 @@ const MANY_KEYS: usize = 512;
 /// Up to so many keys, scores are dot products: packing the keys would cost more.
 const FEW_KEYS: usize = 8;
 
-/// How one attention is cut up and what it needs to remember.
-struct Plan {
+/// How one attention is cut into tiles, and the sizes of what is packed for them.
+struct Tiling {
     kernels: &'static Kernels,
     sizes: Sizes,
     scale: f32,
@@ -99,7 +99,7 @@ struct Plan {
     plain: usize,
 }
 
-impl Plan {
+impl Tiling {
     fn new(sizes: &Sizes) -> Self {
         let kernels = Kernels::best();
         let width = kernels.width;
@@ -242,7 +242,7 @@ impl Plan {
     /// `out[key] (+)= Σ_row weights[row][key] * rows[row]` over the block from query `first` on; `panels` hold its rows.
     ///
     /// # Safety
-    /// As for [`Plan::gather`].
+    /// As for [`Tiling::gather`].
     unsafe fn scatter(
         &self,
         first: usize,
@@ -296,24 +296,24 @@ pub(crate) fn forward<'a>(
     if out.is_empty() {
         return Output::New(out).zeros();
     }
-    let plan = Plan::new(sizes);
+    let tiling = Tiling::new(sizes);
     let target = Shared::new(out.as_mut_ptr().cast());
-    let size = plan.transposed + plan.plain + plan.block * plan.stride;
-    plan.each(norms, size, |b, h, norms, memory| {
+    let size = tiling.transposed + tiling.plain + tiling.block * tiling.stride;
+    tiling.each(norms, size, |b, h, norms, memory| {
         let (q, k, v) = (q.head(queries, b, h, sizes), k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
         let out = target.get().wrapping_add(b * queries * width + h * head);
-        let (k_panels, memory) = memory.split_at_mut(plan.transposed);
-        let (v_panels, scores) = memory.split_at_mut(plan.plain);
-        plan.pack_transposed(k, k_panels);
-        plan.pack_rows(v.data, v.stride, keys, v_panels);
-        for first in (0..queries).step_by(plan.block) {
-            let rows = plan.block.min(queries - first);
-            plan.scores(first, rows, q, k, k_panels, scores);
+        let (k_panels, memory) = memory.split_at_mut(tiling.transposed);
+        let (v_panels, scores) = memory.split_at_mut(tiling.plain);
+        tiling.pack_transposed(k, k_panels);
+        tiling.pack_rows(v.data, v.stride, keys, v_panels);
+        for first in (0..queries).step_by(tiling.block) {
+            let rows = tiling.block.min(queries - first);
+            tiling.scores(first, rows, q, k, k_panels, scores);
             let norms = &mut norms[first..first + rows];
-            let seen = plan.seen(first);
-            softmax(scores, plan.stride, seen, usize::from(causal), plan.scale, norms);
+            let seen = tiling.seen(first);
+            softmax(scores, tiling.stride, seen, usize::from(causal), tiling.scale, norms);
             // SAFETY: this head's part of the batch entry's rows, which is this piece's own.
-            unsafe { plan.gather(first, rows, scores, v_panels, out, width) };
+            unsafe { tiling.gather(first, rows, scores, v_panels, out, width) };
             for (row, [_, inverse]) in norms.iter().enumerate() {
                 // SAFETY: this head's part of the row, which is this piece's own.
                 let row = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add((first + row) * width), head) };
@@ -381,40 +381,40 @@ unsafe fn write_gradients(
     norms: &mut [[f32; 2]],
     (targets, stride): Rows3,
 ) {
-    let plan = Plan::new(sizes);
+    let tiling = Tiling::new(sizes);
     let Sizes { queries, keys, head, causal, .. } = *sizes;
     sizes.check(sizes.batch(norms), [(q, queries), (k, keys), (v, keys), (y, queries), (dy, queries)]);
-    let row_panels = head.next_multiple_of(plan.kernels.width) * plan.block;
-    let scores = plan.block * plan.stride;
-    let size = 2 * plan.transposed + plan.plain + 2 * row_panels + 2 * scores;
-    plan.each(norms, size, |b, h, norms, memory| {
+    let row_panels = head.next_multiple_of(tiling.kernels.width) * tiling.block;
+    let scores = tiling.block * tiling.stride;
+    let size = 2 * tiling.transposed + tiling.plain + 2 * row_panels + 2 * scores;
+    tiling.each(norms, size, |b, h, norms, memory| {
         let (q, y, dy) = (q.head(queries, b, h, sizes), y.head(queries, b, h, sizes), dy.head(queries, b, h, sizes));
         let (k, v) = (k.head(keys, b, h, sizes), v.head(keys, b, h, sizes));
         let [dq, dk, dv] = [(0, queries), (1, keys), (2, keys)]
             .map(|(which, n)| targets[which].get().wrapping_add(b * n * stride + h * head));
-        let (k_transposed, memory) = memory.split_at_mut(plan.transposed);
-        let (v_transposed, memory) = memory.split_at_mut(plan.transposed);
-        let (k_rows, memory) = memory.split_at_mut(plan.plain);
+        let (k_transposed, memory) = memory.split_at_mut(tiling.transposed);
+        let (v_transposed, memory) = memory.split_at_mut(tiling.transposed);
+        let (k_rows, memory) = memory.split_at_mut(tiling.plain);
         let (q_rows, memory) = memory.split_at_mut(row_panels);
         let (dy_rows, memory) = memory.split_at_mut(row_panels);
         let (p, ds) = memory.split_at_mut(scores);
-        plan.pack_transposed(k, k_transposed);
-        plan.pack_transposed(v, v_transposed);
-        plan.pack_rows(k.data, k.stride, keys, k_rows);
-        for first in (0..queries).step_by(plan.block) {
-            let rows = plan.block.min(queries - first);
-            plan.scores(first, rows, q, k, k_transposed, p);
-            plan.scores(first, rows, dy, v, v_transposed, ds);
-            let (norms, seen) = (&norms[first..first + rows], plan.seen(first));
+        tiling.pack_transposed(k, k_transposed);
+        tiling.pack_transposed(v, v_transposed);
+        tiling.pack_rows(k.data, k.stride, keys, k_rows);
+        for first in (0..queries).step_by(tiling.block) {
+            let rows = tiling.block.min(queries - first);
+            tiling.scores(first, rows, q, k, k_transposed, p);
+            tiling.scores(first, rows, dy, v, v_transposed, ds);
+            let (norms, seen) = (&norms[first..first + rows], tiling.seen(first));
             let (y, dy) = ((y.from(first), y.stride), (dy.from(first), dy.stride));
-            softmax_backward(p, ds, plan.stride, seen, usize::from(causal), plan.scale, norms, head, y, dy);
-            plan.pack_rows(dy.0, dy.1, rows, dy_rows);
-            plan.pack_rows(q.from(first), q.stride, rows, q_rows);
+            softmax_backward(p, ds, tiling.stride, seen, usize::from(causal), tiling.scale, norms, head, y, dy);
+            tiling.pack_rows(dy.0, dy.1, rows, dy_rows);
+            tiling.pack_rows(q.from(first), q.stride, rows, q_rows);
             // SAFETY: this head's part of the batch entry's rows, which is this piece's own.
             unsafe {
-                plan.gather(first, rows, ds, k_rows, dq, stride);
-                plan.scatter(first, rows, p, dy_rows, dv, stride);
-                plan.scatter(first, rows, ds, q_rows, dk, stride);
+                tiling.gather(first, rows, ds, k_rows, dq, stride);
+                tiling.scatter(first, rows, p, dy_rows, dv, stride);
+                tiling.scatter(first, rows, ds, q_rows, dk, stride);
             }
         }
     });

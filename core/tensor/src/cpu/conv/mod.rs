@@ -100,8 +100,8 @@ pub(crate) fn offsets(
     table
 }
 
-/// Channels of one image to be convolved at the positions of a grid.
-pub(crate) struct Walk<'a> {
+/// Where the taps of a kernel read the input for the positions of a grid: what the indirection buffers of a tile are made from.
+pub(crate) struct Indirection<'a> {
     pub(crate) input: &'a [f32],
     /// Numbers in an image of the input.
     pub(crate) image: usize,
@@ -114,9 +114,9 @@ pub(crate) struct Walk<'a> {
     pub(crate) zeros: &'a [f32],
 }
 
-impl Walk<'_> {
+impl Indirection<'_> {
     /// For each tap the input rows of `rows` positions from `first` on, of all images one behind the other.
-    pub(crate) fn rows(&self, first: usize, rows: usize, to: &mut [*const f32]) {
+    pub(crate) fn pointers(&self, first: usize, rows: usize, to: &mut [*const f32]) {
         let (mut at, mut done) = (first, 0);
         while done < rows {
             let (image, position) = (at / self.positions, at % self.positions);
@@ -134,10 +134,10 @@ impl Walk<'_> {
         }
     }
 
-    /// Copies what [`Walk::rows`] points to into rows of `taps * channels`.
+    /// Copies what [`Indirection::pointers`] points to into rows of `taps * channels`.
     ///
     /// # Safety
-    /// `pointers` are those that [`Walk::rows`] gave for as many rows.
+    /// `pointers` are those that [`Indirection::pointers`] gave for as many rows.
     pub(crate) unsafe fn gather(&self, pointers: &[*const f32], rows: usize, to: &mut [f32]) {
         let width = self.taps * self.channels;
         for (r, row) in to.chunks_exact_mut(width).enumerate().take(rows) {
@@ -149,7 +149,7 @@ impl Walk<'_> {
     }
 }
 
-/// Where the results of a walk go: position (i, j) of an image to pixel (i * step + first) of an image of `width`.
+/// Where the results go: position (i, j) of an image to pixel (i * step + first) of an image of `width`.
 struct Target<'a> {
     out: Shared,
     /// Numbers in an image.
@@ -164,9 +164,9 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn rows(&self, walk: &Walk<'_>, first: usize, to: &mut [*mut f32]) {
+    fn rows(&self, input: &Indirection<'_>, first: usize, to: &mut [*mut f32]) {
         for (r, to) in to.iter_mut().enumerate() {
-            let (image, position) = ((first + r) / walk.positions, (first + r) % walk.positions);
+            let (image, position) = ((first + r) / input.positions, (first + r) % input.positions);
             let y = position / self.grid_width * self.step + self.first[0];
             let x = position % self.grid_width * self.step + self.first[1];
             *to = self.out.get().wrapping_add(image * self.image + (y * self.width + x) * self.channels);
@@ -180,13 +180,13 @@ impl Target<'_> {
 /// # Safety
 /// The input has `batch` images, and offsets lead to pixels of them; the target has as many images that have these pixels, and
 /// nothing else touches them meanwhile.
-unsafe fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[f32], target: &Target<'_>) {
-    let total = batch * walk.positions;
-    let (k, n) = (walk.taps * walk.channels, target.channels);
-    let by_dots = few_columns(k, n, walk.channels);
+unsafe fn convolve(kernels: &Kernels, batch: usize, input: &Indirection<'_>, weights: &[f32], target: &Target<'_>) {
+    let total = batch * input.positions;
+    let (k, n) = (input.taps * input.channels, target.channels);
+    let by_dots = few_columns(k, n, input.channels);
     let most = if by_dots { DOTS[0] } else { kernels.rows };
     let per_piece = (TASK / (k * n).max(1)).div_ceil(most).clamp(2, TILES) * most;
-    let gathered = walk.channels < FEW_CHANNELS && !by_dots;
+    let gathered = input.channels < FEW_CHANNELS && !by_dots;
     let panels = n.div_ceil(kernels.width);
     let group = (GROUP / (k * kernels.width).max(1)).max(1);
     split::each(total.div_ceil(per_piece), |piece| {
@@ -196,30 +196,30 @@ unsafe fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[
         let tile_count = count.div_ceil(most);
         rows_of.iter_mut().zip(tiles(count, most)).for_each(|(to, tile)| *to = tile);
         let rows_of = &rows_of[..tile_count];
-        let mut left = vec![null(); walk.taps.max(1) * count];
+        let mut left = vec![null(); input.taps.max(1) * count];
         let mut out = vec![null_mut(); count];
-        target.rows(walk, from, &mut out);
+        target.rows(input, from, &mut out);
         for &(first, rows) in rows_of {
-            walk.rows(from + first, rows, &mut left[walk.taps * first..walk.taps * (first + rows)]);
+            input.pointers(from + first, rows, &mut left[input.taps * first..input.taps * (first + rows)]);
         }
         scratch(if gathered { count * k } else { 0 }, |columns| {
             if gathered && k > 0 {
                 for &(first, rows) in rows_of {
                     let columns = &mut columns[first * k..(first + rows) * k];
                     // SAFETY: the pointers were made above.
-                    unsafe { walk.gather(&left[walk.taps * first..], rows, columns) };
+                    unsafe { input.gather(&left[input.taps * first..], rows, columns) };
                 }
                 for (r, row) in columns.chunks_exact(k).enumerate() {
                     left[r] = row.as_ptr();
                 }
             }
-            let taps = if gathered { 1 } else { walk.taps };
+            let taps = if gathered { 1 } else { input.taps };
             if by_dots {
                 for &(first, rows) in rows_of {
                     let block = Dots {
                         left: left[taps * first..].as_ptr(),
                         groups: taps,
-                        depth: walk.channels,
+                        depth: input.channels,
                         right: weights.as_ptr(),
                         right_stride: k,
                         bias: target.bias.map_or(null(), <[f32]>::as_ptr),
@@ -237,7 +237,7 @@ unsafe fn convolve(kernels: &Kernels, batch: usize, walk: &Walk<'_>, weights: &[
                     let tile = Tile {
                         left: left[taps * first..].as_ptr(),
                         groups: taps,
-                        depth: if gathered { k } else { walk.channels },
+                        depth: if gathered { k } else { input.channels },
                         step: 0,
                         panel: weights[first_panel * k * kernels.width..].as_ptr(),
                         panel_stride: k * kernels.width,
@@ -314,7 +314,7 @@ pub(crate) fn forward<'a>(
         |tap: usize| [(tap / g.kernel[1]) as isize - top as isize, (tap % g.kernel[1]) as isize - left as isize];
     let offsets = offsets(g.output, g.input, g.inputs, g.stride, (0..taps).map(of_tap));
     let zeros = vec![0.0; g.inputs];
-    let walk = Walk {
+    let indirection = Indirection {
         input: x,
         image: g.input[0] * g.input[1] * g.inputs,
         channels: g.inputs,
@@ -337,7 +337,7 @@ pub(crate) fn forward<'a>(
     let weight = |o: usize, tap: usize, i: usize| w[(o * g.inputs + i) * taps + tap];
     with_weights(kernels, g.outputs, taps, g.inputs, weight, |weights| {
         // SAFETY: the maps have the sizes asserted above, and the grid is the whole output.
-        unsafe { convolve(kernels, g.batch, &walk, weights, &target) };
+        unsafe { convolve(kernels, g.batch, &indirection, weights, &target) };
     });
     // SAFETY: every position of the grid was written.
     unsafe { y.written() }
@@ -381,7 +381,7 @@ pub(crate) fn backward_data<'a>(g: &Geometry, dy: &[f32], w: &[f32], mut dx: Out
             .flat_map(|&(r, dy)| across.iter().map(move |&(s, dx)| (r * g.kernel[1] + s, [dy, dx])))
             .collect();
         let offsets = offsets(grid, g.output, g.outputs, 1, taps.iter().map(|&(_, offset)| offset));
-        let walk = Walk {
+        let indirection = Indirection {
             input: dy,
             image: g.output[0] * g.output[1] * g.outputs,
             channels: g.outputs,
@@ -404,7 +404,7 @@ pub(crate) fn backward_data<'a>(g: &Geometry, dy: &[f32], w: &[f32], mut dx: Out
         let weight = |i: usize, tap: usize, o: usize| w[(o * g.inputs + i) * g.taps() + taps[tap].0];
         with_weights(kernels, g.inputs, taps.len(), g.outputs, weight, |weights| {
             // SAFETY: the maps have the sizes asserted above, and the grid's pixels lie in the input.
-            unsafe { convolve(kernels, g.batch, &walk, weights, &target) };
+            unsafe { convolve(kernels, g.batch, &indirection, weights, &target) };
         });
     }
     // SAFETY: every pixel belongs to one class of remainders, all of whose pixels were written.

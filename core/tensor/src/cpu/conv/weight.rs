@@ -4,7 +4,7 @@
 
 use crate::cpu::Output;
 use crate::cpu::conv::winograd::{self, Winograd};
-use crate::cpu::conv::{FEW_CHANNELS, Geometry, Walk, offsets};
+use crate::cpu::conv::{FEW_CHANNELS, Geometry, Indirection, offsets};
 use crate::cpu::gemm::kernel::Kernels;
 use crate::cpu::gemm::pack;
 use crate::cpu::gemm::product::{Product, tiles};
@@ -46,7 +46,7 @@ pub(crate) fn backward<'a>(
         |tap: usize| [(tap / g.kernel[1]) as isize - top as isize, (tap % g.kernel[1]) as isize - left as isize];
     let offsets = offsets(g.output, g.input, g.inputs, g.stride, (0..taps).map(of_tap));
     let zeros = vec![0.0; g.inputs];
-    let walk = Walk {
+    let indirection = Indirection {
         input: x,
         image: g.input[0] * g.input[1] * g.inputs,
         channels: g.inputs,
@@ -55,14 +55,14 @@ pub(crate) fn backward<'a>(
         offsets: &offsets,
         zeros: &zeros,
     };
-    let total = g.batch * walk.positions;
+    let total = g.batch * indirection.positions;
     let pieces = (total * dw.len() / TASK).min(total / 64).clamp(1, rayon::current_num_threads());
     let (outputs, inputs) = (g.outputs, g.inputs);
     let len = dw.len();
     scratch(pieces * len, |parts| {
         let each: Vec<(usize, &mut [f32])> = parts.chunks_exact_mut(len).enumerate().collect();
         let sum = |(i, part): (usize, &mut [f32])| {
-            weight_sums(kernels, outputs, &walk, dy, i * total / pieces..(i + 1) * total / pieces, part);
+            weight_sums(kernels, outputs, &indirection, dy, i * total / pieces..(i + 1) * total / pieces, part);
         };
         if pieces == 1 {
             each.into_iter().for_each(sum)
@@ -83,7 +83,7 @@ pub(crate) fn backward<'a>(
 fn weight_sums(
     kernels: &Kernels,
     outputs: usize,
-    walk: &Walk<'_>,
+    input: &Indirection<'_>,
     dy: &[f32],
     range: std::ops::Range<usize>,
     sums: &mut [f32],
@@ -92,19 +92,19 @@ fn weight_sums(
         sums.fill(0.0);
         return;
     }
-    let (rows, width, channels) = (kernels.packed_rows(), kernels.width, walk.channels);
-    let k = walk.taps * channels;
+    let (rows, width, channels) = (kernels.packed_rows(), kernels.width, input.channels);
+    let k = input.taps * channels;
     let depth = DEPTH.min(range.len());
     let heights: Vec<(usize, usize)> = tiles(outputs, kernels.rows).collect();
     let gathered = channels < FEW_CHANNELS;
-    let mut pointers = vec![null(); walk.taps * depth];
+    let mut pointers = vec![null(); input.taps * depth];
     let sizes = [heights.len() * depth * rows, depth * width, if gathered { depth * k } else { 0 }];
     scratch(sizes.iter().sum(), |memory| {
         let (left, memory) = memory.split_at_mut(sizes[0]);
         let (panel, columns) = memory.split_at_mut(sizes[1]);
         for from in range.clone().step_by(depth) {
             let here = depth.min(range.end - from);
-            walk.rows(from, here, &mut pointers[..walk.taps * here]);
+            input.pointers(from, here, &mut pointers[..input.taps * here]);
             for (&(row, height), tile) in heights.iter().zip(left.chunks_exact_mut(depth * rows)) {
                 pack::rows(&dy[from * outputs..], outputs, row, height, here, rows, tile);
             }
@@ -131,7 +131,7 @@ fn weight_sums(
             };
             if gathered {
                 // SAFETY: the pointers were made above.
-                unsafe { walk.gather(&pointers, here, columns) };
+                unsafe { input.gather(&pointers, here, columns) };
                 for column in (0..k).step_by(width) {
                     let count = (k - column).min(width);
                     pack::rows(columns, k, column, count, here, width, panel);
@@ -139,7 +139,7 @@ fn weight_sums(
                 }
                 continue;
             }
-            for tap in 0..walk.taps {
+            for tap in 0..input.taps {
                 for channel in (0..channels).step_by(width) {
                     let count = (channels - channel).min(width);
                     for (to, from) in panel.chunks_exact_mut(width).zip(&pointers[tap * here..(tap + 1) * here]) {

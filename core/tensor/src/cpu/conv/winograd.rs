@@ -10,7 +10,7 @@
 
 use crate::cpu::Output;
 use crate::cpu::conv::winograd_transform::{Map, Tile};
-use crate::cpu::conv::{Geometry, OUTSIDE, Walk, offsets};
+use crate::cpu::conv::{Geometry, Indirection, OUTSIDE, offsets};
 use crate::cpu::gemm::kernel::Kernels;
 use crate::cpu::gemm::pack;
 use crate::cpu::gemm::product::Product;
@@ -23,7 +23,7 @@ use std::ptr::{null, null_mut};
 const CHANNELS: usize = 16;
 /// The most products of a tile.
 pub(crate) const PRODUCTS: usize = 36;
-/// Numbers between rows of two products beyond the rows themselves: a cache line, so that the rows of one place do not
+/// Numbers between rows of two products beyond the rows themselves: a cache line, so that the rows of one tile do not
 /// all fall into one set of the cache.
 pub(crate) const LINE: usize = 16;
 
@@ -110,7 +110,7 @@ impl Winograd {
         self.with_weights(w, false, |weights| self.convolve(maps, x, from, weights, bias, y, to))
     }
 
-    /// The gradient of the input: a convolution of the output's with the weight turned by half a circle.
+    /// The gradient of the input: a convolution of the output's with the weight rotated by 180 degrees.
     pub(crate) fn backward_data<'a>(&self, dy: &[f32], w: &[f32], dx: Output<'a>) -> &'a mut [f32] {
         let (maps, step) = match self.form {
             Form::Two => ([Map::Input, Map::Output], 2),
@@ -139,10 +139,10 @@ impl Winograd {
         let (k, n, products) = (from.channels, to.channels, self.products());
         let grid = to.size.map(|size| size.div_ceil(to.step));
         let positions = grid[0] * grid[1];
-        let [places, out_places] = [before.sides()[0], after.sides()[1]].map(|side| side * side);
+        let [taps, out_pixels] = [before.sides()[0], after.sides()[1]].map(|side| side * side);
         let (reads, writes) = (from.table(grid, before.sides()[0]), to.table(grid, after.sides()[1]));
         let zeros = vec![0.0; k];
-        let walk = from.walk(x, positions, places, &reads, &zeros);
+        let indirection = from.indirection(x, positions, taps, &reads, &zeros);
         let image = to.image();
         let out = Shared::new(y.as_mut_ptr());
         let total = self.batch * positions;
@@ -153,8 +153,8 @@ impl Winograd {
             let first = piece * per_piece;
             let count = per_piece.min(total - first);
             let (left_step, out_step) = (count * k + LINE, count * n + LINE);
-            let mut pixels = vec![null(); places * count];
-            walk.rows(first, count, &mut pixels);
+            let mut pixels = vec![null(); taps * count];
+            indirection.pointers(first, count, &mut pixels);
             scratch(products * (left_step + out_step), |memory| {
                 let (left, sums) = memory.split_at_mut(products * left_step);
                 let left_at = left.as_mut_ptr();
@@ -199,7 +199,7 @@ impl Winograd {
                     }
                     let (image_at, position) = ((first + t) / positions * image, (first + t) % positions);
                     let mut to = [null_mut(); 16];
-                    for (to, offsets) in to[..out_places].iter_mut().zip(writes.chunks_exact(positions)) {
+                    for (to, offsets) in to[..out_pixels].iter_mut().zip(writes.chunks_exact(positions)) {
                         if offsets[position] != OUTSIDE {
                             *to = out.get().wrapping_add(image_at + offsets[position] as usize);
                         }
@@ -221,13 +221,13 @@ impl Winograd {
         unsafe { y.written() }
     }
 
-    /// The transformed weights as panels of each product: of `[I, O]`, or turned by half a circle, of `[O, I]`.
-    fn with_weights<R>(&self, w: &[f32], turned: bool, f: impl FnOnce(&[f32]) -> R) -> R {
+    /// The transformed weights as panels of each product: of `[I, O]`, or rotated by 180 degrees, of `[O, I]`.
+    fn with_weights<R>(&self, w: &[f32], rotated: bool, f: impl FnOnce(&[f32]) -> R) -> R {
         assert_eq!(w.len(), self.outputs * self.inputs * 9);
         let width = Kernels::best().width;
         let (inputs, outputs) = (self.inputs, self.outputs);
         let (products, size) = (self.products(), inputs * outputs);
-        let (k, n) = if turned { (outputs, inputs) } else { (inputs, outputs) };
+        let (k, n) = if rotated { (outputs, inputs) } else { (inputs, outputs) };
         let transform = match self.form {
             Form::Two => Map::Weight,
             Form::Four => Map::Weight4,
@@ -243,7 +243,7 @@ impl Winograd {
                         let (of_output, _) = w[o * inputs * 9..(o + 1) * inputs * 9].as_chunks::<9>();
                         for (i, of_input) in of_output.iter().enumerate() {
                             for (tap, x) in of_input.iter().enumerate() {
-                                taps[if turned { 8 - tap } else { tap } * inputs + i] = *x;
+                                taps[if rotated { 8 - tap } else { tap } * inputs + i] = *x;
                             }
                         }
                         let mut from = [null(); 9];
@@ -271,7 +271,7 @@ impl Winograd {
                 split::each_chunk(packed, k * width, TASK / 16, |(at, panel)| {
                     let (p, first) = (at / panels, at % panels * width);
                     let columns = (n - first).min(width);
-                    if turned {
+                    if rotated {
                         pack::rows(&plain[p * size..(p + 1) * size], n, first, columns, k, width, panel);
                     } else {
                         pack::transposed(&plain[p * size + first * k..(p + 1) * size], k, columns, k, width, panel);
@@ -330,18 +330,18 @@ impl Pixels {
 
     /// The offsets of tiles of `side x side` pixels at the positions of a grid.
     pub(crate) fn table(&self, grid: [usize; 2], side: usize) -> Vec<i32> {
-        let place = |at: usize| [(at / side) as isize - self.before[0], (at % side) as isize - self.before[1]];
-        offsets(grid, self.size, self.channels, self.step, (0..side * side).map(place))
+        let pixel = |at: usize| [(at / side) as isize - self.before[0], (at % side) as isize - self.before[1]];
+        offsets(grid, self.size, self.channels, self.step, (0..side * side).map(pixel))
     }
 
-    pub(crate) fn walk<'a>(
+    pub(crate) fn indirection<'a>(
         &self,
         input: &'a [f32],
         positions: usize,
-        places: usize,
+        taps: usize,
         offsets: &'a [i32],
         zeros: &'a [f32],
-    ) -> Walk<'a> {
-        Walk { input, image: self.image(), channels: self.channels, positions, taps: places, offsets, zeros }
+    ) -> Indirection<'a> {
+        Indirection { input, image: self.image(), channels: self.channels, positions, taps, offsets, zeros }
     }
 }

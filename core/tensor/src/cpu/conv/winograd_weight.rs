@@ -98,30 +98,30 @@ impl Winograd {
             Form::Doubled => [Map::UpInput, Map::UpGradient],
         };
         let [of_x, of_dy] = self.pixels();
-        let [x_places, dy_places] = maps.map(|map| map.sides()[0] * map.sides()[0]);
+        let [x_taps, dy_taps] = maps.map(|map| map.sides()[0] * map.sides()[0]);
         let (x_table, dy_table) = (of_x.table(grid, maps[0].sides()[0]), of_dy.table(grid, maps[1].sides()[0]));
         let zeros = vec![0.0; inputs.max(outputs)];
-        let x_walk = of_x.walk(x, positions, x_places, &x_table, &zeros);
-        let dy_walk = of_dy.walk(dy, positions, dy_places, &dy_table, &zeros);
+        let x_indirection = of_x.indirection(x, positions, x_taps, &x_table, &zeros);
+        let dy_indirection = of_dy.indirection(dy, positions, dy_taps, &dy_table, &zeros);
         let [x_transform, dy_transform] = maps.map(Map::kernel);
         let panels = inputs.div_ceil(width);
         // As many tiles as make what is read and written for them as much as the sums that they are added to.
         let block = (inputs * outputs / (inputs + outputs)).clamp(32, 128).min(range.len());
         let (x_step, dy_step) = (panels * block * width + LINE, block * outputs + LINE);
-        let mut pixels = vec![null(); x_places.max(dy_places) * block];
+        let mut pixels = vec![null(); x_taps.max(dy_taps) * block];
         scratch(products * (x_step + dy_step), |memory| {
             let (right, left) = memory.split_at_mut(products * x_step);
             let (right, left) = (right.as_mut_ptr(), left.as_mut_ptr());
             for from in range.clone().step_by(block) {
                 let count = block.min(range.end - from);
                 let mut to = [null_mut(); PRODUCTS];
-                x_walk.rows(from, count, &mut pixels[..x_places * count]);
+                x_indirection.pointers(from, count, &mut pixels[..x_taps * count]);
                 for panel in 0..panels {
                     let first = panel * width;
                     let mut shifted = [null(); PRODUCTS];
                     for t in 0..count {
-                        for (place, shifted) in shifted[..x_places].iter_mut().enumerate() {
-                            *shifted = pixels[place * count + t].wrapping_add(first);
+                        for (tap, shifted) in shifted[..x_taps].iter_mut().enumerate() {
+                            *shifted = pixels[tap * count + t].wrapping_add(first);
                         }
                         for (p, to) in to[..products].iter_mut().enumerate() {
                             *to = right.wrapping_add(p * x_step + (panel * block + t) * width);
@@ -138,7 +138,7 @@ impl Winograd {
                         unsafe { x_transform(&tile) };
                     }
                 }
-                dy_walk.rows(from, count, &mut pixels[..dy_places * count]);
+                dy_indirection.pointers(from, count, &mut pixels[..dy_taps * count]);
                 for t in 0..count {
                     for (p, to) in to[..products].iter_mut().enumerate() {
                         *to = left.wrapping_add(p * dy_step + t * outputs);

@@ -125,7 +125,7 @@ mod tests {
         [Level::Baseline, Level::Avx2, Level::Avx512].into_iter().filter(|&l| l <= level())
     }
 
-    /// Small whole numbers: every order of summation gives the same bits.
+    /// Small integers: every order of summation gives the same bits.
     fn whole(n: usize, seed: u64) -> Vec<f32> {
         Rng::new(seed, "test", 0).below(n, 9).into_iter().map(|x| x as f32 - 4.0).collect()
     }

@@ -178,7 +178,7 @@ mod tests {
     use crate::cpu::gemm::pack;
     use std::ptr::null;
 
-    /// Small whole numbers: every order of summation gives the same bits.
+    /// Small integers: every order of summation gives the same bits.
     fn whole(n: usize, seed: u64) -> Vec<f32> {
         Rng::new(seed, "test", 0).below(n, 9).into_iter().map(|x| x as f32 - 4.0).collect()
     }

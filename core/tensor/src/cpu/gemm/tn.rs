@@ -19,7 +19,7 @@ pub(crate) fn tn<'a>(m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: Outp
     tn_and_sums(m, n, k, a, b, c, None)
 }
 
-/// Results of up to so many numbers are worth one copy a thread.
+/// Results of up to so many numbers are worth one copy per thread.
 const SMALL: usize = 1 << 15;
 
 /// [`tn`], and `sums [m] =` the sums of the rows of `a`, which are in the cache then. A small result is cut over k into
@@ -47,8 +47,8 @@ pub(crate) fn tn_and_sums<'a>(
     let (kernels, accumulate) = (Kernels::best(), c.accumulates());
     let threads = rayon::current_num_threads();
     let block = |rows: (usize, usize), columns: (usize, usize)| Block { m, n, k, rows, columns };
-    let work = m * n * k / TASK;
-    if work <= 1 || threads == 1 {
+    let tasks = m * n * k / TASK;
+    if tasks <= 1 || threads == 1 {
         // SAFETY: the block is the whole of `c`, and writes all of it.
         return unsafe {
             block((0, m), (0, n)).run(kernels, a, b, c.as_mut_ptr(), sums, accumulate);
@@ -56,7 +56,7 @@ pub(crate) fn tn_and_sums<'a>(
         };
     }
     if m * n <= SMALL {
-        let pieces = work.min(k / 64).clamp(1, threads);
+        let pieces = tasks.min(k / 64).clamp(1, threads);
         // The first piece goes to `c` itself.
         let out = Shared::new(c.as_mut_ptr());
         return scratch((pieces - 1) * m * n + pieces * m, |memory| {

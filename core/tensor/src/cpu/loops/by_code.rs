@@ -33,7 +33,7 @@ pub(crate) struct RowsByCode {
 }
 
 impl RowsByCode {
-    /// `codes`, one a row, are below `size`.
+    /// `codes`, one per row, are below `size`.
     pub(crate) fn new(codes: &[u32], size: usize) -> Self {
         // Where the rows of code k begin stands at k + 1 until they are listed, which moves it to where they end.
         let mut starts = vec![0u32; size + 2];

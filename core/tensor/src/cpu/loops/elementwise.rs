@@ -105,39 +105,39 @@ pub(crate) fn update<F: Zip>(f: F, target: &mut [f32], other: &[f32]) {
     target.par_chunks_mut(GRAIN).zip(other.par_chunks(GRAIN)).for_each(|(t, o)| update_chunk(f, t, o));
 }
 
-/// How two operands are walked to fill a broadcast output: its axes, fewest possible, and each operand's strides (0
-/// where it is repeated). There is at least one axis.
+/// A broadcast output of two operands: its axes, as few as possible, and each operand's strides (0 where it is repeated).
+/// There is at least one axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Walk {
+pub(crate) struct Broadcast {
     pub(crate) shape: Vec<usize>,
     pub(crate) x: Vec<usize>,
     pub(crate) y: Vec<usize>,
 }
 
-impl Walk {
-    /// The walk for operands of shapes `x` and `y` that broadcast to `out` (of at least their ranks).
+impl Broadcast {
+    /// That of operands of shapes `x` and `y` that broadcast to `out` (of at least their ranks).
     pub(crate) fn new(out: &[usize], x: &[usize], y: &[usize]) -> Self {
         let (x_strides, y_strides) = (broadcast_strides(out.len(), x), broadcast_strides(out.len(), y));
-        let mut walk = Self { shape: vec![1], x: vec![0], y: vec![0] };
+        let mut axes = Self { shape: vec![1], x: vec![0], y: vec![0] };
         for (axis, &size) in out.iter().enumerate() {
             if size == 1 {
                 continue;
             }
             let (sx, sy) = (x_strides[axis], y_strides[axis]);
-            let last = walk.shape.len() - 1;
+            let last = axes.shape.len() - 1;
             // An axis continues the one outside it if a step there equals `size` steps here, in both operands.
-            if walk.shape[last] == 1 {
-                (walk.shape[last], walk.x[last], walk.y[last]) = (size, sx, sy);
-            } else if walk.x[last] == sx * size && walk.y[last] == sy * size {
-                (walk.x[last], walk.y[last]) = (sx, sy);
-                walk.shape[last] *= size;
+            if axes.shape[last] == 1 {
+                (axes.shape[last], axes.x[last], axes.y[last]) = (size, sx, sy);
+            } else if axes.x[last] == sx * size && axes.y[last] == sy * size {
+                (axes.x[last], axes.y[last]) = (sx, sy);
+                axes.shape[last] *= size;
             } else {
-                walk.shape.push(size);
-                walk.x.push(sx);
-                walk.y.push(sy);
+                axes.shape.push(size);
+                axes.x.push(sx);
+                axes.y.push(sy);
             }
         }
-        walk
+        axes
     }
 }
 
@@ -155,21 +155,21 @@ fn broadcast_strides(rank: usize, shape: &[usize]) -> Vec<usize> {
 }
 
 simd! {
-    fn zip_chunk<'a, F: Zip>(f: F, walk: &Walk, start: usize, x: &[f32], y: &[f32], out: Output<'a>) -> &'a mut [f32] {
+    fn zip_chunk<'a, F: Zip>(f: F, axes: &Broadcast, start: usize, x: &[f32], y: &[f32], out: Output<'a>) -> &'a mut [f32] {
         let mut out = out;
-        let inner_axis = walk.shape.len() - 1;
-        let inner = walk.shape[inner_axis];
-        let (step_x, step_y) = (walk.x[inner_axis], walk.y[inner_axis]);
+        let inner_axis = axes.shape.len() - 1;
+        let inner = axes.shape[inner_axis];
+        let (step_x, step_y) = (axes.x[inner_axis], axes.y[inner_axis]);
         let mut done = 0;
         while done < out.len() {
             // Where the row that holds this element starts in both operands.
             let (mut row, column) = ((start + done) / inner, (start + done) % inner);
             let (mut at_x, mut at_y) = (column * step_x, column * step_y);
             for axis in (0..inner_axis).rev() {
-                let index = row % walk.shape[axis];
-                row /= walk.shape[axis];
-                at_x += index * walk.x[axis];
-                at_y += index * walk.y[axis];
+                let index = row % axes.shape[axis];
+                row /= axes.shape[axis];
+                at_x += index * axes.x[axis];
+                at_y += index * axes.y[axis];
             }
             let n = (inner - column).min(out.len() - done);
             let o = out.part(done..done + n);
@@ -193,7 +193,7 @@ simd! {
 }
 
 /// `f(x, y)` for every element of the broadcast output.
-pub(crate) fn zip<F: Zip>(f: F, walk: &Walk, x: &[f32], y: &[f32]) -> Vec<f32> {
-    let len = walk.shape.iter().product();
-    buffer(len, |out| out.par_chunks(GRAIN, |i, out| zip_chunk(f, walk, i * GRAIN, x, y, out)))
+pub(crate) fn zip<F: Zip>(f: F, axes: &Broadcast, x: &[f32], y: &[f32]) -> Vec<f32> {
+    let len = axes.shape.iter().product();
+    buffer(len, |out| out.par_chunks(GRAIN, |i, out| zip_chunk(f, axes, i * GRAIN, x, y, out)))
 }

@@ -6,7 +6,6 @@ use crate::cpu::loops::elementwise::GRAIN;
 use crate::cpu::{Output, buffer};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 /// `out[i_0, .., i_n] = x[i . strides]` for an output of shape `shape`.
 pub(crate) fn permute(x: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
@@ -124,30 +123,41 @@ pub(crate) fn merge(shape: &[usize], strides: &[usize]) -> (Vec<usize>, Vec<usiz
     merged
 }
 
-/// Blocks of `len` numbers side by side, one of every `step` numbers of `from`.
-pub(crate) fn blocks<'a>(from: &[f32], step: usize, len: usize, out: Output<'a>) -> &'a mut [f32] {
-    let group = (GRAIN / len.max(1)).max(1);
-    out.par_chunks(group * len.max(1), |i, out| {
-        out.chunks(len, |j, out| out.map(&from[(i * group + j) * step..][..len], |x| *x))
-    })
+/// Blocks of elements: of every `step` the `len` from `start` on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blocks {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    pub(crate) step: usize,
 }
 
-/// The blocks of `from`, which lie side by side, each at `place` of `step` numbers that are 0 beside it.
-pub(crate) fn spread<'a>(from: &[f32], place: Range<usize>, step: usize, out: Output<'a>) -> &'a mut [f32] {
-    if from.is_empty() {
-        return out.zeros();
-    }
-    let len = place.len();
-    let group = (GRAIN / step).max(1);
-    out.par_chunks(group * step, |i, out| {
-        out.chunks(step, |j, mut out| {
-            out.part(0..place.start).zeros();
-            out.part(place.clone()).map(&from[(i * group + j) * len..][..len], |x| *x);
-            out.part(place.end..step).zeros();
-            // SAFETY: these are all parts.
-            unsafe { out.written() }
+impl Blocks {
+    /// The blocks of `from`, side by side.
+    pub(crate) fn gather<'a>(&self, from: &[f32], out: Output<'a>) -> &'a mut [f32] {
+        let Self { start, len, step } = *self;
+        let group = (GRAIN / len.max(1)).max(1);
+        out.par_chunks(group * len.max(1), |i, out| {
+            out.chunks(len, |j, out| out.map(&from[(i * group + j) * step + start..][..len], |x| *x))
         })
-    })
+    }
+
+    /// What lies side by side in `from`, in these blocks; beside them is 0.
+    pub(crate) fn scatter<'a>(&self, from: &[f32], out: Output<'a>) -> &'a mut [f32] {
+        let Self { start, len, step } = *self;
+        if from.is_empty() {
+            return out.zeros();
+        }
+        let group = (GRAIN / step).max(1);
+        out.par_chunks(group * step, |i, out| {
+            out.chunks(step, |j, mut out| {
+                out.part(0..start).zeros();
+                out.part(start..start + len).map(&from[(i * group + j) * len..][..len], |x| *x);
+                out.part(start + len..step).zeros();
+                // SAFETY: these are all parts.
+                unsafe { out.written() }
+            })
+        })
+    }
 }
 
 /// Blocks of each of `parts` in turn: the numbers of a part, and how many of them make a block.

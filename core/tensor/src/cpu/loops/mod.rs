@@ -4,7 +4,7 @@ pub(crate) mod by_code;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod layout;
+pub(crate) mod loss;
 pub(crate) mod reduce;
 pub(crate) mod resample;
 pub(crate) mod rows;
-pub(crate) mod squared;

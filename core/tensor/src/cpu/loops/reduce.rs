@@ -165,14 +165,6 @@ pub(crate) fn sum_middle(x: &[f32], outer: usize, n: usize, inner: usize) -> Vec
     out
 }
 
-/// Sums a broadcast gradient of shape `from` back to the operand's shape `to`.
-pub(crate) fn sum_to_shape(x: Vec<f32>, from: &[usize], to: &[usize]) -> Vec<f32> {
-    let offset = from.len() - to.len();
-    let reduced: Vec<bool> =
-        from.iter().enumerate().map(|(axis, &size)| size != 1 && (axis < offset || to[axis - offset] == 1)).collect();
-    if reduced.contains(&true) { sum_axes(&x, from, &reduced) } else { x }
-}
-
 /// Sums over the axes marked in `reduced`, the innermost run of such axes first.
 pub(crate) fn sum_axes(x: &[f32], shape: &[usize], reduced: &[bool]) -> Vec<f32> {
     let mut sums: Option<Vec<f32>> = None;

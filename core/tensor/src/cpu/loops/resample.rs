@@ -23,13 +23,17 @@ impl Cells {
         self.size.map(|size| size / self.factor)
     }
 
+    /// Elements of an image of the map, and of the smaller one.
+    pub(crate) fn images(&self) -> [usize; 2] {
+        [self.size, self.count()].map(|[height, width]| height * width * self.channels)
+    }
+
     /// Asserts that the maps have these lengths for the same number of images, and gives the lengths of a row of each.
     fn rows(&self, large: usize, small: usize) -> [usize; 2] {
-        let ([height, width], [rows, columns]) = (self.size, self.count());
-        let (image, cells) = (height * width * self.channels, rows * columns * self.channels);
+        let [image, cells] = self.images();
         let images = large.checked_div(image).unwrap_or(0);
-        assert!(large == images * image && small == images * cells, "{large} and {small} numbers are not of {self:?}");
-        [width * self.channels, columns * self.channels]
+        assert!(large == images * image && small == images * cells, "{large} and {small} elements are not of {self:?}");
+        [self.size, self.count()].map(|[_, width]| width * self.channels)
     }
 
     /// Spreads every pixel of `small`, times the scale, over its cell; what belongs to no cell is 0.

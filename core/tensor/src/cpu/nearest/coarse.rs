@@ -1,10 +1,10 @@
-//! Scores in whole numbers that are never too small: most codes of a search are ruled out without their f32 score.
-//! Whole numbers have 8 bits where the processor multiplies and adds bytes (AVX-512 with VNNI, four times the rate of
+//! Upper bounds of scores in scalar-quantised int8 or int16: most codes of a search are ruled out without their f32 score.
+//! The integers have 8 bits where the processor multiplies and adds bytes (AVX-512 with VNNI, four times the rate of
 //! f32), and 16 where it does so with pairs of words (AVX2, twice the rate): see [`Width`].
 //!
 //! The f32 score of a row x and a code e is `s = fl(dot + b)`: `dot` is x·e summed in order by fused multiply-adds, and
 //! `b` is the code's bias, `-|e|²/2`. A row is written as `x = a (X + f)`, a code as `e = c (E + g)`, where X and E are
-//! whole numbers of at most M: 127 in 8 bits, and in 16 bits as many as keep `C M^2` below 2^31, so that no sum of C products
+//! integers of at most M: 127 in 8 bits, and in 16 bits as many as keep `C M^2` below 2^31, so that no sum of C products
 //! overflows. With `|f| <= ξ` and `|g| <= η`, by Cauchy and Schwarz,
 //!
 //! ```text
@@ -48,37 +48,37 @@ const CEILING: f32 = (1u64 << 50) as f32;
 /// The largest number of a vector is taken for at least this, 2^-40.
 const FLOOR: f32 = 1.0 / (1u64 << 40) as f32;
 
-/// How wide whole numbers are. 32 bits of them, a step, are what an instruction multiplies and adds in each lane.
+/// How wide the integers are. 32 bits of them, a step, are what an instruction multiplies and adds in each lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Width {
     /// 8 bits, four channels a step. Those of codes are shifted by 128 to be unsigned, as the instruction wants.
-    Bytes,
+    Int8,
     /// 16 bits, two channels a step.
-    Words,
+    Int16,
 }
 
 impl Width {
     /// Steps along so many channels.
     pub(crate) fn steps(self, channels: usize) -> usize {
         match self {
-            Self::Bytes => channels.div_ceil(4),
-            Self::Words => channels.div_ceil(2),
+            Self::Int8 => channels.div_ceil(4),
+            Self::Int16 => channels.div_ceil(2),
         }
     }
 
-    /// M: the largest whole number.
+    /// M: the largest integer.
     fn largest(self, channels: usize) -> f32 {
         match self {
-            Self::Bytes => 127.0,
-            Self::Words => (f64::from(i32::MAX) / channels.max(FEWEST_CHANNELS) as f64).sqrt().floor() as f32,
+            Self::Int8 => 127.0,
+            Self::Int16 => (f64::from(i32::MAX) / channels.max(FEWEST_CHANNELS) as f64).sqrt().floor() as f32,
         }
     }
 
     /// What is done to the steps of codes.
     fn shift(self) -> u32 {
         match self {
-            Self::Bytes => 0x8080_8080,
-            Self::Words => 0,
+            Self::Int8 => 0x8080_8080,
+            Self::Int16 => 0,
         }
     }
 
@@ -89,35 +89,35 @@ impl Width {
         let (out, largest) = (out.as_mut_ptr(), self.largest(row.len()));
         match self {
             // SAFETY: as many bytes as the steps hold, which are borrowed here; any bits are numbers.
-            Self::Bytes => round(row, largest, unsafe { slice::from_raw_parts_mut(out.cast::<i8>(), row.len()) }),
+            Self::Int8 => round(row, largest, unsafe { slice::from_raw_parts_mut(out.cast::<i8>(), row.len()) }),
             // SAFETY: as above.
-            Self::Words => round(row, largest, unsafe { slice::from_raw_parts_mut(out.cast::<i16>(), row.len()) }),
+            Self::Int16 => round(row, largest, unsafe { slice::from_raw_parts_mut(out.cast::<i16>(), row.len()) }),
         }
     }
 
     /// Where a panel has the codes of `line` at `step`.
-    pub(crate) fn place(self, steps: usize, step: usize, line: usize) -> usize {
+    pub(crate) fn index(self, steps: usize, step: usize, line: usize) -> usize {
         match self {
-            Self::Bytes => step * LINES + line,
-            Self::Words => line * steps + step,
+            Self::Int8 => step * LINES + line,
+            Self::Int16 => line * steps + step,
         }
     }
 }
 
-/// A whole number of 8 or 16 bits.
-trait Whole: Copy + Default {
+/// An integer of 8 or 16 bits.
+trait Int: Copy + Default {
     /// The number whose low bits these are.
     fn low(bits: u32) -> Self;
 }
 
-impl Whole for i8 {
+impl Int for i8 {
     #[inline(always)]
     fn low(bits: u32) -> Self {
         bits as i8
     }
 }
 
-impl Whole for i16 {
+impl Int for i16 {
     #[inline(always)]
     fn low(bits: u32) -> Self {
         bits as i16
@@ -129,7 +129,7 @@ impl Whole for i16 {
 #[repr(align(64))]
 pub(crate) struct Line<T>(pub(crate) [T; 16]);
 
-/// A vector as whole numbers.
+/// A scalar-quantised vector.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rounded {
     /// a: what one stands for.
@@ -138,7 +138,7 @@ pub(crate) struct Rounded {
     pub(crate) norm: f32,
     /// ξ: no less than the norm of what rounding left, in units of `scale`.
     pub(crate) error: f32,
-    /// The sum of the whole numbers.
+    /// The sum of the integers.
     pub(crate) sum: i32,
 }
 
@@ -151,20 +151,20 @@ fn join<T: Copy>(lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
 }
 
 simd! {
-    /// The whole numbers of a vector, for `out` of its length; `None` if it holds what is not finite or too large.
-    fn round<T: Whole>(row: &[f32], largest: f32, out: &mut [T]) -> Option<Rounded> {
+    /// Quantises a vector into `out` of its length; `None` if it holds what is not finite or too large.
+    fn round<T: Int>(row: &[f32], largest: f32, out: &mut [T]) -> Option<Rounded> {
         let (chunks, rest) = row.as_chunks::<LANES>();
         let last = (!rest.is_empty()).then(|| padded(rest, 0.0));
         let mut most = [FLOOR; LANES];
-        let mut wild = [false; LANES];
+        let mut unbounded = [false; LANES];
         for chunk in chunks.iter().chain(&last) {
             for i in 0..LANES {
                 let size = chunk[i].abs();
-                wild[i] |= size > CEILING || size.is_nan();
+                unbounded[i] |= size > CEILING || size.is_nan();
                 most[i] = if size > most[i] { size } else { most[i] };
             }
         }
-        if wild.iter().any(|&wild| wild) {
+        if unbounded.iter().any(|&unbounded| unbounded) {
             return None;
         }
         let most = join(most, |a, b| if a > b { a } else { b });
@@ -172,7 +172,7 @@ simd! {
         let (mut squares, mut errors, mut sums) = ([0.0f32; LANES], [0.0f32; LANES], [0i32; LANES]);
         let mut one = |chunk: &[f32; LANES], out: &mut [T; LANES]| {
             for i in 0..LANES {
-                // Adding 1.5 * 2^23 rounds to whole numbers, and leaves them in the low bits.
+                // Adding 1.5 * 2^23 rounds to integers, and leaves them in the low bits.
                 const WHOLE: f32 = 12_582_912.0;
                 let quotient = chunk[i] * inverse;
                 let shifted = quotient + WHOLE;
@@ -203,7 +203,7 @@ simd! {
     }
 }
 
-/// A codebook as whole numbers.
+/// A scalar-quantised codebook.
 #[derive(Debug)]
 pub(crate) struct Coarse {
     channels: usize,
@@ -233,15 +233,15 @@ pub(crate) struct Terms {
 }
 
 impl Coarse {
-    /// `None` if a code holds what is not finite or too large. `biases` has one number a code.
+    /// `None` if a code holds what is not finite or too large. `biases` has one number per code.
     pub(crate) fn new(width: Width, channels: usize, codebook: &[f32], biases: &[f32]) -> Option<Self> {
         let (steps, shift) = (width.steps(channels), width.shift());
         let panels = biases.len().div_ceil(PANEL);
         let mut numbers = vec![Line::default(); panels * steps * LINES];
         let mut scales = vec![Line::default(); panels * LINES];
         let mut padded_biases = vec![Line([f32::NEG_INFINITY; 16]); panels * LINES];
-        let work = numbers.par_chunks_mut(steps * LINES).zip(scales.par_chunks_mut(LINES));
-        let worst = work.zip(padded_biases.par_chunks_mut(LINES)).enumerate().with_min_len(4).map_init(
+        let panels_of = numbers.par_chunks_mut(steps * LINES).zip(scales.par_chunks_mut(LINES));
+        let worst = panels_of.zip(padded_biases.par_chunks_mut(LINES)).enumerate().with_min_len(4).map_init(
             || vec![0u32; steps],
             |row, (panel, ((numbers, scales), padded))| {
                 let mut worst = [0.0f32; 2];
@@ -256,7 +256,7 @@ impl Coarse {
                         padded[lane / 16].0[lane % 16] = *bias;
                     }
                     for (step, whole) in row.iter().enumerate() {
-                        numbers[width.place(steps, step, lane / 16)].0[lane % 16] = whole ^ shift;
+                        numbers[width.index(steps, step, lane / 16)].0[lane % 16] = whole ^ shift;
                     }
                 }
                 Some(worst)
@@ -271,7 +271,7 @@ impl Coarse {
         let length = row.norm + row.error;
         let rounding = (self.channels + 8) as f32 / (1u32 << 23) as f32;
         let units = length * self.error + row.error * self.norm + rounding * length * (self.norm + self.error);
-        let start = if self.width == Width::Bytes { -128 * row.sum } else { 0 };
+        let start = if self.width == Width::Int8 { -128 * row.sum } else { 0 };
         Terms { start, scale: row.scale, margin: row.scale * units * 1.001 }
     }
 

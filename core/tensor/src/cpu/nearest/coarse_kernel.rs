@@ -1,4 +1,4 @@
-//! The innermost loop of the search in whole numbers: upper bounds of the scores of a few rows and a panel of codes. For
+//! The innermost loop of the search by int8 or int16 bounds: upper bounds of the scores of a few rows and a panel of codes. For
 //! AVX-512 with VNNI, which multiplies and adds 64 pairs of bytes at once, for AVX2, which does so with 16 pairs of words,
 //! and in plain Rust, for comparison.
 
@@ -10,9 +10,9 @@ use crate::cpu::nearest::coarse::{LINES, Line, Terms, Width};
 /// The most rows of a tile.
 pub(crate) const ROWS: usize = 6;
 
-/// The whole numbers that this processor multiplies faster than f32, if it does.
+/// The integers that this processor multiplies faster than f32, if it does.
 pub(crate) fn quick() -> Option<Width> {
-    [Width::Bytes, Width::Words].into_iter().find(|width| width.is_quick())
+    [Width::Int8, Width::Int16].into_iter().find(|width| width.is_quick())
 }
 
 impl Width {
@@ -20,8 +20,8 @@ impl Width {
     fn is_quick(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
-            Self::Bytes => level() == Level::Avx512 && is_x86_feature_detected!("avx512vnni"),
-            Self::Words => level() >= Level::Avx2,
+            Self::Int8 => level() == Level::Avx512 && is_x86_feature_detected!("avx512vnni"),
+            Self::Int16 => level() >= Level::Avx2,
         };
         #[cfg(not(target_arch = "x86_64"))]
         return false;
@@ -31,7 +31,7 @@ impl Width {
 /// Upper bounds of the scores of some rows and the 64 codes of a panel.
 pub(crate) struct Tile<'a> {
     pub(crate) width: Width,
-    /// The whole numbers of the rows, `steps` each.
+    /// The quantised rows, `steps` each.
     pub(crate) left: &'a [u32],
     /// One for each row, up to [`ROWS`].
     pub(crate) terms: &'a [Terms],
@@ -59,8 +59,8 @@ impl Tile<'_> {
         #[cfg(target_arch = "x86_64")]
         if self.width.is_quick() {
             let tiles = match self.width {
-                Width::Bytes => &vnni::TILES,
-                Width::Words => &avx2::TILES,
+                Width::Int8 => &vnni::TILES,
+                Width::Int16 => &avx2::TILES,
             };
             // SAFETY: the processor has the instructions, and all slices the lengths that the sizes need.
             return unsafe { tiles[rows - 1](self) };
@@ -72,10 +72,10 @@ impl Tile<'_> {
         let product = |x: u32, e: u32| -> i32 {
             let words = |x: u32| [x as i16, (x >> 16) as i16].map(i32::from);
             match self.width {
-                Width::Bytes => {
+                Width::Int8 => {
                     x.to_ne_bytes().iter().zip(e.to_ne_bytes()).map(|(x, e)| i32::from(*x as i8) * i32::from(e)).sum()
                 }
-                Width::Words => words(x).iter().zip(words(e)).map(|(x, e)| x * e).sum(),
+                Width::Int16 => words(x).iter().zip(words(e)).map(|(x, e)| x * e).sum(),
             }
         };
         for (r, terms) in self.terms.iter().enumerate() {
@@ -83,7 +83,7 @@ impl Tile<'_> {
             let mut top = [f32::NEG_INFINITY; 16];
             for line in 0..LINES {
                 for lane in 0..16 {
-                    let code = |step| self.panel[self.width.place(self.steps, step, line)].0[lane];
+                    let code = |step| self.panel[self.width.index(self.steps, step, line)].0[lane];
                     let products = row.iter().enumerate().map(|(step, x)| product(*x, code(step)));
                     let sum = products.fold(terms.start, |sum, product| sum + product);
                     let own = (sum as f32).mul_add(terms.scale, terms.margin);
@@ -258,11 +258,11 @@ mod tests {
 
     /// Steps of any bytes, or of words of up to 2^11, whose products sum up without overflow.
     fn steps(width: Width, n: usize) -> Vec<u32> {
-        let below = if width == Width::Bytes { 1 << 8 } else { 1 << 12 };
+        let below = if width == Width::Int8 { 1 << 8 } else { 1 << 12 };
         let parts = Rng::new(1, "test", 0).below(4 * n, below);
         let step = |four: &[u32; 4]| match width {
-            Width::Bytes => u32::from_ne_bytes(four.map(|x| x as u8)),
-            Width::Words => {
+            Width::Int8 => u32::from_ne_bytes(four.map(|x| x as u8)),
+            Width::Int16 => {
                 let [low, high] = [four[0], four[1]].map(|x| u32::from((x as i16 - (1 << 11)) as u16));
                 low | high << 16
             }
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_instructions_give_the_bits_of_plain_rust() {
-        for (width, rows, n) in [Width::Bytes, Width::Words]
+        for (width, rows, n) in [Width::Int8, Width::Int16]
             .into_iter()
             .flat_map(|width| (1..=ROWS).flat_map(move |rows| [0, 1, 7, 64].map(|n| (width, rows, n))))
         {

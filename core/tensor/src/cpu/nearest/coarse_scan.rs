@@ -1,4 +1,4 @@
-//! What the search in whole numbers does with bounds: it finds the largest, and those that reach a threshold, and sums
+//! What the search does with int8 or int16 bounds: it finds the largest, and those that reach a threshold, and sums
 //! the products of the pairs that are left.
 
 #![allow(unsafe_code)]

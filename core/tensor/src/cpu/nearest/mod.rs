@@ -28,7 +28,7 @@ use std::sync::OnceLock;
 
 /// Tiles of rows in a piece: their best scores stay in the second-level cache while the codebook passes by.
 const TILES: usize = 16;
-/// From these sizes on a search in whole numbers is faster than one in f32.
+/// From these sizes on a search by int8 or int16 bounds is faster than one in f32.
 const SIFT_ROWS: usize = 256;
 const SIFT_SIZE: usize = 256;
 const SIFT_CHANNELS: RangeInclusive<usize> = FEWEST_CHANNELS..=8192;
@@ -55,7 +55,7 @@ fn squares(kernels: &Kernels, channels: usize, rows: &[f32], squares: &mut [f32]
 
 /// A codebook `[size, channels]` prepared for searches: the nearest code of x has the largest score, `x·e - |e|²/2`.
 ///
-/// What a search needs is made when it is first needed, once: the codebook in panels, or in whole numbers.
+/// What a search needs is made when it is first needed, once: the codebook in panels, or scalar-quantised.
 pub(crate) struct Search {
     kernels: &'static Kernels,
     size: usize,
@@ -89,7 +89,7 @@ impl Search {
         let mut biases = vec![f32::NEG_INFINITY; size.next_multiple_of(kernels.width)];
         squares(kernels, channels, codebook, &mut biases[..size]);
         biases[..size].iter_mut().for_each(|bias| *bias *= -0.5);
-        let width = quick().unwrap_or(Width::Bytes);
+        let width = quick().unwrap_or(Width::Int8);
         Self { kernels, size, channels, biases, panels: OnceLock::new(), width, coarse: OnceLock::new() }
     }
 
@@ -109,13 +109,13 @@ impl Search {
         })
     }
 
-    /// The codebook in whole numbers, if it has them.
+    /// The codebook in scalar-quantised form, if it has one.
     fn coarse(&self, codebook: &[f32]) -> Option<&Coarse> {
         let make = || Coarse::new(self.width, self.channels, codebook, &self.biases[..self.size]);
         self.coarse.get_or_init(make).as_ref()
     }
 
-    /// Whether a search in whole numbers pays.
+    /// Whether a search by int8 or int16 bounds pays.
     fn sifts(&self, rows: usize) -> bool {
         let best = std::ptr::eq(self.kernels, Kernels::best()) && quick().is_some();
         best && rows >= SIFT_ROWS && self.size >= SIFT_SIZE && SIFT_CHANNELS.contains(&self.channels)
@@ -172,8 +172,8 @@ fn residual_codes_with(books: &[(&Search, &[f32])], sifts: bool, x: &[f32], code
     let (rows, threads) = (codes.len() / depth, rayon::current_num_threads());
     let pieces = rows.div_ceil(most).next_multiple_of(threads);
     let piece_rows = rows.div_ceil(pieces);
-    let work = codes.par_chunks_mut(piece_rows * depth).zip(x.par_chunks(piece_rows * channels));
-    work.for_each(|(codes, x)| {
+    let tasks = codes.par_chunks_mut(piece_rows * depth).zip(x.par_chunks(piece_rows * channels));
+    tasks.for_each(|(codes, x)| {
         // Taken for the time of the piece.
         let mut memory = MEMORY.take();
         let (mut residual, mut own) = (std::mem::take(&mut memory.residual), std::mem::take(&mut memory.codes));
@@ -287,7 +287,7 @@ mod tests {
     use crate::Rng;
     use crate::cpu::isa::{Level, level};
 
-    /// Whole numbers, for which scores are exact: all levels must agree on every code, ties included.
+    /// Small integers, for which scores are exact: all levels must agree on every code, ties included.
     #[test]
     fn every_level_finds_the_same_codes() {
         for (rows, size, channels) in [(1, 1, 1), (15, 33, 3), (100, 70, 17), (230, 129, 64)] {
@@ -310,7 +310,7 @@ mod tests {
 
     /// Codes of `x` by the f32 search, and by way of bounds in bytes and in words, which must be the same.
     fn each_way(size: usize, channels: usize, x: &[f32], e: &[f32]) -> [Vec<u32>; 3] {
-        [None, Some(Width::Bytes), Some(Width::Words)].map(|sifts| {
+        [None, Some(Width::Int8), Some(Width::Int16)].map(|sifts| {
             let mut search = Search::new(size, channels, e);
             search.width = sifts.unwrap_or(search.width);
             let mut codes = vec![u32::MAX; x.len() / channels];
@@ -356,10 +356,10 @@ mod tests {
                 |x: &[f32]| x.iter().enumerate().map(|(i, x)| if i % channels == 0 { 1e4 * x } else { *x }).collect();
             cases.push((outlier(&x), outlier(&e)));
             // What is not finite.
-            let wild =
+            let unbounded =
                 |x: &[f32], bad: f32| x.iter().enumerate().map(|(i, x)| if i % 37 == 5 { bad } else { *x }).collect();
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
-                cases.extend([(wild(&x, bad), e.clone()), (x.clone(), wild(&e, bad))]);
+                cases.extend([(unbounded(&x, bad), e.clone()), (x.clone(), unbounded(&e, bad))]);
             }
             for (i, (x, e)) in cases.iter().enumerate().filter(|_| fused()) {
                 let [wanted, bytes, words] = each_way(size, channels, x, e);

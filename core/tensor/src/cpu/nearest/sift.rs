@@ -1,4 +1,4 @@
-//! The search that rules codes out by bounds in whole numbers ([`crate::cpu::nearest::coarse`]) and scores the rest in f32.
+//! The search that rules codes out by int8 or int16 bounds ([`crate::cpu::nearest::coarse`]) and scores the rest in f32.
 
 use crate::cpu::gemm::product::tiles;
 use crate::cpu::nearest::coarse::{Coarse, LINES, Line, PANEL, Terms};
@@ -15,7 +15,7 @@ const TOPS: usize = BLOCK + 1;
 /// A row with more codes than this to score in a block is left to the f32 search, which costs about as much.
 const MOST_CODES: usize = 32;
 
-/// The memory of a piece, about half a MiB a thread: it grows neither with the rows nor with the codebook.
+/// The memory of a piece, about half a MiB per thread: it grows neither with the rows nor with the codebook.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     numbers: Vec<u32>,

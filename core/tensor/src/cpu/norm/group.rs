@@ -268,7 +268,7 @@ impl Maps {
         (self.positions * (self.channels / self.groups)) as f64
     }
 
-    /// Numbers of a row: the channels, repeated until there are [`ROW`]. A map is walked in such rows.
+    /// Numbers of a row: the channels, repeated until there are [`ROW`]. A map is gone through in such rows.
     fn row(&self) -> usize {
         self.channels * ROW.div_ceil(self.channels)
     }

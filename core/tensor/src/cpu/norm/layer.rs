@@ -105,7 +105,7 @@ fn projections<const FUSED: bool>(
     weight_sums: &mut [f32],
     bias_sums: &mut [f32],
 ) -> (f32, f32) {
-    // Three walks over a row that lies in the first-level cache: one over all four sums is not turned into vectors.
+    // Three passes over a row that lies in the first-level cache: one over all four sums is not turned into vectors.
     for (((&g, &x), weight_sum), bias_sum) in g.iter().zip(x).zip(weight_sums).zip(bias_sums) {
         *weight_sum = fma::<FUSED>(g, (x - mean) * scale, *weight_sum);
         *bias_sum += g;
@@ -137,17 +137,17 @@ pub(crate) fn layer_norm_backward(
     let width = weight.len();
     let rows = layer_rows(width);
     let mut pieces = vec![0.0; moments.len().div_ceil(rows) * 2 * width];
-    let work = grad
+    let tasks = grad
         .par_chunks_mut(rows * width)
         .zip(x.par_chunks(rows * width))
         .zip(moments.par_chunks(rows))
         .zip(pieces.par_chunks_mut(2 * width));
     match target {
-        None => work.for_each(|(((g, x), moments), sums)| {
+        None => tasks.for_each(|(((g, x), moments), sums)| {
             layer_norm_backward_rows(g, x, moments, weight, sums, &mut []);
         }),
         Some(target) => {
-            work.zip(target.par_chunks_mut(rows * width)).for_each(|((((g, x), moments), sums), target)| {
+            tasks.zip(target.par_chunks_mut(rows * width)).for_each(|((((g, x), moments), sums), target)| {
                 layer_norm_backward_rows(g, x, moments, weight, sums, target);
             });
         }

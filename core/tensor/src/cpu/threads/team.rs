@@ -1,9 +1,9 @@
-//! A team of threads that stay awake between short parallel regions.
+//! A team of threads that spin between short parallel regions.
 //!
-//! A step of sampling is a chain of products of some ten microseconds each. To wake a sleeping thread takes as long, so
-//! members of a team watch for work for a while before they sleep, and inside a region they meet at barriers. Where other
-//! programs use the processors, a member that has lost its own keeps all others waiting at every barrier; the caller then
-//! does without helpers for a while.
+//! A step of sampling is a chain of products of some ten microseconds each. To unpark a thread takes as long, so workers spin
+//! for a while before they park, and inside a region all members meet at barriers. Where other programs use the processors, a
+//! worker that has lost its own is a straggler that keeps all others waiting at every barrier; the leader then runs some
+//! regions serially.
 
 #![allow(unsafe_code)]
 
@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A helper watches for the next region for so long before it sleeps.
-const WATCH: Duration = Duration::from_micros(200);
-/// Looks at a barrier before the waiting thread lets others run: a member may have lost its processor.
-const LOOKS: usize = 1 << 10;
-/// A leader who waits longer than this, and for most of a region, may have a helper without a processor.
-const LATE: Duration = Duration::from_millis(1);
-/// Regions at most that the caller goes through alone before it tries the team again.
-const ALONE: usize = 1 << 9;
+/// A worker spins for so long before it parks.
+const SPIN: Duration = Duration::from_micros(200);
+/// Spins at a barrier before the waiting thread yields its processor to others: a member may have lost its own.
+const SPINS: usize = 1 << 10;
+/// A leader that waits longer than this, and for most of a region, waits for a straggler.
+const STRAGGLING: Duration = Duration::from_millis(1);
+/// Regions at most that the leader runs serially before it tries the team again.
+const MOST_SERIAL: usize = 1 << 9;
 
 type Region = dyn Fn(&Member<'_>) + Sync;
 
@@ -29,28 +29,29 @@ type Region = dyn Fn(&Member<'_>) + Sync;
 struct Line<T>(T);
 
 struct Team {
-    helpers: usize,
+    /// Members beside the leader.
+    workers: usize,
     /// Held by the leader of a region.
     leader: Mutex<()>,
     /// What the members do; written by the leader before `begun` changes.
     region: UnsafeCell<Option<*const Region>>,
     /// Regions so far.
     begun: Line<AtomicUsize>,
-    /// Helpers that are done with the region.
+    /// Workers that are done with the region.
     finished: Line<AtomicUsize>,
     /// Members that wait at the barrier, and how often all have passed it.
     arrived: Line<AtomicUsize>,
     passed: Line<AtomicUsize>,
     /// Nanoseconds that the leader has waited for others since the region began, less short waits.
     waited: AtomicU64,
-    patience: Patience,
-    /// Helpers asleep, or about to be.
-    asleep: AtomicUsize,
-    bed: Mutex<()>,
-    alarm: Condvar,
+    backoff: Backoff,
+    /// Workers that are parked, or about to be.
+    parked: AtomicUsize,
+    parking: Mutex<()>,
+    unpark: Condvar,
 }
 
-// SAFETY: `region` is written by the holder of `leader` alone, while no helper is between `begun` and `finished`, and
+// SAFETY: `region` is written by the holder of `leader` alone, while no worker is between `begun` and `finished`, and
 // the two counters order writes before reads. What it points to is shared between threads (`Sync`).
 unsafe impl Sync for Team {}
 // SAFETY: as above.
@@ -64,9 +65,9 @@ pub(crate) struct Member<'a> {
 }
 
 /// Ends the process when dropped by a panic: the other members would wait for this one forever.
-struct Together;
+struct AbortOnPanic;
 
-impl Drop for Together {
+impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             std::process::abort();
@@ -85,15 +86,15 @@ impl Member<'_> {
         self.count
     }
 
-    /// Waits until all members are here.
-    pub(crate) fn meet(&self) {
+    /// Waits until all members are here: a barrier.
+    pub(crate) fn barrier(&self) {
         let Some(team) = self.team else { return };
         let passed = team.passed.0.load(Ordering::Relaxed);
         if team.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
             team.arrived.0.store(0, Ordering::Relaxed);
             team.passed.0.store(passed.wrapping_add(1), Ordering::Release);
         } else {
-            let waited = team.watch(|| team.passed.0.load(Ordering::Acquire) != passed);
+            let waited = team.spin_until(|| team.passed.0.load(Ordering::Acquire) != passed);
             if self.index == 0 {
                 team.waited.fetch_add(waited, Ordering::Relaxed);
             }
@@ -102,9 +103,9 @@ impl Member<'_> {
 }
 
 impl Team {
-    /// Looks until `done`. Gives the nanoseconds that this took, or none if it took only some [`LOOKS`].
-    fn watch(&self, done: impl Fn() -> bool) -> u64 {
-        for _ in 0..LOOKS {
+    /// Spins until `done`. Gives the nanoseconds that this took, or none if it took no more than [`SPINS`].
+    fn spin_until(&self, done: impl Fn() -> bool) -> u64 {
+        for _ in 0..SPINS {
             if done() {
                 return 0;
             }
@@ -118,32 +119,32 @@ impl Team {
     }
 }
 
-/// When the leader does without helpers, who were late. Only the leader asks.
+/// When the leader runs regions serially, because of stragglers. Only the leader asks.
 #[derive(Default)]
-struct Patience {
-    /// Regions that the leader is still to go through alone.
-    alone: AtomicUsize,
-    /// How many it was given last time, less what helpers in time have won back.
-    given: AtomicUsize,
+struct Backoff {
+    /// Regions that are still to be run serially.
+    serial: AtomicUsize,
+    /// How many there were last time, less what regions without stragglers have won back.
+    last: AtomicUsize,
 }
 
-impl Patience {
-    /// Whether the leader is to go through this region alone; counts it as one of those.
-    fn goes_alone(&self) -> bool {
-        let left = self.alone.load(Ordering::Relaxed);
-        self.alone.store(left.saturating_sub(1), Ordering::Relaxed);
+impl Backoff {
+    /// Whether this region is to be run serially; counts it as one of those.
+    fn runs_serially(&self) -> bool {
+        let left = self.serial.load(Ordering::Relaxed);
+        self.serial.store(left.saturating_sub(1), Ordering::Relaxed);
         left > 0
     }
 
-    /// After a region of so many members that took so long, of which the leader waited for some. If it would have been
-    /// done sooner with all of their work alone, it goes on alone for a while, longer each time; every region in time makes
-    /// the next while shorter.
-    fn judge(&self, members: u32, took: Duration, waited: Duration) {
-        let late = waited > LATE && took.saturating_sub(waited) * members < took;
-        let given = self.given.load(Ordering::Relaxed);
-        let given = if late { (4 * given).clamp(4, ALONE) } else { given - given.div_ceil(4) };
-        self.given.store(given, Ordering::Relaxed);
-        self.alone.store(if late { given } else { 0 }, Ordering::Relaxed);
+    /// After a region of so many members that took so long, of which the leader waited for some. If the leader would have
+    /// been done sooner with all of the work itself, it runs some regions serially, more each time; every region without
+    /// stragglers makes the next such run shorter.
+    fn after_region(&self, members: u32, took: Duration, waited: Duration) {
+        let straggler = waited > STRAGGLING && took.saturating_sub(waited) * members < took;
+        let last = self.last.load(Ordering::Relaxed);
+        let last = if straggler { (4 * last).clamp(4, MOST_SERIAL) } else { last - last.div_ceil(4) };
+        self.last.store(last, Ordering::Relaxed);
+        self.serial.store(if straggler { last } else { 0 }, Ordering::Relaxed);
     }
 }
 
@@ -153,36 +154,36 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
     let Some((team, _leader)) = team().and_then(|team| Some((team, team.leader.try_lock().ok()?))) else {
         return f(&Member { team: None, index: 0, count: 1 });
     };
-    if team.patience.goes_alone() {
+    if team.backoff.runs_serially() {
         return f(&Member { team: None, index: 0, count: 1 });
     }
     let since = Instant::now();
-    let together = Together;
+    let abort = AbortOnPanic;
     let region: *const (dyn Fn(&Member<'_>) + Sync + '_) = &f;
-    // SAFETY: only the lifetime changes; no helper uses the pointer after the last has finished, which is waited for.
+    // SAFETY: only the lifetime changes; no worker uses the pointer after the last has finished, which is waited for.
     let region: *const Region = unsafe { std::mem::transmute(region) };
-    // SAFETY: this thread holds `leader`, and all helpers have finished the region before.
+    // SAFETY: this thread holds `leader`, and all workers have finished the region before.
     unsafe { *team.region.get() = Some(region) };
     team.finished.0.store(0, Ordering::Relaxed);
     team.begun.0.fetch_add(1, Ordering::SeqCst);
-    if team.asleep.load(Ordering::SeqCst) > 0 {
-        drop(team.bed.lock().unwrap_or_else(PoisonError::into_inner));
-        team.alarm.notify_all();
+    if team.parked.load(Ordering::SeqCst) > 0 {
+        drop(team.parking.lock().unwrap_or_else(PoisonError::into_inner));
+        team.unpark.notify_all();
     }
-    f(&Member { team: Some(team), index: 0, count: team.helpers + 1 });
-    let waited = team.watch(|| team.finished.0.load(Ordering::Acquire) == team.helpers);
+    f(&Member { team: Some(team), index: 0, count: team.workers + 1 });
+    let waited = team.spin_until(|| team.finished.0.load(Ordering::Acquire) == team.workers);
     let waited = Duration::from_nanos(team.waited.swap(0, Ordering::Relaxed) + waited);
-    team.patience.judge(team.helpers as u32 + 1, since.elapsed(), waited);
-    drop(together);
+    team.backoff.after_region(team.workers as u32 + 1, since.elapsed(), waited);
+    drop(abort);
 }
 
 /// The team of the process: as many threads as the pool has, the caller among them; alone where they cannot be started.
 fn team() -> Option<&'static Team> {
     static TEAM: OnceLock<Option<&'static Team>> = OnceLock::new();
     *TEAM.get_or_init(|| {
-        let helpers = rayon::current_num_threads().saturating_sub(1);
+        let workers = rayon::current_num_threads().saturating_sub(1);
         let team: &'static Team = Box::leak(Box::new(Team {
-            helpers,
+            workers,
             leader: Mutex::new(()),
             region: UnsafeCell::new(None),
             begun: Line(AtomicUsize::new(0)),
@@ -190,37 +191,37 @@ fn team() -> Option<&'static Team> {
             arrived: Line(AtomicUsize::new(0)),
             passed: Line(AtomicUsize::new(0)),
             waited: AtomicU64::new(0),
-            patience: Patience::default(),
-            asleep: AtomicUsize::new(0),
-            bed: Mutex::new(()),
-            alarm: Condvar::new(),
+            backoff: Backoff::default(),
+            parked: AtomicUsize::new(0),
+            parking: Mutex::new(()),
+            unpark: Condvar::new(),
         }));
-        let start = |index| std::thread::Builder::new().name("team".to_owned()).spawn(move || help(team, index));
-        (helpers > 0 && (1..=helpers).all(|index| start(index).is_ok())).then_some(team)
+        let start = |index| std::thread::Builder::new().name("team".to_owned()).spawn(move || run_worker(team, index));
+        (workers > 0 && (1..=workers).all(|index| start(index).is_ok())).then_some(team)
     })
 }
 
-/// The life of a helper.
-fn help(team: &'static Team, index: usize) {
+/// What a worker's thread does, as long as the process lives.
+fn run_worker(team: &'static Team, index: usize) {
     let mut seen = 0;
     loop {
-        next(team, seen);
+        wait_for_region(team, seen);
         seen = seen.wrapping_add(1);
-        // SAFETY: the leader wrote it before it raised `begun`, and writes no other until this helper has finished.
+        // SAFETY: the leader wrote it before it raised `begun`, and writes no other until this worker has finished.
         let region = unsafe { *team.region.get() };
-        let together = Together;
+        let abort = AbortOnPanic;
         if let Some(region) = region {
-            // SAFETY: it lives until the leader returns, after all helpers have finished.
+            // SAFETY: it lives until the leader returns, after all workers have finished.
             let region = unsafe { &*region };
-            region(&Member { team: Some(team), index, count: team.helpers + 1 });
+            region(&Member { team: Some(team), index, count: team.workers + 1 });
         }
-        drop(together);
+        drop(abort);
         team.finished.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 
-/// Waits for a region after the first `seen`: awake for a while, then asleep.
-fn next(team: &Team, seen: usize) {
+/// Waits for a region after the first `seen`: spins for a while, then parks.
+fn wait_for_region(team: &Team, seen: usize) {
     let new = || team.begun.0.load(Ordering::SeqCst) != seen;
     let since = Instant::now();
     loop {
@@ -230,17 +231,17 @@ fn next(team: &Team, seen: usize) {
             }
             std::hint::spin_loop();
         }
-        if since.elapsed() > WATCH {
+        if since.elapsed() > SPIN {
             break;
         }
     }
-    let mut bed = team.bed.lock().unwrap_or_else(PoisonError::into_inner);
-    // Either the leader sees a sleeper, or the sleeper sees the region.
-    team.asleep.fetch_add(1, Ordering::SeqCst);
+    let mut parking = team.parking.lock().unwrap_or_else(PoisonError::into_inner);
+    // Either the leader sees a parked worker, or that worker sees the region.
+    team.parked.fetch_add(1, Ordering::SeqCst);
     while !new() {
-        bed = team.alarm.wait(bed).unwrap_or_else(PoisonError::into_inner);
+        parking = team.unpark.wait(parking).unwrap_or_else(PoisonError::into_inner);
     }
-    team.asleep.fetch_sub(1, Ordering::SeqCst);
+    team.parked.fetch_sub(1, Ordering::SeqCst);
 }
 
 #[cfg(test)]
@@ -257,32 +258,32 @@ mod tests {
                     member.share(cells.len()).for_each(|i| {
                         cells[i].fetch_add(1, Ordering::Relaxed);
                     });
-                    member.meet();
+                    member.barrier();
                     assert!(cells.iter().all(|cell| cell.load(Ordering::Relaxed) == turn));
-                    member.meet();
+                    member.barrier();
                 }
             });
         }
     }
 
     #[test]
-    fn helpers_who_are_late_are_left_alone_longer_each_time_and_called_again() {
-        let patience = Patience::default();
-        let rest = || (0..).take_while(|_| patience.goes_alone()).count();
-        assert_eq!(rest(), 0);
-        for wanted in [4, 16, 64, 256, ALONE, ALONE] {
-            patience.judge(2, 10 * LATE, 6 * LATE);
-            assert_eq!(rest(), wanted);
+    fn after_stragglers_more_and_more_regions_are_run_serially() {
+        let backoff = Backoff::default();
+        let serial = || (0..).take_while(|_| backoff.runs_serially()).count();
+        assert_eq!(serial(), 0);
+        for wanted in [4, 16, 64, 256, MOST_SERIAL, MOST_SERIAL] {
+            backoff.after_region(2, 10 * STRAGGLING, 6 * STRAGGLING);
+            assert_eq!(serial(), wanted);
         }
         for _ in 0..30 {
-            // Waits that are not worth the time that helpers save, and one too short to tell.
-            patience.judge(2, 10 * LATE, 4 * LATE);
-            patience.judge(4, 10 * LATE, 6 * LATE);
-            patience.judge(2, LATE, LATE);
-            assert_eq!(rest(), 0);
+            // Waits that are not worth the time that workers save, and one too short to tell.
+            backoff.after_region(2, 10 * STRAGGLING, 4 * STRAGGLING);
+            backoff.after_region(4, 10 * STRAGGLING, 6 * STRAGGLING);
+            backoff.after_region(2, STRAGGLING, STRAGGLING);
+            assert_eq!(serial(), 0);
         }
-        patience.judge(4, 10 * LATE, 8 * LATE);
-        assert_eq!(rest(), 4);
+        backoff.after_region(4, 10 * STRAGGLING, 8 * STRAGGLING);
+        assert_eq!(serial(), 4);
     }
 
     #[test]

@@ -92,13 +92,13 @@ unsafe impl DeviceRepr for Launch {}
 
 /// An attention of `batch` entries.
 #[derive(Clone, Copy)]
-struct Plan {
+struct Tiling {
     gpu: &'static Gpu,
     batch: usize,
     sizes: Sizes,
 }
 
-impl Plan {
+impl Tiling {
     fn width(&self) -> usize {
         self.sizes.heads * self.sizes.head
     }
@@ -225,16 +225,16 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, batch: usize, sizes:
     let Some((gpu, operands)) = on_gpu("attention", [q, k, v])? else {
         return Ok(None);
     };
-    let plan = Plan { gpu, batch, sizes };
-    let (width, rows) = (plan.width(), [sizes.queries, sizes.keys, sizes.keys]);
+    let tiling = Tiling { gpu, batch, sizes };
+    let (width, rows) = (tiling.width(), [sizes.queries, sizes.keys, sizes.keys]);
     let thirds = move |of: [&Numbers; 3]| -> Result<[Rows; 3], CudaError> {
         Ok([
-            plan.rows(of[0], 0, width, rows[0])?,
-            plan.rows(of[1], 0, width, rows[1])?,
-            plan.rows(of[2], 0, width, rows[2])?,
+            tiling.rows(of[0], 0, width, rows[0])?,
+            tiling.rows(of[1], 0, width, rows[1])?,
+            tiling.rows(of[2], 0, width, rows[2])?,
         ])
     };
-    let (data, log_sums) = plan.forward(thirds(operands.each_ref().map(crate::cuda::Buffer::numbers))?)?;
+    let (data, log_sums) = tiling.forward(thirds(operands.each_ref().map(crate::cuda::Buffer::numbers))?)?;
     let keys: [Option<Key>; 3] = [tracked(q), tracked(k), tracked(v)];
     let (out, key) = output(gpu, data, q.shape(), keys.iter().any(Option::is_some))?;
     if let (Some(key), Some(y)) = (key, out.gpu_buffer().cloned()) {
@@ -247,7 +247,7 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, batch: usize, sizes:
                 Rows::to(&mut dk, 0, width, batch * rows[1], width)?,
                 Rows::to(&mut dv, 0, width, batch * rows[2], width)?,
             ];
-            plan.backward(thirds(of)?, y.numbers(), &dy, log_sums.as_ref(), grads)?;
+            tiling.backward(thirds(of)?, y.numbers(), &dy, log_sums.as_ref(), grads)?;
             for (key, grad) in keys.iter().zip([dq, dk, dv]) {
                 if let Some(key) = key {
                     flow.add(key, grad)?;
@@ -264,13 +264,13 @@ pub(crate) fn attention_qkv(qkv: &Tensor, batch: usize, sizes: Sizes) -> Result<
     let Some((gpu, [operand])) = on_gpu("attention_qkv", [qkv])? else {
         return Ok(None);
     };
-    let plan = Plan { gpu, batch, sizes };
-    let (width, length_of) = (plan.width(), sizes.queries);
+    let tiling = Tiling { gpu, batch, sizes };
+    let (width, length_of) = (tiling.width(), sizes.queries);
     let thirds = move |of: &Numbers| -> Result<[Rows; 3], CudaError> {
-        let third = |i: usize| plan.rows(of, i * width, 3 * width, length_of);
+        let third = |i: usize| tiling.rows(of, i * width, 3 * width, length_of);
         Ok([third(0)?, third(1)?, third(2)?])
     };
-    let (data, log_sums) = plan.forward(thirds(operand.numbers())?)?;
+    let (data, log_sums) = tiling.forward(thirds(operand.numbers())?)?;
     let qkv_key = tracked(qkv);
     let (out, key) = output(gpu, data, &[batch, length_of, width], qkv_key.is_some())?;
     if let (Some(qkv_key), Some(key), Some(y)) = (qkv_key, key, out.gpu_buffer().cloned()) {
@@ -278,7 +278,7 @@ pub(crate) fn attention_qkv(qkv: &Tensor, batch: usize, sizes: Sizes) -> Result<
             let mut grad = gpu.room(length(operand.numbers()))?;
             let mut third = |i: usize| Rows::to(&mut grad, i * width, 3 * width, batch * length_of, width);
             let grads = [third(0)?, third(1)?, third(2)?];
-            plan.backward(thirds(operand.numbers())?, y.numbers(), &dy, log_sums.as_ref(), grads)?;
+            tiling.backward(thirds(operand.numbers())?, y.numbers(), &dy, log_sums.as_ref(), grads)?;
             flow.add(&qkv_key, grad)
         });
     }

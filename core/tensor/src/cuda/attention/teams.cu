@@ -1,4 +1,4 @@
-// Sums and maxima over the threads of a warp and of a block of LANES threads, by shuffles and in a fixed order.
+// Sums and maxima over the threads of one warp pernd of a block of LANES threads, by shuffles and in a fixed order.
 
 // Below all numbers.
 #define NEVER (-__int_as_float(0x7f800000))

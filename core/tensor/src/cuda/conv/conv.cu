@@ -58,7 +58,7 @@ __device__ __forceinline__ int slab_of(const Conv &conv, const Phase &y, const P
 // Marks a pixel far outside of any map.
 #define NOWHERE (-(1 << 30))
 
-// Walks through taps and channels, channels fastest.
+// Steps through taps and channels, channels fastest.
 struct Cursor {
     int channel, tap_y, tap_x;
 

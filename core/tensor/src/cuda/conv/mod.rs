@@ -1,9 +1,9 @@
 //! Convolutions, as products without a matrix of patches.
 
 use crate::cpu::conv::Geometry;
+use crate::cpu::loops::elementwise::Broadcast;
 use crate::cuda::device::kernels::{block_grid, check, elements, invalid};
 use crate::cuda::device::operands::{on_gpu, output, tracked};
-use crate::cuda::loops::arithmetic;
 use crate::cuda::{Gpu, Numbers, length};
 use crate::tape::record_on_gpu;
 use crate::{Result, Tensor};
@@ -36,7 +36,7 @@ pub(crate) enum Method {
     Doubled { batch: usize, size: [usize; 2], inputs: usize, outputs: usize },
 }
 
-/// One axis of a walk: `ConvAxis` in `conv.cu`.
+/// One axis of a problem: `ConvAxis` in `conv.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Axis {
@@ -52,7 +52,7 @@ struct Axis {
 /// `Conv` in `conv.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Walk {
+struct Problem {
     y: Axis,
     x: Axis,
     slabs: i32,
@@ -65,7 +65,7 @@ struct Walk {
 
 // SAFETY: plain numbers in C's layout, the same as in `conv.cu`.
 #[allow(unsafe_code)]
-unsafe impl DeviceRepr for Walk {}
+unsafe impl DeviceRepr for Problem {}
 
 fn int(size: usize) -> Result<i32, CudaError> {
     // Kernels add up a few sizes in 32 bits.
@@ -149,8 +149,8 @@ impl Method {
         })
     }
 
-    /// The whole walk, for a packed weight of tiles of `columns` columns.
-    fn walk(&self, back: bool, columns: usize) -> Result<Walk, CudaError> {
+    /// The whole problem, for a packed weight of tiles of `columns` columns.
+    fn problem(&self, back: bool, columns: usize) -> Result<Problem, CudaError> {
         let [mut inputs, mut outputs] = self.channels();
         if back {
             (inputs, outputs) = (outputs, inputs);
@@ -161,7 +161,7 @@ impl Method {
         }
         int(down * across * inputs.max(outputs))?;
         int(inputs * outputs)?;
-        Ok(Walk {
+        Ok(Problem {
             y: self.axis(0, back)?,
             x: self.axis(1, back)?,
             slabs: int(down * across)?,
@@ -174,7 +174,7 @@ impl Method {
     }
 }
 
-impl Walk {
+impl Problem {
     fn phases(&self) -> usize {
         self.y.phases as usize * self.x.phases as usize
     }
@@ -250,15 +250,15 @@ impl Gpu {
         weight: &Numbers,
         bias: Option<&Numbers>,
     ) -> Result<Numbers, CudaError> {
-        self.walk_map(method, false, x, weight, bias)
+        self.convolve_map(method, false, x, weight, bias)
     }
 
     /// The gradient of the input.
     fn convolve_back(&self, method: Method, dy: &Numbers, weight: &Numbers) -> Result<Numbers, CudaError> {
-        self.walk_map(method, true, dy, weight, None)
+        self.convolve_map(method, true, dy, weight, None)
     }
 
-    fn walk_map(
+    fn convolve_map(
         &self,
         method: Method,
         back: bool,
@@ -267,30 +267,33 @@ impl Gpu {
         bias: Option<&Numbers>,
     ) -> Result<Numbers, CudaError> {
         let columns = tile_columns(method.channels()[usize::from(!back)]);
-        let walk = method.walk(back, columns)?;
-        let [read, written] = walk.lengths();
-        check(length(from) == read && bias.is_none_or(|bias| length(bias) == walk.outputs as usize))?;
-        if written == 0 || walk.inputs == 0 {
+        let problem = method.problem(back, columns)?;
+        let [read, written] = problem.lengths();
+        check(length(from) == read && bias.is_none_or(|bias| length(bias) == problem.outputs as usize))?;
+        if written == 0 || problem.inputs == 0 {
             // A sum over no channels: the bias alone.
             return match bias.filter(|_| written > 0) {
-                Some(bias) => arithmetic::stretch(self, bias, &[length(bias)], &[written / length(bias), length(bias)]),
+                Some(bias) => {
+                    let own = [length(bias)];
+                    self.stretch(&Broadcast::new(&[written / own[0], own[0]], &own, &own), bias)
+                }
                 None => self.zeros(written),
             };
         }
-        let packed = self.pack(method, back, &walk, weight)?;
-        let column_tiles = walk.padded as usize / columns;
-        let quads = walk.inputs % 4 == 0;
-        let blocks = |rows: usize| walk.positions().div_ceil(rows) * column_tiles * walk.phases();
+        let packed = self.pack(method, back, &problem, weight)?;
+        let column_tiles = problem.padded as usize / columns;
+        let quads = problem.inputs % 4 == 0;
+        let blocks = |rows: usize| problem.positions().div_ceil(rows) * column_tiles * problem.phases();
         let rows = if quads && blocks(128) >= FILL / 2 { 128 } else { 64 };
         // Small maps have few tiles: their sums are cut, in a way that depends on sizes alone.
-        let steps = walk.places().div_ceil(DEPTH);
+        let steps = problem.places().div_ceil(DEPTH);
         let pieces = (FILL / 2 / blocks(rows)).min(steps / STEPS).max(1);
         let piece = steps.div_ceil(pieces);
         let pieces = steps.div_ceil(piece);
         let mut out = self.room(written * pieces)?;
         let single = if quads { "" } else { "single_" };
         let kernel = self.kernel(&format!("conv_{single}{rows}x{columns}"))?;
-        let grid = block_grid([blocks(rows) / walk.phases(), walk.phases(), pieces], 0)?;
+        let grid = block_grid([blocks(rows) / problem.phases(), problem.phases(), pieces], 0)?;
         let piece = int(piece * DEPTH)?;
         // SAFETY: the kernel reads `from` inside the map, `packed` inside slabs * inputs * padded elements, and the
         // bias, if there is one, below `outputs`; it writes each pixel of each of the pieces of `out` once. The lengths
@@ -298,8 +301,8 @@ impl Gpu {
         #[allow(unsafe_code)]
         unsafe {
             match bias.filter(|_| pieces == 1) {
-                Some(bias) => kernel.launch(grid, (&**from, &*packed, &**bias, &mut *out, walk, piece))?,
-                None => kernel.launch(grid, (&**from, &*packed, 0u64, &mut *out, walk, piece))?,
+                Some(bias) => kernel.launch(grid, (&**from, &*packed, &**bias, &mut *out, problem, piece))?,
+                None => kernel.launch(grid, (&**from, &*packed, 0u64, &mut *out, problem, piece))?,
             }
         }
         if pieces == 1 {
@@ -307,7 +310,7 @@ impl Gpu {
         }
         let mut joined = self.room(written)?;
         let kernel = self.kernel("conv_join")?;
-        let sizes = (written as u64, walk.outputs as u64, int(pieces)?);
+        let sizes = (written as u64, problem.outputs as u64, int(pieces)?);
         // SAFETY: the kernel writes the elements of `joined` and reads as many of each piece, and the bias as above.
         #[allow(unsafe_code)]
         unsafe {
@@ -320,11 +323,11 @@ impl Gpu {
         Ok(joined)
     }
 
-    /// The weight as `conv.cu` reads it: `[slabs][inputs][padded]` of the walk.
-    fn pack(&self, method: Method, back: bool, walk: &Walk, weight: &Numbers) -> Result<Numbers, CudaError> {
+    /// The weight as `conv.cu` reads it: `[slabs][inputs][padded]` of the problem.
+    fn pack(&self, method: Method, back: bool, problem: &Problem, weight: &Numbers) -> Result<Numbers, CudaError> {
         let ([inputs, outputs], [height, width]) = (method.channels(), method.kernel());
         check(length(weight) == outputs * inputs * height * width)?;
-        let n = walk.slabs as usize * walk.inputs as usize * walk.padded as usize;
+        let n = problem.slabs as usize * problem.inputs as usize * problem.padded as usize;
         let mut packed = self.room(n)?;
         let kernel = self.kernel("conv_pack")?;
         let sizes = (int(outputs)?, int(inputs)?, int(height)?, int(width)?);
@@ -332,8 +335,18 @@ impl Gpu {
         #[allow(unsafe_code)]
         unsafe {
             let flags = (i32::from(back), i32::from(method.is_doubled()));
-            let all =
-                (&**weight, &mut *packed, n as u64, sizes.0, sizes.1, sizes.2, sizes.3, walk.padded, flags.0, flags.1);
+            let all = (
+                &**weight,
+                &mut *packed,
+                n as u64,
+                sizes.0,
+                sizes.1,
+                sizes.2,
+                sizes.3,
+                problem.padded,
+                flags.0,
+                flags.1,
+            );
             kernel.launch(elements(n), all)?;
         }
         Ok(packed)
@@ -344,23 +357,23 @@ impl Gpu {
         let ([inputs, outputs], [height, width]) = (method.channels(), method.kernel());
         let n = outputs * inputs * height * width;
         let columns = tile_columns(outputs);
-        let walk = method.walk(false, columns)?;
-        let positions = walk.positions();
-        check([length(x), length(dy)] == walk.lengths())?;
+        let problem = method.problem(false, columns)?;
+        let positions = problem.positions();
+        check([length(x), length(dy)] == problem.lengths())?;
         if n == 0 || positions == 0 {
             return self.zeros(n);
         }
         let quads = inputs.is_multiple_of(4) && outputs.is_multiple_of(4);
         let rows = if quads { 128 } else { 64 };
-        let tiles = walk.places().div_ceil(rows) * outputs.div_ceil(columns);
+        let tiles = problem.places().div_ceil(rows) * outputs.div_ceil(columns);
         // As many pieces as fill a GPU, whatever GPU it is: sums must not depend on that.
-        let pieces = (FILL / (tiles * walk.phases())).clamp(1, positions.div_ceil(RUN));
+        let pieces = (FILL / (tiles * problem.phases())).clamp(1, positions.div_ceil(RUN));
         let piece = positions.div_ceil(pieces).next_multiple_of(RUN);
         let pieces = positions.div_ceil(piece);
-        let mut partial = self.room(pieces * walk.slabs as usize * inputs * outputs)?;
+        let mut partial = self.room(pieces * problem.slabs as usize * inputs * outputs)?;
         let single = if quads { "" } else { "single_" };
         let kernel = self.kernel(&format!("conv_weight_{single}{rows}x{columns}"))?;
-        let grid = block_grid([tiles, pieces, walk.phases()], 0)?;
+        let grid = block_grid([tiles, pieces, problem.phases()], 0)?;
         let mut out = self.room(n)?;
         let join = self.kernel("conv_weight_join")?;
         let sizes = (int(outputs)?, int(inputs)?, int(height)?, int(width)?, int(pieces)?);
@@ -370,7 +383,7 @@ impl Gpu {
         // once. The second reads these and writes the n elements of `out`.
         #[allow(unsafe_code)]
         unsafe {
-            kernel.launch(grid, (&**x, &**dy, &mut *partial, walk, int(piece)?))?;
+            kernel.launch(grid, (&**x, &**dy, &mut *partial, problem, int(piece)?))?;
             let doubled = i32::from(method.is_doubled());
             let all =
                 (&*partial, &mut *out, n as u64, sizes.0, sizes.1, sizes.2, sizes.3, sizes.4, doubled, lines as u32);

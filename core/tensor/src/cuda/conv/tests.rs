@@ -96,8 +96,8 @@ fn convolutions_sum_products_of_rounded_operands() {
         let (_, tensor_cores) = architecture(&gpu.driver).unwrap();
         let math = if tensor_cores { gpu.math() } else { Math::F32 };
         for method in methods() {
-            let walk = method.walk(false, 32).unwrap();
-            let [read, written] = walk.lengths();
+            let problem = method.problem(false, 32).unwrap();
+            let [read, written] = problem.lengths();
             let ([inputs, outputs], [height, width]) = (method.channels(), method.kernel());
             // Numbers of 8 bits are the same in tf32.
             let given = |x: Vec<f32>| if math == Math::Tf32 { x.into_iter().map(short).collect() } else { x };
@@ -127,7 +127,7 @@ fn convolutions_sum_products_of_rounded_operands() {
             agree(gpu.convolve(method, &x, &weight, Some(&bias)), y);
             agree(gpu.convolve_back(method, &dy, &weight), dx);
             // The weight's gradient has no larger tiles, and takes long on so many pixels where lanes are emulated.
-            if walk.positions() < MANY {
+            if problem.positions() < MANY {
                 agree(gpu.convolve_weight(method, &x, &dy), dw);
             }
         }

@@ -47,6 +47,15 @@ impl Buffer {
         }
     }
 
+    /// The numbers; copied if they are shared.
+    pub(crate) fn into_numbers(self) -> Result<Numbers> {
+        let gpu = self.gpu();
+        match Arc::try_unwrap(self.0) {
+            Ok(own) => Ok(own.numbers),
+            Err(shared) => Ok(gpu.copy(&shared.numbers)?),
+        }
+    }
+
     /// A copy on the host.
     pub(crate) fn download(&self) -> Result<Vec<f32>> {
         match self.0.host.get() {

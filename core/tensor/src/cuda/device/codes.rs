@@ -14,6 +14,9 @@ pub(crate) struct OnGpu {
     codes: Arc<CudaSlice<u32>>,
 }
 
+/// The kernels of `codes.cu`.
+pub(crate) const KERNELS: &[&str] = &["copy_codes"];
+
 impl OnGpu {
     /// Codes that a kernel has written.
     pub(crate) fn new(gpu: &'static Gpu, codes: CudaSlice<u32>) -> Self {

@@ -1,11 +1,10 @@
-//! The kernels in `kernels/`: compiled by NVRTC for the device at hand, once ([`ptx_cache`]), and launched with checked sizes.
+//! The kernels, in files beside those that launch them: compiled by NVRTC for the device at hand, once ([`ptx_cache`]), and launched with checked sizes.
 
-use crate::cpu::loops::elementwise::Walk;
+use crate::cuda::Gpu;
 use crate::cuda::device::precision::{Math, math};
 use crate::cuda::device::ptx_cache;
-use crate::cuda::{Gpu, Numbers, length};
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
-use cudarc::driver::{CudaDevice, CudaFunction, CudaSlice, DeviceRepr, DriverError, LaunchAsync, LaunchConfig};
+use cudarc::driver::{CudaDevice, CudaFunction, DeviceRepr, DriverError, LaunchConfig};
 use cudarc::nvrtc::sys::nvrtcVersion;
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 use dfdx::prelude::CudaError;
@@ -21,6 +20,7 @@ const SOURCES: &[&str] = &[
     include_str!("../loops/columns.cu"),
     include_str!("../norm/norm.cu"),
     include_str!("../loops/layout.cu"),
+    include_str!("../loops/resample.cu"),
     include_str!("../conv/conv_tiles.cu"),
     include_str!("../conv/conv.cu"),
     include_str!("codes.cu"),
@@ -38,46 +38,13 @@ const SOURCES: &[&str] = &[
 /// The module's name among those that dfdx loads.
 const MODULE: &str = "rqlab";
 
-macro_rules! with_slopes {
-    ($($name:literal),*) => { &[$(concat!($name, "_forward"), concat!($name, "_backward")),*] };
-}
-
-const ROWS: &[&str] = with_slopes!("softmax", "log_softmax", "cross_entropy");
-
-const FUNCTIONS: &[&str] =
-    with_slopes!("abs", "square", "sqrt", "exp", "ln", "tanh", "sigmoid", "relu", "silu", "gelu", "clamp");
-
-const CODES: &[&str] = &["copy_codes"];
-
-const KERNELS: &[&str] = &[
-    "add_scalar_forward",
-    "mul_scalar_forward",
-    "stretch",
-    "add_assign",
-    "fill",
-    "sum_few",
-    "sum_many",
-    "sum_pieces",
-    "sum_partials",
-];
-
-/// Operations on two tensors: any that stretch to one shape, and flat ones of that shape.
-macro_rules! zips {
-    ($($name:literal),*) => { &[$(concat!("zip_", $name), concat!("flat_", $name)),*] };
-}
-
-const ZIPS: &[&str] = zips!("add", "sub", "mul", "div", "minus_mul");
-
 /// Threads of a block: LANES in `common.cu`.
 pub(crate) const THREADS: u32 = 256;
 
 /// Blocks of a launch at most: kernels go on with the next index, so that any size is covered.
 const BLOCKS: usize = 1 << 16;
 
-/// Numbers up to which one thread sums them, rather than one block.
-const FEW: usize = 64;
-
-/// Axes that a kernel walks at most: MAX_AXES in `common.cu`. Few tensors have as many that do not merge.
+/// Axes of a kernel's operands at most: MAX_AXES in `common.cu`. Few tensors have as many that do not merge.
 const MAX_AXES: usize = 8;
 
 /// Loads the kernels into the device, compiled now or by an earlier process. The error is the compiler's log or the
@@ -101,24 +68,26 @@ pub(crate) fn load(driver: &Arc<CudaDevice>) -> Result<(), String> {
         Ok(ptx.to_src())
     };
     let names = [
-        FUNCTIONS,
-        ROWS,
-        crate::cuda::loops::columns::KERNELS,
-        crate::cuda::conv::KERNELS,
-        crate::cuda::loops::dropout::KERNELS,
-        crate::cuda::loops::layout::KERNELS,
-        crate::cuda::norm::KERNELS,
-        CODES,
-        crate::cuda::gemm::KERNELS,
-        crate::cuda::optim::KERNELS,
-        crate::cuda::loops::loss::KERNELS,
-        crate::cuda::loops::by_code::KERNELS,
         crate::cuda::attention::KERNELS,
         crate::cuda::attention::decoder::KERNELS,
-        crate::cuda::sampling::KERNELS,
+        crate::cuda::conv::KERNELS,
+        crate::cuda::device::codes::KERNELS,
+        crate::cuda::gemm::KERNELS,
+        crate::cuda::loops::by_code::KERNELS,
+        crate::cuda::loops::columns::KERNELS,
+        crate::cuda::loops::dropout::KERNELS,
+        crate::cuda::loops::elementwise::FUNCTIONS,
+        crate::cuda::loops::elementwise::KERNELS,
+        crate::cuda::loops::elementwise::ZIPS,
+        crate::cuda::loops::layout::KERNELS,
+        crate::cuda::loops::loss::KERNELS,
+        crate::cuda::loops::reduce::KERNELS,
+        crate::cuda::loops::resample::KERNELS,
+        crate::cuda::loops::rows::KERNELS,
         crate::cuda::nearest::KERNELS,
-        ZIPS,
-        KERNELS,
+        crate::cuda::norm::KERNELS,
+        crate::cuda::optim::KERNELS,
+        crate::cuda::sampling::KERNELS,
     ]
     .concat();
     let load =
@@ -148,10 +117,10 @@ pub(crate) fn architecture(driver: &CudaDevice) -> Result<(Option<&'static str>,
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Axes {
-    rank: u64,
+    pub(crate) rank: u64,
     size: [u64; MAX_AXES],
-    x: [u64; MAX_AXES],
-    y: [u64; MAX_AXES],
+    pub(crate) x: [u64; MAX_AXES],
+    pub(crate) y: [u64; MAX_AXES],
 }
 
 // SAFETY: plain numbers in C's layout, the same as in `common.cu`.
@@ -205,174 +174,9 @@ impl Gpu {
     pub(crate) fn kernel(&self, name: &str) -> Result<CudaFunction, CudaError> {
         self.driver.get_func(MODULE, name).ok_or(CudaError::Driver(DriverError(CUresult::CUDA_ERROR_NOT_FOUND)))
     }
-
-    /// `f(x)` of every element, for a function of `elementwise.cu` with up to two parameters.
-    pub(crate) fn map(&self, function: &str, x: &Numbers, [a, b]: [f32; 2]) -> Result<Numbers, CudaError> {
-        let n = length(x);
-        let mut out = self.room(n)?;
-        if n > 0 {
-            let kernel = self.kernel(&format!("{function}_forward"))?;
-            // SAFETY: the kernel reads and writes the first n elements; both have n.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(elements(n), (&**x, &mut *out, n as u64, a, b))?;
-            }
-        }
-        Ok(out)
-    }
-
-    /// `grad *= f'(at)`, for a function of `elementwise.cu`.
-    pub(crate) fn chain(
-        &self,
-        function: &str,
-        at: &Numbers,
-        grad: &mut Numbers,
-        [a, b]: [f32; 2],
-    ) -> Result<(), CudaError> {
-        let n = length(grad);
-        check(length(at) == n)?;
-        if n > 0 {
-            let kernel = self.kernel(&format!("{function}_backward"))?;
-            // SAFETY: the kernel reads and writes the first n elements; both have n.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(elements(n), (&**at, &mut **grad, n as u64, a, b))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `f(x, y)` for every element of a broadcast output, for a function of two numbers in `elementwise.cu`.
-    pub(crate) fn zip(&self, function: &str, walk: &Walk, x: &Numbers, y: &Numbers) -> Result<Numbers, CudaError> {
-        let axes = Axes::new(&walk.shape, &walk.x, &walk.y)?;
-        let n = axes.count();
-        let mut out = self.room(n)?;
-        if n > 0 {
-            let [last_x, last_y] = axes.last();
-            check(last_x < length(x) && last_y < length(y))?;
-            let flat = axes.rank <= 1 && axes.x[0] <= 1 && axes.x[0] == axes.y[0] && last_x + 1 == n && last_y + 1 == n;
-            let kernel = self.kernel(&format!("{}_{function}", if flat { "flat" } else { "zip" }))?;
-            // SAFETY: the kernels write the n elements of `out`; one reads as many of both operands, the other up to the
-            // offsets just checked.
-            #[allow(unsafe_code)]
-            unsafe {
-                if flat {
-                    kernel.launch(elements(n.div_ceil(4)), (&**x, &**y, &mut *out, n as u64))?;
-                } else {
-                    kernel.launch(elements(n), (&**x, &**y, &mut *out, n as u64, axes))?;
-                }
-            }
-        }
-        Ok(out)
-    }
-
-    /// The elements of `x` in the order of `walk`, some repeated.
-    pub(crate) fn stretch(&self, walk: &Walk, x: &Numbers) -> Result<Numbers, CudaError> {
-        let axes = Axes::new(&walk.shape, &walk.x, &[])?;
-        let n = axes.count();
-        let mut out = self.room(n)?;
-        if n > 0 {
-            check(axes.last()[0] < length(x))?;
-            let kernel = self.kernel("stretch")?;
-            // SAFETY: the kernel writes the n elements of `out` and reads up to the offset just checked.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(elements(n), (&**x, &mut *out, n as u64, axes))?;
-            }
-        }
-        Ok(out)
-    }
-
-    /// `len` times `value`.
-    pub(crate) fn full(&self, value: f32, len: usize) -> Result<Numbers, CudaError> {
-        if value.to_bits() == 0 {
-            return self.zeros(len);
-        }
-        let mut out = self.room(len)?;
-        if len > 0 {
-            let kernel = self.kernel("fill")?;
-            // SAFETY: the kernel writes the `len` elements of `out`.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(elements(len), (&mut *out, len as u64, value))?;
-            }
-        }
-        Ok(out)
-    }
-
-    /// `target += other`, element by element.
-    pub(crate) fn add_assign(&self, target: &mut Numbers, other: &Numbers) -> Result<(), CudaError> {
-        let n = length(target);
-        check(length(other) == n)?;
-        if n > 0 {
-            let kernel = self.kernel("add_assign")?;
-            // SAFETY: the kernel reads and writes the first n elements; both have n.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(elements(n), (&mut **target, &**other, n as u64))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `scale` times the sum over the axes `reduced` for every index over the axes `kept`; strides are those of `x`.
-    pub(crate) fn sum_axes(&self, x: &Numbers, kept: Axes, reduced: Axes, scale: f32) -> Result<Numbers, CudaError> {
-        let (outputs, count) = (kept.count(), reduced.count());
-        let is_axis = |axes: &Axes, stride: usize| axes.rank == 1 && axes.x[0] == stride as u64;
-        if count > FEW && is_axis(&kept, 1) && is_axis(&reduced, outputs) {
-            check(length(x) == outputs * count)?;
-            return self.column_sums(x, outputs, scale.into());
-        }
-        let mut out = if count == 0 { self.zeros(outputs)? } else { self.room(outputs)? };
-        if outputs > 0 && count > 0 {
-            check(kept.last()[0] + reduced.last()[0] < length(x))?;
-            let (kernel, launch) =
-                if count <= FEW { ("sum_few", elements(outputs)) } else { ("sum_many", blocks(outputs)) };
-            let kernel = self.kernel(kernel)?;
-            let (outputs, count) = (outputs as u64, count as u64);
-            // SAFETY: the kernels write the elements of `out` and read `x` up to the offset just checked.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(launch, (&**x, &mut *out, outputs, count, kept, reduced, scale))?;
-            }
-        }
-        Ok(out)
-    }
-
-    /// `scale` times the sum of all elements.
-    pub(crate) fn sum_all(&self, x: &Numbers, scale: f64) -> Result<Numbers, CudaError> {
-        let n = length(x);
-        if n == 0 {
-            return self.zeros(1);
-        }
-        // Enough pieces to fill a GPU, and few enough for one block to finish.
-        let piece = n.div_ceil(1024).max(4096);
-        let pieces = n.div_ceil(piece);
-        let mut partial = self.room_for_sums(pieces)?;
-        let kernel = self.kernel("sum_pieces")?;
-        // SAFETY: one block a piece reads below n and writes its element of `partial`.
-        #[allow(unsafe_code)]
-        unsafe {
-            kernel.launch(blocks(pieces), (&**x, &mut partial, n as u64, piece as u64))?;
-        }
-        self.sum_partials(&partial, scale)
-    }
-
-    /// `scale` times the sum of sums over pieces.
-    pub(crate) fn sum_partials(&self, partial: &CudaSlice<f64>, scale: f64) -> Result<Numbers, CudaError> {
-        let mut out = self.room(1)?;
-        let kernel = self.kernel("sum_partials")?;
-        let pieces = cudarc::driver::DeviceSlice::len(partial) as u64;
-        // SAFETY: one block reads all of `partial` and writes the one element of `out`.
-        #[allow(unsafe_code)]
-        unsafe {
-            kernel.launch(blocks(1), (partial, &mut *out, pieces, scale))?;
-        }
-        Ok(out)
-    }
 }
 
-/// A launch with a thread an element.
+/// A launch with one thread per element.
 pub(crate) fn elements(n: usize) -> LaunchConfig {
     blocks(n.div_ceil(THREADS as usize))
 }

@@ -13,7 +13,7 @@ pub(crate) fn on_gpu<const N: usize>(
     op: &'static str,
     operands: [&Tensor; N],
 ) -> Result<Option<(&'static Gpu, [Buffer; N])>> {
-    crate::ops::place(op, operands)?;
+    crate::ops::common_device(op, operands)?;
     let mut buffers = Vec::with_capacity(N);
     for operand in operands {
         match operand.gpu_buffer() {
@@ -45,6 +45,6 @@ pub(crate) fn same_gpu<'a>(
     op: &'static str,
     operands: impl Iterator<Item = &'a Tensor> + Clone,
 ) -> Result<Option<&'static Gpu>> {
-    crate::ops::place(op, operands.clone())?;
+    crate::ops::common_device(op, operands.clone())?;
     Ok(operands.map(|operand| operand.gpu_buffer().map(Buffer::gpu)).next().flatten())
 }

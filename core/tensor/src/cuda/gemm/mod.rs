@@ -5,7 +5,6 @@ pub(crate) mod packed;
 use crate::cuda::device::kernels::{check, elements};
 use crate::cuda::device::operands::{on_gpu, output, tracked};
 use crate::cuda::device::precision::Math;
-use crate::cuda::loops::reduce;
 use crate::cuda::{Buffer, Gpu, Numbers, length};
 use crate::ops::linear::Then;
 use crate::tape::record_on_gpu;
@@ -16,7 +15,7 @@ use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, LaunchAsync};
 use dfdx::prelude::CudaError;
 use std::sync::PoisonError;
 
-/// The kernels of `product.cu`.
+/// The kernels of `gemm.cu`.
 pub(crate) const KERNELS: &[&str] = &["to_bf16", "then_nothing", "then_add", "then_gelu", "then_gelu_backward"];
 
 /// Which operand is stored transposed.
@@ -83,8 +82,8 @@ impl<N: Held> Operand<N> {
         }
     }
 
-    /// The numbers' place and type, as cuBLAS takes them.
-    fn place(&self) -> (*const std::ffi::c_void, cudaDataType_t) {
+    /// The numbers' address and type, as cuBLAS takes them.
+    fn address(&self) -> (*const std::ffi::c_void, cudaDataType_t) {
         match self {
             Self::Plain(numbers) => (*numbers.numbers().device_ptr() as *const _, cudaDataType_t::CUDA_R_32F),
             Self::Bf16(halves) => (*halves.device_ptr() as *const _, cudaDataType_t::CUDA_R_16BF),
@@ -114,7 +113,7 @@ pub(crate) fn multiply<A: Held, B: Held>(
     // cuBLAS reads columns first: to it, row-major matrices are their transposes, and outᵀ = bᵀ aᵀ.
     let (of_b, ldb) = if stored == Stored::RightTransposed { (transposed, k) } else { (plain, n) };
     let (of_a, lda) = if stored == Stored::LeftTransposed { (transposed, m) } else { (plain, k) };
-    let ((a, a_type), (b, b_type)) = (a.place(), b.place());
+    let ((a, a_type), (b, b_type)) = (a.address(), b.address());
     let compute = match gpu.math() {
         Math::Tf32 => cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
         Math::F32 | Math::Bf16 => cublasComputeType_t::CUBLAS_COMPUTE_32F,
@@ -213,7 +212,7 @@ pub(crate) fn linear(
                 }
             }
             if let Some(key) = &b_key {
-                flow.add(key, reduce::sum_to_shape(gpu, &dy, &[rows, outputs], &[outputs])?)?;
+                flow.add(key, gpu.sum(&dy, &[rows, outputs], &[true, false], 1.0)?)?;
             }
             if let Some(key) = &residual_key { flow.add(key, dy) } else { Ok(()) }
         });
@@ -278,7 +277,7 @@ impl Gpu {
         Ok(out)
     }
 
-    /// A kernel of `product.cu` on `rows`, in place, with a bias to every row and another matrix of their size.
+    /// A kernel of `gemm.cu` on `rows`, in place, with a bias to every row and another matrix of their size.
     fn finish(
         &self,
         kernel: &str,
@@ -286,11 +285,11 @@ impl Gpu {
         bias: &Option<Buffer>,
         other: Option<&Numbers>,
     ) -> Result<(), CudaError> {
-        let place = *rows.device_ptr();
-        self.finish_at(kernel, [place, place], length(rows), bias, other)
+        let at = *rows.device_ptr();
+        self.finish_at(kernel, [at, at], length(rows), bias, other)
     }
 
-    /// The same from one place to another.
+    /// The same from one address to another.
     fn finish_to(
         &self,
         kernel: &str,
@@ -303,7 +302,7 @@ impl Gpu {
         self.finish_at(kernel, [*from.device_ptr(), *to.device_ptr_mut()], length(from), bias, other)
     }
 
-    /// The same between places of `n` numbers.
+    /// The same between addresses of `n` numbers.
     fn finish_at(
         &self,
         kernel: &str,
@@ -318,11 +317,11 @@ impl Gpu {
         let width = bias.as_ref().map_or(1, |bias| length(bias.numbers()));
         check(width > 0 && n.is_multiple_of(width) && other.is_none_or(|other| length(other) == n))?;
         // What is not there is a null pointer, which the kernels look for.
-        let place = |numbers: Option<&Numbers>| numbers.map_or(0, |numbers| *numbers.device_ptr());
-        let (bias, other) = (place(bias.as_ref().map(Buffer::numbers)), place(other));
+        let address = |numbers: Option<&Numbers>| numbers.map_or(0, |numbers| *numbers.device_ptr());
+        let (bias, other) = (address(bias.as_ref().map(Buffer::numbers)), address(other));
         let step = if bias == 0 || width.is_multiple_of(4) { 4 } else { 1 };
         let kernel = self.kernel(kernel)?;
-        // SAFETY: the kernel reads and writes the n elements of both places, which the callers have checked, and reads
+        // SAFETY: the kernel reads and writes the n elements at both addresses, which the callers have checked, and reads
         // as many of `other` and `width` of the bias.
         #[allow(unsafe_code)]
         unsafe {

@@ -1,4 +1,4 @@
-// Changes of layout: resampling, permutation, slices, running sums, maxima. What is addressed as elements are numbers,
+// Changes of layout: permutation, slices, running sums, maxima. What is addressed as elements are numbers,
 // or quads of them where all sizes allow.
 
 // An element's offsets in both operands; all sizes are below 2^32.
@@ -13,50 +13,9 @@ __device__ __forceinline__ void short_offsets(const Axes &axes, unsigned i, u64 
     }
 }
 
-__device__ __forceinline__ float scaled(float x, float by) { return x * by; }
-__device__ __forceinline__ float4 scaled(float4 x, float by) {
-    return make_float4(x.x * by, x.y * by, x.z * by, x.w * by);
-}
 __device__ __forceinline__ float added(float x, float y) { return x + y; }
 __device__ __forceinline__ float4 added(float4 x, float4 y) {
     return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
-}
-
-// The cells of maps of height x width pixels: rows x columns of them, of factor x factor pixels each.
-struct Cells {
-    unsigned height, width, rows, columns, channels, factor;
-    float scale;
-};
-
-// Spreads every pixel of the maps of cells, times the scale, over its cell; what belongs to no cell becomes 0. n counts
-// the elements written.
-template <typename T>
-__device__ __forceinline__ void repeat(const T *in, T *out, u64 n, const Cells &cells) {
-    EACH(i, n) {
-        unsigned channel = (unsigned)i % cells.channels, pixel = (unsigned)i / cells.channels;
-        unsigned line = pixel / cells.width, column = pixel % cells.width / cells.factor;
-        unsigned image = line / cells.height, row = line % cells.height / cells.factor;
-        bool inside = row < cells.rows && column < cells.columns;
-        u64 from = inside ? (u64)(image * cells.rows + row) * cells.columns + column : 0;
-        out[i] = inside ? scaled(in[from * cells.channels + channel], cells.scale) : T();
-    }
-}
-
-// Sums every cell, times the scale, into its pixel of the maps of cells. n counts the elements written.
-template <typename T>
-__device__ __forceinline__ void sum_cells(const T *in, T *out, u64 n, const Cells &cells) {
-    EACH(i, n) {
-        unsigned channel = (unsigned)i % cells.channels, pixel = (unsigned)i / cells.channels;
-        unsigned line = pixel / cells.columns, column = pixel % cells.columns;
-        u64 first = (u64)(line / cells.rows) * cells.height + line % cells.rows * cells.factor;
-        u64 corner = first * cells.width + column * cells.factor;
-        T sum = in[corner * cells.channels + channel];
-        for (unsigned k = 1; k < cells.factor * cells.factor; k++) {
-            u64 at = corner + (u64)(k / cells.factor) * cells.width + k % cells.factor;
-            sum = added(sum, in[at * cells.channels + channel]);
-        }
-        out[i] = scaled(sum, cells.scale);
-    }
 }
 
 // out[i] = in at the offset of i.
@@ -82,12 +41,6 @@ __device__ __forceinline__ void copy_blocks(const T *in, T *out, u64 n, unsigned
 }
 
 #define LAYOUT(suffix, T)                                                                                         \
-    extern "C" __global__ void repeat##suffix(const T *in, T *out, u64 n, Cells cells) {                          \
-        repeat<T>(in, out, n, cells);                                                                             \
-    }                                                                                                             \
-    extern "C" __global__ void sum_cells##suffix(const T *in, T *out, u64 n, Cells cells) {                       \
-        sum_cells<T>(in, out, n, cells);                                                                          \
-    }                                                                                                             \
     extern "C" __global__ void gather##suffix(const T *in, T *out, u64 n, Axes axes) { gather<T>(in, out, n, axes); } \
     extern "C" __global__ void copy_blocks##suffix(const T *in, T *out, u64 n, unsigned length, u64 start_in,     \
                                                    u64 step_in, u64 start_out, u64 step_out, int adds) {          \
@@ -123,7 +76,7 @@ extern "C" __global__ void transpose_tiles(const float *in, float *out, u64 tile
     }
 }
 
-// Running sums along the middle axis of [outer, n, inner], backwards from the end if `reversed`: a thread a line.
+// Running sums along the middle axis of [outer, n, inner], backwards from the end if `reversed`: one thread per line.
 extern "C" __global__ void cumsum_lines(const float *in, float *out, u64 lines, u64 n, u64 inner, int reversed) {
     EACH(line, lines) {
         u64 start = line / inner * n * inner + line % inner;
@@ -136,7 +89,7 @@ extern "C" __global__ void cumsum_lines(const float *in, float *out, u64 lines, 
     }
 }
 
-// The same along rows: a warp a row.
+// The same along rows: one warp per row.
 extern "C" __global__ void cumsum_rows(const float *in, float *out, u64 rows, u64 n, int reversed) {
     unsigned lane = threadIdx.x % 32;
     for (u64 row = (u64)blockIdx.x * (LANES / 32) + threadIdx.x / 32; row < rows; row += (u64)gridDim.x * (LANES / 32)) {
@@ -155,7 +108,7 @@ extern "C" __global__ void cumsum_rows(const float *in, float *out, u64 rows, u6
     }
 }
 
-// Every row's maximum, and where it stands first: a warp a row.
+// Every row's maximum, and where it stands first: one warp per row.
 extern "C" __global__ void row_argmax(const float *in, unsigned *where, float *max, u64 rows, u64 width) {
     unsigned lane = threadIdx.x % 32;
     for (u64 row = (u64)blockIdx.x * (LANES / 32) + threadIdx.x / 32; row < rows; row += (u64)gridDim.x * (LANES / 32)) {
@@ -182,14 +135,6 @@ extern "C" __global__ void row_argmax(const float *in, unsigned *where, float *m
             where[row] = at;
             max[row] = x[at];
         }
-    }
-}
-
-// Sends the gradient of each row's maximum to where it stands.
-extern "C" __global__ void row_argmax_backward(const float *grad, const unsigned *where, float *out, u64 n, u64 width) {
-    EACH(i, n) {
-        u64 row = i / width;
-        out[i] = i - row * width == where[row] ? grad[row] : 0.0f;
     }
 }
 

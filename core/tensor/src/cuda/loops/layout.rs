@@ -1,22 +1,16 @@
-//! Changes of layout: resampling, permutations, slices and their joins, running sums, maxima.
+//! Changes of layout: permutations, slices and their joins, running sums, maxima.
 
-use crate::cpu::loops::layout;
-use crate::cpu::loops::resample::Cells;
+use crate::cpu::loops::layout::{self, Blocks};
 use crate::cuda::device::codes::OnGpu;
 use crate::cuda::device::kernels::{Axes, blocks, check, elements};
-use crate::cuda::device::operands::{on_gpu, output, tracked};
+use crate::cuda::device::operands::on_gpu;
 use crate::cuda::{Gpu, Numbers, length};
-use crate::tape::record_on_gpu;
 use crate::{Codes, Result, Tensor};
-use cudarc::driver::{CudaSlice, DeviceRepr, DeviceSlice, LaunchAsync};
+use cudarc::driver::{CudaSlice, LaunchAsync};
 use dfdx::prelude::CudaError;
 
 /// The kernels of `layout.cu`.
 pub(crate) const KERNELS: &[&str] = &[
-    "repeat_single",
-    "repeat_quads",
-    "sum_cells_single",
-    "sum_cells_quads",
     "gather_single",
     "gather_quads",
     "copy_blocks_single",
@@ -25,142 +19,13 @@ pub(crate) const KERNELS: &[&str] = &[
     "cumsum_lines",
     "cumsum_rows",
     "row_argmax",
-    "row_argmax_backward",
 ];
 
 /// Side of the tiles that a transposition moves: TILE in `layout.cu`.
 const TILE: usize = 32;
 
-/// Rows of a block of the kernels that take a warp a row.
+/// Rows of a block of the kernels that take one warp per row.
 const ROWS: usize = 8;
-
-/// `x` with every pixel as a cell, to `shape`.
-pub(crate) fn upsample(x: &Tensor, cells: Cells, shape: &[usize]) -> Result<Option<Tensor>> {
-    let Some((gpu, [input])) = on_gpu("upsample_nearest", [x])? else {
-        return Ok(None);
-    };
-    let x_key = tracked(x);
-    let (out, key) = output(gpu, gpu.repeat(input.numbers(), cells)?, shape, x_key.is_some())?;
-    if let (Some(x_key), Some(key)) = (x_key, key) {
-        record_on_gpu(&key, move |grad, flow| flow.add(&x_key, gpu.sum_cells(&grad, cells)?));
-    }
-    Ok(Some(out))
-}
-
-/// The mean over every cell, to `shape`.
-pub(crate) fn avg_pool(x: &Tensor, cells: Cells, shape: &[usize]) -> Result<Option<Tensor>> {
-    let Some((gpu, [input])) = on_gpu("avg_pool", [x])? else {
-        return Ok(None);
-    };
-    let x_key = tracked(x);
-    let (out, key) = output(gpu, gpu.sum_cells(input.numbers(), cells)?, shape, x_key.is_some())?;
-    if let (Some(x_key), Some(key)) = (x_key, key) {
-        record_on_gpu(&key, move |grad, flow| flow.add(&x_key, gpu.repeat(&grad, cells)?));
-    }
-    Ok(Some(out))
-}
-
-/// The numbers of `x` with its axes in the order `axes`, whose inverse is `inverse`.
-pub(crate) fn permute(x: &Tensor, axes: &[usize], inverse: &[usize]) -> Result<Option<Tensor>> {
-    let Some((gpu, [input])) = on_gpu("permute", [x])? else {
-        return Ok(None);
-    };
-    let shape: Vec<usize> = axes.iter().map(|&axis| x.shape()[axis]).collect();
-    let x_key = tracked(x);
-    let data = gpu.permute(input.numbers(), x.shape(), axes)?;
-    let (out, key) = output(gpu, data, &shape, x_key.is_some())?;
-    if let (Some(x_key), Some(key)) = (x_key, key) {
-        let inverse = inverse.to_vec();
-        record_on_gpu(&key, move |grad, flow| flow.add(&x_key, gpu.permute(&grad, &shape, &inverse)?));
-    }
-    Ok(Some(out))
-}
-
-/// Of every `step` numbers of `x` the `len` from `start` on, to `shape`.
-pub(crate) fn slice(x: &Tensor, [start, len, step]: [usize; 3], shape: &[usize]) -> Result<Option<Tensor>> {
-    let Some((gpu, [input])) = on_gpu("slice", [x])? else {
-        return Ok(None);
-    };
-    let total = x.len();
-    let (small, large) = (Blocks { start: 0, step: len }, Blocks { start, step });
-    let mut data = gpu.room(shape.iter().product())?;
-    gpu.copy_blocks(input.numbers(), large, &mut data, small, len, false)?;
-    let x_key = tracked(x);
-    let (out, key) = output(gpu, data, shape, x_key.is_some())?;
-    if let (Some(x_key), Some(key)) = (x_key, key) {
-        record_on_gpu(&key, move |grad, flow| {
-            flow.with(&x_key, |dx, accumulate| {
-                if !accumulate {
-                    *dx = gpu.zeros(total)?;
-                }
-                gpu.copy_blocks(&grad, small, dx, large, len, accumulate)
-            })
-        });
-    }
-    Ok(Some(out))
-}
-
-/// Joins tensors by turns of as many numbers as `lens` says for each, to `shape`.
-pub(crate) fn concat(tensors: &[&Tensor], lens: &[usize], shape: &[usize]) -> Result<Option<Tensor>> {
-    crate::ops::place("concat", tensors.iter().copied())?;
-    let Some(gpu) = tensors.iter().find_map(|t| t.gpu_buffer()).map(|buffer| buffer.gpu()) else {
-        return Ok(None);
-    };
-    let step = lens.iter().sum();
-    let mut data = gpu.room(shape.iter().product())?;
-    let (mut start, mut parts) = (0, Vec::new());
-    for (tensor, &len) in tensors.iter().zip(lens) {
-        if let Some(buffer) = tensor.gpu_buffer().filter(|_| len > 0) {
-            let (small, large) = (Blocks { start: 0, step: len }, Blocks { start, step });
-            gpu.copy_blocks(buffer.numbers(), small, &mut data, large, len, false)?;
-            parts.extend(tracked(tensor).map(|key| (key, small, large, len, tensor.len())));
-        }
-        start += len;
-    }
-    let (out, key) = output(gpu, data, shape, !parts.is_empty())?;
-    if let Some(key) = key {
-        record_on_gpu(&key, move |grad, flow| {
-            for (key, small, large, len, total) in parts {
-                flow.with(&key, |dx, accumulate| {
-                    if !accumulate {
-                        *dx = gpu.room(total)?;
-                    }
-                    gpu.copy_blocks(&grad, large, dx, small, len, accumulate)
-                })?;
-            }
-            Ok(())
-        });
-    }
-    Ok(Some(out))
-}
-
-/// Running sums along the middle axis of `x` seen as `[outer, n, inner]`.
-pub(crate) fn cumsum(x: &Tensor, n: usize, inner: usize) -> Result<Option<Tensor>> {
-    let Some((gpu, [input])) = on_gpu("cumsum", [x])? else {
-        return Ok(None);
-    };
-    let x_key = tracked(x);
-    let (out, key) = output(gpu, gpu.cumsum(input.numbers(), n, inner, false)?, x.shape(), x_key.is_some())?;
-    if let (Some(x_key), Some(key)) = (x_key, key) {
-        record_on_gpu(&key, move |grad, flow| flow.add(&x_key, gpu.cumsum(&grad, n, inner, true)?));
-    }
-    Ok(Some(out))
-}
-
-/// The maximum of every row of `x`, whose width is not 0, to shape `outer`.
-pub(crate) fn max_last(x: &Tensor, outer: &[usize]) -> Result<Option<Tensor>> {
-    let Some((gpu, [input])) = on_gpu("max_last", [x])? else {
-        return Ok(None);
-    };
-    let width = x.last_dim();
-    let (at, max) = gpu.row_argmax(input.numbers(), width)?;
-    let x_key = tracked(x);
-    let (out, key) = output(gpu, max, outer, x_key.is_some())?;
-    if let (Some(x_key), Some(key)) = (x_key, key) {
-        record_on_gpu(&key, move |grad, flow| flow.add(&x_key, gpu.row_argmax_backward(&grad, &at, width)?));
-    }
-    Ok(Some(out))
-}
 
 /// Where the maximum of every row of `x` stands first, in shape `outer`; the width is not 0.
 pub(crate) fn argmax_last(x: &Tensor, outer: &[usize]) -> Result<Option<Codes>> {
@@ -171,88 +36,24 @@ pub(crate) fn argmax_last(x: &Tensor, outer: &[usize]) -> Result<Option<Codes>> 
     Ok(Some(Codes::of_gpu(OnGpu::new(gpu, at), outer, x.last_dim())))
 }
 
-/// `Cells` of `layout.cu`, with channels counted in elements.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct DeviceCells {
-    sizes: [u32; 6],
-    scale: f32,
-}
-
-// SAFETY: plain numbers in C's layout, the same as in `layout.cu`.
-#[allow(unsafe_code)]
-unsafe impl DeviceRepr for DeviceCells {}
-
-/// Where blocks of numbers lie.
-#[derive(Clone, Copy)]
-struct Blocks {
-    start: usize,
-    step: usize,
-}
-
 /// Numbers that a thread moves at a time, and the suffix of the kernel's name: quads if all `sizes` allow it.
-fn wide(sizes: &[usize]) -> (usize, &'static str) {
+pub(crate) fn wide(sizes: &[usize]) -> (usize, &'static str) {
     if sizes.iter().all(|size| size.is_multiple_of(4)) { (4, "quads") } else { (1, "single") }
 }
 
-/// The numbers of an image, and of its cells.
-fn images(cells: Cells) -> [usize; 2] {
-    [cells.size, cells.count()].map(|[rows, columns]| rows * columns * cells.channels)
+/// Where blocks lie once they are side by side.
+fn side_by_side(blocks: Blocks) -> Blocks {
+    Blocks { start: 0, step: blocks.len, ..blocks }
 }
 
 /// A size in 32 bits, in which kernels divide.
-fn short(size: usize) -> Result<u32, CudaError> {
+pub(crate) fn short(size: usize) -> Result<u32, CudaError> {
     u32::try_from(size).map_err(|_| crate::cuda::device::kernels::invalid())
 }
 
 impl Gpu {
-    /// Spreads every pixel over its cell; what belongs to no cell becomes 0.
-    fn repeat(&self, small: &Numbers, cells: Cells) -> Result<Numbers, CudaError> {
-        let [large_image, small_image] = images(cells);
-        let n = length(small).checked_div(small_image).unwrap_or(0) * large_image;
-        let mut large = self.room(n)?;
-        if n > 0 {
-            check(length(small).is_multiple_of(small_image))?;
-            self.resample("repeat", small, &mut large, cells)?;
-        }
-        Ok(large)
-    }
-
-    /// Sums every cell.
-    fn sum_cells(&self, large: &Numbers, cells: Cells) -> Result<Numbers, CudaError> {
-        let [large_image, small_image] = images(cells);
-        let n = length(large).checked_div(large_image).unwrap_or(0) * small_image;
-        let mut small = self.room(n)?;
-        if n > 0 {
-            check(length(large).is_multiple_of(large_image))?;
-            self.resample("sum_cells", large, &mut small, cells)?;
-        }
-        Ok(small)
-    }
-
-    /// A kernel that reads `from` and writes `to`, one of which has a cell for each pixel of the other.
-    fn resample(&self, kernel: &str, from: &Numbers, to: &mut Numbers, cells: Cells) -> Result<(), CudaError> {
-        let (wide, suffix) = wide(&[cells.channels]);
-        let n = short(length(to) / wide)?;
-        let ([height, width], [rows, columns]) = (cells.size, cells.count());
-        let sizes = [height, width, rows, columns, cells.channels / wide, cells.factor];
-        let mut shorts = [0; 6];
-        for (to, size) in shorts.iter_mut().zip(sizes) {
-            *to = short(size)?;
-        }
-        let cells = DeviceCells { sizes: shorts, scale: cells.scale };
-        let kernel = self.kernel(&format!("{kernel}_{suffix}"))?;
-        // SAFETY: the kernel writes the elements of `to` and reads the pixels of `from` that belong to them; the caller
-        // has checked that these are whole images.
-        #[allow(unsafe_code)]
-        unsafe {
-            kernel.launch(elements(n as usize), (&**from, &mut **to, u64::from(n), cells))?;
-        }
-        Ok(())
-    }
-
     /// The numbers of `x`, of shape `from`, with its axes in the order `axes`.
-    fn permute(&self, x: &Numbers, from: &[usize], axes: &[usize]) -> Result<Numbers, CudaError> {
+    pub(crate) fn permute(&self, x: &Numbers, from: &[usize], axes: &[usize]) -> Result<Numbers, CudaError> {
         let n = length(x);
         check(from.iter().product::<usize>() == n)?;
         let mut out = self.room(n)?;
@@ -321,21 +122,62 @@ impl Gpu {
         Ok(())
     }
 
-    /// Copies blocks of `len` numbers, as many as there are steps in the operand that is not cut, or adds them.
+    /// The blocks of `from`, side by side.
+    pub(crate) fn gather_blocks(&self, from: &Numbers, blocks: Blocks) -> Result<Numbers, CudaError> {
+        let count = length(from).checked_div(blocks.step).unwrap_or(0);
+        let mut out = self.room(count * blocks.len)?;
+        self.copy_blocks(from, blocks, &mut out, side_by_side(blocks), false)?;
+        Ok(out)
+    }
+
+    /// Adds the blocks of `from` to what lies side by side in `to`.
+    pub(crate) fn add_gathered_blocks(
+        &self,
+        from: &Numbers,
+        blocks: Blocks,
+        to: &mut Numbers,
+    ) -> Result<(), CudaError> {
+        self.copy_blocks(from, blocks, to, side_by_side(blocks), true)
+    }
+
+    /// Copies what lies side by side in `from` to blocks of `to`, or adds it if `adds`.
+    pub(crate) fn scatter_blocks(
+        &self,
+        from: &Numbers,
+        to: &mut Numbers,
+        blocks: Blocks,
+        adds: bool,
+    ) -> Result<(), CudaError> {
+        self.copy_blocks(from, side_by_side(blocks), to, blocks, adds)
+    }
+
+    /// Blocks of each of `parts` in turn: the numbers of a part, and how many of them make a block.
+    pub(crate) fn join(&self, parts: &[(&Numbers, usize)]) -> Result<Numbers, CudaError> {
+        let step = parts.iter().map(|(_, len)| len).sum();
+        let mut out = self.room(parts.iter().map(|(part, _)| length(part)).sum())?;
+        let mut start = 0;
+        for &(part, len) in parts {
+            self.scatter_blocks(part, &mut out, Blocks { start, len, step }, false)?;
+            start += len;
+        }
+        Ok(out)
+    }
+
+    /// Copies blocks of one length, as many as there are steps in both, or adds them if `adds`.
     fn copy_blocks(
         &self,
         from: &Numbers,
         at: Blocks,
         to: &mut Numbers,
         place: Blocks,
-        len: usize,
         adds: bool,
     ) -> Result<(), CudaError> {
+        let len = at.len;
         if len == 0 || length(from) == 0 || length(to) == 0 {
             return Ok(());
         }
         let count = length(from) / at.step;
-        check(count == length(to) / place.step)?;
+        check(count == length(to) / place.step && place.len == len)?;
         let fits = |blocks: Blocks, n: usize| (count - 1) * blocks.step + blocks.start + len <= n;
         check(count > 0 && fits(at, length(from)) && fits(place, length(to)))?;
         let (wide, suffix) = wide(&[len, at.start, at.step, place.start, place.step]);
@@ -354,7 +196,13 @@ impl Gpu {
     }
 
     /// Running sums along the middle axis of `[outer, n, inner]`, from the end if `reversed`.
-    fn cumsum(&self, x: &Numbers, n: usize, inner: usize, reversed: bool) -> Result<Numbers, CudaError> {
+    pub(crate) fn cumulative_sum(
+        &self,
+        x: &Numbers,
+        n: usize,
+        inner: usize,
+        reversed: bool,
+    ) -> Result<Numbers, CudaError> {
         let mut out = self.room(length(x))?;
         if length(x) > 0 {
             check(length(x).is_multiple_of(n * inner))?;
@@ -385,7 +233,7 @@ impl Gpu {
         let mut max = self.room(rows)?;
         if rows > 0 {
             let kernel = self.kernel("row_argmax")?;
-            // SAFETY: the kernel reads rows * width elements and writes two numbers a row.
+            // SAFETY: the kernel reads rows * width elements and writes two numbers per row.
             #[allow(unsafe_code)]
             unsafe {
                 let all = (&**x, &mut at, &mut *max, rows as u64, width as u64);
@@ -393,20 +241,5 @@ impl Gpu {
             }
         }
         Ok((at, max))
-    }
-
-    fn row_argmax_backward(&self, grad: &Numbers, at: &CudaSlice<u32>, width: usize) -> Result<Numbers, CudaError> {
-        check(at.len() == length(grad))?;
-        let n = length(grad) * width;
-        let mut dx = self.room(n)?;
-        if n > 0 {
-            let kernel = self.kernel("row_argmax_backward")?;
-            // SAFETY: the kernel writes the n elements of `dx` and reads two numbers a row.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernel.launch(elements(n), (&**grad, at, &mut *dx, n as u64, width as u64))?;
-            }
-        }
-        Ok(dx)
     }
 }

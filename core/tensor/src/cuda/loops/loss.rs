@@ -64,7 +64,7 @@ impl Gpu {
         #[allow(unsafe_code)]
         let mut partial: CudaSlice<f64> = unsafe { self.driver.alloc(pieces)? };
         let kernel = self.kernel("squared_pieces")?;
-        // SAFETY: one block a piece reads below n and writes its element of `partial`.
+        // SAFETY: one block per piece reads below n and writes its element of `partial`.
         #[allow(unsafe_code)]
         unsafe {
             kernel.launch(blocks(pieces), (&**x, &**y, &mut partial, n as u64, piece as u64))?;
@@ -94,7 +94,7 @@ impl Gpu {
         if rows > 0 {
             let kernel = self.kernel("soft_cross_entropy_forward")?;
             let sizes = (rows as u64, width as u64);
-            // SAFETY: the kernel reads rows * width elements of both, and writes one and two numbers a row.
+            // SAFETY: the kernel reads rows * width elements of both, and writes one and two numbers per row.
             #[allow(unsafe_code)]
             unsafe {
                 kernel.launch(blocks(rows), (&**x, &**targets, &mut *loss, &mut *kept, sizes.0, sizes.1))?;

@@ -33,7 +33,7 @@ extern "C" __global__ void sum_many(const float *in, float *out, u64 outputs, u6
     }
 }
 
-// One block a piece: partial[p] = the sum of the p-th `piece` numbers.
+// One block per piece: partial[p] = the sum of the p-th `piece` numbers.
 extern "C" __global__ void sum_pieces(const float *in, double *partial, u64 n, u64 piece) {
     u64 start = blockIdx.x * piece;
     u64 end = start + piece < n ? start + piece : n;

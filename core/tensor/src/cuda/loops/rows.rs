@@ -8,6 +8,16 @@ use crate::{Codes, Result, Tensor};
 use cudarc::driver::{CudaSlice, LaunchAsync};
 use dfdx::prelude::CudaError;
 
+/// The kernels of `rows.cu`.
+pub(crate) const KERNELS: &[&str] = &[
+    "softmax_forward",
+    "softmax_backward",
+    "log_softmax_forward",
+    "log_softmax_backward",
+    "cross_entropy_forward",
+    "cross_entropy_backward",
+];
+
 /// `softmax` or `log_softmax`, as `op` says, of every row.
 pub(crate) fn softmax(op: &'static str, x: &Tensor) -> Result<Option<Tensor>> {
     let Some((gpu, [input])) = on_gpu(op, [x])? else {
@@ -75,8 +85,8 @@ impl Gpu {
         if rows > 0 {
             let kernel = self.kernel("cross_entropy_forward")?;
             let sizes = (rows as u64, width as u64);
-            // SAFETY: the kernel reads rows * width logits and a target a row, which the operation has checked to be
-            // below `width`, and writes two numbers a row.
+            // SAFETY: the kernel reads rows * width logits and one target per row, which the operation has checked to be
+            // below `width`, and writes two numbers per row.
             #[allow(unsafe_code)]
             unsafe {
                 kernel.launch(blocks(rows), (&**x, targets, &mut *loss, &mut *normalizer, sizes.0, sizes.1))?;
@@ -99,7 +109,7 @@ impl Gpu {
         if rows > 0 {
             let kernel = self.kernel("cross_entropy_backward")?;
             let sizes = (rows as u64, width as u64);
-            // SAFETY: `x` and `out` have rows * width elements, and the rest has one a row, as checked here and in the
+            // SAFETY: `x` and `out` have rows * width elements, and the rest has one per row, as checked here and in the
             // forward pass.
             #[allow(unsafe_code)]
             unsafe {

@@ -133,7 +133,7 @@ impl Terms {
 /// The sum of all terms, the mean square of x less the sum after each term `[D]`, and the sum of these. Of at least one
 /// term and one number, all of one shape.
 pub(crate) fn partial_sums(x: &Tensor, terms: &[Tensor]) -> Result<Option<[Tensor; 3]>> {
-    crate::ops::place("partial_sums", terms.iter().chain([x]))?;
+    crate::ops::common_device("partial_sums", terms.iter().chain([x]))?;
     let Some((gpu, [input])) = on_gpu("partial_sums", [x])? else {
         return Ok(None);
     };
@@ -171,7 +171,7 @@ impl Gpu {
         let mut out = self.room(rows)?;
         if rows > 0 {
             let kernel = self.kernel("square_rows")?;
-            // SAFETY: the kernel reads rows * channels numbers and writes one a row.
+            // SAFETY: the kernel reads rows * channels numbers and writes one per row.
             #[allow(unsafe_code)]
             unsafe {
                 kernel.launch(elements(32 * rows), (&**x, &mut *out, rows as u64, channels as u64, scale))?;
@@ -205,7 +205,7 @@ impl Gpu {
         let codebook = &**codebook.numbers();
         let sizes = (rows as u64, *size as u64, *channels as u64, splits as u64);
         // SAFETY: `from` has rows * channels numbers, as has what is left; the codebook has size * channels, and `halves`
-        // one a code, as when the search was made; scores and what was found have one a row and part, and codes one a row
+        // one per code, as when the search was made; scores and what was found have one per row and part, and codes one per row
         // and depth.
         #[allow(unsafe_code)]
         unsafe {
@@ -237,7 +237,7 @@ impl Gpu {
                 self.kernel("partial_sums")?.launch(launch, all)?;
             }
         }
-        // SAFETY: one block reads all partial sums, and writes a mean a term and one sum.
+        // SAFETY: one block reads all partial sums, and writes a mean per term and one sum.
         #[allow(unsafe_code)]
         unsafe {
             let all = (&partial, &mut *means, &mut *total, terms.len() as u64, pieces as u64, n as u64);

@@ -128,7 +128,7 @@ __device__ __forceinline__ void moment_sums(const float *in, double *partial, co
     }
 }
 
-// Mean and reciprocal standard deviation of every group of the block's map, a warp a group.
+// Mean and reciprocal standard deviation of every group of the block's map, one warp per group.
 __device__ __forceinline__ void group_moments(const float *in, const double *partial, float *moments, const Maps &maps) {
     int width = maps.channels / maps.groups, lane = threadIdx.x % 32;
     const float *centre = in + OWN_MAP(maps) * maps.positions * maps.channels;
