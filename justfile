@@ -50,7 +50,7 @@ sweep NAME *ARGS: build
 plan NAME *ARGS: build
     {{rqlab}} plan "$@"
 
-# Runs any command of the laboratory: `just run plugins describe rq`.
+# Runs any command of the laboratory: `just run describe rq`.
 [no-cd]
 run *ARGS: build
     {{rqlab}} "$@"

@@ -127,6 +127,17 @@ fn the_installation_explains_itself() {
     }
     let said = lab.run("plugins describe rqq").unwrap();
     assert!(said.code == Some(2) && said.err.contains("did you mean `rq`?"), "{}", said.err);
+    let told = |name: &str, what: &[&str]| {
+        let said = ok(&lab, &format!("describe {name}")).out;
+        what.iter().for_each(|what| assert!(said.contains(what), "{what} is not in\n{said}"));
+    };
+    told("rq", &["rq  quantizer", "depth: integer", "In an experiment\n  quantizer: rq("]);
+    told("prior_training", &["steps: integer in 0.., default 1000", "(local: changes no result)"]);
+    told("evaluation", &["guidance: number in 0.0..=1e3, default 1", "evaluation: ("]);
+    told("quantizer", &["a list with one per level", "\n  rq", "\n  vq"]);
+    told("objective", &["default mse()", "\n  l1", "\n  mse"]);
+    let said = lab.run("describe evaluaton").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("did you mean `evaluation`?"), "{}", said.err);
     let said = ok(&lab, "doctor --runs runs");
     assert!(!said.out.contains("FAIL") && said.out.contains("runs can be written"), "{}", said.out);
     assert!(said.out.lines().any(|line| line.starts_with("ok    cuda ")), "{}", said.out);
@@ -252,6 +263,7 @@ fn a_result_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         "plan tiny.ron",
         "plugins list",
         "plugins describe rq",
+        "describe evaluation",
         "doctor",
         "bench --list",
         "completions bash",

@@ -33,6 +33,10 @@ fn a_component_is_built_with_those_that_it_holds() {
         )),
         [[4, 8, 8, 2]]
     );
+    assert_eq!(
+        sizes(&plan_of("quantizer: product(parts: [deep(depth: 1)], after: Some(flat(codebook: 2)))")),
+        [[256, 2]]
+    );
     // A default holds components, too.
     assert_eq!(sizes(&plan_of("quantizer: residual(of: product, depth: 1)")), [[16, 256, 256, 256, 256]]);
 }

@@ -272,7 +272,7 @@ pub enum PluginsCommand {
 Example:
   rqlab plugins new round --kind quantizer
   rqlab plugins build round
-  rqlab plugins describe round")]
+  rqlab describe round")]
     New {
         /// The component's name: small letters, digits and underscores.
         name: String,

@@ -90,6 +90,7 @@ impl Written {
         if piece.text() == "None" {
             return Ok(Self::Value(piece.clone()));
         }
+        let piece = &without_some(piece);
         if piece.text().starts_with('[') {
             if shape == Shape::One {
                 let error = Diagnostic::error(format!("{owner} is one {kind}, and this is a list of them"));
@@ -199,6 +200,15 @@ impl WrittenCall {
 fn fields(piece: &Piece) -> Result<Vec<Field>, Diagnostic> {
     let entries = raw::fields(piece)?;
     Ok(entries.into_iter().map(|entry| Field { key: entry.key, value: Written::Value(entry.value) }).collect())
+}
+
+/// What stands in `Some(..)`, which may be left out.
+fn without_some(piece: &Piece) -> Piece {
+    let inner = raw::call(piece).filter(|(name, _)| name.text() == "Some").and_then(|(_, arguments)| {
+        let text = arguments.text().strip_prefix('(')?.strip_suffix(')')?;
+        Some(arguments.part(text).trimmed())
+    });
+    inner.unwrap_or_else(|| piece.clone())
 }
 
 /// A default as a piece of text that errors can point at.
