@@ -17,6 +17,7 @@ macro_rules! return_from_gpu {
 pub mod arithmetic;
 pub mod attention;
 pub mod averages;
+pub mod blocks;
 pub mod conv;
 pub mod decoder;
 pub mod dropout;
