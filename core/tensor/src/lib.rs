@@ -1,12 +1,12 @@
-//! What computes: one runtime-shaped [`Tensor`] over dfdx (its device, storage and tape), and the operations of
+//! What computes: one runtime-shaped [`Tensor`] over dfdx (its tape, and the memory of GPUs), and the operations of
 //! image tokenizers and autoregressive priors on it.
 //!
 //! - Shapes are known at run time; every operation checks them and returns a [`Result`].
 //! - Layout is row-major with the channel last: images and feature maps are `[B, H, W, C]`, sequences `[B, T, C]`.
 //!   A feature map is therefore a matrix of `B*H*W` rows to a linear layer, to a normalisation and to a quantizer.
 //! - Gradients flow to tensors that ask for them ([`Tensor::leaf`], [`Var`]) while a [`Tape`] is recording.
-//! - `ops/` holds one file an operation: shape check, forward, what the backward pass needs. `cpu/` holds the kernels
-//!   that work on plain slices, `cuda/` those of GPUs. All `unsafe` of the crate stands in these two.
+//! - `ops/` holds one file per operation: shape check, forward, backward. `cpu/` holds the kernels that work on plain slices,
+//!   `cuda/` those of GPUs, in folders of the same names. All `unsafe` of the crate stands in these two.
 //!
 //! This crate knows nothing of images, plugins or files.
 

@@ -1,4 +1,5 @@
-//! The operations, one file each (or one family): shape check, forward, and what the backward pass needs.
+//! The operations, one file each (or one family): shape check, forward, backward. [`kernel`] has what those are made of whose
+//! gradient is written once for all devices.
 //!
 //! Unless a page says otherwise an operation is a method of [`Tensor`], is differentiable in every
 //! floating-point operand, and fails with [`Error::Shape`] alone; or, where an operand is not on
@@ -17,6 +18,7 @@ macro_rules! return_from_gpu {
 pub mod arithmetic;
 pub mod attention;
 pub mod averages;
+pub mod blocks;
 pub mod conv;
 pub mod decoder;
 pub mod dropout;

@@ -3,7 +3,7 @@
 //! Each is read once, and they fit no cache: attention lasts as long as they come from memory. A head's are too few for
 //! a processor to foresee on its own what is read next, so that the loop over keys also asks for those of the next head.
 
-use crate::cpu::attention::{LANES, softmax};
+use crate::cpu::attention::softmax::{LANES, softmax};
 use crate::cpu::gemm::strip::prefetch;
 use crate::cpu::isa::{fma, simd};
 

@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use crate::cpu::attention::LANES;
 use crate::cpu::attention::cached;
+use crate::cpu::attention::softmax::LANES;
 use crate::cpu::gemm::Shared;
 use crate::cpu::gemm::packed::{Operands, Weight};
 use crate::cpu::isa::math::normal;

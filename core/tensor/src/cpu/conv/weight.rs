@@ -73,7 +73,7 @@ pub(crate) fn backward<'a>(
         let parts = &*parts;
         dw.each_chunk(inputs * taps, TASK / 32, |o, dw| {
             dw.chunks(taps, |i, dw| {
-                dw.from_fn(|tap| parts.chunks_exact(len).map(|part| part[(o * taps + tap) * inputs + i]).sum())
+                dw.by_index(|tap| parts.chunks_exact(len).map(|part| part[(o * taps + tap) * inputs + i]).sum())
             })
         })
     })

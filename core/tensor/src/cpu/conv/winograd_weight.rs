@@ -74,7 +74,7 @@ impl Winograd {
                         // SAFETY: a row of each product, and nine rows of taps.
                         unsafe { transform(&tile) };
                     }
-                    dw.chunks(9, |i, dw| dw.from_fn(|tap| taps[tap * inputs + i]))
+                    dw.chunks(9, |i, dw| dw.by_index(|tap| taps[tap * inputs + i]))
                 })
             })
         })

@@ -183,7 +183,7 @@ simd! {
                     let x = x[at_x];
                     o.map(&y[at_y..at_y + n], |y| f.value::<FUSED>(x, *y))
                 }
-                _ => o.from_fn(|i| f.value::<FUSED>(x[at_x + i * step_x], y[at_y + i * step_y])),
+                _ => o.by_index(|i| f.value::<FUSED>(x[at_x + i * step_x], y[at_y + i * step_y])),
             };
             done += n;
         }

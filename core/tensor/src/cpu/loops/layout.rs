@@ -51,7 +51,7 @@ fn gather_rows<'a>(x: &[f32], shape: &[usize], strides: &[usize], out: Output<'a
             row += 1;
             left -= 1;
             at += distance;
-            if step == 1 { out.map(&x[from..from + inner], |x| *x) } else { out.from_fn(|i| x[from + i * step]) }
+            if step == 1 { out.map(&x[from..from + inner], |x| *x) } else { out.by_index(|i| x[from + i * step]) }
         })
     })
 }

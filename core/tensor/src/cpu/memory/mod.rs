@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut, Range};
 /// Asks the system's allocator to keep what a step frees for the next one. By default glibc gives large blocks back at
 /// once, and the kernel clears every page of the next one anew: about a tenth of a training step.
 pub(crate) fn keep_freed() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     {
         static ASKED: std::sync::Once = std::sync::Once::new();
         ASKED.call_once(|| {
@@ -40,7 +40,7 @@ impl LargePages {
     pub(crate) fn zeros(len: usize) -> Self {
         keep_freed();
         let memory = vec![0.0f32; len + LINE];
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         {
             /// Advice is for whole pages, which are no larger than this.
             const PAGE: usize = 1 << 16;

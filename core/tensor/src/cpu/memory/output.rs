@@ -110,14 +110,14 @@ impl<'a> Output<'a> {
     /// Zeros, or the numbers that are there: the result of nothing.
     pub(crate) fn zeros(self) -> &'a mut [f32] {
         match self {
-            new @ Self::New(_) => new.from_fn(|_| 0.0),
+            new @ Self::New(_) => new.by_index(|_| 0.0),
             Self::Add(sum) => sum,
         }
     }
 
     /// `f(i)` of every index.
     #[inline(always)]
-    pub(crate) fn from_fn(self, f: impl Fn(usize) -> f32) -> &'a mut [f32] {
+    pub(crate) fn by_index(self, f: impl Fn(usize) -> f32) -> &'a mut [f32] {
         match self {
             Self::New(new) => {
                 for (i, out) in new.iter_mut().enumerate() {
@@ -252,7 +252,7 @@ mod tests {
             let written = out.par_chunks(7, |i, out| {
                 out.chunks(3, |j, out| {
                     let x = &x[i * 7 + j * 3..][..out.len()];
-                    if j == 1 { out.from_fn(|k| 2.0 * x[k]) } else { out.zip(x, x, |x, y| x + y) }
+                    if j == 1 { out.by_index(|k| 2.0 * x[k]) } else { out.zip(x, x, |x, y| x + y) }
                 })
             });
             written.to_vec()
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn buffers_hold_what_was_written() {
         let [x, none, y] = buffers([3, 0, 2], |[x, none, y]| {
-            [Output::New(x).from_fn(|_| 1.0), Output::New(none).zeros(), Output::New(y).from_fn(|_| 3.0)]
+            [Output::New(x).by_index(|_| 1.0), Output::New(none).zeros(), Output::New(y).by_index(|_| 3.0)]
         });
         assert_eq!((x, none, y), (vec![1.0; 3], vec![], vec![3.0; 2]));
         assert_eq!(buffer(4, |out| out.zeros()), [0.0; 4]);
