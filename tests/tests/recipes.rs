@@ -1,7 +1,12 @@
 //! What `just` builds with and where: from programs that stand in for NVIDIA's.
 
 #![cfg(unix)] // The stand-ins are shell scripts.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, or says why it is skipped")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, or says why it is skipped"
+)]
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -28,7 +33,7 @@ fn evaluate(variable: &str, from: &Path, environment: &[(&str, OsString)]) -> Op
             eprintln!("skipped: there is no `just`");
             None
         }
-        Err(error) => Err(error).unwrap(),
+        Err(error) => panic!("just: {error}"),
     }
 }
 

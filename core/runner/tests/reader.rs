@@ -12,7 +12,7 @@ use proptest::sample::{Index, select};
 use rqlab::experiment::raw::display;
 use rqlab::experiment::{Diagnostic, Invalid, read};
 use rqlab::plan::Plan;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An experiment on the toys that uses the whole language.
 const WHOLE: &str = r#"// A header.
@@ -86,9 +86,9 @@ fn check(text: &str, set: &[&str]) -> Option<Plan> {
     }
 }
 
-/// Each trial: its id, its configuration, and the values of its axes.
-fn trials(plan: &Plan) -> Vec<(&str, &str, Vec<(&String, &String)>)> {
-    plan.trials.iter().map(|trial| (trial.id.as_str(), trial.config.as_str(), trial.axes.iter().collect())).collect()
+/// The trials by their ids: each one's configuration, and the values of its axes.
+fn trials(plan: &Plan) -> BTreeMap<&str, (&str, &BTreeMap<String, String>)> {
+    plan.trials.iter().map(|trial| (trial.id.as_str(), (trial.config.as_str(), &trial.axes))).collect()
 }
 
 /// The tokens of a text that has no comments but the header.
@@ -270,7 +270,7 @@ proptest! {
         prop_assert_eq!(plan.trials.len(), depths.len() * codebooks.len());
         for trial in &plan.trials {
             let again = check(&trial.config, &[]).unwrap();
-            prop_assert_eq!(trials(&again)[0].0, &trial.id);
+            prop_assert!(trials(&again).keys().eq([&trial.id.as_str()]));
             prop_assert_eq!(&again.experiment.question, &plan.experiment.question);
         }
     }

@@ -131,13 +131,17 @@ type Levels = (Vec<LevelInfo>, usize);
 /// Numbers that priors train, and whether some want to be fed with tokens that are made anew at each step.
 type Priors = (usize, bool);
 
+/// What priors are told: their calls, the quantizers' calls, the latents' shapes, the number of classes, and whether they will
+/// see the null condition.
+type PriorKey = (Vec<Call>, Vec<Call>, Vec<MapShape>, usize, bool);
+
 pub(super) struct Builder<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, PathBuf), (DatasetInfo, Option<String>)>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
     quantizers: Known<(Vec<Call>, Vec<MapShape>), Levels>,
     objectives: Known<(Vec<Call>, [usize; 3]), usize>,
-    priors: Known<(Vec<Call>, Vec<Call>, Vec<MapShape>, usize, bool), Priors>,
+    priors: Known<PriorKey, Priors>,
 }
 
 impl<'a> Builder<'a> {

@@ -104,11 +104,11 @@ impl Tokenizer {
     /// # Errors
     /// Those of the plugins.
     pub fn decode(&self, tokens: &[Tokens], depth: Option<usize>) -> Result<Tensor> {
-        let embed = |(quantizer, tokens): (&Box<dyn Quantizer>, &Tokens)| {
+        let mut latents = Vec::with_capacity(tokens.len());
+        for (quantizer, tokens) in self.quantizers.iter().zip(tokens) {
             let own = quantizer.level().depth();
-            quantizer.embed(tokens, depth.map(|depth| depth.min(own)).filter(|_| own > 0))
-        };
-        let latents = self.quantizers.iter().zip(tokens).map(embed).collect::<Result<Vec<_>>>()?;
+            latents.push(quantizer.embed(tokens, depth.map(|depth| depth.min(own)).filter(|_| own > 0))?);
+        }
         self.autoencoder.decode(&latents)
     }
 

@@ -1,6 +1,6 @@
 //! The macros that declare configurations and choices.
 
-/// Declares a component's configuration: a struct with documented fields, defaults, ranges and [marks](config::Mark). A
+/// Declares a component's configuration: a struct with documented fields, defaults, ranges and [marks](crate::config::Mark). A
 /// field without a default must be given in the experiment file. A mark stands last: `checkpoint: u64 = 200, local;`,
 /// `iterations: usize = 64, in 1.., sampling;`. See the [crate] page for an example.
 #[macro_export]
