@@ -1,7 +1,7 @@
 //! Experiment files: what they say, and where they say it.
 //!
 //! [`document::read`] takes a file, what it is based on and what the command line sets, and gives a
-//! [`Document`] whose every value is a [`Piece`](source::Piece) of the text that it came from. What
+//! [`Document`] whose every value is a [`Piece`] of the text that it came from. What
 //! the components think of their fields is asked later, by [`plan`](crate::plan), which hands them one composed call
 //! and finds the origin of whatever they complain about.
 //!

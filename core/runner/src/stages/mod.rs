@@ -3,7 +3,7 @@
 //! A stage reads the results of the stages that it stands on, works, and leaves `result.safetensors` and its readings.
 //! Training checkpoints as it goes, and goes on from the last checkpoint; the result is the same as without a break.
 //!
-//! To add a stage: a file with a struct that says what is to be done and implements [`Stage`], a line in [`KINDS`], and the
+//! To add a stage: a file with a struct that says what is to be done and implements [`Stage`], a line in `KINDS`, and the
 //! place in `plan/jobs.rs` that asks for it.
 
 mod classifier;

@@ -1,4 +1,4 @@
-//! The operations, one file each (or one family): shape check, forward, backward. [`kernel`] has what those are made of whose
+//! The operations, one file each (or one family): shape check, forward, backward. `kernel` has what those are made of whose
 //! gradient is written once for all devices.
 //!
 //! Unless a page says otherwise an operation is a method of [`Tensor`], is differentiable in every
