@@ -1,5 +1,5 @@
-//! The runner: experiment files to plans, plans to jobs, jobs to results. Only this crate prints, parses the command
-//! line, or loads libraries.
+//! The runner: experiment files to plans, plans to jobs, jobs to results. Only this crate loads libraries; only it and the
+//! benchmark print and parse a command line.
 
 pub mod cli;
 pub mod collect;

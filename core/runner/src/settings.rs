@@ -9,7 +9,7 @@ choice! {
     pub enum Schedule {
         /// It stays.
         Constant = "constant",
-        /// Half a cosine down to `final_lr` times its peak at the last step.
+        /// Half a cosine down to `final_lr_ratio` times its peak at the last step.
         Cosine = "cosine",
     }
 }

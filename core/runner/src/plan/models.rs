@@ -19,13 +19,13 @@ use std::path::PathBuf;
 /// What a trial's models are.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// Trained numbers of the autoencoder.
+    /// Trained parameters of the autoencoder.
     pub autoencoder: usize,
-    /// Numbers of the quantizers: trained ones and codebooks that move without an optimizer.
+    /// Parameters of the quantizers: trained ones, and codebooks that move without an optimizer.
     pub quantizer: usize,
-    /// Trained numbers of the objectives: critics.
+    /// Trained parameters of the objectives: critics.
     pub objectives: usize,
-    /// Trained numbers of the priors, if there are any.
+    /// Trained parameters of the priors, if there are any.
     pub prior: Option<usize>,
     /// The tokens of one image at each level.
     pub levels: Vec<LevelInfo>,
@@ -125,10 +125,10 @@ impl<K: PartialEq, V: Clone> Known<K, V> {
     }
 }
 
-/// The tokens of each level, and the numbers of all quantizers.
+/// The tokens of each level, and the parameters of all quantizers.
 type Levels = (Vec<LevelInfo>, usize);
 
-/// Numbers that priors train, and whether some want to be fed with tokens that are made anew at each step.
+/// Parameters that priors train, and whether some want to be fed with tokens that are made anew at each step.
 type Priors = (usize, bool);
 
 /// What priors are told: their calls, the quantizers' calls, the latents' shapes, the number of classes, and whether they will

@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// The variable that tells a worker how to multiply on a GPU.
+/// The variable that tells a worker how to multiply on a GPU: as the stage's id says, whatever the user's own is.
 const PRECISION: &str = "RQLAB_GPU";
 
 /// Starts `rqlab worker` for each job.
@@ -34,8 +34,8 @@ pub struct Local {
 }
 
 impl Local {
-    /// Workers are started as `program arguments.. --threads N worker --lifeline --id ID --runs DIR`, where the arguments are what they all
-    /// get: plugins, device.
+    /// Workers are started as `program arguments.. --threads N worker --lifeline --id ID --runs DIR`, where the arguments are
+    /// what they all get: plugins, device.
     pub fn new(program: PathBuf, arguments: Vec<OsString>, store: &Store) -> Self {
         let (sender, updates) = mpsc::channel();
         Self { program, arguments, store: store.clone(), lifelines: BTreeMap::new(), submitted: 0, sender, updates }

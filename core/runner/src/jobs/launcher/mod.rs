@@ -14,7 +14,8 @@ use std::time::Duration;
 /// A launcher starts what it is given, says how far it is, and says once that it has ended. It decides nothing: the
 /// [`Scheduler`](super::Scheduler) has prepared the stage's directory before, submits a job when what it needs is done, and reads
 /// from the store what came of it. Everything that a job leaves is in the store, so that workers elsewhere need a file system
-/// in common and nothing else.
+/// in common, and one variable: `RQLAB_GPU` tells a worker the precision of its stage, which counts in the stage's id and which
+/// the worker does not look up itself.
 pub trait Launcher {
     /// Has a job run with its share of the machine, and returns at once. The ticket has not been given out before.
     ///
