@@ -1,17 +1,18 @@
-//! Names of results: the digest of everything that determines one, and of nothing else.
+//! Ids of stages: the digest of everything that determines a stage's result, and of nothing else.
 //!
 //! Where data lie, how much memory a cache may take, how often a checkpoint is written, with how many threads and on which
-//! device a stage is computed: none of it is in the name. The last two are recorded beside the result instead.
+//! device a stage is computed: none of it is in the id. The last two are recorded beside the result instead.
 
 use crate::stages::Stage;
 use rqlab_sdk::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Goes into every id; raised where ids are made up otherwise, or all stages leave something else.
+/// Goes into every id, so that raising it renews all of them: when ids are composed differently, or all stages leave other
+/// files.
 const SCHEME: &str = "rqlab results 2";
 
-/// A stage's name in the store: scheme, stage and revision, settings and seed, precision, the digests of the plugins that it
+/// A stage's id, its name in the store: scheme, stage and revision, settings and seed, precision, the digests of the plugins that it
 /// uses, of its data, and the ids of the stages that it stands on.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ pub struct Call {
     pub plugins: BTreeMap<String, String>,
 }
 
-/// A stage with its name in the store.
+/// A stage with its id, which is its name in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Format of this description and of what the stage leaves, [`crate::store::FORMAT`].

@@ -1,4 +1,4 @@
-//! What the names of results hold, and what they do not.
+//! What the ids of stages hold, and what they do not.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! A stage's own code counts for its results, but not for their names: a person decides whether a change of it changes results,
+//! A stage's own code counts for its results, but not for its id: a person decides whether a change of it changes results,
 //! and raises `Stage::revision` if so. This test asks for the decision.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]

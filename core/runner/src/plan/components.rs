@@ -272,8 +272,8 @@ fn check(
         Ok(text) => return Ok(text),
         Err(wrong) => wrong,
     };
-    // The parser ends at the first value that it cannot read, and says so behind it: asked about one field at a time, it
-    // says of each whether it can.
+    // The parser stops at the first value that it cannot read, and points behind it: asked about one field at a time, it names
+    // every field that is wrong, and the complaint can point at the value.
     let mut said = Vec::new();
     for given in &all {
         let errors = of(&[given]).err().into_iter().flatten();

@@ -49,17 +49,17 @@ impl History {
     }
 
     /// The seconds that a job will take; none if nothing like it was done before. Of the finished stages those are taken
-    /// that are most like it: the same but for seed and steps, then the same components;
-    /// their time is scaled by the work that each names.
+    /// that are most like it: with the same components of the same configuration, whatever the seed and the steps, or else with
+    /// the same components. Their time is scaled by the work that each names.
     pub fn seconds(&self, job: &Job, plan: &[Job]) -> Option<f64> {
         let lookup = |id: &str| plan.iter().find(|job| job.id == id).or_else(|| self.jobs.get(id));
-        (0..2).find_map(|level| {
-            let wanted = likeness(&*job.stage, level, &lookup);
+        [true, false].into_iter().find_map(|configured| {
+            let wanted = likeness(&*job.stage, configured, &lookup);
             let rates: Vec<f64> = self
                 .jobs
                 .values()
                 .filter(|other| {
-                    other.stage.name() == job.stage.name() && likeness(&*other.stage, level, &lookup) == wanted
+                    other.stage.name() == job.stage.name() && likeness(&*other.stage, configured, &lookup) == wanted
                 })
                 .filter_map(|other| Some(self.done.get(&other.id)? / other.stage.work().max(1.0)))
                 .collect();
@@ -81,19 +81,19 @@ impl History {
     }
 }
 
-/// What two stages must have in common to take the same time per unit of work: the components that they build, of equal
-/// configuration at level 0, and the same of the stages that they stand on.
-fn likeness<'a>(stage: &dyn Stage, level: usize, lookup: &impl Fn(&str) -> Option<&'a Job>) -> Vec<String> {
+/// What two stages must have in common to take the same time per unit of work: the components that they build, if
+/// `configured` with their configuration, and the same of the stages that they stand on.
+fn likeness<'a>(stage: &dyn Stage, configured: bool, lookup: &impl Fn(&str) -> Option<&'a Job>) -> Vec<String> {
     let mut parts = vec![stage.exclusive().to_string()];
     for call in stage.calls() {
         parts.push(call.name.clone());
-        if level == 0 {
+        if configured {
             parts.push(call.config.clone());
         }
     }
     for id in stage.needs() {
         match lookup(id) {
-            Some(job) => parts.extend(likeness(&*job.stage, level, lookup)),
+            Some(job) => parts.extend(likeness(&*job.stage, configured, lookup)),
             None => parts.push(id.to_owned()),
         }
     }

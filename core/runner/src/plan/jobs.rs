@@ -1,4 +1,4 @@
-//! The fifth pass: the stages of each combination with each seed, and their names.
+//! The fifth pass: the stages of each combination with each seed, and their ids.
 
 use super::axes::{CASE, NOT_APPLICABLE};
 use super::components::Resolved;
@@ -79,7 +79,7 @@ struct Jobs<'a> {
 }
 
 impl Jobs<'_> {
-    /// Adds a stage, and returns its name.
+    /// Adds a stage, and returns its id.
     fn add(&mut self, stage: impl Stage) -> Result<String> {
         let data_digest = self.measured.data_digest.clone();
         let id = identity::of_stage(&stage, &data_digest)?;

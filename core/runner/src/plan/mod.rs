@@ -2,12 +2,11 @@
 //!
 //! Everything that can be wrong is found here, before any work: every component is resolved and built once on a store
 //! of parameters that only counts.
-
 //!
 //! A plan is made in five passes, each a function of what the one before gave: the text of the files becomes a
 //! [`Document`] ([`experiment`](crate::experiment)); that becomes combinations of what all slots hold (`setups`); these
 //! become resolved components and settings (`components`); these become models that only count (`models`); and these
-//! become stages with their names (`jobs`).
+//! become stages with their ids (`jobs`).
 
 mod axes;
 pub mod catalog;

@@ -64,9 +64,9 @@ pub(super) fn build(
     plugins: &Plugins,
     complaints: &mut Complaints,
 ) -> Vec<Modelled> {
-    let mut builder = Builder::new(plugins);
+    let mut models = Models::new(plugins);
     let modelled = resolved.into_iter().filter_map(|(combination, resolved)| {
-        let measured = complaints.take(builder.build(&combination.setup, &resolved))?;
+        let measured = complaints.take(models.build(&combination.setup, &resolved))?;
         Some(Modelled { combination, resolved, measured })
     });
     modelled.collect()
@@ -135,7 +135,8 @@ type Priors = (usize, bool);
 /// see the null condition.
 type PriorKey = (Vec<Call>, Vec<Call>, Vec<MapShape>, usize, bool);
 
-pub(super) struct Builder<'a> {
+/// Builds models, each part once for all combinations that have it in common.
+struct Models<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, PathBuf), (DatasetInfo, Option<String>)>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
@@ -144,8 +145,8 @@ pub(super) struct Builder<'a> {
     priors: Known<PriorKey, Priors>,
 }
 
-impl<'a> Builder<'a> {
-    pub(super) fn new(plugins: &'a Plugins) -> Self {
+impl<'a> Models<'a> {
+    fn new(plugins: &'a Plugins) -> Self {
         Self {
             plugins,
             data: Known(vec![]),
@@ -157,7 +158,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Builds a combination's models.
-    pub(super) fn build(&mut self, setup: &Setup, resolved: &Resolved) -> Result<Measured, Diagnostic> {
+    fn build(&mut self, setup: &Setup, resolved: &Resolved) -> Result<Measured, Diagnostic> {
         let plugins = self.plugins;
         let (info, absent) = self
             .data
@@ -165,15 +166,17 @@ impl<'a> Builder<'a> {
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
         let (shapes, autoencoder) = self
             .autoencoders
-            .get((resolved.autoencoder.clone(), info.image), |(call, image)| encode(plugins, call, *image))
+            .get((resolved.autoencoder.clone(), info.image), |(call, image)| dry_autoencoder(plugins, call, *image))
             .map_err(|problem| at(setup, Slot::Autoencoder, &problem))?;
         let (levels, quantizer) = self
             .quantizers
-            .get((resolved.quantizers.clone(), shapes.clone()), |(calls, shapes)| quantize(plugins, calls, shapes))
+            .get((resolved.quantizers.clone(), shapes.clone()), |(calls, shapes)| {
+                dry_quantizers(plugins, calls, shapes)
+            })
             .map_err(|problem| at(setup, Slot::Quantizer, &problem))?;
         let objectives = self
             .objectives
-            .get((resolved.objectives.clone(), info.image), |(calls, image)| judge(plugins, calls, *image))
+            .get((resolved.objectives.clone(), info.image), |(calls, image)| dry_objectives(plugins, calls, *image))
             .map_err(|problem| at(setup, Slot::Objective, &problem))?;
         let (classes, null) = (info.classes.len(), resolved.prior_training.condition_dropout > 0.0);
         let prior = match resolved.priors.is_empty() {
@@ -182,7 +185,7 @@ impl<'a> Builder<'a> {
                 let key = (resolved.priors.clone(), resolved.quantizers.clone(), shapes, classes, null);
                 let answer = self
                     .priors
-                    .get(key, |(calls, _, _, classes, null)| model(plugins, calls, &levels, *classes, *null));
+                    .get(key, |(calls, _, _, classes, null)| dry_priors(plugins, calls, &levels, *classes, *null));
                 Some(answer.map_err(|problem| at(setup, Slot::Prior, &problem))?)
             }
         };
@@ -242,7 +245,7 @@ fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, O
     Ok((info, data.absent().map(str::to_owned)))
 }
 
-fn encode(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {
+fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {
     let params = Params::dry();
     let context =
         AutoencoderContext { image: shape(image), params: params.scope("autoencoder"), components: Components::none() };
@@ -254,7 +257,7 @@ fn shape([height, width, channels]: [usize; 3]) -> MapShape {
     MapShape { height, width, channels }
 }
 
-fn quantize(plugins: &Plugins, calls: &[Call], shapes: &[MapShape]) -> Answer<Levels> {
+fn dry_quantizers(plugins: &Plugins, calls: &[Call], shapes: &[MapShape]) -> Answer<Levels> {
     one_per_level("quantizer", calls, shapes.len())?;
     let params = Params::dry();
     let level = |(level, &latents): (usize, &MapShape)| {
@@ -280,7 +283,7 @@ fn one_per_level(what: &str, calls: &[Call], levels: usize) -> Answer<()> {
     Err(Problem::whole(message))
 }
 
-fn judge(plugins: &Plugins, calls: &[Call], image: [usize; 3]) -> Answer<usize> {
+fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3]) -> Answer<usize> {
     let params = Params::dry();
     for (i, call) in calls.iter().enumerate() {
         let params = params.scope("objective").scope(i);
@@ -290,7 +293,7 @@ fn judge(plugins: &Plugins, calls: &[Call], image: [usize; 3]) -> Answer<usize> 
     Ok(params.count())
 }
 
-fn model(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], classes: usize, null: bool) -> Answer<Priors> {
+fn dry_priors(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], classes: usize, null: bool) -> Answer<Priors> {
     one_per_level("prior", calls, levels.len())?;
     let (mut count, mut latents) = (0, false);
     for level in 0..levels.len() {
