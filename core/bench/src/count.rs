@@ -16,7 +16,7 @@ impl Workload {
         (count as f64, unit)
     }
 
-    /// Floating-point operations of a call in matrix products, convolutions, attention and distances: two a multiply-add,
+    /// Floating-point operations of a call in matrix products, convolutions, attention and distances: two per multiply-add,
     /// forward and backward, nothing recomputed, no discount for causal attention. `None` where these are not what a call
     /// is made of.
     pub fn flop(&self) -> Option<u64> {
@@ -30,7 +30,7 @@ impl Workload {
         Some(flop as u64)
     }
 
-    /// Trained numbers of the model that is worked on.
+    /// Trained parameters of the model that is worked on.
     pub fn parameters(&self) -> Option<usize> {
         match self {
             Self::TokenizerStep { tokenizer, .. } => Some(tokenizer.parameters()),
@@ -135,7 +135,7 @@ impl PriorSizes {
 
     fn step_flop(&self, batch: usize) -> usize {
         let (positions, depth, width) = (self.positions(), self.depth, self.width);
-        // Four linear maps of 12 width^2 weights a position, and attention's two products of length^2 width.
+        // Four linear maps of 12 width^2 weights per position, and attention's two products of length^2 width.
         let block = |sequences: usize, length: usize| {
             3 * (2 * sequences * length * width * 12 * width + 4 * sequences * length * length * width)
         };

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 /// A workload that is ready to be timed.
 pub struct Prepared {
-    /// Trained numbers of the model, if there is one.
+    /// Trained parameters of the model, if there is one.
     pub params: Option<usize>,
     /// One call. Returns what it took, without what only prepares it.
     pub call: Box<dyn FnMut() -> Result<Duration>>,
@@ -68,7 +68,7 @@ pub enum Task {
         /// How often.
         sampling: Sampling,
     },
-    /// Says what the processor can do at most, in operations a second.
+    /// Says what the processor can do at most, in operations per second.
     Peak,
     /// Loads all plugins, and says how much memory that took at most, in MiB.
     Load,
@@ -80,7 +80,7 @@ pub struct Run {
     /// Who ran.
     #[serde(flatten)]
     pub machine: Machine,
-    /// A row a workload.
+    /// A row per workload.
     pub rows: Vec<Row>,
 }
 

@@ -33,7 +33,7 @@ pub struct Machine {
     /// When, in UTC.
     #[serde(default)]
     pub started: String,
-    /// Billions of operations a second that these threads can do at most: independent fused multiply-adds in registers,
+    /// Billions of operations per second that these threads can do at most: independent fused multiply-adds in registers,
     /// timed in this run.
     #[serde(default)]
     pub peak_gflops: Option<f64>,

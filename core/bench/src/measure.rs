@@ -20,9 +20,9 @@ pub struct Row {
     pub first_ms: f64,
     /// Processor time of a call, over all threads.
     pub cpu_ms: f64,
-    /// Units a second, by the median.
+    /// Units per second, by the median.
     pub throughput: f64,
-    /// What is counted, a second.
+    /// Unit of the throughput: `images/s`, `codes/s`, ...
     pub unit: String,
     /// Wall time of a unit.
     #[serde(default)]
@@ -35,7 +35,7 @@ pub struct Row {
     /// Calls in each of them.
     #[serde(default)]
     pub inner: usize,
-    /// Trained numbers of the model.
+    /// Trained parameters of the model.
     #[serde(default)]
     pub params: Option<usize>,
     /// Share of the machine that other processes used meanwhile.
@@ -44,7 +44,7 @@ pub struct Row {
     /// Operations of a call, see [`Workload::flop`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flop: Option<u64>,
-    /// Billions of them a second.
+    /// Billions of them per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gflops: Option<f64>,
     /// Share of what the machine can do at most.

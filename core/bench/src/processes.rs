@@ -28,7 +28,7 @@ impl Children {
         self.run(&Task::Measure { name: name.to_owned(), workload: workload.clone(), sampling }, threads)
     }
 
-    /// Billions of operations a second that `threads` threads can do at most; unknown of a GPU.
+    /// Billions of operations per second that `threads` threads can do at most; unknown of a GPU.
     ///
     /// # Errors
     /// A process that fails.

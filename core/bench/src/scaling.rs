@@ -38,9 +38,9 @@ pub struct Chart {
 /// What a chart shows of its measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Quantity {
-    /// Milliseconds a call.
+    /// Milliseconds per call.
     Call,
-    /// Milliseconds a unit: an image, a vector.
+    /// Milliseconds per unit: per image, per vector.
     Unit,
     /// The most memory, in MiB.
     Memory,

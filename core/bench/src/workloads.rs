@@ -39,18 +39,18 @@ pub enum Workload {
     Encode {
         /// How many.
         vectors: usize,
-        /// Numbers a vector.
+        /// Channels of each.
         channels: usize,
         /// Codes, K.
         codebook: usize,
-        /// Codes a vector, D.
+        /// Codes per vector, D.
         depth: usize,
     },
     /// One update of a codebook from vectors that have their codes.
     EmaUpdate {
         /// How many.
         vectors: usize,
-        /// Numbers a vector.
+        /// Channels of each.
         channels: usize,
         /// Codes, K.
         codebook: usize,
@@ -75,11 +75,11 @@ pub struct TokenizerSizes {
     pub width: usize,
     /// Channels of each level as multiples.
     pub multipliers: Vec<usize>,
-    /// Residual blocks a level of the encoder.
+    /// Residual blocks per level of the encoder.
     pub blocks: usize,
     /// Codes, K.
     pub codebook: usize,
-    /// Codes a position, D.
+    /// Codes per position, D.
     pub depth: usize,
 }
 
@@ -90,11 +90,11 @@ pub struct PriorSizes {
     pub family: Family,
     /// Rows and columns of the map.
     pub side: usize,
-    /// Codes a position, D.
+    /// Codes per position, D.
     pub depth: usize,
     /// Codes in the codebook that all depths share, K.
     pub codebook: usize,
-    /// Numbers a position.
+    /// Model width (d_model).
     pub width: usize,
     /// Attention heads.
     pub heads: usize,
@@ -133,9 +133,9 @@ pub enum Operation {
     Linear {
         /// Rows.
         rows: usize,
-        /// Numbers a row.
+        /// Columns.
         inputs: usize,
-        /// Numbers a row of the result.
+        /// Columns of the result.
         outputs: usize,
     },
     /// Queries, keys and values, causal.
@@ -146,14 +146,14 @@ pub enum Operation {
         heads: usize,
         /// Positions.
         length: usize,
-        /// Numbers a head.
+        /// Channels per head.
         head: usize,
     },
     /// Rows, scale and bias.
     LayerNorm {
         /// Rows.
         rows: usize,
-        /// Numbers a row.
+        /// Columns.
         width: usize,
     },
     /// Map, scale and bias; 8 groups.

@@ -105,7 +105,7 @@ fn nothing_runs<T>() -> Result<T> {
 config! {
     /// Codes of some depth.
     pub(crate) struct DeepConfig {
-        /// Codes a position.
+        /// Codes per position.
         depth: usize = 4, in 1..=64;
         /// Codes in a codebook.
         codebook: usize = 256, in 2..;
@@ -117,7 +117,7 @@ config! {
 }
 
 config! {
-    /// One code a position.
+    /// One code per position.
     pub(crate) struct FlatConfig {
         /// Codes in the codebook.
         codebook: usize, in 2..;

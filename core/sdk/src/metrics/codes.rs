@@ -86,7 +86,7 @@ pub fn usage(histogram: &[u64]) -> f64 {
 }
 
 /// The entropy in bits of the choice of codes, `-sum p log2 p` with their relative frequencies: from 0 to log2 K.
-/// 0 if nothing was counted. It is that of the counted codes: with few counts a code, it lies below the true one.
+/// 0 if nothing was counted. It is that of the counted codes: with few counts per code, it lies below the true one.
 pub fn entropy_bits(histogram: &[u64]) -> f64 {
     let total: u64 = histogram.iter().sum();
     let chosen = histogram.iter().filter(|count| **count > 0).map(|&count| count as f64 / total as f64);
@@ -117,13 +117,13 @@ pub fn jaccard(a: &[u64], b: &[u64]) -> Result<f64> {
     Ok(both as f64 / either.max(1) as f64)
 }
 
-/// The bits of one image's codes as plain indices: `positions * sum_d log2 K_d`, with `positions` code stacks an image
+/// The bits of one image's codes as plain indices: `positions * sum_d log2 K_d`, with `positions` code stacks per image
 /// (h * w).
 pub fn nominal_bits(positions: usize, codebook_sizes: &[usize]) -> f64 {
     positions as f64 * codebook_sizes.iter().map(|&size| (size.max(1) as f64).log2()).sum::<f64>()
 }
 
-/// The bits of one image's codes after ideal entropy coding with one fixed table of frequencies a depth:
+/// The bits of one image's codes after ideal entropy coding with one fixed table of frequencies per depth:
 /// `positions * sum_d entropy_d`. It counts no table, and what codes tell of one another is left to a prior.
 pub fn entropy_coded_bits(positions: usize, counts: &CodeCounts) -> f64 {
     positions as f64 * counts.histograms.iter().map(|histogram| entropy_bits(histogram)).sum::<f64>()

@@ -31,7 +31,7 @@ impl<'a> Features<'a> {
         self.values.len() / self.dim
     }
 
-    /// Features a row, F.
+    /// Features per row, F.
     pub fn dim(&self) -> usize {
         self.dim
     }

@@ -39,7 +39,7 @@ impl Moments {
         self.count
     }
 
-    /// Features a row, F.
+    /// Features per row, F.
     pub fn dim(&self) -> usize {
         self.mean.len()
     }

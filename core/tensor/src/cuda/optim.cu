@@ -103,7 +103,7 @@ extern "C" __global__ void square_pieces(const Tensors tensors, double *partial)
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// One block a tensor: sums[t] = the sum over its pieces.
+// One block per tensor: sums[t] = the sum over its pieces.
 extern "C" __global__ void square_sums(const Tensors tensors, const double *partial, double *sums) {
     unsigned t = blockIdx.x;
     double sum = 0.0;

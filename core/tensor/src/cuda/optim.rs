@@ -167,7 +167,7 @@ impl Gpu {
                 let (first, second) = (self.kernel("square_pieces")?, self.kernel("square_sums")?);
                 let mut sums = sums.slice_mut(t * MAX_TENSORS..);
                 // SAFETY: every block reads a piece of a tensor within its size and writes its element of `partial`;
-                // then a block a tensor reads these and writes one sum, of as many as are left.
+                // then a block per tensor reads these and writes one sum, of as many as are left.
                 #[allow(unsafe_code)]
                 unsafe {
                     first.launch(table.launch(), (*table, &mut partial))?;

@@ -1,4 +1,4 @@
-// Rows of logits or probabilities, filtered and drawn from: one block a row.
+// Rows of logits or probabilities, filtered and drawn from: one block per row.
 
 // A number that orders as x does in IEEE 754's total order.
 __device__ __forceinline__ unsigned order_of(float x) {

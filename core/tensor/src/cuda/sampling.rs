@@ -17,7 +17,7 @@ fn parameters(draw: &Draw) -> (f32, u64, f32) {
     (draw.temperature, draw.top_k.map_or(u64::MAX, |k| k as u64), draw.top_p.unwrap_or(1.0))
 }
 
-/// One uniform number a row, on their way to the GPU: nobody waits for them.
+/// One uniform number per row, on their way to the GPU: nobody waits for them.
 fn send(gpu: &Gpu, uniforms: &[f32], rows: usize) -> Result<Numbers, CudaError> {
     check(uniforms.len() == rows && rows > 0)?;
     gpu.upload(uniforms)

@@ -17,7 +17,7 @@ pub(crate) struct Tile {
     /// A pointer for every place; null where nothing is wanted.
     pub(crate) to: *const *mut f32,
     pub(crate) channels: usize,
-    /// One number a channel, added everywhere, or null.
+    /// One number per channel, added everywhere, or null.
     pub(crate) bias: *const f32,
     /// Adds to what is there.
     pub(crate) accumulate: bool,

@@ -13,7 +13,7 @@ const ROUNDS: usize = 1 << 21;
 /// Timings, of which the best counts: what disturbs a processor only ever slows it.
 const TIMINGS: usize = 12;
 
-/// Floating-point operations a second, two a multiply-add, of all threads that the kernels share, each running
+/// Floating-point operations per second, two per multiply-add, of all threads that the kernels share, each running
 /// independent fused multiply-adds on registers of the widest vectors that the kernels use: no kernel can be faster.
 /// Takes about a tenth of a second.
 pub fn peak_flops() -> f64 {

@@ -51,9 +51,9 @@ const FLOOR: f32 = 1.0 / (1u64 << 40) as f32;
 /// How wide the integers are. 32 bits of them, a step, are what an instruction multiplies and adds in each lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Width {
-    /// 8 bits, four channels a step. Those of codes are shifted by 128 to be unsigned, as the instruction wants.
+    /// 8 bits, four channels per step. Those of codes are shifted by 128 to be unsigned, as the instruction wants.
     Int8,
-    /// 16 bits, two channels a step.
+    /// 16 bits, two channels per step.
     Int16,
 }
 

@@ -90,7 +90,7 @@ extern "C" __global__ void finish_product(const float *product, const float *bia
     EACH(i, n) { finish(out + i, bias ? product[i] + bias[i % width] : product[i], how); }
 }
 
-// Layer norm that keeps nothing for a backward pass: one block a row.
+// Layer norm that keeps nothing for a backward pass: one block per row.
 extern "C" __global__ void decoder_norm(const float *in, const float *weight, const float *bias, float *out, u64 rows,
                                         u64 width, float eps) {
     for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {

@@ -250,7 +250,7 @@ impl Gpu {
         let mut out = self.room(rows)?;
         if rows > 0 {
             let kernel = self.kernel("pick_columns")?;
-            // SAFETY: the kernel writes a number a row, and reads one whose code the operation has checked.
+            // SAFETY: the kernel writes a number per row, and reads one whose code the operation has checked.
             #[allow(unsafe_code)]
             unsafe {
                 kernel.launch(elements(rows), (&**x, codes.slice(), &mut *out, rows as u64, width as u64))?;
@@ -304,7 +304,7 @@ impl Gpu {
             let mut smoothed = self.room(size)?;
             let (smooth, divide) = (self.kernel("smooth_counts")?, self.kernel("divide_rows")?);
             let (n, size, width) = (n as u64, size as u64, (n / size) as u64);
-            // SAFETY: one block reads and writes a number a code; then n numbers are read and written.
+            // SAFETY: one block reads and writes a number per code; then n numbers are read and written.
             #[allow(unsafe_code)]
             unsafe {
                 smooth.launch(blocks(1), (&**counts, &mut *smoothed, size, eps))?;

@@ -49,7 +49,7 @@ __device__ __forceinline__ void soft_join(Soft &a, float max, float exps, float 
     a.dot += dot;
 }
 
-// One block a row. `kept` gets each row's maximum, and the factor of e^(x - max) in the gradient.
+// One block per row. `kept` gets each row's maximum, and the factor of e^(x - max) in the gradient.
 extern "C" __global__ void soft_cross_entropy_forward(const float *in, const float *targets, float *loss, float *kept,
                                                       u64 rows, u64 width) {
     __shared__ Soft warps[LANES / 32];

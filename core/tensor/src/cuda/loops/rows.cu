@@ -1,4 +1,4 @@
-// The innermost axis as one unit: one block a row.
+// The innermost axis as one unit: one block per row.
 
 // The maximum over the block; NaN is passed over.
 __device__ __forceinline__ float block_max(float value) {

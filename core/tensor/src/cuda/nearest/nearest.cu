@@ -6,7 +6,7 @@
 // Numbers between two channels of a tile in shared memory: a multiple of four that spreads them over the banks.
 #define PITCH (SIDE + 4)
 
-// One warp a row: out = scale * |x|².
+// One warp per row: out = scale * |x|².
 extern "C" __global__ void square_rows(const float *in, float *out, u64 rows, u64 channels, float scale) {
     for (u64 row = ((u64)blockIdx.x * blockDim.x + threadIdx.x) / 32; row < rows;
          row += (u64)gridDim.x * blockDim.x / 32) {
@@ -178,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     }
 }
 
-// One warp a row: the best of up to 32 parts becomes the code at `depth` of `depths`, and what it leaves of x the
+// One warp per row: the best of up to 32 parts becomes the code at `depth` of `depths`, and what it leaves of x the
 // residual, if that is wanted. x may be the residual itself.
 extern "C" __global__ void nearest_settle(const float *scores, const unsigned *parts, u64 splits, unsigned *codes,
                                           u64 depths, u64 depth, const float *x, const float *codebook,

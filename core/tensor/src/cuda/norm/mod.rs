@@ -157,7 +157,7 @@ impl Pieces {
         self.batch * self.sizes.positions as usize * self.channels()
     }
 
-    /// Sums of all chunks: two a channel.
+    /// Sums of all chunks: two per channel.
     fn sums(&self) -> usize {
         self.batch * self.sizes.chunks as usize * 2 * self.channels()
     }
@@ -193,7 +193,7 @@ impl Gpu {
             let (suffix, each) = rows_kernel(width);
             let kernel = self.kernel(&format!("layer_norm_forward_{suffix}"))?;
             let sizes = (rows as u64, width as u64);
-            // SAFETY: `x` and `out` have rows * width elements, weight and bias `width`, `moments` two a row.
+            // SAFETY: `x` and `out` have rows * width elements, weight and bias `width`, `moments` two per row.
             #[allow(unsafe_code)]
             unsafe {
                 let from = (&**x, &**weight, &**bias);
@@ -257,7 +257,7 @@ impl Gpu {
         let first = self.kernel(&pieces.kernel("group_norm_moments"))?;
         let second = self.kernel(&pieces.kernel("group_norm_forward"))?;
         // SAFETY: `x` and `out` have as many elements as `pieces` says, `sums` two a chunk and channel, `moments` two a
-        // map and group, and weight and bias one a channel. The second launch has room for two numbers a group.
+        // map and group, and weight and bias one per channel. The second launch has room for two numbers per group.
         #[allow(unsafe_code)]
         unsafe {
             first.launch(pieces.grid(0)?, (&**x, &mut sums, pieces.sizes))?;
@@ -299,7 +299,7 @@ impl Gpu {
         let mut dx = self.room(length(x))?;
         let kernel = self.kernel(&pieces.kernel("group_norm_backward"))?;
         // SAFETY: `x`, `grad` and `dx` have as many elements as `pieces` says, the rest is that of the forward pass.
-        // The launch has room for two numbers a group.
+        // The launch has room for two numbers per group.
         #[allow(unsafe_code)]
         unsafe {
             let from = (&**x, &**grad, &**weight, &**bias, &**moments);

@@ -341,7 +341,7 @@ __device__ __forceinline__ void read_row(const float *row, int width, float (&x)
 #define EACH_KEPT(i, k, width)                                                                                    \
     _Pragma("unroll") for (int i = 0, k = threadIdx.x % 32; i < COUNT; i++, k += 32) if (k < width)
 
-// A warp a row.
+// A warp per row.
 #define EACH_WARP_ROW(row, rows)                                                                                  \
     for (u64 row = (u64)blockIdx.x * (LANES / 32) + threadIdx.x / 32; row < (rows); row += (u64)gridDim.x * (LANES / 32))
 
@@ -408,7 +408,7 @@ LAYER_NORM(4)
 LAYER_NORM(16)
 LAYER_NORM(32)
 
-// The same for longer rows, one block a row.
+// The same for longer rows, one block per row.
 extern "C" __global__ void layer_norm_forward_wide(const float *in, const float *weight, const float *bias, float *out,
                                                    float *moments, u64 rows, u64 width, float eps) {
     for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
