@@ -15,7 +15,7 @@ use rqlab_sdk::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// One classifier a data set: its seed is no part of an experiment, or trials of different seeds could not be compared.
+/// One classifier per data set: its seed is no part of an experiment, or trials of different seeds could not be compared.
 const SEED: u64 = 0;
 const BATCH: usize = 64;
 /// Test images that its accuracy is measured on.

@@ -15,7 +15,7 @@ use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Channels of the three stages; the last is the number of features.
+/// Channels of the net's three stages, none of which is a stage of a plan; the last is the number of features.
 const CHANNELS: [usize; 3] = [32, 48, 64];
 /// Neighbours that span the manifold of precision and recall (Kynkäänniemi et al. 2019 take 3).
 const NEIGHBOURS: usize = 3;

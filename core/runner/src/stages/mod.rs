@@ -1,4 +1,4 @@
-//! What a job does. One file per stage, on models that plugins build.
+//! What a job does. A file or folder per stage, on models that plugins build.
 //!
 //! A stage reads the results of the stages that it stands on, works, and leaves `result.safetensors` and its readings.
 //! Training checkpoints as it goes, and goes on from the last checkpoint; the result is the same as without a break.

@@ -12,7 +12,7 @@ pub struct MapShape {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// Numbers at each position.
+    /// Channels at each position.
     pub channels: usize,
 }
 

@@ -4,10 +4,10 @@ use super::tokens::code_rows;
 use crate::tensor::{Codes, Rng, Tensor};
 use crate::{Error, Result};
 
-/// What conditions a prior will see.
+/// The space that a prior's conditions are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConditionSpace {
-    /// None: the prior is unconditional.
+    /// There are none: the prior is unconditional.
     #[default]
     None,
     /// One of this many classes.

@@ -4,8 +4,8 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// How strongly the condition counts: predictions `u + s (c - u)` from `c` with the condition and `u` without, with the
-/// scale `s` that the schedule gives at each step. `s = 1` is no guidance, and costs nothing. Papers that write
-/// `c + w (c - u)` have `w = s - 1`.
+/// scale `s` that the schedule gives at each step. With `s = 1` there is no guidance, and samplers spare `u`. Papers that
+/// write `c + w (c - u)` have `w = s - 1`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance {
     /// The scale s.
@@ -48,7 +48,7 @@ impl Guidance {
         self.scale != 1.0
     }
 
-    /// The scale at a step of `steps`.
+    /// The scale at step `step`, from 0, of `steps`; a single step counts as the last.
     pub fn at(&self, step: usize, steps: usize) -> f32 {
         let t = if steps > 1 { step.min(steps - 1) as f32 / (steps - 1) as f32 } else { 1.0 };
         match self.schedule {

@@ -44,9 +44,9 @@ pub struct Loss {
 pub enum Weight {
     /// This much.
     Fixed(f32),
-    /// `scale` times the ratio of gradient norms at the decoder's last layer, of the objectives of fixed weight to this one,
-    /// and at most `limit` before scaling (Esser et al., "Taming transformers for high-resolution image synthesis", CVPR
-    /// 2021, equation 7). It counts as a constant: no gradient flows through it.
+    /// `scale` times a ratio of gradient norms at the decoder's last layer: that of the weighted sum of the objectives of
+    /// fixed weight, over that of this one. The ratio is at most `limit` (Esser et al., "Taming transformers for
+    /// high-resolution image synthesis", CVPR 2021, equation 7). The weight counts as a constant: no gradient flows through it.
     Adaptive {
         /// What the ratio is multiplied by.
         scale: f32,
@@ -68,8 +68,11 @@ pub struct CriticTraining {
 /// what the quantizers add.
 ///
 /// Whatever the weights, one backward pass goes through the autoencoder: where one is adaptive, each objective is evaluated on
-/// the output as a leaf, its gradient there is had once, and the weighted sum of all of them seeds that pass. An objective with trained parameters of its own is a critic: a player
-/// with an optimizer of its own, which steps after the tokenizer, on outputs that have no gradient.
+/// the output as a leaf, which gives its gradient there, and the weighted sum of these gradients seeds that pass.
+///
+/// An objective with trained parameters of its own is a critic: a player with an optimizer of its own, which steps after the
+/// tokenizer, on outputs that have no gradient. A network that is not trained, such as one that measures distance, keeps its
+/// parameters as buffers.
 pub trait Objective {
     /// The loss of a batch, unweighted. Parameters of a critic are constants here.
     ///

@@ -57,7 +57,8 @@ pub struct TokenBatch {
     pub targets: Targets,
     /// The condition of each image.
     pub condition: Condition,
-    /// The tokens of the levels above, in their order.
+    /// The tokens of the levels above, in their order: as a quantizer makes them without a special request, vectors scaled as
+    /// those of `tokens`.
     pub above: Vec<Tokens>,
 }
 
@@ -89,14 +90,15 @@ pub struct PriorLoss {
 pub struct SampleRequest {
     /// The condition of each image: as many images as it has are sampled.
     pub condition: Condition,
-    /// The tokens of the levels above, in their order.
+    /// The tokens of the levels above, in their order, vectors scaled as in training.
     pub above: Vec<Tokens>,
-    /// How codes are drawn: one entry for all depths, or one per depth.
+    /// How codes are drawn: one entry for all depths, or one per depth; depths without one take the last, and where there is
+    /// none codes are drawn from the model's own distribution.
     pub draw: Vec<Draw>,
     /// How strongly the condition counts.
     pub guidance: Guidance,
     /// Whether keys and values of past tokens are kept, or everything is computed anew for each token. The tokens are the
-    /// same; only the time differs.
+    /// same: the difference is in time alone, and measures what the cache saves.
     pub cache: bool,
 }
 

@@ -63,7 +63,7 @@ pub trait Quantizer {
     }
 
     /// What a prior is fed of latents `[B, h, w, C]`: tokens and targets as it asked for them. Without a special request the
-    /// tokens are those of [`Quantizer::quantize`], and the targets they themselves.
+    /// tokens are those of [`Quantizer::quantize`], and the targets are the tokens themselves.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the quantizer cannot make what was asked for.

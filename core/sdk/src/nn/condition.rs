@@ -10,7 +10,7 @@ use crate::{Error, Result};
 crate::choice! {
     /// What a prior is conditioned on.
     pub enum ConditionKind {
-        /// The class of the image, where the data have classes, or its text.
+        /// What the data give: a class, a text or vectors, if anything.
         Class = "class",
         /// Nothing.
         None = "none",
@@ -18,7 +18,7 @@ crate::choice! {
 }
 
 impl ConditionKind {
-    /// What is left of the conditions that a prior could see.
+    /// What a prior of this choice reads of the conditions that it could see.
     pub fn of(self, space: ConditionSpace) -> ConditionSpace {
         match self {
             Self::Class => space,
@@ -110,7 +110,8 @@ impl ConditionEmbedding {
         }
     }
 
-    /// The rows of the table that `ids` name, with the null row, `count`, where an image has no condition.
+    /// The rows of the table for `ids`, all below `count`: themselves, or `count`, the null row, where an image has no
+    /// condition.
     fn with_null(&self, ids: &Codes, condition: &Condition, wanted: usize, count: usize) -> Result<Codes> {
         if ids.len() != wanted {
             let message = format!(

@@ -23,7 +23,7 @@ pub trait CodeSteps {
     /// Shapes that do not fit.
     fn begin(&self, condition: &Condition, above: &[Tokens], cache: bool) -> Result<Self::State>;
 
-    /// Logits `[B, .., K_d]` (K_d numbers per image) of the next code of each image, given the one before, `[B]`; `None` at
+    /// Logits `[B, .., K_d]` (K_d of them per image) of the next code of each image, given the one before, `[B]`; `None` at
     /// the first.
     ///
     /// # Errors
@@ -34,8 +34,8 @@ pub trait CodeSteps {
 /// Draws the codes `[B, h, w, D]` that a request asks for.
 ///
 /// With guidance every image is computed twice, with and without its condition, and draws from the mixed logits (see
-/// [`Guidance`]); its progress is that of positions. Code n of an image is drawn with the n-th stream of `rng`, whatever the
-/// guidance.
+/// [`Guidance`]); the schedule's steps are the positions of the map, so that all depths of one share a scale. Code n of an
+/// image is drawn with the n-th stream of `rng`, whatever the guidance.
 ///
 /// # Errors
 /// Those of the model; guidance that is not a number, or of a prior without conditions.

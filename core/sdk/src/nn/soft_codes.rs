@@ -17,8 +17,8 @@ pub struct SoftCodes {
 }
 
 /// Codes of vectors `[.., C]` against codes `[K, C]`, with the distribution over all of them at `temperature`,
-/// `softmax(-|x - e_k|² / T)`: `[..]` and `[.., K]`. Without `uniforms` each code is the nearest; with one uniform number a
-/// vector, each is drawn from its distribution. No gradients.
+/// `softmax(-|x - e_k|² / T)`: `[..]` and `[.., K]`. Without `uniforms` each code is the nearest; with one uniform number
+/// per vector, each is drawn from its distribution. No gradients.
 ///
 /// # Errors
 /// [`Error::Unsupported`] if the temperature is not above 0; shapes that do not fit.

@@ -84,7 +84,7 @@ fn readings(levels: &[Level], scales: &[f64], images: usize) -> Vec<Reading> {
             out.extend(bits.iter().enumerate().map(depth));
             total = total.map(|total: f64| total + bits.iter().sum::<f64>());
         } else {
-            // The density of the vectors as the tokenizer makes them: scaling by s adds ln s per number.
+            // Of the vectors x as the tokenizer makes them, not of s x, which the prior sees: p(x) = s^n p(s x) for n numbers.
             let numbers = level.info.token_shape(1).iter().product::<usize>() as f64;
             let density = bits.iter().sum::<f64>() - numbers * scale.log2();
             out.push(Reading::new("prior_density_bits", level.at.clone(), density));

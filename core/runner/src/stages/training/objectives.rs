@@ -13,7 +13,7 @@ use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::{Rng, Tape, Tensor, Var, no_grad};
 use std::collections::BTreeMap;
 
-/// Added to the norm that an adaptive weight divides by (Esser et al. 2021).
+/// Added to the norm that an adaptive weight divides by, as in the published code of Esser et al. 2021 (the paper says 1e-6).
 const ADAPTIVE_EPS: f32 = 1e-4;
 
 /// Where the parameters of objectives stand among a tokenizer's.
