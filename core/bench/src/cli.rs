@@ -42,7 +42,7 @@ pub struct BenchArgs {
     /// How long each workload is timed for, after its warm-up.
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds)]
     pub seconds: f64,
-    /// File for the figures, ours and with `--peers` theirs: `runs`, one of each.
+    /// File for the figures: its `runs` are ours and, with `--peers`, theirs.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Names the workloads, with what each computes and how many parameters it trains.
@@ -63,7 +63,7 @@ pub struct BenchArgs {
     /// Page that the table is written to, in place of the one that is there.
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
-    /// How cost grows with sizes instead: takes some minutes.
+    /// Measures how cost grows with sizes instead; takes some minutes.
     #[arg(long, conflicts_with_all = ["only", "against", "peers", "list"])]
     pub scaling: bool,
     /// Folder for the drawings of `--scaling`.

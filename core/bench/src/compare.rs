@@ -6,7 +6,7 @@ use rqlab_sdk::{Error, Result};
 use std::io::Write;
 use std::path::Path;
 
-/// What our time may be of the other's, at most.
+/// The ratio of our time to the other's up to which a workload counts as met: the column `at most` of docs/performance.md.
 fn target(name: &str) -> f64 {
     match name {
         "rq_encode_64x1024" => 0.60,

@@ -304,9 +304,9 @@ pub enum KindArg {
     Dataset,
     /// Images to latents and back.
     Autoencoder,
-    /// Latents to codes and back.
+    /// Latents to tokens and back.
     Quantizer,
-    /// A model of codes.
+    /// A model of tokens.
     Prior,
 }
 

@@ -82,7 +82,8 @@ impl From<Unwritten> for Failure {
     }
 }
 
-/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed, 2 bad input.
+/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed, 2 the command could not do
+/// its work, 128 and a signal's number where that stopped it.
 pub fn main() -> ExitCode {
     enter(|cli: &Cli| &cli.global, run)
 }

@@ -12,6 +12,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The experiment file that plans this trial and no other, with all defaults written out.
+///
 /// # Errors
 /// A value that cannot be written as text.
 pub(super) fn of_trial(document: &Document, resolved: &Resolved, seed: u64) -> Result<String> {

@@ -55,7 +55,7 @@ pub trait Stage: Any + Debug + Send + Sync {
     /// The components that it builds itself.
     fn calls(&self) -> Vec<&Call>;
 
-    /// The rest of what determines its result: settings without those that are local, seeds.
+    /// The rest of what determines its result: seeds, and settings but those that are local.
     ///
     /// # Errors
     /// A setting that cannot be written as text.

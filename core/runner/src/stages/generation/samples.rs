@@ -33,7 +33,7 @@ impl How<'_> {
     }
 }
 
-/// What was drawn.
+/// What the classifier sees in the samples; nothing where there is none.
 pub(super) struct Drawn {
     pub(super) described: Described,
 }

@@ -25,6 +25,8 @@ pub(super) struct Losses {
 }
 
 impl Losses {
+    /// Takes note of a step of the model.
+    ///
     /// # Errors
     /// [`Error::Diverged`] where this or an earlier step went wrong: at once on the CPU, within [`UNREAD`] steps on a GPU,
     /// where nothing was changed by a step whose gradients were not finite.
