@@ -364,7 +364,7 @@ fn the_command_line_points_at_the_step() {
         1 | --set quantizer.of=deep(depth: 99)
           |                                ^^
           |
-          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+          = help: `depth` is an integer in 1..=64, by default 4: Codes per position.
         ",
     );
 }

@@ -66,7 +66,7 @@ fn all_wrong_values_are_said_at_once() {
         4 |     quantizer: deep(depth: 0, codebook: 1, shared: \"no\"),
           |                            ^
           |
-          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+          = help: `depth` is an integer in 1..=64, by default 4: Codes per position.
 
         error: `codebook` of `deep` must lie in 2.., found 1
          --> x.ron:4:41
@@ -107,7 +107,7 @@ fn a_value_of_another_kind_is_shown_with_the_kind_that_is_wanted() {
         4 |     quantizer: deep(depth: 2.5),
           |                            ^^^
           |
-          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+          = help: `depth` is an integer in 1..=64, by default 4: Codes per position.
 
         error: `images` of `evaluation` must be an integer in 1.., found `-1`
          --> x.ron:5:26
@@ -181,7 +181,7 @@ fn a_wrong_value_of_an_axis_is_shown_in_the_axis() {
         5 |     axes: { \"quantizer.depth\": [1, 99] },
           |                                    ^^
           |
-          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+          = help: `depth` is an integer in 1..=64, by default 4: Codes per position.
         ",
     );
     check(
@@ -229,7 +229,7 @@ fn a_wrong_value_of_the_command_line_is_shown_there() {
         1 | --set quantizer.depth=many
           |                       ^^^^
           |
-          = help: `depth` is an integer in 1..=64, by default 4: Codes a position.
+          = help: `depth` is an integer in 1..=64, by default 4: Codes per position.
         ",
     );
 }

@@ -9,7 +9,17 @@ use std::path::Path;
 
 /// The sources that a stage's results depend on, in `core/runner/src/stages/`.
 const SOURCES: [(&str, &[&str]); 7] = [
-    ("classifier", &["classifier.rs", "features.rs", "training/batches.rs", "training/losses.rs", "training/mod.rs"]),
+    (
+        "classifier",
+        &[
+            "classifier.rs",
+            "features.rs",
+            "training/batches.rs",
+            "training/losses.rs",
+            "training/means.rs",
+            "training/mod.rs",
+        ],
+    ),
     ("reference", &["features.rs", "reference.rs", "training/batches.rs"]),
     (
         "tokenizer",
@@ -30,13 +40,17 @@ const SOURCES: [(&str, &[&str]); 7] = [
             "model.rs",
             "prior.rs",
             "token_file.rs",
+            "tokens.rs",
             "training/batches.rs",
             "training/losses.rs",
             "training/means.rs",
             "training/mod.rs",
         ],
     ),
-    ("reconstruction", &["features.rs", "model.rs", "reconstruction.rs", "training/batches.rs", "training/means.rs"]),
+    (
+        "reconstruction",
+        &["features.rs", "model.rs", "reconstruction.rs", "reference.rs", "training/batches.rs", "training/means.rs"],
+    ),
     (
         "generation",
         &[
@@ -46,6 +60,9 @@ const SOURCES: [(&str, &[&str]); 7] = [
             "generation/samples.rs",
             "generation/speed.rs",
             "model.rs",
+            "prior.rs",
+            "reference.rs",
+            "tokens.rs",
             "training/batches.rs",
         ],
     ),

@@ -308,6 +308,8 @@ pub enum KindArg {
     Quantizer,
     /// A model of tokens.
     Prior,
+    /// What a tokenizer is trained for.
+    Objective,
 }
 
 impl From<KindArg> for Kind {
@@ -317,6 +319,7 @@ impl From<KindArg> for Kind {
             KindArg::Autoencoder => Self::Autoencoder,
             KindArg::Quantizer => Self::Quantizer,
             KindArg::Prior => Self::Prior,
+            KindArg::Objective => Self::Objective,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use super::Progress;
 use super::curves::Writer;
+use crate::job::Job;
 use crate::plugins::Plugins;
 use crate::provenance::environment;
 use crate::stages;
 use crate::store::{StageDir, Store};
 use rqlab_reports::Reading;
-use rqlab_sdk::Result;
+use rqlab_sdk::tensor::Device;
+use rqlab_sdk::{Error, Result};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
@@ -60,6 +62,7 @@ pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
     let stage = store.stage(id);
     let _lock = stage.lock()?;
     let job = stage.job()?;
+    multiplies_as_asked(&job).inspect_err(|error| note_failure(&stage, &error.to_string()))?;
     let started = Instant::now();
     let mut reporter = Reporter::new(&stage);
     let outcome = stages::run(store, &job, plugins, &mut reporter).and_then(|mut done| {
@@ -69,6 +72,18 @@ pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
         stage.finish(&done)
     });
     outcome.inspect_err(|error| note_failure(&stage, &error.to_string()))
+}
+
+/// The precision stands in the stage's id: a result of another one must not get its name. A CPU is as precise as any asks for.
+fn multiplies_as_asked(job: &Job) -> Result<()> {
+    let (device, asked) = (rqlab_sdk::tensor::device(), job.stage.precision().name());
+    let here = rqlab_sdk::tensor::precision(device);
+    if device == Device::Cpu || here == asked {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "this worker multiplies in {here} on {device}, and the stage asks for {asked}: start it with RQLAB_GPU={asked}"
+    )))
 }
 
 #[allow(clippy::print_stderr, reason = "standard error is the worker's log")]

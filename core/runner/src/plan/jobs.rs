@@ -134,7 +134,7 @@ fn of_trial(
     if !resolved.priors.is_empty() {
         let tokens = jobs.add(EncodeTokens {
             tokenizer: tokenizer.clone(),
-            images: resolved.prior_training.images,
+            images: resolved.prior_training.images.unwrap_or(usize::MAX).min(measured.model.train_images),
             latents: measured.model.latents,
             precision: training.precision,
         })?;

@@ -33,6 +33,8 @@ pub struct Model {
     pub latents: bool,
     /// The names of the classes; empty if images carry no label.
     pub classes: Vec<String>,
+    /// Images in the training split.
+    pub train_images: usize,
 }
 
 impl Model {
@@ -199,6 +201,7 @@ impl<'a> Models<'a> {
                 latents: prior.is_some_and(|(_, latents)| latents),
                 levels,
                 classes: info.classes,
+                train_images: info.train,
             },
             data_digest: info.digest,
             absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),

@@ -26,8 +26,8 @@ const SCALE: &str = "scale";
 pub struct EncodeTokens {
     /// The tokenizer's job.
     pub tokenizer: String,
-    /// Images that are encoded; none for all.
-    pub images: Option<usize>,
+    /// How many training images are encoded, the first ones.
+    pub images: usize,
     /// Whether latents are kept, instead of tokens.
     pub latents: bool,
     /// That of the tokenizer's training.
@@ -87,12 +87,12 @@ impl Stage for EncodeTokens {
     }
 
     fn work(&self) -> f64 {
-        self.images.map_or(1.0, |images| images as f64)
+        self.images as f64
     }
 
     fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
         let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
-        let count = self.images.unwrap_or(usize::MAX).min(dataset.info().train);
+        let count = self.images.min(dataset.info().train);
         let dir = cx.dir();
         let levels = model.levels();
         let mut files =
