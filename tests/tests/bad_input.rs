@@ -309,3 +309,35 @@ fn a_full_disk_is_said_and_work_goes_on_when_there_is_room() {
         said.out.lines().filter(|line| line.starts_with("code ") || line.ends_with(".partial")).collect();
     assert!(codes == ["code 1", "code 0"] || codes == ["code 2", "code 0"], "{}\n{}", said.out, said.err);
 }
+
+#[test]
+fn objectives_that_all_count_nothing_are_refused() {
+    let lab = Lab::new().unwrap();
+    let said = lab.run("sweep tiny.ron --runs runs --out out --set objective=[mse(weight:0),l1(weight:0)]").unwrap();
+    assert_refused(&lab, &said, &["all objectives have the weight 0: nothing would train the decoder"]);
+    let said = lab.run("plan tiny.ron --runs runs --set objective=[mse(weight:0),l1()]").unwrap();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+}
+
+#[test]
+fn decay_rates_lie_below_one() {
+    let lab = Lab::new().unwrap();
+    let said = lab.run("sweep tiny.ron --runs runs --out out --set prior_training.betas=(0.9,1.0)").unwrap();
+    assert_refused(&lab, &said, &["`betas` of `prior_training` must lie in 0.0..1.0, found "]);
+}
+
+#[test]
+fn guidance_that_would_do_nothing_is_refused_before_training() {
+    let lab = Lab::new().unwrap();
+    let guided =
+        "sweep tiny.ron --runs runs --out out --set evaluation.guidance=2 --set prior_training.condition_dropout";
+    for (more, cause) in [
+        ("=0.1 --set prior=ar(condition:none)", "the prior is unconditional, as it is configured"),
+        ("=0.1 --set prior=rq_transformer(condition:none)", "the prior is unconditional, as it is configured"),
+        ("=1", "training drops every condition"),
+        ("=0", "which this prior never learns"),
+    ] {
+        let said = lab.run(&format!("{guided}{more}")).unwrap();
+        assert_refused(&lab, &said, &[cause, "`guidance` of `evaluation`"]);
+    }
+}

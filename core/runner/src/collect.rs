@@ -44,7 +44,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>, rendered
 }
 
 /// The command that does the whole experiment, or one of its trials, again.
-fn command_line(command: &str, plan: &Plan, trial: Option<&Trial>) -> String {
+pub fn command_line(command: &str, plan: &Plan, trial: Option<&Trial>) -> String {
     let mut line = format!("rqlab {command} {}", shown(&plan.experiment.path));
     for set in &plan.experiment.overrides {
         line.push_str(&format!(" --set {}", quoted(set)));

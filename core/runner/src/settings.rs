@@ -56,7 +56,7 @@ config! {
         /// Where a cosine ends, as a fraction of the peak.
         final_lr_ratio: f32 = 0.0, in 0.0..=1.0;
         /// Decay rates of the two moments.
-        betas: [f32; 2] = [0.9, 0.99];
+        betas: [f32; 2] = [0.9, 0.99], in 0.0..1.0;
         /// Decoupled weight decay.
         weight_decay: f32 = 0.0, in 0.0..;
         /// Gradients are scaled down to this norm; none for no clipping.
@@ -94,7 +94,7 @@ config! {
         /// Where a cosine ends, as a fraction of the peak.
         final_lr_ratio: f32 = 0.0, in 0.0..=1.0;
         /// Decay rates of the two moments.
-        betas: [f32; 2] = [0.9, 0.95];
+        betas: [f32; 2] = [0.9, 0.95], in 0.0..1.0;
         /// Decoupled weight decay.
         weight_decay: f32 = 1e-4, in 0.0..;
         /// Gradients are scaled down to this norm; none for no clipping.
@@ -118,9 +118,9 @@ config! {
     /// What is measured, on the test split.
     pub struct Evaluation {
         /// Test images for distortion and codebook statistics; all of them if there are fewer.
-        images: usize = 1000, in 1..;
+        images: usize = 1000, in 4..;
         /// Samples drawn from the prior for its quality measures.
-        samples: usize = 500, in 2..;
+        samples: usize = 500, in 5..;
         /// Temperature of those samples.
         temperature: f32 = 1.0, in 1e-3..;
         /// The k most probable codes are drawn from; none for all.

@@ -1,6 +1,6 @@
 //! Pictures from finished trials, as PNG files: what `rqlab sample` and `rqlab reconstruct` make.
 
-use crate::collect::shown;
+use crate::collect::command_line;
 use crate::job::Trial;
 use crate::plan::Plan;
 use crate::plugins::Plugins;
@@ -110,9 +110,9 @@ fn require_done(store: &Store, ids: &[&String], plan: &Plan) -> Result<()> {
     match ids.iter().all(|id| store.stage(id).done().is_some()) {
         true => Ok(()),
         false => Err(Error::Data(format!(
-            "this trial has not been trained in {}; run `rqlab sweep {}` first",
+            "this trial has not been trained in {}; run `{}` first",
             store.root().display(),
-            shown(&plan.experiment.path)
+            command_line("sweep", plan, None)
         ))),
     }
 }

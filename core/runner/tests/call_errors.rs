@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{check, check_file, experiment};
+use common::{Lab, check, check_file, experiment};
 
 #[test]
 fn a_list_has_one_component_per_level() {
@@ -416,6 +416,31 @@ fn settings_that_are_gone_name_the_new_way() {
           |                                              ^^^^
           |
           = help: it is called `max_grad_norm` now
+        ",
+    );
+}
+
+#[test]
+fn what_is_nested_without_end_is_refused_in_our_words() {
+    let lab = Lab::new();
+    for (opening, closing) in [("residual(of: ", ")"), ("[", "]")] {
+        let deep = format!("    quantizer: {}deep{},", opening.repeat(10_000), closing.repeat(10_000));
+        let path = lab.write("x.ron", experiment(&deep));
+        let said = lab.complaints(&path, &[]);
+        assert!(said.starts_with("error: calls, lists and brackets are nested too deep\n --> x.ron:4:"), "{said}");
+    }
+}
+
+#[test]
+fn an_interval_of_guidance_does_not_end_before_it_begins() {
+    check(
+        "    evaluation: (guidance_schedule: interval, guidance_from: 0.9, guidance_to: 0.5),",
+        "
+        error: `guidance_from` of `evaluation`: the interval begins at 0.9 and ends before that, at 0.5
+         --> x.ron:5:62
+          |
+        5 |     evaluation: (guidance_schedule: interval, guidance_from: 0.9, guidance_to: 0.5),
+          |                                                              ^^^
         ",
     );
 }

@@ -109,13 +109,13 @@ fn a_value_of_another_kind_is_shown_with_the_kind_that_is_wanted() {
           |
           = help: `depth` is an integer in 1..=64, by default 4: Codes per position.
 
-        error: `images` of `evaluation` must be an integer in 1.., found `-1`
+        error: `images` of `evaluation` must be an integer in 4.., found `-1`
          --> x.ron:5:26
           |
         5 |     evaluation: (images: -1, top_k: 0.5, speed: 1),
           |                          ^^
           |
-          = help: `images` is an integer in 1.., by default 1000: Test images for distortion and codebook statistics; all of them if there are fewer.
+          = help: `images` is an integer in 4.., by default 1000: Test images for distortion and codebook statistics; all of them if there are fewer.
 
         error: `top_k` of `evaluation` must be an integer in 1.. or None, found `0.5`
          --> x.ron:5:37

@@ -246,6 +246,21 @@ fn comparisons_use_the_words_of_the_axes() {
 }
 
 #[test]
+fn what_is_judged_by_default_is_what_the_axes_can_change() {
+    let headline = |more: &str| plan_of(more).experiment.headline;
+    assert_eq!(headline("prior: guess,"), "psnr");
+    assert_eq!(headline(r#"prior: guess, axes: { "prior": [guess, dream] }"#), "sample_frechet");
+    let guided = r#"prior: guess, axes: { "prior_training.steps": [1, 2], "evaluation.temperature": [0.5, 1.0] }"#;
+    assert_eq!(headline(guided), "sample_frechet");
+    assert_eq!(headline(r#"prior: guess, axes: { "prior": [guess, dream], "quantizer.depth": [1, 2] }"#), "psnr");
+    assert_eq!(headline(r#"prior: guess, axes: { "evaluation.images": [8, 16] }"#), "psnr");
+    // No prior draws anything.
+    assert_eq!(headline(r#"axes: { "prior_training.steps": [1, 2] }"#), "psnr");
+    let named = r#"prior: guess, axes: { "prior": [guess, dream] }, report: (headline: "ssim")"#;
+    assert_eq!(headline(named), "ssim");
+}
+
+#[test]
 fn time_is_foretold_from_what_was_done_before() {
     let plan = plan_of(r#"axes: { "tokenizer_training.steps": [100, 400] }"#);
     let tokenizers: Vec<_> = plan.jobs.iter().filter(|job| job.stage.name() == "tokenizer").collect();

@@ -50,7 +50,8 @@ fn guidance(study: &Study<'_>) -> Markup {
         @if !words.is_empty() {
             p.note {
                 "Samples were drawn with classifier-free guidance, u + s (c \u{2212} u), also written (1 + w) c \u{2212} w u: "
-                (words.join("; ")) "."
+                (words.join("; ")) ". Where a trial's settings name a `guidance_schedule` other than constant, this is the scale \
+                at its strongest."
             }
         }
     }

@@ -20,7 +20,8 @@ macro_rules! environment {
         "\
 Environment:
   RQLAB_CPU      instructions of the kernels: avx512, avx2 or baseline [default: the best]
-  RQLAB_GPU      precision of products on a GPU: tf32, f32 or bf16 [default: tf32]; in sweeps the experiment decides
+  RQLAB_GPU      precision of products on a GPU in sample, reconstruct and bench: tf32, f32 or bf16
+                 [default: tf32]; stages of an experiment have their own setting, `precision`
   RQLAB_PLUGINS  directories with more plugins, as PATH names them
   RQLAB_HOME     directory of experiments/, runs/ and reports/ [default: the current one]
   NO_COLOR       no colours if it is set"

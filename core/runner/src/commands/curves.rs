@@ -2,7 +2,7 @@
 
 use crate::cli::{CurvesArgs, ExperimentArgs, Global};
 use crate::collect;
-use crate::commands::{Failure, Outcome, open_to_plan};
+use crate::commands::{Failure, Outcome, mention_another_format, open_to_plan};
 use crate::experiment::Diagnostic;
 use crate::jobs::curves::read;
 use crate::plan::Plan;
@@ -33,6 +33,7 @@ pub(super) fn run(global: &Global, experiment: &ExperimentArgs, how: &CurvesArgs
         Some(stage) => vec![stage],
         None => of_plan(&open_to_plan(global, experiment, ui)?.1, &experiment.runs),
     };
+    mention_another_format(&experiment.runs, ui);
     if how.points || how.follow {
         return print_points(&stages, how, ui);
     }
@@ -41,7 +42,11 @@ pub(super) fn run(global: &Global, experiment: &ExperimentArgs, how: &CurvesArgs
         any |= show(stage, how, ui)?;
     }
     if !any {
-        ui.note("no stage has taken a point of a curve yet");
+        let wanted = match how.only.as_slice() {
+            [] => String::new(),
+            only => format!(" whose name begins with {}", only.join(" or ")),
+        };
+        ui.note(format!("no stage has taken a point of a curve{wanted} yet"));
     }
     Ok(Outcome::Done)
 }
@@ -92,7 +97,7 @@ impl Stage {
     }
 }
 
-/// Prints a line per curve: its last value and its shape. Says whether there are any.
+/// Prints a line per curve that is wanted: its last value and its shape. Says whether there are any.
 fn show(stage: &Stage, how: &CurvesArgs, ui: Ui) -> Result<bool, Failure> {
     let points = read(&stage.dir);
     let Some(last) = points.last() else { return Ok(false) };
@@ -101,6 +106,9 @@ fn show(stage: &Stage, how: &CurvesArgs, ui: Ui) -> Result<bool, Failure> {
         curves.entry(reading.quantity()).or_default().push(reading.value);
     }
     let curves: Vec<(String, Vec<f64>)> = curves.into_iter().map(|(what, values)| (what.to_string(), values)).collect();
+    if curves.is_empty() {
+        return Ok(false);
+    }
     let of = if stage.of.is_empty() { String::new() } else { format!("  {}", stage.of) };
     ui.line(format!("{}{of}, step {}, {}", ui.strong(&stage.name), last.step, stage.state()))?;
     let width = curves.iter().map(|(name, _)| name.len()).max().unwrap_or_default();

@@ -3,7 +3,7 @@
 use crate::cli::{ExperimentArgs, Global, ReconstructArgs, SampleArgs};
 use crate::collect::shown;
 use crate::commands::sweep::choose;
-use crate::commands::{Failure, Outcome, open};
+use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::sheets::{SampleOptions, reconstruct, sample};
 use crate::store::Store;
 use crate::ui::Ui;
@@ -16,6 +16,7 @@ pub(super) fn run_sample(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (plugins, plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let trial = choose(&plan, how.trial.as_deref())?;
     let options = SampleOptions {
         count: how.count,
@@ -36,6 +37,7 @@ pub(super) fn run_reconstruct(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let (plugins, plan) = open(global, arguments, ui)?;
+    mention_another_format(&arguments.runs, ui);
     let trial = choose(&plan, how.trial.as_deref())?;
     let path = reconstruct(&plan, trial, &Store::open(&arguments.runs)?, &plugins, how.count, &how.output)?;
     ui.line(shown(&path))?;

@@ -59,6 +59,27 @@ impl Path {
         self.steps.is_empty()
     }
 
+    /// Whether it names something of priors, their training, or how they are drawn from: nothing that changes a tokenizer or
+    /// what is measured of it.
+    pub fn concerns_samples_alone(&self) -> bool {
+        const DRAWING: [&str; 9] = [
+            "samples",
+            "temperature",
+            "top_k",
+            "top_p",
+            "guidance",
+            "guidance_schedule",
+            "guidance_power",
+            "guidance_from",
+            "guidance_to",
+        ];
+        match self.slot {
+            Slot::Prior | Slot::PriorTraining => true,
+            Slot::Evaluation => self.steps.first().is_some_and(|step| DRAWING.contains(&step.text())),
+            _ => false,
+        }
+    }
+
     /// The steps that lead from here to `other`; none if it does not lie within.
     pub fn rest<'a>(&self, other: &'a Self) -> Option<&'a [Piece]> {
         let within = self.slot == other.slot

@@ -37,6 +37,14 @@ pub struct Point {
 }
 
 impl Block {
+    /// What it varies.
+    pub fn paths(&self) -> Vec<&Path> {
+        match self {
+            Self::Grid(axes) | Self::Zip(axes) => axes.iter().map(|axis| &axis.path).collect(),
+            Self::Cases(cases) => cases.iter().flat_map(|(_, set)| set.iter().map(|set| &set.path)).collect(),
+        }
+    }
+
     /// Reads `grid({..})`, `zip({..})` or `cases({..})`.
     pub fn read(piece: &Piece, complaints: &mut Complaints) -> Option<Self> {
         let names = ["grid", "zip", "cases"];

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const ATTEMPTS: usize = 3;
 /// A signal is heard after at most this long.
 const WAIT: Duration = Duration::from_millis(50);
+/// What ended a worker may end this process as well, as Ctrl-C does, and is heard here at most this much later.
+const LATER: Duration = Duration::from_millis(200);
 
 /// What became of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,10 +78,13 @@ impl Scheduler<'_> {
         let end = match signal {
             None => End::All(state.outcomes),
             Some(signal) => {
-                let under_way = self.end_workers(state.running, launcher)?;
-                let done = jobs.iter().filter(|job| self.store.stage(&job.id).done().is_some()).count();
-                let name = |job: &Job| under_way.contains(&job.id).then(|| job.stage.name());
-                let under_way = jobs.iter().filter_map(name).collect();
+                end_workers(state.running, launcher)?;
+                let is_done = |job: &&Job| self.store.stage(&job.id).done().is_some();
+                let done = jobs.iter().filter(is_done).count();
+                let begun = |job: &&Job| state.attempts.contains_key(&*job.id) && !state.outcomes.contains_key(&job.id);
+                let begun: Vec<&Job> = jobs.iter().filter(begun).collect();
+                begun.iter().for_each(|job| self.store.stage(&job.id).remove_half_written());
+                let under_way = begun.into_iter().filter(|job| !is_done(job)).map(|job| job.stage.name()).collect();
                 End::Stopped(Stopped { signal, done, jobs: jobs.len(), under_way })
             }
         };
@@ -127,6 +132,7 @@ impl Scheduler<'_> {
             if state.running.is_empty() {
                 return Ok(None);
             }
+            let mut signal = None;
             for update in launcher.poll(WAIT)? {
                 match update {
                     Update::Progress(ticket, progress) => {
@@ -135,11 +141,18 @@ impl Scheduler<'_> {
                         }
                     }
                     Update::Ended(ticket, exit) => {
-                        if let Some(Running { job, since }) = state.running.remove(&ticket) {
+                        let Some(Running { job, since }) = state.running.remove(&ticket) else { continue };
+                        if matches!(exit, Exit::Interrupted(_)) {
+                            signal = signal.or_else(|| signals.recv_timeout(LATER).ok());
+                        }
+                        if signal.is_none() {
                             self.take_end(state, job, exit, since.elapsed().as_secs_f64(), sink)?;
                         }
                     }
                 }
+            }
+            if signal.is_some() {
+                return Ok(signal);
             }
         }
     }
@@ -199,28 +212,19 @@ impl Scheduler<'_> {
         state.outcomes.insert(job.id.clone(), outcome);
         Ok(())
     }
+}
 
-    /// Ends all workers, waits for them, and removes what they were writing. Returns the jobs that are not done.
-    fn end_workers(
-        &self,
-        mut running: BTreeMap<Ticket, Running<'_>>,
-        launcher: &mut dyn Launcher,
-    ) -> Result<Vec<String>> {
-        running.keys().try_for_each(|ticket| launcher.cancel(ticket))?;
-        let mut under_way = Vec::new();
-        while !running.is_empty() {
-            for update in launcher.poll(WAIT)? {
-                let Update::Ended(ticket, _) = update else { continue };
-                let Some(Running { job, .. }) = running.remove(&ticket) else { continue };
-                let stage = self.store.stage(&job.id);
-                stage.remove_half_written();
-                if stage.done().is_none() {
-                    under_way.push(job.id.clone());
-                }
+/// Cancels all workers, and waits until they have ended.
+fn end_workers(mut running: BTreeMap<Ticket, Running<'_>>, launcher: &mut dyn Launcher) -> Result<()> {
+    running.keys().try_for_each(|ticket| launcher.cancel(ticket))?;
+    while !running.is_empty() {
+        for update in launcher.poll(WAIT)? {
+            if let Update::Ended(ticket, _) = update {
+                running.remove(&ticket);
             }
         }
-        Ok(under_way)
     }
+    Ok(())
 }
 
 impl State<'_> {

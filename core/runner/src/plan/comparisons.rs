@@ -4,16 +4,29 @@ use crate::experiment::condition::Subject;
 use crate::experiment::diagnostic::{Complaints, Diagnostic, suggestion};
 use crate::experiment::document::Document;
 use crate::experiment::source::Piece;
+use crate::experiment::sweep::Block;
+use crate::experiment::{Path, Slot};
 use crate::plan::Comparison;
 use crate::plan::axes::ShownAxis;
 use std::collections::BTreeMap;
 
 /// The measure in the foreground if an experiment names none.
 const HEADLINE: &str = "psnr";
+/// The same, if nothing varies that reconstructions depend on.
+const HEADLINE_OF_SAMPLES: &str = "sample_frechet";
 
 /// The measure in the foreground.
 pub(super) fn headline(document: &Document) -> String {
-    document.headline.as_ref().map_or(HEADLINE, Piece::text).to_owned()
+    let usual = if varies_samples_alone(document) { HEADLINE_OF_SAMPLES } else { HEADLINE };
+    document.headline.as_ref().map_or(usual, Piece::text).to_owned()
+}
+
+/// Whether there are priors and something varies, all of which concerns them and how they are drawn from.
+fn varies_samples_alone(document: &Document) -> bool {
+    let varied: Vec<&Path> = document.blocks.iter().flat_map(Block::paths).collect();
+    let written = document.setup.get(Slot::Prior).is_some_and(|priors| !priors.items().is_empty());
+    let priors = written || varied.iter().any(|path| path.slot == Slot::Prior);
+    priors && !varied.is_empty() && varied.iter().all(|path| path.concerns_samples_alone())
 }
 
 /// Checks what the report is to judge, and gives its values the form that trials show.

@@ -10,8 +10,8 @@ use crate::stages::{condition_space, level_scope, of_level};
 use rqlab_sdk::Error;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{
-    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, ObjectiveContext, PriorContext,
-    QuantizerContext, Split, TokenRequest,
+    AutoencoderContext, Components, DatasetContext, DatasetInfo, GuidanceSchedule, LevelInfo, MapShape,
+    ObjectiveContext, PriorContext, QuantizerContext, Split, TokenRequest, Weight,
 };
 use rqlab_sdk::params::Params;
 use std::path::PathBuf;
@@ -130,8 +130,16 @@ impl<K: PartialEq, V: Clone> Known<K, V> {
 /// The tokens of each level, and the parameters of all quantizers.
 type Levels = (Vec<LevelInfo>, usize);
 
-/// Parameters that priors train, and whether some want to be fed with tokens that are made anew at each step.
-type Priors = (usize, bool);
+/// What was learnt of priors.
+#[derive(Clone, Copy)]
+struct Priors {
+    /// Parameters that they train.
+    count: usize,
+    /// Whether some want to be fed with tokens that are made anew at each step.
+    latents: bool,
+    /// Whether a condition changes what all of them draw.
+    guidable: bool,
+}
 
 /// What priors are told: their calls, the quantizers' calls, the latents' shapes, the number of classes, and whether they will
 /// see the null condition.
@@ -143,7 +151,7 @@ struct Models<'a> {
     data: Known<(Call, PathBuf), (DatasetInfo, Option<String>)>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
     quantizers: Known<(Vec<Call>, Vec<MapShape>), Levels>,
-    objectives: Known<(Vec<Call>, [usize; 3]), usize>,
+    objectives: Known<(Vec<Call>, [usize; 3], u64), usize>,
     priors: Known<PriorKey, Priors>,
 }
 
@@ -178,7 +186,10 @@ impl<'a> Models<'a> {
             .map_err(|problem| at(setup, Slot::Quantizer, &problem))?;
         let objectives = self
             .objectives
-            .get((resolved.objectives.clone(), info.image), |(calls, image)| dry_objectives(plugins, calls, *image))
+            .get(
+                (resolved.objectives.clone(), info.image, resolved.tokenizer_training.steps),
+                |(calls, image, steps)| dry_objectives(plugins, calls, *image, *steps),
+            )
             .map_err(|problem| at(setup, Slot::Objective, &problem))?;
         let (classes, null) = (info.classes.len(), resolved.prior_training.condition_dropout > 0.0);
         let prior = match resolved.priors.is_empty() {
@@ -191,14 +202,14 @@ impl<'a> Models<'a> {
                 Some(answer.map_err(|problem| at(setup, Slot::Prior, &problem))?)
             }
         };
-        guidance(setup, resolved, classes)?;
+        guidance(setup, resolved, classes, prior.is_none_or(|priors| priors.guidable))?;
         Ok(Measured {
             model: Model {
                 autoencoder,
                 quantizer,
                 objectives,
-                prior: prior.map(|(count, _)| count),
-                latents: prior.is_some_and(|(_, latents)| latents),
+                prior: prior.map(|priors| priors.count),
+                latents: prior.is_some_and(|priors| priors.latents),
                 levels,
                 classes: info.classes,
                 train_images: info.train,
@@ -209,13 +220,24 @@ impl<'a> Models<'a> {
     }
 }
 
-/// Guidance of a prior that has nothing to be guided by, or never saw the null condition.
-fn guidance(setup: &Setup, resolved: &Resolved, classes: usize) -> Result<(), Diagnostic> {
+/// Guidance of a prior that has nothing to be guided by, or never saw the null condition; an interval without a step.
+fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) -> Result<(), Diagnostic> {
+    if let GuidanceSchedule::Interval { from, to } = resolved.evaluation.guidance().schedule
+        && from > to
+    {
+        let message = format!("the interval begins at {from} and ends before that, at {to}");
+        return Err(at(setup, Slot::Evaluation, &Problem::field("guidance_from", message)));
+    }
     if !resolved.evaluation.guidance().is_on() || resolved.priors.is_empty() {
         return Ok(());
     }
     let message = if classes == 0 {
         "the prior is unconditional, since the images have no classes: there is nothing to guide it by".to_owned()
+    } else if !guidable {
+        "the prior is unconditional, as it is configured: there is nothing to guide it by".to_owned()
+    } else if resolved.prior_training.condition_dropout == 1.0 {
+        "training drops every condition, so that the prior learns none to be guided by: lower `condition_dropout`"
+            .to_owned()
     } else if resolved.prior_training.condition_dropout == 0.0 {
         "guidance compares with predictions without the condition, which this prior never learns: \
          set `prior_training: (condition_dropout: 0.1)`"
@@ -286,19 +308,26 @@ fn one_per_level(what: &str, calls: &[Call], levels: usize) -> Answer<()> {
     Err(Problem::whole(message))
 }
 
-fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3]) -> Answer<usize> {
+fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3], steps: u64) -> Answer<usize> {
     let params = Params::dry();
+    // Weights may move: all of a training is silent if its beginning, its middle and its end are.
+    let looked_at = [0, steps / 2, steps.saturating_sub(1)];
+    let mut silent = steps > 0;
     for (i, call) in calls.iter().enumerate() {
         let params = params.scope("objective").scope(i);
         let context = ObjectiveContext { image: shape(image), params, components: Components::none() };
-        plugins.objective(call, &context).map_err(|error| Problem::from(error).of_item(i))?;
+        let objective = plugins.objective(call, &context).map_err(|error| Problem::from(error).of_item(i))?;
+        silent &= looked_at.iter().all(|&step| objective.weight(step) == Weight::Fixed(0.0));
+    }
+    if silent {
+        return Err(Problem::whole("all objectives have the weight 0: nothing would train the decoder".to_owned()));
     }
     Ok(params.count())
 }
 
 fn dry_priors(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], classes: usize, null: bool) -> Answer<Priors> {
     one_per_level("prior", calls, levels.len())?;
-    let (mut count, mut latents) = (0, false);
+    let mut all = Priors { count: 0, latents: false, guidable: true };
     for level in 0..levels.len() {
         let params = Params::dry();
         let context = PriorContext {
@@ -311,8 +340,9 @@ fn dry_priors(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], classes: 
         };
         let built = plugins.prior(of_level(calls, level)?, &context);
         let prior = built.map_err(|error| Problem::from(error).of_item(level))?;
-        latents |= prior.wants() != TokenRequest::default();
-        count += params.count();
+        all.latents |= prior.wants() != TokenRequest::default();
+        all.guidable &= prior.can_be_guided();
+        all.count += params.count();
     }
-    Ok((count, latents))
+    Ok(all)
 }

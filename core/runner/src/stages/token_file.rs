@@ -6,7 +6,7 @@ use rqlab_sdk::contracts::Tokens;
 use rqlab_sdk::tensor::{Codes, Tensor};
 use rqlab_sdk::{Error, Result};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -98,7 +98,10 @@ impl TokenFile {
             let message = format!("{}: {what}; delete the folder of its stage to have it made again", path.display());
             Error::Checkpoint(message)
         };
-        let mut file = File::open(path).map_err(Error::file(path))?;
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(damaged("it is missing")),
+            file => file.map_err(Error::file(path))?,
+        };
         let mut header = [0; HEADER as usize];
         file.read_exact(&mut header).map_err(|_| damaged("it is too short to hold tokens"))?;
         let (magic, rest) = header.split_at(8);
@@ -209,5 +212,8 @@ mod tests {
         huge[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
         fs::write(&path, &huge).unwrap();
         assert!(TokenFile::open(&path).is_err(), "more images than a file can hold");
+        fs::remove_file(&path).unwrap();
+        let said = TokenFile::open(&path).err().unwrap().to_string();
+        assert!(said.contains("it is missing; delete the folder of its stage"), "{said}");
     }
 }

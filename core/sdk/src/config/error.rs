@@ -114,13 +114,12 @@ impl From<ron::error::SpannedError> for ConfigError {
             Ron::MissingStructField { field, .. } => (Fault::MissingField, Some((*field).to_owned())),
             _ => (Fault::Syntax, None),
         };
-        Self {
-            fault,
-            message: error.code.to_string(),
-            span: Some((place(error.span.start), place(error.span.end))),
-            field,
-            component: None,
-        }
+        let message = match &error.code {
+            // The parser speaks to whoever programs it.
+            Ron::ExceededRecursionLimit => "calls, lists and brackets are nested too deep".to_owned(),
+            code => code.to_string(),
+        };
+        Self { fault, message, span: Some((place(error.span.start), place(error.span.end))), field, component: None }
     }
 }
 

@@ -155,6 +155,12 @@ impl<T, U: Within<T>> Within<T> for Option<U> {
     }
 }
 
+impl<T, U: Within<T>, const N: usize> Within<T> for [U; N] {
+    fn within(&self, range: &impl RangeBounds<T>) -> bool {
+        self.iter().all(|x| x.within(range))
+    }
+}
+
 impl<T, U: Within<T>> Within<T> for Vec<U> {
     fn within(&self, range: &impl RangeBounds<T>) -> bool {
         self.iter().all(|value| value.within(range))

@@ -127,6 +127,11 @@ pub trait Prior {
         TokenRequest::default()
     }
 
+    /// Whether a condition changes what it draws. Guidance of a prior that says no is refused before it is trained.
+    fn can_be_guided(&self) -> bool {
+        true
+    }
+
     /// The loss of a batch.
     ///
     /// # Errors

@@ -136,6 +136,10 @@ impl Prior for Ar {
         codes::token_request(self.config.targets, self.config.codes, self.config.temperature)
     }
 
+    fn can_be_guided(&self) -> bool {
+        self.condition.space() != ConditionSpace::None
+    }
+
     fn loss(&self, batch: &TokenBatch, mode: &Mode) -> Result<PriorLoss> {
         codes::prior_loss(&self.losses(batch.tokens.codes()?, &batch.condition, &batch.targets, mode)?)
     }

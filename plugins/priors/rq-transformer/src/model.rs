@@ -200,6 +200,10 @@ impl Prior for RqTransformer {
         codes::token_request(self.config.targets, self.config.codes, self.config.temperature)
     }
 
+    fn can_be_guided(&self) -> bool {
+        self.condition.space() != ConditionSpace::None
+    }
+
     fn loss(&self, batch: &TokenBatch, mode: &Mode) -> Result<PriorLoss> {
         let codes = batch.tokens.codes()?;
         let hidden = self.forward(codes, &batch.condition, mode)?;
