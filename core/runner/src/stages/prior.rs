@@ -12,7 +12,7 @@ use crate::store::Done;
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::{
-    Condition, ConditionSpace, Mode, Prior, Targets, TokenBatch, TokenRequest, Tokens, code_rows,
+    Condition, ConditionSpace, LevelInfo, Mode, Prior, Targets, TokenBatch, TokenRequest, Tokens, code_rows,
 };
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
@@ -82,8 +82,8 @@ impl Stage for TrainPrior {
         let classes = dataset.info().classes.len();
         let params = Params::new(self.seed);
         let levels = model.levels();
-        let prior = build_prior(cx.plugins, self, levels, classes, &params)?;
-        let feed = Feed::open(cx, self, prior.wants())?;
+        let prior = build_prior(cx.plugins, self, levels.clone(), classes, &params)?;
+        let feed = Feed::open(cx, self, &levels, prior.wants())?;
         let at = model.index(self.level);
         let order = Order::new(self.seed, feed.labels.len(), self.training.batch);
         let mut task = Training { stage: self, model, prior, classes, feed, terms: BTreeMap::new(), at: at.clone() };
@@ -129,10 +129,14 @@ struct Feed {
 }
 
 impl Feed {
-    fn open(cx: &Context<'_>, stage: &TrainPrior, wants: TokenRequest) -> Result<Self> {
+    fn open(cx: &Context<'_>, stage: &TrainPrior, infos: &[LevelInfo], wants: TokenRequest) -> Result<Self> {
         let dir = cx.store.stage(&stage.tokens);
         let levels = 0..=stage.level;
-        let files = levels.clone().map(|level| EncodeTokens::open(&dir, level)).collect::<Result<Vec<_>>>()?;
+        let files = levels
+            .clone()
+            .zip(infos)
+            .map(|(level, info)| EncodeTokens::open(&dir, level, info))
+            .collect::<Result<Vec<_>>>()?;
         let scales = levels.map(|level| EncodeTokens::scale(&dir, level)).collect::<Result<_>>()?;
         let labels = labels(&dir.result())?;
         if let Some(file) = files.iter().find(|file| file.images() != labels.len()) {

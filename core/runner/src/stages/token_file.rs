@@ -89,15 +89,14 @@ pub(super) struct TokenFile {
     numbers: Numbers,
     images: usize,
     shape: [usize; 3],
+    /// All codes are below this.
+    below: u32,
 }
 
 impl TokenFile {
-    /// Opens a file that [`Writer`] has finished.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let damaged = |what: &str| {
-            let message = format!("{}: {what}; delete the folder of its stage to have it made again", path.display());
-            Error::Checkpoint(message)
-        };
+    /// Opens a file that [`Writer`] has finished, of vectors or of codes below `below`.
+    pub(super) fn open(path: &Path, below: u32) -> Result<Self> {
+        let damaged = |what: &str| damaged(path, what);
         let mut file = match File::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(damaged("it is missing")),
             file => file.map_err(Error::file(path))?,
@@ -120,7 +119,7 @@ impl TokenFile {
         }
         let [images, height, width, last] = sizes.map(|size| size as usize);
         let numbers = if kind == 0 { Numbers::Codes } else { Numbers::Vectors };
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file), numbers, images, shape: [height, width, last] })
+        Ok(Self { path: path.to_owned(), file: Mutex::new(file), numbers, images, shape: [height, width, last], below })
     }
 
     /// How many images it has tokens of.
@@ -146,10 +145,24 @@ impl TokenFile {
         let shape = [rows.len(), self.shape[0], self.shape[1], self.shape[2]];
         let words = bytes.as_chunks().0.iter().copied();
         Ok(match self.numbers {
-            Numbers::Codes => Tokens::Codes(Codes::from_vec(words.map(u32::from_le_bytes).collect(), &shape)?),
+            Numbers::Codes => {
+                let codes: Vec<u32> = words.map(u32::from_le_bytes).collect();
+                if let Some(code) = codes.iter().find(|&&code| code >= self.below) {
+                    return Err(damaged(
+                        &self.path,
+                        &format!("it holds the code {code}, and all are below {}", self.below),
+                    ));
+                }
+                Tokens::Codes(Codes::from_vec(codes, &shape)?)
+            }
             Numbers::Vectors => Tokens::Vectors(Tensor::from_vec(words.map(f32::from_le_bytes).collect(), &shape)?),
         })
     }
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
+    let message = format!("{}: {what}; delete the folder of its stage to have it made again", path.display());
+    Error::Checkpoint(message)
 }
 
 /// The labels `[N]` of a stage that wrote tokens.
@@ -177,11 +190,13 @@ mod tests {
         writer.push(&batch(12, 1)).unwrap();
         assert!(!path.exists(), "a file that is not whole has no name");
         writer.finish().unwrap();
-        let file = TokenFile::open(&path).unwrap();
+        let file = TokenFile::open(&path, 18).unwrap();
         assert_eq!(file.images(), 3);
         let rows = file.rows(&[2, 0]).unwrap();
         assert_eq!(rows.codes().unwrap().as_slice(), [12, 13, 14, 15, 16, 17, 0, 1, 2, 3, 4, 5]);
         assert!(file.rows(&[3]).is_err());
+        let said = TokenFile::open(&path, 17).unwrap().rows(&[2]).unwrap_err().to_string();
+        assert!(said.contains("level.tokens") && said.contains("the code 17") && said.contains("delete"), "{said}");
     }
 
     #[test]
@@ -193,7 +208,7 @@ mod tests {
         writer.push(&Tokens::Vectors(Tensor::from_vec(values.clone(), &[1, 1, 2, 2]).unwrap())).unwrap();
         assert!(writer.push(&Tokens::Vectors(Tensor::zeros(&[1, 2, 1, 2]))).is_err());
         writer.finish().unwrap();
-        assert_eq!(TokenFile::open(&path).unwrap().rows(&[0]).unwrap().vectors().unwrap().to_vec(), values);
+        assert_eq!(TokenFile::open(&path, 18).unwrap().rows(&[0]).unwrap().vectors().unwrap().to_vec(), values);
     }
 
     #[test]
@@ -206,14 +221,14 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for cut in [0, 7, HEADER as usize, whole.len() - 1] {
             fs::write(&path, &whole[..cut]).unwrap();
-            assert!(TokenFile::open(&path).is_err(), "cut to {cut} bytes");
+            assert!(TokenFile::open(&path, 18).is_err(), "cut to {cut} bytes");
         }
         let mut huge = whole;
         huge[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
         fs::write(&path, &huge).unwrap();
-        assert!(TokenFile::open(&path).is_err(), "more images than a file can hold");
+        assert!(TokenFile::open(&path, 18).is_err(), "more images than a file can hold");
         fs::remove_file(&path).unwrap();
-        let said = TokenFile::open(&path).err().unwrap().to_string();
+        let said = TokenFile::open(&path, 18).err().unwrap().to_string();
         assert!(said.contains("it is missing; delete the folder of its stage"), "{said}");
     }
 }

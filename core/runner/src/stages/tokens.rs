@@ -8,7 +8,7 @@ use crate::settings::Precision;
 use crate::store::{Done, StageDir};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::contracts::{Split, TokenRequest, TokenSpace, Tokens};
+use rqlab_sdk::contracts::{LevelInfo, Split, TokenRequest, TokenSpace, Tokens};
 use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -52,12 +52,13 @@ impl EncodeTokens {
         Ok(kept.tensors.get(SCALE).and_then(|scales| scales.as_slice().get(level).copied()).unwrap_or(1.0))
     }
 
-    /// Opens the file of a level.
+    /// Opens the file of a level, which `info` describes.
     ///
     /// # Errors
     /// A file that is missing or damaged.
-    pub(super) fn open(dir: &StageDir, level: usize) -> Result<TokenFile> {
-        TokenFile::open(&Self::file(dir, level))
+    pub(super) fn open(dir: &StageDir, level: usize, info: &LevelInfo) -> Result<TokenFile> {
+        let below = info.sizes().iter().max().map_or(u32::MAX, |&size| size as u32);
+        TokenFile::open(&Self::file(dir, level), below)
     }
 }
 

@@ -49,7 +49,8 @@ config! {
         grain: f32 = 0.012, in 0.0..=0.2;
         /// Whether training images are mirrored at random.
         flip: bool = false;
-        /// Memory for generated images in MiB; those that do not fit are generated again each time.
+        /// Memory for generated training images in MiB; those that do not fit are generated again each time. Test images, which
+        /// a measurement goes through once, are not kept.
         cache_mib: usize = 256, in 0..=1_048_576, local;
     }
 }
@@ -59,7 +60,7 @@ pub struct DeadLeaves {
     config: DeadLeavesConfig,
     info: DatasetInfo,
     painter: Painter,
-    /// Generated images, training then test.
+    /// Generated training images.
     cache: Vec<OnceLock<Box<[u8]>>>,
     /// How many more images the cache may take.
     room: AtomicUsize,
@@ -89,7 +90,7 @@ impl DeadLeaves {
         };
         let bytes = config.size * config.size * 3;
         let room = (config.cache_mib << 20) / bytes;
-        let cached = if room == 0 { 0 } else { config.train + config.test };
+        let cached = if room == 0 { 0 } else { config.train };
         Ok(Self {
             painter: Painter::new(config.size, config.alpha, [config.r_min, config.r_max], config.grain),
             cache: (0..cached).map(|_| OnceLock::new()).collect(),
@@ -115,7 +116,7 @@ impl DeadLeaves {
     fn write(&self, split: Split, index: usize, flip: bool, out: &mut [f32]) {
         let slot = match split {
             Split::Train => self.cache.get(index),
-            Split::Test => self.cache.get(self.config.train + index),
+            Split::Test => None,
         };
         let made;
         let pixels: &[u8] = if let Some(pixels) = slot.and_then(OnceLock::get) {

@@ -42,7 +42,8 @@ config! {
         crop: Crop = Crop::Center;
         /// Whether training images are mirrored at random.
         flip: bool = false;
-        /// Memory for decoded and scaled images in MiB; those that do not fit are decoded again each time.
+        /// Memory for decoded and scaled training images in MiB; those that do not fit are decoded again each time. Test images,
+        /// which a measurement goes through once, are not kept.
         cache_mib: usize = 512, in 0..=1_048_576, local;
     }
 }
@@ -52,7 +53,7 @@ pub struct Folder {
     config: FolderConfig,
     info: DatasetInfo,
     listing: Listing,
-    /// Decoded images, training then test.
+    /// Decoded training images.
     cache: Vec<OnceLock<RgbImage>>,
     /// How many more bytes the cache may take.
     room: AtomicUsize,
@@ -95,7 +96,7 @@ impl Folder {
             test: listing.test.len(),
             digest: listing.digest(&format!("folder 1 {:?}", config.size), &root)?,
         };
-        let cache = (0..info.train + info.test).map(|_| OnceLock::new()).collect();
+        let cache = (0..info.train).map(|_| OnceLock::new()).collect();
         Ok(Self { room: AtomicUsize::new(config.cache_mib << 20), cache, listing, info, config, absent: None })
     }
 
@@ -128,10 +129,10 @@ impl Folder {
     /// Runs `then` on the decoded image.
     fn with_image(&self, split: Split, index: usize, then: impl FnOnce(&RgbImage)) -> Result<()> {
         let slot = match split {
-            Split::Train => &self.cache[index],
-            Split::Test => &self.cache[self.info.train + index],
+            Split::Train => self.cache.get(index),
+            Split::Test => None,
         };
-        if let Some(image) = slot.get() {
+        if let Some(image) = slot.and_then(OnceLock::get) {
             then(image);
             return Ok(());
         }
@@ -151,7 +152,9 @@ impl Folder {
         }
         then(&image);
         let take = |room: usize| room.checked_sub(image.as_raw().len());
-        if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+        if let Some(slot) = slot
+            && self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        {
             // If another thread was first, a little of the room is lost: harmless.
             let _ = slot.set(image);
         }
