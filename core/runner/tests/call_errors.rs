@@ -444,3 +444,14 @@ fn an_interval_of_guidance_does_not_end_before_it_begins() {
         ",
     );
 }
+
+#[test]
+fn two_axes_do_not_name_one_field() {
+    let lab = Lab::new();
+    let one = r#"    axes: { "quantizer.deep.depth": [1, 2], "quantizer.depth": [4, 8] },"#;
+    let said = lab.complaints(&lab.write("x.ron", experiment(one)), &[]);
+    assert!(said.starts_with("error: `quantizer.de") && said.contains(" name the same field\n"), "{said}");
+    assert!(said.contains("here first"), "{said}");
+    let two = r#"    axes: { "quantizer.deep.depth": [1, 2], "quantizer.codebook": [4, 8] },"#;
+    assert_eq!(lab.complaints(&lab.write("x.ron", experiment(two)), &[]), "");
+}

@@ -6,10 +6,10 @@ use crate::experiment::raw;
 use crate::experiment::reach::Reached;
 use crate::experiment::source::Piece;
 use crate::experiment::sweep::Point;
-use crate::experiment::{Assignment, Path, Setup};
+use crate::experiment::{Assignment, Path, Setup, Written};
 use crate::plan::axes::{self, ShownAxis};
 use crate::plan::catalog::Catalog;
-use crate::plan::values::{holds, unknown};
+use crate::plan::values::{at, holds, unknown};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One combination of the axes.
@@ -85,6 +85,7 @@ impl Expansion<'_> {
         // `--set` has the last word about what it names, also in a component that an axis put there.
         let inner: Vec<&Assignment> = document.overrides.iter().filter(|set| !set.path.is_whole()).collect();
         self.apply(&mut setup, point.assignments.iter().chain(inner.iter().copied()).collect(), complaints);
+        self.clashes(point, &setup, complaints);
         for when in &document.when {
             if holds(&when.at, &setup, point.case.as_ref(), self.catalog) {
                 self.matched.insert(when.at.piece.origin());
@@ -109,6 +110,21 @@ impl Expansion<'_> {
                 }
                 // What is wrong has been said.
                 Some(Reached::There(())) | None => drop(self.applied.insert(origin, None)),
+            }
+        }
+    }
+
+    /// Two axes whose paths, written otherwise, lead to one place: the first would be without effect, and without a word.
+    fn clashes(&self, point: &Point, setup: &Setup, complaints: &mut Complaints) {
+        for axis in &point.assignments {
+            let Some(Written::Value(found)) = at(&axis.path, setup, self.catalog) else { continue };
+            let same = |other: &&Assignment| {
+                other.value.origin() == found.origin() && other.path.piece.origin() != axis.path.piece.origin()
+            };
+            if let Some(other) = point.assignments.iter().find(same) {
+                let (first, second) = (&axis.path.piece, &other.path.piece);
+                let message = format!("`{}` and `{}` name the same field", first.text(), second.text());
+                complaints.push(Diagnostic::error(message).at(second, "").also(first, "here first"));
             }
         }
     }
