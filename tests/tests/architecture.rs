@@ -1,8 +1,10 @@
-//! Who may know whom, from the manifests of the workspace.
+//! Who may know whom, from the manifests of the workspace; and where `unsafe` may stand, from its sources.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What `cargo metadata` says of the workspace.
@@ -161,4 +163,43 @@ fn the_sdk_is_one_shared_library_and_plugins_are_libraries_to_load() {
 
 fn kinds(package: &Package) -> Vec<&str> {
     package.targets.iter().flat_map(|target| &target.crate_types).map(String::as_str).collect()
+}
+
+/// The Rust sources under a folder.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Kernels and the loader have `unsafe`; of the SDK the two attributes that `declare_plugin!` writes for a plugin, which Rust
+/// calls unsafe though nothing is run by them.
+#[test]
+fn what_is_unsafe_stands_within_its_walls() {
+    const WALLS: [&str; 3] = ["core/tensor/src/cpu/", "core/tensor/src/cuda/", "core/runner/src/plugins/loader.rs"];
+    const ATTRIBUTES: [&str; 2] = ["unsafe(link_section", "#[unsafe(export_name"];
+    let root = fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap();
+    let mut found = Vec::new();
+    for folder in ["core", "plugins", "reports", "tests/src"] {
+        sources(&root.join(folder), &mut found);
+    }
+    assert!(found.len() > 200, "{} sources", found.len());
+    for path in found {
+        let name = path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
+        if WALLS.iter().any(|wall| name.starts_with(wall)) {
+            continue;
+        }
+        for line in fs::read_to_string(&path).unwrap().lines().map(str::trim) {
+            let code = line.split("//").next().unwrap_or_default();
+            let word = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric() && c != '_') == "unsafe";
+            let bare = code.split(|c: char| !c.is_alphanumeric() && c != '_').any(word);
+            let attribute = name == "core/sdk/src/plugin.rs" && ATTRIBUTES.iter().any(|known| code.contains(known));
+            assert!(!bare || attribute, "{name}: {line}");
+        }
+    }
 }
