@@ -234,3 +234,83 @@ fn plus(sum: Option<Tensor>, term: &Tensor) -> Result<Tensor> {
         Some(sum) => Ok(sum.add(term)?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use rqlab_sdk::config::Config;
+    use rqlab_sdk::contracts::{AutoencoderContext, Mode};
+    use rqlab_sdk::testing::toys::{ToyTwoLevels, ToyTwoLevelsConfig};
+
+    const IMAGE: MapShape = MapShape { height: 4, width: 4, channels: 3 };
+
+    /// The mean of the output times fixed numbers: its gradient in the output is those numbers over their count.
+    struct Linear(Tensor, Weight);
+
+    impl Objective for Linear {
+        fn loss(&mut self, r: &Reconstruction<'_>) -> Result<Loss> {
+            Ok(Loss { loss: r.output.mul(&self.0)?.mean_all()?, terms: vec![] })
+        }
+
+        fn weight(&self, _: u64) -> Weight {
+            self.1
+        }
+    }
+
+    fn numbers(purpose: &str) -> Tensor {
+        let shape = [2, IMAGE.height, IMAGE.width, IMAGE.channels];
+        Tensor::from_vec(Rng::new(3, purpose, 0).normal(shape.iter().product()), &shape).unwrap()
+    }
+
+    fn objectives(list: Vec<Linear>) -> Objectives {
+        let entry = |(i, objective): (usize, Linear)| Entry {
+            name: format!("linear_{i}"),
+            scope: format!("{SCOPE}.{i}"),
+            objective: Box::new(objective),
+            critic: vec![],
+        };
+        Objectives { list: list.into_iter().enumerate().map(entry).collect(), terms: BTreeMap::new() }
+    }
+
+    /// The loss, and its gradient in the last layer's weight, by one backward pass through the autoencoder.
+    fn measured(model: &ToyTwoLevels, list: Vec<Linear>) -> (f32, Vec<f32>) {
+        let images = numbers("images");
+        let rng = Rng::new(0, "test", 0);
+        let tape = Tape::start().unwrap();
+        let levels = model.quantized_levels(&images, &mut |_, latents| Ok(latents.clone()), &Mode::Eval).unwrap();
+        let features = model.decode_features(&levels, &Mode::Eval).unwrap();
+        let (loss, _) = objectives(list).loss(model, &features, &images, 0, &rng).unwrap();
+        let gradient = tape.backward(&loss).unwrap().take(&model.last_layer().get()).unwrap();
+        (loss.item().unwrap(), gradient.to_vec())
+    }
+
+    fn norm(gradient: &[f32]) -> f32 {
+        gradient.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+
+    /// Esser et al. 2021, equation 7: the ratio of the gradients' norms at the last layer, limited and then scaled; and the
+    /// gradient is that of the weighted sum with the weight as a constant.
+    #[test]
+    fn an_adaptive_weight_is_the_ratio_of_gradients_at_the_last_layer() {
+        let components = Components::none();
+        let context = AutoencoderContext { image: IMAGE, params: Params::new(1), components };
+        let model = ToyTwoLevels::new(ToyTwoLevelsConfig::parse("toy").unwrap(), &context).unwrap();
+        let (a, b) = (numbers("a"), numbers("b"));
+        let fixed = |weight: f32| Linear(a.clone(), Weight::Fixed(weight));
+        let (value_a, gradient_a) = measured(&model, vec![fixed(2.0)]);
+        let (value_b, gradient_b) = measured(&model, vec![Linear(b.clone(), Weight::Fixed(1.0))]);
+        let ratio = norm(&gradient_a) / (norm(&gradient_b) + ADAPTIVE_EPS);
+        for limit in [1e4, 0.5 * ratio] {
+            let weight = 0.75 * ratio.min(limit);
+            let adaptive = Linear(b.clone(), Weight::Adaptive { scale: 0.75, limit });
+            let (value, gradient) = measured(&model, vec![fixed(2.0), adaptive]);
+            let wanted = value_a + weight * value_b;
+            assert!((value - wanted).abs() < 1e-4 * (1.0 + wanted.abs()), "{value}, wanted {wanted}");
+            for ((found, a), b) in gradient.iter().zip(&gradient_a).zip(&gradient_b) {
+                let wanted = a + weight * b;
+                assert!((found - wanted).abs() < 1e-4 * (1.0 + wanted.abs()), "{found}, wanted {wanted}");
+            }
+        }
+    }
+}
