@@ -4,7 +4,7 @@ use crate::collect::command_line;
 use crate::job::Trial;
 use crate::plan::Plan;
 use crate::plugins::Plugins;
-use crate::stages::{MeasurePrior, TrainTokenizer, load_prior, load_tokenizer};
+use crate::stages::{MeasurePrior, MeasureTokenizer, load_prior, load_tokenizer, shown};
 use crate::store::Store;
 use rqlab_sdk::checkpoint::write_atomically;
 use rqlab_sdk::contracts::{Guidance, Split, Tokens};
@@ -72,7 +72,7 @@ pub fn sample(
     sheet(&[images], out)
 }
 
-/// Puts test images above their reconstructions (from 1 to all depths, where tokens are codes), in one PNG sheet.
+/// Puts test images, of all classes in turn, above their reconstructions (from 1 to all depths, where tokens are codes), in one PNG sheet.
 ///
 /// # Errors
 /// Stages that are not done.
@@ -84,15 +84,16 @@ pub fn reconstruct(
     count: usize,
     out: &Path,
 ) -> Result<PathBuf> {
-    let tokenizer = plan
+    let stage = plan
         .jobs
         .iter()
         .filter(|job| trial.jobs.contains(&job.id))
-        .find_map(|job| job.stage.is::<TrainTokenizer>().map(|_| &job.id))
+        .find_map(|job| job.stage.is::<MeasureTokenizer>())
         .ok_or_else(|| Error::Unsupported("this trial has no tokenizer".to_owned()))?;
-    require_done(store, &[tokenizer], plan)?;
-    let (dataset, model) = load_tokenizer(plugins, store, tokenizer)?;
-    let indices: Vec<usize> = (0..count.min(dataset.info().test)).collect();
+    require_done(store, &[&stage.tokenizer], plan)?;
+    let (dataset, model) = load_tokenizer(plugins, store, &stage.tokenizer)?;
+    // Those that the report shows, and more of the same.
+    let indices = shown(dataset.as_ref(), Split::Test, stage.evaluation.images.max(count), count)?;
     let images = dataset.batch(Split::Test, &indices, None)?.pixels;
     let rows = no_grad(|| -> Result<Vec<Tensor>> {
         let tokens: Vec<Tokens> = model.encode(&images)?.into_iter().map(|(_, quantized)| quantized.tokens).collect();

@@ -14,13 +14,14 @@ const SOURCES: [(&str, &[&str]); 7] = [
         &[
             "classifier.rs",
             "features.rs",
+            "subset.rs",
             "training/batches.rs",
             "training/losses.rs",
             "training/means.rs",
             "training/mod.rs",
         ],
     ),
-    ("reference", &["features.rs", "reference.rs", "training/batches.rs"]),
+    ("reference", &["features.rs", "reference.rs", "subset.rs", "training/batches.rs"]),
     (
         "tokenizer",
         &[
@@ -33,12 +34,13 @@ const SOURCES: [(&str, &[&str]); 7] = [
             "training/objectives.rs",
         ],
     ),
-    ("tokens", &["model.rs", "token_file.rs", "tokens.rs", "training/batches.rs"]),
+    ("tokens", &["model.rs", "subset.rs", "token_file.rs", "tokens.rs", "training/batches.rs"]),
     (
         "prior",
         &[
             "model.rs",
             "prior.rs",
+            "subset.rs",
             "token_file.rs",
             "tokens.rs",
             "training/batches.rs",
@@ -49,7 +51,15 @@ const SOURCES: [(&str, &[&str]); 7] = [
     ),
     (
         "reconstruction",
-        &["features.rs", "model.rs", "reconstruction.rs", "reference.rs", "training/batches.rs", "training/means.rs"],
+        &[
+            "features.rs",
+            "model.rs",
+            "reconstruction.rs",
+            "reference.rs",
+            "subset.rs",
+            "training/batches.rs",
+            "training/means.rs",
+        ],
     ),
     (
         "generation",
@@ -62,6 +72,7 @@ const SOURCES: [(&str, &[&str]); 7] = [
             "model.rs",
             "prior.rs",
             "reference.rs",
+            "subset.rs",
             "tokens.rs",
             "training/batches.rs",
         ],

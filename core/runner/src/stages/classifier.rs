@@ -1,7 +1,8 @@
 //! Trains the small classifier whose features quality is measured on.
 
 use super::features::FeatureNet;
-use super::training::batches::{Order, chunks, training_images};
+use super::subset::subset;
+use super::training::batches::{Order, training_images};
 use super::training::{Recipe, Task, train};
 use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
@@ -43,7 +44,7 @@ impl Stage for TrainClassifier {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -98,10 +99,10 @@ impl Stage for TrainClassifier {
         trained.save(|| params.state(), &cx.dir().result())?;
 
         let (mut right, mut seen) = (0.0, 0);
-        for range in chunks(TEST.min(info.test), 100) {
-            let batch = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?;
-            right += task.net.describe(&batch.pixels)?.accuracy(batch.labels.as_slice()) * range.len() as f64;
-            seen += range.len();
+        for indices in subset(info.test, TEST).chunks(100) {
+            let batch = dataset.batch(Split::Test, indices, None)?;
+            right += task.net.describe(&batch.pixels)?.accuracy(batch.labels.as_slice()) * indices.len() as f64;
+            seen += indices.len();
         }
         Ok(Done {
             readings: vec![Reading::new("classifier_accuracy", [], right / seen.max(1) as f64)],

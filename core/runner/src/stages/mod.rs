@@ -13,6 +13,7 @@ mod model;
 mod prior;
 mod reconstruction;
 mod reference;
+mod subset;
 mod token_file;
 mod tokenizer;
 mod tokens;
@@ -24,6 +25,7 @@ pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, lo
 pub use prior::TrainPrior;
 pub use reconstruction::MeasureTokenizer;
 pub use reference::DescribeReference;
+pub(crate) use subset::shown;
 pub use tokenizer::TrainTokenizer;
 pub use tokens::EncodeTokens;
 

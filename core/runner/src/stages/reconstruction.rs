@@ -1,7 +1,7 @@
 //! Measures a tokenizer on the test split: distortion, rate, the health of its codebooks; and takes its pictures.
 
 use super::features::{Described, FeatureNet};
-use super::training::batches::chunks;
+use super::subset::{shown, subset};
 use super::training::means::{LateMean, Mean};
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
 use crate::job::Call;
@@ -14,7 +14,7 @@ use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::{Dataset, LevelInfo, Quantized, Split, Tokens};
 use rqlab_sdk::metrics::{self, CodeCounts, DataRange, Ssim};
 use rqlab_sdk::tensor::ops::optim::sum_of_squares;
-use rqlab_sdk::tensor::{Tensor, no_grad};
+use rqlab_sdk::tensor::{Codes, Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ impl Stage for MeasureTokenizer {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -73,7 +73,7 @@ impl Stage for MeasureTokenizer {
         if info.test == 0 {
             return Err(Error::Data("the data set has no test images".to_owned()));
         }
-        let count = self.evaluation.images.min(info.test);
+        let chosen = subset(info.test, self.evaluation.images);
         let classes = info.classes.len();
         let net = match &self.features {
             Some([classifier, _]) => Some(FeatureNet::load(cx.store, classifier, info.image[2], classes)?),
@@ -81,20 +81,23 @@ impl Stage for MeasureTokenizer {
         };
         let mut found = Found::new(&model)?;
         let mut described = Described::new(classes);
-        for range in chunks(count, BATCH) {
-            let images = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?.pixels;
+        let mut done = 0;
+        for indices in chosen.chunks(BATCH) {
+            let images = dataset.batch(Split::Test, indices, None)?.pixels;
             let seen = no_grad(|| found.see(&model, &images))?;
             if let Some(net) = &net {
                 described.extend(&net.describe(&seen)?);
             }
-            cx.reporter.step(range.end as u64, count as u64, String::new);
+            done += indices.len();
+            cx.reporter.step(done as u64, chosen.len() as u64, String::new);
         }
         let mut readings = found.readings(&model);
         if let Some([_, reference]) = &self.features {
             let real = DescribeReference::load(&cx.store.stage(reference))?;
             readings.push(Reading::new("recon_frechet", [], described.frechet(&real)?));
         }
-        take_pictures(cx, dataset.as_ref(), &model, self.evaluation.pictures.min(count))?;
+        let pictures = shown(dataset.as_ref(), Split::Test, chosen.len(), self.evaluation.pictures)?;
+        take_pictures(cx, dataset.as_ref(), &model, &pictures)?;
         Ok(Done { readings, ..Done::default() })
     }
 
@@ -103,12 +106,11 @@ impl Stage for MeasureTokenizer {
         let Some(originals) = kept.tensors.get("originals") else { return Ok(()) };
         let depths: Vec<&Tensor> = (1..).map_while(|d| kept.tensors.get(&format!("reconstructions_{d}"))).collect();
         let maps: Vec<_> = (1..).map_while(|level| kept.codes.get(&format!("codes_{level}"))).collect();
-        let labels = kept.codes.get("labels");
+        let of = |name: &str, n: usize| kept.codes.get(name).and_then(|numbers| numbers.as_slice().get(n).copied());
         for n in 0..originals.shape()[0] {
-            let label = labels.and_then(|labels| labels.as_slice().get(n));
-            let of = label.map_or(String::new(), |&label| format!(", {}", class(classes, label)));
+            let class = of("labels", n).map_or(String::new(), |label| format!(", {}", class(classes, label)));
             out.examples.push(Example {
-                label: format!("test {n}{of}"),
+                label: format!("test {}{class}", of("indices", n).unwrap_or(n as u32)),
                 original: image(originals, n)?,
                 reconstructions: depths.iter().map(|images| image(images, n)).collect::<Result<_>>()?,
                 codes: maps.iter().map(|codes| code_map(codes, n)).collect(),
@@ -123,7 +125,7 @@ impl Stage for MeasureTokenizer {
 }
 
 /// The codes of image `n`.
-fn code_map(codes: &rqlab_sdk::tensor::Codes, n: usize) -> CodeMap {
+fn code_map(codes: &Codes, n: usize) -> CodeMap {
     let [_, height, width, depth] = codes.shape() else { return CodeMap::default() };
     let size = height * width * depth;
     let codes = codes.as_slice()[n * size..(n + 1) * size].to_vec();
@@ -308,22 +310,20 @@ fn all_tokens(levels: &[(Tensor, Quantized)]) -> Vec<Tokens> {
     levels.iter().map(|(_, quantized)| quantized.tokens.clone()).collect()
 }
 
-/// Keeps the first test images, their reconstructions (from 1 to all depths, where tokens are codes), and their codes.
-fn take_pictures(cx: &Context<'_>, dataset: &dyn Dataset, model: &Tokenizer, count: usize) -> Result<()> {
-    let batch = dataset.batch(Split::Test, &(0..count).collect::<Vec<_>>(), None)?;
+/// Keeps test images, their reconstructions (from 1 to all depths, where tokens are codes), and their codes.
+fn take_pictures(cx: &Context<'_>, dataset: &dyn Dataset, model: &Tokenizer, indices: &[usize]) -> Result<()> {
+    let batch = dataset.batch(Split::Test, indices, None)?;
+    let places = Codes::from_vec(indices.iter().map(|&index| index as u32).collect(), &[indices.len()])?;
     let mut pictures = BTreeMap::from([("originals".to_owned(), batch.pixels.clone())]);
-    let mut codes = BTreeMap::from([("labels".to_owned(), batch.labels.clone())]);
+    let mut codes = BTreeMap::from([("labels".to_owned(), batch.labels.clone()), ("indices".to_owned(), places)]);
     no_grad(|| -> Result<()> {
         let tokens = all_tokens(&model.encode(&batch.pixels)?);
         for d in 1..=model.depth().max(1) {
             let images = model.decode(&tokens, (model.depth() > 0).then_some(d))?.clamp(-1.0, 1.0)?;
             pictures.insert(format!("reconstructions_{d}"), images);
         }
-        for tokens in &tokens {
-            if let Tokens::Codes(level) = tokens {
-                codes.insert(format!("codes_{}", codes.len()), level.clone());
-            }
-        }
+        let maps = tokens.iter().filter_map(|tokens| tokens.codes().ok());
+        codes.extend(maps.enumerate().map(|(level, map)| (format!("codes_{}", level + 1), map.clone())));
         Ok(())
     })?;
     Checkpoint { tensors: pictures, codes, ..Checkpoint::default() }.save(&cx.dir().result())

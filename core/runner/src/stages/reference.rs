@@ -1,7 +1,7 @@
 //! What the classifier sees in the test images: trials of one data set share it.
 
 use super::features::{Described, FeatureNet};
-use super::training::batches::chunks;
+use super::subset::subset;
 use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
 use crate::settings::Precision;
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 const BATCH: usize = 100;
 
-/// Describes the first test images by the classifier's features: the reference of all distances to them.
+/// Describes test images by the classifier's features: the reference of all distances to them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DescribeReference {
     /// The data set.
     pub data: Call,
     /// The classifier's job.
     pub classifier: String,
-    /// Test images at most.
+    /// How many test images, of all classes; all of them if there are fewer.
     pub images: usize,
     /// That of the evaluation.
     pub precision: Precision,
@@ -45,7 +45,7 @@ impl Stage for DescribeReference {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -72,12 +72,14 @@ impl Stage for DescribeReference {
         let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
         let info = dataset.info();
         let net = FeatureNet::load(cx.store, &self.classifier, info.image[2], info.classes.len())?;
-        let count = self.images.min(info.test);
+        let chosen = subset(info.test, self.images);
         let mut described = Described::new(info.classes.len());
-        for range in chunks(count, BATCH) {
-            let images = dataset.batch(Split::Test, &range.clone().collect::<Vec<_>>(), None)?.pixels;
+        let mut seen = 0;
+        for indices in chosen.chunks(BATCH) {
+            let images = dataset.batch(Split::Test, indices, None)?.pixels;
             described.extend(&net.describe(&images)?);
-            cx.reporter.step(range.end as u64, count as u64, String::new);
+            seen += indices.len();
+            cx.reporter.step(seen as u64, chosen.len() as u64, String::new);
         }
         described.save(&cx.dir().result())?;
         Ok(Done::default())

@@ -1,7 +1,7 @@
 //! Encodes training images once, so that a prior's training never runs the encoder.
 
+use super::subset::subset;
 use super::token_file::{TokenFile, Writer};
-use super::training::batches::chunks;
 use super::{Context, Stage, as_json, load_tokenizer};
 use crate::job::Call;
 use crate::settings::Precision;
@@ -26,7 +26,7 @@ const SCALE: &str = "scale";
 pub struct EncodeTokens {
     /// The tokenizer's job.
     pub tokenizer: String,
-    /// How many training images are encoded, the first ones.
+    /// How many training images are encoded, of all classes.
     pub images: usize,
     /// Whether latents are kept, instead of tokens.
     pub latents: bool,
@@ -68,7 +68,7 @@ impl Stage for EncodeTokens {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -93,15 +93,15 @@ impl Stage for EncodeTokens {
 
     fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
         let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
-        let count = self.images.min(dataset.info().train);
+        let chosen = subset(dataset.info().train, self.images);
         let dir = cx.dir();
         let levels = model.levels();
         let mut files =
             (0..levels.len()).map(|level| Writer::new(&Self::file(&dir, level))).collect::<Result<Vec<_>>>()?;
         let mut scales = vec![Variance::default(); levels.len()];
-        let mut labels = Vec::with_capacity(count);
-        for range in chunks(count, BATCH) {
-            let batch = dataset.batch(Split::Train, &range.clone().collect::<Vec<_>>(), None)?;
+        let mut labels = Vec::with_capacity(chosen.len());
+        for indices in chosen.chunks(BATCH) {
+            let batch = dataset.batch(Split::Train, indices, None)?;
             labels.extend_from_slice(batch.labels.as_slice());
             for (level, (latents, quantized)) in no_grad(|| model.encode(&batch.pixels))?.into_iter().enumerate() {
                 if matches!(levels[level].space, TokenSpace::Vectors { .. }) {
@@ -109,7 +109,7 @@ impl Stage for EncodeTokens {
                         false => quantized.tokens.clone(),
                         true => {
                             let request = TokenRequest { posterior_draws: true, ..TokenRequest::default() };
-                            let rng = Rng::new(0, "scale", range.start as u64);
+                            let rng = Rng::new(0, "scale", (labels.len() - indices.len()) as u64);
                             no_grad(|| model.quantizers[level].tokens(&latents, &request, &rng))?.0
                         }
                     };
@@ -118,12 +118,12 @@ impl Stage for EncodeTokens {
                 let kept = if self.latents { Tokens::Vectors(latents) } else { quantized.tokens };
                 files[level].push(&kept)?;
             }
-            cx.reporter.step(range.end as u64, count as u64, String::new);
+            cx.reporter.step(labels.len() as u64, chosen.len() as u64, String::new);
         }
         files.into_iter().try_for_each(Writer::finish)?;
         let scales = scales.iter().map(|scale| scale.to_unit_variance() as f32).collect();
         let tensors = BTreeMap::from([(SCALE.to_owned(), Tensor::from_vec(scales, &[levels.len()])?)]);
-        let codes = BTreeMap::from([("labels".to_owned(), Codes::from_vec(labels, &[count])?)]);
+        let codes = BTreeMap::from([("labels".to_owned(), Codes::from_vec(labels, &[chosen.len()])?)]);
         Checkpoint { tensors, codes, ..Checkpoint::default() }.save(&dir.result())?;
         Ok(Done::default())
     }

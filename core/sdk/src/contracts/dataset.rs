@@ -1,7 +1,7 @@
 //! Labelled images.
 
-use crate::Result;
 use crate::tensor::{Codes, Rng, Tensor};
+use crate::{Error, Result};
 
 /// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,4 +87,36 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// [`crate::Error::Data`] names the file and row that cannot be decoded.
     fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images>;
+
+    /// The classes `[N]` of the images `indices` of `split`, as [`Dataset::batch`] gives them. A set that keeps its labels
+    /// apart from its images answers without decoding one; by default images are decoded, a few at a time.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::batch`].
+    fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+        let mut labels = Vec::with_capacity(indices.len());
+        for some in indices.chunks(64) {
+            labels.extend_from_slice(self.batch(split, some, None)?.labels.as_slice());
+        }
+        Ok(Codes::from_vec(labels, &[indices.len()])?)
+    }
+
+    /// How many fixed variants its augmentation makes of an image, where they can be listed: 1 without augmentation, 2 of
+    /// an image and its mirror image, 10 of the crops at the middle and the four corners, each with its mirror image. `None`,
+    /// the default, of augmentation that [`Dataset::batch`] only draws at random.
+    fn variants(&self) -> Option<usize> {
+        None
+    }
+
+    /// The images `indices` of `split`, each as its variant `variant`, which is below [`Dataset::variants`]. Variant 0 is
+    /// the image as [`Dataset::batch`] gives it without augmentation.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::batch`]; [`crate::Error::Data`] for a variant that there is not.
+    fn variant(&self, split: Split, indices: &[usize], variant: usize) -> Result<Images> {
+        match variant {
+            0 => self.batch(split, indices, None),
+            _ => Err(Error::Data(format!("variant {variant} of images was asked for, of which the set lists none"))),
+        }
+    }
 }

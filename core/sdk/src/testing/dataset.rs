@@ -7,6 +7,7 @@ use crate::tensor::{Rng, Tensor};
 /// Checks a data set that has at least two images in each split:
 /// - it says what it holds, and batches have the promised shapes, pixels in [-1, 1], and labels of its classes;
 /// - an index gives the same pixels wherever in a batch it stands, and none is given beyond the last;
+/// - its labels are those of its batches, and its variants begin with the image itself;
 /// - augmentation follows its stream and the position in the batch.
 ///
 /// # Panics
@@ -22,8 +23,14 @@ fn promises<D: Dataset + ?Sized>(data: &D) -> Vec<(&'static str, String)> {
         found = broken(
             [Split::Train, Split::Test]
                 .into_iter()
-                .flat_map(|split| [("batches", batches(data, split)), ("indices", indices(data, split))])
-                .chain([("augmentation", augmentation(data))]),
+                .flat_map(|split| {
+                    [
+                        ("batches", batches(data, split)),
+                        ("indices", indices(data, split)),
+                        ("labels", labels(data, split)),
+                    ]
+                })
+                .chain([("variants", variants(data)), ("augmentation", augmentation(data))]),
         );
     }
     found
@@ -76,6 +83,30 @@ fn indices<D: Dataset + ?Sized>(data: &D, split: Split) -> Check {
     ensure(beyond.is_err(), || format!("the {} split gives an image beyond its last", split.name()))
 }
 
+fn labels<D: Dataset + ?Sized>(data: &D, split: Split) -> Check {
+    let (alone, batch) = (data.labels(split, &[1, 0, 1])?, three(data, split, None)?.labels);
+    ensure(alone.shape() == [3] && alone.as_slice() == batch.as_slice(), || {
+        format!("labels {:?} of images whose batch has {:?}", alone.as_slice(), batch.as_slice())
+    })
+}
+
+fn variants<D: Dataset + ?Sized>(data: &D) -> Check {
+    let count = data.variants().unwrap_or(1);
+    ensure(count > 0, || "an image has no variant, not even itself".to_owned())?;
+    let plain = three(data, Split::Train, None)?;
+    for variant in 0..count {
+        let made = data.variant(Split::Train, &[1, 0, 1], variant)?;
+        let range = made.pixels.as_slice().iter().all(|x| (-1.0..=1.0).contains(x));
+        ensure(range, || format!("pixels of variant {variant} lie outside [-1, 1]"))?;
+        ensure(made.labels.as_slice() == plain.labels.as_slice(), || format!("variant {variant} has other labels"))?;
+        if variant == 0 {
+            close("the first variant", &made.pixels, &plain.pixels, 0.0)?;
+        }
+    }
+    let beyond = data.variant(Split::Train, &[0], count);
+    ensure(beyond.is_err(), || format!("a variant beyond the last of {count} is given"))
+}
+
 fn augmentation<D: Dataset + ?Sized>(data: &D) -> Check {
     for step in 0..8 {
         let rng = Rng::new(7, "augment", step);
@@ -108,6 +139,8 @@ mod tests {
         Bytes,
         /// A label too many.
         Label,
+        /// Labels that are told apart from the images are others.
+        OtherLabels,
         /// Pixels follow from the position in the batch.
         ByPosition,
         /// Any index is served.
@@ -161,6 +194,13 @@ mod tests {
                 labels: Codes::from_vec(indices.iter().map(label).collect(), &[indices.len()])?,
             })
         }
+
+        fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+            match self.flaw {
+                Flaw::OtherLabels => Ok(Codes::from_vec(vec![0; indices.len()], &[indices.len()])?),
+                _ => Ok(self.batch(split, indices, None)?.labels),
+            }
+        }
     }
 
     #[test]
@@ -174,6 +214,7 @@ mod tests {
             (Flaw::Nameless, "description"),
             (Flaw::Bytes, "batches"),
             (Flaw::Label, "batches"),
+            (Flaw::OtherLabels, "labels"),
             (Flaw::ByPosition, "indices"),
             (Flaw::Endless, "indices"),
             (Flaw::OwnRandomness, "augmentation"),

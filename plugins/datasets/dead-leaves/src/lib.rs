@@ -143,6 +143,18 @@ impl DeadLeaves {
             }
         }
     }
+
+    /// The images `indices`, mirrored where `flips` says so.
+    fn images(&self, split: Split, indices: &[usize], flips: &[bool]) -> Result<Images> {
+        let labels = self.labels(split, indices)?;
+        let size = self.config.size;
+        let mut pixels = vec![0.0; indices.len() * size * size * 3];
+        pixels
+            .par_chunks_mut(size * size * 3)
+            .zip(indices.par_iter().zip(flips))
+            .for_each(|(out, (&index, &flip))| self.write(split, index, flip, out));
+        Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), size, size, 3])?, labels })
+    }
 }
 
 impl Dataset for DeadLeaves {
@@ -151,7 +163,14 @@ impl Dataset for DeadLeaves {
     }
 
     fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
-        let size = self.config.size;
+        let flips = match augment {
+            Some(rng) if self.config.flip => rng.part("flip", 0).bits(indices.len()),
+            _ => vec![0; indices.len()],
+        };
+        self.images(split, indices, &flips.iter().map(|flip| flip >> 31 == 1).collect::<Vec<_>>())
+    }
+
+    fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
         let count = self.info.len(split);
         if let Some(beyond) = indices.iter().find(|&&index| index >= count) {
             return Err(Error::Data(format!(
@@ -159,19 +178,20 @@ impl Dataset for DeadLeaves {
                 split.name()
             )));
         }
-        let flips = match augment {
-            Some(rng) if self.config.flip => rng.part("flip", 0).bits(indices.len()),
-            _ => vec![0; indices.len()],
+        Ok(Codes::from_vec(indices.iter().map(|&index| self.class(index) as u32).collect(), &[indices.len()])?)
+    }
+
+    fn variants(&self) -> Option<usize> {
+        Some(if self.config.flip { 2 } else { 1 })
+    }
+
+    fn variant(&self, split: Split, indices: &[usize], variant: usize) -> Result<Images> {
+        let flip = match (variant, self.config.flip) {
+            (0, _) => false,
+            (1, true) => true,
+            _ => return Err(Error::Data(format!("variant {variant} of images was asked for, which there is not"))),
         };
-        let mut pixels = vec![0.0; indices.len() * size * size * 3];
-        pixels
-            .par_chunks_mut(size * size * 3)
-            .zip(indices.par_iter().zip(&flips))
-            .for_each(|(out, (&index, flip))| self.write(split, index, flip >> 31 == 1, out));
-        Ok(Images {
-            pixels: Tensor::from_vec(pixels, &[indices.len(), size, size, 3])?,
-            labels: Codes::from_vec(indices.iter().map(|&index| self.class(index) as u32).collect(), &[indices.len()])?,
-        })
+        self.images(split, indices, &vec![flip; indices.len()])
     }
 }
 

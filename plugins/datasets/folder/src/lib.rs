@@ -60,6 +60,13 @@ pub struct Folder {
     absent: Option<String>,
 }
 
+/// What is seen of an image: where its window lies in the room that it has (down, right), and whether it is mirrored.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    at: [f32; 2],
+    flip: bool,
+}
+
 impl Folder {
     /// Reads the names of the files, and decodes the first one if no size is given.
     ///
@@ -160,6 +167,48 @@ impl Folder {
         }
         Ok(())
     }
+
+    /// What is seen of an image, each way that its augmentation has: the middle first, then the corners, then the mirror
+    /// images of all.
+    fn views(&self) -> Vec<View> {
+        let corners: &[[f32; 2]] = match self.config.crop {
+            Crop::Center => &[[0.5, 0.5]],
+            Crop::Random => &[[0.5, 0.5], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
+        };
+        let flips: &[bool] = if self.config.flip { &[false, true] } else { &[false] };
+        flips.iter().flat_map(|&flip| corners.iter().map(move |&at| View { at, flip })).collect()
+    }
+
+    /// The items of a split, which must hold all of `indices`.
+    fn present(&self, split: Split, indices: &[usize]) -> Result<&[Item]> {
+        if let Some(absent) = &self.absent {
+            return Err(Error::Data(absent.clone()));
+        }
+        let items = self.items(split);
+        match indices.iter().find(|&&index| index >= items.len()) {
+            None => Ok(items),
+            Some(beyond) => Err(Error::Data(format!(
+                "image {beyond} of the {} split was asked for, which has {}",
+                split.name(),
+                items.len()
+            ))),
+        }
+    }
+
+    /// The images `indices`, of each what its view shows.
+    fn images(&self, split: Split, indices: &[usize], views: &[View]) -> Result<Images> {
+        let labels = self.labels(split, indices)?;
+        let [height, width, channels] = self.info.image;
+        let mut pixels = vec![0.0; indices.len() * height * width * channels];
+        pixels.par_chunks_mut(height * width * channels).zip(indices).zip(views).try_for_each(
+            |((out, &index), view)| {
+                self.with_image(split, index, |image| {
+                    decode::write(image, [height, width], view.at, view.flip, out);
+                })
+            },
+        )?;
+        Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?, labels })
+    }
 }
 
 impl Dataset for Folder {
@@ -172,17 +221,6 @@ impl Dataset for Folder {
     }
 
     fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
-        if let Some(absent) = &self.absent {
-            return Err(Error::Data(absent.clone()));
-        }
-        let items = self.items(split);
-        if let Some(beyond) = indices.iter().find(|&&index| index >= items.len()) {
-            return Err(Error::Data(format!(
-                "image {beyond} of the {} split was asked for, which has {}",
-                split.name(),
-                items.len()
-            )));
-        }
         let flips = match augment {
             Some(rng) if self.config.flip => rng.part("flip", 0).bits(indices.len()),
             _ => vec![0; indices.len()],
@@ -191,20 +229,25 @@ impl Dataset for Folder {
             Some(rng) if self.config.crop == Crop::Random => rng.part("crop", 0).uniform(2 * indices.len()),
             _ => vec![0.5; 2 * indices.len()],
         };
-        let [height, width, channels] = self.info.image;
-        let mut pixels = vec![0.0; indices.len() * height * width * channels];
-        let draws = flips.par_iter().zip(corners.par_chunks_exact(2));
-        pixels.par_chunks_mut(height * width * channels).zip(indices).zip(draws).try_for_each(
-            |((out, &index), (flip, corner))| {
-                self.with_image(split, index, |image| {
-                    decode::write(image, [height, width], [corner[0], corner[1]], flip >> 31 == 1, out);
-                })
-            },
-        )?;
-        Ok(Images {
-            pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?,
-            labels: Codes::from_vec(indices.iter().map(|&index| items[index].class).collect(), &[indices.len()])?,
-        })
+        let views = flips.iter().zip(corners.as_chunks().0);
+        self.images(split, indices, &views.map(|(flip, &at)| View { at, flip: flip >> 31 == 1 }).collect::<Vec<_>>())
+    }
+
+    fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+        let items = self.present(split, indices)?;
+        Ok(Codes::from_vec(indices.iter().map(|&index| items[index].class).collect(), &[indices.len()])?)
+    }
+
+    fn variants(&self) -> Option<usize> {
+        Some(self.views().len())
+    }
+
+    fn variant(&self, split: Split, indices: &[usize], variant: usize) -> Result<Images> {
+        let views = self.views();
+        let view = views.get(variant).ok_or_else(|| {
+            Error::Data(format!("variant {variant} of images was asked for, of which there are {}", views.len()))
+        })?;
+        self.images(split, indices, &vec![*view; indices.len()])
     }
 }
 

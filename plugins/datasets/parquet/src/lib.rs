@@ -90,33 +90,31 @@ impl Parquet {
         let info = DatasetInfo { image, classes, train: train.rows, test: test.rows, digest };
         Ok(Self { config, info, train, test })
     }
-}
 
-impl Dataset for Parquet {
-    fn info(&self) -> &DatasetInfo {
-        &self.info
-    }
-
-    fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
+    /// The part of a split, which must hold all of `indices`.
+    fn present(&self, split: Split, indices: &[usize]) -> Result<&Part> {
         let part = match split {
             Split::Train => &self.train,
             Split::Test => &self.test,
         };
-        if let Some(beyond) = indices.iter().find(|&&index| index >= part.rows) {
-            return Err(Error::Data(format!(
+        match indices.iter().find(|&&index| index >= part.rows) {
+            None => Ok(part),
+            Some(beyond) => Err(Error::Data(format!(
                 "image {beyond} of the {} split was asked for, which has {}",
                 split.name(),
                 part.rows
-            )));
+            ))),
         }
-        let flips = match augment {
-            Some(rng) if self.config.flip => rng.part("flip", 0).bits(indices.len()),
-            _ => vec![0; indices.len()],
-        };
+    }
+
+    /// The images `indices`, mirrored where `flips` says so.
+    fn images(&self, split: Split, indices: &[usize], flips: &[bool]) -> Result<Images> {
+        let part = self.present(split, indices)?;
+        let labels = self.labels(split, indices)?;
         let [height, width, channels] = self.info.image;
         let images = part.images(indices)?;
         let mut pixels = vec![0.0; indices.len() * height * width * channels];
-        let work = pixels.par_chunks_mut(height * width * channels).zip(indices.par_iter().zip(&images).zip(&flips));
+        let work = pixels.par_chunks_mut(height * width * channels).zip(indices.par_iter().zip(&images).zip(flips));
         work.try_for_each(|(out, ((&index, bytes), flip))| {
             let fail = |message: String| {
                 let (shard, row) = part.place(index);
@@ -131,14 +129,43 @@ impl Dataset for Parquet {
                     image.width()
                 )));
             }
-            decode::write(&image, flip >> 31 == 1, out);
+            decode::write(&image, *flip, out);
             Ok(())
         })?;
+        Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?, labels })
+    }
+}
+
+impl Dataset for Parquet {
+    fn info(&self) -> &DatasetInfo {
+        &self.info
+    }
+
+    fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
+        let flips = match augment {
+            Some(rng) if self.config.flip => rng.part("flip", 0).bits(indices.len()),
+            _ => vec![0; indices.len()],
+        };
+        self.images(split, indices, &flips.iter().map(|flip| flip >> 31 == 1).collect::<Vec<_>>())
+    }
+
+    fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+        let part = self.present(split, indices)?;
         let labels = indices.iter().map(|&index| part.labels.get(index).copied().unwrap_or(0)).collect();
-        Ok(Images {
-            pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?,
-            labels: Codes::from_vec(labels, &[indices.len()])?,
-        })
+        Ok(Codes::from_vec(labels, &[indices.len()])?)
+    }
+
+    fn variants(&self) -> Option<usize> {
+        Some(if self.config.flip { 2 } else { 1 })
+    }
+
+    fn variant(&self, split: Split, indices: &[usize], variant: usize) -> Result<Images> {
+        let flip = match (variant, self.config.flip) {
+            (0, _) => false,
+            (1, true) => true,
+            _ => return Err(Error::Data(format!("variant {variant} of images was asked for, which there is not"))),
+        };
+        self.images(split, indices, &vec![flip; indices.len()])
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::BATCH;
 use crate::stages::model::multiplied;
-use crate::stages::training::batches::chunks;
 use crate::stages::{Sampler, Tokenizer};
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
@@ -27,11 +26,11 @@ struct Level {
     nats: Option<Vec<f64>>,
 }
 
-/// Encodes the first `count` test images, a batch at a time, and asks each level's prior for their likelihood.
+/// Encodes the test images `images`, a batch at a time, and asks each level's prior for their likelihood.
 ///
 /// # Errors
 /// Those of the plugins.
-pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sampler, count: usize) -> Result<Test> {
+pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sampler, images: &[usize]) -> Result<Test> {
     let infos = model.levels();
     let sizes = infos.iter().map(|info| info.code_space().map(|codes| codes.sizes.clone()));
     let sizes: Option<Vec<Vec<usize>>> = sizes.collect();
@@ -39,8 +38,8 @@ pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sample
     let mut counts = counts.take().transpose()?;
     let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()) };
     let mut levels: Vec<Level> = infos.into_iter().enumerate().map(level).collect();
-    for range in chunks(count, BATCH) {
-        let batch = dataset.batch(Split::Test, &range.collect::<Vec<_>>(), None)?;
+    for indices in images.chunks(BATCH) {
+        let batch = dataset.batch(Split::Test, indices, None)?;
         let encoded = no_grad(|| model.encode(&batch.pixels))?;
         let mut above: Vec<Tokens> = Vec::new();
         for (level, ((_, quantized), prior)) in encoded.iter().zip(sampler.levels()).enumerate() {
@@ -64,7 +63,7 @@ pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sample
         }
     }
     let scales: Vec<f64> = sampler.levels().iter().map(|level| f64::from(level.scale)).collect();
-    Ok(Test { readings: readings(&levels, &scales, count), counts })
+    Ok(Test { readings: readings(&levels, &scales, images.len()), counts })
 }
 
 fn readings(levels: &[Level], scales: &[f64], images: usize) -> Vec<Reading> {

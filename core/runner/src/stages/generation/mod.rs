@@ -5,6 +5,7 @@ mod samples;
 mod speed;
 
 use super::features::FeatureNet;
+use super::subset::subset;
 use super::{Context, DescribeReference, Stage, as_json, load_prior, load_tokenizer};
 use crate::job::Call;
 use crate::pictures::{class, image};
@@ -45,7 +46,7 @@ impl Stage for MeasurePrior {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -80,8 +81,8 @@ impl Stage for MeasurePrior {
         let sampler = load_prior(cx.plugins, cx.store, &self.priors, &model, classes)?;
         let evaluation = &self.evaluation;
 
-        let images = evaluation.images.min(info.test);
-        let test = likelihood::measure(dataset.as_ref(), &model, &sampler, images)?;
+        let images = subset(info.test, evaluation.images);
+        let test = likelihood::measure(dataset.as_ref(), &model, &sampler, &images)?;
         let mut done = Done { readings: test.readings, ..Done::default() };
 
         let draw = vec![Draw { temperature: evaluation.temperature, top_k: evaluation.top_k, top_p: evaluation.top_p }];

@@ -1,0 +1,58 @@
+//! A count that cuts a split sorted by class takes images of all classes, wherever it cuts.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use image::{Rgb, RgbImage};
+use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_tests::lab::Lab;
+use std::collections::BTreeMap;
+use std::fs;
+
+const COLOURS: [[u8; 3]; 4] = [[200, 30, 30], [30, 200, 30], [30, 30, 200], [220, 220, 30]];
+
+/// A folder of four classes, each of one colour, with 30 training and 20 test images.
+fn colours(lab: &Lab) {
+    for (class, colour) in COLOURS.iter().enumerate() {
+        for (split, count) in [("train", 30), ("test", 20)] {
+            let folder = lab.path(&format!("data/{split}/{}", ["ant", "bee", "cat", "dog"][class]));
+            fs::create_dir_all(&folder).unwrap();
+            for n in 0..count {
+                RgbImage::from_pixel(16, 16, Rgb(*colour)).save(folder.join(format!("{n:02}.png"))).unwrap();
+            }
+        }
+    }
+}
+
+/// How many images of each class a stage's result has labels of.
+fn labels(lab: &Lab, kind: &str) -> BTreeMap<u32, usize> {
+    let stage = lab.stages("runs", kind).unwrap().remove(0);
+    let kept = Checkpoint::load(&stage.join("result.safetensors")).unwrap();
+    let mut found = BTreeMap::new();
+    kept.codes["labels"].as_slice().iter().for_each(|&label| *found.entry(label).or_insert(0) += 1);
+    found
+}
+
+#[test]
+fn a_count_takes_images_of_all_classes() {
+    let lab = Lab::new().unwrap();
+    colours(&lab);
+    let experiment = "tiny.ron --runs runs --set quantizer.depth=2 --set prior=ar(width:16,heads:2,layers:1) \
+                      --set data=folder(path:\"data\") --set prior_training.images=24 --set evaluation.images=24 \
+                      --set evaluation.pictures=4";
+    let said = lab.run(&format!("sweep --quiet --out out {experiment}")).unwrap();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+
+    // What a prior is trained on: 24 of 120, of which each class is expected to have 6.
+    let trained = labels(&lab, "tokens");
+    assert_eq!(trained.values().sum::<usize>(), 24);
+    assert!(trained.len() == 4 && trained.values().all(|&images| images >= 2), "{trained:?}");
+    // What the page shows: four pictures are one of each class.
+    assert_eq!(labels(&lab, "reconstruction"), BTreeMap::from([(0, 1), (1, 1), (2, 1), (3, 1)]));
+
+    // The same pictures from the command line, in the top row of the sheet.
+    let said = lab.run(&format!("reconstruct --count 4 -o sheet.png {experiment}")).unwrap();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let sheet = image::open(lab.path("sheet.png")).unwrap().into_rgb8();
+    let top: Vec<[u8; 3]> = (0..4).map(|n| sheet.get_pixel(2 + 8 + 18 * n, 2 + 8).0).collect();
+    assert_eq!(top, COLOURS);
+}
