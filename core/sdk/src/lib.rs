@@ -36,6 +36,7 @@ pub mod optim;
 pub mod params;
 pub mod plugin;
 pub mod prelude;
+pub mod resize;
 pub mod testing;
 
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use super::{Case, Outputs, Result};
 use rqlab_sdk::metrics::{
-    DataRange, Features, Images, Moments, Ssim, kernel_distance, kernel_distance_subsets, knn_radii,
+    DataRange, Features, Images, Moments, Ssim, Window, kernel_distance, kernel_distance_subsets, knn_radii,
     manifold_membership, mse, precision_recall as measure_precision_recall, psnr, psnr_pooled,
 };
 use rqlab_sdk::tensor::Tensor;
@@ -25,15 +25,15 @@ pub(super) fn psnr_ssim(case: &Case, out: &mut Outputs) -> Result<()> {
     out.numbers("out.psnr", ratios);
     let ssim = Ssim {
         range,
-        window: case.size("window")?,
-        sigma: case.number("sigma")?,
+        window: Window::Gaussian { side: case.size("window")?, sigma: case.number("sigma")? },
         k1: case.number("K1")?,
         k2: case.number("K2")?,
+        ..Ssim::new(range)
     };
     out.numbers("out.ssim", ssim.per_image(a, b)?);
     out.array("out.ssim_per_channel", &[batch, channels], ssim.per_channel(a, b)?);
     let map = ssim.map(a, b)?;
-    let side = [height + 1 - ssim.window, width + 1 - ssim.window];
+    let side = [height, width].map(|size| size + 1 - case.size("window").unwrap_or(1));
     let first = map.iter().step_by(channels).take(side[0] * side[1]).copied().collect();
     out.array("out.ssim_map_0_0", &side, first);
     Ok(())

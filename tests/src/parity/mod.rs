@@ -8,6 +8,7 @@
 mod autoencoder;
 mod case;
 mod counts;
+mod measures;
 mod metrics;
 mod outcome;
 mod outputs;
@@ -44,6 +45,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("inception_score", metrics::inception_score),
     ("kid", metrics::kid),
     ("lr_schedule", training::lr_schedule),
+    ("measures", measures::measures),
     ("parameter_counts", counts::parameter_counts),
     ("partial_decode", residual::partial_decode),
     ("precision_recall", metrics::precision_recall),

@@ -1,4 +1,4 @@
-//! Precision and recall of generated images by nearest-neighbour manifolds.
+//! Precision, recall, density and coverage of generated images by nearest neighbours.
 
 use super::features::{BLOCK, inner_products};
 use super::{Error, Features, Result};
@@ -13,6 +13,79 @@ pub struct PrecisionRecall {
     pub precision: f64,
     /// Share of real points on the manifold of the generated ones.
     pub recall: f64,
+}
+
+/// Whether a point at exactly the radius of a ball belongs to it. It decides where images repeat: their balls have
+/// radius 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ball {
+    /// It does: `<=`, as ADM's evaluation has it.
+    Closed,
+    /// It does not: `<`, as prdc and dgm-eval have it.
+    Open,
+}
+
+impl Ball {
+    fn holds(self, distance: f64, radius: f64) -> bool {
+        match self {
+            Self::Closed => distance <= radius,
+            Self::Open => distance < radius,
+        }
+    }
+}
+
+/// Precision and recall, and what does not hang on single outliers: density and coverage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prdc {
+    /// Share of generated points in a ball around some real one.
+    pub precision: f64,
+    /// Share of real points in a ball around some generated one.
+    pub recall: f64,
+    /// Mean over generated points of the number of real points in whose ball they lie, divided by k: 1 in expectation for
+    /// two samples of one distribution, and unbounded above.
+    pub density: f64,
+    /// Share of real points that have a generated one in their ball.
+    pub coverage: f64,
+}
+
+/// Precision and recall as [`precision_recall`] takes them, with density and coverage (Naeem et al., "Reliable fidelity
+/// and diversity metrics for generative models", 2020; there k = 5). Balls reach to the `k`-th neighbour within the own
+/// set, whose sizes may differ.
+///
+/// Errors as [`precision_recall`].
+pub fn prdc(real: Features, generated: Features, k: usize, ball: Ball) -> Result<Prdc> {
+    real.check_same_dim(&generated, MEASURE)?;
+    let (real_radii, generated_radii) = (knn_radii(real, k)?, knn_radii(generated, k)?);
+    let counts = balls_around(generated, real, &real_radii, ball)?;
+    let (n, m) = (real.rows() as f64, generated.rows() as f64);
+    let recalled = membership(real, generated, &generated_radii, ball)?;
+    let nearest = nearest_distances(real, generated)?;
+    let covered = nearest.iter().zip(&real_radii).filter(|(distance, radius)| ball.holds(**distance, **radius));
+    Ok(Prdc {
+        precision: counts.iter().filter(|count| **count > 0).count() as f64 / m,
+        recall: recalled.iter().filter(|inside| **inside).count() as f64 / n,
+        density: counts.iter().sum::<usize>() as f64 / (k as f64 * m),
+        coverage: covered.count() as f64 / n,
+    })
+}
+
+/// The Euclidean distance of each row of `features` `[M, F]` to the nearest row of `others` `[N, F]`: `[M]`. An error if
+/// the rows differ in size or `others` has none.
+pub fn nearest_distances(features: Features, others: Features) -> Result<Vec<f64>> {
+    const MEASURE: &str = "nearest neighbours";
+    features.check_same_dim(&others, MEASURE)?;
+    others.check_rows(1, MEASURE)?;
+    let (points, others) = (Points::new(features), Points::new(others));
+    Ok(points.par_blocks(|first, count| {
+        let mut nearest = vec![f64::INFINITY; count];
+        points.for_tiles(&others, first, count, |i, j, approximate, slack| {
+            let nearest = &mut nearest[i - first];
+            if approximate - slack < *nearest {
+                *nearest = nearest.min(points.squared_distance(i, &others, j));
+            }
+        });
+        nearest.into_iter().map(f64::sqrt).collect()
+    }))
 }
 
 /// Improved precision and recall between features `[N, F]` of real and `[M, F]` of generated images, with the
@@ -57,24 +130,40 @@ pub fn knn_radii(features: Features, k: usize) -> Result<Vec<f64>> {
 /// Whether each row of `features` `[M, F]` lies within the radius of some row of `support` `[N, F]`, borders included:
 /// `[M]`. `radii` `[N]` comes from [`knn_radii`]. An error if sizes do not fit.
 pub fn manifold_membership(features: Features, support: Features, radii: &[f64]) -> Result<Vec<bool>> {
+    membership(features, support, radii, Ball::Closed)
+}
+
+fn membership(features: Features, support: Features, radii: &[f64], ball: Ball) -> Result<Vec<bool>> {
+    Ok(ball_hits(features, support, radii, ball, 1)?.into_iter().map(|hits| hits > 0).collect())
+}
+
+/// In how many of the balls around `support`'s rows each row of `features` lies: `[M]`.
+fn balls_around(features: Features, support: Features, radii: &[f64], ball: Ball) -> Result<Vec<usize>> {
+    ball_hits(features, support, radii, ball, usize::MAX)
+}
+
+/// As [`balls_around`], counted up to `enough`.
+fn ball_hits(features: Features, support: Features, radii: &[f64], ball: Ball, enough: usize) -> Result<Vec<usize>> {
     features.check_same_dim(&support, MEASURE)?;
     if radii.len() != support.rows() {
         return Err(Error::shape(MEASURE, format!("{} radii for {} rows", radii.len(), support.rows())));
     }
     let (points, support) = (Points::new(features), Points::new(support));
-    let inside = points.par_blocks(|first, count| {
-        let mut inside = vec![false; count];
+    let hits = points.par_blocks(|first, count| {
+        let mut hits = vec![0; count];
         points.for_tiles(&support, first, count, |i, j, approximate, slack| {
             let square = radii[j] * radii[j];
-            if inside[i - first] || approximate > square + slack {
+            let hits: &mut usize = &mut hits[i - first];
+            if *hits == enough || approximate > square + slack {
                 return;
             }
-            inside[i - first] =
-                approximate < square - slack || points.squared_distance(i, &support, j).sqrt() <= radii[j];
+            let sure = approximate < square - slack;
+            let inside = sure || ball.holds(points.squared_distance(i, &support, j).sqrt(), radii[j]);
+            *hits += usize::from(inside);
         });
-        inside
+        hits
     });
-    Ok(inside)
+    Ok(hits)
 }
 
 /// Points whose distances are found tile by tile from inner products, and recomputed exactly (as a sum of squared
@@ -189,6 +278,45 @@ mod tests {
             let (real, fake) = (Features::new(&real, dim).unwrap(), Features::new(&fake, dim).unwrap());
             assert_eq!(knn_radii(real, k).unwrap(), radii);
             assert_eq!(manifold_membership(fake, real, &radii).unwrap(), within);
+        }
+    }
+
+    #[test]
+    fn density_and_coverage_of_points_on_a_line() {
+        // Real balls with k = 1: [-1, 1], [0, 2], [1, 5], [3, 11].
+        let real = Features::new(&[0.0, 1.0, 3.0, 7.0], 1).unwrap();
+        let generated = Features::new(&[1.0, 4.0, 4.5], 1).unwrap();
+        // 1 lies on three borders and at one centre: strictly in one ball, else in three. 4 and 4.5 lie in two.
+        let found = |ball| prdc(real, generated, 1, ball).unwrap();
+        let open = found(Ball::Open);
+        assert_eq!((open.precision, open.density), (1.0, (1 + 2 + 2) as f64 / 3.0));
+        let closed = found(Ball::Closed);
+        assert_eq!((closed.precision, closed.density), (1.0, (3 + 2 + 2) as f64 / 3.0));
+        // Nearest generated points: 1, 0, 1 and 2.5 away; radii 1, 1, 2, 4.
+        assert_eq!((open.coverage, closed.coverage), (0.75, 1.0));
+        // Generated radii: 3, 0.5, 0.5, around 1, 4 and 4.5: 0, 1 and 3 are within 3 of 1.
+        assert_eq!((open.recall, closed.recall), (0.75, 0.75));
+    }
+
+    #[test]
+    fn sets_of_unequal_sizes_equal_all_pairs() {
+        for (n, m, dim, k) in [(60, 37, 5, 3), (300, 530, 7, 5)] {
+            let (real, fake) = (Rng::new(11, "r", 0).normal(n * dim), Rng::new(11, "f", 0).normal(m * dim));
+            let rows = |x: &[f32]| x.chunks(dim).map(<[f32]>::to_vec).collect::<Vec<_>>();
+            let (r, f) = (rows(&real), rows(&fake));
+            let nearest: Vec<f64> =
+                r.iter().map(|x| f.iter().map(|y| distance(x, y)).fold(f64::INFINITY, f64::min)).collect();
+            let (real, fake) = (Features::new(&real, dim).unwrap(), Features::new(&fake, dim).unwrap());
+            let radii = knn_radii(real, k).unwrap();
+            let hits = f.iter().map(|y| r.iter().zip(&radii).filter(|(x, radius)| distance(x, y) < **radius).count());
+            let found = prdc(real, fake, k, Ball::Open).unwrap();
+            assert_eq!(found.density, hits.sum::<usize>() as f64 / (k * m) as f64);
+            let covered = nearest.iter().zip(&radii).filter(|(d, radius)| d < radius).count();
+            assert_eq!(found.coverage, covered as f64 / n as f64);
+            assert_eq!(nearest_distances(real, fake).unwrap(), nearest);
+            let published = precision_recall(real, fake, k).unwrap();
+            let closed = prdc(real, fake, k, Ball::Closed).unwrap();
+            assert_eq!((closed.precision, closed.recall), (published.precision, published.recall));
         }
     }
 
