@@ -2,7 +2,7 @@
 
 use crate::job::{Job, Trial};
 use crate::plan::{self, NOT_APPLICABLE, Plan};
-use crate::stages::{MeasurePrior, MeasureTokenizer, TrainClassifier};
+use crate::stages::{MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior};
 use crate::store::{Done, Store};
 use crate::ui::quoted;
 use rqlab_reports::{Axis, Comparison, Environment, Origin, Provenance, Reading, Results, Status, Value};
@@ -136,11 +136,16 @@ fn leaf(path: &str) -> &str {
 
 /// Adds what a finished stage measured, its curves and its origin.
 fn take(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
-    let stage = job.stage.name().to_owned();
-    out.origins.extend(done.environment.clone().map(|environment| Origin { stage, environment }));
+    let stage = job.stage.name();
+    let origin = |environment| Origin { stage: stage.to_owned(), environment };
+    out.origins.extend(done.environment.clone().map(origin));
     // The classifier belongs to the data set: its curves and costs are no trial's.
     if job.stage.is::<TrainClassifier>().is_some() {
         out.readings.extend(done.readings.iter().cloned());
+        return;
+    }
+    if stage == TrainPrior::PROBE || stage == MeasurePrior::PROBE {
+        probed(out, done);
         return;
     }
     for reading in done.readings.iter().chain(&done.timings).filter(|reading| reading.value.is_finite()) {
@@ -171,4 +176,14 @@ fn fold(out: &mut rqlab_reports::Trial, name: &str, value: f64, join: impl Fn(f6
         Some(reading) => reading.value = join(reading.value, value),
         None => out.readings.push(Reading::new(name, [], value)),
     }
+}
+
+/// Adds what the lab's probe of a tokenizer showed, under names of its own: it is not the experiment's prior.
+fn probed(out: &mut rqlab_reports::Trial, done: &Done) {
+    for (measure, name) in [("prior_bits_per_image", "probe_bits_per_image"), ("sample_frechet", "probe_frechet")] {
+        let found = done.readings.iter().find(|reading| reading.measure == measure && reading.at.is_empty());
+        out.readings.extend(found.map(|reading| Reading::new(name, [], reading.value)));
+    }
+    let of_probe = |curve: &rqlab_reports::Curve| rqlab_reports::Curve { stage: "probe".to_owned(), ..curve.clone() };
+    out.curves.extend(done.curves.iter().map(of_probe));
 }

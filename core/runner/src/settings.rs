@@ -140,6 +140,14 @@ config! {
         guidance_to: f32 = 1.0, in 0.0..=1.0;
         /// Batch sizes at which sampling speed is measured, with and without cache; empty for none.
         speed: Vec<usize> = vec![1, 16], in 1..;
+        /// Shares of a test image's codes that are perturbed, such as `[0.5, 0.7, 0.9]`: a measure of how the tokenizer decodes
+        /// what a prior gets nearly right. Empty for no such measure.
+        perturbation: Vec<f32> = vec![], in 0.0..=1.0;
+        /// How many of the codes nearest to its own, this among them, a perturbed code is drawn from.
+        perturbation_neighbours: usize = 100, in 1..;
+        /// Training steps of a small prior that is the same for all tokenizers, `ar(width: 64, heads: 4, layers: 2)`: how well
+        /// it learns a tokenizer's codes says what they are worth to priors. 0 for none.
+        probe_steps: u64 = 0;
         /// Images in the report's picture rows.
         pictures: usize = 8, in 1..=64;
         /// Steps for which the lab's own classifier is trained, whose features the Fréchet distance is taken on.

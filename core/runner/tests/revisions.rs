@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// The sources that a stage's results depend on, in `core/runner/src/stages/`.
-const SOURCES: [(&str, &[&str]); 7] = [
+const SOURCES: [(&str, &[&str]); 8] = [
     (
         "classifier",
         &[
@@ -60,6 +60,10 @@ const SOURCES: [(&str, &[&str]); 7] = [
             "training/batches.rs",
             "training/means.rs",
         ],
+    ),
+    (
+        "perturbation",
+        &["features.rs", "model.rs", "perturbation.rs", "reference.rs", "subset.rs", "training/batches.rs"],
     ),
     (
         "generation",

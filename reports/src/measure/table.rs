@@ -63,6 +63,10 @@ pub(super) const TABLE: &[Row] = &[
         "Depends on the scale of the latent space: compare it within one autoencoder."),
     row("recon_frechet", "reconstruction Fréchet distance", "", Lower, Reconstruction, Features, Takes::Nothing,
         "Fréchet distance between Gaussians fitted to the features of test images and of their reconstructions.", FEATURES),
+    row("perturbed_frechet", "Fréchet distance of perturbed codes", "", Lower, Reconstruction, Features, Takes::Nothing,
+        "Fréchet distance between the features of test images and of what is decoded from their codes after a share of these became one of \
+         the codes nearest to them, at random; the mean over the shares of `evaluation.perturbation`. A prior errs like that: it tells more \
+         of samples than the distance of reconstructions does.", FEATURES),
     row("bits_per_image", "nominal bits per image", "bits", Lower, Rate, Dataset, Takes::Level,
         "Height x width of the code map times the sum of log2 K over depths, over all levels: what fixed-length codes take.",
         "Defined for codes only; the rate of continuous tokens is their KL divergence."),
@@ -101,6 +105,12 @@ pub(super) const TABLE: &[Row] = &[
         "Negative log2-density of a test image's token vectors under the prior, summed over positions, in the scale in which the \
          tokenizer makes them.",
         "A density, not a probability: it may be negative, is no length of a code, and compares with no bits of codes."),
+    row("probe_frechet", "sample Fréchet distance of the probe", "", Lower, Prior, Features, Takes::Nothing,
+        "Fréchet distance between the features of test images and of what a small prior draws, which is the same for all tokenizers and trained \
+         for `evaluation.probe_steps` steps on each one's codes: what the codes are worth to priors.", FEATURES),
+    row("probe_bits_per_image", "bits per image of the probe", "bits", Lower, Prior, Tokenizer, Takes::Nothing,
+        "Negative log2-likelihood of a test image's codes under that small prior.",
+        "The likelihood of codes, not of pixels: another tokenizer's codes say more or less of the image."),
     row("guidance", "guidance scale", "", Neither, Prior, Anywhere, Takes::Level,
         "Scale s of the classifier-free guidance that samples were drawn with: the prior's outputs are u + s (c - u), where c knows the \
          condition and u does not. 1 is no guidance.",

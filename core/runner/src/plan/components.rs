@@ -9,9 +9,12 @@ use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use rqlab_sdk::config::{self, Config, ConfigError, Description, Fault, FieldDoc, Scope, ValueKind};
+use rqlab_sdk::plugin::Kind;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// The small prior that tokenizers are probed with.
+const PROBE: &str = "ar(width: 64, heads: 4, layers: 2)";
 /// How deep components may hold components.
 const DEEPEST: usize = 8;
 
@@ -27,6 +30,8 @@ pub(super) struct Resolved {
     pub(super) tokenizer_training: TokenizerTraining,
     pub(super) prior_training: PriorTraining,
     pub(super) evaluation: Evaluation,
+    /// The small prior that every tokenizer's codes are probed with, if that is asked for.
+    pub(super) probe: Option<Call>,
     /// Where the data set's relative paths start.
     pub(super) base: PathBuf,
 }
@@ -82,6 +87,10 @@ impl Resolver<'_> {
         let tokenizer_training = self.settings::<TokenizerTraining>(setup, Slot::TokenizerTraining, complaints);
         let prior_training = self.settings::<PriorTraining>(setup, Slot::PriorTraining, complaints);
         let evaluation = self.settings::<Evaluation>(setup, Slot::Evaluation, complaints);
+        let probe = match &evaluation {
+            Some(evaluation) if evaluation.probe_steps > 0 => Some(self.probe(complaints)?),
+            _ => None,
+        };
         if let (Some(training), Some(written)) = (&tokenizer_training, setup.call(Slot::TokenizerTraining)) {
             complaints.extend(untrained_quantizer(training, written));
         }
@@ -94,8 +103,17 @@ impl Resolver<'_> {
             tokenizer_training: tokenizer_training?,
             prior_training: prior_training?,
             evaluation: evaluation?,
+            probe,
             base: base(setup),
         })
+    }
+
+    fn probe(&mut self, complaints: &mut Complaints) -> Option<Call> {
+        let piece = default_piece("the prior of `probe_steps`", PROBE);
+        let written = Written::calls(Kind::Prior, Shape::One, &piece, "`probe_steps`");
+        let written = complaints.take(written)?;
+        let call = written.items().into_iter().next()?;
+        self.call(call).map_err(|list| complaints.extend(list)).ok()
     }
 
     /// All calls of a slot: none if it is empty.

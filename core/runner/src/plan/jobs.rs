@@ -8,11 +8,11 @@ use super::text;
 use crate::experiment::document::Document;
 use crate::experiment::{Complaints, Diagnostic, Piece};
 use crate::identity;
-use crate::job::{Job, Trial};
-use crate::settings::Evaluation;
+use crate::job::{Call, Job, Trial};
+use crate::settings::{Evaluation, PriorTraining};
 use crate::stages::{
-    AnyStage, DescribeReference, EncodeTokens, MeasurePrior, MeasureTokenizer, Stage, TrainClassifier, TrainPrior,
-    TrainTokenizer, of_level,
+    AnyStage, DescribeReference, EncodeTokens, MeasurePerturbation, MeasurePrior, MeasureTokenizer, Stage,
+    TrainClassifier, TrainPrior, TrainTokenizer, of_level,
 };
 use crate::store::FORMAT;
 use rqlab_sdk::config::Config;
@@ -35,6 +35,7 @@ pub(super) struct Planned {
 /// The trials and jobs of all combinations with all seeds.
 pub(super) fn of(document: &Document, modelled: &[Modelled], complaints: &mut Complaints) -> Planned {
     let mut planned = Planned::default();
+    left_out(modelled).into_iter().for_each(|warning| complaints.push(warning));
     let mut known = HashSet::new();
     for Modelled { combination, resolved, measured } in modelled {
         let new = measured.absent.iter().filter(|absent| !planned.absent.contains(absent)).cloned();
@@ -132,25 +133,12 @@ fn of_trial(
         evaluation: of_reconstruction(evaluation),
     })?];
     if !resolved.priors.is_empty() {
-        let tokens = jobs.add(EncodeTokens {
-            tokenizer: tokenizer.clone(),
-            images: resolved.prior_training.images.unwrap_or(usize::MAX).min(measured.model.train_images),
-            latents: measured.model.latents,
-            precision: training.precision,
-        })?;
-        let mut priors = Vec::new();
-        for level in 0..measured.model.levels.len() {
-            priors.push(jobs.add(TrainPrior {
-                tokenizer: tokenizer.clone(),
-                tokens: tokens.clone(),
-                level,
-                prior: of_level(&resolved.priors, level)?.clone(),
-                training: resolved.prior_training.clone(),
-                seed,
-            })?);
-        }
-        measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, evaluation: evaluation.clone() })?);
+        let priors = of_priors(&mut jobs, &tokenizer, &resolved.priors, &resolved.prior_training, seed, false)?;
+        let (tokenizer, features) = (tokenizer.clone(), features.clone());
+        let evaluation = of_generation(evaluation);
+        measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, evaluation, probe: false })?);
     }
+    measuring.extend(predictors(&mut jobs, &tokenizer, features.as_ref(), seed)?);
     let trial = Trial {
         id: identity::digest(&measuring),
         axes: combination.axes.clone(),
@@ -159,6 +147,102 @@ fn of_trial(
         jobs: jobs.list.iter().map(|job| job.id.clone()).collect(),
     };
     Ok((trial, jobs.list))
+}
+
+/// The priors of all levels, trained on the tokenizer's tokens: their ids.
+fn of_priors(
+    jobs: &mut Jobs<'_>,
+    tokenizer: &str,
+    calls: &[Call],
+    training: &PriorTraining,
+    seed: u64,
+    probe: bool,
+) -> Result<Vec<String>> {
+    let (resolved, model) = (jobs.resolved, &jobs.measured.model);
+    let tokens = jobs.add(EncodeTokens {
+        tokenizer: tokenizer.to_owned(),
+        images: training.images.unwrap_or(usize::MAX).min(model.train_images),
+        latents: model.latents && !probe,
+        precision: resolved.tokenizer_training.precision,
+    })?;
+    let prior = |level| {
+        jobs.add(TrainPrior {
+            tokenizer: tokenizer.to_owned(),
+            tokens: tokens.clone(),
+            level,
+            prior: of_level(calls, level)?.clone(),
+            training: training.clone(),
+            seed,
+            probe,
+        })
+    };
+    (0..model.levels.len()).map(prior).collect()
+}
+
+/// The measures of a tokenizer that tell how well a prior will do on it: images of perturbed codes, and a small prior that is
+/// the same for all tokenizers. They are of codes.
+fn predictors(jobs: &mut Jobs<'_>, tokenizer: &str, features: Option<&[String; 2]>, seed: u64) -> Result<Vec<String>> {
+    let (resolved, mut ids) = (jobs.resolved, Vec::new());
+    let evaluation = &resolved.evaluation;
+    if !of_codes(&jobs.measured.model) {
+        return Ok(ids);
+    }
+    if let (Some(features), false) = (features, evaluation.perturbation.is_empty()) {
+        let evaluation = Evaluation {
+            perturbation: evaluation.perturbation.clone(),
+            perturbation_neighbours: evaluation.perturbation_neighbours,
+            ..of_reconstruction(evaluation)
+        };
+        let (tokenizer, features) = (tokenizer.to_owned(), features.clone());
+        ids.push(jobs.add(MeasurePerturbation { tokenizer, features, evaluation })?);
+    }
+    if let Some(probe) = &resolved.probe {
+        let text = format!("(steps: {}, batch: 32, lr: 3e-3)", evaluation.probe_steps);
+        let training = PriorTraining::parse(&text).map_err(Error::from)?;
+        let training = PriorTraining { precision: evaluation.precision, ..training };
+        let priors = of_priors(jobs, tokenizer, std::slice::from_ref(probe), &training, seed, true)?;
+        let evaluation = Evaluation {
+            samples: evaluation.samples,
+            probe_steps: evaluation.probe_steps,
+            speed: vec![],
+            ..of_reconstruction(evaluation)
+        };
+        let (tokenizer, features) = (tokenizer.to_owned(), features.cloned());
+        ids.push(jobs.add(MeasurePrior { tokenizer, priors, features, evaluation, probe: true })?);
+    }
+    Ok(ids)
+}
+
+/// Whether all tokens are codes.
+fn of_codes(model: &Model) -> bool {
+    model.levels.iter().all(|level| level.code_space().is_some())
+}
+
+/// What is asked for of a tokenizer that has it not, as a warning for the whole experiment.
+fn left_out(modelled: &[Modelled]) -> Option<Diagnostic> {
+    let asks = |one: &&Modelled| {
+        let evaluation = &one.resolved.evaluation;
+        !evaluation.perturbation.is_empty() || evaluation.probe_steps > 0
+    };
+    let without = modelled.iter().filter(asks).filter(|one| !of_codes(&one.measured.model)).count();
+    (without > 0).then(|| {
+        Diagnostic::warning(format!(
+            "`perturbation` and `probe_steps` are left out of {without} of {} combinations, whose tokens are vectors",
+            modelled.len()
+        ))
+        .help("they are measures of codes")
+    })
+}
+
+/// The settings that what priors draw depends on, the others at their defaults.
+fn of_generation(evaluation: &Evaluation) -> Evaluation {
+    let Ok(defaults) = Evaluation::parse("()") else { return evaluation.clone() };
+    Evaluation {
+        perturbation: defaults.perturbation,
+        perturbation_neighbours: defaults.perturbation_neighbours,
+        probe_steps: defaults.probe_steps,
+        ..evaluation.clone()
+    }
 }
 
 /// The settings that a reconstruction's measures depend on, the others at their defaults: drawing more samples does not

@@ -203,6 +203,17 @@ impl<'a> Models<'a> {
             }
         };
         guidance(setup, resolved, classes, prior.is_none_or(|priors| priors.guidable))?;
+        if let Some(probe) = &resolved.probe
+            && levels.iter().all(|level| level.code_space().is_some())
+        {
+            dry_priors(plugins, std::slice::from_ref(probe), &levels, classes, false).map_err(|problem| {
+                at(setup, Slot::Evaluation, &Problem::field("probe_steps", problem.error.message))
+            })?;
+        }
+        if !resolved.evaluation.perturbation.is_empty() && classes < 2 {
+            let message = "the distance of perturbed codes is taken on features of a classifier, which needs images of two classes or more";
+            return Err(at(setup, Slot::Evaluation, &Problem::field("perturbation", message.to_owned())));
+        }
         Ok(Measured {
             model: Model {
                 autoencoder,

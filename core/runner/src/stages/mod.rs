@@ -10,6 +10,7 @@ mod classifier;
 mod features;
 mod generation;
 mod model;
+mod perturbation;
 mod prior;
 mod reconstruction;
 mod reference;
@@ -22,6 +23,7 @@ mod training;
 pub use classifier::TrainClassifier;
 pub use generation::MeasurePrior;
 pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
+pub use perturbation::MeasurePerturbation;
 pub use prior::TrainPrior;
 pub use reconstruction::MeasureTokenizer;
 pub use reference::DescribeReference;
@@ -107,6 +109,9 @@ const KINDS: &[Kind] = &[
     (EncodeTokens::NAME, read::<EncodeTokens>),
     (TrainPrior::NAME, read::<TrainPrior>),
     (MeasureTokenizer::NAME, read::<MeasureTokenizer>),
+    (MeasurePerturbation::NAME, read::<MeasurePerturbation>),
+    (TrainPrior::PROBE, read::<TrainPrior>),
+    (MeasurePrior::PROBE, read::<MeasurePrior>),
     (MeasurePrior::NAME, read::<MeasurePrior>),
 ];
 

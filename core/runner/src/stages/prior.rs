@@ -36,16 +36,21 @@ pub struct TrainPrior {
     pub training: PriorTraining,
     /// Of initial values, batches and draws.
     pub seed: u64,
+    /// Whether it is the lab's own probe of the tokenizer, not the experiment's prior.
+    #[serde(default)]
+    pub probe: bool,
 }
 
 impl TrainPrior {
     /// See [`Stage::name`].
     pub const NAME: &str = "prior";
+    /// Its name as a probe.
+    pub const PROBE: &str = "probe prior";
 }
 
 impl Stage for TrainPrior {
     fn name(&self) -> &'static str {
-        Self::NAME
+        if self.probe { Self::PROBE } else { Self::NAME }
     }
 
     fn revision(&self) -> u32 {

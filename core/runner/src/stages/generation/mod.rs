@@ -33,16 +33,21 @@ pub struct MeasurePrior {
     pub features: Option<[String; 2]>,
     /// What is measured.
     pub evaluation: Evaluation,
+    /// Whether the priors are the lab's own probe of the tokenizer, not the experiment's.
+    #[serde(default)]
+    pub probe: bool,
 }
 
 impl MeasurePrior {
     /// See [`Stage::name`].
     pub const NAME: &str = "generation";
+    /// Its name for a probe.
+    pub const PROBE: &str = "probe";
 }
 
 impl Stage for MeasurePrior {
     fn name(&self) -> &'static str {
-        Self::NAME
+        if self.probe { Self::PROBE } else { Self::NAME }
     }
 
     fn revision(&self) -> u32 {
@@ -116,6 +121,9 @@ impl Stage for MeasurePrior {
     }
 
     fn report(&self, dir: &StageDir, classes: &[String], out: &mut rqlab_reports::Trial) -> Result<()> {
+        if self.probe {
+            return Ok(());
+        }
         let kept = Checkpoint::load(&dir.result())?;
         let Some(samples) = kept.tensors.get("samples") else { return Ok(()) };
         let labels = kept.codes.get("labels").map(|l| l.as_slice().to_vec()).unwrap_or_default();
