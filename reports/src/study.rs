@@ -161,10 +161,11 @@ fn others<'a>(varied: &[usize], key: &[Option<&'a Value>]) -> Vec<Option<&'a Val
     varied.iter().skip(1).map(|&axis| key[axis]).collect()
 }
 
-/// Every quantity of any trial, in the order of the tables' columns.
+/// Every quantity of any trial, in the order of the tables' columns. Single draws are no columns: their mean is.
 pub(crate) fn columns(results: &Results) -> Vec<Column> {
     let readings = results.trials.iter().flat_map(|trial| &trial.readings);
-    let quantities: BTreeSet<Quantity> = readings.map(Reading::quantity).collect();
+    let quantities: BTreeSet<Quantity> =
+        readings.map(Reading::quantity).filter(|quantity| quantity.draw().is_none()).collect();
     let mut columns: Vec<Column> = quantities.into_iter().map(Column::of).collect();
     columns.sort_by(Column::order);
     columns

@@ -20,6 +20,8 @@ pub enum Index {
     Batch(usize),
     /// Whether sampling keeps a key-value cache.
     Cache(bool),
+    /// Which of several sampling seeds images were drawn with, counted from 1. A reading without it is the mean over them.
+    Draw(usize),
 }
 
 /// A measure at its indices, such as the codebook usage of level 1 at depth 2.
@@ -97,6 +99,11 @@ impl Quantity {
         self.at.iter().find_map(|index| if let Index::Cache(cache) = index { Some(*cache) } else { None })
     }
 
+    /// Which of several sampling seeds images were drawn with.
+    pub fn draw(&self) -> Option<usize> {
+        self.at.iter().find_map(|index| if let Index::Draw(draw) = index { Some(*draw) } else { None })
+    }
+
     /// What the registry says of the measure.
     pub fn measure(&self) -> Measure {
         measure(&self.measure)
@@ -120,6 +127,7 @@ impl Quantity {
         }
         words.extend(self.batch().map(|batch| format!("batch {batch}")));
         words.extend(self.cache().map(|cache| if cache { "with cache" } else { "without cache" }.to_owned()));
+        words.extend(self.draw().map(|draw| format!("draw {draw}")));
         words.join(", ")
     }
 }
@@ -138,8 +146,12 @@ impl fmt::Display for Quantity {
             write!(f, "_b{batch}")?;
         }
         match self.cache() {
-            Some(true) => f.write_str("_cache"),
-            Some(false) => f.write_str("_nocache"),
+            Some(true) => f.write_str("_cache")?,
+            Some(false) => f.write_str("_nocache")?,
+            None => {}
+        }
+        match self.draw() {
+            Some(draw) => write!(f, "_draw{draw}"),
             None => Ok(()),
         }
     }
@@ -158,6 +170,7 @@ mod tests {
             ("usage", vec![Index::Level(1)], "codebook usage (level 1)"),
             ("code_overlap", vec![Index::Depth(3), Index::Depth(1)], "code overlap (depths 1 and 3)"),
             ("images_per_second", vec![Index::Cache(true), Index::Batch(64)], "sampling speed (batch 64, with cache)"),
+            ("sample_frechet", vec![Index::Draw(2)], "sample Fréchet distance (draw 2)"),
             ("objective_lpips", vec![Index::Level(2)], "objective lpips (level 2)"),
         ] {
             assert_eq!(Quantity::new(measure, at).label(), label);
