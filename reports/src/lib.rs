@@ -15,11 +15,13 @@ mod origin;
 mod page;
 mod picture;
 mod results;
+mod setup;
 mod site;
 mod stats;
 mod study;
 mod tables;
 mod viridis;
+mod warnings;
 
 pub use error::{Error, Result};
 pub use figure::{Line, Panel, figure};
@@ -28,8 +30,10 @@ pub use measure::{
 };
 pub use origin::{Environment, Origin};
 pub use results::{
-    Axis, CodeMap, Comparison, Curve, Definition, Example, Image, Provenance, Results, Sample, Status, Trial, Value,
+    Axis, CodeMap, Comparison, Curve, Definition, Example, FileNote, Image, Provenance, Results, Sample, Status, Trial,
+    Value,
 };
+pub use setup::{CodeSizes, Fact, LeftOut, Sizes};
 
 use std::path::{Path, PathBuf};
 
@@ -70,4 +74,9 @@ pub fn write(results: &Results, folder: &Path) -> Result<Written> {
 /// The verdicts in words, one sentence each, as they stand at the top of the page.
 pub fn verdicts(results: &Results) -> Vec<String> {
     judge::verdicts(&study::Study::new(results)).iter().map(judge::Verdict::sentence).collect()
+}
+
+/// What may lead to a wrong moral, one sentence each, as it stands under the verdicts of the page.
+pub fn warnings(results: &Results) -> Vec<String> {
+    warnings::all(&study::Study::new(results)).iter().map(warnings::Warning::sentence).collect()
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::measure::{Index, Quantity, Reading};
 use crate::origin::{Environment, Origin};
+use crate::setup::{Fact, LeftOut, Sizes};
 
 /// An experiment with all its trials, finished or not.
 #[derive(Clone, Debug, Default)]
@@ -20,10 +21,14 @@ pub struct Results {
     pub name: String,
     /// The question in one sentence, with its question mark.
     pub question: String,
-    /// What the head of the experiment file says beyond the question; paragraphs are set apart by an empty line.
-    pub description: String,
+    /// What the experiment's file says of itself: no result of these trials.
+    pub file: FileNote,
+    /// What the command line changed of the file's settings, such as `quantizer.codebook=512`; empty if nothing.
+    pub changed: Vec<String>,
     /// The command that repeats the whole experiment.
     pub command: String,
+    /// The folder in which that command, and those of the trials, are to be given.
+    pub folder: Option<String>,
     /// When the results were made, as text to show; `None` leaves the page free of dates.
     pub created: Option<String>,
     /// What concerns the whole, such as the commit of the experiment's folder; where trials were computed is told by
@@ -41,6 +46,19 @@ pub struct Results {
     pub trials: Vec<Trial>,
     /// Definitions of measures that [`crate::measure`] does not know, or that this experiment defines otherwise.
     pub definitions: Vec<Definition>,
+}
+
+/// The comment at the head of an experiment's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileNote {
+    /// The file, as it was named.
+    pub path: String,
+    /// What is asked, and why; paragraphs are set apart by an empty line.
+    pub about: String,
+    /// What came of an earlier run, as the file tells it.
+    pub finding: Option<String>,
+    /// As of when the file says so, such as `2026-11-28`.
+    pub date: Option<String>,
 }
 
 /// One line of the provenance table.
@@ -123,6 +141,12 @@ pub struct Trial {
     pub command: String,
     /// The resolved configuration, as RON text.
     pub config: String,
+    /// What it was set to, in the order to show.
+    pub setup: Vec<Fact>,
+    /// How large things were: what the page's warnings look at.
+    pub sizes: Sizes,
+    /// Measures that it cannot have.
+    pub left_out: Vec<LeftOut>,
     /// Digests of the parts that measures depend on, by name: `dataset`, `classifier`, `tokenizer`. Trials whose digests
     /// are equal share the part; verdicts say where a measure is compared between trials that do not share what it needs.
     pub parts: BTreeMap<String, String>,

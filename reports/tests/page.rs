@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rqlab_reports::{Axis, Curve, Index, Quantity, Reading, Results, Status, Trial, write};
+use rqlab_reports::{Axis, Curve, Fact, FileNote, Index, LeftOut, Quantity, Reading, Results, Status, Trial, write};
 
 #[path = "../examples/demo/invent.rs"]
 mod invent;
@@ -165,7 +165,10 @@ fn text_of_the_experiment_is_never_markup() {
     let mut results = invent::results().unwrap();
     results.name = evil.into();
     results.question = evil.into();
-    results.description = evil.into();
+    results.file =
+        FileNote { path: evil.into(), about: evil.into(), finding: Some(evil.into()), date: Some(evil.into()) };
+    results.folder = Some(evil.into());
+    results.changed = vec![evil.into()];
     results.command = evil.into();
     results.created = Some(evil.into());
     results.provenance[0].key = evil.into();
@@ -179,6 +182,8 @@ fn text_of_the_experiment_is_never_markup() {
         trial.command = evil.into();
         trial.config = evil.into();
         trial.error = Some(evil.into());
+        trial.setup.push(Fact::new(evil, evil));
+        trial.left_out.push(LeftOut { measures: evil.into(), reason: evil.into() });
         trial.log_tail = evil.into();
         trial.readings.push(Reading::new(evil, [], 1.0));
         for curve in &mut trial.curves {
@@ -294,4 +299,77 @@ fn the_order_of_readings_does_not_matter() {
         trial.readings.reverse();
     }
     assert!(page("backward", &results) == before);
+}
+
+#[test]
+fn the_file_speaks_apart_and_its_finding_only_for_its_own_settings() {
+    let mut results = alone(vec![Reading::new("mse", [], 0.5)]);
+    results.question = "What do 4 codes buy?".into();
+    results.file = FileNote {
+        path: "experiments/one.ron".into(),
+        about: "Why it is asked.".into(),
+        finding: Some("one seed: 0.68 dB.".into()),
+        date: Some("2026-11-28".into()),
+    };
+    let own = page("own", &results);
+    well_formed(&own);
+    assert!(own.contains("<h1>What do 4 codes buy?</h1>"));
+    let (_, file) = own.split_once("<details class=\"file\"").unwrap();
+    for part in
+        ["experiments/one.ron", "not from these results", "Why it is asked.", "2026-11-28", "one seed: 0.68 dB."]
+    {
+        assert!(file.contains(part), "{part}");
+    }
+    results.changed = vec!["quantizer.depth=8".into()];
+    let changed = page("changed", &results);
+    well_formed(&changed);
+    assert!(!changed.contains("0.68 dB"), "found with other settings");
+    for part in [
+        "<h1>one</h1>",
+        "Set otherwise than in the file: <code>quantizer.depth=8</code>",
+        "It asks: What do 4 codes buy?",
+    ] {
+        assert!(changed.contains(part), "{part}");
+    }
+    // A question without numbers is asked of any settings.
+    results.question = "What does depth buy?".into();
+    assert!(page("asked", &results).contains("<h1>What does depth buy?</h1>"));
+}
+
+#[test]
+fn the_setup_says_what_is_common_and_by_which_axis_the_rest_differs() {
+    let mut results = alone(vec![Reading::new("classifier_accuracy", [], 0.653)]);
+    results.axes[0].values.push(4_i64.into());
+    let other = Trial {
+        id: "89abcdef".into(),
+        axes: [("quantizer.depth".to_owned(), 4_i64.into())].into(),
+        ..results.trials[0].clone()
+    };
+    results.trials[0].axes = [("quantizer.depth".to_owned(), 1_i64.into())].into();
+    results.trials.push(other);
+    for (trial, steps) in results.trials.iter_mut().zip(["400 steps", "800 steps"]) {
+        trial.setup = vec![Fact::new("data", "4 classes, 240 + 16 images"), Fact::new("training", steps)];
+        trial.seed = Some(3);
+    }
+    results.trials[1].left_out = vec![LeftOut { measures: "speeds".into(), reason: "none was asked for".into() }];
+    let page = page("setup", &results);
+    well_formed(&page);
+    for part in [
+        "<th scope=\"row\">data</th><td><div>4 classes, 240 + 16 images</div></td>",
+        "<div>depth 1: 400 steps</div><div>depth 4: 800 steps</div>",
+        "<th scope=\"row\">seeds</th><td><div>3</div></td>",
+        "right on 65.3% of the test images",
+        "speeds, in 1 of 2 trials: none was asked for",
+    ] {
+        assert!(page.contains(part), "{part} in\n{}", page.split("<nav").next().unwrap());
+    }
+}
+
+#[test]
+fn warnings_stand_under_the_verdicts() {
+    let page = page("warned", &alone(vec![Reading::new("perplexity", [Index::Depth(1)], 1.0)]));
+    let verdicts = page.split("<section id=\"verdicts\"").nth(1).unwrap().split("</section>").next().unwrap();
+    for part in ["id=\"warnings\"", "perplexity 1.0 at depth 1", "One seed, fewer than 3"] {
+        assert!(verdicts.contains(part), "{part}");
+    }
 }

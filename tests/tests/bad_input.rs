@@ -191,7 +191,8 @@ fn a_report_of_nothing_but_failures_does_not_replace_one_with_results() {
     let lab = Lab::new().unwrap();
     assert_eq!(sweep(&lab).code, Some(0));
     let page = lab.read("out/tiny/index.html").unwrap();
-    let said = lab.run("sweep tiny.ron --runs runs --out out --set tokenizer_training.lr=1e30").unwrap();
+    lab.edit("lr: 1e-3", "lr: 1e30").unwrap();
+    let said = sweep(&lab);
     assert_eq!((said.code, said.out.lines().last()), (Some(1), Some("out/tiny-failed/index.html")), "{}", said.err);
     assert_eq!(lab.read("out/tiny/index.html").unwrap(), page);
     assert!(lab.read("out/tiny-failed/results.csv").unwrap().contains(",failed,"));

@@ -81,7 +81,9 @@ fn curves_can_be_looked_at() {
     let said = ok(&lab, "sweep tiny.ron --runs runs --out out --device cpu");
     assert!(!said.err.contains("computing on"), "{}", said.err);
     let said = ok(&lab, "curves tiny.ron --runs runs");
-    for text in ["depth=2 seed 0, step 20, done", "prior=ar depth=1 seed 0", "\n  learning_rate ", "\n  usage_1 "] {
+    for text in
+        ["depth=2 prior=ar seed 0, step 20, done", "depth=1 prior=ar seed 0", "\n  learning_rate ", "\n  usage_1 "]
+    {
         assert!(said.out.contains(text), "{text} in\n{}", said.out);
     }
 

@@ -155,11 +155,12 @@ fn write(name: &str, lines: &str) {
 fn sweep(name: &str, lines: &str) -> BTreeMap<String, String> {
     write(name, lines);
     ok(&TOYS, &with_toys("sweep", name));
-    only_row(name)
+    only_row(name, name)
 }
 
-fn only_row(name: &str) -> BTreeMap<String, String> {
-    let rows = csv(&TOYS.read(&format!("{name}-out/{name}/results.csv")).unwrap());
+/// The one row of a report of an experiment's.
+fn only_row(name: &str, report: &str) -> BTreeMap<String, String> {
+    let rows = csv(&TOYS.read(&format!("{name}-out/{report}/results.csv")).unwrap());
     assert_eq!(rows.len(), 2, "{rows:?}");
     rows[0].iter().cloned().zip(rows[1].iter().cloned()).filter(|(_, value)| !value.is_empty()).collect()
 }
@@ -189,9 +190,9 @@ fn two_levels_of_codes_have_a_quantizer_and_a_prior_each() {
     let stages = || TOYS.stages("levels-runs", "prior").unwrap();
     assert_eq!(stages().len(), 2);
     let before = stages();
-    ok(&TOYS, &(with_toys("sweep", "levels") + " --set evaluation.guidance=3.0"));
+    ok(&TOYS, &(with_toys("sweep", "levels") + " --set evaluation.guidance=3.0 --name levels-guided"));
     assert_eq!(stages(), before, "guidance retrains nothing");
-    assert_eq!(number(&only_row("levels"), "guidance"), 3.0);
+    assert_eq!(number(&only_row("levels", "levels-guided"), "guidance"), 3.0);
     ok(&TOYS, "--plugins plugins sample levels.ron --runs levels-runs --guidance 2.0 --count 4 --output levels.png");
 }
 
@@ -230,8 +231,8 @@ fn a_quantizer_holds_another_and_paths_reach_inside() {
     quantizer: scaled(of: rq(depth: 1, codebook: 8), scale: 2.0),
     axes: { \"quantizer.of.depth\": [1, 2] },",
     );
-    ok(&TOYS, &(with_toys("sweep", "held") + " --set quantizer.of.codebook=4"));
-    let rows = csv(&TOYS.read("held-out/held/results.csv").unwrap());
+    ok(&TOYS, &(with_toys("sweep", "held") + " --set quantizer.of.codebook=4 --name narrow"));
+    let rows = csv(&TOYS.read("held-out/narrow/results.csv").unwrap());
     let column = rows[0].iter().position(|name| name == "bits_per_image").unwrap();
     // 4x4 and 8x8 positions of D codes of 2 bits.
     assert_eq!(rows[1..].iter().map(|row| row[column].as_str()).collect::<Vec<_>>(), ["160.0", "320.0"]);

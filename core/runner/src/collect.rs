@@ -1,11 +1,14 @@
 //! From stages to the one value that a report is made of.
 
+use crate::experiment::header::Header;
 use crate::job::{Job, Trial};
 use crate::plan::{self, NOT_APPLICABLE, Plan};
+use crate::provenance::changed_last;
+use crate::repeat::Repeat;
+use crate::setup;
 use crate::stages::{MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior};
 use crate::store::{Done, Store};
-use crate::ui::quoted;
-use rqlab_reports::{Axis, Comparison, Environment, Origin, Provenance, Reading, Results, Status, Value};
+use rqlab_reports::{Axis, Comparison, Environment, FileNote, Origin, Provenance, Reading, Results, Status, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -15,15 +18,27 @@ const LOG_LINES: usize = 20;
 /// Gathers what is known of every trial of a plan, finished or not.
 ///
 /// A trial that is missing or failed is a result, too; one whose pictures are damaged counts as failed.
-pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>, rendered: Environment) -> Results {
+pub fn collect(
+    plan: &Plan,
+    store: &Store,
+    provenance: Vec<Provenance>,
+    rendered: Environment,
+    repeat: &Repeat,
+) -> Results {
     let jobs: BTreeMap<&str, &Job> = plan.jobs.iter().map(|job| (job.id.as_str(), job)).collect();
     let experiment = &plan.experiment;
-    let trials = plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store)).collect();
+    let mut trials: Vec<_> = plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store)).collect();
+    let repeat = repeat.clone().as_computed(trials.iter());
+    for trial in &mut trials {
+        trial.command = repeat.trial(&trial.id);
+    }
     Results {
         name: experiment.name.clone(),
         question: experiment.question.clone(),
-        description: experiment.header.clone(),
-        command: command_line("sweep", plan, None),
+        file: file_note(experiment),
+        changed: experiment.changed.clone(),
+        command: repeat.sweep(),
+        folder: std::env::current_dir().ok().map(|folder| folder.display().to_string()),
         created: None,
         provenance,
         rendered: Some(rendered),
@@ -32,7 +47,7 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>, rendered
             .iter()
             .map(|axis| Axis {
                 path: axis.path.clone(),
-                label: String::new(),
+                label: axis.label.clone(),
                 values: axis.values.iter().map(|text| value(text)).collect(),
             })
             .collect(),
@@ -43,16 +58,12 @@ pub fn collect(plan: &Plan, store: &Store, provenance: Vec<Provenance>, rendered
     }
 }
 
-/// The command that does the whole experiment, or one of its trials, again.
-pub fn command_line(command: &str, plan: &Plan, trial: Option<&Trial>) -> String {
-    let mut line = format!("rqlab {command} {}", shown(&plan.experiment.path));
-    for set in &plan.experiment.overrides {
-        line.push_str(&format!(" --set {}", quoted(set)));
-    }
-    if let Some(trial) = trial {
-        line.push_str(&format!(" --trial {}", short(&trial.id)));
-    }
-    line
+/// What the experiment's file says of itself; its finding is dated by when the file was last changed, unless it has a date.
+fn file_note(experiment: &plan::Experiment) -> FileNote {
+    let Header { about, finding, date } = Header::parse(&experiment.header);
+    let dated = || changed_last(&experiment.path).map(|day| format!("the file is of {day}"));
+    let date = finding.as_ref().and_then(|_| date.or_else(dated));
+    FileNote { path: shown(&experiment.path), about, finding, date }
 }
 
 fn comparison(asked: &plan::Comparison) -> Comparison {
@@ -81,14 +92,14 @@ pub fn value(text: &str) -> Value {
 fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store) -> rqlab_reports::Trial {
     let mut out = rqlab_reports::Trial {
         id: short(&trial.id).to_owned(),
-        name: name(trial),
+        name: plan.experiment.name_of(trial),
         axes: applicable(trial).map(|(path, text)| (path.clone(), value(text))).collect(),
         seed: Some(trial.seed),
         status: Status::Done,
-        command: command_line("run", plan, Some(trial)),
         config: trial.config.clone(),
         ..Default::default()
     };
+    setup::tell(plan, trial, jobs, &mut out);
     let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.classes);
     for job in trial.jobs.iter().filter_map(|id| jobs.get(id.as_str())) {
         out.parts.insert("dataset".to_owned(), job.data_digest.clone());
@@ -118,20 +129,10 @@ fn applicable(trial: &Trial) -> impl Iterator<Item = (&String, &String)> {
     trial.axes.iter().filter(|(_, text)| *text != NOT_APPLICABLE)
 }
 
-/// What a trial is, by its axes: `depth=4 codebook=256`.
-pub fn name(trial: &Trial) -> String {
-    applicable(trial).map(|(path, text)| format!("{}={text}", leaf(path))).collect::<Vec<_>>().join(" ")
-}
-
 /// A path as a person would type it from here.
 pub fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&here).unwrap_or(path).display().to_string()
-}
-
-/// The last part of an axis' path.
-fn leaf(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
 }
 
 /// Adds what a finished stage measured, its curves and its origin.

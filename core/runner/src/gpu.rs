@@ -14,13 +14,15 @@ pub enum DeviceChoice {
     Auto,
     /// This one.
     Named(Device),
+    /// This one, which was left to us to choose.
+    Chosen(Device),
 }
 
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
-            Self::Named(device) => device.fmt(f),
+            Self::Named(device) | Self::Chosen(device) => device.fmt(f),
         }
     }
 }
@@ -29,7 +31,7 @@ impl DeviceChoice {
     /// The device, and why it is that one if that was left to us.
     pub fn resolve(self) -> (Device, Option<String>) {
         match self {
-            Self::Named(device) => (device, None),
+            Self::Named(device) | Self::Chosen(device) => (device, None),
             Self::Auto if !is_built_in() => {
                 let gpu = match Cuda::here().gpu {
                     true => "; there is an NVIDIA GPU: `rqlab doctor` says what it takes to use it",

@@ -4,11 +4,12 @@ use rqlab_reports::Image;
 use rqlab_sdk::tensor::Tensor;
 use rqlab_sdk::{Error, Result};
 
-/// A class by its name; numbers, which data sets without names use, get a word before them.
+/// A class by its name; a name that is a number gets a word before it.
 pub(crate) fn class(classes: &[String], index: u32) -> String {
     match classes.get(index as usize) {
         Some(name) if name.parse::<f64>().is_err() => name.clone(),
-        _ => format!("class {index}"),
+        Some(number) => format!("class {number}"),
+        None => format!("class number {index}"),
     }
 }
 
@@ -26,4 +27,15 @@ pub(crate) fn image(batch: &Tensor, n: usize) -> Result<Image> {
         .flat_map(|pixel| [0, 1, 2].map(|c| byte(pixel[if channels >= 3 { c } else { 0 }])))
         .collect();
     Image::new(width as u32, height as u32, rgb).map_err(|e| Error::Data(format!("picture: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_goes_by_its_name_not_by_its_place() {
+        let classes = ["1", "10", "cat"].map(str::to_owned);
+        assert_eq!([0, 1, 2, 3].map(|index| class(&classes, index)), ["class 1", "class 10", "cat", "class number 3"]);
+    }
 }

@@ -22,6 +22,33 @@ pub fn provenance(plan: &Plan) -> Vec<Provenance> {
     table
 }
 
+/// The day on which a file was last changed: by git, where it is committed as it stands, else by the file system.
+pub fn changed_last(file: &Path) -> Option<String> {
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name()?.to_str()?;
+    let committed = git(folder, &["status", "--porcelain", "--ignored", "--", name]).filter(String::is_empty);
+    let by_git =
+        committed.and_then(|_| git(folder, &["log", "-1", "--format=%cs", "--", name])).filter(|day| !day.is_empty());
+    by_git.or_else(|| {
+        let modified = std::fs::metadata(file).and_then(|file| file.modified()).ok()?;
+        Some(day(modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs() / 86400))
+    })
+}
+
+/// A day of the Gregorian calendar by its number since 1970-01-01, as `2026-11-28`.
+fn day(number: u64) -> String {
+    // Years begin in March here, so that a leap day is the last of its year.
+    let since_march = number + 719_468;
+    let (era, of_era) = (since_march / 146_097, since_march % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// This process as what computes a stage.
 pub fn environment(stage: &dyn Stage) -> Environment {
     let plugins = stage.calls().into_iter().flat_map(|call| call.plugins.clone()).collect();
@@ -56,4 +83,22 @@ fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split(':').nth(1));
     format!("{}, {cores} cores", name.map_or("unknown", str::trim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (number, text) in [
+            (0, "1970-01-01"),
+            (59, "1970-03-01"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (20_785, "2026-11-28"),
+        ] {
+            assert_eq!(day(number), text);
+        }
+    }
 }

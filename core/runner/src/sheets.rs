@@ -1,9 +1,9 @@
 //! Pictures from finished trials, as PNG files: what `rqlab sample` and `rqlab reconstruct` make.
 
-use crate::collect::command_line;
 use crate::job::Trial;
 use crate::plan::Plan;
 use crate::plugins::Plugins;
+use crate::repeat::Repeat;
 use crate::stages::{MeasurePrior, MeasureTokenizer, load_prior, load_tokenizer, shown};
 use crate::store::Store;
 use rqlab_sdk::checkpoint::write_atomically;
@@ -39,6 +39,7 @@ pub fn sample(
     store: &Store,
     plugins: &Plugins,
     how: &SampleOptions,
+    repeat: &Repeat,
     out: &Path,
 ) -> Result<PathBuf> {
     let stage = plan
@@ -50,7 +51,7 @@ pub fn sample(
             Error::Unsupported("this trial has no prior to sample from; give it one with `prior:`".to_owned())
         })?;
     let needed: Vec<&String> = std::iter::once(&stage.tokenizer).chain(&stage.priors).collect();
-    require_done(store, &needed, plan)?;
+    require_done(store, &needed, repeat)?;
     let (dataset, model) = load_tokenizer(plugins, store, &stage.tokenizer)?;
     let classes = dataset.info().classes.len();
     if let Some(class) = how.class.filter(|&class| class as usize >= classes.max(1)) {
@@ -82,6 +83,7 @@ pub fn reconstruct(
     store: &Store,
     plugins: &Plugins,
     count: usize,
+    repeat: &Repeat,
     out: &Path,
 ) -> Result<PathBuf> {
     let stage = plan
@@ -90,7 +92,7 @@ pub fn reconstruct(
         .filter(|job| trial.jobs.contains(&job.id))
         .find_map(|job| job.stage.is::<MeasureTokenizer>())
         .ok_or_else(|| Error::Unsupported("this trial has no tokenizer".to_owned()))?;
-    require_done(store, &[&stage.tokenizer], plan)?;
+    require_done(store, &[&stage.tokenizer], repeat)?;
     let (dataset, model) = load_tokenizer(plugins, store, &stage.tokenizer)?;
     // Those that the report shows, and more of the same.
     let indices = shown(dataset.as_ref(), Split::Test, stage.evaluation.images.max(count), count)?;
@@ -107,13 +109,13 @@ pub fn reconstruct(
     sheet(&rows, out)
 }
 
-fn require_done(store: &Store, ids: &[&String], plan: &Plan) -> Result<()> {
+fn require_done(store: &Store, ids: &[&String], repeat: &Repeat) -> Result<()> {
     match ids.iter().all(|id| store.stage(id).done().is_some()) {
         true => Ok(()),
         false => Err(Error::Data(format!(
             "this trial has not been trained in {}; run `{}` first",
             store.root().display(),
-            command_line("sweep", plan, None)
+            repeat.sweep()
         ))),
     }
 }

@@ -4,8 +4,10 @@ use crate::collect::collect;
 use crate::jobs::launcher::Local;
 use crate::jobs::sinks::{EventsFile, for_people};
 use crate::jobs::{End, Outcome, Scheduler, Sinks, Stopped};
+use crate::place::Place;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
+use crate::repeat::Repeat;
 use crate::store::Store;
 use rqlab_reports::Status;
 use rqlab_sdk::tensor::Device;
@@ -18,8 +20,10 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// Folder of the stages.
     pub runs: PathBuf,
-    /// Folder of the reports.
-    pub out: PathBuf,
+    /// Where the report goes.
+    pub place: Place,
+    /// The command that does it again.
+    pub repeat: Repeat,
     /// Jobs at once.
     pub jobs: usize,
     /// Threads that they share.
@@ -39,6 +43,8 @@ pub struct Summary {
     pub page: PathBuf,
     /// What the report found, in sentences.
     pub verdicts: Vec<String>,
+    /// What may lead to a wrong moral, in sentences.
+    pub warnings: Vec<String>,
     /// Trials by status: done, failed, missing.
     pub trials: [usize; 3],
     /// Each error, with the names of the trials that failed of it.
@@ -76,10 +82,7 @@ pub fn sweep(plan: &Plan, options: &Options) -> Result<Summary, Unfinished> {
     let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;
     // A report that cannot be written should be known before hours of work.
-    let out = options.out.join(&plan.experiment.name);
-    std::fs::create_dir_all(&out).map_err(|e| {
-        Error::Data(format!("no report can be written to {}: {e}; name another folder with --out", out.display()))
-    })?;
+    options.place.take()?;
     run_jobs(plan, options, &store)?;
     Ok(render(plan, options, &store)?)
 }
@@ -115,14 +118,16 @@ pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<(), Unf
 /// # Errors
 /// A report that cannot be written.
 pub fn render(plan: &Plan, options: &Options, store: &Store) -> Result<Summary> {
-    let results = collect(plan, store, provenance(plan), here());
+    let mut results = collect(plan, store, provenance(plan), here(), &options.repeat);
     let count = |status| results.trials.iter().filter(|trial| trial.status == status).count();
     let trials = [count(Status::Done), count(Status::Failed), count(Status::Missing)];
-    let mut out = options.out.join(&plan.experiment.name);
-    if trials[0] == 0 && trials[1] > 0 && has_results(&out) {
-        out = options.out.join(format!("{}-failed", plan.experiment.name));
+    let mut place = options.place.clone();
+    if trials[0] == 0 && trials[1] > 0 && has_results(&place.folder) {
+        place = place.for_failures();
     }
-    let written = rqlab_reports::write(&results, &out).map_err(|e| Error::Data(e.to_string()))?;
+    place.take()?;
+    results.name.clone_from(&place.name);
+    let written = rqlab_reports::write(&results, &place.folder).map_err(|e| Error::Data(e.to_string()))?;
     let mut failures: Vec<(String, Vec<String>)> = Vec::new();
     for trial in results.trials.iter().filter(|trial| trial.status == Status::Failed) {
         let name = format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim().to_owned();
@@ -132,7 +137,8 @@ pub fn render(plan: &Plan, options: &Options, store: &Store) -> Result<Summary> 
             None => failures.push((error, vec![name])),
         }
     }
-    Ok(Summary { page: written.page, verdicts: rqlab_reports::verdicts(&results), trials, failures })
+    let (verdicts, warnings) = (rqlab_reports::verdicts(&results), rqlab_reports::warnings(&results));
+    Ok(Summary { page: written.page, verdicts, warnings, trials, failures })
 }
 
 /// Whether the report in a folder has a trial that was done.

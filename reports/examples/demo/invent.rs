@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use pictures::{Noise, degraded, examples, leaves};
 use rqlab_reports::{
-    Axis, Comparison, Curve, Definition, Environment, Index, Origin, Provenance, Quantity, Reading, Results, Sample,
-    Status, Trial, Value,
+    Axis, CodeSizes, Comparison, Curve, Definition, Environment, Fact, FileNote, Index, Origin, Provenance, Quantity,
+    Reading, Results, Sample, Sizes, Status, Trial, Value,
 };
 
 const DEPTHS: [usize; 3] = [1, 2, 4];
@@ -190,6 +190,8 @@ fn trial(setting: Setting, seed: u64) -> Trial {
         parts: BTreeMap::from([("dataset".into(), "9c1e07aa".into()), ("tokenizer".into(), id.clone())]),
         id,
         name,
+        setup: setup(setting, has_prior),
+        sizes: sizes(setting),
         seed: Some(seed),
         status: Status::Done,
         origins: stages.iter().map(|stage| Origin { stage: (*stage).into(), environment: machine.clone() }).collect(),
@@ -198,6 +200,37 @@ fn trial(setting: Setting, seed: u64) -> Trial {
         examples: examples(levels, depth, (psnr - 10.0) / 20.0, codebook, &mut invented.noise),
         samples,
         ..Trial::default()
+    }
+}
+
+/// What a trial was set to.
+fn setup(setting: Setting, has_prior: bool) -> Vec<Fact> {
+    let Setting { levels, depth, codebook, .. } = setting;
+    let mut facts = vec![
+        Fact::new("data", "dead_leaves: 4 classes, 4000 training and 1000 test images of 32 x 32 x 3"),
+        Fact::new(
+            "tokens",
+            format!("8 x 8 x {depth} of {codebook}{}", if levels > 1 { " and 4 x 4 above" } else { "" }),
+        ),
+        Fact::new("tokenizer's training", "1500 steps of 16 images, Adam, learning rate 0.003, cosine after 30 steps"),
+        Fact::new("measured", "500 of 1000 test images"),
+    ];
+    if has_prior {
+        facts.push(Fact::new("prior's training", "400 steps of 16 images, AdamW, learning rate 0.002"));
+        facts.push(Fact::new("samples", "300, labels in the mixture of the data, temperature 1"));
+    }
+    facts
+}
+
+fn sizes(Setting { levels, depth, codebook, shared }: Setting) -> Sizes {
+    let level = |positions| CodeSizes { positions, codebooks: vec![codebook; depth], shared };
+    Sizes {
+        classes: Some(4),
+        test_images: Some(1000),
+        measured_images: Some(500),
+        steps: Some(1500),
+        levels: [64, 16].into_iter().take(levels).map(level).collect(),
+        ..Sizes::default()
     }
 }
 
@@ -281,10 +314,17 @@ pub(crate) fn results() -> rqlab_reports::Result<Results> {
     Ok(Results {
         name: "demo".into(),
         question: "Does depth beat codebook size at equal bits?".into(),
-        description: "Made-up numbers in the shape of the depth-vs-codebook sweep: residual quantization with depth D and \
-                      K codes, shared over depths, on 32 x 32 dead leaves.\n\nSeparate codebooks are tried at the largest \
-                      depth only, and two levels at depth 2."
-            .into(),
+        file: FileNote {
+            path: "experiments/demo.ron".into(),
+            about: "Made-up numbers in the shape of the depth-vs-codebook sweep: residual quantization with depth D and K \
+                    codes, shared over depths, on 32 x 32 dead leaves.\n\nSeparate codebooks are tried at the largest depth \
+                    only, and two levels at depth 2."
+                .into(),
+            finding: Some("two seeds: depth 1 -> 4 bought 9 dB of PSNR.".into()),
+            date: Some("2026-11-02".into()),
+        },
+        changed: Vec::new(),
+        folder: Some("/home/lab".into()),
         command: "just sweep depth-vs-codebook".into(),
         created: None,
         provenance: provenance

@@ -13,6 +13,7 @@ mod parts;
 mod pictures;
 mod priors;
 mod rate;
+mod setup;
 mod trials;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -73,6 +74,8 @@ pub(crate) fn render(study: &Study<'_>) -> Result<String> {
             }
             body {
                 (overview::header(study))
+                (overview::from_the_file(study))
+                (setup::setup(study))
                 nav aria-label="Sections" {
                     ol {
                         @for (id, heading) in SECTIONS {

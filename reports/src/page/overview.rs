@@ -5,20 +5,70 @@ use maud::{Markup, html};
 use super::parts::nothing;
 use crate::format;
 use crate::judge::{self, Finding, Method, Verdict};
-use crate::results::Status;
+use crate::results::{Results, Status};
 use crate::study::Study;
+use crate::warnings;
 
-/// Name, question, completeness, description, command.
+/// Name, question, completeness, what was changed, the command.
 pub(super) fn header(study: &Study<'_>) -> Markup {
     let results = study.results;
-    let paragraphs = results.description.split("\n\n").map(str::trim).filter(|text| !text.is_empty());
     html! {
         header {
             p.name { "rqlab experiment " strong { (results.name) } @if let Some(created) = &results.created { " · " (created) } }
-            h1 { @if results.question.is_empty() { (results.name) } @else { (results.question) } }
+            h1 { @if asks(results) { (results.question) } @else { (results.name) } }
             (badge(study))
-            @for paragraph in paragraphs { p.description { (paragraph) } }
-            @if !results.command.is_empty() { p.command { span.what { "repeat it with" } code { (results.command) } } }
+            @if !results.changed.is_empty() {
+                p.changed {
+                    "Set otherwise than in the file: "
+                    @for (place, change) in results.changed.iter().enumerate() {
+                        @if place > 0 { ", " }
+                        code { (change) }
+                    }
+                    "."
+                }
+            }
+            @if !results.command.is_empty() {
+                p.command {
+                    span.what {
+                        "repeat it" @if let Some(folder) = &results.folder { ", in " code { (folder) } "," } " with"
+                    }
+                    code { (results.command) }
+                }
+            }
+        }
+    }
+}
+
+/// Whether the file's question is that of these trials: with other settings, one that names numbers need not be.
+fn asks(results: &Results) -> bool {
+    let names_settings = results.question.contains(|c: char| c.is_ascii_digit());
+    !results.question.is_empty() && (results.changed.is_empty() || !names_settings)
+}
+
+/// What the experiment's file says of itself, apart from what these trials showed.
+pub(super) fn from_the_file(study: &Study<'_>) -> Markup {
+    let (results, note) = (study.results, &study.results.file);
+    let paragraphs = || note.about.split("\n\n").map(str::trim).filter(|text| !text.is_empty());
+    // What was found with other settings is no finding of these.
+    let finding = note.finding.as_ref().filter(|_| results.changed.is_empty());
+    let question = Some(&results.question).filter(|question| !question.is_empty() && !asks(results));
+    html! {
+        @if paragraphs().next().is_some() || finding.is_some() || question.is_some() {
+            details.file open[results.changed.is_empty()] {
+                summary {
+                    "From the file" @if !note.path.is_empty() { " " code { (note.path) } }
+                    @if results.changed.is_empty() { ", not from these results" } @else { ", whose settings were others" }
+                }
+                @if let Some(question) = question { p { "It asks: " (question) } }
+                @for paragraph in paragraphs() { p { (paragraph) } }
+                @if let Some(finding) = finding {
+                    p {
+                        strong { "What it tells of an earlier run" }
+                        @if let Some(date) = &note.date { " (" (date) ")" }
+                        ": " (finding)
+                    }
+                }
+            }
         }
     }
 }
@@ -74,8 +124,32 @@ fn computed(study: &Study<'_>) -> String {
     }
 }
 
-/// Section 1.
+/// Section 1: the verdicts, and what should be known before a moral is drawn from them.
 pub(super) fn verdicts(study: &Study<'_>) -> Markup {
+    html! {
+        (judged(study))
+        (warned(study))
+    }
+}
+
+fn warned(study: &Study<'_>) -> Markup {
+    let warnings = warnings::all(study);
+    html! {
+        @if !warnings.is_empty() {
+            h3 #warnings { "Before you draw a moral" }
+            ul.warnings {
+                @for warning in &warnings {
+                    li {
+                        @if !warning.who.is_empty() { strong { (warning.who) } ": " }
+                        (warning.text) "."
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn judged(study: &Study<'_>) -> Markup {
     let verdicts = judge::verdicts(study);
     if verdicts.is_empty() {
         return nothing("Nothing was compared: the experiment varies no axis and asks for no comparison.");

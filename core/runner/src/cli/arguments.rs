@@ -1,6 +1,6 @@
 //! Groups of arguments that commands share or have for themselves.
 
-use super::values::{Seeds, above_zero, not_negative, positive, seeds, share};
+use super::values::{Seeds, above_zero, folder_name, not_negative, positive, seeds, share};
 use crate::home::at_home;
 use clap::Args;
 use std::path::PathBuf;
@@ -26,10 +26,14 @@ pub struct ExperimentArgs {
 /// Where a report goes, and how much of the machine is used.
 #[derive(Debug, Clone, Args)]
 pub struct SweepArgs {
-    /// Directory for reports: DIR/NAME/index.html and the tables beside it. If every trial fails and a report with results is
-    /// there, it is kept, and the new one is DIR/NAME-failed.
+    /// Directory for reports: DIR/NAME/index.html and the tables beside it. With --set or other --seeds, and for another file
+    /// of the same name, it is DIR/NAME+DIGEST. If every trial fails and a report with results is there, it is kept, and
+    /// the new one is DIR/NAME-failed.
     #[arg(long, value_name = "DIR", default_value_os_t = at_home("reports/out"))]
     pub out: PathBuf,
+    /// Name of the report's folder in DIR [default: the experiment's, and a digest of what --set and --seeds change].
+    #[arg(long, value_name = "NAME", value_parser = folder_name)]
+    pub name: Option<String>,
     /// Jobs at once; they share the threads [default: as many as there are threads, but 4 on a GPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,

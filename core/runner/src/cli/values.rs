@@ -2,10 +2,28 @@
 
 use crate::gpu::DeviceChoice;
 use rqlab_sdk::tensor::Device;
+use std::fmt;
+use std::path::{Component, Path};
 
 /// Seeds, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seeds(pub Vec<u64>);
+
+impl fmt::Display for Seeds {
+    /// As the command line takes them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(u64::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// The name of a folder in another.
+pub(super) fn folder_name(text: &str) -> Result<String, String> {
+    let mut parts = Path::new(text).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(name)), None) if name == text => Ok(text.to_owned()),
+        _ => Err(format!("`{text}` is no name of a folder: --out says where it lies")),
+    }
+}
 
 pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
     let wrong = || format!("`{text}` is no device: write auto, cpu, cuda or cuda:N");
@@ -70,5 +88,14 @@ mod tests {
         assert!(device("gpu").is_err());
         assert_eq!(seeds("0, 2,1"), Ok(Seeds(vec![0, 2, 1])));
         assert!(seeds("0,x").is_err() && seeds("1,1").is_err());
+        assert_eq!(seeds("0, 2,1").map(|seeds| seeds.to_string()).as_deref(), Ok("0,2,1"));
+    }
+
+    #[test]
+    fn a_report_has_a_folder_name_not_a_path() {
+        assert_eq!(folder_name("deep+1").as_deref(), Ok("deep+1"));
+        for text in ["", ".", "..", "a/b", "/a", "a/"] {
+            assert!(folder_name(text).is_err(), "{text}");
+        }
     }
 }

@@ -73,7 +73,7 @@ fn of_plan(plan: &Plan, runs: &Path) -> Vec<Stage> {
     let stage = |job: &crate::job::Job| {
         let trials: Vec<_> = plan.trials.iter().filter(|trial| trial.jobs.contains(&job.id)).collect();
         let of = match trials.as_slice() {
-            [trial] => format!("{} seed {}", collect::name(trial), trial.seed).trim().to_owned(),
+            [trial] => format!("{} seed {}", plan.experiment.name_of(trial), trial.seed).trim().to_owned(),
             trials => counted(trials.len(), "trial"),
         };
         let name = format!("{} {}", job.stage.name(), collect::short(&job.id));

@@ -4,6 +4,7 @@ use crate::cli::{ExperimentArgs, Global, ReconstructArgs, SampleArgs};
 use crate::collect::shown;
 use crate::commands::sweep::choose;
 use crate::commands::{Failure, Outcome, mention_another_format, open};
+use crate::repeat::Repeat;
 use crate::sheets::{SampleOptions, reconstruct, sample};
 use crate::store::Store;
 use crate::ui::Ui;
@@ -18,6 +19,7 @@ pub(super) fn run_sample(
     let (plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let trial = choose(&plan, how.trial.as_deref())?;
+    let repeat = Repeat::of(global, arguments, None);
     let options = SampleOptions {
         count: how.count,
         class: how.class,
@@ -25,7 +27,7 @@ pub(super) fn run_sample(
         guidance: how.guidance,
         seed: how.seed,
     };
-    let path = sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &how.output)?;
+    let path = sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &repeat, &how.output)?;
     ui.line(shown(&path))?;
     Ok(Outcome::Done)
 }
@@ -39,7 +41,9 @@ pub(super) fn run_reconstruct(
     let (plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let trial = choose(&plan, how.trial.as_deref())?;
-    let path = reconstruct(&plan, trial, &Store::open(&arguments.runs)?, &plugins, how.count, &how.output)?;
+    let repeat = Repeat::of(global, arguments, None);
+    let store = Store::open(&arguments.runs)?;
+    let path = reconstruct(&plan, trial, &store, &plugins, how.count, &repeat, &how.output)?;
     ui.line(shown(&path))?;
     Ok(Outcome::Done)
 }

@@ -134,7 +134,10 @@ fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
 fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     let mut global = cli.global.clone();
     if computes(&cli.command) {
-        global.device = DeviceChoice::Named(open_device(&global, ui)?);
+        let device = open_device(&global, ui)?;
+        if global.device == DeviceChoice::Auto {
+            global.device = DeviceChoice::Chosen(device);
+        }
     } else if global.threads.is_some() {
         rqlab_sdk::tensor::set_threads(threads(&global)).map_err(Error::from)?;
     }

@@ -5,7 +5,7 @@ use crate::commands::{Failure, Outcome, open_to_plan};
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::Severity;
 use crate::plan::estimate::History;
-use crate::plan::{Model, Plan};
+use crate::plan::{Axis, Model, Plan};
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
@@ -43,10 +43,9 @@ type Row<'a> = (Vec<String>, Vec<u64>, &'a Model, usize, usize);
 
 /// One row a combination: what differs, and what it costs.
 fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
-    let axes: Vec<&str> =
-        plan.experiment.axes.iter().filter(|axis| axis.values.len() > 1).map(|axis| axis.path.as_str()).collect();
+    let axes: Vec<&Axis> = plan.experiment.axes.iter().filter(|axis| axis.values.len() > 1).collect();
     let with_prior = plan.models.values().any(|model| model.prior.is_some());
-    let mut head: Vec<String> = axes.iter().map(|path| short(path, &axes)).collect();
+    let mut head: Vec<String> = axes.iter().map(|axis| axis.label.clone()).collect();
     head.extend(["seeds", "codes", "bits/image", "autoencoder", "quantizer"].map(str::to_owned));
     if with_prior {
         head.push("prior".to_owned());
@@ -55,7 +54,8 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
     let mut rows: Vec<Row<'_>> = Vec::new();
     for trial in &plan.trials {
         let Some(model) = plan.models.get(&trial.id) else { continue };
-        let values: Vec<String> = axes.iter().map(|path| trial.axes.get(*path).cloned().unwrap_or_default()).collect();
+        let values: Vec<String> =
+            axes.iter().map(|axis| trial.axes.get(&axis.path).cloned().unwrap_or_default()).collect();
         let done = trial.jobs.iter().filter(|id| plan.job(id).is_some_and(|job| history.is_done(job))).count();
         let total = trial.jobs.len();
         match rows.iter_mut().find(|(known, ..)| *known == values) {
@@ -157,13 +157,6 @@ fn tokens(model: &Model) -> String {
         }
     };
     model.levels.iter().map(level).collect::<Vec<_>>().join(" + ")
-}
-
-/// The last part of a path, where it tells the axes apart.
-fn short(path: &str, all: &[&str]) -> String {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-    let name = last(path);
-    if all.iter().filter(|other| last(other) == name).count() == 1 { name } else { path.to_owned() }
 }
 
 fn plural(count: usize, what: &str) -> String {

@@ -5,8 +5,10 @@ use crate::collect::{collect, short, shown};
 use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::experiment::Diagnostic;
 use crate::job::Trial;
+use crate::place::Place;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
+use crate::repeat::Repeat;
 use crate::store::Store;
 use crate::sweep::{Options, Summary, render, run_jobs, sweep};
 use crate::ui::{Ui, duration};
@@ -27,7 +29,8 @@ pub(super) fn run_sweep(
     let (_plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let started = Instant::now();
-    let summary = sweep(&plan, &options(global, arguments, how, ui))?;
+    let options = options(global, arguments, how, &plan, ui)?;
+    let summary = sweep(&plan, &options)?;
     ui.note(format!("{} in {}", counts(&summary), duration(started.elapsed().as_secs_f64())));
     conclude(&summary, ui)
 }
@@ -41,7 +44,9 @@ pub(super) fn run_report(
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
-    let summary = render(&plan, &options(global, arguments, how, ui), &Store::open(&arguments.runs)?)?;
+    let mut options = options(global, arguments, how, &plan, ui)?;
+    options.repeat = options.repeat.without_machine();
+    let summary = render(&plan, &options, &Store::open(&arguments.runs)?)?;
     ui.note(counts(&summary));
     conclude(&summary, ui)
 }
@@ -59,11 +64,11 @@ pub(super) fn run_trial(
     let chosen = choose(&plan, trial)?.clone();
     plan.jobs.retain(|job| chosen.jobs.contains(&job.id));
     plan.trials = vec![chosen];
-    let options = options(global, arguments, how, ui);
+    let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;
     run_jobs(&plan, &options, &store)?;
-    let results = collect(&plan, &store, provenance(&plan), here());
+    let results = collect(&plan, &store, provenance(&plan), here(), &options.repeat);
     for trial in &results.trials {
         if let Some(error) = &trial.error {
             ui.error(error);
@@ -83,7 +88,7 @@ pub(super) fn run_trial(
 /// The trial whose id begins with `id`; without one, the only trial there is.
 pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, Failure> {
     const LISTED: usize = 20;
-    let line = |t: &Trial| format!("{}  {} seed {}", short(&t.id), crate::collect::name(t), t.seed);
+    let line = |t: &Trial| format!("{}  {} seed {}", short(&t.id), plan.experiment.name_of(t), t.seed);
     let mut known: Vec<String> = plan.trials.iter().map(line).take(LISTED).collect();
     if plan.trials.len() > LISTED {
         known.push(format!("and {} more", plan.trials.len() - LISTED));
@@ -106,7 +111,17 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
     }
 }
 
-fn options(global: &Global, arguments: &ExperimentArgs, how: &SweepArgs, ui: Ui) -> Options {
+fn options(
+    global: &Global,
+    arguments: &ExperimentArgs,
+    how: &SweepArgs,
+    plan: &Plan,
+    ui: Ui,
+) -> Result<Options, Failure> {
+    let place = Place::of(&plan.experiment, &how.out, how.name.as_deref())?;
+    if let Some(word) = &place.word {
+        ui.note(format!("{word}: this one goes to {}", shown(&place.folder)));
+    }
     let threads = crate::commands::threads(global);
     let (device, _) = global.device.resolve();
     let at_once = how.jobs.map_or(if device == Device::Cpu { threads } else { GPU_JOBS }, usize::from);
@@ -114,15 +129,16 @@ fn options(global: &Global, arguments: &ExperimentArgs, how: &SweepArgs, ui: Ui)
     for folder in &global.plugins {
         worker_arguments.extend(["--plugins".into(), folder.into()]);
     }
-    Options {
+    Ok(Options {
         runs: arguments.runs.clone(),
-        out: how.out.clone(),
+        place,
+        repeat: Repeat::of(global, arguments, Some(how)),
         jobs: at_once.min(threads.max(1)),
         threads,
         device,
         worker_arguments,
         quiet: ui.is_quiet(),
-    }
+    })
 }
 
 fn counts(summary: &Summary) -> String {
@@ -148,6 +164,9 @@ fn conclude(summary: &Summary, ui: Ui) -> Result<Outcome, Failure> {
     }
     for verdict in &summary.verdicts {
         ui.line(verdict)?;
+    }
+    for warning in &summary.warnings {
+        ui.line(format!("Warning: {warning}"))?;
     }
     ui.line(shown(&summary.page))?;
     Ok(if summary.trials[1] == 0 { Outcome::Done } else { Outcome::SomeFailed })

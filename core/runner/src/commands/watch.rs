@@ -63,11 +63,13 @@ fn sweep_command(global: &Global, arguments: &ExperimentArgs, how: &SweepArgs) -
         add("--set", set.into());
     }
     if let Some(seeds) = &arguments.seeds {
-        let text: Vec<String> = seeds.0.iter().map(u64::to_string).collect();
-        add("--seeds", text.join(",").into());
+        add("--seeds", seeds.to_string().into());
     }
     add("--runs", arguments.runs.clone().into());
     add("--out", how.out.clone().into());
+    if let Some(name) = &how.name {
+        add("--name", name.into());
+    }
     if let Some(jobs) = how.jobs {
         add("--jobs", jobs.to_string().into());
     }

@@ -38,6 +38,8 @@ pub struct Document {
     pub when: Vec<When>,
     /// The seeds.
     pub seeds: Vec<u64>,
+    /// Whether the command line gave other seeds than the file's.
+    pub other_seeds: bool,
     /// The measure in the foreground.
     pub headline: Option<Piece>,
     /// What the report judges.
@@ -89,6 +91,7 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
         exclude: vec![],
         when: vec![],
         seeds: vec![0],
+        other_seeds: false,
         headline: None,
         compare: vec![],
         overrides: vec![],
@@ -129,6 +132,8 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
         complaints.take(document.setup.fill(set.path.slot, &set.value));
     }
     if let Some(seeds) = seeds {
+        let same = |seed: &u64| document.seeds.contains(seed);
+        document.other_seeds = seeds.len() != document.seeds.len() || !seeds.iter().all(same);
         document.seeds = seeds.to_vec();
     }
     let whole = Piece::whole(&document.source);

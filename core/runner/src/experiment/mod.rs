@@ -13,6 +13,7 @@ pub mod condition;
 pub mod diagnostic;
 pub mod document;
 mod files;
+pub mod header;
 pub mod path;
 pub mod raw;
 pub mod reach;

@@ -57,7 +57,20 @@ pub(super) fn name(document: &Document, combinations: &mut [Combination], catalo
         Subject::Case(_) => of_cases(&written, combinations),
         Subject::Path(path) => of_path(path, &written, combinations, catalog),
     });
-    axes.collect()
+    let mut axes: Vec<ShownAxis> = axes.collect();
+    let paths: Vec<String> = axes.iter().map(|shown| shown.axis.path.clone()).collect();
+    for shown in &mut axes {
+        shown.axis.label = label(&shown.axis.path, &paths).to_owned();
+    }
+    axes
+}
+
+/// The shortest end of a path, at its dots, that no other path has: `lr`, or `tokenizer_training.lr` beside `prior_training.lr`.
+fn label<'a>(path: &'a str, all: &[String]) -> &'a str {
+    let ends_so =
+        |other: &String, end: &str| other == end || other.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
+    let ends = path.rmatch_indices('.').map(|(dot, _)| &path[dot + 1..]).chain([path]);
+    ends.into_iter().find(|end| all.iter().filter(|other| ends_so(other, end)).count() == 1).unwrap_or(path)
 }
 
 /// What varies, and the values that are written for it.
@@ -94,7 +107,7 @@ fn of_cases(written: &[Piece], combinations: &mut [Combination]) -> ShownAxis {
     });
     let seen = values.collect();
     let values = in_order(written.iter().map(|piece| piece.text().to_owned()).collect(), seen);
-    ShownAxis { axis: Axis { path: CASE.to_owned(), values }, labels: Labels::default() }
+    ShownAxis { axis: Axis { path: CASE.to_owned(), label: String::new(), values }, labels: Labels::default() }
 }
 
 fn of_path(path: &Path, written: &[Piece], combinations: &mut [Combination], catalog: &Catalog<'_>) -> ShownAxis {
@@ -112,7 +125,7 @@ fn of_path(path: &Path, written: &[Piece], combinations: &mut [Combination], cat
         combination.axes.insert(path.text().to_owned(), text);
     }
     let values = in_order(written.iter().map(|piece| labels.of(piece.text())).collect(), seen);
-    ShownAxis { axis: Axis { path: path.text().to_owned(), values }, labels }
+    ShownAxis { axis: Axis { path: path.text().to_owned(), label: String::new(), values }, labels }
 }
 
 /// The values that occur, each once: in the order in which they are written, then those that come from elsewhere.
@@ -122,4 +135,28 @@ fn in_order(mut values: Vec<String>, seen: Vec<String>) -> Vec<String> {
     let mut known = HashSet::new();
     values.retain(|value| known.insert(value.clone()));
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_as_long_as_it_takes_to_tell_axes_apart() {
+        let labels = |paths: &[&str]| {
+            let all: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
+            all.iter().map(|path| label(path, &all).to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(&["quantizer.depth", "quantizer.codebook", "case"]), ["depth", "codebook", "case"]);
+        assert_eq!(
+            labels(&["tokenizer_training.lr", "prior_training.lr", "prior"]),
+            ["tokenizer_training.lr", "prior_training.lr", "prior"]
+        );
+        assert_eq!(
+            labels(&["quantizer.1.depth", "quantizer.2.depth", "prior.depth"]),
+            ["1.depth", "2.depth", "prior.depth"]
+        );
+        // One path at the end of another: only the longer has an end of its own beside it.
+        assert_eq!(labels(&["lr", "prior_training.lr"]), ["lr", "prior_training.lr"]);
+    }
 }

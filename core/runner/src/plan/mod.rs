@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What an experiment is about, for plans and reports.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Experiment {
     /// The stem of its file.
     pub name: String,
@@ -49,8 +49,19 @@ pub struct Experiment {
     pub headline: String,
     /// What the report is to judge.
     pub comparisons: Vec<Comparison>,
-    /// What the command line set, as `path=value`.
-    pub overrides: Vec<String>,
+    /// What the command line changed, as `path=value` and `seeds=0,1`; empty if nothing.
+    pub changed: Vec<String>,
+}
+
+impl Experiment {
+    /// What a trial is, by the axes that mean something to it, in their order: `depth=4 codebook=256`.
+    pub fn name_of(&self, trial: &Trial) -> String {
+        let value = |axis: &Axis| {
+            let text = trial.axes.get(&axis.path).filter(|text| *text != NOT_APPLICABLE)?;
+            Some(format!("{}={text}", axis.label))
+        };
+        self.axes.iter().filter_map(value).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// What varies, and the values that occur, as in [`Trial::axes`].
@@ -58,6 +69,8 @@ pub struct Experiment {
 pub struct Axis {
     /// The path, or `case`.
     pub path: String,
+    /// The end of the path that tells it from the other axes: `depth`, or `tokenizer_training.lr` beside `prior_training.lr`.
+    pub label: String,
     /// The values in the order in which they are written.
     pub values: Vec<String>,
 }
@@ -113,6 +126,13 @@ pub fn open(name: &str, set: &[String], seeds: Option<&[u64]>, plugins: &Plugins
     Ok(plan)
 }
 
+/// What the command line changed of the file.
+fn changed(document: &Document) -> Vec<String> {
+    let set = document.overrides.iter().map(|set| format!("{}={}", set.path.text(), set.value.text()));
+    let seeds: Vec<String> = document.seeds.iter().map(u64::to_string).collect();
+    set.chain(document.other_seeds.then(|| format!("seeds={}", seeds.join(",")))).collect()
+}
+
 /// Plans an experiment.
 ///
 /// # Errors
@@ -126,7 +146,6 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
     let modelled = models::build(resolved, plugins, &mut complaints);
     let planned = jobs::of(document, &modelled, &mut complaints);
     let warnings = complaints.finish()?;
-    let set = |set: &crate::experiment::Assignment| format!("{}={}", set.path.text(), set.value.text());
     let experiment = Experiment {
         name: document.name.clone(),
         path: document.path.clone(),
@@ -136,7 +155,7 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         seeds: document.seeds.clone(),
         headline: comparisons::headline(document),
         comparisons,
-        overrides: document.overrides.iter().map(set).collect(),
+        changed: changed(document),
     };
     let jobs::Planned { trials, jobs, models, absent } = planned;
     Ok(Plan { experiment, trials, jobs, models, warnings, absent })

@@ -1,0 +1,154 @@
+//! What a trial was set to, for the table at the head of the report and for its warnings.
+
+use crate::job::{Call, Job, Trial};
+use crate::plan::{Model, Plan};
+use crate::settings::{Evaluation, GuidanceShape, PriorTraining, Schedule, TokenizerTraining};
+use crate::stages::{EncodeTokens, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer};
+use crate::ui::{counted, thousands};
+use rqlab_reports::{CodeSizes, Fact, LeftOut};
+use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
+use std::collections::BTreeMap;
+
+/// Adds to a trial of the report what it was set to, and which measures it cannot have.
+pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out: &mut rqlab_reports::Trial) {
+    let Some(model) = plan.models.get(&trial.id) else { return };
+    let jobs = || trial.jobs.iter().filter_map(|id| jobs.get(id.as_str()));
+    let mut facts = data(model);
+    facts.push(Fact::new("tokens", tokens(&model.levels)));
+    for job in jobs() {
+        if let Some(stage) = job.stage.is::<TrainClassifier>() {
+            facts.push(Fact::new("classifier's training", counted(stage.steps as usize, "step")));
+        } else if let Some(stage) = job.stage.is::<TrainTokenizer>() {
+            out.sizes.steps = Some(stage.training.steps);
+            let quantizers = if stage.quantizers.is_empty() { "none".to_owned() } else { names(&stage.quantizers) };
+            facts.push(Fact::new(
+                "tokenizer",
+                format!("{} with {quantizers}, trained for {}", stage.autoencoder.name, names(&stage.objectives)),
+            ));
+            facts.push(Fact::new("tokenizer's training", of_tokenizer(&stage.training)));
+        } else if let Some(stage) = job.stage.is::<MeasureTokenizer>() {
+            facts.push(measured(&stage.evaluation, model, out));
+        } else if let Some(stage) = job.stage.is::<TrainPrior>().filter(|stage| stage.level == 0) {
+            if stage.probe {
+                let steps = counted(stage.training.steps as usize, "step");
+                facts.push(Fact::new("probe prior", format!("{}, {steps}", stage.prior.name)));
+            } else {
+                let encoded = jobs().find(|job| job.id == stage.tokens).and_then(|job| job.stage.is::<EncodeTokens>());
+                let images = encoded.map(|tokens| format!(", on {}", counted(tokens.images, "training image")));
+                let prior = format!("{}{}", stage.prior.name, images.unwrap_or_default());
+                facts.push(Fact::new("prior", prior));
+                facts.push(Fact::new("prior's training", of_prior(&stage.training)));
+            }
+        } else if let Some(stage) = job.stage.is::<MeasurePrior>().filter(|stage| !stage.probe) {
+            facts.push(Fact::new("samples", samples(&stage.evaluation)));
+        }
+    }
+    out.setup = facts;
+    out.sizes.classes = Some(model.classes.len());
+    out.sizes.levels = model.levels.iter().filter_map(code_sizes).collect();
+    if model.classes.len() < 2 {
+        let reason = "a feature classifier needs two classes of labelled images";
+        let measures = "Fréchet distances, precision, recall and inception-style score".to_owned();
+        out.left_out.push(LeftOut { measures, reason: reason.to_owned() });
+    }
+}
+
+fn data(model: &Model) -> Vec<Fact> {
+    let classes = match model.classes.len() {
+        0 => "no labels".to_owned(),
+        1 => "1 class".to_owned(),
+        count => format!("{} classes", thousands(count)),
+    };
+    vec![Fact::new("data", format!("{classes}, {} training images", thousands(model.train_images)))]
+}
+
+fn names(calls: &[Call]) -> String {
+    calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>().join(" + ")
+}
+
+/// `8 x 8 x 4 of 256, one shared codebook`, level by level.
+fn tokens(levels: &[LevelInfo]) -> String {
+    let level = |level: &LevelInfo| {
+        let map = format!("{} x {}", level.height, level.width);
+        match &level.space {
+            TokenSpace::Vectors { channels } => format!("{map} vectors of {channels}"),
+            TokenSpace::Codes(codes) => {
+                let mut sizes: Vec<String> = codes.sizes.iter().map(|&size| thousands(size)).collect();
+                sizes.dedup();
+                let books = match (codes.depth(), codes.shared) {
+                    (0 | 1, _) => "",
+                    (_, true) => ", one codebook for all depths",
+                    (_, false) => ", a codebook for each depth",
+                };
+                format!("{map} x {} of {} codes{books}", codes.depth(), sizes.join("/"))
+            }
+        }
+    };
+    levels.iter().map(level).collect::<Vec<_>>().join("; ")
+}
+
+fn code_sizes(level: &LevelInfo) -> Option<CodeSizes> {
+    let codes = level.code_space()?;
+    Some(CodeSizes { positions: level.height * level.width, codebooks: codes.sizes.clone(), shared: codes.shared })
+}
+
+fn of_tokenizer(training: &TokenizerTraining) -> String {
+    let mut parts = vec![
+        format!("{} of {}", counted(training.steps as usize, "step"), counted(training.batch, "image")),
+        optimizer(training.weight_decay),
+        rate(training.lr, training.warmup, training.schedule),
+    ];
+    parts.extend(average(training.ema_decay));
+    parts.extend(
+        (training.quantize_after > 0)
+            .then(|| format!("quantized after {}", counted(training.quantize_after as usize, "step"))),
+    );
+    parts.join(", ")
+}
+
+fn of_prior(training: &PriorTraining) -> String {
+    let mut parts = vec![
+        format!("{} of {}", counted(training.steps as usize, "step"), counted(training.batch, "image")),
+        optimizer(training.weight_decay),
+        rate(training.lr, training.warmup, training.schedule),
+    ];
+    parts.extend(average(training.ema_decay));
+    let dropout = training.condition_dropout;
+    parts.extend((dropout > 0.0).then(|| format!("conditions left out at {dropout}")));
+    parts.join(", ")
+}
+
+fn optimizer(weight_decay: f32) -> String {
+    if weight_decay > 0.0 { format!("AdamW (weight decay {weight_decay})") } else { "Adam".to_owned() }
+}
+
+fn rate(lr: f32, warmup: u64, schedule: Schedule) -> String {
+    let then = match schedule {
+        Schedule::Constant => "constant",
+        Schedule::Cosine => "cosine",
+    };
+    let warmup = if warmup > 0 { format!(" after a warm-up of {warmup}") } else { String::new() };
+    format!("learning rate {lr}, {then}{warmup}")
+}
+
+fn average(decay: Option<f32>) -> Option<String> {
+    decay.map(|decay| format!("weights averaged at {decay}"))
+}
+
+fn measured(evaluation: &Evaluation, _model: &Model, out: &mut rqlab_reports::Trial) -> Fact {
+    out.sizes.measured_images = Some(evaluation.images);
+    Fact::new("measured on", format!("at most {}", counted(evaluation.images, "test image")))
+}
+
+/// `300, temperature 1`, and what else bends the distribution that is drawn from.
+fn samples(evaluation: &Evaluation) -> String {
+    let mut parts = vec![thousands(evaluation.samples), format!("temperature {}", evaluation.temperature)];
+    parts.extend(evaluation.top_k.map(|k| format!("the {k} most probable codes")));
+    parts.extend(evaluation.top_p.map(|p| format!("the smallest set of codes with probability {p}")));
+    parts.push(match evaluation.guidance {
+        1.0 => "no guidance".to_owned(),
+        scale if evaluation.guidance_schedule == GuidanceShape::Constant => format!("guidance {scale}"),
+        scale => format!("guidance of up to {scale}, by a schedule"),
+    });
+    parts.join(", ")
+}

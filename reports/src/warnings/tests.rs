@@ -1,0 +1,198 @@
+//! Each kind on a known bad case and a known good one.
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use super::all;
+use crate::measure::{Index, Reading};
+use crate::results::{Curve, Example, Image, Results, Status, Trial};
+use crate::setup::{CodeSizes, Sizes};
+use crate::study::Study;
+
+/// A finished trial of which nothing is to be said: 64 codes at one depth on 8 x 8 positions, 500 images measured.
+fn sound() -> Trial {
+    let level = CodeSizes { positions: 64, codebooks: vec![64], shared: false };
+    let sizes = Sizes {
+        classes: Some(4),
+        test_images: Some(500),
+        measured_images: Some(500),
+        steps: Some(400),
+        levels: vec![level],
+        ..Sizes::default()
+    };
+    let depth = [Index::Depth(1)];
+    Trial {
+        id: "aaaaaaaa".to_owned(),
+        seed: Some(0),
+        status: Status::Done,
+        readings: vec![
+            Reading::new("perplexity", depth, 50.0),
+            Reading::new("usage", depth, 1.0),
+            Reading::new("usage", [], 1.0),
+            Reading::new("classifier_accuracy", [], 0.9),
+            Reading::new("bits_per_image", [], 384.0),
+            Reading::new("entropy_bits_per_image", [], 360.0),
+            Reading::new("prior_bits_per_image", [], 300.0),
+        ],
+        curves: vec![
+            curve("tokenizer", "loss", &[], &[1.0, 0.5, 0.2]),
+            curve("tokenizer", "restarted_codes", &depth, &[64.0, 4.0, 0.5, 0.5]),
+            curve("prior", "validation_loss", &[], &[4.0, 3.0, 2.9]),
+        ],
+        sizes,
+        examples: [0, 200].map(|grey| example(grey, grey)).into(),
+        ..Trial::default()
+    }
+}
+
+fn curve(stage: &str, measure: &str, at: &[Index], values: &[f64]) -> Curve {
+    let steps = (1..=values.len() as u64).map(|step| 100 * step).collect();
+    Curve { stage: stage.to_owned(), measure: measure.to_owned(), at: at.to_vec(), steps, values: values.to_vec() }
+}
+
+fn example(grey: u8, reconstruction: u8) -> Example {
+    let image = |grey| Image::new(2, 2, vec![grey; 12]).unwrap();
+    Example { original: image(grey), reconstructions: vec![image(reconstruction)], ..Example::default() }
+}
+
+/// What is said of a configuration of three seeds that are all as `trial`.
+fn said(trial: &Trial) -> Vec<String> {
+    let seeds = [0, 1, 2].map(|seed| Trial { seed: Some(seed), ..trial.clone() });
+    let results = Results { trials: seeds.into(), ..Results::default() };
+    all(&Study::new(&results)).iter().map(super::Warning::sentence).collect()
+}
+
+/// What is said of the sound trial after a change: one line, which holds these words.
+fn expect(change: impl FnOnce(&mut Trial), words: &[&str]) {
+    let mut trial = sound();
+    change(&mut trial);
+    let said = said(&trial);
+    assert_eq!(said.len(), 1, "{said:?}");
+    for word in words {
+        assert!(said[0].contains(word), "{word} in {said:?}");
+    }
+}
+
+fn put(trial: &mut Trial, measure: &str, value: f64) {
+    trial.readings.iter_mut().filter(|reading| reading.measure == measure).for_each(|reading| reading.value = value);
+}
+
+fn draw(trial: &mut Trial, measure: &str, values: &[f64]) {
+    for curve in trial.curves.iter_mut().filter(|curve| curve.measure == measure) {
+        curve.steps = (1..=values.len() as u64).map(|step| 100 * step).collect();
+        curve.values = values.to_vec();
+    }
+}
+
+#[test]
+fn of_a_sound_trial_nothing_is_said() {
+    assert_eq!(said(&sound()), [""; 0]);
+    // Nor of results that say little.
+    assert_eq!(said(&Trial { status: Status::Done, ..Trial::default() }), [""; 0]);
+}
+
+#[test]
+fn a_codebook_that_collapsed_is_told_with_its_perplexity() {
+    expect(
+        |trial| put(trial, "perplexity", 1.0),
+        &["perplexity 1.0 of 64 codes at depth 1", "collapsed", "seed 0", "3 of 3 seeds"],
+    );
+    expect(|trial| put(trial, "perplexity", 3.0), &["perplexity 3.0 of 64 codes", "3 equally frequent codes"]);
+    // Two codes of two are no collapse; of a codebook of unknown size one code is.
+    let mut trial = sound();
+    trial.sizes.levels[0].codebooks = vec![2];
+    draw(&mut trial, "restarted_codes", &[0.0]);
+    put(&mut trial, "perplexity", 1.2);
+    assert_eq!(said(&trial), [""; 0]);
+    trial.sizes.levels.clear();
+    assert!(said(&trial)[0].contains("perplexity 1.2 at depth 1"));
+}
+
+#[test]
+fn the_ceiling_of_usage_is_told_where_tokens_are_few() {
+    // 4 images of 64 positions: 256 tokens for 1024 codes.
+    let few = |images: usize| {
+        move |trial: &mut Trial| {
+            trial.sizes.levels[0].codebooks = vec![1024];
+            (trial.sizes.measured_images, trial.sizes.test_images) = (Some(images), Some(images));
+            put(trial, "perplexity", 200.0);
+        }
+    };
+    expect(few(4), &["256 tokens measure the use of 1024 codes", "cannot exceed 25%", "22%", "evaluation.images"]);
+    expect(few(16), &["1024 tokens", "would be 63%"]);
+    let mut enough = sound();
+    few(64)(&mut enough);
+    assert_eq!(said(&enough), [""; 0]);
+}
+
+#[test]
+fn a_classifier_near_chance_is_told_by_the_mixture_of_classes() {
+    expect(|trial| put(trial, "classifier_accuracy", 0.3), &["30.0%", "chance", "25.0% of 4 classes"]);
+    let unequal = |accuracy: f64| {
+        let mut trial = sound();
+        trial.sizes.classes = Some(2);
+        trial.sizes.test_by_class = vec![180, 20];
+        put(&mut trial, "classifier_accuracy", accuracy);
+        said(&trial)
+    };
+    // Nine of ten are right without looking.
+    assert!(unequal(0.9)[0].contains("always naming the largest class (90.0%"), "{:?}", unequal(0.9));
+    assert_eq!(unequal(0.97), [""; 0]);
+}
+
+#[test]
+fn a_prior_that_codes_worse_than_none_is_told() {
+    expect(|trial| put(trial, "prior_bits_per_image", 400.0), &["400 bits", "384 as they are"]);
+    expect(|trial| put(trial, "prior_bits_per_image", 370.0), &["370 bits", "360 that the codes' frequencies"]);
+    // With few tokens the entropy of frequencies is too low to compare with.
+    let mut few = sound();
+    put(&mut few, "prior_bits_per_image", 370.0);
+    (few.sizes.measured_images, few.sizes.test_images) = (Some(10), Some(10));
+    assert_eq!(said(&few), [""; 0]);
+}
+
+#[test]
+fn a_rising_validation_curve_is_told_with_its_lowest_point() {
+    expect(
+        |trial| draw(trial, "validation_loss", &[4.0, 2.0, 2.5, 3.0]),
+        &["the prior's validation loss rises from 2 at step 200 to 3 at step 400", "overfits"],
+    );
+    let mut noisy = sound();
+    draw(&mut noisy, "validation_loss", &[4.0, 2.0, 2.03]);
+    assert_eq!(said(&noisy), [""; 0]);
+}
+
+#[test]
+fn codes_that_never_settle_are_told() {
+    expect(|trial| draw(trial, "restarted_codes", &[64.0, 60.0, 40.0, 32.0]), &["32 of 64 codes at depth 1 restart"]);
+}
+
+#[test]
+fn a_tokenizer_that_learned_nothing_is_told() {
+    expect(|trial| trial.sizes.steps = Some(0), &["not trained (0 steps)"]);
+    expect(|trial| draw(trial, "loss", &[0.5, 0.7, 0.9]), &["did not fall: 0.5000 at first, 0.9000 at the end"]);
+    expect(|trial| draw(trial, "loss", &[0.5, f64::NAN]), &["did not fall"]);
+    // Both pictures become the same grey, further off than the other picture is.
+    expect(
+        |trial| trial.examples = vec![example(0, 255), example(200, 0)],
+        &["no better than the mean of the other pictures"],
+    );
+}
+
+#[test]
+fn few_seeds_are_told_once() {
+    let results = |seeds: u64| Results {
+        trials: (0..seeds).map(|seed| Trial { seed: Some(seed), ..sound() }).collect(),
+        ..Results::default()
+    };
+    let said = |results: &Results| all(&Study::new(results)).iter().map(super::Warning::sentence).collect::<Vec<_>>();
+    assert!(said(&results(1))[0].starts_with("One seed, fewer than 3"), "{:?}", said(&results(1)));
+    assert!(said(&results(2))[0].starts_with("2 seeds"));
+    assert_eq!(said(&results(3)), [""; 0]);
+}
+
+#[test]
+fn a_small_part_of_the_test_images_is_told() {
+    expect(|trial| trial.sizes.test_images = Some(10_000), &["500 of 10,000 test images"]);
+    let mut most = sound();
+    most.sizes.test_images = Some(600);
+    assert_eq!(said(&most), [""; 0]);
+}
