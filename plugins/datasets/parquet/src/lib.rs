@@ -4,10 +4,12 @@
 
 mod decode;
 mod files;
+mod layout;
 mod part;
 mod shard;
 
 use decode::decode;
+use layout::Layout;
 use part::Part;
 use rayon::prelude::*;
 use rqlab_sdk::config::ConfigError;
@@ -18,12 +20,16 @@ config! {
     /// Labelled images in the Parquet layout of the Hugging Face hub: a column of `{bytes, path}` with whole JPEG, PNG or
     /// WebP files, and a column of class indices. Class names come from the files' own metadata.
     pub struct ParquetConfig {
-        /// Folder with `train-*.parquet` and `test-*.parquet` (or `validation-*`), in one file or several, directly or in
-        /// its folder `data`. A relative path starts at the experiment file.
+        /// Folder with `train-*.parquet` and `test-*.parquet` (or `validation-*`), in one file or several; or with folders
+        /// `train` and `test` that hold the files (`train/0000.parquet`). They may lie in its folder `data`, or in that of a
+        /// subset, such as `default`. A relative path starts at the experiment file.
         path: Option<String> = None, local;
+        /// Which subset (in the hub's words also: configuration) is used, where `path` has a folder for each of several.
+        subset: Option<String> = None, local;
         /// The files of the training split, where `path` does not find them; relative to `path` if that is given.
         train: Option<Vec<String>> = None, local;
-        /// The files of the test split; the same.
+        /// The files of the test split; the same. By default the first split there is of `test`, `validation` and their
+        /// synonyms whose images are labelled: the hub's test splits often have -1 for every label.
         test: Option<Vec<String>> = None, local;
         /// The column of images; by default `image` or `img`.
         image_column: Option<String> = None;
@@ -59,22 +65,31 @@ impl Parquet {
             return Err(ConfigError::field("path", "give a folder, or the files of both `train` and `test`").into());
         }
         let folder = config.path.as_ref().map_or_else(|| cx.base.clone(), |path| cx.base.join(path));
-        let split = |files: &Option<Vec<String>>, names: &[&str]| match files {
-            Some(files) => Ok(files.iter().map(|file| folder.join(file)).collect::<Vec<PathBuf>>()),
-            None => files::find(&folder, names),
-        };
-        let train_files = split(&config.train, &["train"])?;
-        let test_files = split(&config.test, &["test", "validation", "valid", "val"])?;
+        let named = |files: &[String]| files.iter().map(|file| folder.join(file)).collect::<Vec<PathBuf>>();
+        let layout = || Layout::find(&folder, config.subset.as_deref());
         // Training takes turns with testing: each may use the memory.
         let bound = config.cache_mib << 20;
         let open = |files: &[PathBuf]| {
             Part::open(files, config.image_column.as_deref(), config.label_column.as_deref(), bound)
         };
-        let (mut train, mut test) = (open(&train_files)?, open(&test_files)?);
+        let train_files = match &config.train {
+            Some(files) => named(files),
+            None => layout()?.train()?.to_vec(),
+        };
+        let mut train = open(&train_files)?;
         let names = train.names();
         train.read_labels(names.as_ref().map(Vec::len))?;
         let count = names.as_ref().map_or_else(|| train.labels.iter().max().map_or(0, |&m| m as usize + 1), Vec::len);
-        test.read_labels(Some(count).filter(|_| !train.labels.is_empty()))?;
+        let labelled = Some(count).filter(|_| !train.labels.is_empty());
+        let (test_files, test) = match &config.test {
+            Some(files) => {
+                let files = named(files);
+                let mut test = open(&files)?;
+                test.read_labels(labelled)?;
+                (files, test)
+            }
+            None => held_out(&layout()?, labelled, open)?,
+        };
         let classes = names.unwrap_or_else(|| (0..count).map(|class| class.to_string()).collect());
         let image = match config.size {
             Some(size) => [size, size, 3],
@@ -91,8 +106,29 @@ impl Parquet {
         Ok(Self { config, info, train, test })
     }
 
-    /// The part of a split, which must hold all of `indices`.
-    fn present(&self, split: Split, indices: &[usize]) -> Result<&Part> {
+/// The first split to measure on whose images are labelled, with its files.
+fn held_out(
+    layout: &Layout,
+    classes: Option<usize>,
+    open: impl Fn(&[PathBuf]) -> Result<Part>,
+) -> Result<(Vec<PathBuf>, Part)> {
+    let mut splits = layout.held_out().peekable();
+    while let Some((_, files)) = splits.next() {
+        let mut test = open(files)?;
+        match test.read_labels(classes) {
+            Err(_) if test.unlabelled && splits.peek().is_some() => {}
+            read => return read.map(|()| (files.to_vec(), test)),
+        }
+    }
+    Err(layout.lacks_held_out())
+}
+
+impl Dataset for Parquet {
+    fn info(&self) -> &DatasetInfo {
+        &self.info
+    }
+
+    fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
         let part = match split {
             Split::Train => &self.train,
             Split::Test => &self.test,

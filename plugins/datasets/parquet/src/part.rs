@@ -35,6 +35,8 @@ pub(crate) struct Part {
     groups: Vec<Group>,
     /// By row; empty if there are no labels.
     pub(crate) labels: Vec<u32>,
+    /// Whether every label is -1, which is how the hub says that there are none.
+    pub(crate) unlabelled: bool,
     pub(crate) rows: usize,
     cache: Mutex<Cache>,
     /// What the cache may hold.
@@ -64,7 +66,7 @@ impl Part {
             let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
             return Err(Error::Data(format!("{}: no rows", names.join(", "))));
         }
-        Ok(Self { shards, groups, labels: Vec::new(), rows, cache: Mutex::default(), bound })
+        Ok(Self { shards, groups, labels: Vec::new(), unlabelled: false, rows, cache: Mutex::default(), bound })
     }
 
     /// The class names that the first file tells.
@@ -73,10 +75,19 @@ impl Part {
     }
 
     /// Reads the labels. With `classes`, every one must be below it.
+    ///
+    /// # Errors
+    /// Labels that are none of the classes. If all are -1, [`Part::unlabelled`] says so, too.
     pub(crate) fn read_labels(&mut self, classes: Option<usize>) -> Result<()> {
         let classes = classes.unwrap_or(u32::MAX as usize);
-        for shard in &self.shards {
-            for (row, label) in shard.labels()?.into_iter().enumerate() {
+        let read: Vec<Vec<i64>> = self.shards.iter().map(Shard::labels).collect::<Result<_>>()?;
+        self.unlabelled =
+            read.iter().any(|labels| !labels.is_empty()) && read.iter().flatten().all(|&label| label == -1);
+        if self.unlabelled {
+            return Err(self.shards[0].unlabelled_error());
+        }
+        for (shard, labels) in self.shards.iter().zip(read) {
+            for (row, label) in labels.into_iter().enumerate() {
                 let class = u32::try_from(label).ok().filter(|class| (*class as usize) < classes);
                 self.labels.push(class.ok_or_else(|| shard.label_error(row, label, classes))?);
             }

@@ -121,10 +121,21 @@ impl Shard {
     /// The row in the file of the first label that is no class of `classes`, and what it is.
     pub(crate) fn label_error(&self, row: usize, label: i64, classes: usize) -> Error {
         let name = self.label.as_ref().map_or("label", |(_, name)| name);
+        let wrong = match classes {
+            _ if label < 0 => "is no class; -1 marks a row without a label, and other rows have one".to_owned(),
+            0 => "is no class: the training images have none".to_owned(),
+            classes => format!("is none of the {classes} classes 0 to {}", classes - 1),
+        };
+        Error::Data(format!("{}: row {row}, column `{name}`: label {label} {wrong}", self.path.display()))
+    }
+
+    /// That every label of the split is -1, and what helps.
+    pub(crate) fn unlabelled_error(&self) -> Error {
+        let name = self.label.as_ref().map_or("label", |(_, name)| name);
         Error::Data(format!(
-            "{}: row {row}, column `{name}`: label {label} is none of the {classes} classes 0 to {}",
-            self.path.display(),
-            classes.saturating_sub(1)
+            "{}: every label in column `{name}` is -1, which marks images without a label. Name the files of a labelled \
+             split with `train` or `test`, or leave all labels out with `label_column: \"\"`",
+            self.path.display()
         ))
     }
 

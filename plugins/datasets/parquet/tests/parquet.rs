@@ -259,8 +259,93 @@ fn complaints_name_file_and_place() {
     expect("path: \".\"", &["train-00001", "cannot be read as Parquet"]);
     fs::write(&train, "").unwrap();
     expect("path: \".\"", &["train-00001", "cannot be read as Parquet"]);
+    fs::write(&train, &whole).unwrap();
     fs::remove_file(dir.path().join("test-00000-of-00001.parquet")).unwrap();
-    expect("path: \".\"", &["no test-*.parquet or validation-*.parquet", "train-00000"]);
+    expect("path: \".\"", &["no test-*.parquet or validation-*.parquet", "train-00000", "`test`"]);
+}
+
+/// Writes 6 training and 3 test rows to these places, from files of these names.
+fn laid_out(train: &[&str], test: &[&str]) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (files, first, count) in [(train, 0, 6), (test, 100, 3)] {
+        for (at, file) in files.iter().enumerate() {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let each = count / files.len() as u8;
+            write(&path, &rows(first + at as u8 * each, each), 2, &NAMES, Compression::SNAPPY);
+        }
+    }
+    dir
+}
+
+#[test]
+fn the_hubs_layouts_are_read() {
+    for (train, test) in [
+        (&["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"][..], &["test-00000-of-00001.parquet"][..]),
+        (&["data/train-00000-of-00002-5a.parquet", "data/train-00001-of-00002-7b.parquet"], &["data/test.parquet"]),
+        (&["default/train/0000.parquet", "default/train/0001.parquet"], &["default/test/0000.parquet"]),
+        (&["plain_text/train-00000-of-00001.parquet"], &["plain_text/validation-00000-of-00001.parquet"]),
+        (&["train/0000.parquet"], &["validation/0000.parquet"]),
+        (&["data/Train/0000.parquet"], &["data/Dev/0000.parquet"]),
+        (&["default/partial-train/0000.parquet"], &["default/partial-test/0000.parquet"]),
+        (&["training.parquet"], &["holdout.parquet"]),
+    ] {
+        let dir = laid_out(train, test);
+        let set = open(dir.path(), "path: \".\"").unwrap();
+        let all = |split: Split, count: usize| reds(&set.batch(split, &(0..count).collect::<Vec<_>>(), None).unwrap());
+        assert_eq!((set.info().train, set.info().test), (6, 3), "{train:?}");
+        assert_eq!(all(Split::Train, 6), [0, 1, 2, 3, 4, 5], "{train:?}");
+        assert_eq!(all(Split::Test, 3), [100, 101, 102], "{test:?}");
+    }
+}
+
+#[test]
+fn of_several_subsets_one_is_chosen_by_name() {
+    let files = |split: &str| [format!("large/{split}/0000.parquet"), format!("small/{split}/0000.parquet")];
+    let (train, test) = (files("train"), files("test"));
+    let dir = laid_out(&[&train[0], &train[1]], &[&test[0], &test[1]]);
+    let error = complaint(dir.path(), "path: \".\"");
+    assert!(error.contains("2 subsets: `large`, `small`") && error.contains("subset: \"large\""), "{error}");
+    let set = open(dir.path(), "path: \".\", subset: \"small\"").unwrap();
+    assert_eq!((set.info().train, set.info().test), (3, 1));
+    assert_eq!(reds(&set.batch(Split::Train, &[0], None).unwrap()), [3]);
+    assert!(complaint(dir.path(), "path: \".\", subset: \"medium\"").contains("medium"));
+}
+
+#[test]
+fn a_numbered_file_that_is_missing_is_named() {
+    for (train, said) in [
+        (&["train-00000-of-00003.parquet", "train-00002-of-00003.parquet"][..], "file 1 of the 3"),
+        (&["default/train/0000.parquet", "default/train/0002.parquet"], "file 1 of the 3"),
+        (
+            &["train-00000-of-00002-a.parquet", "train-00000-of-00002-b.parquet"],
+            "file 0 of the 2 numbered files is there 2",
+        ),
+        (&["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"], "[1, 2]"),
+    ] {
+        let test = if train[0].starts_with("default") { "default/test/0000.parquet" } else { "test.parquet" };
+        let dir = laid_out(train, &[test]);
+        let error = complaint(dir.path(), "path: \".\"");
+        assert!(error.contains(said) && error.contains("`train`"), "{error}");
+    }
+}
+
+#[test]
+fn an_unlabelled_test_split_gives_way_to_a_labelled_one() {
+    let dir = laid_out(&["train.parquet"], &["validation.parquet"]);
+    let without: Vec<Row> = rows(200, 4).into_iter().map(|(image, _)| (image, Some(-1))).collect();
+    write(&dir.path().join("test.parquet"), &without, 2, &NAMES, Compression::SNAPPY);
+    let set = open(dir.path(), "path: \".\"").unwrap();
+    assert_eq!((set.info().test, reds(&set.batch(Split::Test, &[0], None).unwrap())), (3, vec![100]));
+
+    let error = complaint(dir.path(), "path: \".\", test: [\"test.parquet\"]");
+    assert!(error.contains("test.parquet: every label in column `label` is -1"), "{error}");
+    let set = open(dir.path(), "path: \".\", label_column: \"\"").unwrap();
+    assert_eq!((set.info().test, set.info().classes.len()), (4, 0), "without labels the test split is as good");
+
+    fs::remove_file(dir.path().join("validation.parquet")).unwrap();
+    let error = complaint(dir.path(), "path: \".\"");
+    assert!(error.contains("every label") && error.contains("label_column: \"\""), "{error}");
 }
 
 #[test]
