@@ -100,7 +100,7 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
         ..Default::default()
     };
     setup::tell(plan, trial, jobs, &mut out);
-    let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.classes);
+    let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.data.info.classes);
     for job in trial.jobs.iter().filter_map(|id| jobs.get(id.as_str())) {
         out.parts.insert("dataset".to_owned(), job.data_digest.clone());
         out.parts.insert(job.stage.name().to_owned(), job.id.clone());

@@ -5,7 +5,7 @@ use crate::commands::{Failure, Outcome, open_to_plan};
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::Severity;
 use crate::plan::estimate::History;
-use crate::plan::{Axis, Model, Plan};
+use crate::plan::{Axis, DataSet, Model, Plan};
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
@@ -32,10 +32,18 @@ pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui
 pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
     let experiment = &plan.experiment;
     let mut parts = vec![format!("{}  {}", ui.strong(&experiment.name), experiment.question)];
+    parts.extend(plan.data().into_iter().map(|data| data_set(data, ui)));
     parts.push(trials(plan, history, ui));
     parts.push(jobs(plan, history, ui));
     parts.push(time(plan, history, ui));
     parts.join("\n\n")
+}
+
+/// What a data set holds, and how it is used.
+fn data_set(data: &DataSet, ui: Ui) -> String {
+    let facts = data.facts().into_iter().map(|(what, fact)| format!("  {what}: {fact}"));
+    let title = format!("{}: {}", ui.strong(&data.name), data.headline());
+    std::iter::once(title).chain(facts).collect::<Vec<_>>().join("\n")
 }
 
 /// A combination's values, its seeds, its model, and how many jobs it has, and how many of them are done.

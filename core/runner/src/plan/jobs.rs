@@ -82,7 +82,7 @@ struct Jobs<'a> {
 impl Jobs<'_> {
     /// Adds a stage, and returns its id.
     fn add(&mut self, stage: impl Stage) -> Result<String> {
-        let data_digest = self.measured.data_digest.clone();
+        let data_digest = self.measured.model.data.info.digest.clone();
         let id = identity::of_stage(&stage, &data_digest)?;
         let base = self.resolved.base.clone();
         self.list.push(Job { format: FORMAT, id: id.clone(), stage: AnyStage::new(stage), base, data_digest });
@@ -103,7 +103,7 @@ fn of_trial(
 ) -> Result<(Trial, Vec<Job>)> {
     let mut jobs = Jobs { resolved, measured, list: Vec::new() };
     let (evaluation, data) = (&resolved.evaluation, &resolved.data);
-    let features = if measured.model.classes.len() >= 2 {
+    let features = if measured.model.data.info.classes.len() >= 2 {
         let precision = evaluation.precision;
         let steps = evaluation.classifier_steps;
         let classifier = jobs.add(TrainClassifier { data: data.clone(), steps, precision })?;
@@ -161,7 +161,7 @@ fn of_priors(
     let (resolved, model) = (jobs.resolved, &jobs.measured.model);
     let tokens = jobs.add(EncodeTokens {
         tokenizer: tokenizer.to_owned(),
-        images: training.images.unwrap_or(usize::MAX).min(model.train_images),
+        images: training.images.unwrap_or(usize::MAX).min(model.data.info.train),
         latents: model.latents && !probe,
         precision: resolved.tokenizer_training.precision,
     })?;

@@ -12,6 +12,7 @@ mod axes;
 pub mod catalog;
 mod comparisons;
 mod components;
+mod data;
 pub mod estimate;
 mod jobs;
 mod models;
@@ -20,6 +21,7 @@ mod text;
 mod values;
 
 pub use axes::NOT_APPLICABLE;
+pub use data::DataSet;
 pub use models::Model;
 
 use crate::experiment::document::Document;
@@ -111,6 +113,17 @@ impl Plan {
     /// The job of that id.
     pub fn job(&self, id: &str) -> Option<&Job> {
         self.jobs.iter().find(|job| job.id == id)
+    }
+
+    /// The data sets of all trials, each once, in the trials' order.
+    pub fn data(&self) -> Vec<&DataSet> {
+        let mut sets: Vec<&DataSet> = Vec::new();
+        for model in self.trials.iter().filter_map(|trial| self.models.get(&trial.id)) {
+            if !sets.contains(&&*model.data) {
+                sets.push(&model.data);
+            }
+        }
+        sets
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::experiment::{Complaints, Diagnostic, Setup, Slot};
 use crate::job::Call;
 use crate::plan::components::Resolved;
+use crate::plan::data::DataSet;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
 use crate::stages::{condition_space, level_scope, of_level};
@@ -15,6 +16,7 @@ use rqlab_sdk::contracts::{
 };
 use rqlab_sdk::params::Params;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a trial's models are.
 #[derive(Debug, Clone)]
@@ -31,10 +33,8 @@ pub struct Model {
     pub levels: Vec<LevelInfo>,
     /// Whether some prior is fed with tokens that are made anew at each step.
     pub latents: bool,
-    /// The names of the classes; empty if images carry no label.
-    pub classes: Vec<String>,
-    /// Images in the training split.
-    pub train_images: usize,
+    /// What they are trained and measured on.
+    pub data: Arc<DataSet>,
 }
 
 impl Model {
@@ -48,7 +48,6 @@ impl Model {
 #[derive(Clone)]
 pub(super) struct Measured {
     pub(super) model: Model,
-    pub(super) data_digest: String,
     /// Why the images cannot be read, if this is known only from what the configuration promises.
     pub(super) absent: Option<Diagnostic>,
 }
@@ -222,10 +221,8 @@ impl<'a> Models<'a> {
                 prior: prior.map(|priors| priors.count),
                 latents: prior.is_some_and(|priors| priors.latents),
                 levels,
-                classes: info.classes,
-                train_images: info.train,
+                data: Arc::new(DataSet { name: data_name(setup, &resolved.data), info }),
             },
-            data_digest: info.digest,
             absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
         })
     }
@@ -267,6 +264,12 @@ fn at(setup: &Setup, slot: Slot, problem: &Problem) -> Diagnostic {
     // Where no path is written, the call itself is what to point at.
     error.field = error.field.filter(|field| field != "path" || call.field("path").is_some());
     call.refusal(&error)
+}
+
+/// What a plan and a report call a data set: its component, and the path that is written for it.
+fn data_name(setup: &Setup, call: &Call) -> String {
+    let path = setup.call(Slot::Data).and_then(|written| written.field("path"));
+    path.map_or(call.name.clone(), |path| format!("{} {}", call.name, path.value.whole().text()))
 }
 
 fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, Option<String>)> {

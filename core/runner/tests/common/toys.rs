@@ -37,6 +37,7 @@ impl Grey {
             train: 100,
             test: config.test,
             digest: format!("grey {}", config.size),
+            summary: Summary { per_class: vec![], splits: "as many as are asked for".to_owned(), ..Summary::default() },
         }))
     }
 }

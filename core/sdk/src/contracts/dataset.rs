@@ -36,6 +36,8 @@ pub struct DatasetInfo {
     /// A digest of everything that determines the pixels and labels (bytes of files, or generator and its parameters):
     /// two data sets with equal digests are the same.
     pub digest: String,
+    /// What was found and what is made of it.
+    pub summary: Summary,
 }
 
 impl DatasetInfo {
@@ -51,6 +53,62 @@ impl DatasetInfo {
     pub fn is_empty(&self) -> bool {
         self.train + self.test == 0
     }
+}
+
+/// What was found where a data set lies, and what is made of it: what a plan and a report tell of the data. Texts are parts
+/// of a sentence, without a capital or a full stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Training and test images of each class, in the order of [`DatasetInfo::classes`]. Empty if images carry no label, or
+    /// if the images are not there to be counted.
+    pub per_class: Vec<[usize; 2]>,
+    /// The sizes that the images have before they are scaled and cut; none if nobody looked.
+    pub sizes: Option<Sizes>,
+    /// What lies there and is not used, by reason.
+    pub left_out: Vec<LeftOut>,
+    /// How the splits are made: "the folders `train` and `val`".
+    pub splits: String,
+    /// What is done to every image: "the shorter side scaled to 64 pixels, the middle square kept".
+    pub preparation: Vec<String>,
+    /// What is drawn anew whenever a training image is used: "mirrored at random".
+    pub augmentation: Vec<String>,
+    /// What else a user should know: "the folder `test` is not used".
+    pub notes: Vec<String>,
+}
+
+/// The smallest and the largest sides that were met, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of heights.
+    pub height: [usize; 2],
+    /// Of widths.
+    pub width: [usize; 2],
+}
+
+impl Sizes {
+    /// The range of one size.
+    pub fn of([height, width]: [usize; 2]) -> Self {
+        Self { height: [height; 2], width: [width; 2] }
+    }
+
+    /// The range that holds both.
+    pub fn with(self, other: Self) -> Self {
+        let join = |a: [usize; 2], b: [usize; 2]| [a[0].min(b[0]), a[1].max(b[1])];
+        Self { height: join(self.height, other.height), width: join(self.width, other.width) }
+    }
+}
+
+/// Files or rows that are not used, for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// What one of them is: "file", "row".
+    pub unit: String,
+    /// Why, behind a number: "damaged", ".svg".
+    pub reason: String,
+    /// How many.
+    pub count: usize,
+    /// Where one of them lies.
+    pub example: String,
 }
 
 /// A batch of images and their labels.

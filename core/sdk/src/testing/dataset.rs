@@ -1,11 +1,15 @@
 //! What a data set promises.
 
 use super::{Check, broken, close, ensure, settle};
-use crate::contracts::{Dataset, Images, Split};
+use crate::contracts::{Dataset, Images, Split, Summary};
 use crate::tensor::{Rng, Tensor};
+
+/// Up to this many images of a split have their labels counted.
+const COUNTED: usize = 1000;
 
 /// Checks a data set that has at least two images in each split:
 /// - it says what it holds, and batches have the promised shapes, pixels in [-1, 1], and labels of its classes;
+/// - its summary agrees with its images: counts by class, sizes, how splits are made;
 /// - an index gives the same pixels wherever in a batch it stands, and none is given beyond the last;
 /// - its labels are those of its batches, and its variants begin with the image itself;
 /// - augmentation follows its stream and the position in the batch.
@@ -23,14 +27,8 @@ fn promises<D: Dataset + ?Sized>(data: &D) -> Vec<(&'static str, String)> {
         found = broken(
             [Split::Train, Split::Test]
                 .into_iter()
-                .flat_map(|split| {
-                    [
-                        ("batches", batches(data, split)),
-                        ("indices", indices(data, split)),
-                        ("labels", labels(data, split)),
-                    ]
-                })
-                .chain([("variants", variants(data)), ("augmentation", augmentation(data))]),
+                .flat_map(|split| [("batches", batches(data, split)), ("indices", indices(data, split))])
+                .chain([("summary", summary(data)), ("augmentation", augmentation(data))]),
         );
     }
     found
@@ -44,6 +42,42 @@ fn description<D: Dataset + ?Sized>(data: &D) -> Check {
         format!("{} training and {} test images: the test needs two of each", info.train, info.test)
     })?;
     ensure(!info.digest.is_empty(), || "without a digest, two data sets cannot be told apart".to_owned())
+}
+
+/// What is told of the images is what is there.
+fn summary<D: Dataset + ?Sized>(data: &D) -> Check {
+    let info = data.info();
+    let Summary { per_class, sizes, left_out, splits, .. } = &info.summary;
+    ensure(per_class.len() == info.classes.len(), || {
+        format!("it counts the images of {} classes and has {}", per_class.len(), info.classes.len())
+    })?;
+    for (at, split) in [Split::Train, Split::Test].into_iter().enumerate().filter(|_| !per_class.is_empty()) {
+        let sum: usize = per_class.iter().map(|counts| counts[at]).sum();
+        ensure(sum == info.len(split), || {
+            format!("its classes have {sum} {} images, and the split {}", split.name(), info.len(split))
+        })?;
+        let some: Vec<usize> = (0..info.len(split).min(COUNTED)).collect();
+        let mut counts = vec![0; per_class.len()];
+        for &label in data.batch(split, &some, None)?.labels.as_slice() {
+            // A label beyond the classes is told of by `batches`.
+            if let Some(count) = counts.get_mut(label as usize) {
+                *count += 1;
+            }
+        }
+        let all = some.len() == info.len(split);
+        let sound =
+            |class: usize| counts[class] == per_class[class][at] || !all && counts[class] < per_class[class][at];
+        let wrong = (0..counts.len()).find(|&class| !sound(class));
+        ensure(wrong.is_none(), || {
+            format!("it counts {per_class:?} images by class, and the {} split has {counts:?}", split.name())
+        })?;
+    }
+    let ranges = sizes.iter().flat_map(|sizes| [sizes.height, sizes.width]);
+    let sound = ranges.into_iter().all(|[least, most]| 0 < least && least <= most);
+    ensure(sound, || format!("its images have the sizes {sizes:?}"))?;
+    let empty = left_out.iter().find(|out| out.count == 0 || out.unit.is_empty() || out.reason.is_empty());
+    ensure(empty.is_none(), || format!("it leaves out nothing, or for no reason: {empty:?}"))?;
+    ensure(!splits.is_empty(), || "it does not say how its splits are made".to_owned())
 }
 
 /// Three images: the second, the first, and the second again.
@@ -137,6 +171,8 @@ mod tests {
         Nameless,
         /// Pixels in [0, 255].
         Bytes,
+        /// A class with other counts than it says.
+        Counts,
         /// A label too many.
         Label,
         /// Labels that are told apart from the images are others.
@@ -159,7 +195,13 @@ mod tests {
         fn new(flaw: Flaw) -> Self {
             let digest = if flaw == Flaw::Nameless { String::new() } else { "noise 1".to_owned() };
             let classes = vec!["even".to_owned(), "odd".to_owned()];
-            let info = DatasetInfo { image: [4, 3, 1], classes, train: 5, test: 2, digest };
+            let odd = if flaw == Flaw::Counts { 1 } else { 2 };
+            let summary = Summary {
+                per_class: vec![[5 - odd, 1], [odd, 1]],
+                splits: "5 and 2 images".to_owned(),
+                ..Summary::default()
+            };
+            let info = DatasetInfo { image: [4, 3, 1], classes, train: 5, test: 2, digest, summary };
             Self { info, flaw, calls: AtomicU64::new(0) }
         }
     }
@@ -213,6 +255,7 @@ mod tests {
         for (flaw, promise) in [
             (Flaw::Nameless, "description"),
             (Flaw::Bytes, "batches"),
+            (Flaw::Counts, "summary"),
             (Flaw::Label, "batches"),
             (Flaw::OtherLabels, "labels"),
             (Flaw::ByPosition, "indices"),

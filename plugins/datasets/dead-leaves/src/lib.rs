@@ -87,6 +87,12 @@ impl DeadLeaves {
             train: config.train,
             test: config.test,
             digest: blake3::hash(format!("dead_leaves {VERSION} {source}").as_bytes()).to_hex().to_string(),
+            summary: Summary {
+                per_class: per_class(&config),
+                splits: "generated from two random streams".to_owned(),
+                augmentation: config.flip.then(|| "mirrored at random".to_owned()).into_iter().collect(),
+                ..Summary::default()
+            },
         };
         let bytes = config.size * config.size * 3;
         let room = (config.cache_mib << 20) / bytes;
@@ -155,6 +161,12 @@ impl DeadLeaves {
             .for_each(|(out, (&index, &flip))| self.write(split, index, flip, out));
         Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), size, size, 3])?, labels })
     }
+}
+
+/// Training and test images of each class, which take turns.
+fn per_class(config: &DeadLeavesConfig) -> Vec<[usize; 2]> {
+    let of = |class: usize, count: usize| (count + config.classes - 1 - class) / config.classes;
+    (0..config.classes).map(|class| [of(class, config.train), of(class, config.test)]).collect()
 }
 
 impl Dataset for DeadLeaves {

@@ -24,6 +24,8 @@ pub(crate) struct Listing {
     pub(crate) test: Vec<Item>,
     /// Files in class folders that are no images by their names.
     pub(crate) ignored: usize,
+    /// How the splits were made.
+    pub(crate) splits: String,
 }
 
 impl Listing {
@@ -33,7 +35,7 @@ impl Listing {
         let (train, own_test) = (root.join("train"), ["test", "val", "validation"].map(|name| root.join(name)));
         let train = if train.is_dir() { train } else { root.to_owned() };
         let own_test = own_test.iter().find(|test| train != root && test.is_dir());
-        let mut listing = Self { classes: Vec::new(), train: Vec::new(), test: Vec::new(), ignored: 0 };
+        let mut listing = Self::default();
         for folder in entries(&train)?.into_iter().filter(|path| path.is_dir()) {
             listing.classes.push(name(&folder));
             let items = listing.images(&folder, listing.classes.len() - 1)?;
@@ -43,6 +45,7 @@ impl Listing {
             return Err(Error::Data(format!("{}: has no folders; every class needs one", train.display())));
         }
         if let Some(test) = own_test {
+            listing.splits = format!("the folders `{}` and `{}`", name(&train), name(test));
             for folder in entries(test)?.into_iter().filter(|path| path.is_dir()) {
                 let Some(class) = listing.classes.iter().position(|class| *class == name(&folder)) else {
                     return Err(Error::Data(format!(
@@ -56,6 +59,7 @@ impl Listing {
                 listing.test.extend(items);
             }
         } else {
+            listing.splits = format!("{test_fraction} of the images for test, chosen by their names");
             let chosen = |item: &Item| {
                 let hash =
                     blake3::hash(item.path.strip_prefix(&train).unwrap_or(&item.path).as_os_str().as_encoded_bytes());
@@ -71,6 +75,15 @@ impl Listing {
             }
         }
         Ok(listing)
+    }
+
+    /// Training and test images of each class.
+    pub(crate) fn per_class(&self) -> Vec<[usize; 2]> {
+        let mut counts = vec![[0; 2]; self.classes.len()];
+        for (split, items) in [&self.train, &self.test].into_iter().enumerate() {
+            items.iter().for_each(|item| counts[item.class as usize][split] += 1);
+        }
+        counts
     }
 
     /// The images in a class's folder, which must have some.

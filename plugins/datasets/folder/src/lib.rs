@@ -102,6 +102,12 @@ impl Folder {
             train: listing.train.len(),
             test: listing.test.len(),
             digest: listing.digest(&format!("folder 1 {:?}", config.size), &root)?,
+            summary: Summary {
+                per_class: listing.per_class(),
+                splits: listing.splits.clone(),
+                augmentation: augmentation(&config),
+                ..Summary::default()
+            },
         };
         let cache = (0..info.train).map(|_| OnceLock::new()).collect();
         Ok(Self { room: AtomicUsize::new(config.cache_mib << 20), cache, listing, info, config, absent: None })
@@ -116,6 +122,7 @@ impl Folder {
             test,
             // Nothing is computed from it; two absent folders are not taken for one.
             digest: format!("absent: {}", root.display()),
+            summary: Summary { splits: "as `expect` says".to_owned(), ..Summary::default() },
         };
         let absent = Some(format!("{}: there is no such folder", root.display()));
         Self { config, info, listing: Listing::default(), cache: Vec::new(), room: AtomicUsize::new(0), absent }
@@ -209,6 +216,12 @@ impl Folder {
         )?;
         Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?, labels })
     }
+}
+
+/// What is drawn anew whenever a training image is used.
+fn augmentation(config: &FolderConfig) -> Vec<String> {
+    let crop = (config.crop == Crop::Random).then(|| "a random window".to_owned());
+    crop.into_iter().chain(config.flip.then(|| "mirrored at random".to_owned())).collect()
 }
 
 impl Dataset for Folder {

@@ -102,7 +102,17 @@ impl Parquet {
         };
         let settings = format!("parquet 1 {:?} {:?} {:?}", config.image_column, config.label_column, config.size);
         let digest = files::digest(&settings, [&train_files, &test_files])?;
-        let info = DatasetInfo { image, classes, train: train.rows, test: test.rows, digest };
+        let mut per_class = vec![[0; 2]; classes.len()];
+        for (split, part) in [&train, &test].into_iter().enumerate() {
+            part.labels.iter().for_each(|&class| per_class[class as usize][split] += 1);
+        }
+        let summary = Summary {
+            per_class,
+            splits: "by the names of the files".to_owned(),
+            augmentation: config.flip.then(|| "mirrored at random".to_owned()).into_iter().collect(),
+            ..Summary::default()
+        };
+        let info = DatasetInfo { image, classes, train: train.rows, test: test.rows, digest, summary };
         Ok(Self { config, info, train, test })
     }
 
