@@ -77,9 +77,11 @@ fn every_crate_knows_only_those_below_it() {
         let allowed: &[&str] = match folder(package).as_str() {
             "core/tensor" | "reports" => &[],
             "core/sdk" => &["rqlab-tensor"],
+            "core/images" => &["rqlab-sdk"],
             "core/runner" => &["rqlab-sdk", "rqlab-reports"],
             "core/bench" => &["rqlab-sdk", "rqlab-reports", "rqlab"],
             "tests" => continue,
+            plugin if plugin.starts_with("plugins/datasets/") => &["rqlab-sdk", "rqlab-images"],
             plugin if plugin.starts_with("plugins/") => &["rqlab-sdk"],
             other => panic!("{other}: no rule says what this crate may know"),
         };

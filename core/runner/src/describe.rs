@@ -116,6 +116,7 @@ fn placeholder(kind: &ValueKind) -> String {
         ValueKind::Call(_) => "name(..)".to_owned(),
         ValueKind::Optional(_) => "None".to_owned(),
         ValueKind::List(inner) => format!("[{}]", placeholder(inner)),
+        ValueKind::Either(kinds) => kinds.first().map(placeholder).unwrap_or_default(),
         ValueKind::Tuple(items) => format!("({})", items.iter().map(placeholder).collect::<Vec<_>>().join(", ")),
     }
 }

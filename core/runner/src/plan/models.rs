@@ -273,7 +273,7 @@ fn data_name(setup: &Setup, call: &Call) -> String {
 }
 
 fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, Option<String>)> {
-    let data = plugins.dataset(call, &DatasetContext { base })?;
+    let data = plugins.dataset(call, &DatasetContext::new(base))?;
     let info = data.info().clone();
     for split in [Split::Train, Split::Test] {
         if info.len(split) == 0 {

@@ -32,7 +32,7 @@ pub struct Tokenizer {
 /// # Errors
 /// Those of the plugin.
 pub fn open_dataset(plugins: &Plugins, call: &Call, job: &Job) -> Result<Box<dyn Dataset>> {
-    plugins.dataset(call, &DatasetContext { base: job.base.clone() })
+    plugins.dataset(call, &DatasetContext::new(job.base.clone()))
 }
 
 /// The call for a level, of a list with one per level or one for all.

@@ -28,6 +28,8 @@ pub enum ValueKind {
     List(Box<ValueKind>),
     /// A fixed number of values: `(.., ..)`.
     Tuple(Vec<ValueKind>),
+    /// A value of one of these kinds: `64` or `(48, 64)`.
+    Either(Vec<ValueKind>),
 }
 
 impl ValueKind {
@@ -72,6 +74,9 @@ impl ValueKind {
             Self::List(inner) if inner.holds().is_some() => format!("a list of calls {self}"),
             Self::List(_) => format!("a list {self}{range}"),
             Self::Tuple(_) => format!("{self}{range}"),
+            Self::Either(kinds) => {
+                format!("{}{range}", kinds.iter().map(Self::in_words).collect::<Vec<_>>().join(" or "))
+            }
         }
     }
 }
@@ -91,6 +96,7 @@ impl fmt::Display for ValueKind {
                 let items: Vec<String> = items.iter().map(Self::to_string).collect();
                 write!(f, "({})", items.join(", "))
             }
+            Self::Either(kinds) => f.write_str(&kinds.iter().map(Self::to_string).collect::<Vec<_>>().join(" | ")),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Labelled images.
 
 use crate::tensor::{Codes, Rng, Tensor};
-use crate::{Error, Result};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,7 +126,43 @@ pub struct Images {
 #[derive(Debug, Clone)]
 pub struct DatasetContext {
     /// Directory that relative paths of the configuration are taken from: that of the experiment file.
-    pub base: std::path::PathBuf,
+    pub base: PathBuf,
+    /// Who is told how far it is, where opening takes long.
+    pub progress: Progress,
+}
+
+impl DatasetContext {
+    /// With relative paths from `base`, and nobody to be told of progress.
+    pub fn new(base: impl Into<PathBuf>) -> Self {
+        Self { base: base.into(), progress: Progress::default() }
+    }
+}
+
+/// What is done, how much of it, and of how much.
+type Tell = dyn Fn(&str, usize, usize) + Send + Sync;
+
+/// Who is told how far a long task is; nobody by default.
+#[derive(Clone, Default)]
+pub struct Progress(Option<Arc<Tell>>);
+
+impl Progress {
+    /// With someone who is told what is done, how much of it, and of how much.
+    pub fn new(tell: impl Fn(&str, usize, usize) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    /// Tells that `done` of `all` is done of the task `what`: "looking at the images". May be called from any thread.
+    pub fn tell(&self, what: &str, done: usize, all: usize) {
+        if let Some(tell) = &self.0 {
+            tell(what, done, all);
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "told" } else { "told to nobody" })
+    }
 }
 
 /// Labelled images of one size. Opening it (its constructor) checks that the data are there; decoding happens in

@@ -15,7 +15,7 @@ mod tokens;
 pub use autoencoder::{Autoencoder, AutoencoderContext, Bottleneck, MapShape};
 pub use components::{Builder, Components};
 pub use condition::{Condition, ConditionSpace, Given};
-pub use dataset::{Dataset, DatasetContext, DatasetInfo, Images, LeftOut, Sizes, Split, Summary};
+pub use dataset::{Dataset, DatasetContext, DatasetInfo, Images, LeftOut, Progress, Sizes, Split, Summary};
 pub use guidance::{Guidance, GuidanceSchedule};
 pub use objective::{CriticTraining, Loss, Objective, ObjectiveContext, Reconstruction, Weight};
 pub use prior::{Prior, PriorContext, PriorLoss, SampleRequest, Targets, TokenBatch, TokenRequest};

@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut number = |default: usize| arguments.next().map_or(Ok(default), |text| text.parse());
     let (size, columns, scale) = (number(32)?, number(12)?, number(3)?);
     let config = DeadLeavesConfig::parse(&format!("dead_leaves(size: {size})"))?;
-    let set = DeadLeaves::new(config, &DatasetContext { base: PathBuf::new() })?;
+    let set = DeadLeaves::new(config, &DatasetContext::new(PathBuf::new()))?;
     let rows = set.info().classes.len();
     let (gap, tile) = (scale.max(2), size * scale);
     let step = tile + gap;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 fn open(fields: &str) -> DeadLeaves {
     let config = DeadLeavesConfig::parse(&format!("dead_leaves({fields})")).unwrap();
-    DeadLeaves::new(config, &DatasetContext { base: PathBuf::new() }).unwrap()
+    DeadLeaves::new(config, &DatasetContext::new(PathBuf::new())).unwrap()
 }
 
 fn pixels(set: &DeadLeaves, split: Split, indices: &[usize]) -> Vec<f32> {
@@ -138,7 +138,7 @@ fn extreme_laws_end_too() {
         pixels(&set, Split::Train, &(0..16).collect::<Vec<_>>());
     }
     let config = DeadLeavesConfig::parse("dead_leaves(r_min: 0.2, r_max: 0.1)").unwrap();
-    assert!(DeadLeaves::new(config, &DatasetContext { base: PathBuf::new() }).is_err());
+    assert!(DeadLeaves::new(config, &DatasetContext::new(PathBuf::new())).is_err());
 }
 
 #[test]

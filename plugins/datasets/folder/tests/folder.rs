@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 fn open(root: &Path, fields: &str) -> Result<Folder> {
     let config = FolderConfig::parse(&format!("folder(path: \"set\", {fields})"))?;
-    Folder::new(config, &DatasetContext { base: root.to_owned() })
+    Folder::new(config, &DatasetContext::new(root.to_owned()))
 }
 
 fn complaint(root: &Path, fields: &str) -> String {

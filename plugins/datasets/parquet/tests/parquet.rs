@@ -85,7 +85,7 @@ fn simple() -> TempDir {
 
 fn open(dir: &Path, fields: &str) -> Result<Parquet> {
     let config = ParquetConfig::parse(&format!("parquet({fields})"))?;
-    Parquet::new(config, &DatasetContext { base: dir.to_owned() })
+    Parquet::new(config, &DatasetContext::new(dir.to_owned()))
 }
 
 fn complaint(dir: &Path, fields: &str) -> String {

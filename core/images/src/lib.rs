@@ -1,0 +1,29 @@
+//! From image files to pixels: what data set plugins have in common.
+//!
+//! [`Header`] reads what a file says of its image without decoding it; [`survey()`] looks at all images of a set, once, and keeps
+//! what it found; [`Preparation`] decodes, turns upright, composites, cuts and scales; [`splits`] knows the words for splits and
+//! divides classes by exact shares; [`classes`] matches classes by name.
+
+mod batch;
+mod cache;
+pub mod classes;
+mod flaw;
+mod header;
+mod preparation;
+mod raster;
+mod resample;
+mod settings;
+mod source;
+pub mod splits;
+mod survey;
+
+pub use batch::{Draws, write};
+pub use flaw::Flaw;
+pub use header::{FORMATS, Header, has_image_ending};
+pub use preparation::{Picture, Preparation};
+pub use settings::{BadFiles, Crop, Size};
+pub use source::{FileSource, Source};
+pub use survey::{Bad, Look, Stamp, Survey, survey};
+
+/// Changes whenever the same file and the same settings would give other pixels: part of every data set's digest.
+pub const VERSION: u32 = 2;
