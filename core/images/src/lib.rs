@@ -23,7 +23,7 @@ pub use header::{FORMATS, Header, has_image_ending};
 pub use preparation::{Picture, Preparation};
 pub use settings::{BadFiles, Crop, Size};
 pub use source::{FileSource, Source};
-pub use survey::{Bad, Look, Stamp, Survey, survey};
+pub use survey::{Bad, Look, Stamp, Survey, survey, survey_in_groups};
 
 /// Changes whenever the same file and the same settings would give other pixels: part of every data set's digest.
 pub const VERSION: u32 = 2;

@@ -3,7 +3,7 @@
 use crate::raster::{Raster, Window};
 use crate::resample::resample;
 use crate::{Crop, Flaw, Header, Size, Survey, VERSION};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Images of more pixels are decoded one at a time, so that threads do not add up their memory.
 const LARGE: u64 = 1 << 24;
@@ -45,16 +45,29 @@ impl Preparation {
     /// # Errors
     /// An unknown format, damage, or more pixels than are allowed.
     pub fn picture(&self, bytes: &[u8], at: Option<[f32; 2]>) -> Result<Picture, Flaw> {
-        let header = Header::read(&mut &*bytes)?;
-        self.check(&header)?;
-        let pixels = u64::from(header.stored[0]) * u64::from(header.stored[1]);
-        let _alone = (pixels > LARGE).then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-        let raster = Raster::decode(bytes, &header)?;
+        let (header, raster, _alone) = self.decoded(bytes)?;
         let size = header.size();
         let (window, scaled, any_window) = self.window(size, at);
         let upright = raster.upright(header.orientation, window, self.channels, self.background);
         let bytes = resample(upright, self.channels, [window.height, window.width], scaled);
         Ok(Picture { size: scaled, bytes, any_window })
+    }
+
+    /// Decodes an image to see whether it can be, and gives its header.
+    ///
+    /// # Errors
+    /// As [`Preparation::picture`].
+    pub fn verified(&self, bytes: &[u8]) -> Result<Header, Flaw> {
+        self.decoded(bytes).map(|(header, ..)| header)
+    }
+
+    /// The pixels as stored; while a large image is worked on, what keeps others from being.
+    fn decoded(&self, bytes: &[u8]) -> Result<(Header, Raster, Option<MutexGuard<'static, ()>>), Flaw> {
+        let header = Header::read(&mut &*bytes)?;
+        self.check(&header)?;
+        let pixels = u64::from(header.stored[0]) * u64::from(header.stored[1]);
+        let alone = (pixels > LARGE).then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((header, Raster::decode(bytes, &header)?, alone))
     }
 
     /// Refuses an image of more pixels than are allowed.

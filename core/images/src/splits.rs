@@ -3,7 +3,7 @@
 /// Words for training images.
 const TRAIN: [&str; 2] = ["train", "training"];
 /// Words for images that models are measured on. Where several are there, the first of them is used.
-const TEST: [&str; 9] = ["test", "testing", "holdout", "val", "valid", "validation", "dev", "eval", "evaluation"];
+const TEST: [&str; 9] = ["test", "testing", "eval", "evaluation", "holdout", "validation", "valid", "val", "dev"];
 
 /// What a name says of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,8 +14,8 @@ pub enum Word {
     Test(usize),
 }
 
-/// What a name says of a split, in any case: `train`, `training`, `test`, `testing`, `holdout`, `val`, `valid`, `validation`,
-/// `dev`, `eval`, `evaluation`; `hold-out` is `holdout`.
+/// What a name says of a split, in any case: `train`, `training`, `test`, `testing`, `eval`, `evaluation`,
+/// `holdout`, `validation`, `valid`, `val`, `dev`; `hold-out` is `holdout`.
 pub fn word(name: &str) -> Option<Word> {
     let name: String = name.to_lowercase().chars().filter(|c| !matches!(c, '-' | '_' | ' ')).collect();
     if TRAIN.contains(&name.as_str()) {

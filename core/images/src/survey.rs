@@ -169,18 +169,29 @@ pub fn survey(
     progress: &Progress,
     look: impl Fn(usize) -> Result<Look, Flaw> + Sync,
 ) -> Survey {
+    survey_in_groups(stamp, &vec![1; count], progress, |index| vec![look(index)])
+}
+
+/// As [`survey()`], of images that are read in groups: `look` gives those of a group, of which there are `sizes`.
+pub fn survey_in_groups(
+    stamp: &Stamp,
+    sizes: &[usize],
+    progress: &Progress,
+    look: impl Fn(usize) -> Vec<Result<Look, Flaw>> + Sync,
+) -> Survey {
     let key = stamp.hasher.finalize().to_hex().to_string();
     cache::kept(&key, stamp.settled, || {
-        let done = AtomicUsize::new(0);
-        let counted = |index: usize| {
-            let found = look(index);
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            if done.is_multiple_of(STEP) || done == count {
-                progress.tell("looking at the images", done, count);
+        let (done, all) = (AtomicUsize::new(0), sizes.iter().sum());
+        let counted = |group: usize| {
+            let looks = look(group);
+            let before = done.fetch_add(sizes[group], Ordering::Relaxed);
+            let now = before + sizes[group];
+            if before / STEP != now / STEP || now == all {
+                progress.tell("looking at the images", now, all);
             }
-            found
+            looks
         };
-        summarized((0..count).into_par_iter().map(counted).collect())
+        summarized((0..sizes.len()).into_par_iter().flat_map_iter(counted).collect())
     })
 }
 

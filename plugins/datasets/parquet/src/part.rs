@@ -3,8 +3,10 @@
 use crate::shard::Shard;
 use parquet::data_type::ByteArray;
 use rayon::prelude::*;
+use rqlab_images::Flaw;
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +21,7 @@ struct Group {
 }
 
 /// The bytes of the images of a row group.
-type Rows = Arc<Vec<ByteArray>>;
+type Rows = Arc<Vec<Option<ByteArray>>>;
 
 /// Row groups in memory, with the time of their last use.
 #[derive(Default)]
@@ -31,19 +33,26 @@ struct Cache {
 
 /// A split.
 pub(crate) struct Part {
-    shards: Vec<Shard>,
+    pub(crate) shards: Vec<Shard>,
     groups: Vec<Group>,
-    /// By row; empty if there are no labels.
-    pub(crate) labels: Vec<u32>,
-    /// Whether every label is -1, which is how the hub says that there are none.
-    pub(crate) unlabelled: bool,
+    /// How many rows its files have.
     pub(crate) rows: usize,
+    /// The label of each row as its file gives it; empty if there are no labels.
+    given: Vec<Option<i64>>,
+    /// The rows that are used, in order.
+    pub(crate) used: Vec<usize>,
+    /// The class of each row that is used; empty if there are no labels.
+    pub(crate) labels: Vec<u32>,
     cache: Mutex<Cache>,
     /// What the cache may hold.
     bound: usize,
 }
 
 impl Part {
+    /// Opens files and reads their labels.
+    ///
+    /// # Errors
+    /// Files that are missing, are not Parquet, or lack a column; files of which only some have labels; no rows.
     pub(crate) fn open(
         files: &[PathBuf],
         image_column: Option<&str>,
@@ -66,39 +75,89 @@ impl Part {
             let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
             return Err(Error::Data(format!("{}: no rows", names.join(", "))));
         }
-        Ok(Self { shards, groups, labels: Vec::new(), unlabelled: false, rows, cache: Mutex::default(), bound })
-    }
-
-    /// The class names that the first file tells.
-    pub(crate) fn names(&self) -> Option<Vec<String>> {
-        self.shards.iter().find_map(|shard| shard.names.clone())
-    }
-
-    /// Reads the labels. With `classes`, every one must be below it.
-    ///
-    /// # Errors
-    /// Labels that are none of the classes. If all are -1, [`Part::unlabelled`] says so, too.
-    pub(crate) fn read_labels(&mut self, classes: Option<usize>) -> Result<()> {
-        let classes = classes.unwrap_or(u32::MAX as usize);
-        let read: Vec<Vec<i64>> = self.shards.iter().map(Shard::labels).collect::<Result<_>>()?;
-        self.unlabelled =
-            read.iter().any(|labels| !labels.is_empty()) && read.iter().flatten().all(|&label| label == -1);
-        if self.unlabelled {
-            return Err(self.shards[0].unlabelled_error());
+        if let Some(without) = shards.iter().find(|shard| !shard.has_labels())
+            && let Some(with) = shards.iter().find(|shard| shard.has_labels())
+        {
+            return Err(Error::Data(format!(
+                "{}: has no column of labels, and {} has one; name it with `label_column`, or leave all labels out with \
+                 `label_column: \"\"`",
+                without.path.display(),
+                with.path.display()
+            )));
         }
-        for (shard, labels) in self.shards.iter().zip(read) {
-            for (row, label) in labels.into_iter().enumerate() {
-                let class = u32::try_from(label).ok().filter(|class| (*class as usize) < classes);
-                self.labels.push(class.ok_or_else(|| shard.label_error(row, label, classes))?);
+        let given: Vec<Vec<Option<i64>>> = shards.iter().map(Shard::labels).collect::<Result<_>>()?;
+        let given = given.into_iter().flatten().collect();
+        let (used, labels) = ((0..rows).collect(), Vec::new());
+        Ok(Self { shards, groups, rows, given, used, labels, cache: Mutex::default(), bound })
+    }
+
+    /// Whether its files have a column of labels.
+    pub(crate) fn has_labels(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// Whether it has a column of labels and every one is -1, which is how the hub says that there are none.
+    pub(crate) fn is_unlabelled(&self) -> bool {
+        self.has_labels() && self.given.iter().all(|label| *label == Some(-1))
+    }
+
+    /// The largest label there is.
+    pub(crate) fn largest_label(&self) -> Option<usize> {
+        self.given.iter().flatten().filter_map(|&label| usize::try_from(label).ok()).max()
+    }
+
+    /// The class of a row, of `classes`. `maps` says for each file which class of all each label is; without, they are equal.
+    pub(crate) fn class(&self, row: usize, classes: usize, maps: &[Option<Vec<u32>>]) -> Result<u32, Flaw> {
+        let Some(given) = self.given.get(row) else { return Ok(0) };
+        let shard = self.groups[self.group_of(row)].shard;
+        let without = || Flaw { reason: "without a label", message: "no value".to_owned() };
+        let label = given.ok_or_else(without)?;
+        let class = usize::try_from(label).ok().and_then(|label| match &maps[shard] {
+            Some(map) => map.get(label).copied(),
+            None => (label < classes).then_some(label as u32),
+        });
+        class.ok_or_else(|| match label {
+            -1 => Flaw {
+                reason: "without a label",
+                message: "label -1 is no class; it marks a row without a label".to_owned(),
+            },
+            _ => {
+                let known = maps[shard].as_ref().map_or(classes, Vec::len);
+                let last = known.saturating_sub(1);
+                let message = format!("label {label} is none of the {known} classes 0 to {last}");
+                Flaw { reason: "of no class", message }
             }
-        }
-        Ok(())
+        })
     }
 
-    /// The file of a row of the split, and the row in it.
-    pub(crate) fn place(&self, row: usize) -> (&Shard, usize) {
+    /// How many row groups there are.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The rows of a row group.
+    pub(crate) fn rows_of(&self, group: usize) -> Range<usize> {
+        let start = self.groups[group].start;
+        start..self.groups.get(group + 1).map_or(self.rows, |next| next.start)
+    }
+
+    /// The bytes of the images of a row group, which are not kept.
+    pub(crate) fn read(&self, group: usize) -> Result<Vec<Option<ByteArray>>> {
+        let Group { shard, index, .. } = self.groups[group];
+        self.shards[shard].images(index)
+    }
+
+    /// Where the image of a row of the split lies, or its label: "train.parquet: row 3, column `image.bytes`".
+    pub(crate) fn place(&self, row: usize, label: bool) -> String {
         let group = &self.groups[self.group_of(row)];
-        (&self.shards[group.shard], group.first + row - group.start)
+        self.shards[group.shard].place(group.first + row - group.start, label)
+    }
+
+    /// The name of a row of the split: that of its file, and its number in it.
+    pub(crate) fn name(&self, row: usize) -> String {
+        let group = &self.groups[self.group_of(row)];
+        let file = self.shards[group.shard].path.file_name().unwrap_or_default().to_string_lossy();
+        format!("{file} {}", group.first + row - group.start)
     }
 
     /// The row group of a row: the last that starts at or before it and is not empty.
@@ -124,25 +183,22 @@ impl Part {
             if let Some(rows) = rows {
                 return Ok((index, rows));
             }
-            let group = &self.groups[index];
-            let rows = Arc::new(self.shards[group.shard].images(group.index, group.first)?);
+            let rows = Arc::new(self.read(index)?);
             self.keep(index, &rows);
             Ok((index, rows))
         });
         let read: BTreeMap<usize, Rows> = read.collect::<Result<_>>()?;
         let image = |&row: &usize| {
             let group = self.group_of(row);
-            read.get(&group).and_then(|rows| rows.get(row - self.groups[group].start)).cloned().ok_or_else(|| {
-                let (shard, row) = self.place(row);
-                shard.error(row, "no such row in its row group")
-            })
+            let rows = read.get(&group).and_then(|rows| rows.get(row - self.groups[group].start));
+            rows.cloned().flatten().ok_or_else(|| Error::Data(format!("{}: no value", self.place(row, false))))
         };
         rows.iter().map(image).collect()
     }
 
     /// Keeps a row group in memory and lets go of those that were not used for longest.
     fn keep(&self, index: usize, rows: &Rows) {
-        let size = rows.iter().map(ByteArray::len).sum::<usize>();
+        let size = rows.iter().flatten().map(ByteArray::len).sum::<usize>();
         if size > self.bound {
             return;
         }

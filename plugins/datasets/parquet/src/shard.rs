@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// Names that a column of labels goes by, when none is configured.
-const LABELS: [&str; 4] = ["label", "labels", "fine_label", "coarse_label"];
+pub(crate) const LABELS: [&str; 4] = ["label", "labels", "fine_label", "coarse_label"];
 /// Names that a column of images goes by.
 const IMAGES: [&str; 2] = ["image", "img"];
 
@@ -61,7 +61,11 @@ impl Shard {
             None
         } else {
             let names = label_column.map_or(LABELS.to_vec(), |name| vec![name]);
-            Some(find(&names, &[""]).ok_or_else(|| missing("labels", &names, "label_column"))?)
+            let found = find(&names, &[""]);
+            match (found, label_column) {
+                (None, Some(_)) => return Err(missing("labels", &names, "label_column")),
+                (found, _) => found,
+            }
         };
         for group in metadata.row_groups() {
             for (column, name) in [Some(&image), label.as_ref()].into_iter().flatten() {
@@ -86,31 +90,36 @@ impl Shard {
         Ok(Self { path: path.to_owned(), reader: Mutex::new(reader), image, label, groups, names })
     }
 
-    /// An error about row `row` of the file, counted from 0.
-    pub(crate) fn error(&self, row: usize, message: impl std::fmt::Display) -> Error {
-        Error::Data(format!("{}: row {row}, column `{}`: {message}", self.path.display(), self.image.1))
+    /// Where the image of row `row` of the file lies, counted from 0, or its label.
+    pub(crate) fn place(&self, row: usize, label: bool) -> String {
+        let column = if label { self.label_column() } else { &self.image.1 };
+        format!("{}: row {row}, column `{column}`", self.path.display())
     }
 
-    /// The bytes of the images of a row group that begins at row `first` of the file.
-    pub(crate) fn images(&self, group: usize, first: usize) -> Result<Vec<ByteArray>> {
+    /// Whether there is a column of labels.
+    pub(crate) fn has_labels(&self) -> bool {
+        self.label.is_some()
+    }
+
+    /// The bytes of the images of a row group; none where a row has no image.
+    pub(crate) fn images(&self, group: usize) -> Result<Vec<Option<ByteArray>>> {
         let (column, name) = &self.image;
-        let values = match self.column(group, *column, name)? {
-            ColumnReader::ByteArrayColumnReader(reader) => self.values(reader, group, first, name)?,
-            _ => return Err(self.wrong_type(name, "bytes")),
-        };
-        Ok(values)
+        match self.column(group, *column, name)? {
+            ColumnReader::ByteArrayColumnReader(reader) => self.values(reader, group, *column, name),
+            _ => Err(self.wrong_type(name, "bytes")),
+        }
     }
 
-    /// The labels of all rows; empty if there are none.
-    pub(crate) fn labels(&self) -> Result<Vec<i64>> {
+    /// The labels of all rows, none where a row has no label; empty if there is no column of labels.
+    pub(crate) fn labels(&self) -> Result<Vec<Option<i64>>> {
         let mut labels = Vec::new();
         let Some((column, name)) = &self.label else { return Ok(labels) };
         for group in 0..self.groups.len() {
-            let first = labels.len();
             match self.column(group, *column, name)? {
-                ColumnReader::Int64ColumnReader(reader) => labels.extend(self.values(reader, group, first, name)?),
+                ColumnReader::Int64ColumnReader(reader) => labels.extend(self.values(reader, group, *column, name)?),
                 ColumnReader::Int32ColumnReader(reader) => {
-                    labels.extend(self.values(reader, group, first, name)?.into_iter().map(i64::from));
+                    let values = self.values(reader, group, *column, name)?;
+                    labels.extend(values.into_iter().map(|label| label.map(i64::from)));
                 }
                 _ => return Err(self.wrong_type(name, "whole numbers")),
             }
@@ -118,24 +127,18 @@ impl Shard {
         Ok(labels)
     }
 
-    /// The row in the file of the first label that is no class of `classes`, and what it is.
-    pub(crate) fn label_error(&self, row: usize, label: i64, classes: usize) -> Error {
-        let name = self.label.as_ref().map_or("label", |(_, name)| name);
-        let wrong = match classes {
-            _ if label < 0 => "is no class; -1 marks a row without a label, and other rows have one".to_owned(),
-            0 => "is no class: the training images have none".to_owned(),
-            classes => format!("is none of the {classes} classes 0 to {}", classes - 1),
-        };
-        Error::Data(format!("{}: row {row}, column `{name}`: label {label} {wrong}", self.path.display()))
+    /// The name of the column of labels.
+    pub(crate) fn label_column(&self) -> &str {
+        self.label.as_ref().map_or("label", |(_, name)| name)
     }
 
     /// That every label of the split is -1, and what helps.
     pub(crate) fn unlabelled_error(&self) -> Error {
-        let name = self.label.as_ref().map_or("label", |(_, name)| name);
         Error::Data(format!(
-            "{}: every label in column `{name}` is -1, which marks images without a label. Name the files of a labelled \
+            "{}: every label in column `{}` is -1, which marks images without a label. Name the files of a labelled \
              split with `train` or `test`, or leave all labels out with `label_column: \"\"`",
-            self.path.display()
+            self.path.display(),
+            self.label_column()
         ))
     }
 
@@ -145,16 +148,18 @@ impl Shard {
         column.map_err(|e| self.damaged(group, name, &e))
     }
 
-    /// All values of a column of a row group; nulls are an error.
+    /// All values of a column of a row group; none where there is none.
     fn values<T: DataType>(
         &self,
         mut reader: ColumnReaderImpl<T>,
         group: usize,
-        first: usize,
+        column: usize,
         name: &str,
-    ) -> Result<Vec<T::T>> {
+    ) -> Result<Vec<Option<T::T>>> {
         // Pages are read from the file as they are needed.
-        let _one_at_a_time = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        // The level of a value all of whose parents are there.
+        let whole = file.metadata().file_metadata().schema_descr().column(column).max_def_level();
         let rows = self.groups[group];
         let (mut values, mut levels) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
         let mut read = 0;
@@ -168,17 +173,18 @@ impl Shard {
             read += records;
         }
         if values.len() == rows {
+            return Ok(values.into_iter().map(Some).collect());
+        }
+        let mut values = values.into_iter();
+        let values: Vec<_> = levels.iter().map(|&level| if level == whole { values.next() } else { None }).collect();
+        if values.len() == rows {
             return Ok(values);
         }
-        let whole = levels.iter().max().copied().unwrap_or(0);
-        Err(Error::Data(match levels.iter().position(|level| *level < whole || whole == 0) {
-            Some(null) => format!("{}: row {}, column `{name}`: no value", self.path.display(), first + null),
-            None => format!(
-                "{}: row group {group} has {} values in column `{name}`, of {rows} rows",
-                self.path.display(),
-                values.len()
-            ),
-        }))
+        Err(Error::Data(format!(
+            "{}: row group {group} has {} values in column `{name}`, of {rows} rows",
+            self.path.display(),
+            values.len()
+        )))
     }
 
     fn wrong_type(&self, name: &str, wanted: &str) -> Error {

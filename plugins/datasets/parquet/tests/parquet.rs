@@ -176,8 +176,7 @@ fn sizes_are_brought_to_one_or_told_apart() {
     let mut images = rows(0, 5);
     images[3].0 = Some(encode(RgbImage::from_pixel(8, 10, Rgb([3, 0, 0])), ImageFormat::Png));
     write(&dir.path().join("train-00001-of-00002.parquet"), &images, 2, &NAMES, Compression::SNAPPY);
-    let set = open(dir.path(), "path: \".\"").unwrap();
-    let error = set.batch(Split::Train, &[27, 28], None).unwrap_err().to_string();
+    let error = complaint(dir.path(), "path: \".\"");
     for part in ["train-00001-of-00002.parquet: row 3", "10 x 8", "4 x 6", "`size`"] {
         assert!(error.contains(part), "{error}");
     }
@@ -185,6 +184,9 @@ fn sizes_are_brought_to_one_or_told_apart() {
     let batch = set.batch(Split::Train, &[27, 28], None).unwrap();
     assert_eq!(batch.pixels.shape(), [2, 5, 5, 3]);
     assert_eq!(reds(&batch), [2, 3]);
+    let sizes = set.info().summary.sizes.unwrap();
+    assert_eq!((sizes.height, sizes.width), ([4, 10], [6, 8]));
+    assert_eq!(open(dir.path(), "path: \".\", size: (4, 7)").unwrap().info().image, [4, 7, 3]);
 }
 
 #[test]
@@ -241,16 +243,16 @@ fn complaints_name_file_and_place() {
     write(&train, &bad, 4, &NAMES, Compression::SNAPPY);
     expect("path: \".\"", &["row 4", "`label`", "no value"]);
 
-    let mut bad = rows(0, 6);
-    bad[5].0 = None;
-    bad[1].0 = Some(png(1)[..40].to_vec());
-    bad[2].0 = Some(b"hello".to_vec());
-    write(&train, &bad, 4, &NAMES, Compression::SNAPPY);
-    let set = open(dir.path(), "path: \".\"").unwrap();
-    let error = |row: usize| set.batch(Split::Train, &[25 + row], None).unwrap_err().to_string();
-    assert!(error(1).contains("row 1, column `img.bytes`: the image is damaged"), "{}", error(1));
-    assert!(error(2).contains("row 2") && error(2).contains("not JPEG, PNG or WebP"), "{}", error(2));
-    assert!(error(5).contains("row 5, column `img.bytes`: no value"), "{}", error(5));
+    for (row, image, parts) in [
+        (1, Some(png(1)[..40].to_vec()), ["row 1, column `img.bytes`: the image is damaged", "`bad_files: skip`"]),
+        (2, Some(b"hello".to_vec()), ["row 2, column `img.bytes`", "not JPEG, PNG, WebP"]),
+        (5, None, ["row 5, column `img.bytes`: no value", "leaves such rows out"]),
+    ] {
+        let mut bad = rows(0, 6);
+        bad[row].0 = image;
+        write(&train, &bad, 4, &NAMES, Compression::SNAPPY);
+        expect("path: \".\"", &parts);
+    }
 
     write(&train, &[], 4, &NAMES, Compression::SNAPPY);
     expect("train: [\"train-00001-of-00002.parquet\"], path: \".\"", &["train-00001", "no rows"]);
@@ -346,6 +348,150 @@ fn an_unlabelled_test_split_gives_way_to_a_labelled_one() {
     fs::remove_file(dir.path().join("validation.parquet")).unwrap();
     let error = complaint(dir.path(), "path: \".\"");
     assert!(error.contains("every label") && error.contains("label_column: \"\""), "{error}");
+}
+
+/// A file's own list says what its labels mean.
+#[test]
+fn classes_are_matched_by_name_between_splits_and_files() {
+    let dir = TempDir::new().unwrap();
+    let animal = |red: u8, label: i64| (Some(png(red)), Some(label));
+    let write = |name: &str, rows: &[Row], names: &[&str]| {
+        write(&dir.path().join(name), rows, 2, names, Compression::SNAPPY);
+    };
+    write("train-0.parquet", &[animal(200, 0), animal(20, 1)], &["cat", "dog"]);
+    write("train-1.parquet", &[animal(200, 2), animal(20, 0)], &["dog", "eel", "cat"]);
+    write("test-0.parquet", &[animal(20, 0), animal(200, 1), animal(90, 2)], &["dog", "cat", "owl"]);
+    let set = open(dir.path(), "path: \".\"").unwrap();
+    assert_eq!(set.info().classes, ["cat", "dog", "eel", "owl"]);
+    assert_eq!(set.info().summary.per_class, [[2, 1], [2, 1], [0, 0], [0, 1]]);
+    let train = set.batch(Split::Train, &[0, 1, 2, 3], None).unwrap();
+    assert_eq!((reds(&train), train.labels.as_slice()), (vec![200, 20, 200, 20], &[0, 1, 0, 1][..]));
+    let test = set.batch(Split::Test, &[0, 1, 2], None).unwrap();
+    assert_eq!((reds(&test), test.labels.as_slice()), (vec![20, 200, 90], &[1, 0, 3][..]));
+    // Beyond the list of its own file, though others have longer ones.
+    write("train-0.parquet", &[animal(200, 2), animal(20, 1)], &["cat", "dog"]);
+    let error = complaint(dir.path(), "path: \".\"");
+    assert!(error.contains("train-0.parquet: row 0, column `label`: label 2 is none of the 2 classes"), "{error}");
+}
+
+#[test]
+fn bad_rows_are_left_out_and_counted() {
+    let dir = simple();
+    let train = dir.path().join("train-00001-of-00002.parquet");
+    let good = rows(25, 6);
+    write(&train, &good, 4, &NAMES, Compression::SNAPPY);
+    let clean = open(dir.path(), "path: \".\"").unwrap().info().clone();
+
+    let mut flipped = png(9);
+    let data = flipped.windows(4).position(|name| name == b"IDAT").unwrap();
+    flipped[data + 8] ^= 4;
+    let mut bad = good;
+    bad.insert(1, (Some(png(1)[..40].to_vec()), Some(0)));
+    bad.insert(3, (None, Some(0)));
+    bad.insert(4, (Some(flipped), Some(0)));
+    bad.insert(5, (Some(png(1)), Some(7)));
+    bad.insert(6, (Some(png(1)), None));
+    bad.push((Some(png(1)), Some(-1)));
+    write(&train, &bad, 4, &NAMES, Compression::SNAPPY);
+    assert!(complaint(dir.path(), "path: \".\"").contains("4 more cannot be used"));
+    let set = open(dir.path(), "path: \".\", bad_files: skip").unwrap();
+    let counts: Vec<(&str, usize)> =
+        set.info().summary.left_out.iter().map(|out| (out.reason.as_str(), out.count)).collect();
+    assert_eq!(counts, [("damaged", 2), ("of no class", 1), ("without a label", 2), ("without an image", 1)]);
+    assert_eq!(
+        reds(&set.batch(Split::Train, &[24, 25, 26, 27, 28, 29, 30], None).unwrap()),
+        [24, 25, 26, 27, 28, 29, 30]
+    );
+    let info = set.info();
+    assert_eq!((info.train, info.test, &info.digest), (clean.train, clean.test, &clean.digest));
+    assert_eq!(info.summary.per_class, clean.summary.per_class);
+    assert!(info.summary.left_out[0].unit == "row" && info.summary.left_out[0].example.contains("row 1"));
+}
+
+#[test]
+fn images_stand_upright_on_a_stated_ground_and_grey_ones_have_one_channel() {
+    use image::ImageEncoder;
+    let dir = TempDir::new().unwrap();
+    let set = |images: &[Vec<u8>], fields: &str| {
+        let rows: Vec<Row> = images.iter().map(|image| (Some(image.clone()), Some(0))).collect();
+        write(&dir.path().join("train.parquet"), &rows, 2, &["a"], Compression::SNAPPY);
+        write(&dir.path().join("test.parquet"), &rows, 2, &["a"], Compression::SNAPPY);
+        open(dir.path(), &format!("path: \".\", {fields}"))
+    };
+    // Orientation 6: what is stored on the left stands at the top.
+    let mut turned = Vec::new();
+    let mut encoder = image::codecs::png::PngEncoder::new(&mut turned);
+    encoder.set_exif_metadata(b"II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec()).unwrap();
+    let stored = RgbImage::from_fn(6, 4, |x, _| Rgb([if x < 3 { 200 } else { 0 }, 0, 0]));
+    encoder.write_image(&stored, 6, 4, image::ExtendedColorType::Rgb8).unwrap();
+    let upright = set(&[turned], "").unwrap();
+    assert_eq!(upright.info().image, [6, 4, 3]);
+    let pixels = upright.batch(Split::Train, &[0], None).unwrap().pixels;
+    let red = |at: usize| ((pixels.as_slice()[at * 3] + 1.0) * 127.5).round() as i32;
+    assert_eq!(((0..12).map(red).min(), (12..24).map(red).max()), (Some(200), Some(0)));
+    assert!(upright.info().summary.preparation[0].contains("turned upright"));
+
+    let clear = image::RgbaImage::from_pixel(6, 4, image::Rgba([7, 99, 200, 0]));
+    let clear = set(&[encode(clear, ImageFormat::Png)], "background: (10, 20, 30)").unwrap();
+    assert_eq!(reds(&clear.batch(Split::Test, &[0], None).unwrap()), [10]);
+
+    let grey = || encode(image::GrayImage::from_pixel(6, 4, Luma([50])), ImageFormat::Png);
+    assert_eq!(set(&[grey()], "").unwrap().info().image, [4, 6, 1]);
+    assert_eq!(set(&[grey()], "channels: 3").unwrap().info().image, [4, 6, 3]);
+    assert_eq!(set(&[grey(), png(3)], "").unwrap().info().image, [4, 6, 3]);
+
+    let thin = encode(image::GrayImage::from_pixel(60_000, 1, Luma([50])), ImageFormat::Png);
+    let thin = set(&[thin], "size: 512, crop: random").unwrap();
+    assert_eq!(reds(&thin.batch(Split::Train, &[0], Some(&Rng::new(1, "crop", 0))).unwrap()), [50]);
+    let large = encode(image::GrayImage::new(2000, 1001), ImageFormat::Png);
+    let error = set(&[large], "size: 8, max_megapixels: 2").err().unwrap().to_string();
+    assert!(error.contains("1001 x 2000 pixels") && error.contains("`max_megapixels`"), "{error}");
+}
+
+#[test]
+fn test_images_can_be_taken_from_the_training_split_by_class() {
+    let dir = TempDir::new().unwrap();
+    write(&dir.path().join("train-0.parquet"), &rows(0, 60), 7, &NAMES, Compression::SNAPPY);
+    let set = open(dir.path(), "path: \".\", test_fraction: 0.1").unwrap();
+    assert_eq!(set.info().summary.per_class, [[18, 2]; 3]);
+    let all = |split: Split| {
+        let indices: Vec<usize> = (0..set.info().len(split)).collect();
+        let images = set.batch(split, &indices, None).unwrap();
+        assert!(reds(&images).iter().zip(images.labels.as_slice()).all(|(red, label)| red % 3 == *label as i32));
+        reds(&images)
+    };
+    let mut together = [all(Split::Train), all(Split::Test)].concat();
+    together.sort_unstable();
+    assert_eq!(together, (0..60).collect::<Vec<_>>());
+    rqlab_sdk::testing::dataset(&set);
+}
+
+#[test]
+fn files_without_a_column_of_labels_carry_none() {
+    let dir = TempDir::new().unwrap();
+    let schema = parse_message_type("message schema { optional group image { optional binary bytes; } }").unwrap();
+    for name in ["train.parquet", "test.parquet"] {
+        let file = File::create(dir.path().join(name)).unwrap();
+        let properties = Arc::new(WriterProperties::builder().build());
+        let mut writer = SerializedFileWriter::new(file, Arc::new(schema.clone()), properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let images: Vec<ByteArray> = (0..3).map(|red| png(red).into()).collect();
+        column.typed::<ByteArrayType>().write_batch(&images, Some(&[2; 3]), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+    let set = open(dir.path(), "path: \".\"").unwrap();
+    assert!(set.info().classes.is_empty() && set.info().summary.notes[0].contains("`label_column`"));
+    rqlab_sdk::testing::dataset(&set);
+    // A split with labels beside one without.
+    write(&dir.path().join("test.parquet"), &rows(0, 3), 3, &NAMES, Compression::SNAPPY);
+    let error = complaint(dir.path(), "path: \".\"");
+    assert!(
+        error.contains("train.parquet: has no column of labels, and") && error.contains("`label_column`"),
+        "{error}"
+    );
 }
 
 #[test]
