@@ -4,7 +4,6 @@
 //! what it found; [`Preparation`] decodes, turns upright, composites, cuts and scales; [`splits`] knows the words for splits and
 //! divides classes by exact shares; [`classes`] matches classes by name.
 
-mod batch;
 mod cache;
 pub mod classes;
 mod flaw;
@@ -16,14 +15,15 @@ mod settings;
 mod source;
 pub mod splits;
 mod survey;
+mod view;
 
-pub use batch::{Draws, write};
 pub use flaw::Flaw;
 pub use header::{FORMATS, Header, has_image_ending};
 pub use preparation::{Picture, Preparation};
 pub use settings::{BadFiles, Crop, Size};
 pub use source::{FileSource, Source};
 pub use survey::{Bad, Look, Stamp, Survey, survey, survey_in_groups};
+pub use view::{Augmentation, View, write};
 
 /// Changes whenever the same file and the same settings would give other pixels: part of every data set's digest.
 pub const VERSION: u32 = 2;

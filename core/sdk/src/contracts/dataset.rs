@@ -1,6 +1,7 @@
 //! Labelled images.
 
 use crate::tensor::{Codes, Rng, Tensor};
+use crate::{Error, Result};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -27,8 +27,18 @@ fn promises<D: Dataset + ?Sized>(data: &D) -> Vec<(&'static str, String)> {
         found = broken(
             [Split::Train, Split::Test]
                 .into_iter()
-                .flat_map(|split| [("batches", batches(data, split)), ("indices", indices(data, split))])
-                .chain([("summary", summary(data)), ("augmentation", augmentation(data))]),
+                .flat_map(|split| {
+                    [
+                        ("batches", batches(data, split)),
+                        ("indices", indices(data, split)),
+                        ("labels", labels(data, split)),
+                    ]
+                })
+                .chain([
+                    ("summary", summary(data)),
+                    ("variants", variants(data)),
+                    ("augmentation", augmentation(data)),
+                ]),
         );
     }
     found
@@ -58,7 +68,7 @@ fn summary<D: Dataset + ?Sized>(data: &D) -> Check {
         })?;
         let some: Vec<usize> = (0..info.len(split).min(COUNTED)).collect();
         let mut counts = vec![0; per_class.len()];
-        for &label in data.batch(split, &some, None)?.labels.as_slice() {
+        for &label in data.labels(split, &some)?.as_slice() {
             // A label beyond the classes is told of by `batches`.
             if let Some(count) = counts.get_mut(label as usize) {
                 *count += 1;

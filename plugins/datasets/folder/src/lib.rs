@@ -6,8 +6,8 @@ pub use tree::Layout;
 
 use rayon::prelude::*;
 use rqlab_images::{
-    BadFiles, Crop, Draws, FileSource, Flaw, Header, Look, Picture, Preparation, Size, Source, Stamp, Survey, splits,
-    survey, write,
+    Augmentation, BadFiles, Crop, FileSource, Flaw, Header, Look, Picture, Preparation, Size, Source, Stamp, Survey,
+    View, splits, survey, write,
 };
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::prelude::*;
@@ -78,13 +78,6 @@ pub struct Folder {
     absent: Option<String>,
 }
 
-/// What is seen of an image: where its window lies in the room that it has (down, right), and whether it is mirrored.
-#[derive(Debug, Clone, Copy)]
-struct View {
-    at: [f32; 2],
-    flip: bool,
-}
-
 impl Folder {
     /// Reads the names of the files, and what each says of its image.
     ///
@@ -124,7 +117,7 @@ impl Folder {
                 left_out: tree.left_out(bad),
                 splits: how_split,
                 preparation: preparation.facts(&found),
-                augmentation: augmentation(&config),
+                augmentation: augmentation(&config).facts(),
                 notes: tree.notes.clone(),
             },
         };
@@ -147,7 +140,7 @@ impl Folder {
             summary: Summary {
                 splits: "as `expect` says".to_owned(),
                 preparation: preparation.facts(&Survey::default()),
-                augmentation: augmentation(&config),
+                augmentation: augmentation(&config).facts(),
                 ..Summary::default()
             },
         };
@@ -163,8 +156,8 @@ impl Folder {
         }
     }
 
-    /// Runs `then` on the decoded image, of which at least the window at `at` is there.
-    fn with_image(&self, split: Split, index: usize, at: Option<[f32; 2]>, then: impl FnOnce(&Picture)) -> Result<()> {
+    /// Runs `then` on the decoded image, of which at least what `view` shows is there.
+    fn with_image(&self, split: Split, index: usize, view: View, then: impl FnOnce(&Picture)) -> Result<()> {
         let slot = match split {
             Split::Train => self.cache.get(index),
             Split::Test => None,
@@ -177,7 +170,7 @@ impl Folder {
         let bytes = fs::read(path).map_err(Error::file(path))?;
         let bad =
             |flaw: Flaw| Error::Data(format!("{}: {flaw}; `bad_files: skip` leaves such files out", path.display()));
-        let picture = self.preparation.picture(&bytes, at).map_err(bad)?;
+        let picture = self.preparation.picture(&bytes, view.at).map_err(bad)?;
         let [height, width, _] = self.info.image;
         if picture.size[0] < height
             || picture.size[1] < width
@@ -197,17 +190,6 @@ impl Folder {
             let _ = slot.set(picture);
         }
         Ok(())
-    }
-
-    /// What is seen of an image, each way that its augmentation has: the middle first, then the corners, then the mirror
-    /// images of all.
-    fn views(&self) -> Vec<View> {
-        let corners: &[[f32; 2]] = match self.config.crop {
-            Crop::Center => &[[0.5, 0.5]],
-            Crop::Random => &[[0.5, 0.5], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
-        };
-        let flips: &[bool] = if self.config.flip { &[false, true] } else { &[false] };
-        flips.iter().flat_map(|&flip| corners.iter().map(move |&at| View { at, flip })).collect()
     }
 
     /// The items of a split, which must hold all of `indices`.
@@ -232,10 +214,8 @@ impl Folder {
         let [height, width, channels] = self.info.image;
         let mut pixels = vec![0.0; indices.len() * height * width * channels];
         pixels.par_chunks_mut(height * width * channels).zip(indices).zip(views).try_for_each(
-            |((out, &index), view)| {
-                self.with_image(split, index, |image| {
-                    decode::write(image, [height, width], view.at, view.flip, out);
-                })
+            |((out, &index), &view)| {
+                self.with_image(split, index, view, |picture| write(picture, [height, width], view, out))
             },
         )?;
         Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?, labels })
@@ -252,10 +232,8 @@ fn preparation(config: &FolderConfig) -> Preparation {
     }
 }
 
-/// What is drawn anew whenever a training image is used.
-fn augmentation(config: &FolderConfig) -> Vec<String> {
-    let crop = (config.crop == Crop::Random && config.size.is_some()).then(|| "a random window".to_owned());
-    crop.into_iter().chain(config.flip.then(|| "mirrored at random".to_owned())).collect()
+fn augmentation(config: &FolderConfig) -> Augmentation {
+    Augmentation { flip: config.flip, random_window: config.crop == Crop::Random && config.size.is_some() }
 }
 
 /// Looks at every image: its header; with `skip`, all of it.
@@ -393,31 +371,24 @@ impl Dataset for Folder {
     }
 
     fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
-        if let Some(absent) = &self.absent {
-            return Err(Error::Data(absent.clone()));
-        }
-        let items = self.items(split);
-        if let Some(beyond) = indices.iter().find(|&&index| index >= items.len()) {
-            return Err(Error::Data(format!(
-                "image {beyond} of the {} split was asked for, which has {}",
-                split.name(),
-                items.len()
-            )));
-        }
-        let draws = Draws::new(augment, self.config.flip, self.config.crop == Crop::Random, indices.len());
-        let [height, width, channels] = self.info.image;
-        let mut pixels = vec![0.0; indices.len() * height * width * channels];
-        pixels.par_chunks_mut(height * width * channels).zip(indices).enumerate().try_for_each(
-            |(position, (out, &index))| {
-                let at = draws.at(position);
-                let write = |picture: &Picture| write(picture, [height, width], at, draws.flip(position), out);
-                self.with_image(split, index, at, write)
-            },
-        )?;
-        Ok(Images {
-            pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?,
-            labels: Codes::from_vec(indices.iter().map(|&index| items[index].class).collect(), &[indices.len()])?,
-        })
+        self.images(split, indices, &augmentation(&self.config).draw(augment, indices.len()))
+    }
+
+    fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+        let items = self.present(split, indices)?;
+        Ok(Codes::from_vec(indices.iter().map(|&index| items[index].class).collect(), &[indices.len()])?)
+    }
+
+    fn variants(&self) -> Option<usize> {
+        Some(augmentation(&self.config).views().len())
+    }
+
+    fn variant(&self, split: Split, indices: &[usize], variant: usize) -> Result<Images> {
+        let views = augmentation(&self.config).views();
+        let view = views.get(variant).ok_or_else(|| {
+            Error::Data(format!("variant {variant} of images was asked for, of which there are {}", views.len()))
+        })?;
+        self.images(split, indices, &vec![*view; indices.len()])
     }
 }
 

@@ -403,7 +403,7 @@ fn augmentation_mirrors_half_and_crops_anywhere_only_when_asked() {
     save(dir.path(), "train/a/0.png", &ramp(48, 16));
     save(dir.path(), "test/a/0.png", &ramp(48, 16));
     let set = open(dir.path(), "size: 16, flip: true, crop: random").unwrap();
-    assert_eq!(set.info().summary.augmentation, ["a random window", "mirrored at random"]);
+    assert_eq!(set.info().summary.augmentation, ["a window that lies anywhere", "mirrored at random"]);
     let rng = Rng::new(1, "augment", 0);
     let images = set.batch(Split::Train, &[0; 400], Some(&rng)).unwrap().pixels;
     let mut starts = Vec::new();

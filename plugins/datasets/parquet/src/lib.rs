@@ -11,8 +11,8 @@ use parquet::data_type::ByteArray;
 use part::Part;
 use rayon::prelude::*;
 use rqlab_images::{
-    BadFiles, Crop, Draws, Flaw, Header, Look, Preparation, Size, Stamp, Survey, classes, splits, survey_in_groups,
-    write,
+    Augmentation, BadFiles, Crop, Flaw, Header, Look, Preparation, Size, Stamp, Survey, View, classes, splits,
+    survey_in_groups, write,
 };
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::prelude::*;
@@ -137,13 +137,54 @@ impl Parquet {
                 left_out,
                 splits,
                 preparation: preparation.facts(&found),
-                augmentation: augmentation(&config),
+                augmentation: augmentation(&config).facts(),
                 notes,
             },
             classes: classes.names,
         };
         Ok(Self { config, preparation, info, train, test })
     }
+
+    /// The part of a split, which must hold all of `indices`.
+    fn present(&self, split: Split, indices: &[usize]) -> Result<&Part> {
+        let part = match split {
+            Split::Train => &self.train,
+            Split::Test => &self.test,
+        };
+        match indices.iter().find(|&&index| index >= part.used.len()) {
+            None => Ok(part),
+            Some(beyond) => Err(Error::Data(format!(
+                "image {beyond} of the {} split was asked for, which has {}",
+                split.name(),
+                part.used.len()
+            ))),
+        }
+    }
+
+    /// The images `indices`, of each what its view shows.
+    fn images(&self, split: Split, indices: &[usize], views: &[View]) -> Result<Images> {
+        let part = self.present(split, indices)?;
+        let labels = self.labels(split, indices)?;
+        let [height, width, channels] = self.info.image;
+        let rows: Vec<usize> = indices.iter().map(|&index| part.used[index]).collect();
+        let images = part.images(&rows)?;
+        let mut pixels = vec![0.0; indices.len() * height * width * channels];
+        let work = pixels.par_chunks_mut(height * width * channels).zip(rows.par_iter().zip(&images).zip(views));
+        work.try_for_each(|(out, ((&row, bytes), &view))| {
+            let bad = |flaw: Flaw| {
+                Error::Data(format!("{}: {flaw}; `bad_files: skip` leaves such rows out", part.place(row, false)))
+            };
+            let picture = self.preparation.picture(bytes.data(), view.at).map_err(bad)?;
+            if picture.size[0] < height || picture.size[1] < width {
+                let message = format!("has another size than when the set was opened, {:?}", picture.size);
+                return Err(Error::Data(format!("{}: {message}", part.place(row, false))));
+            }
+            write(&picture, [height, width], view, out);
+            Ok(())
+        })?;
+        Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?, labels })
+    }
+}
 
 /// The files, opened.
 struct Opened {
@@ -377,10 +418,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What is drawn anew whenever a training image is used.
-fn augmentation(config: &ParquetConfig) -> Vec<String> {
-    let crop = (config.crop == Crop::Random && config.size.is_some()).then(|| "a random window".to_owned());
-    crop.into_iter().chain(config.flip.then(|| "mirrored at random".to_owned())).collect()
+fn augmentation(config: &ParquetConfig) -> Augmentation {
+    Augmentation { flip: config.flip, random_window: config.crop == Crop::Random && config.size.is_some() }
 }
 
 /// Training and test images of each class.
@@ -414,41 +453,24 @@ impl Dataset for Parquet {
     }
 
     fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
-        let part = match split {
-            Split::Train => &self.train,
-            Split::Test => &self.test,
-        };
-        if let Some(beyond) = indices.iter().find(|&&index| index >= part.used.len()) {
-            return Err(Error::Data(format!(
-                "image {beyond} of the {} split was asked for, which has {}",
-                split.name(),
-                part.used.len()
-            )));
-        }
-        let draws = Draws::new(augment, self.config.flip, self.config.crop == Crop::Random, indices.len());
-        let [height, width, channels] = self.info.image;
-        let rows: Vec<usize> = indices.iter().map(|&index| part.used[index]).collect();
-        let images = part.images(&rows)?;
-        let mut pixels = vec![0.0; indices.len() * height * width * channels];
-        let work = pixels.par_chunks_mut(height * width * channels).zip(rows.par_iter().zip(&images)).enumerate();
-        work.try_for_each(|(position, (out, (&row, bytes)))| {
-            let at = draws.at(position);
-            let bad = |flaw: Flaw| {
-                Error::Data(format!("{}: {flaw}; `bad_files: skip` leaves such rows out", part.place(row, false)))
-            };
-            let picture = self.preparation.picture(bytes.data(), at).map_err(bad)?;
-            if picture.size[0] < height || picture.size[1] < width {
-                let message = format!("has another size than when the set was opened, {:?}", picture.size);
-                return Err(Error::Data(format!("{}: {message}", part.place(row, false))));
-            }
-            write(&picture, [height, width], at, draws.flip(position), out);
-            Ok(())
+        self.images(split, indices, &augmentation(&self.config).draw(augment, indices.len()))
+    }
+
+    fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+        let part = self.present(split, indices)?;
+        Ok(Codes::from_vec(indices.iter().map(|&index| part.labels[index]).collect(), &[indices.len()])?)
+    }
+
+    fn variants(&self) -> Option<usize> {
+        Some(augmentation(&self.config).views().len())
+    }
+
+    fn variant(&self, split: Split, indices: &[usize], variant: usize) -> Result<Images> {
+        let views = augmentation(&self.config).views();
+        let view = views.get(variant).ok_or_else(|| {
+            Error::Data(format!("variant {variant} of images was asked for, of which there are {}", views.len()))
         })?;
-        let labels = indices.iter().map(|&index| part.labels[index]).collect();
-        Ok(Images {
-            pixels: Tensor::from_vec(pixels, &[indices.len(), height, width, channels])?,
-            labels: Codes::from_vec(labels, &[indices.len()])?,
-        })
+        self.images(split, indices, &vec![*view; indices.len()])
     }
 }
 
