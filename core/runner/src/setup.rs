@@ -44,22 +44,20 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
         }
     }
     out.setup = facts;
-    out.sizes.classes = Some(model.classes.len());
+    out.sizes.classes = Some(model.data.info.classes.len());
     out.sizes.levels = model.levels.iter().filter_map(code_sizes).collect();
-    if model.classes.len() < 2 {
+    if model.data.info.classes.len() < 2 {
         let reason = "a feature classifier needs two classes of labelled images";
         let measures = "Fréchet distances, precision, recall and inception-style score".to_owned();
         out.left_out.push(LeftOut { measures, reason: reason.to_owned() });
     }
 }
 
+/// The data set in a line, and what there is to know of it.
 fn data(model: &Model) -> Vec<Fact> {
-    let classes = match model.classes.len() {
-        0 => "no labels".to_owned(),
-        1 => "1 class".to_owned(),
-        count => format!("{} classes", thousands(count)),
-    };
-    vec![Fact::new("data", format!("{classes}, {} training images", thousands(model.train_images)))]
+    let line = Fact::new("data", format!("{}: {}", model.data.name, model.data.headline()));
+    let facts = model.data.facts().into_iter().map(|(what, fact)| Fact::new(format!("data: {what}"), fact));
+    std::iter::once(line).chain(facts).collect()
 }
 
 fn names(calls: &[Call]) -> String {
