@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "src/parity/mod.rs"
-PARTS = {"resnet_block": "same.", "rq_transformer_forward": "text."}
+PARTS = {"dinov2_features": "reg.", "resnet_block": "same.", "rq_transformer_forward": "text."}
 LEFT_OUT = {"encoder_decoder"}
 
 

@@ -31,6 +31,7 @@ pub mod config;
 pub mod contracts;
 mod error;
 pub mod metrics;
+pub mod networks;
 pub mod nn;
 pub mod optim;
 pub mod params;

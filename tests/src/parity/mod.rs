@@ -10,6 +10,7 @@ mod case;
 mod counts;
 mod measures;
 mod metrics;
+mod networks;
 mod outcome;
 mod outputs;
 mod priors;
@@ -38,12 +39,15 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("attn_block", autoencoder::attn_block),
     ("code_folding", autoencoder::code_folding),
     ("commitment_grad", residual::commitment_grad),
+    ("dinov2_features", networks::dinov2_features),
     ("downsample", autoencoder::downsample),
     ("ema_update", quantizers::ema_update),
     ("encoder_decoder", autoencoder::encoder_decoder),
+    ("fid_inception", networks::fid_inception),
     ("frechet_distance", metrics::frechet_distance),
     ("inception_score", metrics::inception_score),
     ("kid", metrics::kid),
+    ("lpips", networks::lpips),
     ("lr_schedule", training::lr_schedule),
     ("measures", measures::measures),
     ("parameter_counts", counts::parameter_counts),

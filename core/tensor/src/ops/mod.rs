@@ -31,6 +31,7 @@ pub mod norm;
 mod operators;
 pub mod optim;
 pub mod packed;
+pub mod pool;
 pub mod reduce;
 pub mod resample;
 pub mod residual;

@@ -5,6 +5,7 @@ pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod layout;
 pub(crate) mod loss;
+pub(crate) mod pool;
 pub(crate) mod reduce;
 pub(crate) mod resample;
 pub(crate) mod rows;
