@@ -178,6 +178,14 @@ pub trait Dataset: Send + Sync {
         None
     }
 
+    /// The order in which an epoch of training goes through the training images, each of which it holds once, where the set
+    /// asks for one of its own: shard by shard, say, for storage that is slow in random order. It follows from `rng`, the
+    /// stream of that epoch, alone. By default every order is as probable as any.
+    fn epoch_order(&self, rng: &Rng) -> Option<Vec<usize>> {
+        let _ = rng;
+        None
+    }
+
     /// The images `indices` of `split`, in that order. With `augment`, random augmentation that the configuration asks
     /// for (flips, crops) is drawn from it, by position in the batch; without, the same index gives the same pixels.
     ///

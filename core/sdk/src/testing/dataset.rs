@@ -12,7 +12,8 @@ const COUNTED: usize = 1000;
 /// - its summary agrees with its images: counts by class, sizes, how splits are made;
 /// - an index gives the same pixels wherever in a batch it stands, and none is given beyond the last;
 /// - its labels are those of its batches, and its variants begin with the image itself;
-/// - augmentation follows its stream and the position in the batch.
+/// - augmentation follows its stream and the position in the batch;
+/// - an epoch's own order, if it has one, holds every training image once and follows its stream.
 ///
 /// # Panics
 /// If a promise does not hold; the message names all that do not.
@@ -38,6 +39,7 @@ fn promises<D: Dataset + ?Sized>(data: &D) -> Vec<(&'static str, String)> {
                     ("summary", summary(data)),
                     ("variants", variants(data)),
                     ("augmentation", augmentation(data)),
+                    ("order", order(data)),
                 ]),
         );
     }
@@ -165,6 +167,20 @@ fn augmentation<D: Dataset + ?Sized>(data: &D) -> Check {
     Ok(())
 }
 
+fn order<D: Dataset + ?Sized>(data: &D) -> Check {
+    for epoch in 0..3 {
+        let rng = Rng::new(7, "order", epoch);
+        let Some(order) = data.epoch_order(&rng) else { return Ok(()) };
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        ensure(sorted.into_iter().eq(0..data.info().train), || {
+            format!("the order of epoch {epoch} does not hold each of the {} training images once", data.info().train)
+        })?;
+        ensure(data.epoch_order(&rng) == Some(order), || "an equal stream gives another order".to_owned())?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -193,6 +209,8 @@ mod tests {
         Endless,
         /// Augmentation from a generator of its own.
         OwnRandomness,
+        /// An epoch that leaves an image out.
+        ShortEpoch,
     }
 
     struct Noise {
@@ -219,6 +237,11 @@ mod tests {
     impl Dataset for Noise {
         fn info(&self) -> &DatasetInfo {
             &self.info
+        }
+
+        fn epoch_order(&self, rng: &Rng) -> Option<Vec<usize>> {
+            let count = self.info.train - usize::from(self.flaw == Flaw::ShortEpoch);
+            Some(rng.permutation(count))
         }
 
         fn batch(&self, split: Split, indices: &[usize], augment: Option<&Rng>) -> Result<Images> {
@@ -271,6 +294,7 @@ mod tests {
             (Flaw::ByPosition, "indices"),
             (Flaw::Endless, "indices"),
             (Flaw::OwnRandomness, "augmentation"),
+            (Flaw::ShortEpoch, "order"),
         ] {
             let found = promises(&Noise::new(flaw));
             assert!(found.iter().any(|(name, _)| *name == promise), "{flaw:?}: {found:?}");

@@ -1,8 +1,9 @@
 //! Which images a step sees, and their decoding off the critical path.
 
-use rqlab_sdk::Result;
 use rqlab_sdk::contracts::{Dataset, Images, Split};
 use rqlab_sdk::tensor::{Rng, beside_the_first};
+use rqlab_sdk::{Error, Result};
+use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -24,18 +25,45 @@ impl Order {
 
     /// The items of a step.
     pub(crate) fn at(&self, step: u64) -> Vec<usize> {
+        let Ok(items) = self.through(step, |rng| Ok::<_, Infallible>(rng.permutation(self.len)));
+        items
+    }
+
+    /// The images of a step over a data set, which may ask for an order of its own.
+    fn images(&self, dataset: &dyn Dataset, step: u64) -> Result<Vec<usize>> {
+        self.through(step, |rng| match dataset.epoch_order(rng) {
+            Some(order) if !is_permutation(&order, self.len) => {
+                Err(Error::Data("the data set's order of an epoch does not hold each training image once".to_owned()))
+            }
+            Some(order) => Ok(order),
+            None => Ok(rng.permutation(self.len)),
+        })
+    }
+
+    /// The items of a step, where `draw` gives the order of an epoch from the stream of that epoch.
+    fn through<E>(
+        &self,
+        step: u64,
+        draw: impl Fn(&Rng) -> std::result::Result<Vec<usize>, E>,
+    ) -> std::result::Result<Vec<usize>, E> {
         let mut held = self.epoch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         (0..self.batch as u64)
             .map(|i| {
                 let position = step * self.batch as u64 + i;
                 let (epoch, index) = (position / self.len as u64, (position % self.len as u64) as usize);
                 if held.0 != epoch {
-                    *held = (epoch, Rng::new(self.seed, "order", epoch).permutation(self.len));
+                    *held = (epoch, draw(&Rng::new(self.seed, "order", epoch))?);
                 }
-                held.1[index]
+                Ok(held.1[index])
             })
             .collect()
     }
+}
+
+/// Whether each of `0..count` stands in `order` once.
+fn is_permutation(order: &[usize], count: usize) -> bool {
+    let mut seen = vec![false; count];
+    order.len() == count && order.iter().all(|&item| item < count && !std::mem::replace(&mut seen[item], true))
 }
 
 /// The training images of a step.
@@ -47,7 +75,7 @@ pub(crate) fn training_images(
     step: u64,
 ) -> Result<Images> {
     let rng = Rng::new(seed, "augment", step);
-    dataset.batch(Split::Train, &order.at(step), augment.then_some(&rng))
+    dataset.batch(Split::Train, &order.images(dataset, step)?, augment.then_some(&rng))
 }
 
 /// Calls `consume` with `produce(step)` for each step in order, while the next one is being produced on another thread.
@@ -77,7 +105,7 @@ pub(crate) fn prefetch<T: Send>(
             match receiver.recv() {
                 Ok(item) => consume(step, item?)?,
                 Err(_) => {
-                    return Err(rqlab_sdk::Error::Data("the thread that prepares batches ended early".to_owned()));
+                    return Err(Error::Data("the thread that prepares batches ended early".to_owned()));
                 }
             }
         }
@@ -94,6 +122,8 @@ pub(crate) fn chunks(len: usize, size: usize) -> impl Iterator<Item = std::ops::
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use rqlab_sdk::contracts::{DatasetInfo, Summary};
+    use rqlab_sdk::tensor::{Codes, Tensor};
 
     #[test]
     fn an_epoch_sees_every_item_once_and_steps_need_no_history() {
@@ -107,6 +137,49 @@ mod tests {
         assert_eq!(Order::new(3, 10, 4).at(3), seen[12..16]);
     }
 
+    /// Goes backwards through its images, or, if it is `short`, leaves the last one out.
+    struct Backwards {
+        info: DatasetInfo,
+        short: bool,
+    }
+
+    impl Dataset for Backwards {
+        fn info(&self) -> &DatasetInfo {
+            &self.info
+        }
+
+        fn epoch_order(&self, _rng: &Rng) -> Option<Vec<usize>> {
+            Some((0..self.info.train - usize::from(self.short)).rev().collect())
+        }
+
+        fn batch(&self, _split: Split, indices: &[usize], _augment: Option<&Rng>) -> Result<Images> {
+            let pixels =
+                Tensor::from_vec(indices.iter().map(|&index| index as f32).collect(), &[indices.len(), 1, 1, 1])?;
+            Ok(Images { pixels, labels: Codes::from_vec(vec![0; indices.len()], &[indices.len()])? })
+        }
+    }
+
+    #[test]
+    fn a_data_set_may_have_an_order_of_its_own() {
+        let images = |short: bool, step: u64| {
+            let digest = "backwards".to_owned();
+            let info = DatasetInfo {
+                image: [1, 1, 1],
+                classes: Vec::new(),
+                train: 5,
+                test: 1,
+                digest,
+                summary: Summary::default(),
+            };
+            let order = Order::new(0, 5, 4);
+            let dataset = Backwards { info, short };
+            training_images(&dataset, &order, 0, false, step).map(|images| images.pixels.to_vec())
+        };
+        assert_eq!(images(false, 0).unwrap(), [4.0, 3.0, 2.0, 1.0]);
+        assert_eq!(images(false, 1).unwrap(), [0.0, 4.0, 3.0, 2.0]);
+        assert!(images(true, 0).unwrap_err().to_string().contains("each training image once"));
+    }
+
     #[test]
     fn a_batch_may_be_larger_than_the_set() {
         assert_eq!(Order::new(0, 2, 5).at(1).len(), 5);
@@ -117,7 +190,7 @@ mod tests {
         let mut seen = Vec::new();
         let outcome = prefetch(
             2..9,
-            |step| if step == 6 { Err(rqlab_sdk::Error::Data("six".to_owned())) } else { Ok(step * 10) },
+            |step| if step == 6 { Err(Error::Data("six".to_owned())) } else { Ok(step * 10) },
             |step, item| {
                 seen.push((step, item));
                 Ok(())
