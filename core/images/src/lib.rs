@@ -4,7 +4,7 @@
 //! what it found; [`Preparation`] decodes, turns upright, composites, cuts and scales; [`splits`] knows the words for splits and
 //! divides classes by exact shares; [`classes`] matches classes by name.
 
-mod cache;
+pub mod cache;
 pub mod classes;
 mod flaw;
 mod header;

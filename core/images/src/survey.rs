@@ -7,6 +7,7 @@ use rqlab_sdk::contracts::{LeftOut, Progress, Sizes};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::Metadata;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -138,11 +139,21 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of a survey that follows `settings`.
+    /// Of a look at files that follows `settings`.
     pub fn new(settings: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("survey {} {settings}\n", crate::VERSION).as_bytes());
         Self { hasher, settled: true, now: SystemTime::now() }
+    }
+
+    /// The name of what is kept under it.
+    pub(crate) fn key(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+
+    /// Whether the files' times of change are old enough to be relied on.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// Adds a file.
@@ -179,8 +190,7 @@ pub fn survey_in_groups(
     progress: &Progress,
     look: impl Fn(usize) -> Vec<Result<Look, Flaw>> + Sync,
 ) -> Survey {
-    let key = stamp.hasher.finalize().to_hex().to_string();
-    cache::kept(&key, stamp.settled, || {
+    let Ok(found) = cache::kept(stamp, || {
         let (done, all) = (AtomicUsize::new(0), sizes.iter().sum());
         let counted = |group: usize| {
             let looks = look(group);
@@ -191,8 +201,9 @@ pub fn survey_in_groups(
             }
             looks
         };
-        summarized((0..sizes.len()).into_par_iter().flat_map_iter(counted).collect())
-    })
+        Ok::<_, Infallible>(summarized((0..sizes.len()).into_par_iter().flat_map_iter(counted).collect()))
+    });
+    found
 }
 
 fn summarized(looks: Vec<Result<Look, Flaw>>) -> Survey {
