@@ -83,7 +83,7 @@ bench-peers VENV *ARGS: build
         echo "{{peers}}/bench.py is missing: set PEERS to the folder of the peers' benchmark" >&2
         exit 2
     fi
-    {{rqlab}} bench --peers "{{peers}}" --python "$venv/bin/python" "$@"
+    {{rqlab}} bench --peers "{{peers}}" --peers {{quote(justfile_directory() / "tests/peers")}} --python "$venv/bin/python" "$@"
 
 # Measures all that docs/performance.md shows, and writes its tables and drawings anew: half an hour.
 [no-cd]

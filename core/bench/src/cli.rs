@@ -16,7 +16,8 @@ use std::path::PathBuf;
         "\
 Examples:
   rqlab bench --only prior_train,rq_sample --threads 2 --json bench.json
-  rqlab bench --peers ../shared/peers --python VENV/bin/python --markdown docs/performance.md
+  rqlab bench --peers ../shared/peers --peers tests/peers --python VENV/bin/python --markdown docs/performance.md
+  rqlab bench --peers tests/peers --python VENV/bin/python --only data_jpeg
   rqlab bench --scaling --figures docs/performance --markdown docs/performance.md
 
 ",
@@ -51,9 +52,10 @@ pub struct BenchArgs {
     /// Sets the figures of a file, written earlier, beside ours: the peers' if it holds any.
     #[arg(long, value_name = "FILE", conflicts_with = "peers")]
     pub against: Option<PathBuf>,
-    /// Folder with the peers' bench.py: times each workload there right after ours, and sets both side by side.
+    /// Folder with the peers' bench.py: times each workload there right after ours, and sets both side by side. May be given
+    /// several times.
     #[arg(long, value_name = "DIR", requires = "python")]
-    pub peers: Option<PathBuf>,
+    pub peers: Vec<PathBuf>,
     /// Python that runs the peers.
     #[arg(long, value_name = "FILE")]
     pub python: Option<PathBuf>,

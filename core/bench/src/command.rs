@@ -4,7 +4,7 @@ use crate::cli::BenchArgs;
 use crate::compare::{self, pairs, same_workload, write_between};
 use crate::show::{line, list, peers_name, show, table, write_page};
 use crate::{AnyRun, Children, Machine, PeerRun, Peers, Row, Run, Runs, Sampling, Task, Workload};
-use crate::{measure, prepare, scaling, workloads};
+use crate::{images, measure, prepare, scaling, workloads};
 use rqlab::cli::Global;
 use rqlab::commands::{Failure, Outcome, load_plugins, open_device, threads};
 use rqlab::experiment::Diagnostic;
@@ -15,6 +15,7 @@ use rqlab_sdk::Error;
 use rqlab_sdk::tensor::Device;
 use std::io::ErrorKind;
 use std::path::Path;
+use tempfile::TempDir;
 
 /// Times what was asked for.
 ///
@@ -85,9 +86,9 @@ fn time(
     how: &BenchArgs,
     ui: Ui,
 ) -> Result<(Run, Option<PeerRun>), Failure> {
-    let mut peers = match (&how.peers, &how.python) {
-        (Some(folder), Some(python)) => Some(Peers::open(python, folder, device, threads, how.seconds)?),
-        _ => None,
+    let mut peers = match (&how.peers[..], &how.python) {
+        ([], _) | (_, None) => None,
+        (folders, Some(python)) => Some(Peers::open(python, folders, device, threads, how.seconds)?),
     };
     if let Some(why) = peers.as_ref().and_then(Peers::unnamed) {
         ui.note(format!(
@@ -98,12 +99,15 @@ fn time(
     let peak = machine.peak_gflops;
     let mut ours = Run { machine, rows: Vec::new() };
     for (name, workload) in chosen {
+        let files = children.files(workload, threads)?;
+        let folder = files.as_ref().map(TempDir::path);
+        let workload = &workload.clone().within(folder);
         let row = children.measure(name, workload, Sampling::usual(how.seconds), threads)?;
         let row = Row { peak_fraction: row.gflops.zip(peak).map(|(gflops, peak)| gflops / peak), ..row };
         ui.line(line(&row.name, &row))?;
         ours.rows.push(row);
         if let Some(peers) = &mut peers {
-            let (rows, skipped) = peers.measure(name)?;
+            let (rows, skipped) = peers.measure(name, folder)?;
             rows.iter().try_for_each(|row| ui.line(line(&peers_name(row), row)))?;
             skipped.iter().for_each(|why| ui.note(format!("skipped {why}")));
         }
@@ -173,6 +177,10 @@ fn task(global: &Global, text: &str, ui: Ui) -> Result<Outcome, Failure> {
             };
             let row = measure(name, workload, prepare(workload, &plugins, &global.plugins)?, *sampling)?;
             serde_json::to_string(&row)
+        }
+        Task::Write { images, folder } => {
+            images::write(images, folder, &load_plugins(global)?)?;
+            serde_json::to_string(&())
         }
         Task::Peak => serde_json::to_string(&rqlab_sdk::tensor::peak_flops()),
         Task::Load => {

@@ -1,6 +1,6 @@
 //! What a call computes, counted from its sizes.
 
-use crate::workloads::{CLASSES, Family, LATENT, Operation, PriorSizes, SIDE, TokenizerSizes, Workload};
+use crate::workloads::{BATCH, CLASSES, Family, LATENT, Operation, PriorSizes, SIDE, TokenizerSizes, Workload};
 
 impl Workload {
     /// Units that a call works on, and what they are.
@@ -10,6 +10,7 @@ impl Workload {
             Self::PriorStep { prior, batch } => (batch * prior.positions() * prior.depth, "codes"),
             Self::Encode { vectors, .. } | Self::EmaUpdate { vectors, .. } => (*vectors, "vectors"),
             Self::Operation(operation) => (operation.elements(), "elements"),
+            Self::Batch { .. } => (BATCH, "images"),
             Self::StartUp => (1, "starts"),
             Self::Sweep { trials, .. } => (*trials, "trials"),
         };
@@ -25,7 +26,9 @@ impl Workload {
             Self::PriorStep { prior, batch } => prior.step_flop(*batch),
             Self::Encode { vectors, channels, codebook, depth } => 2 * vectors * channels * codebook * depth,
             Self::Operation(operation) => operation.flop()?,
-            Self::Sample { .. } | Self::EmaUpdate { .. } | Self::StartUp | Self::Sweep { .. } => return None,
+            Self::Sample { .. } | Self::EmaUpdate { .. } | Self::Batch { .. } | Self::StartUp | Self::Sweep { .. } => {
+                return None;
+            }
         };
         Some(flop as u64)
     }
@@ -200,7 +203,7 @@ mod tests {
     use crate::workloads::workloads;
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 21] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 24] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("rq_encode_64x1024", Some(8_589_934_592), None),
@@ -222,6 +225,9 @@ mod tests {
         ("groupnorm_64x128x8x8", None, None),
         ("gelu_1m", None, None),
         ("softmax_ce_8192x512", None, None),
+        ("data_jpeg_64", None, None),
+        ("data_jpeg_256", None, None),
+        ("data_png_64", None, None),
     ];
 
     #[test]

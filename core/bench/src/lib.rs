@@ -9,6 +9,7 @@ pub mod cli;
 pub mod command;
 pub mod compare;
 mod count;
+mod images;
 mod machine;
 mod measure;
 mod models;
@@ -23,13 +24,14 @@ pub use machine::{Machine, civil_time};
 pub use measure::{Row, Sampling, measure};
 pub use models::prepare;
 pub use processes::{Children, Peers};
-pub use workloads::{Family, Operation, PriorSizes, TokenizerSizes, Workload, workloads};
+pub use workloads::{Family, Format, ImageSizes, Operation, PriorSizes, TokenizerSizes, Workload, workloads};
 
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::wait_for_device;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +70,13 @@ pub enum Task {
         /// How often.
         sampling: Sampling,
     },
+    /// Writes the image files of a workload, and says nothing.
+    Write {
+        /// What they are.
+        images: ImageSizes,
+        /// Where they are written.
+        folder: PathBuf,
+    },
     /// Says what the processor can do at most, in operations per second.
     Peak,
     /// Loads all plugins, and says how much memory that took at most, in MiB.
@@ -93,6 +102,17 @@ impl PeerRun {
     /// Of peers that say nothing of themselves.
     pub fn unnamed() -> Self {
         Self(serde_json::Map::from_iter([("rows".to_owned(), Value::Array(Vec::new()))]))
+    }
+
+    /// Takes what another program says of itself and the machine, where this does not say it yet; and its versions.
+    pub fn describe(&mut self, run: Self) {
+        for (field, value) in run.0 {
+            match (self.0.get_mut(&field), value) {
+                (Some(Value::Object(known)), Value::Object(more)) => known.extend(more),
+                (Some(_), _) => {}
+                (None, value) => drop(self.0.insert(field, value)),
+            }
+        }
     }
 
     /// Adds the row of a workload.

@@ -1,7 +1,7 @@
 //! Workloads made ready: models, codebooks, start-up.
 
 use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerSizes, Workload};
-use crate::{Prepared, Task, operations, sweeps};
+use crate::{Prepared, Task, images, operations, sweeps};
 use rqlab::job::Call;
 use rqlab::plugins::Plugins;
 use rqlab::stages::Tokenizer;
@@ -35,6 +35,7 @@ pub fn prepare(workload: &Workload, plugins: &Plugins, folders: &[PathBuf]) -> R
         }
         Workload::EmaUpdate { vectors, channels, codebook } => ema_update([*vectors, *channels], *codebook),
         Workload::Operation(operation) => operations::prepare(*operation),
+        Workload::Batch { images, folder } => images::prepare(images, folder, plugins),
         Workload::StartUp => start_up(folders),
         Workload::Sweep { trials, apart } => sweeps::prepare(*trials, *apart, folders),
     }
@@ -51,7 +52,7 @@ pub(crate) fn codes(shape: &[usize], size: usize, purpose: &str) -> Result<Codes
 }
 
 /// A component as a plan would name it.
-fn component(plugins: &Plugins, kind: Kind, name: &str, config: String) -> Result<Call> {
+pub(crate) fn component(plugins: &Plugins, kind: Kind, name: &str, config: String) -> Result<Call> {
     let provided = plugins.find(kind, name).map_err(|complaint| Error::Data(complaint.message))?;
     let plugins = [(rqlab::plugins::key(kind, name), provided.origin.digest.clone())].into();
     let (trained, sampled) = (config.clone(), config.clone());

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 /// Starts this program anew, with the same plugins and device.
 #[derive(Debug, Clone)]
@@ -26,6 +27,17 @@ impl Children {
     /// A process that fails.
     pub fn measure(&self, name: &str, workload: &Workload, sampling: Sampling, threads: usize) -> Result<Row> {
         self.run(&Task::Measure { name: name.to_owned(), workload: workload.clone(), sampling }, threads)
+    }
+
+    /// Writes the image files that a workload reads, if it reads some, to a temporary folder.
+    ///
+    /// # Errors
+    /// A process that fails, a folder that cannot be made.
+    pub fn files(&self, workload: &Workload, threads: usize) -> Result<Option<TempDir>> {
+        let Workload::Batch { images, .. } = workload else { return Ok(None) };
+        let folder = tempfile::tempdir().map_err(Error::file("a temporary folder"))?;
+        let () = self.run(&Task::Write { images: images.clone(), folder: folder.path().to_owned() }, threads)?;
+        Ok(Some(folder))
     }
 
     /// Billions of operations per second that `threads` threads can do at most; unknown of a GPU.
@@ -57,34 +69,27 @@ impl Children {
     }
 }
 
-/// Other implementations: a folder with `bench.py`, and the python that has what it needs.
+/// Other implementations: folders with `bench.py`, and the python that has what they need.
 #[derive(Debug, Clone)]
 pub struct Peers {
     python: PathBuf,
-    script: PathBuf,
-    names: Vec<String>,
+    /// Each program, with the names of its workloads.
+    programs: Vec<(PathBuf, Vec<String>)>,
     run: PeerRun,
     /// Why they do not say what they are.
     unnamed: Option<String>,
-    /// Where they compute, in which precision, with how many threads, and how long, as their program takes it.
+    /// Where they compute, in which precision, with how many threads, and how long, as their programs take it.
     options: Vec<String>,
     threads: usize,
 }
 
 impl Peers {
-    /// The peers in a folder, which compute where we do, with as many threads, and multiply numbers of the precision that
+    /// The peers in folders, which compute where we do, with as many threads, and multiply numbers of the precision that
     /// we multiply. Each workload is to be timed for so many seconds.
     ///
     /// # Errors
     /// A folder without them, a python that cannot run their program.
-    pub fn open(python: &Path, folder: &Path, device: Device, threads: usize, seconds: f64) -> Result<Self> {
-        let script = folder.join("bench.py");
-        if !script.is_file() {
-            return Err(Error::Data(format!(
-                "{} is not there; name the folder that holds the peers' bench.py",
-                script.display()
-            )));
-        }
+    pub fn open(python: &Path, folders: &[PathBuf], device: Device, threads: usize, seconds: f64) -> Result<Self> {
         let mut options: Vec<String> = match (device, precision(device)) {
             (Device::Cpu, _) => vec!["--device", "cpu"],
             (_, "tf32") => vec!["--device", "cuda", "--channels-last", "--tf32"],
@@ -95,16 +100,39 @@ impl Peers {
         .map(str::to_owned)
         .collect();
         options.extend(["--threads".to_owned(), threads.to_string(), "--seconds".to_owned(), seconds.to_string()]);
+        let mut peers = Self {
+            python: python.to_owned(),
+            programs: Vec::new(),
+            run: PeerRun::unnamed(),
+            unnamed: None,
+            options,
+            threads,
+        };
+        for folder in folders {
+            peers.add(folder)?;
+        }
+        Ok(peers)
+    }
+
+    /// Adds the peers of a folder.
+    fn add(&mut self, folder: &Path) -> Result<()> {
+        let script = folder.join("bench.py");
+        if !script.is_file() {
+            return Err(Error::Data(format!(
+                "{} is not there; name the folder that holds the peers' bench.py",
+                script.display()
+            )));
+        }
         let ask = |arguments: &[&OsStr]| {
-            let output = Command::new(python)
+            let output = Command::new(&self.python)
                 .arg(&script)
-                .args(&options)
+                .args(&self.options)
                 .args(arguments)
                 .output()
-                .map_err(Error::file(python))?;
+                .map_err(Error::file(&self.python))?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr);
-                return Err(Error::Data(format!("{} cannot run {}: {said}", python.display(), script.display())));
+                return Err(Error::Data(format!("{} cannot run {}: {said}", self.python.display(), script.display())));
             }
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         };
@@ -115,12 +143,13 @@ impl Peers {
         let run = ask(&["--only".as_ref(), NO_WORKLOAD.as_ref(), "--json".as_ref(), file.as_ref()]).and_then(|_| {
             compare::read(&file)?.1.pop().ok_or_else(|| Error::Data("it wrote a file without a run".into()))
         });
-        // A package that their program lacks, and asks the version of, keeps no other peer from being timed.
-        let (run, unnamed) = match run {
-            Ok(run) => (run, None),
-            Err(error) => (PeerRun::unnamed(), Some(last_line(error.to_string().as_bytes()))),
-        };
-        Ok(Self { python: python.to_owned(), script, names, run, unnamed, options, threads })
+        match run {
+            Ok(run) => self.run.describe(run),
+            // A package that their program lacks, and asks the version of, keeps no other peer from being timed.
+            Err(error) => self.unnamed = Some(last_line(error.to_string().as_bytes())),
+        }
+        self.programs.push((script, names));
+        Ok(())
     }
 
     /// Why the peers' program does not say what it and its machine are, if it fails where it should.
@@ -128,25 +157,25 @@ impl Peers {
         self.unnamed.as_deref()
     }
 
-    /// Times every peer of our workload `name`, each in a process of its own. Returns the rows that hold figures, and the
-    /// names of those that failed or declined.
+    /// Times every peer of our workload `name`, each in a process of its own, over the image files in `folder` if it reads
+    /// some. Returns the rows that hold figures, and the names of those that failed or declined.
     ///
     /// # Errors
     /// A process that cannot be started.
-    pub fn measure(&mut self, name: &str) -> Result<(Vec<Row>, Vec<String>)> {
+    pub fn measure(&mut self, name: &str, folder: Option<&Path>) -> Result<(Vec<Row>, Vec<String>)> {
         let (mut rows, mut skipped) = (Vec::new(), Vec::new());
-        for name in self.names.iter().filter(|peer| same_workload(name, peer)) {
+        let peers = self.programs.iter().flat_map(|(script, names)| names.iter().map(move |peer| (script, peer)));
+        let peers: Vec<_> = peers.filter(|(_, peer)| same_workload(name, peer)).collect();
+        for (script, name) in peers {
             let mut command = Command::new(&self.python);
             for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"] {
                 command.env(variable, self.threads.to_string());
             }
-            let output = command
-                .arg(&self.script)
-                .args(&self.options)
-                .args(["--one", name])
-                .stdin(Stdio::null())
-                .output()
-                .map_err(Error::file(&self.python))?;
+            command.arg(script).args(&self.options).args(["--one", name]);
+            if let Some(folder) = folder {
+                command.arg("--images").arg(folder);
+            }
+            let output = command.stdin(Stdio::null()).output().map_err(Error::file(&self.python))?;
             let said = String::from_utf8_lossy(&output.stdout);
             let row = said.lines().find_map(|line| serde_json::from_str::<Value>(line.strip_prefix("ROW ")?).ok());
             let failed = || json!({ "name": name, "skipped": format!("failed: {}", last_line(&output.stderr)) });
@@ -187,11 +216,38 @@ mod tests {
         let program =
             "case \"$*\" in\n*--list*) echo gelu_1m ;;\n*) echo \"no package named some\" >&2; exit 1 ;;\nesac\n";
         std::fs::write(folder.path().join("bench.py"), program).unwrap();
-        let mut peers = Peers::open(Path::new("sh"), folder.path(), Device::Cpu, 1, 0.1).unwrap();
+        let mut peers = Peers::open(Path::new("sh"), &[folder.path().to_owned()], Device::Cpu, 1, 0.1).unwrap();
         assert!(peers.unnamed().is_some_and(|why| why.contains("no package")), "{:?}", peers.unnamed());
-        let (rows, skipped) = peers.measure("gelu_1m").unwrap();
+        let (rows, skipped) = peers.measure("gelu_1m", None).unwrap();
         assert!(rows.is_empty());
         assert!(matches!(&skipped[..], [one] if one.starts_with("gelu_1m: failed: no package")), "{skipped:?}");
         assert_eq!(peers.into_run().rows(), []);
+    }
+
+    /// Two programs of a shell: the second is given the image files.
+    #[test]
+    #[cfg(unix)]
+    fn each_workload_is_timed_where_it_is_known() {
+        let program = |name: &str, folder: &Path| {
+            let row = format!(r#"{{"name": "{name}", "skipped": "'"$*"'"}}"#);
+            let text = format!(
+                "for last; do :; done\ncase \"$*\" in\n*--list*) echo {name} ;;\n*--only*) echo \
+                 '{{\"runs\": [{{\"versions\": {{\"{name}\": \"1\"}}, \"rows\": []}}]}}' > \"$last\" ;;\n*) echo 'ROW {row}' ;;\nesac\n"
+            );
+            std::fs::write(folder.join("bench.py"), text).unwrap();
+        };
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        program("gelu_1m", first.path());
+        program("data_jpeg_64", second.path());
+        let folders = [first.path().to_owned(), second.path().to_owned()];
+        let mut peers = Peers::open(Path::new("sh"), &folders, Device::Cpu, 1, 0.1).unwrap();
+        assert_eq!(peers.unnamed(), None);
+        let (_, skipped) = peers.measure("gelu_1m", None).unwrap();
+        assert!(matches!(&skipped[..], [one] if one.ends_with("--one gelu_1m")), "{skipped:?}");
+        let (_, skipped) = peers.measure("data_jpeg_64", Some(Path::new("there"))).unwrap();
+        assert!(matches!(&skipped[..], [one] if one.ends_with("--one data_jpeg_64 --images there")), "{skipped:?}");
+        let run = serde_json::to_value(peers.into_run()).unwrap();
+        assert_eq!(run["versions"], json!({ "gelu_1m": "1", "data_jpeg_64": "1" }));
+        assert_eq!(run["rows"].as_array().map(Vec::len), Some(2));
     }
 }

@@ -1,6 +1,7 @@
 //! The workloads by name, and their sizes.
 
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// Channels of the latents and length of a codeword.
 pub(crate) const LATENT: usize = 64;
@@ -8,6 +9,8 @@ pub(crate) const LATENT: usize = 64;
 pub(crate) const CLASSES: usize = 10;
 /// Rows and columns of the images.
 pub(crate) const SIDE: usize = 32;
+/// Images per batch that is decoded.
+pub(crate) const BATCH: usize = 64;
 
 /// What is computed in one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +60,14 @@ pub enum Workload {
     },
     /// One operation forward, then backward from a fixed gradient into every operand.
     Operation(Operation),
+    /// A batch of 64 training images from files, by the plugin `folder`: decoded, the shorter side scaled (bicubic), a random
+    /// square cut out, mirrored at random, as numbers in [-1, 1].
+    Batch {
+        /// The files, and what is made of them.
+        images: ImageSizes,
+        /// Where the files are.
+        folder: PathBuf,
+    },
     /// This program with all plugins loaded, and nothing else.
     StartUp,
     /// Trials from nothing to a report, which differ in the training of their priors alone.
@@ -66,6 +77,49 @@ pub enum Workload {
         /// Whether each is a sweep of its own, or all are one, whose trials share a tokenizer.
         apart: bool,
     },
+}
+
+impl Workload {
+    /// The workload with its files in `folder`, if it reads some.
+    pub(crate) fn within(mut self, folder: Option<&Path>) -> Self {
+        if let (Self::Batch { folder: place, .. }, Some(folder)) = (&mut self, folder) {
+            folder.clone_into(place);
+        }
+        self
+    }
+}
+
+/// Image files, and the size that they are brought to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageSizes {
+    /// What the files are.
+    pub format: Format,
+    /// Height and width of the images in files.
+    pub file: [usize; 2],
+    /// Height and width of the images in a batch.
+    pub side: usize,
+}
+
+/// A format of image files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// JPEG, baseline, colours at half resolution.
+    Jpeg {
+        /// From 1 to 100.
+        quality: u8,
+    },
+    /// PNG.
+    Png,
+}
+
+impl Format {
+    /// What names of such files end with.
+    pub(crate) fn ending(self) -> &'static str {
+        match self {
+            Self::Jpeg { .. } => "jpg",
+            Self::Png => "png",
+        }
+    }
 }
 
 /// A residual-quantized autoencoder with one shared codebook, latents of 64 channels.
@@ -186,6 +240,9 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
     let sample = |prior: &PriorSizes, batch| Workload::Sample { prior: prior.clone(), batch, cache: true };
     let encode = |channels, codebook| Workload::Encode { vectors: 16384, channels, codebook, depth: 4 };
     let operation = Workload::Operation;
+    let batch =
+        |format, file, side| Workload::Batch { images: ImageSizes { format, file, side }, folder: PathBuf::new() };
+    let jpeg = Format::Jpeg { quality: 90 };
     vec![
         ("tokenizer_train_small", Workload::TokenizerStep { tokenizer: tokenizer_small(), batch: 64 }),
         ("tokenizer_train_base", Workload::TokenizerStep { tokenizer: tokenizer_base(), batch: 64 }),
@@ -208,6 +265,9 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("groupnorm_64x128x8x8", operation(Operation::GroupNorm { batch: 64, side: 8, channels: 128 })),
         ("gelu_1m", operation(Operation::Gelu { elements: 1 << 20 })),
         ("softmax_ce_8192x512", operation(Operation::CrossEntropy { rows: 8192, codes: 512 })),
+        ("data_jpeg_64", batch(jpeg, [375, 500], 64)),
+        ("data_jpeg_256", batch(jpeg, [375, 500], 256)),
+        ("data_png_64", batch(Format::Png, [128, 128], 64)),
         ("start_up", Workload::StartUp),
     ]
 }
