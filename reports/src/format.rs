@@ -152,6 +152,17 @@ pub(crate) fn difference(measure: &Measure, estimate: &Estimate) -> String {
     }
 }
 
+/// An amount with its unit and no sign, such as a margin.
+pub(crate) fn amount(measure: &Measure, value: f64) -> String {
+    let text = significant(value * scale(measure), 2);
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
+    match measure.unit {
+        "%" => format!("{text} points"),
+        "" => text,
+        unit => format!("{text} {unit}"),
+    }
+}
+
 /// The interval, `[3.8, 4.4]`; empty if there is none.
 pub(crate) fn interval(measure: &Measure, estimate: &Estimate) -> String {
     let factor = scale(measure);
@@ -220,11 +231,11 @@ mod tests {
 
     #[test]
     fn an_estimate_is_rounded_by_its_interval() {
-        let found = Estimate { mean: 4.1234, interval: Some((3.8134, 4.4334)), n: 3 };
+        let found = Estimate { mean: 4.1234, interval: Some((3.8134, 4.4334)), n: 3, error: None };
         assert_eq!(estimate(&measure("psnr"), &found), "4.123 ± 0.310");
         assert_eq!(difference(&measure("psnr"), &found), "+4.12 dB");
         assert_eq!(interval(&measure("psnr"), &found), "[3.81, 4.43]");
-        let share = Estimate { mean: -0.125, interval: None, n: 1 };
+        let share = Estimate::bare(-0.125, 1);
         assert_eq!(difference(&measure("usage"), &share), "−12.5 points");
         assert_eq!(value(&measure("usage"), 0.875), "87.5%");
     }

@@ -147,6 +147,11 @@ pub struct Trial {
     pub sizes: Sizes,
     /// Measures that it cannot have.
     pub left_out: Vec<LeftOut>,
+    /// Digest of the resolved configuration without the seed: trials that have it in common are repetitions of one another. Empty
+    /// where it is not known, and then the axes' values stand for it.
+    pub configuration: String,
+    /// Every resolved setting by its path, such as `tokenizer_training.lr`: what else differs between two trials.
+    pub settings: BTreeMap<String, String>,
     /// Digests of the parts that measures depend on, by name: `dataset`, `classifier`, `tokenizer`. Trials whose digests
     /// are equal share the part; verdicts say where a measure is compared between trials that do not share what it needs.
     pub parts: BTreeMap<String, String>,

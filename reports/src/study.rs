@@ -49,7 +49,11 @@ impl<'a> Study<'a> {
         let mut configurations: Vec<Configuration<'a>> = Vec::new();
         for trial in &results.trials {
             let key: Vec<Option<&Value>> = results.axes.iter().map(|axis| trial.axes.get(&axis.path)).collect();
-            match configurations.iter_mut().find(|configuration| configuration.key == key) {
+            let same = |configuration: &&mut Configuration<'a>| {
+                configuration.key == key
+                    && configuration.trials.first().is_none_or(|first| first.configuration == trial.configuration)
+            };
+            match configurations.iter_mut().find(same) {
                 Some(configuration) => configuration.trials.push(trial),
                 None => {
                     let label = label(&results.axes, &varied, &key);
@@ -84,6 +88,16 @@ impl<'a> Study<'a> {
         let own: Vec<Option<&Value>> = others(&self.varied, &configuration.key);
         let marker = self.combinations.iter().position(|combination| *combination == own).unwrap_or(0);
         (colour, if self.varied.len() < 2 { colour } else { marker })
+    }
+
+    /// Whether it is known of all configurations that their trials differ in the seed alone: their resolved configurations are
+    /// recorded, and no seed occurs twice.
+    pub(crate) fn differ_in_seed_alone(&self) -> bool {
+        self.configurations.iter().all(|configuration| {
+            let seeds: BTreeSet<Option<u64>> = configuration.trials.iter().map(|trial| trial.seed).collect();
+            seeds.len() == configuration.trials.len()
+                && configuration.trials.iter().all(|trial| !trial.configuration.is_empty())
+        })
     }
 
     /// Whether any finished trial has a quantity.

@@ -97,6 +97,8 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
         seed: Some(trial.seed),
         status: Status::Done,
         config: trial.config.clone(),
+        configuration: trial.configuration.clone(),
+        settings: trial.settings.clone(),
         ..Default::default()
     };
     setup::tell(plan, trial, jobs, &mut out);

@@ -49,6 +49,10 @@ pub struct Trial {
     pub seed: u64,
     /// The experiment file that is this trial alone, resolved, as RON over several lines.
     pub config: String,
+    /// Digest of its resolved configuration without the seed: trials that have it in common repeat one another.
+    pub configuration: String,
+    /// Every resolved setting by its path, such as `tokenizer_training.lr`.
+    pub settings: BTreeMap<String, String>,
     /// The jobs that it consists of, in an order in which they can run.
     pub jobs: Vec<String>,
 }

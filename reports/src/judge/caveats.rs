@@ -1,10 +1,10 @@
-//! Why a difference may be of something else than what was varied: parts that are not shared, rates of two kinds, and
-//! stages that were computed in different ways.
+//! Why a difference may be of something else than what was varied: parts that are not shared, settings that differ beside
+//! the one that is compared, rates of two kinds, and stages that were computed in different ways.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format;
-use crate::measure::{DATASET, Quantity};
+use crate::measure::{Comparable, DATASET, Group, Quantity};
 use crate::origin::Environment;
 use crate::results::Trial;
 use crate::study::{Column, Study};
@@ -20,9 +20,11 @@ pub(super) struct Caveats {
 
 impl Caveats {
     /// What pairs of trials, one of each side, give to say about a difference in a measure.
-    pub(super) fn of(study: &Study<'_>, column: &Column, pairs: &[(&Trial, &Trial)]) -> Self {
+    pub(super) fn of(study: &Study<'_>, column: &Column, axis: &str, pairs: &[(&Trial, &Trial)]) -> Self {
         let mut caveats = Self::default();
         caveats.parts(column, pairs);
+        caveats.yardsticks(column, pairs);
+        caveats.settings(axis, pairs);
         caveats.rates(column, pairs);
         caveats.origins(column, pairs);
         caveats.unrecorded(study, column, pairs);
@@ -55,6 +57,51 @@ impl Caveats {
             "{} compares within {within} only, and the two sides have different {}.",
             format::capitalized(&label),
             words.join(" and ")
+        ));
+    }
+
+    /// Settings of the evaluation that decide what a measure's number is, and that differ between the two sides.
+    fn yardsticks(&mut self, column: &Column, pairs: &[(&Trial, &Trial)]) {
+        let comparable = column.measure.comparable;
+        let of_images = matches!(comparable, Comparable::Dataset | Comparable::Features);
+        let of_samples = comparable == Comparable::Features && column.measure.group == Group::Prior;
+        let counts = |yardstick: &&(&str, &str)| match yardstick.0 {
+            "evaluation.images" => of_images && column.measure.group != Group::Rate,
+            _ => of_samples,
+        };
+        for (path, words) in YARDSTICKS.iter().filter(counts) {
+            if let Some((before, after)) = differing(path, pairs) {
+                self.incomparable = true;
+                let label = format::capitalized(&column.label());
+                self.sentences
+                    .push(format!("{label} depends on {words}, and the two sides have {before} and {after}."));
+            }
+        }
+    }
+
+    /// Settings that differ between the sides beside the axis that is compared: the difference may be theirs.
+    fn settings(&mut self, axis: &str, pairs: &[(&Trial, &Trial)]) {
+        // A named case is all that it sets.
+        if !axis.contains('.') && pairs.iter().all(|(trial, _)| !trial.settings.keys().any(|path| is_under(path, axis)))
+        {
+            return;
+        }
+        let paths: BTreeSet<&String> =
+            pairs.iter().flat_map(|(before, after)| before.settings.keys().chain(after.settings.keys())).collect();
+        let yardstick = |path: &str| YARDSTICKS.iter().any(|(known, _)| *known == path);
+        let other = paths.into_iter().filter(|path| !is_under(path, axis) && !yardstick(path));
+        let differ: Vec<String> = other
+            .filter_map(|path| differing(path, pairs).map(|(before, after)| format!("{path} ({before} → {after})")))
+            .collect();
+        if differ.is_empty() {
+            return;
+        }
+        let (shown, rest) = differ.split_at(differ.len().min(SHOWN));
+        let rest = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+        let name = axis.rsplit('.').next().unwrap_or(axis);
+        self.sentences.push(format!(
+            "The two sides differ in more than {name}: {}{rest}. The difference may be theirs.",
+            shown.join(", ")
         ));
     }
 
@@ -118,6 +165,37 @@ impl Caveats {
             self.sentences.push(format!("Where {count} compared trials {were} computed is not recorded."));
         }
     }
+}
+
+/// Settings that a measure's number depends on, whatever is measured, and what they are.
+const YARDSTICKS: [(&str, &str); 3] = [
+    ("evaluation.images", "the number of test images"),
+    ("evaluation.samples", "the number of samples"),
+    ("evaluation.labels", "the mixture of labels that samples are drawn with"),
+];
+/// Settings that a sentence names before it counts the rest.
+const SHOWN: usize = 5;
+
+/// Whether a path is that of an axis, or of something within what the axis sets: `prior.width` within `prior`.
+fn is_under(path: &str, axis: &str) -> bool {
+    path.strip_prefix(axis).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// A setting's values on the two sides, as far as they differ; `None` if they are equal in every pair. What one side does not have
+/// is a dash.
+fn differing(path: &str, pairs: &[(&Trial, &Trial)]) -> Option<(String, String)> {
+    let value = |trial: &Trial| trial.settings.get(path).cloned().unwrap_or_else(|| "–".to_owned());
+    let all: Vec<(String, String)> = pairs.iter().map(|(before, after)| (value(before), value(after))).collect();
+    if all.iter().all(|(before, after)| before == after) {
+        return None;
+    }
+    let side = |take: fn(&(String, String)) -> &String| {
+        let values: BTreeSet<&String> = all.iter().map(take).collect();
+        values.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let (before, after) = (side(|pair| &pair.0), side(|pair| &pair.1));
+    // Equal sets of values in other pairs are averaged over on both sides.
+    (before != after).then_some((before, after))
 }
 
 /// A fact that differs between the two sides.

@@ -47,6 +47,8 @@ pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         averaged: Vec::new(),
         pairs: (0, 0),
         finding: Finding::NotMeasured,
+        p: None,
+        margin: None,
         caveats: Vec::new(),
     };
     let Some(axis) = axes.iter().position(|axis| axis.path == comparison.axis) else { return unmeasured };
@@ -61,22 +63,26 @@ pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         .collect();
     let rows = by_seed(&measured);
     let (estimate, method, used) = if rows.is_empty() {
-        let (estimate, used) = unpaired(&before, &after, axis, of);
-        (estimate, Method::Unpaired, used)
+        unpaired(&before, &after, axis, of)
     } else {
         (paired(&rows, of), Method::Paired, rows.into_iter().flatten().collect())
     };
     // A finished pair without the measure is not missing: the measure does not apply to it, or to one of its sides.
     let planned = pairs.iter().filter(|pair| !pair.is_done() || pair.values(of).is_some()).count();
-    let missing = if method == Method::Paired { planned - used.len() } else { 0 };
+    let missing = if planned > 0 && method == Method::Paired { planned - used.len().min(planned) } else { 0 };
     let Some(estimate) = estimate else { return Verdict { pairs: (planned, missing), ..unmeasured } };
-    let caveats = Caveats::of(study, &unmeasured.column, &trials(&used));
-    let finding =
-        if caveats.incomparable { Finding::Incomparable } else { find(&unmeasured.column.measure, &estimate) };
+    let caveats = Caveats::of(study, &unmeasured.column, &comparison.axis, &trials(&used));
+    let sides = means(&used, of);
+    let margin = sides.and_then(|(before, _)| Some(unmeasured.column.measure.margin?.at(before)));
+    let finding = match caveats.incomparable {
+        true => Finding::Incomparable,
+        false => find(&unmeasured.column.measure, &estimate, margin),
+    };
     let rate = Quantity::plain(RATE);
     Verdict {
         estimate: Some(estimate),
-        sides: means(&used, of),
+        sides,
+        margin,
         rates: means(&used, &rate).filter(|(before, after)| *of != rate && before != after),
         method,
         averaged: averaged(axes, comparison, &used),
@@ -125,14 +131,15 @@ fn paired(rows: &[Vec<Pair<'_>>], of: &Quantity) -> Option<Estimate> {
     stats::mean(&rows.iter().map(difference).collect::<Vec<f64>>())
 }
 
-/// Where no seed is on both sides: Welch's interval between the seeds' means, over the cells that both sides have, or
-/// over all if they have none in common. Returns each trial of one side with each of the other.
+/// Where no cell is on both sides: the seeds' means over the cells that both sides have, or over all if they have none in common.
+/// They are paired by seed where sides share seeds, and Welch's interval is taken where they share none. Returns each trial of one
+/// side with each of the other.
 fn unpaired<'a>(
     before: &[Planned<'a>],
     after: &[Planned<'a>],
     axis: usize,
     of: &Quantity,
-) -> (Option<Estimate>, Vec<Pair<'a>>) {
+) -> (Option<Estimate>, Method, Vec<Pair<'a>>) {
     let cells = |side: &[Planned<'a>]| -> Vec<(Option<u64>, String, Planned<'a>)> {
         let done = side.iter().filter(|one| one.trial.status == Status::Done && finite(one.trial, of).is_some());
         done.map(|one| (one.trial.seed, rest(one.key, &[axis]), *one)).collect()
@@ -144,15 +151,24 @@ fn unpaired<'a>(
         second.retain(|(_, rest, _)| common(rest, &first));
     }
     let (first, second) = (by_seed(&first), by_seed(&second));
-    let means = |rows: &[Vec<Planned<'a>>]| -> Vec<f64> {
-        rows.iter().map(|row| average(row.iter().filter_map(|one| finite(one.trial, of)))).collect()
+    let means = |rows: &[Vec<Planned<'a>>]| -> Vec<(Option<u64>, f64)> {
+        let seed = |row: &Vec<Planned<'a>>| row.first().and_then(|one| one.trial.seed);
+        let mean = |row: &Vec<Planned<'a>>| average(row.iter().filter_map(|one| finite(one.trial, of)));
+        rows.iter().filter(|row| !row.is_empty()).map(|row| (seed(row), mean(row))).collect()
     };
-    let estimate = stats::welch(&means(&first), &means(&second));
+    let (before, after) = (means(&first), means(&second));
+    let of_seed = |seed: Option<u64>| after.iter().find(|(other, _)| *other == seed).map(|(_, mean)| *mean);
+    let differences: Vec<f64> = before.iter().filter_map(|(seed, mean)| Some(of_seed(*seed)? - mean)).collect();
+    let values = |side: &[(Option<u64>, f64)]| -> Vec<f64> { side.iter().map(|(_, mean)| *mean).collect() };
+    let (estimate, method) = match differences.is_empty() {
+        false => (stats::mean(&differences), Method::Paired),
+        true => (stats::welch(&values(&before), &values(&after)), Method::Unpaired),
+    };
     let pairs = first
         .iter()
         .flatten()
         .flat_map(|before| second.iter().flatten().map(|after| Pair { before: *before, after: *after }));
-    (estimate, pairs.collect())
+    (estimate, method, pairs.collect())
 }
 
 fn trials<'a>(pairs: &[Pair<'a>]) -> Vec<(&'a Trial, &'a Trial)> {

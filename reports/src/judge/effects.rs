@@ -44,13 +44,7 @@ pub(crate) fn effect<'a>(study: &Study<'a>, place: usize) -> Option<Effect<'a>> 
                 .iter()
                 .map(|row| average(row.iter().map(|block| block[level] - average(block.iter().copied()))))
                 .collect();
-            let spread = stats::mean(&deviations)?;
-            let shift = grand - spread.mean;
-            Some(Estimate {
-                mean: grand,
-                interval: spread.interval.map(|(low, high)| (low + shift, high + shift)),
-                n: spread.n,
-            })
+            Some(stats::mean(&deviations)?.at(grand))
         })
         .collect::<Option<Vec<_>>>()?;
     Some(Effect { axis, levels, blocks: used })

@@ -39,8 +39,12 @@ pub(crate) enum Finding {
     Differs,
     /// The interval holds zero.
     Unclear,
-    /// One seed: a difference without an interval.
-    OneSeed,
+    /// The interval excludes zero, and the correction for the number of verdicts does not let that stand.
+    Uncorrected,
+    /// Two one-sided tests show the difference to be smaller than what matters.
+    Equivalent,
+    /// A difference without an interval: fewer seeds than an interval takes.
+    FewSeeds,
     /// The measure does not compare between the two sides; [`Verdict::caveats`] says why.
     Incomparable,
     /// One side has no finished trial.
@@ -68,6 +72,10 @@ pub(crate) struct Verdict {
     pub(crate) pairs: (usize, usize),
     /// What it lets one say.
     pub(crate) finding: Finding,
+    /// The p-value, corrected for the number of verdicts that are judged together (Holm).
+    pub(crate) p: Option<f64>,
+    /// Below what a difference does not matter, in the measure's unit.
+    pub(crate) margin: Option<f64>,
     /// Why the difference may be of something else than what was varied, a sentence each.
     pub(crate) caveats: Vec<String>,
 }
@@ -100,7 +108,8 @@ impl Verdict {
     pub(crate) fn basis(&self) -> String {
         let Some(estimate) = self.estimate else { return String::new() };
         let mut text = match estimate.interval {
-            None => ", no interval: one seed".to_owned(),
+            None if estimate.n == 1 => ", no interval: one seed".to_owned(),
+            None => format!(", no interval: {} seeds", estimate.n),
             Some(_) => {
                 format!(", 95% CI {}, {} seeds", format::interval(&self.column.measure, &estimate), estimate.n)
             }
@@ -116,16 +125,43 @@ impl Verdict {
     }
 
     /// The finding in words.
-    pub(crate) fn finding_text(&self) -> &'static str {
+    pub(crate) fn finding_text(&self) -> String {
         match self.finding {
-            Finding::Better => "better",
-            Finding::Worse => "worse",
-            Finding::Differs => "differs",
-            Finding::Unclear => "no difference shown: the interval holds zero",
-            Finding::OneSeed => "one seed: an observation, not a finding",
-            Finding::Incomparable => "not comparable",
-            Finding::NotMeasured => "not measured",
+            Finding::Better => "better".to_owned(),
+            Finding::Worse => "worse".to_owned(),
+            Finding::Differs => "differs".to_owned(),
+            Finding::Unclear => format!("no difference shown: the interval holds zero{}", self.needed()),
+            Finding::Uncorrected => {
+                let p = self.p.map_or(String::new(), |p| format!(", p = {p:.2}"));
+                format!(
+                    "no difference shown: what the interval shows does not stand the correction for all verdicts{p}"
+                )
+            }
+            Finding::Equivalent => format!("equivalent within {}", self.margin_text()),
+            Finding::FewSeeds => match self.estimate.map_or(0, |estimate| estimate.n) {
+                1 => "one seed: an observation, not a finding".to_owned(),
+                n => format!("{n} seeds: too few for an interval, an observation, not a finding"),
+            },
+            Finding::Incomparable => "not comparable".to_owned(),
+            Finding::NotMeasured => "not measured".to_owned(),
         }
+    }
+
+    /// How many seeds would show a difference that matters.
+    fn needed(&self) -> String {
+        let (Some(estimate), Some(margin)) = (self.estimate, self.margin) else { return String::new() };
+        let Some((error, _)) = estimate.error else { return String::new() };
+        match stats::seeds_to_show(margin, error * (estimate.n as f64).sqrt()) {
+            Some(seeds) if seeds > estimate.n => {
+                format!("; about {seeds} seeds would show one of {} (4 times out of 5)", self.margin_text())
+            }
+            Some(_) => String::new(),
+            None => format!("; more than 1000 seeds would be needed to show one of {}", self.margin_text()),
+        }
+    }
+
+    fn margin_text(&self) -> String {
+        format::amount(&self.column.measure, self.margin.unwrap_or(0.0))
     }
 }
 
@@ -139,6 +175,38 @@ pub(crate) fn verdicts(study: &Study<'_>) -> Vec<Verdict> {
         asked.iter().map(|comparison| compare(study, comparison)).collect()
     };
     verdicts.extend(against_shuffled(study));
+    correct(&mut verdicts);
+    by_effect(verdicts)
+}
+
+/// Corrects for the number of verdicts: what is called a difference stands with all the others.
+fn correct(verdicts: &mut [Verdict]) {
+    let tested = |verdict: &Verdict| {
+        let judged = !matches!(verdict.finding, Finding::Incomparable | Finding::NotMeasured | Finding::FewSeeds);
+        verdict.estimate.filter(|_| judged).and_then(|estimate| estimate.p_value())
+    };
+    let places: Vec<(usize, f64)> =
+        verdicts.iter().enumerate().filter_map(|(place, verdict)| Some((place, tested(verdict)?))).collect();
+    let corrected = stats::holm(&places.iter().map(|(_, p)| *p).collect::<Vec<f64>>());
+    for ((place, _), p) in places.into_iter().zip(corrected) {
+        let verdict = &mut verdicts[place];
+        verdict.p = Some(p);
+        if p >= 0.05 && matches!(verdict.finding, Finding::Better | Finding::Worse | Finding::Differs) {
+            verdict.finding = Finding::Uncorrected;
+        }
+    }
+}
+
+/// In the order of their effects, in standard deviations from seed to seed; the first one is at equal bits, if there is one.
+fn by_effect(mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    let size = |verdict: &Verdict| {
+        let judged = verdict.finding != Finding::Incomparable;
+        verdict.estimate.filter(|_| judged).and_then(|estimate| estimate.standardised()).map_or(-1.0, f64::abs)
+    };
+    verdicts.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    if let Some(first) = verdicts.iter().position(|verdict| verdict.rates.is_none() && size(verdict) >= 0.0) {
+        verdicts[..=first].rotate_right(1);
+    }
     verdicts
 }
 
@@ -169,12 +237,16 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
     let estimate = stats::mean(&differences)?;
     let used = || rows.iter().flatten();
     let several = rows.iter().any(|row| row.len() > 1);
+    let sides = (average(used().map(|pair| pair.0)), average(used().map(|pair| pair.1)));
+    let margin = column.measure.margin.map(|margin| margin.at(sides.0));
     Some(Verdict {
-        finding: find(&column.measure, &estimate),
+        finding: find(&column.measure, &estimate, margin),
+        p: None,
+        margin,
         column,
         subject: "shuffled codes → the prior's samples".to_owned(),
         estimate: Some(estimate),
-        sides: Some((average(used().map(|pair| pair.0)), average(used().map(|pair| pair.1)))),
+        sides: Some(sides),
         rates: None,
         method: Method::Paired,
         averaged: if several { vec!["all priors".to_owned()] } else { Vec::new() },
@@ -184,9 +256,11 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
 }
 
 /// What an estimate lets one say of a measure that compares.
-fn find(measure: &Measure, estimate: &Estimate) -> Finding {
+fn find(measure: &Measure, estimate: &Estimate, margin: Option<f64>) -> Finding {
+    let equivalent = margin.and_then(|margin| estimate.within(margin)).unwrap_or(false);
     match (estimate.excludes_zero(), measure.better) {
-        (None, _) => Finding::OneSeed,
+        (None, _) => Finding::FewSeeds,
+        (Some(_), _) if equivalent => Finding::Equivalent,
         (Some(false), _) => Finding::Unclear,
         (Some(true), Better::Neither) => Finding::Differs,
         (Some(true), better) if (estimate.mean > 0.0) == (better == Better::Higher) => Finding::Better,

@@ -62,6 +62,37 @@ pub enum Comparable {
     Machine,
 }
 
+/// A difference that is too small to matter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Margin {
+    /// In the measure's unit.
+    Of(f64),
+    /// As a share of the mean before.
+    Share(f64),
+}
+
+impl Margin {
+    /// In the measure's unit, for a mean of `before`.
+    pub fn at(self, before: f64) -> f64 {
+        match self {
+            Self::Of(margin) => margin,
+            Self::Share(share) => share * before.abs(),
+        }
+    }
+}
+
+/// The margins: a tenth of a decibel is not seen; Frechet distances of models that are trained again differ by a percent or two.
+fn margin(name: &str) -> Option<Margin> {
+    match name {
+        "psnr" | "psnr_at" => Some(Margin::Of(0.1)),
+        "ssim" => Some(Margin::Of(0.005)),
+        "usage" | "precision" | "recall" | "classifier_accuracy" => Some(Margin::Of(0.01)),
+        "mse" | "l1" | "prior_bits_per_image" | "entropy_bits_per_image" => Some(Margin::Share(0.01)),
+        name if name.ends_with("frechet") => Some(Margin::Share(0.02)),
+        _ => None,
+    }
+}
+
 /// What the registry says of a plain name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
@@ -81,6 +112,8 @@ pub struct Measure {
     pub definition: &'static str,
     /// What it is not; may be empty.
     pub caution: &'static str,
+    /// Below what a difference does not matter; `None` if nothing is known of it.
+    pub margin: Option<Margin>,
     /// Row in the registry; unknown names come after it.
     row: usize,
 }
@@ -107,7 +140,9 @@ impl Comparable {
         match self {
             Self::Anywhere | Self::Machine => &[],
             Self::Dataset => &[IMAGES],
-            Self::Features => &[IMAGES, ("classifier", "feature classifiers")],
+            Self::Features => {
+                &[IMAGES, ("classifier", "feature classifiers"), ("reference", "sets of reference images")]
+            }
             Self::Tokenizer => &[IMAGES, ("tokenizer", "tokenizers")],
         }
     }
@@ -137,6 +172,7 @@ pub fn measure(name: &str) -> Measure {
             comparable: known.comparable,
             definition: known.definition,
             caution: known.caution,
+            margin: margin(known.name),
             row,
         };
     }
@@ -150,6 +186,7 @@ pub fn measure(name: &str) -> Measure {
         comparable: if varies { Comparable::Machine } else { Comparable::Anywhere },
         definition: "",
         caution: "",
+        margin: None,
         row: TABLE.len(),
     }
 }

@@ -171,8 +171,9 @@ fn one(verdict: &Verdict) -> Markup {
         Finding::Better => ("better", "▲"),
         Finding::Worse => ("worse", "▼"),
         Finding::Differs => ("unclear", "◆"),
-        Finding::Unclear => ("unclear", "○"),
-        Finding::OneSeed => ("unclear", "◇"),
+        Finding::Unclear | Finding::Uncorrected => ("unclear", "○"),
+        Finding::Equivalent => ("unclear", "≈"),
+        Finding::FewSeeds => ("unclear", "◇"),
         Finding::Incomparable => ("unclear", "≠"),
         Finding::NotMeasured => ("absent", "–"),
     };

@@ -1,19 +1,31 @@
 //! Means, intervals and fronts over plain numbers. Nothing here knows trials or HTML.
 
+mod holm;
+mod power;
 pub(crate) mod student;
+mod variance;
+
+pub(crate) use holm::holm;
+pub(crate) use power::seeds_to_show;
+pub(crate) use variance::{Components, crossed, nested};
 
 /// The level of every interval on the page.
 const LEVEL: f64 = 0.95;
+/// From this many values on there is an interval. Two have one on paper, 18 times as wide as their difference at least, which is drawn
+/// as if it meant something.
+pub(crate) const FEWEST: usize = 3;
 
 /// A mean, or a difference of means, with its 95% confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Estimate {
     /// The mean or the difference.
     pub(crate) mean: f64,
-    /// Bounds of the interval; `None` if there is one value only, from which no spread can be known.
+    /// Bounds of the interval; `None` of fewer than [`FEWEST`] values.
     pub(crate) interval: Option<(f64, f64)>,
     /// How many independent values it stands on; of two samples, the smaller number.
     pub(crate) n: usize,
+    /// The standard error and its degrees of freedom; `None` where there is no interval.
+    pub(crate) error: Option<(f64, f64)>,
 }
 
 impl Estimate {
@@ -22,10 +34,47 @@ impl Estimate {
         self.interval.map(|(low, high)| low > 0.0 || high < 0.0)
     }
 
-    fn new(mean: f64, standard_error: f64, freedom: f64, n: usize) -> Self {
+    /// The two-sided p-value of "the mean is zero"; `None` without an interval.
+    pub(crate) fn p_value(&self) -> Option<f64> {
+        let (error, freedom) = self.error?;
+        Some(match (error > 0.0, self.mean == 0.0) {
+            (true, _) => 2.0 * student::upper((self.mean / error).abs(), freedom),
+            (false, equal) => f64::from(u8::from(equal)),
+        })
+    }
+
+    /// Whether two one-sided tests at 5% each (Schuirmann, 1987) show the mean to lie within `margin` of zero: the 90% interval
+    /// does. `None` without an interval.
+    pub(crate) fn within(&self, margin: f64) -> Option<bool> {
+        let (error, freedom) = self.error?;
+        let half = if error > 0.0 { student::quantile(LEVEL, freedom) * error } else { 0.0 };
+        Some(self.mean - half > -margin && self.mean + half < margin)
+    }
+
+    /// The mean in standard deviations of the independent values (Cohen's d of paired differences); `None` without an interval.
+    pub(crate) fn standardised(&self) -> Option<f64> {
+        let (error, _) = self.error?;
+        let deviation = error * (self.n as f64).sqrt();
+        Some(if deviation > 0.0 { self.mean / deviation } else { self.mean.signum() * f64::INFINITY })
+            .filter(|size| !size.is_nan())
+    }
+
+    /// An estimate with an interval.
+    pub(crate) fn new(mean: f64, standard_error: f64, freedom: f64, n: usize) -> Self {
         let half =
             if standard_error > 0.0 { student::quantile(0.5 + LEVEL / 2.0, freedom) * standard_error } else { 0.0 };
-        Self { mean, interval: Some((mean - half, mean + half)), n }
+        Self { mean, interval: Some((mean - half, mean + half)), n, error: Some((standard_error, freedom)) }
+    }
+
+    /// An estimate without one: too few values.
+    pub(crate) fn bare(mean: f64, n: usize) -> Self {
+        Self { mean, interval: None, n, error: None }
+    }
+
+    /// The same spread about another mean.
+    pub(crate) fn at(self, mean: f64) -> Self {
+        let shift = mean - self.mean;
+        Self { mean, interval: self.interval.map(|(low, high)| (low + shift, high + shift)), ..self }
     }
 }
 
@@ -33,21 +82,21 @@ impl Estimate {
 /// finite are left out; `None` if none is left.
 pub(crate) fn mean(values: &[f64]) -> Option<Estimate> {
     let sample = Sample::of(values)?;
-    if sample.n < 2 {
-        return Some(Estimate { mean: sample.mean, interval: None, n: sample.n });
+    if sample.n < FEWEST {
+        return Some(Estimate::bare(sample.mean, sample.n));
     }
     let n = sample.n as f64;
     Some(Estimate::new(sample.mean, (sample.variance / n).sqrt(), n - 1.0, sample.n))
 }
 
 /// `mean(after) - mean(before)` of two independent samples, with Welch's interval (unequal variances, the degrees of
-/// freedom after Satterthwaite). Without an interval if either side has one value.
+/// freedom after Satterthwaite). Without an interval if either side has too few values.
 pub(crate) fn welch(before: &[f64], after: &[f64]) -> Option<Estimate> {
     let (a, b) = (Sample::of(before)?, Sample::of(after)?);
     let difference = b.mean - a.mean;
     let n = a.n.min(b.n);
-    if n < 2 {
-        return Some(Estimate { mean: difference, interval: None, n });
+    if n < FEWEST {
+        return Some(Estimate::bare(difference, n));
     }
     let (square_a, square_b) = (a.variance / a.n as f64, b.variance / b.n as f64);
     let sum = square_a + square_b;

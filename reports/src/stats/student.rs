@@ -28,6 +28,73 @@ pub(crate) fn quantile(p: f64, freedom: f64) -> f64 {
     0.5 * (low + high)
 }
 
+/// `P(T > t)` for `t >= 0`, exact also where it is tiny.
+pub(crate) fn upper(t: f64, freedom: f64) -> f64 {
+    0.5 * incomplete_beta(freedom / (freedom + t * t), 0.5 * freedom, 0.5)
+}
+
+/// `P(T <= t)` of the noncentral t distribution: `T = (Z + shift) / sqrt(V / freedom)` with Z normal and V chi-squared. By
+/// Simpson's rule over the distribution of `sqrt(V / freedom)`, to about 1e-8.
+pub(crate) fn noncentral(t: f64, freedom: f64, shift: f64) -> f64 {
+    // The density of s = sqrt(V / freedom) is 2 (f/2)^(f/2) / gamma(f/2) s^(f-1) exp(-f s^2 / 2), about 1 wide 1/sqrt(2f).
+    let half = 0.5 * freedom;
+    let scale = half * half.ln() - ln_gamma(half) + std::f64::consts::LN_2;
+    let density = |s: f64| if s > 0.0 { (scale + (freedom - 1.0) * s.ln() - half * s * s).exp() } else { 0.0 };
+    let reach = 10.0 / freedom.sqrt();
+    let (low, high) = ((1.0 - reach).max(0.0), 1.0 + reach);
+    const STEPS: u32 = 4000;
+    let width = (high - low) / f64::from(STEPS);
+    let value = |i: u32| {
+        let s = low + width * f64::from(i);
+        density(s) * normal(t * s - shift)
+    };
+    let inner: f64 = (1..STEPS).map(|i| value(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    (value(0) + inner + value(STEPS)) * width / 3.0
+}
+
+/// `P(Z <= z)` of the standard normal distribution.
+pub(crate) fn normal(z: f64) -> f64 {
+    // The upper tail is half the regularized incomplete gamma function Q(1/2, z^2/2).
+    let tail = 0.5 * upper_gamma(0.5, 0.5 * z * z);
+    if z < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// The regularized upper incomplete gamma function Q(a, x): a series below a + 1, a continued fraction (Lentz) above.
+fn upper_gamma(a: f64, x: f64) -> f64 {
+    if x <= 0.0 {
+        return 1.0;
+    }
+    let front = (a * x.ln() - x - ln_gamma(a)).exp();
+    if x < a + 1.0 {
+        let (mut term, mut sum) = (1.0 / a, 1.0 / a);
+        for n in 1..1000 {
+            term *= x / (a + f64::from(n));
+            sum += term;
+            if term < sum * 1e-16 {
+                break;
+            }
+        }
+        return 1.0 - front * sum;
+    }
+    let mut b = x + 1.0 - a;
+    let mut c = 1e300;
+    let mut d = 1.0 / b;
+    let mut fraction = d;
+    for n in 1..1000 {
+        let n = f64::from(n);
+        let step = -n * (n - a);
+        b += 2.0;
+        d = 1.0 / (step * d + b);
+        c = b + step / c;
+        let change = c * d;
+        fraction *= change;
+        if (change - 1.0).abs() < 1e-15 {
+            break;
+        }
+    }
+    front * fraction
+}
+
 /// `P(T <= t)` for `t >= 0`.
 fn cumulative(t: f64, freedom: f64) -> f64 {
     1.0 - 0.5 * incomplete_beta(freedom / (freedom + t * t), 0.5 * freedom, 0.5)
@@ -127,6 +194,33 @@ mod tests {
         assert!((quantile(0.975, 1e6) - 1.959_966).abs() < 1e-5);
         assert!((quantile(0.025, 7.0) + quantile(0.975, 7.0)).abs() < 1e-12);
         assert!(quantile(1.0, 3.0).is_nan() && quantile(0.5, 0.0).is_nan());
+    }
+
+    #[test]
+    fn the_normal_distribution_is_that_of_the_printed_tables() {
+        for (z, wanted) in
+            [(0.0, 0.5), (1.0, 0.841_344_7), (1.96, 0.975_002_1), (-1.0, 0.158_655_3), (3.0, 0.998_650_1)]
+        {
+            assert!((normal(z) - wanted).abs() < 1e-7, "{z}: {}", normal(z));
+        }
+    }
+
+    #[test]
+    fn tails_are_what_quantiles_leave() {
+        for (p, freedom) in [(0.975, 2.0), (0.95, 10.0), (0.9995, 3.0)] {
+            assert!((upper(quantile(p, freedom), freedom) - (1.0 - p)).abs() < 1e-10);
+        }
+        // With 2 degrees of freedom the tail is (1 - t / sqrt(t^2 + 2)) / 2.
+        assert!((upper(3.0, 2.0) - 0.5 * (1.0 - 3.0 / 11_f64.sqrt())).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_noncentral_distribution_shifts_the_central_one() {
+        for (t, freedom) in [(0.5, 3.0), (2.0, 9.0), (1.0, 2.0)] {
+            assert!((noncentral(t, freedom, 0.0) - cumulative(t, freedom)).abs() < 1e-7);
+        }
+        // At zero only the sign of the numerator counts.
+        assert!((noncentral(0.0, 5.0, 1.3) - normal(-1.3)).abs() < 1e-7);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::stages::{
     TrainClassifier, TrainPrior, TrainTokenizer, of_level,
 };
 use crate::store::FORMAT;
-use rqlab_sdk::config::Config;
+use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
 
@@ -139,14 +139,36 @@ fn of_trial(
         measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, evaluation, probe: false })?);
     }
     measuring.extend(predictors(&mut jobs, &tokenizer, features.as_ref(), seed)?);
+    let settings = text::settings(resolved)?;
     let trial = Trial {
         id: identity::digest(&measuring),
+        configuration: configuration(resolved, &measured.data_digest)?,
+        settings,
         axes: combination.axes.clone(),
         seed,
         config: text::of_trial(document, resolved, seed)?,
         jobs: jobs.list.iter().map(|job| job.id.clone()).collect(),
     };
     Ok((trial, jobs.list))
+}
+
+/// The digest of what a combination asks for, whatever the seed and wherever its data lie.
+fn configuration(resolved: &Resolved, data: &str) -> Result<String> {
+    let calls = |calls: &[Call]| calls.iter().map(|call| format!("{}{}", call.name, call.sampled)).collect::<String>();
+    Ok(identity::digest(&[
+        data.to_owned(),
+        calls(std::slice::from_ref(&resolved.data)),
+        calls(std::slice::from_ref(&resolved.autoencoder)),
+        calls(&resolved.quantizers),
+        calls(&resolved.priors),
+        calls(&resolved.objectives),
+        serde_json::json!([
+            resolved.tokenizer_training.identity(Scope::Sampling)?,
+            resolved.prior_training.identity(Scope::Sampling)?,
+            resolved.evaluation.identity(Scope::Sampling)?,
+        ])
+        .to_string(),
+    ]))
 }
 
 /// The priors of all levels, trained on the tokenizer's tokens: their ids.

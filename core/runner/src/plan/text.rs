@@ -8,6 +8,7 @@ use crate::job::Call;
 use crate::plan::components::Resolved;
 use rqlab_sdk::Result;
 use rqlab_sdk::config::Config;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +47,48 @@ pub(super) fn of_trial(document: &Document, resolved: &Resolved, seed: u64) -> R
     settings(Slot::Evaluation, resolved.evaluation.resolved()?);
     let _ = write!(text, "    seeds: [{seed}],\n)\n");
     Ok(text)
+}
+
+/// Every setting of a combination by its path, such as `quantizer.depth`; `quantizer` itself is the component's name. Of a list with
+/// several components the paths count from 1: `quantizer[2].depth`.
+///
+/// # Errors
+/// A value that cannot be written as text.
+pub(super) fn settings(resolved: &Resolved) -> Result<BTreeMap<String, String>> {
+    let mut settings = BTreeMap::new();
+    let mut add = |path: &str, config: &str| {
+        let source = Source { name: String::new(), text: config.to_owned(), dir: PathBuf::new(), is_argument: false };
+        for field in raw::fields(&Piece::whole(&Arc::new(source))).unwrap_or_default() {
+            settings.insert(format!("{path}.{}", field.key.text()), spaced(field.value.text()));
+        }
+    };
+    add("tokenizer_training", &resolved.tokenizer_training.resolved()?);
+    if !resolved.priors.is_empty() {
+        add("prior_training", &resolved.prior_training.resolved()?);
+    }
+    add("evaluation", &resolved.evaluation.resolved()?);
+    let slots = [
+        (Slot::Data, std::slice::from_ref(&resolved.data)),
+        (Slot::Autoencoder, std::slice::from_ref(&resolved.autoencoder)),
+        (Slot::Quantizer, &resolved.quantizers[..]),
+        (Slot::Prior, &resolved.priors),
+        (Slot::Objective, &resolved.objectives),
+    ];
+    let path = |slot: Slot, place: usize, calls: &[Call]| match calls {
+        [_] => slot.to_string(),
+        _ => format!("{slot}[{}]", place + 1),
+    };
+    for (slot, calls) in slots {
+        for (place, call) in calls.iter().enumerate() {
+            add(&path(slot, place, calls), &call.config);
+        }
+    }
+    for (slot, calls) in slots {
+        for (place, call) in calls.iter().enumerate() {
+            settings.insert(path(slot, place, calls), call.name.clone());
+        }
+    }
+    Ok(settings)
 }
 
 /// `(a:1,b:2)` with a line for each field, behind a name that stands `margin` columns in.

@@ -56,7 +56,7 @@ fn each_difference_of_origin_is_told_with_its_stages() {
         let after = [("tokenizer", machine(change)), ("prior", machine(|_| ()))];
         let verdict = judge(&computed("psnr", &before, &after), &deeper("psnr", Some(64)));
         assert_eq!(verdict.caveats, [format!("The two sides were computed differently: {words} (tokenizer).")]);
-        assert_eq!(verdict.finding, Finding::OneSeed, "other than a time, the measure still compares");
+        assert_eq!(verdict.finding, Finding::FewSeeds, "other than a time, the measure still compares");
     }
 }
 
@@ -114,7 +114,7 @@ fn a_measure_does_not_compare_across_the_part_that_it_needs() {
     assert!(judge(&results, &deeper("psnr", None)).caveats.is_empty(), "PSNR asks for one data set alone");
     results.trials[1].parts.insert("dataset".to_owned(), "ee".to_owned());
     let other_data = judge(&results, &deeper("psnr", None));
-    assert_eq!(other_data.finding, Finding::OneSeed, "other training images are a question like any other");
+    assert_eq!(other_data.finding, Finding::FewSeeds, "other training images are a question like any other");
     assert!(other_data.caveats[0].starts_with("The two sides have different data sets"), "{:?}", other_data.caveats);
 }
 

@@ -24,36 +24,40 @@ fn differences_are_taken_within_a_seed() {
 #[test]
 fn a_difference_is_better_or_worse_by_the_measures_better_side() {
     let mut all = Vec::new();
-    for (seed, noise) in [(0, 0.0), (1, 0.01)] {
+    for (seed, noise) in [(0, 0.0), (1, 0.01), (2, 0.02)] {
         all.push(trial(1, 64, seed, &[("psnr", 20.0), ("mse", 0.3), ("code_overlap", 0.2)]));
         all.push(trial(4, 64, seed, &[("psnr", 25.0 + noise), ("mse", 0.1 + noise), ("code_overlap", 0.8 + noise)]));
     }
     let results = results(all);
-    // One degree of freedom: 12.7 x 0.005 is less than any of the differences.
+    // Two degrees of freedom: 4.3 x 0.01 / sqrt 3 is less than any of the differences.
     for (metric, finding) in [("psnr", Finding::Better), ("mse", Finding::Better), ("code_overlap", Finding::Differs)] {
         assert_eq!(judge(&results, &deeper(metric, Some(64))).finding, finding, "{metric}");
     }
     let back = Comparison { from: 4_i64.into(), to: 1_i64.into(), ..deeper("psnr", Some(64)) };
     let verdict = judge(&results, &back);
     assert_eq!(verdict.finding, Finding::Worse);
-    interval_is(&verdict.estimate.unwrap(), -5.005, T[0] * 0.005);
+    interval_is(&verdict.estimate.unwrap(), -5.01, T[1] * 0.01 / 3_f64.sqrt());
 }
 
 #[test]
 fn one_seed_is_an_observation() {
     let results = psnrs(&[(1, 64, 0, 20.0), (4, 64, 0, 26.0)]);
     let verdict = judge(&results, &deeper("psnr", Some(64)));
-    assert_eq!(verdict.estimate, Some(Estimate { mean: 6.0, interval: None, n: 1 }));
+    assert_eq!(verdict.estimate, Some(Estimate::bare(6.0, 1)));
     assert_eq!(
         (verdict.finding, verdict.finding_text()),
-        (Finding::OneSeed, "one seed: an observation, not a finding")
+        (Finding::FewSeeds, "one seed: an observation, not a finding".to_owned())
     );
 }
 
 #[test]
 fn cells_of_a_grid_are_no_repetitions() {
-    // Within a seed the differences average to 2 and 3, however many cells they come from.
+    // Within a seed the differences average to 2, 3 and 4, however many cells they come from.
     let results = psnrs(&[
+        (1, 64, 2, 10.0),
+        (4, 64, 2, 13.0),
+        (1, 256, 2, 10.0),
+        (4, 256, 2, 15.0),
         (1, 64, 0, 10.0),
         (4, 64, 0, 11.0),
         (1, 256, 0, 10.0),
@@ -65,8 +69,8 @@ fn cells_of_a_grid_are_no_repetitions() {
     ]);
     let verdict = judge(&results, &deeper("psnr", None));
     let estimate = verdict.estimate.unwrap();
-    assert_eq!((estimate.n, verdict.averaged.as_slice()), (2, &["codebook".to_owned()][..]));
-    interval_is(&estimate, 2.5, T[0] * 0.5);
+    assert_eq!((estimate.n, verdict.averaged.as_slice()), (3, &["codebook".to_owned()][..]));
+    interval_is(&estimate, 3.0, T[1] / 3_f64.sqrt());
 }
 
 #[test]
@@ -146,16 +150,129 @@ fn sides_that_share_no_seed_are_compared_by_welch() {
 
 #[test]
 fn cells_are_no_repetitions_without_pairs_either() {
-    // Seeds' means are 9, 11 and 19, 21; the cells within them differ by 8, which is no variance between seeds.
+    // Seeds' means are 9, 10, 11 and 19, 20, 21; the cells within them differ by 8, which is no variance between seeds.
     let mut values = Vec::new();
-    for (depth, seed, mean) in [(1, 0, 9.0), (1, 1, 11.0), (4, 2, 19.0), (4, 3, 21.0)] {
-        values.push((depth, 64, seed, mean - 4.0));
-        values.push((depth, 256, seed, mean + 4.0));
+    for (depth, first, middle) in [(1, 0, 10.0), (4, 3, 20.0)] {
+        for (seed, mean) in (first..).zip([middle - 1.0, middle, middle + 1.0]) {
+            values.push((depth, 64, seed, mean - 4.0));
+            values.push((depth, 256, seed, mean + 4.0));
+        }
     }
     let estimate = judge(&psnrs(&values), &deeper("psnr", None)).estimate.unwrap();
-    // Variance 2 on each side, two seeds each: 2 degrees of freedom, standard error sqrt 2.
-    assert_eq!(estimate.n, 2);
-    interval_is(&estimate, 10.0, T[1] * 2.0_f64.sqrt());
+    // Variance 1 on each side, three seeds each: 4 degrees of freedom, standard error sqrt(2/3).
+    assert_eq!(estimate.n, 3);
+    interval_is(&estimate, 10.0, T[2] * (2.0_f64 / 3.0).sqrt());
+}
+
+#[test]
+fn axes_that_move_together_are_paired_by_seed_and_named() {
+    // Depth 1 has the smaller codebook and depth 4 the larger one: no cell has both depths.
+    let mut results = psnrs(&[(1, 64, 0, 10.0), (1, 64, 1, 12.0), (4, 256, 0, 15.0), (4, 256, 1, 16.0)]);
+    for trial in &mut results.trials {
+        trial.settings = trial.axes.iter().map(|(path, value)| (path.clone(), value.to_string())).collect();
+    }
+    let verdict = judge(&results, &deeper("psnr", None));
+    let estimate = verdict.estimate.unwrap();
+    assert_eq!((estimate.n, estimate.mean, verdict.method), (2, 4.5, Method::Paired));
+    assert_eq!(
+        verdict.caveats,
+        ["The two sides differ in more than depth: q.codebook (64 → 256). The difference may be theirs."]
+    );
+}
+
+#[test]
+fn a_setting_that_moves_with_the_axis_is_named() {
+    let mut results = psnrs(&[(1, 64, 0, 10.0), (4, 64, 0, 15.0)]);
+    for (trial, lr) in results.trials.iter_mut().zip(["0.001", "0.003"]) {
+        trial.settings.insert("q.depth".to_owned(), "either".to_owned());
+        trial.settings.insert("training.lr".to_owned(), lr.to_owned());
+        trial.settings.insert("training.steps".to_owned(), "100".to_owned());
+    }
+    let caveats = judge(&results, &deeper("psnr", Some(64))).caveats;
+    assert!(caveats[0].contains("more than depth: training.lr (0.001 → 0.003)."), "{caveats:?}");
+    assert!(!caveats[0].contains("steps"), "{caveats:?}");
+}
+
+#[test]
+fn what_is_averaged_over_on_both_sides_is_no_difference() {
+    let mut results = psnrs(&[(1, 64, 0, 10.0), (4, 64, 0, 11.0), (1, 256, 0, 10.0), (4, 256, 0, 13.0)]);
+    for trial in &mut results.trials {
+        trial.settings = trial.axes.iter().map(|(path, value)| (path.clone(), value.to_string())).collect();
+    }
+    assert!(judge(&results, &deeper("psnr", None)).caveats.is_empty());
+}
+
+#[test]
+fn distances_to_other_numbers_of_images_do_not_compare() {
+    let mut results =
+        results(vec![trial(1, 64, 0, &[("sample_frechet", 9.0)]), trial(4, 64, 0, &[("sample_frechet", 5.0)])]);
+    for (trial, samples) in results.trials.iter_mut().zip(["500", "1000"]) {
+        trial.settings.insert("evaluation.samples".to_owned(), samples.to_owned());
+    }
+    let verdict = judge(&results, &deeper("sample_frechet", None));
+    assert_eq!(verdict.finding, Finding::Incomparable);
+    assert!(
+        verdict.caveats[0].contains("the number of samples, and the two sides have 500 and 1000"),
+        "{:?}",
+        verdict.caveats
+    );
+}
+
+/// Three seeds whose differences in PSNR are these.
+fn differences(found: [f64; 3]) -> Results {
+    let of_seed = |(difference, seed): (f64, u64)| [(1, 64, seed, 20.0), (4, 64, seed, 20.0 + difference)];
+    psnrs(&found.into_iter().zip(0..).flat_map(of_seed).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_difference_that_is_shown_to_be_small_is_called_equivalent() {
+    // Mean 0.01, standard error 0.01 / sqrt 3: the 90% interval is 0.01 +- 2.92 x 0.0058, well within a tenth of a decibel.
+    let verdict = judge(&differences([0.0, 0.01, 0.02]), &deeper("psnr", Some(64)));
+    assert_eq!((verdict.finding, verdict.finding_text().as_str()), (Finding::Equivalent, "equivalent within 0.1 dB"));
+}
+
+#[test]
+fn what_is_not_shown_says_how_many_seeds_would_show_it() {
+    // Standard deviation 0.2: a difference of 0.1 is half of it, which 34 pairs show 4 times out of 5.
+    let verdict = judge(&differences([-0.2, 0.0, 0.2]), &deeper("psnr", Some(64)));
+    assert_eq!(verdict.finding, Finding::Unclear);
+    assert!(verdict.finding_text().contains("about 34 seeds would show one of 0.1 dB"), "{}", verdict.finding_text());
+}
+
+#[test]
+fn two_seeds_have_no_interval() {
+    let verdict = judge(
+        &psnrs(&[(1, 64, 0, 10.0), (4, 64, 0, 15.0), (1, 64, 1, 10.0), (4, 64, 1, 15.1)]),
+        &deeper("psnr", Some(64)),
+    );
+    assert_eq!(verdict.finding, Finding::FewSeeds);
+    assert!(verdict.sentence().contains("no interval: 2 seeds"), "{}", verdict.sentence());
+    assert!(verdict.finding_text().starts_with("2 seeds: too few"), "{}", verdict.finding_text());
+}
+
+#[test]
+fn many_verdicts_are_corrected() {
+    // Differences 0.9, 1.0 and 1.4: t = 1.1 / (0.2646 / sqrt 3) = 7.2, p = 0.019, which three verdicts make 0.056.
+    let mut results = differences([0.9, 1.0, 1.4]);
+    let alone = Comparison { fixed: Default::default(), ..deeper("psnr", Some(64)) };
+    results.comparisons = vec![alone.clone()];
+    assert_eq!(verdicts(&Study::new(&results))[0].finding, Finding::Better);
+    results.comparisons = vec![alone.clone(), alone.clone(), alone];
+    for verdict in verdicts(&Study::new(&results)) {
+        assert_eq!(verdict.finding, Finding::Uncorrected);
+        near(verdict.p.unwrap(), 0.0563);
+    }
+}
+
+#[test]
+fn trials_of_other_configurations_are_no_repetitions() {
+    let mut results = psnrs(&[(1, 64, 0, 10.0), (1, 64, 1, 12.0)]);
+    for (trial, configuration) in results.trials.iter_mut().zip(["aa", "bb"]) {
+        trial.configuration = configuration.to_owned();
+    }
+    let study = Study::new(&results);
+    assert_eq!(study.configurations.len(), 2, "equal words do not make them equal");
+    assert!(study.differ_in_seed_alone());
 }
 
 #[test]

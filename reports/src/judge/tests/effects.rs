@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_main_effect_averages_complete_blocks() {
-    // Seed 1 lacks depth 4 of the larger codebook, so that only the smaller one makes blocks in both seeds.
+    // Seed 1 lacks depth 4 of the larger codebook, so that only the smaller one makes blocks in all seeds.
     let results = psnrs(&[
         (1, 64, 0, 10.0),
         (4, 64, 0, 14.0),
@@ -13,13 +13,17 @@ fn a_main_effect_averages_complete_blocks() {
         (1, 64, 1, 20.0),
         (4, 64, 1, 26.0),
         (1, 256, 1, 50.0),
+        (1, 64, 2, 30.0),
+        (4, 64, 2, 38.0),
+        (1, 256, 2, 50.0),
+        (4, 256, 2, 90.0),
     ]);
     let study = Study::new(&results);
     let effect = effect(&study, 0).unwrap();
     assert_eq!(effect.blocks, 1);
-    // Means 15 and 20; deviations from the block's mean are -2, -3 and 2, 3: standard error 0.5.
-    for (level, mean) in effect.levels.iter().zip([15.0, 20.0]) {
-        interval_is(level, mean, T[0] * 0.5);
+    // Means 20 and 26; deviations from the block's mean are -2, -3, -4 and 2, 3, 4: standard error 1 / sqrt 3.
+    for (level, mean) in effect.levels.iter().zip([20.0, 26.0]) {
+        interval_is(level, mean, T[1] / 3_f64.sqrt());
     }
 }
 
@@ -39,9 +43,11 @@ fn effects_that_add_up_have_no_interaction() {
 #[test]
 fn samples_are_set_against_shuffled_codes_of_the_same_trial() {
     let frechets = |sample: f64| [("sample_frechet", sample), ("shuffled_frechet", 60.0)];
-    let results = results(vec![trial(1, 64, 0, &frechets(10.0)), trial(1, 64, 1, &frechets(12.0))]);
-    let verdict = verdicts(&Study::new(&results)).pop().unwrap();
-    interval_is(&verdict.estimate.unwrap(), -49.0, T[0]);
+    let drawn = [10.0, 11.0, 12.0].iter().zip(0..).map(|(&sample, seed)| trial(1, 64, seed, &frechets(sample)));
+    let results = results(drawn.collect());
+    let all = verdicts(&Study::new(&results));
+    let verdict = all.iter().find(|verdict| verdict.subject.starts_with("shuffled codes")).unwrap();
+    interval_is(&verdict.estimate.unwrap(), -49.0, T[1] / 3_f64.sqrt());
     assert_eq!((verdict.finding, verdict.sides), (Finding::Better, Some((60.0, 11.0))));
 }
 
