@@ -48,11 +48,11 @@ pub fn collect(
             .map(|axis| Axis {
                 path: axis.path.clone(),
                 label: axis.label.clone(),
-                values: axis.values.iter().map(|text| value(text)).collect(),
+                values: axis.values.iter().map(|text| value(&experiment.axes, &axis.path, text)).collect(),
             })
             .collect(),
         headline: rqlab_reports::quantity(&experiment.headline).ok(),
-        comparisons: experiment.comparisons.iter().map(comparison).collect(),
+        comparisons: experiment.comparisons.iter().map(|asked| comparison(&experiment.axes, asked)).collect(),
         trials,
         definitions: Vec::new(),
     }
@@ -66,13 +66,13 @@ fn file_note(experiment: &plan::Experiment) -> FileNote {
     FileNote { path: shown(&experiment.path), about, finding, date }
 }
 
-fn comparison(asked: &plan::Comparison) -> Comparison {
+fn comparison(axes: &[plan::Axis], asked: &plan::Comparison) -> Comparison {
     Comparison {
         metric: rqlab_reports::quantity(&asked.metric).ok(),
         axis: asked.along.clone(),
-        from: value(&asked.from),
-        to: value(&asked.to),
-        fixed: asked.at.iter().map(|(path, text)| (path.clone(), value(text))).collect(),
+        from: value(axes, &asked.along, &asked.from),
+        to: value(axes, &asked.along, &asked.to),
+        fixed: asked.at.iter().map(|(path, text)| (path.clone(), value(axes, path, text))).collect(),
     }
 }
 
@@ -81,19 +81,29 @@ pub fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 
-/// A value of an axis, as the report orders and shows it.
-pub fn value(text: &str) -> Value {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() => Value::Number(number),
+/// A value of an axis, as the report orders and shows it. What only looks like a number, as the folder `01` does, is text; so is every
+/// value of an axis two of whose texts are the same number.
+fn value(axes: &[plan::Axis], path: &str, text: &str) -> Value {
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && !padded(text));
+    let texts = axes.iter().find(|axis| axis.path == path).map_or(&[][..], |axis| &axis.values);
+    let clash = |a: f64| texts.iter().any(|other| other != text && other.parse::<f64>().is_ok_and(|b| a == b));
+    match number(text) {
+        Some(number) if !clash(number) && texts.iter().all(|other| !padded(other)) => Value::Number(number),
         _ => Value::Text(text.to_owned()),
     }
+}
+
+/// Whether a text has digits that no number is written with: `01`, `+1`.
+fn padded(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.starts_with('+') || (digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store) -> rqlab_reports::Trial {
     let mut out = rqlab_reports::Trial {
         id: short(&trial.id).to_owned(),
         name: plan.experiment.name_of(trial),
-        axes: applicable(trial).map(|(path, text)| (path.clone(), value(text))).collect(),
+        axes: applicable(trial).map(|(path, text)| (path.clone(), value(&plan.experiment.axes, path, text))).collect(),
         seed: Some(trial.seed),
         status: Status::Done,
         config: trial.config.clone(),
@@ -189,4 +199,31 @@ fn probed(out: &mut rqlab_reports::Trial, done: &Done) {
     }
     let of_probe = |curve: &rqlab_reports::Curve| rqlab_reports::Curve { stage: "probe".to_owned(), ..curve.clone() };
     out.curves.extend(done.curves.iter().map(of_probe));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_looks_like_a_number_is_text() {
+        let axis = |path: &str, values: &[&str]| plan::Axis {
+            path: path.to_owned(),
+            values: values.iter().map(|&text| text.to_owned()).collect(),
+        };
+        let axes = [
+            axis("data.path", &["1", "01"]),
+            axis("a", &["1", "2e-3"]),
+            axis("b", &["1", "1.0"]),
+            axis("c", &["1", "+1"]),
+        ];
+        assert_eq!(
+            [value(&axes, "data.path", "1"), value(&axes, "data.path", "01")],
+            [Value::from("1"), Value::from("01")]
+        );
+        assert_eq!([value(&axes, "a", "1"), value(&axes, "a", "2e-3")], [Value::Number(1.0), Value::Number(0.002)]);
+        assert_eq!([value(&axes, "b", "1"), value(&axes, "b", "1.0")], [Value::from("1"), Value::from("1.0")]);
+        assert_eq!(value(&axes, "c", "1"), Value::from("1"));
+        assert_eq!(value(&axes, "elsewhere", "0.5"), Value::Number(0.5));
+    }
 }

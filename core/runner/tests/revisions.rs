@@ -54,6 +54,7 @@ const SOURCES: [(&str, &[&str]); 8] = [
         &[
             "features.rs",
             "model.rs",
+            "per_image.rs",
             "reconstruction.rs",
             "reference.rs",
             "subset.rs",

@@ -45,6 +45,24 @@ impl Caveats {
         let label = column.label();
         // Other training images make another digest, too, and asking what they do to the same test images makes sense.
         if different.iter().all(|(part, _)| *part == DATASET) {
+            if differs(TEST_IMAGES) {
+                self.incomparable = true;
+                self.sentences.push(format!(
+                    "{} compares on the same test images only, and the two sides were measured on different ones.",
+                    format::capitalized(&label)
+                ));
+                return;
+            }
+            let same = pairs
+                .iter()
+                .all(|(before, after)| before.parts.contains_key(TEST_IMAGES) && after.parts.contains_key(TEST_IMAGES));
+            if same {
+                self.sentences.push(
+                    "The two sides have different data sets, whose test images, on which this is measured, are the same."
+                        .to_owned(),
+                );
+                return;
+            }
             self.sentences.push(format!(
                 "The two sides have different data sets, or different parts of one: a difference in {label} may come from \
                  the images."
@@ -167,6 +185,8 @@ impl Caveats {
     }
 }
 
+/// The part that is the test images themselves.
+const TEST_IMAGES: &str = "test images";
 /// Settings that a measure's number depends on, whatever is measured, and what they are.
 const YARDSTICKS: [(&str, &str); 3] = [
     ("evaluation.images", "the number of test images"),

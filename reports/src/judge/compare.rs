@@ -44,6 +44,7 @@ pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         sides: None,
         rates: None,
         method: Method::Paired,
+        images: None,
         averaged: Vec::new(),
         pairs: (0, 0),
         finding: Finding::NotMeasured,
@@ -65,8 +66,10 @@ pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
     let (estimate, method, used) = if rows.is_empty() {
         unpaired(&before, &after, axis, of)
     } else {
-        (paired(&rows, of), Method::Paired, rows.into_iter().flatten().collect())
+        (paired(&rows, of), Method::Paired, rows.iter().flatten().copied().collect())
     };
+    let over_images = over_images(&rows, of);
+    let estimate = over_images.map_or(estimate, |(found, _)| Some(found));
     // A finished pair without the measure is not missing: the measure does not apply to it, or to one of its sides.
     let planned = pairs.iter().filter(|pair| !pair.is_done() || pair.values(of).is_some()).count();
     let missing = if planned > 0 && method == Method::Paired { planned - used.len().min(planned) } else { 0 };
@@ -85,6 +88,7 @@ pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
         margin,
         rates: means(&used, &rate).filter(|(before, after)| *of != rate && before != after),
         method,
+        images: over_images.map(|(_, images)| images),
         averaged: averaged(axes, comparison, &used),
         pairs: (planned, missing),
         finding,
@@ -129,6 +133,33 @@ fn paired(rows: &[Vec<Pair<'_>>], of: &Quantity) -> Option<Estimate> {
         average(row.iter().filter_map(|pair| pair.values(of)).map(|(before, after)| after - before))
     };
     stats::mean(&rows.iter().map(difference).collect::<Vec<f64>>())
+}
+
+/// The same mean where both sides of every pair tell the measure of each test image, and these are the same images: its interval
+/// holds for other images, too. With the number of images.
+fn over_images(rows: &[Vec<Pair<'_>>], of: &Quantity) -> Option<(Estimate, usize)> {
+    if !of.at.is_empty() {
+        return None;
+    }
+    let images = |trial: &Trial| trial.parts.get("test images").cloned();
+    let first = images(rows.first()?.first()?.before.trial)?;
+    let difference = |pair: &Pair<'_>| -> Option<Vec<f64>> {
+        let (before, after) = (pair.before.trial, pair.after.trial);
+        if images(before)? != first || images(after)? != first {
+            return None;
+        }
+        let (before, after) = (before.per_image.get(&of.measure)?, after.per_image.get(&of.measure)?);
+        (before.len() == after.len()).then(|| before.iter().zip(after).map(|(before, after)| after - before).collect())
+    };
+    let of_seed = |row: &Vec<Pair<'_>>| -> Option<Vec<f64>> {
+        let cells = row.iter().map(difference).collect::<Option<Vec<_>>>()?;
+        let images = cells.first()?.len();
+        let same = cells.iter().all(|cell| cell.len() == images);
+        same.then(|| (0..images).map(|image| average(cells.iter().map(|cell| cell[image]))).collect())
+    };
+    let seeds = rows.iter().map(of_seed).collect::<Option<Vec<_>>>()?;
+    let seeds: Vec<&[f64]> = seeds.iter().map(Vec::as_slice).collect();
+    Some((stats::crossed(&seeds)?, seeds[0].len()))
 }
 
 /// Where no cell is on both sides: the seeds' means over the cells that both sides have, or over all if they have none in common.

@@ -66,6 +66,8 @@ pub(crate) struct Verdict {
     pub(crate) rates: Option<(f64, f64)>,
     /// How it was made.
     pub(crate) method: Method,
+    /// How many test images the interval is over, beside the seeds, where each one's measure is known.
+    pub(crate) images: Option<usize>,
     /// Labels of the axes averaged over.
     pub(crate) averaged: Vec<String>,
     /// How many pairs the experiment plans, and how many of them the estimate lacks.
@@ -114,6 +116,9 @@ impl Verdict {
                 format!(", 95% CI {}, {} seeds", format::interval(&self.column.measure, &estimate), estimate.n)
             }
         };
+        if let (Some(images), Some(_)) = (self.images, estimate.interval) {
+            text.push_str(&format!(" and {images} images"));
+        }
         text.push_str(if self.method == Method::Paired { ", paired" } else { ", not paired" });
         if !self.averaged.is_empty() {
             text.push_str(&format!(", averaged over {}", self.averaged.join(" and ")));
@@ -249,6 +254,7 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
         sides: Some(sides),
         rates: None,
         method: Method::Paired,
+        images: None,
         averaged: if several { vec!["all priors".to_owned()] } else { Vec::new() },
         pairs: (cells.len(), cells.len() - used().count()),
         caveats: Vec::new(),

@@ -15,6 +15,7 @@ mod priors;
 mod rate;
 mod setup;
 mod trials;
+mod variance;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 

@@ -159,9 +159,16 @@ fn judged(study: &Study<'_>) -> Markup {
             @for verdict in &verdicts { (one(verdict)) }
         }
         p.note {
-            "Effects are differences of means, the later value minus the earlier one. Intervals are 95% Student t intervals \
-             over seeds: within a seed, differences are first averaged over whatever else varies, so that the cells of a \
-             grid do not count as repetitions. Intervals are not corrected for the number of verdicts."
+            "Effects are differences of means, the later value minus the earlier one, in the order of their size in standard deviations; \
+             the first one is at equal bits, if there is one. Intervals are 95% Student t intervals over seeds, from three seeds on: within a \
+             seed, differences are first averaged over whatever else varies, so that the cells of a grid do not count as repetitions. Where \
+             images are named, the interval holds for other test images, too (both are random and crossed). What is called better, worse or \
+             different stands Holm's correction for all verdicts of this page at 5%; two one-sided tests at 5% show what is called equivalent. "
+            @if study.differ_in_seed_alone() {
+                "The trials of a configuration differ in the seed alone, by their resolved settings."
+            } @else {
+                "Whether the trials of a configuration differ in the seed alone is not known of all: their resolved settings were not recorded."
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use super::levels::Depths;
 use super::parts::{
     Drawn, configuration_key, configuration_series, figure, having, machines, measures_table, nothing, scatter,
 };
+use super::variance::variance;
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
@@ -29,6 +30,7 @@ pub(super) fn priors(study: &Study<'_>) -> Result<Markup> {
     Ok(html! {
         @if !quality.is_empty() { (measures_table(study, &quality, "Fit and samples of the priors, means over seeds")) }
         (guidance(study))
+        (variance(study))
         div.figures { @for figure in figures { (figure) } }
         @if !speed.is_empty() { (machines(study)) (speed_table(study, &speed)) }
     })

@@ -10,6 +10,7 @@ mod classifier;
 mod features;
 mod generation;
 mod model;
+mod per_image;
 mod perturbation;
 mod prior;
 mod reconstruction;

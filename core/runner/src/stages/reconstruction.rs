@@ -1,6 +1,7 @@
 //! Measures a tokenizer on the test split: distortion, rate, the health of its codebooks; and takes its pictures.
 
 use super::features::{Described, FeatureNet};
+use super::per_image::PerImage;
 use super::subset::{shown, subset};
 use super::training::means::{LateMean, Mean};
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
@@ -44,7 +45,7 @@ impl Stage for MeasureTokenizer {
     }
 
     fn revision(&self) -> u32 {
-        2
+        3
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -91,18 +92,22 @@ impl Stage for MeasureTokenizer {
             done += indices.len();
             cx.reporter.step(done as u64, chosen.len() as u64, String::new);
         }
+        let per_image = std::mem::replace(&mut found.per_image, PerImage::new());
         let mut readings = found.readings(&model);
         if let Some([_, reference]) = &self.features {
             let real = DescribeReference::load(&cx.store.stage(reference))?;
             readings.push(Reading::new("recon_frechet", [], described.frechet(&real)?));
         }
         let pictures = shown(dataset.as_ref(), Split::Test, chosen.len(), self.evaluation.pictures)?;
-        take_pictures(cx, dataset.as_ref(), &model, &pictures)?;
+        let mut result = take_pictures(dataset.as_ref(), &model, &pictures)?;
+        per_image.keep(&mut result)?;
+        result.save(&cx.dir().result())?;
         Ok(Done { readings, ..Done::default() })
     }
 
     fn report(&self, dir: &StageDir, classes: &[String], out: &mut rqlab_reports::Trial) -> Result<()> {
         let kept = Checkpoint::load(&dir.result())?;
+        PerImage::report(&kept, out);
         let Some(originals) = kept.tensors.get("originals") else { return Ok(()) };
         let depths: Vec<&Tensor> = (1..).map_while(|d| kept.tensors.get(&format!("reconstructions_{d}"))).collect();
         let maps: Vec<_> = (1..).map_while(|level| kept.codes.get(&format!("codes_{level}"))).collect();
@@ -136,6 +141,7 @@ fn code_map(codes: &Codes, n: usize) -> CodeMap {
 struct Found {
     ssim: Ssim,
     pixel: [Mean; 4],
+    per_image: PerImage,
     by_depth: Vec<Mean>,
     levels: Vec<FoundLevel>,
 }
@@ -225,6 +231,7 @@ impl Found {
         Ok(Self {
             ssim: Ssim::new(DataRange::SIGNED),
             pixel: Default::default(),
+            per_image: PerImage::new(),
             by_depth: (0..model.depth()).map(|_| Mean::default()).collect(),
             levels: model.levels().into_iter().map(FoundLevel::new).collect::<Result<_>>()?,
         })
@@ -232,6 +239,7 @@ impl Found {
 
     /// Measures a batch `[B, H, W, C]`; returns its reconstruction, clamped to [-1, 1].
     fn see(&mut self, model: &Tokenizer, images: &Tensor) -> Result<Tensor> {
+        self.per_image.see(images);
         let encoded = model.encode(images)?;
         for ((latents, quantized), level) in encoded.iter().zip(&mut self.levels) {
             level.see(latents, quantized)?;
@@ -240,17 +248,23 @@ impl Found {
         let reconstruction = model.autoencoder.decode(&quantized)?.clamp(-1.0, 1.0)?;
         let (a, b) = (view(images)?, view(&reconstruction)?);
         for mse in metrics::mse(a, b)? {
+            let psnr = metrics::psnr(mse, DataRange::SIGNED);
             self.pixel[0].add(mse);
-            self.pixel[1].add(metrics::psnr(mse, DataRange::SIGNED));
+            self.pixel[1].add(psnr);
+            self.per_image.add("mse", mse);
+            self.per_image.add("psnr", psnr);
         }
         let size = images.len() / images.shape().first().copied().unwrap_or(1).max(1);
         for (x, y) in images.as_slice().chunks(size.max(1)).zip(reconstruction.as_slice().chunks(size.max(1))) {
             let distance: f64 = x.iter().zip(y).map(|(x, y)| f64::from((x - y).abs())).sum();
-            self.pixel[3].add(distance / size.max(1) as f64);
+            let l1 = distance / size.max(1) as f64;
+            self.pixel[3].add(l1);
+            self.per_image.add("l1", l1);
         }
         // An image smaller than the window has no SSIM.
         for ssim in self.ssim.per_image(a, b).unwrap_or_default() {
             self.pixel[2].add(ssim);
+            self.per_image.add("ssim", ssim);
         }
         let tokens = all_tokens(&encoded);
         let depth = self.by_depth.len();
@@ -310,8 +324,8 @@ fn all_tokens(levels: &[(Tensor, Quantized)]) -> Vec<Tokens> {
     levels.iter().map(|(_, quantized)| quantized.tokens.clone()).collect()
 }
 
-/// Keeps test images, their reconstructions (from 1 to all depths, where tokens are codes), and their codes.
-fn take_pictures(cx: &Context<'_>, dataset: &dyn Dataset, model: &Tokenizer, indices: &[usize]) -> Result<()> {
+/// Test images, their reconstructions (from 1 to all depths, where tokens are codes), and their codes.
+fn take_pictures(dataset: &dyn Dataset, model: &Tokenizer, indices: &[usize]) -> Result<Checkpoint> {
     let batch = dataset.batch(Split::Test, indices, None)?;
     let places = Codes::from_vec(indices.iter().map(|&index| index as u32).collect(), &[indices.len()])?;
     let mut pictures = BTreeMap::from([("originals".to_owned(), batch.pixels.clone())]);
@@ -326,5 +340,5 @@ fn take_pictures(cx: &Context<'_>, dataset: &dyn Dataset, model: &Tokenizer, ind
         codes.extend(maps.enumerate().map(|(level, map)| (format!("codes_{}", level + 1), map.clone())));
         Ok(())
     })?;
-    Checkpoint { tensors: pictures, codes, ..Checkpoint::default() }.save(&cx.dir().result())
+    Ok(Checkpoint { tensors: pictures, codes, ..Checkpoint::default() })
 }

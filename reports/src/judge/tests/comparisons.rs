@@ -240,6 +240,26 @@ fn what_is_not_shown_says_how_many_seeds_would_show_it() {
 }
 
 #[test]
+fn where_every_image_is_known_the_interval_is_over_images_too() {
+    // Every seed gains 1 dB on average; the images gain -2, 1 and 4: t(0.975) with 2 degrees of freedom times 3 / sqrt 3.
+    let mut results = differences([1.0, 1.0, 1.0]);
+    for trial in &mut results.trials {
+        let deeper = trial.axes["q.depth"] == Value::from(4_i64);
+        trial.per_image.insert("psnr".to_owned(), if deeper { vec![18.0, 21.0, 24.0] } else { vec![20.0; 3] });
+        trial.parts.insert("test images".to_owned(), "aa".to_owned());
+    }
+    let verdict = judge(&results, &deeper("psnr", Some(64)));
+    interval_is(&verdict.estimate.unwrap(), 1.0, T[1] * 3_f64.sqrt());
+    assert!(verdict.sentence().contains("3 seeds and 3 images, paired"), "{}", verdict.sentence());
+    // Other images on one side: nothing is paired by image, and nothing is compared.
+    results.trials[1].parts.insert("test images".to_owned(), "bb".to_owned());
+    for (trial, dataset) in results.trials.iter_mut().zip(["cc", "dd"]) {
+        trial.parts.insert("dataset".to_owned(), dataset.to_owned());
+    }
+    assert_eq!(judge(&results, &deeper("psnr", Some(64))).finding, Finding::Incomparable);
+}
+
+#[test]
 fn two_seeds_have_no_interval() {
     let verdict = judge(
         &psnrs(&[(1, 64, 0, 10.0), (4, 64, 0, 15.0), (1, 64, 1, 10.0), (4, 64, 1, 15.1)]),
