@@ -209,6 +209,7 @@ mod tests {
     fn what_only_looks_like_a_number_is_text() {
         let axis = |path: &str, values: &[&str]| plan::Axis {
             path: path.to_owned(),
+            label: String::new(),
             values: values.iter().map(|&text| text.to_owned()).collect(),
         };
         let axes = [

@@ -142,7 +142,7 @@ fn of_trial(
     let settings = text::settings(resolved)?;
     let trial = Trial {
         id: identity::digest(&measuring),
-        configuration: configuration(resolved, &measured.data_digest)?,
+        configuration: configuration(resolved, &measured.model.data.info.digest)?,
         settings,
         axes: combination.axes.clone(),
         seed,
