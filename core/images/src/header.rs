@@ -48,7 +48,7 @@ impl Header {
         let known = source.length().min(16) as usize;
         source.fill(0, &mut start[..known]).map_err(|e| Flaw::unreadable(&e))?;
         let unknown = || Flaw {
-            reason: "no image",
+            reason: if source.length() == 0 { "empty" } else { "of no known format" },
             message: match source.length() {
                 0 => "the file is empty".to_owned(),
                 length => format!("the image is damaged: its {length} bytes are not {FORMATS}"),
@@ -116,7 +116,9 @@ fn jpeg(source: &mut impl Source, header: &mut Header) -> io::Result<()> {
     loop {
         let [first, marker] = source.array(at)?;
         if first != 0xff {
-            return invalid("a segment does not begin with a marker");
+            // Decoders pass over what lies between segments.
+            at += 1;
+            continue;
         }
         match marker {
             // Fill bytes, and markers without a segment.
@@ -241,7 +243,12 @@ fn gif(source: &mut impl Source, header: &mut Header) -> io::Result<()> {
     let mut at = 13 + palette(flags) as u64;
     let mut pictures = 0;
     loop {
-        match source.array(at)? {
+        let block = source.array(at);
+        // What comes after the first picture is not needed.
+        if pictures == 1 && !matches!(block, Ok([0x2c | 0x21])) {
+            return Ok(());
+        }
+        match block? {
             // A picture, perhaps with a palette of its own.
             [0x2c] => {
                 pictures += 1;
@@ -261,7 +268,6 @@ fn gif(source: &mut impl Source, header: &mut Header) -> io::Result<()> {
                 header.alpha |= label == 0xf9 && flags & 1 == 1;
                 at = skip_blocks(source, at + 2)?;
             }
-            [0x3b] if pictures == 1 => return Ok(()),
             _ => return invalid("a block of unknown kind"),
         }
     }

@@ -31,13 +31,9 @@ impl Raster {
     pub(crate) fn decode(bytes: &[u8], header: &Header) -> Result<Self, Flaw> {
         let raster = match header.format {
             ImageFormat::Jpeg => jpeg(bytes)?,
-            format => other(bytes, format)?,
+            format => other(bytes, format, header.stored)?,
         };
-        let [height, width] = header.stored.map(|side| side as usize);
-        if [raster.height, raster.width] != [height, width] {
-            let [h, w] = [raster.height, raster.width];
-            return Err(Flaw::damaged(format!("its header says {height} x {width} pixels, and it has {h} x {w}")));
-        }
+        same_size(header.stored, [raster.height, raster.width])?;
         Ok(raster)
     }
 
@@ -75,6 +71,16 @@ impl Raster {
         }
         out
     }
+}
+
+/// Memory was bounded by the size that the header gives.
+fn same_size(header: [u32; 2], found: [usize; 2]) -> Result<(), Flaw> {
+    let [height, width] = header.map(|side| side as usize);
+    if found == [height, width] {
+        return Ok(());
+    }
+    let [h, w] = found;
+    Err(Flaw::damaged(format!("its header says {height} x {width} pixels, and it has {h} x {w}")))
 }
 
 /// A colour over another one.
@@ -128,13 +134,18 @@ fn jpeg(bytes: &[u8]) -> Result<Raster, Flaw> {
     Ok(Raster { height, width, channels, bytes })
 }
 
-fn other(bytes: &[u8], format: ImageFormat) -> Result<Raster, Flaw> {
+fn other(bytes: &[u8], format: ImageFormat, stored: [u32; 2]) -> Result<Raster, Flaw> {
+    /// The widest pixel has four channels of four bytes; decoders hold it once more.
+    const BYTES_PER_PIXEL: u64 = 32;
+    const BESIDES: u64 = 64 << 20;
     let damaged = |e: image::ImageError| Flaw::damaged(e);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The caller has bounded the number of pixels, and so the memory.
-    reader.limits(Limits::no_limits());
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(u64::from(stored[0]) * u64::from(stored[1]) * BYTES_PER_PIXEL + BESIDES);
+    reader.limits(limits);
     let decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
+    same_size(stored, [height as usize, width as usize])?;
     let colours = decoder.color_type();
     let size = usize::try_from(decoder.total_bytes()).map_err(Flaw::damaged)?;
     let mut bytes = vec![0; size];

@@ -4,9 +4,12 @@ use crate::experiment::{Diagnostic, Invalid, Severity};
 use crate::home::{HOME, at_home};
 use crate::jobs::Stopped;
 use anstyle::{AnsiColor, Style};
+use rqlab_sdk::contracts::Progress;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How to talk.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +45,35 @@ impl Ui {
         if !self.quiet {
             let _ = writeln!(io::stderr(), "{}", text.as_ref());
         }
+    }
+
+    /// How far a long task is, on standard error: on a terminal in one line, else in a line now and then. What is done within a
+    /// second is not spoken of.
+    pub fn progress(self) -> Progress {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if self.quiet {
+            return Progress::default();
+        }
+        let terminal = io::stderr().is_terminal();
+        let pause = if terminal { Duration::from_millis(100) } else { Duration::from_secs(10) };
+        // When the task began, and when it was last spoken of.
+        let told: Mutex<Option<(Instant, Option<Instant>)>> = Mutex::new(None);
+        Progress::new(move |what, done, all| {
+            let now = Instant::now();
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let (begun, last) = *told.get_or_insert((now, None));
+            if done == all {
+                *told = None;
+                if terminal && last.is_some() {
+                    let _ = write!(io::stderr(), "\r\x1b[2K");
+                }
+            } else if now - last.unwrap_or(begun) >= if last.is_some() { pause } else { PATIENCE } {
+                *told = Some((begun, Some(now)));
+                let line = format!("{what}: {} of {}", thousands(done), thousands(all));
+                let _ =
+                    if terminal { write!(io::stderr(), "\r\x1b[2K{line}") } else { writeln!(io::stderr(), "{line}") };
+            }
+        })
     }
 
     /// What went wrong, on standard error.

@@ -238,7 +238,8 @@ pub fn open(global: &Global, arguments: &ExperimentArgs, ui: Ui) -> Result<(Plug
 
 /// As [`open`], but data that are not here are no error.
 fn open_to_plan(global: &Global, arguments: &ExperimentArgs, ui: Ui) -> Result<(Plugins, Plan), Failure> {
-    let plugins = load_plugins(global)?;
+    let mut plugins = load_plugins(global)?;
+    plugins.tell(ui.progress());
     let seeds = arguments.seeds.as_ref().map(|seeds| seeds.0.as_slice());
     let plan = crate::plan::open(&arguments.experiment, &arguments.set, seeds, &plugins)?;
     plan.warnings.iter().for_each(|warning| ui.diagnostic(warning));

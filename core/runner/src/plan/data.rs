@@ -26,7 +26,7 @@ impl DataSet {
         };
         let images = format!("{} + {} images", thousands(info.train), thousands(info.test));
         let mut parts = vec![classes, images];
-        parts.extend(left_out(&info.summary.left_out, |out| out.reason.clone()));
+        parts.extend(left_out(&info.summary.left_out));
         parts.join(", ")
     }
 
@@ -36,7 +36,10 @@ impl DataSet {
         let (info, summary) = (&self.info, &self.info.summary);
         let [height, width, channels] = info.image;
         let met = summary.sizes.map(|sizes| format!("{}, used as ", range_of(sizes))).unwrap_or_default();
-        let example = |out: &LeftOut| format!("{}, such as {}", out.reason, out.example);
+        let left_out = summary.left_out.iter().map(|LeftOut { unit, reason, count, example }| {
+            let plural = if *count == 1 { "" } else { "s" };
+            format!("{} {unit}{plural}, {reason}, such as {example}", thousands(*count))
+        });
         let facts = [
             ("classes", named(&info.classes)),
             ("images per class", self.balance()),
@@ -44,7 +47,7 @@ impl DataSet {
             ("no test images of", named(&self.without(1))),
             ("size", format!("{met}{height} x {width} x {channels} (height x width x channels)")),
             ("splits", summary.splits.clone()),
-            ("left out", left_out(&summary.left_out, example).join(", ")),
+            ("left out", left_out.collect::<Vec<_>>().join("; ")),
             ("every image", summary.preparation.join("; ")),
             ("in training", summary.augmentation.join("; ")),
             ("note", summary.notes.join("; ")),
@@ -74,7 +77,7 @@ impl DataSet {
 }
 
 /// "3 files left out (2 .svg, 1 damaged)" for each unit.
-fn left_out(all: &[LeftOut], reason: impl Fn(&LeftOut) -> String) -> Vec<String> {
+fn left_out(all: &[LeftOut]) -> Vec<String> {
     let mut units: Vec<&str> = Vec::new();
     for out in all {
         if !units.contains(&out.unit.as_str()) {
@@ -84,7 +87,7 @@ fn left_out(all: &[LeftOut], reason: impl Fn(&LeftOut) -> String) -> Vec<String>
     let of_unit = |unit: &str| {
         let these = || all.iter().filter(|out| out.unit == unit);
         let count: usize = these().map(|out| out.count).sum();
-        let reasons: Vec<String> = these().map(|out| format!("{} {}", thousands(out.count), reason(out))).collect();
+        let reasons: Vec<String> = these().map(|out| format!("{} {}", thousands(out.count), out.reason)).collect();
         let plural = if count == 1 { "" } else { "s" };
         format!("{} {unit}{plural} left out ({})", thousands(count), reasons.join(", "))
     };

@@ -169,6 +169,11 @@ impl<'a> Models<'a> {
     /// Builds a combination's models.
     fn build(&mut self, setup: &Setup, resolved: &Resolved) -> Result<Measured, Diagnostic> {
         let plugins = self.plugins;
+        if resolved.base.to_str().is_none() {
+            let place = resolved.base.display();
+            let message = format!("{place}: the name of this folder is not UTF-8, and results must name it: rename it");
+            return Err(at(setup, Slot::Data, &Problem::whole(message)));
+        }
         let (info, absent) = self
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base.clone()))
@@ -273,7 +278,7 @@ fn data_name(setup: &Setup, call: &Call) -> String {
 }
 
 fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, Option<String>)> {
-    let data = plugins.dataset(call, &DatasetContext::new(base))?;
+    let data = plugins.dataset(call, &DatasetContext { base, progress: plugins.progress().clone() })?;
     let info = data.info().clone();
     for split in [Split::Train, Split::Test] {
         if info.len(split) == 0 {

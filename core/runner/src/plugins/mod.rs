@@ -8,6 +8,7 @@ pub mod new;
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::suggestion;
 pub use loader::{NotLoadable, Search, inspect};
+use rqlab_sdk::contracts::Progress;
 use rqlab_sdk::plugin::{Component, Kind};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ pub struct Plugins {
     provided: Vec<Provided>,
     refused: Vec<Refused>,
     searched: Vec<PathBuf>,
+    progress: Progress,
 }
 
 impl Plugins {
@@ -61,6 +63,16 @@ impl Plugins {
     /// A directory that was named and is not there.
     pub fn load(search: &Search) -> Result<Self, Diagnostic> {
         loader::load(search)
+    }
+
+    /// Has someone told how far the opening of data sets is.
+    pub fn tell(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
+    /// Who is told how far the opening of data sets is.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Adds a component.

@@ -353,8 +353,10 @@ fn digest(preparation: &Preparation, found: &Survey, classes: &[String], test: &
 fn expected(config: &FolderConfig, info: &DatasetInfo, root: &Path) -> Result<()> {
     let found = [info.classes.len(), info.train, info.test];
     let Some(expected) = config.expect.filter(|expected| *expected != found) else { return Ok(()) };
-    let counts =
-        |[classes, train, test]: [usize; 3]| format!("{classes} classes, {train} training and {test} test images");
+    let counts = |[classes, train, test]: [usize; 3]| {
+        let plural = if classes == 1 { "class" } else { "classes" };
+        format!("{classes} {plural}, {train} training and {test} test images")
+    };
     let left_out: usize = info.summary.left_out.iter().map(|out| out.count).sum();
     let left_out = if left_out == 0 { String::new() } else { format!(" ({left_out} files left out)") };
     let place = root.display();
