@@ -5,6 +5,7 @@
 use image::{Rgb, RgbImage};
 use rqlab_tests::lab::{EXPERIMENT, Lab, Said};
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 /// Flat images `000.png`, `001.png`, .. in a folder of the lab.
 fn pictures(lab: &Lab, folder: &str, count: usize) {
@@ -151,4 +152,44 @@ fn a_folder_whose_name_is_no_text_is_told_of_in_the_plan() {
     let said = Said::from(output);
     assert_eq!(said.code, Some(2), "{}", said.out);
     assert!(said.err.contains("is not UTF-8"), "{}", said.err);
+}
+
+/// What was found of files is kept until one of them changes.
+#[test]
+fn files_that_have_not_changed_are_looked_at_once() {
+    let lab = lab("folder(path: \"k\", size: 16)");
+    pictures(&lab, "k/a", 10);
+    let plan = || {
+        // Files that have only just been written may change again unnoticed: nothing is kept of them.
+        let past = SystemTime::now() - Duration::from_secs(60);
+        for entry in fs::read_dir(lab.path("k/a")).unwrap() {
+            let file = fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
+            if file.metadata().unwrap().modified().unwrap() > past {
+                file.set_modified(past).unwrap();
+            }
+        }
+        let said = Said::from(
+            lab.command("plan tiny.ron").unwrap().env("XDG_CACHE_HOME", lab.path("cache")).output().unwrap(),
+        );
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        said.out
+    };
+    let kept = || -> Vec<_> {
+        let entries = fs::read_dir(lab.path("cache/rqlab/data")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let first = plan();
+    assert_eq!(kept().len(), 1);
+    assert_eq!(plan(), first);
+    assert_eq!(kept().len(), 1);
+    // What is kept is what is told.
+    let text = fs::read_to_string(&kept()[0]).unwrap();
+    fs::write(&kept()[0], text.replace("\"grey\":0", "\"grey\":3")).unwrap();
+    assert!(plan().contains("3 images of shades of grey"), "{first}");
+    // What cannot be read is made again.
+    fs::write(&kept()[0], "{").unwrap();
+    assert_eq!(plan(), first);
+    pictures(&lab, "k/a", 11);
+    assert!(plan().contains("10 + 1 images"));
+    assert_eq!(kept().len(), 2);
 }

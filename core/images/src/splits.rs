@@ -14,6 +14,16 @@ pub enum Word {
     Test(usize),
 }
 
+impl Word {
+    /// The usual word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => TRAIN[0],
+            Self::Test(rank) => TEST.get(rank).copied().unwrap_or(TEST[0]),
+        }
+    }
+}
+
 /// What a name says of a split, in any case: `train`, `training`, `test`, `testing`, `eval`, `evaluation`,
 /// `holdout`, `validation`, `valid`, `val`, `dev`; `hold-out` is `holdout`.
 pub fn word(name: &str) -> Option<Word> {

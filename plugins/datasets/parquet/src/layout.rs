@@ -1,15 +1,13 @@
 //! Where the files of each split lie. The hub has several layouts: `train-00000-of-00002.parquet`, the same in a folder
 //! `data`, `train/0000.parquet`, and each of them once more in a folder per subset (`default/train/0000.parquet`).
 
+use rqlab_images::splits::{Word, leading_word, word};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the training split is called.
-const TRAIN: [&str; 2] = ["train", "training"];
-/// What a split that is never trained on is called, the most usual choice first.
-const HELD_OUT: [&str; 9] = ["test", "testing", "eval", "evaluation", "holdout", "validation", "valid", "val", "dev"];
 /// How the hub marks a split of which it converted the beginning alone.
 const PARTIAL: &str = "partial-";
 
@@ -17,9 +15,9 @@ const PARTIAL: &str = "partial-";
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
     folder: PathBuf,
-    splits: BTreeMap<&'static str, Vec<PathBuf>>,
+    splits: BTreeMap<Word, Vec<PathBuf>>,
     /// Parquet files that are used for no split.
-    others: Vec<PathBuf>,
+    pub(crate) others: Vec<PathBuf>,
 }
 
 impl Layout {
@@ -59,13 +57,13 @@ impl Layout {
 
     /// The files of the training split.
     pub(crate) fn train(&self) -> Result<&[PathBuf]> {
-        let found = TRAIN.iter().find_map(|word| self.splits.get(word));
-        found.map(Vec::as_slice).ok_or_else(|| self.lacks(&TRAIN[..1]))
+        self.splits.get(&Word::Train).map(Vec::as_slice).ok_or_else(|| self.lacks(&["train"]))
     }
 
     /// The splits that are never trained on, the most usual first: what each is called, and its files.
     pub(crate) fn held_out(&self) -> impl Iterator<Item = (&'static str, &[PathBuf])> {
-        HELD_OUT.iter().filter_map(|word| Some((*word, self.splits.get(word)?.as_slice())))
+        let held_out = self.splits.iter().filter(|(word, _)| **word != Word::Train);
+        held_out.map(|(word, files)| (word.name(), files.as_slice()))
     }
 
     /// That there is no such split.
@@ -81,16 +79,16 @@ impl Layout {
         let places = [folder, &inner];
         for place in places.into_iter().filter(|place| *place == folder || place.is_dir()) {
             let (files, folders) = entries(place)?;
-            let mut found: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+            let mut found: BTreeMap<Word, Vec<PathBuf>> = BTreeMap::new();
             for file in files {
-                match file.file_stem().and_then(|stem| split_of(&stem.to_string_lossy())) {
+                match file.file_stem().and_then(|stem| leading_word(unmarked(&stem.to_string_lossy()))) {
                     Some(split) => found.entry(split).or_default().push(file),
                     None => layout.others.push(file),
                 }
             }
             layout.add(found)?;
             for folder in folders {
-                if let Some(split) = word(&name(&folder)) {
+                if let Some(split) = word(unmarked(&name(&folder))) {
                     layout.add(BTreeMap::from([(split, entries(&folder)?.0)]))?;
                 }
             }
@@ -99,13 +97,14 @@ impl Layout {
     }
 
     /// Takes the splits of one place that were not found before.
-    fn add(&mut self, found: BTreeMap<&'static str, Vec<PathBuf>>) -> Result<()> {
+    fn add(&mut self, found: BTreeMap<Word, Vec<PathBuf>>) -> Result<()> {
         for (split, files) in found.into_iter().filter(|(_, files)| !files.is_empty()) {
-            if self.splits.contains_key(split) {
-                self.others.extend(files);
-            } else {
-                whole(&files)?;
-                self.splits.insert(split, files);
+            match self.splits.entry(split) {
+                Entry::Occupied(_) => self.others.extend(files),
+                Entry::Vacant(place) => {
+                    whole(&files)?;
+                    place.insert(files);
+                }
             }
         }
         Ok(())
@@ -126,26 +125,14 @@ impl Layout {
     }
 
     fn nothing(&self) -> Error {
-        self.lacks(&TRAIN[..1])
+        self.lacks(&["train"])
     }
 }
 
-/// The split that a file's name begins with: `train` of `Train-00000-of-00002`.
-fn split_of(stem: &str) -> Option<&'static str> {
-    let stem = stem.to_lowercase();
-    let stem = stem.strip_prefix(PARTIAL).unwrap_or(&stem);
-    TRAIN
-        .iter()
-        .chain(&HELD_OUT)
-        .copied()
-        .find(|word| stem.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.'])))
-}
-
-/// The split that a folder's whole name is.
-fn word(name: &str) -> Option<&'static str> {
-    let name = name.to_lowercase();
-    let name = name.strip_prefix(PARTIAL).unwrap_or(&name);
-    TRAIN.iter().chain(&HELD_OUT).copied().find(|word| *word == name)
+/// A name without the hub's mark.
+fn unmarked(name: &str) -> &str {
+    let mark = name.get(..PARTIAL.len()).filter(|mark| mark.eq_ignore_ascii_case(PARTIAL));
+    mark.map_or(name, |mark| &name[mark.len()..])
 }
 
 /// That files which number themselves, `train-00001-of-00004` or `0003`, are all there, each once.

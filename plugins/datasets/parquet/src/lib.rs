@@ -15,6 +15,7 @@ use rqlab_images::{
     survey_in_groups, write,
 };
 use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::contracts::LeftOut;
 use rqlab_sdk::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -89,7 +90,7 @@ impl Parquet {
         if config.channels == Some(2) {
             return Err(ConfigError::field("channels", "images have 1 channel or 3").into());
         }
-        let Opened { mut train, mut test, splits, notes } = Opened::new(&config, &cx.base)?;
+        let Opened { mut train, mut test, splits, notes, others } = Opened::new(&config, &cx.base)?;
         let classes = Classes::of(&train, &test);
         let mut preparation = Preparation {
             size: config.size,
@@ -101,7 +102,8 @@ impl Parquet {
         let rows = Rows { train: &train, test: test.as_ref(), classes: &classes };
         let found = rows.survey(&config, &preparation, cx)?;
         let place = |index: usize| rows.place(index);
-        let left_out = found.left_out(config.bad_files, "row", place)?;
+        let mut left_out = found.left_out(config.bad_files, "row", place)?;
+        left_out.extend(others);
         let side = match config.size {
             Some(size) => size.sides(),
             None => found.one_size(place)?,
@@ -194,6 +196,8 @@ struct Opened {
     /// How the splits are told apart.
     splits: String,
     notes: Vec<String>,
+    /// The files that are of no split.
+    others: Option<LeftOut>,
 }
 
 impl Opened {
@@ -205,7 +209,7 @@ impl Opened {
         if train.is_unlabelled() {
             return Err(train.shards[0].unlabelled_error());
         }
-        let mut opened = Self { train, test: None, splits: String::new(), notes: Vec::new() };
+        let mut opened = Self { train, test: None, splits: String::new(), notes: Vec::new(), others: None };
         if let Some(files) = &config.test {
             opened.splits = "the files that `test` names, and the others".to_owned();
             let test = open(config, &named(files))?;
@@ -237,6 +241,12 @@ impl Opened {
     /// Takes the first split to measure on whose images are labelled.
     fn choose(&mut self, config: &ParquetConfig, layout: &Layout) -> Result<()> {
         let mut passed_over = None;
+        self.others = layout.others.first().filter(|_| config.train.is_none()).map(|first| LeftOut {
+            unit: "file".to_owned(),
+            reason: "of no split".to_owned(),
+            count: layout.others.len(),
+            example: first.display().to_string(),
+        });
         for (name, files) in layout.held_out() {
             if self.test.is_some() {
                 self.notes.push(format!("the split `{name}` is not used: {}; `test` names files", self.splits));

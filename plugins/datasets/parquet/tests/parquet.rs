@@ -375,6 +375,16 @@ fn classes_are_matched_by_name_between_splits_and_files() {
 }
 
 #[test]
+fn files_of_no_split_are_counted() {
+    let dir = simple();
+    write(&dir.path().join("extra.parquet"), &rows(0, 3), 3, &NAMES, Compression::SNAPPY);
+    let set = open(dir.path(), "path: \".\"").unwrap();
+    let left_out = &set.info().summary.left_out[0];
+    assert_eq!((left_out.unit.as_str(), left_out.reason.as_str(), left_out.count), ("file", "of no split", 1));
+    assert!(left_out.example.ends_with("extra.parquet"));
+}
+
+#[test]
 fn bad_rows_are_left_out_and_counted() {
     let dir = simple();
     let train = dir.path().join("train-00001-of-00002.parquet");
