@@ -26,7 +26,7 @@ mod warnings;
 pub use error::{Error, Result};
 pub use figure::{Line, Panel, figure};
 pub use measure::{
-    Better, Comparable, Group, Index, Measure, NameError, Quantity, Reading, measure, measure_names, quantity,
+    Better, Comparable, Group, Index, Measure, NameError, Protocol, Quantity, Reading, measure, measure_names, quantity,
 };
 pub use origin::{Environment, Origin};
 pub use results::{

@@ -1,8 +1,10 @@
 //! The settings of an experiment that are not a component's: training, evaluation, the question's own statistics.
 //! They are written as tuples of named fields: `tokenizer_training: (steps: 2000, batch: 32)`.
 
+use crate::weights::WeightsFile;
 use rqlab_sdk::contracts::{Guidance, GuidanceSchedule};
 use rqlab_sdk::{choice, config};
+use std::path::Path;
 
 choice! {
     /// How the learning rate moves after the warm-up.
@@ -39,6 +41,39 @@ choice! {
         Interval = "interval",
     }
 }
+
+choice! {
+    /// Whose practice measures of reconstructions follow.
+    pub enum Protocol {
+        /// The lab's: float pictures, clamped; PSNR per image; SSIM with an 11 x 11 Gaussian window; its own classifier.
+        Lab = "lab",
+        /// guided-diffusion's (ADM): rounded to 8 bits, Inception on pictures resized as TensorFlow 1 does.
+        Adm = "adm",
+        /// clean-fid's: rounded to 8 bits, Inception on pictures resized as Pillow does.
+        Clean = "clean",
+        /// TiTok's: cut down to 8 bits, Inception on pictures resized as TensorFlow 1 does.
+        Titok = "titok",
+        /// LlamaGen's: decoded pictures rounded to 8 bits, its PSNR and SSIM, Inception as ADM has it.
+        Llamagen = "llamagen",
+        /// RQ-VAE-Transformer's: float pictures, Inception on pictures resized as PyTorch does.
+        Rqvae = "rqvae",
+        /// dgm-eval's: rounded to 8 bits, DINOv2.
+        Dgm = "dgm",
+    }
+}
+
+choice! {
+    /// What becomes of a measure whose network's weights are not given.
+    pub enum MissingWeights {
+        /// The experiment is refused.
+        Refuse = "refuse",
+        /// The measure is left out, with a warning.
+        LeaveOut = "leave_out",
+    }
+}
+
+/// The SHA-256 of a published conversion of the Inception network to safetensors: see docs/weights.md.
+const INCEPTION_DIGEST: &str = "b7a528bf4051f62c057bc14657865abf180a23eb1748d00ff0933d84698202ed";
 
 config! {
     /// How the tokenizer (autoencoder and quantizer) is trained: Adam, or AdamW where `weight_decay` is not 0.
@@ -148,6 +183,22 @@ config! {
         /// Training steps of a small prior that is the same for all tokenizers, `ar(width: 64, heads: 4, layers: 2)`: how well
         /// it learns a tokenizer's codes says what they are worth to priors. 0 for none.
         probe_steps: u64 = 0;
+        /// The protocols that reconstructions are measured by: `[lab, adm, llamagen]`. The lab's is always among them.
+        protocols: Vec<Protocol> = vec![Protocol::Lab];
+        /// Inception-v3's weights, a safetensors file: docs/weights.md tells where they are and how to convert them.
+        inception: Option<String> = None, local;
+        /// The SHA-256 of that file.
+        inception_digest: String = INCEPTION_DIGEST.to_owned();
+        /// DINOv2's weights, a safetensors file.
+        dinov2: Option<String> = None, local;
+        /// The SHA-256 of that file; must be given with it.
+        dinov2_digest: Option<String> = None;
+        /// LPIPS' weights, a safetensors file of VGG16 and the heads, for LPIPS by every published protocol.
+        lpips: Option<String> = None, local;
+        /// The SHA-256 of that file; must be given with it.
+        lpips_digest: Option<String> = None;
+        /// What becomes of distances whose network's weights are not given.
+        missing_weights: MissingWeights = MissingWeights::Refuse;
         /// Images in the report's picture rows.
         pictures: usize = 8, in 1..=64;
         /// Steps for which the lab's own classifier is trained, whose features the Fréchet distance is taken on.
@@ -157,7 +208,48 @@ config! {
     }
 }
 
+impl Protocol {
+    /// The protocol as reports know it; none for the lab's own.
+    pub fn published(self) -> Option<rqlab_reports::Protocol> {
+        Some(match self {
+            Self::Lab => return None,
+            Self::Adm => rqlab_reports::Protocol::Adm,
+            Self::Clean => rqlab_reports::Protocol::Clean,
+            Self::Titok => rqlab_reports::Protocol::Titok,
+            Self::Llamagen => rqlab_reports::Protocol::Llamagen,
+            Self::Rqvae => rqlab_reports::Protocol::Rqvae,
+            Self::Dgm => rqlab_reports::Protocol::Dgm,
+        })
+    }
+}
+
 impl Evaluation {
+    /// The published protocols, each once.
+    pub fn published_protocols(&self) -> Vec<rqlab_reports::Protocol> {
+        let mut found = Vec::new();
+        for protocol in self.protocols.iter().filter_map(|protocol| protocol.published()) {
+            if !found.contains(&protocol) {
+                found.push(protocol);
+            }
+        }
+        found
+    }
+
+    /// The name of the setting that holds the weights of a protocol's network.
+    pub fn extractor_setting(protocol: rqlab_reports::Protocol) -> &'static str {
+        if protocol == rqlab_reports::Protocol::Dgm { "dinov2" } else { "inception" }
+    }
+
+    /// The weights that a setting names, with paths beginning at `base`; none if it names none or lacks a digest.
+    pub fn weights(&self, setting: &str, base: &Path) -> Option<WeightsFile> {
+        let (path, digest) = match setting {
+            "inception" => (&self.inception, Some(&self.inception_digest)),
+            "dinov2" => (&self.dinov2, self.dinov2_digest.as_ref()),
+            _ => (&self.lpips, self.lpips_digest.as_ref()),
+        };
+        Some(WeightsFile { path: base.join(path.as_ref()?), digest: digest?.clone() })
+    }
+
     /// The guidance that it asks for.
     pub fn guidance(&self) -> Guidance {
         let schedule = match self.guidance_schedule {

@@ -91,7 +91,6 @@ fn all_wrong_values_are_said_at_once() {
           |                  ^^^^^
           |
           = help: did you mean `images`?
-          = help: its fields: `images`, `samples`, `temperature`, `top_k`, `top_p`, `guidance`, `guidance_schedule`, `guidance_power`, `guidance_from`, `guidance_to`, `speed`, `pictures`, `classifier_steps`, `precision`
         ",
     );
 }
@@ -315,4 +314,45 @@ fn a_plugin_that_panics_is_an_error_of_its_call() {
           |            ^^^^^
         ",
     );
+}
+
+#[test]
+fn a_protocol_names_the_weights_that_it_lacks() {
+    check(
+        "    evaluation: (protocols: [lab, adm]),",
+        "
+        error: `protocols` of `evaluation`: the protocol `adm` looks with weights that `inception` must name: docs/weights.md tells where they are and how to convert them; with `missing_weights: leave_out` its distances are left out
+         --> x.ron:5:29
+          |
+        5 |     evaluation: (protocols: [lab, adm]),
+          |                             ^^^^^^^^^^
+        ",
+    );
+}
+
+/// A file that is not the one it is said to be, one that is not there, and digests that are not stated.
+#[test]
+fn weights_are_those_that_they_are_said_to_be() {
+    for (settings, parts) in [
+        (
+            r#"protocols: [adm], inception: "w.safetensors""#,
+            &["ba7816bf8f01cfea", "b7a528bf4051f62c", "another file"][..],
+        ),
+        (r#"protocols: [rqvae], inception: "none.safetensors""#, &["none.safetensors"]),
+        (r#"protocols: [dgm], dinov2: "w.safetensors""#, &["the SHA-256 of `dinov2` is not given"]),
+        (
+            r#"protocols: [rqvae], missing_weights: leave_out, lpips: "w.safetensors""#,
+            &["the SHA-256 of `lpips` is not given"],
+        ),
+        (
+            r#"lpips: "w.safetensors", lpips_digest: "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD""#,
+            &["of which `protocols` names none"],
+        ),
+    ] {
+        let lab = Lab::new();
+        lab.write("w.safetensors", "abc");
+        let path = lab.write("x.ron", experiment(&format!("    evaluation: ({settings}),")));
+        let said = lab.complaints(&path, &[]);
+        assert!(said.contains(" --> x.ron:5:") && parts.iter().all(|part| said.contains(part)), "{settings}: {said}");
+    }
 }

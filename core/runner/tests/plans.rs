@@ -281,3 +281,15 @@ fn time_is_foretold_from_what_was_done_before() {
 fn stages(plan: &Plan) -> Vec<&'static str> {
     plan.jobs.iter().map(|job| job.stage.name()).collect()
 }
+
+#[test]
+fn every_published_protocol_is_a_stage_of_its_own() {
+    let plan = plan_of("evaluation: (protocols: [llamagen, lab, rqvae, llamagen], missing_weights: leave_out)");
+    let found = stages(&plan);
+    assert_eq!(found[3..], ["reconstruction", "protocol", "protocol"], "{found:?}");
+    let warned: Vec<String> = plan.warnings.iter().map(|warning| warning.render(false)).collect();
+    assert!(warned[0].contains("left out of the protocols llamagen, rqvae"), "{warned:?}");
+    // What a protocol looks with is no part of the lab's own measures.
+    let lab = plan_of("");
+    assert!(lab.jobs.iter().all(|job| plan.jobs.iter().any(|other| other.id == job.id)));
+}

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// The sources that a stage's results depend on, in `core/runner/src/stages/`.
-const SOURCES: [(&str, &[&str]); 8] = [
+const SOURCES: [(&str, &[&str]); 9] = [
     (
         "classifier",
         &[
@@ -66,6 +66,7 @@ const SOURCES: [(&str, &[&str]); 8] = [
         "perturbation",
         &["features.rs", "model.rs", "perturbation.rs", "reference.rs", "subset.rs", "training/batches.rs"],
     ),
+    ("protocol", &["model.rs", "protocol.rs", "subset.rs", "training/means.rs"]),
     (
         "generation",
         &[

@@ -4,12 +4,14 @@
 //! A measure has a plain name (`usage`). It may be taken several times in a trial, at levels, depths or batch sizes: a
 //! [`Quantity`] is a measure at its indices, and a [`Reading`] its value.
 
+mod protocol;
 mod quantity;
 mod table;
 mod written;
 
 use std::cmp::Ordering;
 
+pub use protocol::Protocol;
 pub use quantity::{Index, Quantity, Reading};
 pub use written::{NameError, measure_names, quantity};
 

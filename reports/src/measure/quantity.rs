@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-use super::{Measure, measure};
+use super::{Measure, Protocol, measure};
 
 /// One coordinate of a measure that is taken several times in a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub enum Index {
     Cache(bool),
     /// Which of several sampling seeds images were drawn with, counted from 1. A reading without it is the mean over them.
     Draw(usize),
+    /// Whose practice it follows; the lab's own without.
+    Protocol(Protocol),
 }
 
 /// A measure at its indices, such as the codebook usage of level 1 at depth 2.
@@ -104,6 +106,11 @@ impl Quantity {
         self.at.iter().find_map(|index| if let Index::Draw(draw) = index { Some(*draw) } else { None })
     }
 
+    /// Whose practice it follows; none for the lab's own.
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.at.iter().find_map(|index| if let Index::Protocol(protocol) = index { Some(*protocol) } else { None })
+    }
+
     /// What the registry says of the measure.
     pub fn measure(&self) -> Measure {
         measure(&self.measure)
@@ -128,6 +135,7 @@ impl Quantity {
         words.extend(self.batch().map(|batch| format!("batch {batch}")));
         words.extend(self.cache().map(|cache| if cache { "with cache" } else { "without cache" }.to_owned()));
         words.extend(self.draw().map(|draw| format!("draw {draw}")));
+        words.extend(self.protocol().map(|protocol| format!("protocol {}", protocol.name())));
         words.join(", ")
     }
 }
@@ -150,8 +158,11 @@ impl fmt::Display for Quantity {
             Some(false) => f.write_str("_nocache")?,
             None => {}
         }
-        match self.draw() {
-            Some(draw) => write!(f, "_draw{draw}"),
+        if let Some(draw) = self.draw() {
+            write!(f, "_draw{draw}")?;
+        }
+        match self.protocol() {
+            Some(protocol) => write!(f, "_{}", protocol.name()),
             None => Ok(()),
         }
     }
@@ -170,6 +181,7 @@ mod tests {
             ("usage", vec![Index::Level(1)], "codebook usage (level 1)"),
             ("code_overlap", vec![Index::Depth(3), Index::Depth(1)], "code overlap (depths 1 and 3)"),
             ("images_per_second", vec![Index::Cache(true), Index::Batch(64)], "sampling speed (batch 64, with cache)"),
+            ("psnr", vec![Index::Protocol(Protocol::Llamagen)], "PSNR (protocol llamagen)"),
             ("sample_frechet", vec![Index::Draw(2)], "sample Fréchet distance (draw 2)"),
             ("objective_lpips", vec![Index::Level(2)], "objective lpips (level 2)"),
         ] {

@@ -20,6 +20,8 @@ pub(super) struct Row {
 pub(super) enum Takes {
     /// None: once in a trial.
     Nothing,
+    /// A published protocol; none for the lab's own.
+    Protocol,
     /// A level, where there are several.
     Level,
     /// A level where there are several, and a depth or all depths together.
@@ -46,13 +48,13 @@ pub(super) const TABLE: &[Row] = &[
         "Blur costs little: an image with a low MSE need not look sharp."),
     row("l1", "L1 error", "", Lower, Reconstruction, Dataset, Takes::Nothing,
         "Mean absolute error between images and their reconstructions, over pixels and channels in [-1, 1].", ""),
-    row("psnr", "PSNR", "dB", Higher, Reconstruction, Dataset, Takes::Nothing,
+    row("psnr", "PSNR", "dB", Higher, Reconstruction, Dataset, Takes::Protocol,
         "Peak signal-to-noise ratio, 10 log10(range² / MSE), computed for each test image and averaged.",
         "The mean of the images' PSNR is not the PSNR of the mean MSE."),
     row("psnr_at", "PSNR of partial decoding", "dB", Higher, Reconstruction, Dataset, Takes::Depth,
         "PSNR of images decoded from the codes up to this depth alone, at every level.",
         "The decoder was trained on sums of all depths, not on partial ones."),
-    row("ssim", "SSIM", "", Higher, Reconstruction, Dataset, Takes::Nothing,
+    row("ssim", "SSIM", "", Higher, Reconstruction, Dataset, Takes::Protocol,
         "Structural similarity with an 11 x 11 Gaussian window (sigma 1.5), averaged over windows, channels and images.",
         "Not multi-scale SSIM."),
     row("commitment", "commitment loss", "", Lower, Reconstruction, Dataset, Takes::Depth,
@@ -63,6 +65,24 @@ pub(super) const TABLE: &[Row] = &[
         "Depends on the scale of the latent space: compare it within one autoencoder."),
     row("recon_frechet", "reconstruction Fréchet distance", "", Lower, Reconstruction, Features, Takes::Nothing,
         "Fréchet distance between Gaussians fitted to the features of test images and of their reconstructions.", FEATURES),
+    row("lpips", "LPIPS", "", Lower, Reconstruction, Dataset, Takes::Protocol,
+        "Learned perceptual distance between images and their reconstructions (version 0.1, VGG16), averaged over images.",
+        "Taken on the protocol's pictures, at their own size."),
+    row("rfid", "reconstruction FID", "", Lower, Reconstruction, Dataset, Takes::Protocol,
+        "Fréchet distance between Gaussians fitted to Inception-v3's pooled features of test images and of their reconstructions.",
+        "The network is the one whose digest `evaluation` states. Its bias falls with the number of images: compare at equal numbers; published \
+         values take 50,000."),
+    row("rkid", "reconstruction KID", "", Lower, Reconstruction, Dataset, Takes::Protocol,
+        "Unbiased squared maximum mean discrepancy with a cubic kernel between Inception-v3's pooled features of test images and of their \
+         reconstructions: the mean over 100 subsets of 1000, or of all images where there are fewer.",
+        "The network is the one whose digest `evaluation` states. May be negative."),
+    row("recon_fd_dinov2", "reconstruction distance on DINOv2", "", Lower, Reconstruction, Dataset, Takes::Protocol,
+        "Fréchet distance between Gaussians fitted to DINOv2's class tokens of test images and of their reconstructions.",
+        "Not FID, which is defined on Inception-v3 features."),
+    row("recon_kd_dinov2", "reconstruction kernel distance on DINOv2", "", Lower, Reconstruction, Dataset, Takes::Protocol,
+        "Unbiased squared maximum mean discrepancy with a cubic kernel between DINOv2's class tokens of test images and of their \
+         reconstructions: the mean over 100 subsets of 1000, or of all images where there are fewer.",
+        "Not KID, which is defined on Inception-v3 features. May be negative."),
     row("perturbed_frechet", "Fréchet distance of perturbed codes", "", Lower, Reconstruction, Features, Takes::Nothing,
         "Fréchet distance between the features of test images and of what is decoded from their codes after a share of these became one of \
          the codes nearest to them, at random; the mean over the shares of `evaluation.perturbation`. A prior errs like that: it tells more \

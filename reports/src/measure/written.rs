@@ -1,9 +1,9 @@
 //! Names of measures as a person writes them in an experiment file: `psnr`, `usage_2`, `level1_usage_2`,
 //! `images_per_second_b64_cache`.
 
-use super::Group;
 use super::quantity::{Index, Quantity};
 use super::table::{Row, TABLE, Takes};
+use super::{Group, Protocol};
 
 /// Why a written name is no measure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +76,9 @@ fn ending(rest: &str) -> Option<Vec<&str>> {
 
 fn looks_like_an_index(part: &str) -> bool {
     let digits = part.strip_prefix('b').unwrap_or(part);
-    matches!(part, "cache" | "nocache") || (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    matches!(part, "cache" | "nocache")
+        || Protocol::named(part).is_some()
+        || (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A number from 1 on, written without a leading zero.
@@ -90,6 +92,7 @@ fn indices(takes: Takes, level: Option<&str>, ending: &[&str]) -> Option<Vec<Ind
     let batch = |part: &str| count(part.strip_prefix('b')?).map(Index::Batch);
     let mut found = match (takes, ending) {
         (_, []) if takes != Takes::TwoDepths => vec![],
+        (Takes::Protocol, [name]) => vec![Index::Protocol(Protocol::named(name)?)],
         (Takes::Depth, [one]) => vec![depth(one)?],
         (Takes::TwoDepths, [one, two]) if one != two => vec![depth(one)?, depth(two)?],
         (Takes::Batch | Takes::BatchAndCache, [size]) => vec![batch(size)?],
@@ -109,6 +112,7 @@ fn wanted(row: &Row) -> String {
     let name = row.name;
     match row.takes {
         Takes::Nothing => "it has no level, depth or batch size".to_owned(),
+        Takes::Protocol => format!("alone, or with a protocol, as in `{name}_llamagen`"),
         Takes::Level => format!("alone, or with a level, as in `level1_{name}`; levels count from 1"),
         Takes::Depth => format!("with a depth or a level, as in `{name}_2` and `level1_{name}_2`; both count from 1"),
         Takes::TwoDepths => format!("with two depths, as in `{name}_1_2`; depths count from 1"),
@@ -128,6 +132,9 @@ mod tests {
         for row in TABLE.iter().filter(|row| row.group != Group::Training) {
             let places: Vec<Vec<Index>> = match row.takes {
                 Takes::Nothing => vec![vec![]],
+                Takes::Protocol => std::iter::once(vec![])
+                    .chain(Protocol::ALL.map(|protocol| vec![Index::Protocol(protocol)]))
+                    .collect(),
                 Takes::Level => vec![vec![], vec![Index::Level(3)]],
                 Takes::Depth => {
                     vec![vec![], vec![Index::Depth(12)], vec![Index::Level(1)], vec![Index::Level(1), Index::Depth(2)]]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use maud::{Markup, html};
 
 use super::parts::nothing;
+use super::protocols::protocols;
 use crate::measure::{Better, Comparable, Measure, measure};
 use crate::results::{Status, Trial};
 use crate::study::Study;
@@ -59,6 +60,7 @@ pub(super) fn definitions(study: &Study<'_>) -> Markup {
         return nothing("No measure was reported.");
     }
     html! {
+        (protocols(study))
         p { "What is taken on images compares between trials of one data set; some measures ask for more, and say so." }
         dl.definitions {
             @for measure in &measures {

@@ -12,6 +12,7 @@ mod overview;
 mod parts;
 mod pictures;
 mod priors;
+mod protocols;
 mod rate;
 mod setup;
 mod trials;

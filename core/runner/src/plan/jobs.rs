@@ -11,13 +11,13 @@ use crate::identity;
 use crate::job::{Call, Job, Trial};
 use crate::settings::{Evaluation, PriorTraining};
 use crate::stages::{
-    AnyStage, DescribeReference, EncodeTokens, MeasurePerturbation, MeasurePrior, MeasureTokenizer, Stage,
-    TrainClassifier, TrainPrior, TrainTokenizer, of_level,
+    AnyStage, DescribeReference, EncodeTokens, MeasureByProtocol, MeasurePerturbation, MeasurePrior, MeasureTokenizer,
+    Stage, TrainClassifier, TrainPrior, TrainTokenizer, of_level,
 };
 use crate::store::FORMAT;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::{Error, Result};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What is to be done.
 #[derive(Default)]
@@ -35,6 +35,7 @@ pub(super) struct Planned {
 /// The trials and jobs of all combinations with all seeds.
 pub(super) fn of(document: &Document, modelled: &[Modelled], complaints: &mut Complaints) -> Planned {
     let mut planned = Planned::default();
+    without_weights(modelled).into_iter().for_each(|warning| complaints.push(warning));
     left_out(modelled).into_iter().for_each(|warning| complaints.push(warning));
     let mut known = HashSet::new();
     for Modelled { combination, resolved, measured } in modelled {
@@ -137,6 +138,17 @@ fn of_trial(
         let (tokenizer, features) = (tokenizer.clone(), features.clone());
         let evaluation = of_generation(evaluation);
         measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, evaluation, probe: false })?);
+    }
+    for protocol in evaluation.published_protocols() {
+        let weights = |setting| evaluation.weights(setting, &resolved.base);
+        measuring.push(jobs.add(MeasureByProtocol {
+            tokenizer: tokenizer.clone(),
+            protocol,
+            extractor: weights(Evaluation::extractor_setting(protocol)),
+            lpips: weights("lpips"),
+            images: evaluation.images,
+            precision: evaluation.precision,
+        })?);
     }
     measuring.extend(predictors(&mut jobs, &tokenizer, features.as_ref(), seed)?);
     let settings = text::settings(resolved)?;
@@ -256,6 +268,27 @@ fn left_out(modelled: &[Modelled]) -> Option<Diagnostic> {
     })
 }
 
+/// A warning where distances are left out for want of weights.
+fn without_weights(modelled: &[Modelled]) -> Option<Diagnostic> {
+    let mut names = BTreeSet::new();
+    for Modelled { resolved, .. } in modelled {
+        for protocol in resolved.evaluation.published_protocols() {
+            let setting = Evaluation::extractor_setting(protocol);
+            if resolved.evaluation.weights(setting, &resolved.base).is_none() {
+                names.insert(protocol.name());
+            }
+        }
+    }
+    (!names.is_empty()).then(|| {
+        let names: Vec<&str> = names.into_iter().collect();
+        Diagnostic::warning(format!(
+            "distances are left out of the protocols {}: their weights are not given",
+            names.join(", ")
+        ))
+        .help("set `inception` (of `dgm`, `dinov2`) in `evaluation`; docs/weights.md tells where the weights are")
+    })
+}
+
 /// The settings that what priors draw depends on, the others at their defaults.
 fn of_generation(evaluation: &Evaluation) -> Evaluation {
     let Ok(defaults) = Evaluation::parse("()") else { return evaluation.clone() };
@@ -263,6 +296,11 @@ fn of_generation(evaluation: &Evaluation) -> Evaluation {
         perturbation: defaults.perturbation,
         perturbation_neighbours: defaults.perturbation_neighbours,
         probe_steps: defaults.probe_steps,
+        protocols: defaults.protocols,
+        inception_digest: defaults.inception_digest,
+        dinov2_digest: defaults.dinov2_digest,
+        lpips_digest: defaults.lpips_digest,
+        missing_weights: defaults.missing_weights,
         ..evaluation.clone()
     }
 }

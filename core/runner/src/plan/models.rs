@@ -7,7 +7,9 @@ use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
+use crate::settings::{Evaluation, MissingWeights};
 use crate::stages::{condition_space, level_scope, of_level};
+use crate::weights::WeightsFile;
 use rqlab_sdk::Error;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{
@@ -152,6 +154,7 @@ struct Models<'a> {
     quantizers: Known<(Vec<Call>, Vec<MapShape>), Levels>,
     objectives: Known<(Vec<Call>, [usize; 3], u64), usize>,
     priors: Known<PriorKey, Priors>,
+    weights: Known<WeightsFile, ()>,
 }
 
 impl<'a> Models<'a> {
@@ -163,6 +166,7 @@ impl<'a> Models<'a> {
             quantizers: Known(vec![]),
             objectives: Known(vec![]),
             priors: Known(vec![]),
+            weights: Known(vec![]),
         }
     }
 
@@ -206,6 +210,7 @@ impl<'a> Models<'a> {
                 Some(answer.map_err(|problem| at(setup, Slot::Prior, &problem))?)
             }
         };
+        self.weights(setup, resolved)?;
         guidance(setup, resolved, classes, prior.is_none_or(|priors| priors.guidable))?;
         if let Some(probe) = &resolved.probe
             && levels.iter().all(|level| level.code_space().is_some())
@@ -230,6 +235,47 @@ impl<'a> Models<'a> {
             },
             absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
         })
+    }
+
+    /// Whether the weights that measures look with are there, and are those that they are said to be.
+    fn weights(&mut self, setup: &Setup, resolved: &Resolved) -> Result<(), Diagnostic> {
+        let evaluation = &resolved.evaluation;
+        let protocols = evaluation.published_protocols();
+        let mut check = |setting: &str, given: bool| -> Answer<bool> {
+            match evaluation.weights(setting, &resolved.base) {
+                Some(file) => {
+                    let answer = self.weights.get(file, |file| Ok(file.check()?));
+                    answer.map_err(|problem| Problem::field(setting, problem.error.to_string()))?;
+                    Ok(true)
+                }
+                None if given => Err(Problem::field(
+                    &format!("{setting}_digest"),
+                    format!("the SHA-256 of `{setting}` is not given: docs/weights.md tells how it is found"),
+                )),
+                None => Ok(false),
+            }
+        };
+        for protocol in &protocols {
+            let setting = Evaluation::extractor_setting(*protocol);
+            let given = check(setting, if setting == "dinov2" { evaluation.dinov2.is_some() } else { false });
+            let given = given.map_err(|problem| at(setup, Slot::Evaluation, &problem))?;
+            if !given && evaluation.missing_weights == MissingWeights::Refuse {
+                let message = format!(
+                    "the protocol `{}` looks with weights that `{setting}` must name: docs/weights.md tells where they are and \
+                     how to convert them; with `missing_weights: leave_out` its distances are left out",
+                    protocol.name()
+                );
+                return Err(at(setup, Slot::Evaluation, &Problem::field("protocols", message)));
+            }
+        }
+        if evaluation.lpips.is_some() {
+            check("lpips", true).map_err(|problem| at(setup, Slot::Evaluation, &problem))?;
+            if protocols.is_empty() {
+                let message = "LPIPS is measured by published protocols, of which `protocols` names none".to_owned();
+                return Err(at(setup, Slot::Evaluation, &Problem::field("lpips", message)));
+            }
+        }
+        Ok(())
     }
 }
 

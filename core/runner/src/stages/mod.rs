@@ -13,6 +13,7 @@ mod model;
 mod per_image;
 mod perturbation;
 mod prior;
+mod protocol;
 mod reconstruction;
 mod reference;
 mod subset;
@@ -26,6 +27,7 @@ pub use generation::MeasurePrior;
 pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
 pub use perturbation::MeasurePerturbation;
 pub use prior::TrainPrior;
+pub use protocol::MeasureByProtocol;
 pub use reconstruction::MeasureTokenizer;
 pub use reference::DescribeReference;
 pub(crate) use subset::shown;
@@ -110,6 +112,7 @@ const KINDS: &[Kind] = &[
     (EncodeTokens::NAME, read::<EncodeTokens>),
     (TrainPrior::NAME, read::<TrainPrior>),
     (MeasureTokenizer::NAME, read::<MeasureTokenizer>),
+    (MeasureByProtocol::NAME, read::<MeasureByProtocol>),
     (MeasurePerturbation::NAME, read::<MeasurePerturbation>),
     (TrainPrior::PROBE, read::<TrainPrior>),
     (MeasurePrior::PROBE, read::<MeasurePrior>),

@@ -1,0 +1,78 @@
+//! Files of published weights, and whether they are what they are said to be.
+
+use rqlab_sdk::networks::Weights;
+use rqlab_sdk::{Error, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// A safetensors file of weights, and the digest that it must have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its SHA-256, in hexadecimal.
+    pub digest: String,
+}
+
+impl WeightsFile {
+    /// Checks that the file is there and has its digest.
+    ///
+    /// # Errors
+    /// It cannot be read; another digest.
+    pub fn check(&self) -> Result<()> {
+        let mut input = File::open(&self.path).map_err(Error::file(&self.path))?;
+        let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 20]);
+        loop {
+            let read = input.read(&mut chunk).map_err(Error::file(&self.path))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&chunk[..read]);
+        }
+        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if found == self.digest.to_lowercase() {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(Error::Data(format!(
+            "{path} has the SHA-256 {found}, not {}: it is another file; docs/weights.md tells where the weights are and how \
+             they are converted, and if this is your conversion, state its digest",
+            self.digest
+        )))
+    }
+
+    /// The tensors of the file, after a check.
+    ///
+    /// # Errors
+    /// Those of [`WeightsFile::check`]; no safetensors file.
+    pub fn load(&self) -> Result<Weights> {
+        self.check()?;
+        Weights::load(&self.path)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_its_digest_or_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("abc");
+        std::fs::write(&path, "abc").unwrap();
+        // The example of FIPS 180-2, appendix B.1.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned();
+        let file = WeightsFile { path, digest };
+        file.check().unwrap();
+        WeightsFile { digest: file.digest.to_uppercase(), ..file.clone() }.check().unwrap();
+        let wrong = WeightsFile { digest: "00".repeat(32), ..file.clone() };
+        let message = wrong.check().unwrap_err().to_string();
+        assert!(message.contains(&file.digest) && message.contains("docs/weights.md"), "{message}");
+        let absent = WeightsFile { path: dir.path().join("none"), ..file };
+        assert!(absent.check().is_err());
+    }
+}
