@@ -172,16 +172,22 @@ fn assert_failed(lab: &Lab, said: &Said, parts: &[&str]) {
 }
 
 #[test]
-fn an_image_that_cannot_be_used_fails_its_trials_and_can_be_mended() {
+fn an_image_that_cannot_be_used_is_named_and_can_be_mended() {
     let lab = Lab::new().unwrap();
     pictures(&lab.path("data"), 24, 16);
     lab.edit(DATA, "folder(path: \"data\", test_fraction: 0.5)").unwrap();
     let image = lab.path("data/cats/05.png");
     let whole = fs::read(&image).unwrap();
     fs::write(&image, &whole[..whole.len() / 2]).unwrap();
-    assert_failed(&lab, &sweep(&lab), &["data/cats/05.png: the image is damaged"]);
+    assert_refused(&lab, &sweep(&lab), &["data/cats/05.png: the image is damaged", "`bad_files: skip`"]);
     RgbImage::new(20, 24).save(&image).unwrap();
-    assert_failed(&lab, &sweep(&lab), &["data/cats/05.png: an image of 24 x 20 pixels", "give `size`"]);
+    assert_refused(&lab, &sweep(&lab), &["data/cats/05.png: an image of 24 x 20 pixels", "give `size`"]);
+    // What only decoding shows: a bit of the compressed pixels.
+    let mut flipped = whole.clone();
+    let data = flipped.windows(4).position(|name| name == b"IDAT").unwrap();
+    flipped[data + 8] ^= 4;
+    fs::write(&image, flipped).unwrap();
+    assert_failed(&lab, &sweep(&lab), &["data/cats/05.png: the image is damaged"]);
     fs::write(&image, whole).unwrap();
     assert_eq!(sweep(&lab).code, Some(0));
 }

@@ -28,6 +28,9 @@ pub(super) fn run_sweep(
 ) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
+    for data in plan.data() {
+        ui.note(format!("{}: {}", data.name, data.headline()));
+    }
     let started = Instant::now();
     let options = options(global, arguments, how, &plan, ui)?;
     let summary = sweep(&plan, &options)?;

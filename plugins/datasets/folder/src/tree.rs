@@ -283,6 +283,12 @@ impl Tree {
                 folder.display(),
                 example.display()
             ),
+            None if entries(folder).is_ok_and(|all| all.is_empty()) => {
+                format!(
+                    "{}: has no folders; every class needs one, and images without classes lie here",
+                    folder.display()
+                )
+            }
             None if reasons.is_empty() => format!("{}: holds no images", folder.display()),
             None => format!("{}: holds no images; what is there: {}", folder.display(), reasons.join(", ")),
         })

@@ -453,7 +453,7 @@ fn complaints_name_the_place_and_say_what_is_there() {
     let dir = TempDir::new().unwrap();
     assert!(complaint(dir.path(), "").contains("set: "));
     fs::create_dir(dir.path().join("set")).unwrap();
-    assert!(complaint(dir.path(), "").contains("set: holds no images"));
+    assert!(complaint(dir.path(), "").contains("set: has no folders; every class needs one"));
     fs::create_dir_all(dir.path().join("set/a/deep")).unwrap();
     fs::write(dir.path().join("set/a/notes.txt"), "x").unwrap();
     let empty = complaint(dir.path(), "");
