@@ -14,7 +14,18 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Those of `make`.
 pub fn kept<T: Serialize + DeserializeOwned, E>(stamp: &Stamp, make: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    let Some(path) = folder().map(|folder| folder.join(format!("{}.json", stamp.key()))) else { return make() };
+    match folder() {
+        Some(folder) => kept_in(&folder, stamp, make),
+        None => make(),
+    }
+}
+
+fn kept_in<T: Serialize + DeserializeOwned, E>(
+    folder: &Path,
+    stamp: &Stamp,
+    make: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let path = folder.join(format!("{}.json", stamp.key()));
     if let Some(found) = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(intact(&bytes)?).ok()) {
         return Ok(found);
     }
@@ -48,4 +59,48 @@ fn folder() -> Option<PathBuf> {
     let of = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let caches = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")))?;
     Some(caches.join("rqlab").join("data"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::cell::Cell;
+    use std::convert::Infallible;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn what_is_kept_is_used_unless_it_is_damaged_or_its_files_changed() {
+        let place = tempfile::tempdir().unwrap();
+        let (shard, folder) = (place.path().join("shard"), place.path().join("kept"));
+        let write = |text: &str, age: u64| {
+            let mut file = File::create(&shard).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        };
+        let made = Cell::new(0);
+        let get = || {
+            let mut stamp = Stamp::new("test");
+            stamp.add(b"shard", &shard.metadata().unwrap());
+            let make = || {
+                made.set(made.get() + 1);
+                Ok::<_, Infallible>(vec![made.get()])
+            };
+            kept_in(&folder, &stamp, make).unwrap()[0]
+        };
+        write("a", 60);
+        assert_eq!([get(), get()], [1, 1]);
+        let kept = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+        let text = fs::read_to_string(&kept).unwrap();
+        // It still parses.
+        fs::write(&kept, text.replace("[1]", "[7]")).unwrap();
+        assert_eq!([get(), get()], [2, 2]);
+        fs::write(&kept, &text[..10]).unwrap();
+        assert_eq!([get(), get()], [3, 3]);
+        write("ab", 60);
+        assert_eq!([get(), get()], [4, 4]);
+        // A file of this moment may change again without a trace.
+        write("abc", 0);
+        assert_eq!([get(), get()], [5, 6]);
+    }
 }

@@ -26,4 +26,4 @@ pub use survey::{Bad, Look, Stamp, Survey, survey, survey_in_groups};
 pub use view::{Augmentation, View, write};
 
 /// Changes whenever the same file and the same settings would give other pixels: part of every data set's digest.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

@@ -49,7 +49,7 @@ impl Preparation {
         let size = header.size();
         let (window, scaled, any_window) = self.window(size, at);
         let upright = raster.upright(header.orientation, window, self.channels, self.background);
-        let bytes = resample(upright, self.channels, [window.height, window.width], scaled);
+        let bytes = resample(upright, self.channels, [window.height, window.width], scaled)?;
         Ok(Picture { size: scaled, bytes, any_window })
     }
 

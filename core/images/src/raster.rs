@@ -51,8 +51,14 @@ impl Raster {
         if orientation == Orientation::NoTransforms && window == whole && channels == stored {
             return bytes;
         }
-        let Steps { start, down, right } = Steps::of(orientation, height as isize, width as isize);
         let mut out = Vec::with_capacity(window.height * window.width * channels);
+        if orientation == Orientation::NoTransforms && channels == stored {
+            for row in bytes.chunks_exact(width * channels).skip(window.top).take(window.height) {
+                out.extend_from_slice(&row[window.left * channels..(window.left + window.width) * channels]);
+            }
+            return out;
+        }
+        let Steps { start, down, right } = Steps::of(orientation, height as isize, width as isize);
         let ground = if channels == 1 { [luma(background); 3] } else { background };
         for y in window.top..window.top + window.height {
             for x in window.left..window.left + window.width {
