@@ -183,8 +183,11 @@ impl Gathered {
             let place = Place { offset: entry.raw_file_position(), size: entry.size() };
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let kind = entry.header().entry_type();
-            let end = place.offset.checked_add(place.size).filter(|end| *end <= length);
-            let Some(end) = end.filter(|_| kind.is_file() || place.size == 0 || kind.is_dir()) else {
+            if kind == EntryType::GNUSparse {
+                self.unuse("a sparse file", &name);
+                continue;
+            }
+            let Some(end) = place.offset.checked_add(place.size).filter(|end| *end <= length) else {
                 return Err(Reason::CutShort.because(format!(
                     "the shard has {length} bytes and ends within `{name}`, whose header says that it has {}",
                     place.size
