@@ -13,6 +13,12 @@ pub(crate) fn folder(path: &Path) -> Result<()> {
 
 /// Writes a file next to its place, lets it reach the disk, and moves it there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    // A link leads to the file that is meant. A rename would replace whatever has the name.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        let source = io::Error::other("something that is no file has this name");
+        return Err(Error::Write { path: path.to_owned(), source });
+    }
     // The process in the name keeps two writers apart; the last one to finish wins, with a whole file.
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));

@@ -1,7 +1,7 @@
 //! Two runs side by side: ours, and the best of another's for each workload.
 
 use crate::{AnyRun, PeerRun, Row, Run, Runs};
-use rqlab_sdk::checkpoint::write_atomically;
+use rqlab_sdk::files::write_atomically;
 use rqlab_sdk::{Error, Result};
 use std::io::Write;
 use std::path::Path;

@@ -5,7 +5,7 @@ use crate::workloads::{ar_base, rq_base, rq_small, tokenizer_small};
 use crate::{Children, Family, Machine, PriorSizes, Row, Sampling, TokenizerSizes, Workload};
 use rqlab::ui::counted;
 use rqlab_reports::{Line, Panel};
-use rqlab_sdk::checkpoint::write_atomically;
+use rqlab_sdk::files::write_atomically;
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;

@@ -3,14 +3,15 @@
 //! The format is that of Hugging Face (8 bytes of header length, a JSON header, the numbers in little-endian), so that
 //! published weights can be read and ours can be opened elsewhere. Equal contents give equal bytes.
 
+use crate::files::{self, write_atomically};
 use crate::tensor::{Codes, Tensor};
 use crate::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 /// What a checkpoint file holds.
@@ -23,6 +24,9 @@ pub struct Checkpoint {
     /// Texts by name.
     pub metadata: BTreeMap<String, String>,
 }
+
+/// The text that holds a checkpoint's own digest.
+const DIGEST: &str = "blake3";
 
 /// The entry of the header that holds the texts.
 const METADATA: &str = "__metadata__";
@@ -117,6 +121,53 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// It with its own digest among its texts, so that a change of any of its names, shapes, numbers and texts is noticed by
+    /// [`Checkpoint::load_sealed`].
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.metadata.insert(DIGEST.to_owned(), self.digest());
+        self
+    }
+
+    /// Reads a file that was [sealed](Checkpoint::sealed).
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::load`]; [`Error::Checkpoint`] if its contents are not those that it was sealed with.
+    pub fn load_sealed(path: &Path) -> Result<Self> {
+        let checkpoint = Self::load(path)?;
+        match checkpoint.metadata.get(DIGEST) {
+            Some(digest) if *digest == checkpoint.digest() => Ok(checkpoint),
+            Some(_) => Err(damaged(path, "its contents are not those that were written")),
+            None => Err(damaged(path, "it does not say what was written")),
+        }
+    }
+
+    /// Digest (blake3, hex) of all that it holds, but for the text that a digest stands in.
+    fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        };
+        for (name, text) in self.metadata.iter().filter(|(name, _)| *name != DIGEST) {
+            part(name.as_bytes());
+            part(text.as_bytes());
+        }
+        let tensors = self.tensors.iter().map(|(name, tensor)| (name, tensor.shape()));
+        let codes = self.codes.iter().map(|(name, codes)| (name, codes.shape()));
+        for (name, shape) in tensors.chain(codes) {
+            part(name.as_bytes());
+            shape.iter().for_each(|&length| part(&(length as u64).to_le_bytes()));
+        }
+        // Into a hasher, writing cannot fail.
+        for tensor in self.tensors.values() {
+            let _ = write_words(&mut hasher, tensor.as_slice(), |x| x.to_le_bytes());
+        }
+        for codes in self.codes.values() {
+            let _ = write_words(&mut hasher, codes.as_slice(), |x| x.to_le_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// The texts of a file, without its tensors.
     ///
     /// # Errors
@@ -132,8 +183,7 @@ fn texts(header: &Metadata) -> BTreeMap<String, String> {
 
 /// Opens a file and checks its header against its length.
 fn open(path: &Path) -> Result<(BufReader<File>, Metadata)> {
-    let file = File::open(path).map_err(Error::file(path))?;
-    let found = file.metadata().map_err(Error::file(path))?.len();
+    let (file, found) = files::open(path)?;
     let mut input = BufReader::with_capacity(1 << 18, file);
     let cut_off = |wanted: u64| damaged(path, &format!("it ends after {found} of {wanted} bytes"));
     if found < 8 {
@@ -192,36 +242,11 @@ fn read_words<T, const N: usize>(input: &mut impl Read, len: usize, word: impl F
     Ok(words)
 }
 
-/// Writes a file such that a crash at any time leaves either the old file or the new one: `write` fills a file beside it
-/// (`NAME.partial`), which is forced to disk and then takes its place.
-///
-/// # Errors
-/// [`Error::File`]; the old file is untouched then, and the partial one removed.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let written = File::create(&partial).and_then(|file| {
-        let mut out = BufWriter::with_capacity(1 << 18, file);
-        write(&mut out)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&partial, path)
-    });
-    if let Err(error) = written {
-        // What was written is of no use, and on a full disk in the way.
-        let _ = fs::remove_file(&partial);
-        return Err(Error::file(path)(error));
-    }
-    // The rename itself is on disk once the folder is. Where a file system cannot sync folders, it orders renames itself.
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use std::fs;
     use std::path::PathBuf;
 
     /// A folder of its own for one test, removed at its end.
@@ -340,6 +365,29 @@ mod tests {
         assert!(complaint(&folder.file()).contains("`x` holds -1"));
         write("BF16", &[0; 2]);
         assert!(complaint(&folder.file()).contains("`x` is of type BF16"));
+    }
+
+    #[test]
+    fn a_change_of_any_byte_of_a_sealed_file_is_noticed() {
+        let folder = Folder::new("sealed");
+        let small = || Checkpoint {
+            tensors: BTreeMap::from([("w".to_owned(), Tensor::from_vec(vec![1.0, -2.5], &[2]).unwrap())]),
+            codes: BTreeMap::from([("c".to_owned(), Codes::from_vec(vec![3, 4], &[2, 1]).unwrap())]),
+            metadata: BTreeMap::from([("step".to_owned(), "12".to_owned())]),
+        };
+        small().sealed().save(&folder.file()).unwrap();
+        assert_eq!(Checkpoint::load_sealed(&folder.file()).unwrap().metadata["step"], "12");
+        let whole = fs::read(folder.file()).unwrap();
+        let padding = whole.len() - 16 - whole[..whole.len() - 16].iter().rev().take_while(|&&b| b == b' ').count();
+        // Blanks between header and numbers mean nothing.
+        for at in (0..whole.len()).filter(|at| !(padding..whole.len() - 16).contains(at)) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            fs::write(folder.file(), &flipped).unwrap();
+            assert!(Checkpoint::load_sealed(&folder.file()).is_err(), "byte {at}");
+        }
+        small().save(&folder.file()).unwrap();
+        assert!(Checkpoint::load_sealed(&folder.file()).unwrap_err().to_string().contains("does not say"));
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod contracts;
 mod error;
+pub mod files;
 pub mod metrics;
 pub mod networks;
 pub mod nn;

@@ -1,10 +1,11 @@
 //! How a quantizer uses its codes, and how many bits they take.
 
 use super::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// How often each code was chosen at each depth, accumulated over batches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodeCounts {
     histograms: Vec<Vec<u64>>,
 }
