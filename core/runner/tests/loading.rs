@@ -120,6 +120,52 @@ fn a_broken_file_among_plugins_is_listed_with_the_reason() {
     }
 }
 
+/// Whatever is damaged, the file is named or works, and the process lives. Many of these end a process that loads the library.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_damaged_plugin_is_named_and_ends_nothing() {
+    let lab = tempfile::tempdir().unwrap();
+    let dir = lab.path();
+    let built = Path::new(env!("CARGO_BIN_EXE_rqlab")).with_file_name("librqlab_quantizer_vq.so");
+    let Ok(plugin) = fs::read(&built) else {
+        panic!("{} is missing; build it with `cargo build --release --workspace`", built.display())
+    };
+    let file = dir.join("libdamaged.so");
+    let list = |what: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rqlab"));
+        command.env("NO_COLOR", "1").env("XDG_CACHE_HOME", dir).current_dir(dir);
+        let output = command.args(["--plugins", ".", "plugins", "list"]).output().unwrap();
+        let list = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{what}\n{list}");
+        assert!(list.contains("libdamaged.so"), "{what}\n{list}");
+        list
+    };
+    let mut refused = 0;
+    for at in [18, 32, 40, 58, 60, 191, 250, 322].into_iter().chain((64..plugin.len().min(4096)).step_by(301)) {
+        let mut flipped = plugin.clone();
+        flipped[at] ^= 0x10;
+        fs::write(&file, &flipped).unwrap();
+        refused += usize::from(list(&format!("byte {at}")).contains("refused  "));
+    }
+    assert!(refused > 3, "{refused} were refused");
+
+    // As after a copy that lost its end, on a file system that keeps the length.
+    let mut sparse = plugin.clone();
+    sparse[plugin.len() / 2..].fill(0);
+    fs::write(&file, &sparse).unwrap();
+    assert!(list("half of it is lost").contains("or a damaged one"));
+    // The handshake is there, and its section has lost its name.
+    let name = plugin.windows(7).rposition(|window| window == b".rqlab\0").unwrap();
+    let mut renamed = plugin.clone();
+    renamed[name + 1] ^= 1;
+    fs::write(&file, &renamed).unwrap();
+    assert!(list("the section has another name").contains("or a damaged one"));
+    // Nobody writes into it.
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert!(list("a FIFO").contains("it is a FIFO, not a file"));
+}
+
 #[test]
 fn a_plugin_needs_a_name_and_a_place() {
     let lab = tempfile::tempdir().unwrap();

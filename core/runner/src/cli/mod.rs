@@ -268,6 +268,12 @@ pub enum PluginsCommand {
         /// The component's name, as experiments call it.
         name: String,
     },
+    /// Loads a plugin's file; started for each one that was not seen before.
+    #[command(hide = true)]
+    Probe {
+        /// The file.
+        file: PathBuf,
+    },
     /// Makes a new plugin: a small crate that builds and works, to be changed.
     #[command(after_help = "\
 Example:

@@ -14,6 +14,7 @@ pub(super) fn run(global: &Global, command: &PluginsCommand, ui: Ui) -> Result<O
     match command {
         PluginsCommand::List => list(&load_plugins(global)?, ui)?,
         PluginsCommand::Describe { name } => return crate::commands::describe::run(&load_plugins(global)?, name, ui),
+        PluginsCommand::Probe { file } => Plugins::try_out(file)?,
         PluginsCommand::New { name, kind, dir } => {
             let dir = dir.clone().unwrap_or_else(|| name.into());
             if let Ok(taken) = load_plugins(global)?.find(Kind::from(*kind), name) {

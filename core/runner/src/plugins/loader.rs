@@ -2,10 +2,11 @@
 //! loaded stays loaded: components hold pointers into it.
 
 use crate::experiment::Diagnostic;
-use crate::plugins::{Origin, Plugins, Refused};
+use crate::plugins::{Origin, Plugins, Refused, probe};
 use libloading::Library;
-use object::{Object, ObjectSection};
-use rqlab_sdk::plugin::{Fields, Handshake, Register, Registry, SDK_HASH, SECTION};
+use object::{BinaryFormat, Object, ObjectSection};
+use rqlab_sdk::files;
+use rqlab_sdk::plugin::{Fields, Handshake, MAGIC, Register, Registry, SDK_HASH, SECTION};
 use std::collections::HashSet;
 use std::env::{self, consts};
 use std::fs;
@@ -13,6 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Longest library that is read, in bytes.
+const LONGEST: u64 = 1 << 30;
 /// The variable that holds more directories to search.
 const VARIABLE: &str = "RQLAB_PLUGINS";
 
@@ -69,6 +72,9 @@ pub fn inspect(bytes: &[u8]) -> Result<Fields, NotLoadable> {
         return Err(broken());
     }
     let Some(section) = file.section_by_name(SECTION) else {
+        if lacks_sections(&file) || holds_handshake(bytes) {
+            return Err(broken());
+        }
         let reason = format!("it has no `{SECTION}` section: it is no rqlab plugin (does it call `declare_plugin!`?)");
         return Err(NotLoadable::NoPlugin(reason));
     };
@@ -85,13 +91,27 @@ pub fn inspect(bytes: &[u8]) -> Result<Fields, NotLoadable> {
     }
 }
 
+/// Whether a library has none of the sections that every shared library has, as one whose end is lost.
+fn lacks_sections(file: &object::File<'_>) -> bool {
+    file.format() == BinaryFormat::Elf && file.section_by_name(".dynsym").is_none()
+}
+
+/// Whether there is a handshake somewhere: the name of its section may be damaged.
+fn holds_handshake(bytes: &[u8]) -> bool {
+    let mut head = MAGIC.to_vec();
+    head.extend((size_of::<Handshake>() as u32).to_ne_bytes());
+    // It has the alignment of its numbers.
+    let aligned = (0..bytes.len()).step_by(align_of::<Handshake>());
+    aligned.into_iter().any(|at| bytes[at..].starts_with(&head))
+}
+
 pub(super) fn load(search: &Search) -> Result<Plugins, Diagnostic> {
     let mut plugins = Plugins::default();
     let mut seen = HashSet::new();
     for path in &search.named {
         if path.is_dir() {
             directory(path, &mut seen, &mut plugins);
-        } else if path.is_file() {
+        } else if path.exists() {
             plugins.searched.push(path.clone());
             candidate(path, true, &mut seen, &mut plugins);
         } else {
@@ -124,7 +144,7 @@ fn candidate(path: &Path, named: bool, seen: &mut HashSet<PathBuf>, plugins: &mu
     let mut refuse = |plugin: Option<String>, reason: String| {
         plugins.refused.push(Refused { path: path.to_owned(), plugin, reason });
     };
-    let bytes = match fs::read(path) {
+    let bytes = match files::read(path, LONGEST) {
         Ok(bytes) => bytes,
         Err(error) => return refuse(None, error.to_string()),
     };
@@ -140,12 +160,24 @@ fn candidate(path: &Path, named: bool, seen: &mut HashSet<PathBuf>, plugins: &mu
     if plugins.provided.iter().any(|p| p.origin.digest == digest) {
         return;
     }
-    match register(path, &fields) {
+    match probe::check(path, &digest).and_then(|()| register(path, &fields)) {
         Ok(registry) => {
             let origin = Arc::new(Origin { plugin: fields.plugin, path: path.to_owned(), digest });
             registry.components.into_iter().for_each(|component| plugins.add(component, &origin));
         }
         Err(reason) => refuse(Some(fields.plugin), reason),
+    }
+}
+
+/// Loads a plugin's file and lets it register, for nothing but to see whether that ends this process.
+///
+/// # Errors
+/// Why it cannot be loaded.
+pub(super) fn try_out(path: &Path) -> Result<(), String> {
+    let bytes = files::read(path, LONGEST).map_err(|error| error.to_string())?;
+    match inspect(&bytes) {
+        Ok(fields) => register(path, &fields).map(drop),
+        Err(NotLoadable::NoPlugin(reason) | NotLoadable::Refused(_, reason)) => Err(reason),
     }
 }
 

@@ -4,10 +4,12 @@ pub mod build;
 mod loader;
 mod make;
 pub mod new;
+mod probe;
 
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::suggestion;
 pub use loader::{NotLoadable, Search, inspect};
+pub(crate) use make::panic_text;
 use rqlab_sdk::contracts::Progress;
 use rqlab_sdk::plugin::{Component, Kind};
 use rqlab_sdk::{Error, Result};
@@ -73,6 +75,14 @@ impl Plugins {
     /// Who is told how far the opening of data sets is.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// Loads a plugin and forgets it: for a process that is to show whether it survives that.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded.
+    pub fn try_out(path: &Path) -> Result<(), Diagnostic> {
+        loader::try_out(path).map_err(|reason| Diagnostic::error(format!("{}: {reason}", path.display())))
     }
 
     /// Adds a component.
