@@ -9,9 +9,10 @@ use rqlab::cli::Global;
 use rqlab::commands::{Failure, Outcome, load_plugins, open_device, threads};
 use rqlab::experiment::Diagnostic;
 use rqlab::experiment::diagnostic::nearest;
-use rqlab::store::{read_json, writable, write_json};
+use rqlab::store::{json, read_json, writable};
 use rqlab::ui::Ui;
 use rqlab_sdk::Error;
+use rqlab_sdk::files;
 use rqlab_sdk::tensor::Device;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -53,7 +54,7 @@ pub fn run(global: &Global, how: &BenchArgs, ui: Ui) -> Result<Outcome, Failure>
     if let Some(path) = &how.json {
         let mut runs = vec![AnyRun::Ours(ours.clone())];
         runs.extend(theirs.clone().map(AnyRun::Theirs));
-        write_json(path, &Runs { runs })?;
+        files::write_given(path, &json(path, &Runs { runs })?)?;
     }
     let theirs = against.unwrap_or_else(|| theirs.as_ref().map(PeerRun::rows).unwrap_or_default());
     let pairs = pairs(&ours.rows, &theirs);
@@ -218,7 +219,7 @@ fn run_scaling(children: &Children, threads: usize, how: &BenchArgs, ui: Ui) -> 
         None => scaling::run(children, machine(children, threads, ui)?, |point| Ok::<_, Failure>(ui.line(point)?))?,
     };
     if let Some(path) = &how.json {
-        write_json(path, &study)?;
+        files::write_given(path, &json(path, &study)?)?;
     }
     if let Some(folder) = &how.figures {
         for path in scaling::draw(&study, folder)? {
@@ -277,7 +278,7 @@ mod tests {
         for name in ["gelu_1m", "import_torch"] {
             theirs.push(serde_json::to_value(row(name)).unwrap());
         }
-        write_json(&path, &Runs { runs: vec![AnyRun::Ours(ours), AnyRun::Theirs(theirs)] }).unwrap();
+        rqlab::store::write_json(&path, &Runs { runs: vec![AnyRun::Ours(ours), AnyRun::Theirs(theirs)] }).unwrap();
         let read = |only: &[&str]| {
             let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
             let (ours, theirs) = kept(&path, &only, &chosen(&only).unwrap()).ok()?;

@@ -33,6 +33,7 @@ pub struct Job {
     /// What is to be done.
     pub stage: AnyStage,
     /// Directory that relative paths of a data set are taken from.
+    #[serde(with = "crate::any_path")]
     pub base: PathBuf,
     /// Digest of the data set's contents.
     pub data_digest: String,

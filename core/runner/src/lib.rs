@@ -1,6 +1,7 @@
 //! The runner: experiment files to plans, plans to jobs, jobs to results. Only this crate loads libraries; only it and the
 //! benchmark print and parse a command line.
 
+mod any_path;
 pub mod cli;
 pub mod collect;
 pub mod commands;

@@ -14,6 +14,7 @@ const RECORD: &str = "experiment.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     /// The experiment's file.
+    #[serde(with = "crate::any_path")]
     experiment: PathBuf,
     /// What the command line changed in it.
     changed: Vec<String>,

@@ -6,13 +6,20 @@ use crate::plugins::Plugins;
 use crate::repeat::Repeat;
 use crate::stages::{MeasurePrior, MeasureTokenizer, load_prior, load_tokenizer, shown};
 use crate::store::Store;
-use rqlab_sdk::checkpoint::write_atomically;
 use rqlab_sdk::contracts::{Guidance, Split, Tokens};
+use rqlab_sdk::files;
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
+
+/// Pixels between images, and around them.
+const GAP: usize = 2;
+/// Images drawn at once.
+const BATCH: usize = 64;
+/// Pixels of the largest sheet: 400 MB while it is made.
+const LARGEST: u128 = 1 << 27;
 
 /// What to draw.
 #[derive(Debug, Clone)]
@@ -29,7 +36,7 @@ pub struct SampleOptions {
     pub seed: u64,
 }
 
-/// Draws images from a trial's priors into one PNG sheet.
+/// Draws images from a trial's priors into one PNG sheet, and gives its path if it is a file.
 ///
 /// # Errors
 /// A trial without a prior, stages that are not done, a class that does not exist, guidance of priors that cannot be guided.
@@ -41,7 +48,7 @@ pub fn sample(
     how: &SampleOptions,
     repeat: &Repeat,
     out: &Path,
-) -> Result<PathBuf> {
+) -> Result<Option<PathBuf>> {
     let stage = plan
         .jobs
         .iter()
@@ -63,14 +70,20 @@ pub fn sample(
         let message = "the images have no classes, and the prior is unconditional: there is nothing to guide it by";
         return Err(Error::Unsupported(message.to_owned()));
     }
+    fits(dataset.info().image, how.count, 1)?;
     let sampler = load_prior(plugins, store, &stage.priors, &model, classes)?;
-    let labels = (0..how.count).map(|n| how.class.unwrap_or((n % classes.max(1)) as u32)).collect();
-    let labels = Codes::from_vec(labels, &[how.count])?;
-    let images = no_grad(|| -> Result<Tensor> {
-        let tokens = sampler.sample(&labels, &[how.draw], guidance, true, &Rng::new(how.seed, "samples", 0))?;
-        model.decode(&tokens, None)
-    })?;
-    sheet(&[images], out)
+    let class = |n: usize| how.class.unwrap_or((n % classes.max(1)) as u32);
+    let mut images = Vec::new();
+    for (i, first) in (0..how.count).step_by(BATCH).enumerate() {
+        let labels: Vec<u32> = (first..how.count.min(first + BATCH)).map(class).collect();
+        let labels = Codes::from_vec(labels.clone(), &[labels.len()])?;
+        let rng = Rng::new(how.seed, "samples", i as u64);
+        images.push(no_grad(|| -> Result<Tensor> {
+            let tokens = sampler.sample(&labels, &[how.draw], guidance, true, &rng)?;
+            model.decode(&tokens, None)
+        })?);
+    }
+    sheet(&[Tensor::concat(&images.iter().collect::<Vec<_>>(), 0)?], out)
 }
 
 /// Puts test images, of all classes in turn, above their reconstructions (from 1 to all depths, where tokens are codes), in one PNG sheet.
@@ -85,7 +98,7 @@ pub fn reconstruct(
     count: usize,
     repeat: &Repeat,
     out: &Path,
-) -> Result<PathBuf> {
+) -> Result<Option<PathBuf>> {
     let stage = plan
         .jobs
         .iter()
@@ -94,6 +107,8 @@ pub fn reconstruct(
         .ok_or_else(|| Error::Unsupported("this trial has no tokenizer".to_owned()))?;
     require_done(store, &[&stage.tokenizer], repeat)?;
     let (dataset, model) = load_tokenizer(plugins, store, &stage.tokenizer)?;
+    let count = count.min(dataset.info().test);
+    fits(dataset.info().image, count, model.depth().max(1) + 1)?;
     // Those that the report shows, and more of the same.
     let indices = shown(dataset.as_ref(), Split::Test, stage.evaluation.images.max(count), count)?;
     let images = dataset.batch(Split::Test, &indices, None)?.pixels;
@@ -110,19 +125,48 @@ pub fn reconstruct(
 }
 
 fn require_done(store: &Store, ids: &[&String], repeat: &Repeat) -> Result<()> {
-    match ids.iter().all(|id| store.stage(id).done().is_some()) {
-        true => Ok(()),
-        false => Err(Error::Data(format!(
-            "this trial has not been trained in {}; run `{}` first",
-            store.root().display(),
-            repeat.sweep()
+    for id in ids {
+        if store.stage(id).done()?.is_none() {
+            return Err(Error::Data(format!(
+                "this trial has not been trained in {}; run `{}` first",
+                store.root().display(),
+                repeat.sweep()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Checks, before any work, that a sheet with so many images in each of its rows is not too large.
+fn fits([height, width, _]: [usize; 3], count: usize, rows: usize) -> Result<()> {
+    let one = (height + GAP) as u128 * (width + GAP) as u128 * rows as u128;
+    if one * count as u128 <= LARGEST {
+        return Ok(());
+    }
+    let most = LARGEST / one.max(1);
+    Err(Error::Data(format!(
+        "a sheet of {count} images of {height}x{width} would be too large: at most {most} go on one; lower --count"
+    )))
+}
+
+/// That a name is one for a PNG: it ends so, or it does not say. (What is named may be a FIFO or a device, too.)
+///
+/// # Errors
+/// Which name would do.
+pub fn expect_png(out: &Path) -> Result<()> {
+    match out.extension() {
+        Some(end) if !end.eq_ignore_ascii_case("png") => Err(Error::Data(format!(
+            "{}: pictures are written as PNG; name it {}",
+            out.display(),
+            out.with_extension("png").display()
         ))),
+        _ => Ok(()),
     }
 }
 
-/// Writes rows of images `[N, H, W, C]` in [-1, 1] as one PNG; a single row is folded to about a square.
-fn sheet(rows: &[Tensor], out: &Path) -> Result<PathBuf> {
-    const GAP: usize = 2;
+/// Writes rows of images `[N, H, W, C]` in [-1, 1] as one PNG; a single row is folded to about a square. Gives its path if it
+/// is a file, and not a FIFO or a device that was written to.
+fn sheet(rows: &[Tensor], out: &Path) -> Result<Option<PathBuf>> {
     let [count, height, width, channels] = rows[0].dims::<4>("sheet")?;
     let columns = if rows.len() > 1 { count } else { (count as f64).sqrt().ceil() as usize };
     let lines = if rows.len() > 1 { rows.len() } else { count.div_ceil(columns.max(1)) };
@@ -147,6 +191,6 @@ fn sheet(rows: &[Tensor], out: &Path) -> Result<PathBuf> {
     picture
         .write_to(&mut bytes, image::ImageFormat::Png)
         .map_err(|e| Error::Data(format!("{}: {e}", out.display())))?;
-    write_atomically(out, |file| file.write_all(bytes.get_ref()))?;
-    Ok(out.to_owned())
+    let is_file = files::write_given(out, bytes.get_ref())?;
+    Ok(is_file.then(|| out.to_owned()))
 }

@@ -5,10 +5,11 @@ use crate::collect::shown;
 use crate::commands::sweep::choose;
 use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::repeat::Repeat;
-use crate::sheets::{SampleOptions, reconstruct, sample};
+use crate::sheets::{SampleOptions, expect_png, reconstruct, sample};
 use crate::store::Store;
 use crate::ui::Ui;
 use rqlab_sdk::tensor::ops::sampling::Draw;
+use std::path::Path;
 
 pub(super) fn run_sample(
     global: &Global,
@@ -16,6 +17,7 @@ pub(super) fn run_sample(
     how: &SampleArgs,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
+    expect_png(&how.output)?;
     let (plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let trial = choose(&plan, how.trial.as_deref())?;
@@ -28,8 +30,7 @@ pub(super) fn run_sample(
         seed: how.seed,
     };
     let path = sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &repeat, &how.output)?;
-    ui.line(shown(&path))?;
-    Ok(Outcome::Done)
+    tell(path.as_deref(), ui)
 }
 
 pub(super) fn run_reconstruct(
@@ -38,12 +39,20 @@ pub(super) fn run_reconstruct(
     how: &ReconstructArgs,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
+    expect_png(&how.output)?;
     let (plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let trial = choose(&plan, how.trial.as_deref())?;
     let repeat = Repeat::of(global, arguments, None);
     let store = Store::open(&arguments.runs)?;
     let path = reconstruct(&plan, trial, &store, &plugins, how.count, &repeat, &how.output)?;
-    ui.line(shown(&path))?;
+    tell(path.as_deref(), ui)
+}
+
+/// Says where the picture is; nothing beside one that went to standard output itself.
+fn tell(path: Option<&Path>, ui: Ui) -> Result<Outcome, Failure> {
+    if let Some(path) = path {
+        ui.line(shown(path))?;
+    }
     Ok(Outcome::Done)
 }

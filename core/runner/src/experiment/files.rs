@@ -4,9 +4,14 @@ use crate::experiment::diagnostic::{Diagnostic, Invalid, nearest, suggestion};
 use crate::experiment::raw::{self, Entry};
 use crate::experiment::source::{Piece, Source};
 use crate::home::at_home;
+use rqlab_sdk::{Error, files};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{env, fs};
+
+/// Longest experiment that is read, in bytes: a thousand times the longest that somebody wrote.
+const LONGEST: u64 = 16 << 20;
 
 /// Where an experiment is looked for by its stem.
 fn directory() -> PathBuf {
@@ -16,7 +21,8 @@ fn directory() -> PathBuf {
 /// The file of an experiment that is named by a path, or by its stem under `experiments/`.
 pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
     let path = PathBuf::from(name);
-    if path.is_file() {
+    // A FIFO is as good, such as a shell makes of `<(..)`.
+    if path.exists() && !path.is_dir() {
         return Ok(path);
     }
     if path.is_dir() && !directory().join(format!("{name}.ron")).is_file() {
@@ -70,10 +76,14 @@ pub(super) fn layers(
     named: Option<&Piece>,
 ) -> Result<(Vec<Entry>, Arc<Source>), Invalid> {
     let shown = path.display().to_string();
-    let text = fs::read(path).map_err(|error| {
-        let message = match error.kind() {
-            std::io::ErrorKind::NotFound => format!("{shown}: there is no such file"),
-            _ => format!("{shown}: {error}"),
+    // What another file names must be a file; what the user does may be a FIFO.
+    let read = if named.is_some() { files::read(path, LONGEST) } else { files::read_given(path, LONGEST) };
+    let text = read.map_err(|error| {
+        let message = match &error {
+            Error::File { source, .. } if source.kind() == ErrorKind::NotFound => {
+                format!("{shown}: there is no such file")
+            }
+            error => error.to_string(),
         };
         let error = Diagnostic::error(message);
         named.map_or(error.clone(), |piece| error.at(piece, ""))
