@@ -2,37 +2,50 @@
 
 use crate::experiment::header::Header;
 use crate::job::{Job, Trial};
+use crate::jobs::{Outcome, Outcomes};
 use crate::plan::{self, NOT_APPLICABLE, Plan};
 use crate::provenance::changed_last;
 use crate::repeat::Repeat;
 use crate::setup;
 use crate::stages::{MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior};
-use crate::store::{Done, Store};
+use crate::store::{Done, Standing, Store};
 use rqlab_reports::{Axis, Comparison, Environment, FileNote, Origin, Provenance, Reading, Results, Status, Value};
+use rqlab_sdk::Error;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Lines of a failed trial's log that the report shows.
 const LOG_LINES: usize = 20;
 
-/// Gathers what is known of every trial of a plan, finished or not.
+/// What is known of a plan's trials.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    /// All of it.
+    pub results: Results,
+    /// Whether some result that is in the store could not be used: it is damaged, or cannot be read.
+    pub unusable: bool,
+}
+
+/// Gathers what is known of every trial of a plan, finished or not; of jobs that were just run, by their outcomes.
 ///
-/// A trial that is missing or failed is a result, too; one whose pictures are damaged counts as failed.
+/// A trial that is missing or failed is a result, too; one whose results are damaged or cannot be read counts as failed.
 pub fn collect(
     plan: &Plan,
     store: &Store,
+    outcomes: &Outcomes,
     provenance: Vec<Provenance>,
     rendered: Environment,
     repeat: &Repeat,
-) -> Results {
+) -> Collected {
     let jobs: BTreeMap<&str, &Job> = plan.jobs.iter().map(|job| (job.id.as_str(), job)).collect();
     let experiment = &plan.experiment;
-    let mut trials: Vec<_> = plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store)).collect();
+    let (mut trials, unusable): (Vec<_>, Vec<bool>) =
+        plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store, outcomes)).unzip();
     let repeat = repeat.clone().as_computed(trials.iter());
     for trial in &mut trials {
         trial.command = repeat.trial(&trial.id);
     }
-    Results {
+    let results = Results {
         name: experiment.name.clone(),
         question: experiment.question.clone(),
         file: file_note(experiment),
@@ -55,7 +68,8 @@ pub fn collect(
         comparisons: experiment.comparisons.iter().map(|asked| comparison(&experiment.axes, asked)).collect(),
         trials,
         definitions: Vec::new(),
-    }
+    };
+    Collected { results, unusable: unusable.contains(&true) }
 }
 
 /// What the experiment's file says of itself; its finding is dated by when the file was last changed, unless it has a date.
@@ -99,7 +113,15 @@ fn padded(text: &str) -> bool {
     digits.starts_with('+') || (digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
-fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store) -> rqlab_reports::Trial {
+/// A trial, and whether some result of it that is in the store could not be used.
+fn gather(
+    plan: &Plan,
+    trial: &Trial,
+    jobs: &BTreeMap<&str, &Job>,
+    store: &Store,
+    outcomes: &Outcomes,
+) -> (rqlab_reports::Trial, bool) {
+    let mut unusable = false;
     let mut out = rqlab_reports::Trial {
         id: short(&trial.id).to_owned(),
         name: plan.experiment.name_of(trial),
@@ -117,23 +139,39 @@ fn gather(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, store: &Store
         out.parts.insert("dataset".to_owned(), job.data_digest.clone());
         out.parts.insert(job.stage.name().to_owned(), job.id.clone());
         let dir = store.stage(&job.id);
-        if let Some(done) = dir.done() {
-            take(&mut out, job, &done);
-            if let Err(error) = job.stage.report(&dir, classes, &mut out) {
-                out.error.get_or_insert(format!("{}: {error}", job.stage.name()));
-                out.status = Status::Failed;
+        let outcome = outcomes.get(&job.id).and_then(Outcome::error).map(str::to_owned);
+        let error = match dir.standing() {
+            Ok(Standing::Done(done)) => {
+                take(&mut out, job, &done);
+                let error = job.stage.report(&dir, classes, &mut out).err();
+                unusable |= error.is_some();
+                error.map(|error| error.to_string())
             }
-        } else if let Some(failed) = dir.failed() {
-            if out.status != Status::Failed {
-                out.error = Some(format!("{}: {}", job.stage.name(), failed.error));
-                out.log_tail = dir.log_tail(LOG_LINES);
+            Ok(Standing::Unfinished) => match outcome.or_else(|| dir.failed().map(|failed| failed.error)) {
+                Some(error) => Some(error),
+                None if out.status == Status::Failed => continue,
+                None => {
+                    out.status = Status::Missing;
+                    continue;
+                }
+            },
+            Ok(Standing::Damaged(damage)) => {
+                unusable = true;
+                Some(Error::from(damage).to_string())
             }
-            out.status = Status::Failed;
-        } else if out.status == Status::Done {
-            out.status = Status::Missing;
+            Err(error) => {
+                unusable = true;
+                Some(error.to_string())
+            }
+        };
+        let Some(error) = error else { continue };
+        if out.status != Status::Failed {
+            out.error = Some(format!("{}: {error}", job.stage.name()));
+            out.log_tail = dir.log_tail(LOG_LINES);
         }
+        out.status = Status::Failed;
     }
-    out
+    (out, unusable)
 }
 
 /// The axes that mean something to a trial.

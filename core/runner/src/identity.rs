@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// Goes into every id, so that raising it renews all of them: when ids are composed differently, or all stages leave other
 /// files.
-const SCHEME: &str = "rqlab results 2";
+const SCHEME: &str = "rqlab results 3";
 
 /// A stage's id, its name in the store: scheme, stage and revision, settings and seed, precision, the digests of the plugins that it
 /// uses, of its data, and the ids of the stages that it stands on.

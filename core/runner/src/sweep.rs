@@ -1,14 +1,15 @@
 //! Doing what a plan lacks, and rendering its report: what `sweep`, `run` and `report` share.
 
-use crate::collect::collect;
+use crate::collect::{Collected, collect};
 use crate::jobs::launcher::Local;
 use crate::jobs::sinks::{EventsFile, for_people};
-use crate::jobs::{End, Outcome, Scheduler, Sinks, Stopped};
+use crate::jobs::{End, Outcome, Outcomes, Scheduler, Sinks, Stopped};
 use crate::place::Place;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
 use crate::repeat::Repeat;
 use crate::store::Store;
+use crate::ui::say;
 use rqlab_reports::Status;
 use rqlab_sdk::tensor::Device;
 use rqlab_sdk::{Error, Result};
@@ -83,18 +84,22 @@ pub fn sweep(plan: &Plan, options: &Options) -> Result<Summary, Unfinished> {
     let _lock = store.lock()?;
     // A report that cannot be written should be known before hours of work.
     options.place.take()?;
-    run_jobs(plan, options, &store)?;
-    Ok(render(plan, options, &store)?)
+    let outcomes = run_jobs(plan, options, &store)?;
+    Ok(render(plan, options, &store, &outcomes)?)
 }
 
-/// Does the plan's jobs, without a report.
+/// Does the plan's jobs, without a report, and tells what became of each.
 ///
 /// # Errors
 /// As for [`sweep`].
-pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<(), Unfinished> {
+pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<Outcomes, Unfinished> {
     let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
     let mut launcher = Local::new(program, options.worker_arguments.clone(), store);
-    let mut sinks = Sinks(vec![Box::new(EventsFile::open(store)?)]);
+    let mut sinks = Sinks::default();
+    match EventsFile::open(store) {
+        Ok(file) => sinks.0.push(Box::new(file)),
+        Err(error) => say(format!("warning: {error}; what happens is not kept there")),
+    }
     if !options.quiet {
         sinks.0.push(for_people());
     }
@@ -106,23 +111,25 @@ pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<(), Unf
     for job in &plan.jobs {
         if let Some(Outcome::Blocked(cause)) = outcomes.get(&job.id) {
             let dir = store.stage(&job.id);
-            dir.prepare(job)?;
-            dir.fail(&format!("not tried, since a stage that it needs failed: {cause}"))?;
+            let error = format!("not tried, since a stage that it needs failed: {cause}");
+            // What cannot be noted is in the outcomes all the same.
+            let _ = dir.prepare(job).and_then(|_| dir.fail(&error));
         }
     }
-    Ok(())
+    Ok(outcomes)
 }
 
-/// Renders the report of what is there. Where every trial failed and an earlier report has results, it goes beside that one.
+/// Renders the report of what is there, and of what became of the jobs that were just run. Where an earlier report has
+/// results, and this one has none or lacks some that are in the store and cannot be read, it goes beside that one.
 ///
 /// # Errors
 /// A report that cannot be written.
-pub fn render(plan: &Plan, options: &Options, store: &Store) -> Result<Summary> {
-    let mut results = collect(plan, store, provenance(plan), here(), &options.repeat);
+pub fn render(plan: &Plan, options: &Options, store: &Store, outcomes: &Outcomes) -> Result<Summary> {
+    let Collected { mut results, unusable } = collect(plan, store, outcomes, provenance(plan), here(), &options.repeat);
     let count = |status| results.trials.iter().filter(|trial| trial.status == status).count();
     let trials = [count(Status::Done), count(Status::Failed), count(Status::Missing)];
     let mut place = options.place.clone();
-    if trials[0] == 0 && trials[1] > 0 && has_results(&place.folder) {
+    if (unusable || trials[0] == 0 && trials[1] > 0) && has_results(&place.folder) {
         place = place.for_failures();
     }
     place.take()?;

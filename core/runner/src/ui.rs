@@ -5,6 +5,7 @@ use crate::home::{HOME, at_home};
 use crate::jobs::Stopped;
 use anstyle::{AnsiColor, Style};
 use rqlab_sdk::contracts::Progress;
+use std::borrow::Cow;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -37,13 +38,13 @@ impl Ui {
     /// # Errors
     /// It cannot be written.
     pub fn line(self, text: impl AsRef<str>) -> Result<(), Unwritten> {
-        print(|out| writeln!(out, "{}", text.as_ref()))
+        print(|out| writeln!(out, "{}", visible(text.as_ref())))
     }
 
     /// What a user may like to know, on standard error.
     pub fn note(self, text: impl AsRef<str>) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "{}", text.as_ref());
+            say(text);
         }
     }
 
@@ -91,19 +92,18 @@ impl Ui {
         let home = home.map(|home| format!("{HOME}={}", quoted(&home)));
         let words = env::args_os().map(|word| quoted(&word.to_string_lossy()));
         let command = home.into_iter().chain(words).collect::<Vec<_>>().join(" ");
-        let _ = writeln!(
-            io::stderr(),
+        say(format!(
             "stopped with {} of {} jobs done{under_way}; finished stages and checkpoints are kept, and the same command \
              goes on: {command}",
-            stopped.done,
-            stopped.jobs
-        );
+            stopped.done, stopped.jobs
+        ));
     }
 
     /// A complaint, on standard error. Warnings are left out if quiet.
     pub fn diagnostic(self, diagnostic: &Diagnostic) {
         if !(self.quiet && diagnostic.severity == Severity::Warning) {
-            let _ = writeln!(io::stderr(), "{}\n", diagnostic.render(self.err));
+            let text = diagnostic.render(self.err);
+            say(format!("{}\n", text.lines().map(shortened).collect::<Vec<_>>().join("\n")));
         }
     }
 
@@ -130,6 +130,54 @@ impl Ui {
     fn styled(self, style: Style, text: &str) -> String {
         if self.out { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
+}
+
+/// A line on standard error, where the runner and its workers speak. Nobody may listen, and a log's disk may be full: what
+/// cannot be said ends no work.
+pub fn say(text: impl AsRef<str>) {
+    let _ = writeln!(io::stderr(), "{}", visible(text.as_ref()));
+}
+
+/// A text from a file, a name or an error as a terminal may show it: control characters, by which it could be commanded, as
+/// `\u{1b}`. Line ends and tabs stay, and so do colours, which the runner sets itself.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let is_control = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(is_control) {
+        out.push_str(&rest[..at]);
+        let colour = colour_at(&rest[at..]);
+        let end = at + colour.map_or_else(|| rest[at..].chars().next().map_or(1, char::len_utf8), str::len);
+        match colour {
+            Some(colour) => out.push_str(colour),
+            None => out.extend(rest[at..end].chars().flat_map(char::escape_unicode)),
+        }
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The sequence that sets a colour (SGR), if a text begins with one.
+fn colour_at(text: &str) -> Option<&str> {
+    let numbers = text.strip_prefix("\u{1b}[")?;
+    let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    numbers[end..].starts_with('m').then(|| &text[..end + 3])
+}
+
+/// A line of a complaint, without the middle where it is very long: somebody may have given a file for a name.
+fn shortened(line: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 1000;
+    let length = line.chars().count();
+    if length <= LONGEST {
+        return Cow::Borrowed(line);
+    }
+    let part = |from: usize, to: usize| line.chars().skip(from).take(to - from).collect::<String>();
+    let (head, tail) = (part(0, LONGEST / 2), part(length - LONGEST / 4, length));
+    Cow::Owned(format!("{head} … ({} characters more) … {tail}", length - LONGEST / 2 - LONGEST / 4))
 }
 
 /// A result that could not be written: a full disk, or a pipe that nobody reads any more.
@@ -201,6 +249,21 @@ mod tests {
     fn a_word_is_quoted_if_a_shell_would_change_it() {
         let words = ["--set", "quantizer.depth=2", "quantizer=rq(depth: 8)", "it's", ""];
         assert_eq!(words.map(quoted), ["--set", "quantizer.depth=2", "'quantizer=rq(depth: 8)'", "'it'\\''s'", "''"]);
+    }
+
+    #[test]
+    fn a_text_cannot_command_the_terminal() {
+        assert_eq!(visible("two\nlines\tof \u{1b}[1mtext\u{1b}[0m"), "two\nlines\tof \u{1b}[1mtext\u{1b}[0m");
+        assert_eq!(visible("\u{1b}[2Jgone\u{1b}]0;title\u{7}"), "\\u{1b}[2Jgone\\u{1b}]0;title\\u{7}");
+        assert_eq!(visible("\u{9b}31m\u{1b}[\r"), "\\u{9b}31m\\u{1b}[\\u{d}");
+    }
+
+    #[test]
+    fn a_very_long_line_loses_its_middle() {
+        assert_eq!(shortened(&"x".repeat(1000)).len(), 1000);
+        let cut = shortened(&format!("error: `{}`", "ä".repeat(1_000_000))).into_owned();
+        assert!(cut.starts_with("error: `ä") && cut.ends_with("ä`") && cut.contains(" characters more"), "{cut}");
+        assert!(cut.chars().count() < 1000);
     }
 
     #[test]

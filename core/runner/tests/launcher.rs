@@ -6,6 +6,7 @@ mod common;
 
 use common::plan_of;
 use rqlab::job::Job;
+use rqlab::jobs::launcher::Local;
 use rqlab::jobs::sinks::EventsFile;
 use rqlab::jobs::{End, Event, Exit, Launcher, Outcome, Progress, Scheduler, Share, Sink, Sinks, Ticket, Update};
 use rqlab::plan::Plan;
@@ -38,7 +39,7 @@ impl Launcher for Queue<'_> {
         let stage = self.store.stage(&job.id);
         assert_eq!(stage.job()?, *job, "its directory is prepared");
         for needed in job.stage.needs() {
-            assert!(self.store.stage(needed).done().is_some(), "what it needs is done");
+            assert!(self.store.stage(needed).done()?.is_some(), "what it needs is done");
         }
         let ticket = Ticket(format!("entry {}", self.submitted.len()));
         self.submitted.push((job.stage.name().to_owned(), *share, self.waiting.len()));
@@ -54,7 +55,7 @@ impl Launcher for Queue<'_> {
         if exit == Exit::Success {
             let stage = self.store.stage(&job.id);
             std::fs::write(stage.result(), "numbers").map_err(Error::file(stage.result()))?;
-            stage.finish(&Done::default())?;
+            stage.finish(Done::default())?;
         }
         let progress = Progress { done: 1, total: 2, note: String::new() };
         Ok(vec![Update::Progress(ticket.clone(), progress), Update::Ended(ticket, exit)])
@@ -76,6 +77,7 @@ impl Sink for Notes {
             Event::Progress { job, progress } => {
                 format!("{}: {} of {}", job.stage.name(), progress.done, progress.total)
             }
+            Event::Warned { job, warning } => format!("{}: warning: {warning}", job.stage.name()),
             Event::Interrupted { job, cause } => format!("{}: {cause}", job.stage.name()),
             Event::Ended { job, outcome, .. } => format!("{}: {outcome:?}", job.stage.name()),
             Event::Finished { signal } => format!("finished {signal:?}"),
@@ -152,7 +154,7 @@ fn a_failure_is_told_in_the_words_of_the_worker_and_not_tried_again() {
     let (outcomes, _) = run(&plan, &mut queue).unwrap();
     let tokenizer = plan.jobs.iter().find(|job| job.stage.name() == "tokenizer").unwrap();
     let log = store.stage(&tokenizer.id).log();
-    let said = format!("the worker ended with exit status: 101 and said no more than its log, {}", log.display());
+    let said = format!("the worker ended with exit status: 101 and said nothing in its log, {}", log.display());
     assert_eq!(outcomes[&tokenizer.id], Outcome::Failed(said));
     assert_eq!(queue.attempts[&tokenizer.id], 1);
 }
@@ -205,6 +207,37 @@ fn events_are_lines_of_json() {
     assert_eq!(of("ended", "prior")["outcome"], "failed");
     let blocked = of("ended", "generation");
     assert!(blocked["outcome"] == "blocked" && blocked["error"].as_str().unwrap().contains("exit status: 1"));
+}
+
+/// A crash comes from inside: another attempt would end alike. A kill does not.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_crash_is_told_in_the_last_words_of_the_log_and_not_tried_again() {
+    let plan = plan();
+    for (script, attempts, expected) in [
+        (
+            "echo earlier; echo memory allocation of 9 bytes failed; kill -ABRT $$",
+            1,
+            "SIGABRT): memory allocation of 9",
+        ),
+        ("echo it was the last word; kill -SEGV $$", 1, "log.txt: it was the last word"),
+        ("kill -XFSZ $$", 1, "and said nothing in its log, "),
+        ("echo 'note: run with'; kill -KILL $$", 3, "was ended from outside (signal: 9 (SIGKILL)) 3 times"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let tokenizer: Vec<Job> = plan.jobs.iter().filter(|job| job.stage.name() == "tokenizer").cloned().collect();
+        let arguments = ["-c".into(), format!("ulimit -c 0; {{ {script}; }} >&2").into()];
+        let mut local = Local::new("/bin/sh".into(), arguments.to_vec(), &store);
+        let scheduler = Scheduler { store: &store, slots: 1, threads: 1 };
+        let notes = Rc::new(RefCell::new(Vec::new()));
+        let End::All(outcomes) = scheduler.run(&tokenizer, &mut local, &mut Notes(notes.clone())).unwrap() else {
+            panic!("nobody stopped it")
+        };
+        let Outcome::Failed(error) = &outcomes[&tokenizer[0].id] else { panic!("{outcomes:?}") };
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(notes.borrow().iter().filter(|note| note.contains(": started ")).count(), attempts, "{script}");
+    }
 }
 
 #[test]

@@ -269,7 +269,7 @@ fn time_is_foretold_from_what_was_done_before() {
     stage.prepare(tokenizers[0]).unwrap();
     fs::write(stage.result(), "weights").unwrap();
     assert!(!History::read(runs.path()).is_done(tokenizers[0]));
-    stage.finish(&Done { seconds: 30.0, ..Done::default() }).unwrap();
+    stage.finish(Done { seconds: 30.0, ..Done::default() }).unwrap();
     let history = History::read(runs.path());
     assert!(history.is_done(tokenizers[0]));
     // Four times the steps take four times as long; of the other stages nothing is known.

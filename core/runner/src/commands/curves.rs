@@ -6,7 +6,7 @@ use crate::commands::{Failure, Outcome, mention_another_format, open_to_plan};
 use crate::experiment::Diagnostic;
 use crate::jobs::curves::read;
 use crate::plan::Plan;
-use crate::store::{StageDir, Store};
+use crate::store::{StageDir, Standing, Store};
 use crate::ui::{Ui, counted};
 use rqlab_reports::{Quantity, Reading};
 use std::collections::BTreeMap;
@@ -84,12 +84,16 @@ fn of_plan(plan: &Plan, runs: &Path) -> Vec<Stage> {
 
 impl Stage {
     fn has_ended(&self) -> bool {
-        self.dir.done().is_some() || self.dir.failed().is_some()
+        self.is_done() || self.dir.failed().is_some()
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.dir.standing(), Ok(Standing::Done(_)))
     }
 
     fn state(&self) -> &'static str {
         match () {
-            () if self.dir.done().is_some() => "done",
+            () if self.is_done() => "done",
             () if self.dir.failed().is_some() => "failed",
             () if self.dir.is_running() => "running",
             () => "not finished",

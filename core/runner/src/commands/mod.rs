@@ -15,7 +15,7 @@ mod worker;
 use crate::cli::{Cli, Command, ExperimentArgs, Global};
 use crate::experiment::{Diagnostic, Invalid};
 use crate::gpu::DeviceChoice;
-use crate::jobs::{Stopped, end_process};
+use crate::jobs::{Stopped, end_process, outlive_file_limit};
 use crate::plan::Plan;
 use crate::plugins::{Plugins, Search};
 use crate::store::Store;
@@ -132,6 +132,7 @@ fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
 }
 
 fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
+    outlive_file_limit();
     let mut global = cli.global.clone();
     if computes(&cli.command) {
         let device = open_device(&global, ui)?;

@@ -18,6 +18,11 @@ pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui
         ui.diagnostic(&Diagnostic { severity: Severity::Warning, ..absent.clone() }.help(help));
     }
     let history = History::read(&arguments.runs);
+    for job in &plan.jobs {
+        if let Some(found) = history.unusable(job) {
+            ui.diagnostic(&Diagnostic::warning(format!("{}: {found}", job.stage.name())));
+        }
+    }
     let text = overview(&plan, &history, ui);
     ui.line(text)?;
     if configs {

@@ -5,6 +5,7 @@ use crate::collect::{collect, short, shown};
 use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::experiment::Diagnostic;
 use crate::job::Trial;
+use crate::jobs::Outcomes;
 use crate::place::Place;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
@@ -49,7 +50,7 @@ pub(super) fn run_report(
     mention_another_format(&arguments.runs, ui);
     let mut options = options(global, arguments, how, &plan, ui)?;
     options.repeat = options.repeat.without_machine();
-    let summary = render(&plan, &options, &Store::open(&arguments.runs)?)?;
+    let summary = render(&plan, &options, &Store::open(&arguments.runs)?, &Outcomes::new())?;
     ui.note(counts(&summary));
     conclude(&summary, ui)
 }
@@ -70,8 +71,8 @@ pub(super) fn run_trial(
     let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;
-    run_jobs(&plan, &options, &store)?;
-    let results = collect(&plan, &store, provenance(&plan), here(), &options.repeat);
+    let outcomes = run_jobs(&plan, &options, &store)?;
+    let results = collect(&plan, &store, &outcomes, provenance(&plan), here(), &options.repeat).results;
     for trial in &results.trials {
         if let Some(error) = &trial.error {
             ui.error(error);

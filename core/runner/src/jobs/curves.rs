@@ -13,11 +13,14 @@
 
 use crate::store::StageDir;
 use rqlab_reports::Reading;
-use rqlab_sdk::{Error, Result};
+use rqlab_sdk::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+
+/// Longest file of points that is read, in bytes.
+const LONGEST: u64 = 1 << 30;
 
 /// The points of one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +46,10 @@ impl Writer {
     /// # Errors
     /// [`Error::File`].
     pub(super) fn take_back(&self, step: u64) -> Result<()> {
-        let Ok(text) = fs::read(&self.0) else { return Ok(()) };
+        let text = match files::read(&self.0, LONGEST) {
+            Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+            text => text?,
+        };
         let kept: usize =
             lines(&text).take_while(|(_, points)| points.step <= step).map(|(line, _)| line.len() + 1).sum();
         if kept == text.len() {
@@ -61,15 +67,21 @@ impl Writer {
         let points = readings.iter().filter(|reading| reading.value.is_finite()).cloned().collect();
         let points = Points { step, points };
         let line = serde_json::to_string(&points).map_err(|e| Error::Data(format!("{}: {e}", self.0.display())))?;
-        let file = File::options().create(true).append(true).open(&self.0);
-        // One write, so that a kill leaves whole lines.
-        file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).map_err(Error::file(&self.0))
+        let append = || {
+            let mut file = File::options().create(true).append(true).open(&self.0)?;
+            let before = file.metadata()?.len();
+            // One write, so that a kill leaves whole lines; on a full disk, half of one is taken back.
+            file.write_all(format!("{line}\n").as_bytes()).inspect_err(|_| {
+                let _ = file.set_len(before);
+            })
+        };
+        append().map_err(Error::file(&self.0))
     }
 }
 
 /// The points that a stage has taken so far, by ascending steps; empty of one that has taken none.
 pub fn read(stage: &StageDir) -> Vec<Points> {
-    let text = fs::read(stage.events()).unwrap_or_default();
+    let text = files::read(&stage.events(), LONGEST).unwrap_or_default();
     lines(&text).map(|(_, points)| points).collect()
 }
 
@@ -85,6 +97,7 @@ mod tests {
     use super::*;
     use crate::store::Store;
     use rqlab_reports::Index;
+    use std::fs;
 
     /// A stage with points at the steps 20, 40 and 60.
     fn stage(folder: &tempfile::TempDir) -> (StageDir, Writer) {

@@ -20,9 +20,9 @@ mod stop;
 mod worker;
 
 pub use launcher::{Exit, Launcher, Share, Ticket, Update};
-pub use scheduler::{End, Outcome, Scheduler};
+pub use scheduler::{End, Outcome, Outcomes, Scheduler};
 pub use sinks::{Event, Sink, Sinks};
-pub use stop::end_process;
+pub use stop::{end_process, outlive_file_limit};
 pub use worker::{Reporter, end_with_parent, peak_memory_mib, run_worker};
 
 use crate::job::Job;
@@ -51,6 +51,14 @@ pub struct Progress {
     /// What may be worth seeing beside the bar, such as the last loss.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+/// What a worker says on its standard output, a line of JSON each time: how far it is, or a warning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Progress(Progress),
+    Warning { warning: String },
 }
 
 /// Rough relative cost of a job, for a bar over all of them.

@@ -1,9 +1,9 @@
 //! Ctrl-C, and the signal by which a system asks processes to end, while jobs run.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 
 type Tell = Box<dyn FnOnce(i32) + Send>;
@@ -42,6 +42,13 @@ pub(super) fn listen(tell: impl FnOnce(i32) + Send + 'static) -> Listening {
         });
     });
     Listening
+}
+
+/// Has a file that would grow beyond the system's limit (`ulimit -f`) be an error of whoever writes it, and not the end of the
+/// process.
+pub fn outlive_file_limit() {
+    // A signal that is heard by anybody does not end the process. Where it cannot be heard, it does what it always did.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Ends this process by a signal, so that the shell that started it sees that it was stopped. Returns only where that

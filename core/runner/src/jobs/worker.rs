@@ -1,56 +1,71 @@
 //! The worker's side: one job, from its description to its `done.json`.
 
-use super::Progress;
 use super::curves::Writer;
+use super::{Line, Progress};
 use crate::job::Job;
-use crate::plugins::Plugins;
+use crate::plugins::{Plugins, panic_text};
 use crate::provenance::environment;
 use crate::stages;
-use crate::store::{StageDir, Store};
+use crate::store::{Done, StageDir, Store};
+use crate::ui::say;
 use rqlab_reports::Reading;
 use rqlab_sdk::tensor::Device;
 use rqlab_sdk::{Error, Result};
 use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Says how far a worker is.
 pub struct Reporter {
     spoken: Option<Instant>,
-    curves: Writer,
+    /// None once points could not be written.
+    curves: Option<Writer>,
 }
 
 impl Reporter {
     fn new(stage: &StageDir) -> Self {
-        Self { spoken: None, curves: Writer::of(stage) }
+        Self { spoken: None, curves: Some(Writer::of(stage)) }
     }
 
     /// Says that `done` of `total` units are done; at most ten times a second, and always at the end.
-    #[allow(clippy::print_stdout, reason = "standard output is the worker's line to its parent")]
     pub fn step(&mut self, done: u64, total: u64, note: impl FnOnce() -> String) {
         let due = self.spoken.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
         if due || done == total {
             self.spoken = Some(Instant::now());
-            if let Ok(line) = serde_json::to_string(&Progress { done, total, note: note() }) {
-                let mut out = std::io::stdout().lock();
-                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-            }
+            tell(&Line::Progress(Progress { done, total, note: note() }));
         }
     }
 
+    /// Says what a user should know though the work goes on, to whoever watches and in the log.
+    pub fn warn(&mut self, warning: &str) {
+        tell(&Line::Warning { warning: warning.to_owned() });
+        say(warning);
+    }
+
     /// Training begins after `step`: 0, or that of a checkpoint. Points that were taken after it will be taken again.
-    ///
-    /// # Errors
-    /// [`rqlab_sdk::Error::File`] if the stage's directory cannot be written.
-    pub fn resume(&mut self, step: u64) -> Result<()> {
-        self.curves.take_back(step)
+    pub fn resume(&mut self, step: u64) {
+        self.write(|curves| curves.take_back(step));
     }
 
     /// The points of the curves at `step`.
-    ///
-    /// # Errors
-    /// [`rqlab_sdk::Error::File`] if the stage's directory cannot be written.
-    pub fn points(&mut self, step: u64, points: &[Reading]) -> Result<()> {
-        self.curves.append(step, points)
+    pub fn points(&mut self, step: u64, points: &[Reading]) {
+        self.write(|curves| curves.append(step, points));
+    }
+
+    /// The points are there for who watches; `done.json` has them again. Where they cannot be written, training goes on.
+    fn write(&mut self, write: impl FnOnce(&Writer) -> Result<()>) {
+        if let Some(Err(error)) = self.curves.as_ref().map(write) {
+            self.curves = None;
+            self.warn(&format!("{error}; the curves can be seen when the stage is done"));
+        }
+    }
+}
+
+/// A line to the parent, which may be gone.
+fn tell(line: &Line) {
+    if let Ok(line) = serde_json::to_string(line) {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 }
 
@@ -60,18 +75,34 @@ impl Reporter {
 /// Whatever the stage could not do.
 pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
     let stage = store.stage(id);
-    let _lock = stage.lock()?;
-    let job = stage.job()?;
-    multiplies_as_asked(&job).inspect_err(|error| note_failure(&stage, &error.to_string()))?;
-    let started = Instant::now();
-    let mut reporter = Reporter::new(&stage);
-    let outcome = stages::run(store, &job, plugins, &mut reporter).and_then(|mut done| {
+    let work = || {
+        let _lock = stage.lock()?;
+        let job = stage.job()?;
+        multiplies_as_asked(&job)?;
+        let started = Instant::now();
+        let mut reporter = Reporter::new(&stage);
+        let mut done = run(store, &job, plugins, &mut reporter)?;
         done.seconds += started.elapsed().as_secs_f64();
         done.timings.extend(peak_memory_mib().map(|memory| Reading::new("peak_memory_mib", [], memory)));
         done.environment = Some(environment(&*job.stage));
-        stage.finish(&done)
-    });
-    outcome.inspect_err(|error| note_failure(&stage, &error.to_string()))
+        stage.finish(done)
+    };
+    work().inspect_err(|error| note_failure(&stage, &error.to_string()))
+}
+
+/// Does a job. A panic, which a log may not hold and no report would show, is an error like others.
+fn run(store: &Store, job: &Job, plugins: &Plugins, reporter: &mut Reporter) -> Result<Done> {
+    let work = AssertUnwindSafe(|| stages::run(store, job, plugins, reporter));
+    catch_unwind(work).unwrap_or_else(|panic| {
+        let (said, log) = (panic_text(panic.as_ref()), store.stage(&job.id).log());
+        let cause = match said.as_str() {
+            "capacity overflow" => {
+                ": more memory was asked for than there can be; is a setting (`batch`, `speed`) too large?"
+            }
+            _ => "",
+        };
+        Err(Error::Unsupported(format!("the stage panicked: {said}{cause} ({} has the place)", log.display())))
+    })
 }
 
 /// The precision stands in the stage's id: a result of another one must not get its name. A CPU is as precise as any asks for.
@@ -86,11 +117,12 @@ fn multiplies_as_asked(job: &Job) -> Result<()> {
     )))
 }
 
-#[allow(clippy::print_stderr, reason = "standard error is the worker's log")]
+/// Notes why a stage could not be done: in the store first, where the report looks, and then in the log.
 fn note_failure(stage: &StageDir, error: &str) {
-    eprintln!("{error}");
-    if let Err(second) = stage.fail(error) {
-        eprintln!("{second}");
+    let noted = stage.fail(error);
+    say(error);
+    if let Err(second) = noted {
+        say(second.to_string());
     }
 }
 

@@ -2,14 +2,17 @@
 
 use crate::job::Job;
 use crate::stages::Stage;
+use crate::store::{Standing, Store};
+use rqlab_sdk::Error;
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 /// What earlier work in a folder of runs tells.
 #[derive(Debug, Default)]
 pub struct History {
     done: HashMap<String, f64>,
+    /// What is wrong with stages that are damaged or cannot be read.
+    unusable: HashMap<String, String>,
     jobs: HashMap<String, Job>,
 }
 
@@ -23,24 +26,34 @@ pub struct Estimate {
 }
 
 impl History {
-    /// Reads the finished stages under `runs/stages`. What cannot be read counts as not done.
+    /// Reads the finished stages under `runs/stages`. What is damaged or cannot be read counts as not done.
     pub fn read(runs: &Path) -> Self {
+        let store = Store::at(runs);
         let mut history = Self::default();
-        for entry in fs::read_dir(runs.join("stages")).into_iter().flatten().flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            let json = |name: &str| fs::read(entry.path().join(name)).ok();
-            let seconds = json("done.json")
-                .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
-                .map(|done| done.get("seconds").and_then(serde_json::Value::as_f64).unwrap_or_default());
-            // As in `StageDir::done`: a stage whose result was deleted is done again.
-            if let Some(seconds) = seconds.filter(|_| entry.path().join("result.safetensors").exists()) {
-                history.done.insert(id.clone(), seconds);
+        for id in store.ids() {
+            let stage = store.stage(&id);
+            match stage.standing() {
+                Ok(Standing::Done(done)) => {
+                    history.done.insert(id.clone(), done.seconds);
+                }
+                Ok(Standing::Unfinished) => {}
+                Ok(Standing::Damaged(damage)) => {
+                    history.unusable.insert(id.clone(), Error::from(damage).to_string());
+                }
+                Err(error) => {
+                    history.unusable.insert(id.clone(), error.to_string());
+                }
             }
-            if let Some(job) = json("job.json").and_then(|bytes| serde_json::from_slice::<Job>(&bytes).ok()) {
+            if let Ok(job) = stage.job() {
                 history.jobs.insert(id, job);
             }
         }
         history
+    }
+
+    /// What is wrong with the stage of a job that is damaged or cannot be read.
+    pub fn unusable(&self, job: &Job) -> Option<&str> {
+        self.unusable.get(&job.id).map(String::as_str)
     }
 
     /// Whether the job's stage is complete.

@@ -4,7 +4,7 @@
 //! are not FID, which is defined on Inception's features.
 
 use super::training::batches::chunks;
-use crate::store::Store;
+use crate::store::{StageDir, Store};
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::metrics::{Features, Moments, frechet_distance, inception_score, precision_recall};
 use rqlab_sdk::nn::{Conv2d, GroupNorm, Linear};
@@ -51,7 +51,7 @@ impl FeatureNet {
     pub(super) fn load(store: &Store, id: &str, channels: usize, classes: usize) -> Result<Self> {
         let params = Params::new(0);
         let net = Self::new(&params, channels, classes)?;
-        params.load(&Checkpoint::load(&store.stage(id).result())?.tensors)?;
+        params.load(&store.stage(id).load_result()?.tensors)?;
         Ok(net)
     }
 
@@ -112,16 +112,19 @@ impl Described {
         Checkpoint { tensors, ..Checkpoint::default() }.save(path)
     }
 
-    /// Reads what [`Described::save`] wrote.
-    pub(super) fn load(path: &Path) -> Result<Self> {
-        let kept = Checkpoint::load(path)?;
+    /// Reads what [`Described::save`] wrote as the result of a stage.
+    pub(super) fn load(stage: &StageDir) -> Result<Self> {
+        let kept = stage.load_result()?;
         match (kept.tensors.get("features"), kept.tensors.get("probabilities")) {
             (Some(features), Some(probabilities)) if features.last_dim() == CHANNELS[2] => Ok(Self {
                 features: features.to_vec(),
                 probabilities: probabilities.to_vec(),
                 classes: probabilities.last_dim(),
             }),
-            _ => Err(Error::Checkpoint(format!("{} holds no features; delete its folder", path.display()))),
+            _ => {
+                let message = format!("{} holds no features; delete its folder", stage.result().display());
+                Err(Error::Checkpoint(message))
+            }
         }
     }
 

@@ -38,13 +38,15 @@ use crate::job::{Call, Job};
 use crate::jobs::Reporter;
 use crate::plugins::Plugins;
 use crate::settings::Precision;
-use crate::store::{Done, StageDir, Store};
+use crate::store::{Damage, Done, StageDir, Store};
+use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use std::any::Any;
 use std::fmt::Debug;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// One stage's work, and what follows from it.
@@ -186,6 +188,11 @@ fn as_json<S: Serialize>(stage: &S) -> Result<Value> {
     serde_json::to_value(stage).map_err(|e| Error::Data(format!("a stage cannot be written as JSON: {e}")))
 }
 
+/// Reads what [`as_json`] gave.
+fn from_json<T: DeserializeOwned>(value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| Error::Checkpoint(format!("a checkpoint is not understood: {e}")))
+}
+
 /// What a stage works with.
 pub struct Context<'a> {
     store: &'a Store,
@@ -198,7 +205,32 @@ impl Context<'_> {
     fn dir(&self) -> StageDir {
         self.store.stage(&self.job.id)
     }
+
+    /// The last checkpoint of this stage's training. One that is damaged, or of another stage, is set aside: there is none
+    /// then.
+    fn last_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        let (dir, path) = (self.dir(), self.dir().state());
+        let found = match Checkpoint::load_sealed(&path) {
+            Ok(state) if state.metadata.get(STAGE) == Some(&self.job.id) => return Ok(Some(state)),
+            Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error @ Error::File { .. }) => return Err(error),
+            Ok(_) => "it belongs to another stage",
+            Err(_) => "its contents are not those that were written",
+        };
+        let aside = dir.set_aside(Damage { path, found: found.to_owned() })?;
+        self.reporter.warn(&format!("{aside}: training starts from 0"));
+        Ok(None)
+    }
+
+    /// Keeps a checkpoint of this stage's training.
+    fn keep_checkpoint(&self, mut state: Checkpoint) -> Result<()> {
+        state.metadata.insert(STAGE.to_owned(), self.job.id.clone());
+        state.sealed().save(&self.dir().state())
+    }
 }
+
+/// The text of a checkpoint that names its stage.
+const STAGE: &str = "stage";
 
 /// Does a job.
 ///

@@ -6,7 +6,6 @@ use crate::job::{Call, Job};
 use crate::plugins::Plugins;
 use crate::store::Store;
 use rqlab_reports::Index;
-use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::contracts::{
     Autoencoder, AutoencoderContext, Components, Condition, ConditionSpace, Dataset, DatasetContext, Guidance,
     LevelInfo, MapShape, Mode, Prior, PriorContext, Quantized, Quantizer, QuantizerContext, SampleRequest, Tokens,
@@ -141,7 +140,7 @@ pub fn load_tokenizer(plugins: &Plugins, store: &Store, id: &str) -> Result<(Box
     let dataset = open_dataset(plugins, &stage.data, &job)?;
     let tokenizer =
         Tokenizer::build(plugins, &stage.autoencoder, &stage.quantizers, dataset.info().image, Params::new(0))?;
-    tokenizer.params.load(&Checkpoint::load(&dir.result())?.tensors)?;
+    tokenizer.params.load(&dir.load_result()?.tensors)?;
     Ok((dataset, tokenizer))
 }
 
@@ -193,7 +192,7 @@ pub(super) fn load_level(
     };
     let params = Params::new(0);
     let prior = build_prior(plugins, stage, tokenizer.levels(), classes, &params)?;
-    params.load(&Checkpoint::load(&dir.result())?.tensors)?;
+    params.load(&dir.load_result()?.tensors)?;
     let scale = EncodeTokens::scale(&store.stage(&stage.tokens), stage.level)?;
     Ok(LoadedPrior { prior, scale })
 }

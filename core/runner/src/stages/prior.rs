@@ -5,7 +5,7 @@ use super::token_file::{TokenFile, labels};
 use super::training::batches::Order;
 use super::training::means::LateMean;
 use super::training::{Recipe, Task, train};
-use super::{Context, EncodeTokens, Stage, Tokenizer, as_json, load_tokenizer};
+use super::{Context, EncodeTokens, Stage, Tokenizer, as_json, from_json, load_tokenizer};
 use crate::job::Call;
 use crate::settings::{Precision, PriorTraining};
 use crate::store::Done;
@@ -143,7 +143,7 @@ impl Feed {
             .map(|(level, info)| EncodeTokens::open(&dir, level, info))
             .collect::<Result<Vec<_>>>()?;
         let scales = levels.map(|level| EncodeTokens::scale(&dir, level)).collect::<Result<_>>()?;
-        let labels = labels(&dir.result())?;
+        let labels = labels(&dir)?;
         if let Some(file) = files.iter().find(|file| file.images() != labels.len()) {
             let message = format!("{} labels and tokens of {} images", labels.len(), file.images());
             return Err(Error::Checkpoint(format!("{}: {message}; delete it", dir.file("").display())));
@@ -171,7 +171,7 @@ struct Training<'a> {
     prior: Box<dyn Prior>,
     classes: usize,
     feed: Feed,
-    terms: BTreeMap<&'static str, LateMean>,
+    terms: BTreeMap<String, LateMean>,
     at: Vec<Index>,
 }
 
@@ -183,13 +183,24 @@ impl Task for Training<'_> {
         let batch = no_grad(|| self.batch(rows, &rng))?;
         let loss = self.prior.loss(&batch, &Mode::Train(rng))?;
         for (name, value) in &loss.terms {
-            self.terms.entry(name).or_default().add(value);
+            self.terms.entry((*name).to_owned()).or_default().add(value);
         }
         Ok(loss.loss)
     }
 
     fn observe(&mut self) -> Result<Vec<Reading>> {
         Ok(self.terms.iter_mut().flat_map(|(name, mean)| mean.take(name, &self.at)).collect())
+    }
+
+    fn pending(&mut self) -> Result<Value> {
+        let terms: BTreeMap<&str, &LateMean> =
+            self.terms.iter_mut().map(|(name, mean)| (name.as_str(), mean.pending())).collect();
+        as_json(&terms)
+    }
+
+    fn resume(&mut self, pending: Value) -> Result<()> {
+        self.terms = from_json(pending)?;
+        Ok(())
     }
 }
 

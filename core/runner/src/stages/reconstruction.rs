@@ -106,7 +106,7 @@ impl Stage for MeasureTokenizer {
     }
 
     fn report(&self, dir: &StageDir, classes: &[String], out: &mut rqlab_reports::Trial) -> Result<()> {
-        let kept = Checkpoint::load(&dir.result())?;
+        let kept = dir.load_result()?;
         PerImage::report(&kept, out);
         let Some(originals) = kept.tensors.get("originals") else { return Ok(()) };
         let depths: Vec<&Tensor> = (1..).map_while(|d| kept.tensors.get(&format!("reconstructions_{d}"))).collect();

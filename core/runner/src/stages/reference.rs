@@ -35,7 +35,7 @@ impl DescribeReference {
     /// # Errors
     /// A result that is missing or damaged.
     pub(super) fn load(dir: &StageDir) -> Result<Described> {
-        Described::load(&dir.result())
+        Described::load(dir)
     }
 }
 

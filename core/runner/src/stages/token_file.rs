@@ -1,10 +1,10 @@
 //! Tokens or latents of many images on disk, written batch by batch and read by rows: no more of them is ever in memory than
 //! a batch.
 
-use rqlab_sdk::checkpoint::Checkpoint;
+use crate::store::StageDir;
 use rqlab_sdk::contracts::Tokens;
 use rqlab_sdk::tensor::{Codes, Tensor};
-use rqlab_sdk::{Error, Result};
+use rqlab_sdk::{Error, Result, files};
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -97,9 +97,11 @@ impl TokenFile {
     /// Opens a file that [`Writer`] has finished, of vectors or of codes below `below`.
     pub(super) fn open(path: &Path, below: u32) -> Result<Self> {
         let damaged = |what: &str| damaged(path, what);
-        let mut file = match File::open(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(damaged("it is missing")),
-            file => file.map_err(Error::file(path))?,
+        let (mut file, length) = match files::open(path) {
+            Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Err(damaged("it is missing"));
+            }
+            opened => opened?,
         };
         let mut header = [0; HEADER as usize];
         file.read_exact(&mut header).map_err(|_| damaged("it is too short to hold tokens"))?;
@@ -113,7 +115,6 @@ impl TokenFile {
         }
         let sizes = [images, height, width, last];
         let bytes = sizes.iter().try_fold(4_u64, |product, &size| product.checked_mul(size));
-        let length = file.metadata().map_err(Error::file(path))?.len();
         if bytes.and_then(|bytes| bytes.checked_add(HEADER)) != Some(length) {
             return Err(damaged("it is cut off or has grown"));
         }
@@ -166,10 +167,10 @@ fn damaged(path: &Path, what: &str) -> Error {
 }
 
 /// The labels `[N]` of a stage that wrote tokens.
-pub(super) fn labels(path: &Path) -> Result<Codes> {
-    let mut kept = Checkpoint::load(path)?.codes;
+pub(super) fn labels(dir: &StageDir) -> Result<Codes> {
+    let mut kept = dir.load_result()?.codes;
     kept.remove("labels")
-        .ok_or_else(|| Error::Checkpoint(format!("{} has no `labels`; delete its folder", path.display())))
+        .ok_or_else(|| Error::Checkpoint(format!("{} has no `labels`; delete its folder", dir.result().display())))
 }
 
 #[cfg(test)]

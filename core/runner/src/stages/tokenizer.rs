@@ -4,7 +4,7 @@ use super::training::batches::{Order, training_images};
 use super::training::means::{LateMean, UNREAD};
 use super::training::objectives::{Objectives, SCOPE};
 use super::training::{Recipe, Task, train};
-use super::{Context, Stage, Tokenizer, as_json, open_dataset};
+use super::{Context, Stage, Tokenizer, as_json, from_json, open_dataset};
 use crate::job::Call;
 use crate::settings::{Precision, TokenizerTraining};
 use crate::store::Done;
@@ -181,6 +181,17 @@ impl Task for Training {
         points.extend(self.health.take()?);
         Ok(points)
     }
+
+    fn pending(&mut self) -> Result<Value> {
+        as_json(&(self.objectives.pending(), self.health.pending()?))
+    }
+
+    fn resume(&mut self, pending: Value) -> Result<()> {
+        let (objectives, health) = from_json(pending)?;
+        self.objectives.resume(objectives);
+        self.health.resume(health);
+        Ok(())
+    }
 }
 
 /// What the quantizers did since the last point of the curves.
@@ -192,8 +203,11 @@ struct LevelHealth {
     /// Codes that are not counted yet.
     unread: Vec<Codes>,
     counts: Option<CodeCounts>,
-    terms: BTreeMap<&'static str, LateMean>,
+    terms: BTreeMap<String, LateMean>,
 }
+
+/// What a level's codes and terms were since the last point, as a checkpoint keeps it.
+type Pending = (Option<CodeCounts>, BTreeMap<String, LateMean>);
 
 impl Health {
     fn new(model: &Tokenizer) -> Result<Self> {
@@ -216,15 +230,30 @@ impl Health {
             // Latents of zeros have no energy to have a share of.
             let energy = latents.detach().square()?.mean_all()?.clamp(f32::MIN_POSITIVE, f32::MAX)?;
             let shares = quantized.residual_energy.div(&energy)?;
-            level.terms.entry("residual_energy").or_default().add(&shares);
+            level.terms.entry("residual_energy".to_owned()).or_default().add(&shares);
         }
         if let Some(bits) = &quantized.bits {
-            level.terms.entry("kl_bits_per_image").or_default().add(bits);
+            level.terms.entry("kl_bits_per_image".to_owned()).or_default().add(bits);
         }
         for (name, value) in quantized.terms.iter().chain(&quantized.events) {
-            level.terms.entry(name).or_default().add(value);
+            level.terms.entry((*name).to_owned()).or_default().add(value);
         }
         Ok(())
+    }
+
+    fn pending(&mut self) -> Result<Vec<(&Option<CodeCounts>, BTreeMap<&str, &LateMean>)>> {
+        let levels = self.0.iter_mut().map(|level| {
+            level.count()?;
+            let terms = level.terms.iter_mut().map(|(name, mean)| (name.as_str(), mean.pending())).collect();
+            Ok((&level.counts, terms))
+        });
+        levels.collect()
+    }
+
+    fn resume(&mut self, pending: Vec<Pending>) {
+        for (level, (counts, terms)) in self.0.iter_mut().zip(pending) {
+            (level.counts, level.terms) = (counts, terms);
+        }
     }
 
     fn take(&mut self) -> Result<Vec<Reading>> {

@@ -13,7 +13,6 @@ use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Images encoded at once.
 const BATCH: usize = 64;
@@ -38,9 +37,9 @@ impl EncodeTokens {
     /// See [`Stage::name`].
     pub const NAME: &str = "tokens";
 
-    /// The file of a level.
-    pub(super) fn file(dir: &StageDir, level: usize) -> PathBuf {
-        dir.file(&format!("level{}.tokens", level + 1))
+    /// The name of a level's file.
+    fn file(level: usize) -> String {
+        format!("level{}.tokens", level + 1)
     }
 
     /// What vectors of a level are multiplied with to have unit variance; 1 for codes.
@@ -48,7 +47,7 @@ impl EncodeTokens {
     /// # Errors
     /// A result that is missing or damaged.
     pub(super) fn scale(dir: &StageDir, level: usize) -> Result<f32> {
-        let kept = Checkpoint::load(&dir.result())?;
+        let kept = dir.load_result()?;
         Ok(kept.tensors.get(SCALE).and_then(|scales| scales.as_slice().get(level).copied()).unwrap_or(1.0))
     }
 
@@ -58,7 +57,7 @@ impl EncodeTokens {
     /// A file that is missing or damaged.
     pub(super) fn open(dir: &StageDir, level: usize, info: &LevelInfo) -> Result<TokenFile> {
         let below = info.sizes().iter().max().map_or(u32::MAX, |&size| size as u32);
-        TokenFile::open(&Self::file(dir, level), below)
+        TokenFile::open(&dir.sound(&Self::file(level))?, below)
     }
 }
 
@@ -97,7 +96,7 @@ impl Stage for EncodeTokens {
         let dir = cx.dir();
         let levels = model.levels();
         let mut files =
-            (0..levels.len()).map(|level| Writer::new(&Self::file(&dir, level))).collect::<Result<Vec<_>>>()?;
+            (0..levels.len()).map(|level| Writer::new(&dir.file(&Self::file(level)))).collect::<Result<Vec<_>>>()?;
         let mut scales = vec![Variance::default(); levels.len()];
         let mut labels = Vec::with_capacity(chosen.len());
         for indices in chosen.chunks(BATCH) {

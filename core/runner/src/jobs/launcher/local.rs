@@ -2,6 +2,7 @@
 
 use super::{Exit, Launcher, Share, Ticket, Update};
 use crate::job::Job;
+use crate::jobs::Line;
 use crate::store::Store;
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
@@ -44,8 +45,7 @@ impl Local {
 
 impl Launcher for Local {
     fn submit(&mut self, job: &Job, share: &Share) -> Result<Ticket> {
-        let log = self.store.stage(&job.id).log();
-        let log = File::options().create(true).append(true).open(&log).map_err(Error::file(&log))?;
+        let log = File::options().create(true).append(true).open(self.store.stage(&job.id).log());
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .args(["--threads", &share.threads.to_string(), "worker", "--lifeline", "--id", &job.id, "--runs"])
@@ -53,7 +53,8 @@ impl Launcher for Local {
             .env(PRECISION, job.stage.precision().name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(log)
+            // A log that cannot be written is no reason not to work.
+            .stderr(log.map_or_else(|_| Stdio::null(), Stdio::from))
             .spawn()
             .map_err(Error::file(&self.program))?;
         self.submitted += 1;
@@ -84,10 +85,13 @@ impl Launcher for Local {
 /// Passes on what a worker says, and its end.
 fn follow(mut child: Child, ticket: Ticket, sender: &Sender<Update>) {
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
-        if let Ok(progress) = serde_json::from_str(&line) {
-            // Nobody may listen any more.
-            let _ = sender.send(Update::Progress(ticket.clone(), progress));
-        }
+        let update = match serde_json::from_str(&line) {
+            Ok(Line::Progress(progress)) => Update::Progress(ticket.clone(), progress),
+            Ok(Line::Warning { warning }) => Update::Warning(ticket.clone(), warning),
+            Err(_) => continue,
+        };
+        // Nobody may listen any more.
+        let _ = sender.send(update);
     }
     let _ = sender.send(Update::Ended(ticket, exit(child.wait())));
 }
@@ -95,8 +99,23 @@ fn follow(mut child: Child, ticket: Ticket, sender: &Sender<Update>) {
 fn exit(status: std::io::Result<ExitStatus>) -> Exit {
     match status {
         Ok(status) if status.success() => Exit::Success,
-        Ok(status) if status.code().is_none() => Exit::Interrupted(status.to_string()),
+        Ok(status) if status.code().is_none() && !is_crash(&status) => Exit::Interrupted(status.to_string()),
         Ok(status) => Exit::Failure(status.to_string()),
         Err(error) => Exit::Failure(format!("an unknown status: {error}")),
     }
+}
+
+/// Whether the signal that ended a process is one that comes of what the process itself did: a failed allocation, a fault, a
+/// file beyond the limit.
+#[cfg(unix)]
+fn is_crash(status: &ExitStatus) -> bool {
+    use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ};
+    use std::os::unix::process::ExitStatusExt;
+    const OWN: [i32; 9] = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ];
+    status.signal().is_some_and(|signal| OWN.contains(&signal))
+}
+
+#[cfg(not(unix))]
+fn is_crash(_: &ExitStatus) -> bool {
+    false
 }

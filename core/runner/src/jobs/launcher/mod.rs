@@ -54,6 +54,8 @@ pub struct Ticket(pub String);
 pub enum Update {
     /// How far a job is. A launcher that does not know says nothing.
     Progress(Ticket, Progress),
+    /// Something that its user should know: the work goes on.
+    Warning(Ticket, String),
     /// It has ended, and nothing of it runs any more.
     Ended(Ticket, Exit),
 }
@@ -63,7 +65,7 @@ pub enum Update {
 pub enum Exit {
     /// By itself, without an error: the store holds its result.
     Success,
-    /// By itself, with an error: the store may know more than this word on how.
+    /// By itself, with an error or a crash: the store may know more than this word on how. Another attempt would end alike.
     Failure(String),
     /// By something outside it, as this says: a kill, a preemption, a node that failed. Another attempt goes on where it was.
     Interrupted(String),

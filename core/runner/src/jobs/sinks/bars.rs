@@ -1,9 +1,9 @@
 //! Bars on a terminal: one for all jobs with the time left, and one per running job.
 
-use super::{Event, Sink, failed};
+use super::{Event, Sink, failed, warned};
 use crate::job::Job;
 use crate::jobs::{Outcome, Progress, weight};
-use crate::ui::counted;
+use crate::ui::{counted, visible};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,6 +37,7 @@ impl Sink for Bars {
             Event::Planned { waiting, .. } if !waiting.is_empty() => self.plan(waiting),
             Event::Started { job, .. } => self.start(job),
             Event::Progress { job, progress } => self.progress(job, progress),
+            Event::Warned { job, warning } => self.say(&warned(job, warning)),
             Event::Interrupted { job, .. } => {
                 let lacking = self.clear(job);
                 self.overall.dec(weight(job) - lacking);
@@ -84,9 +85,14 @@ impl Bars {
         let lacking = self.clear(job);
         self.overall.inc(lacking);
         if let Outcome::Failed(error) = outcome {
-            // A terminal that is gone has no reader.
-            let _ = self.bars.println(failed(job, error));
+            self.say(&failed(job, error));
         }
+    }
+
+    /// Prints a line above the bars.
+    fn say(&self, line: &str) {
+        // A terminal that is gone has no reader.
+        let _ = self.bars.println(visible(line));
     }
 
     fn finish(&mut self) {

@@ -4,7 +4,7 @@ use super::{Event, Sink};
 use crate::job::Job;
 use crate::jobs::Outcome;
 use crate::store::Store;
-use rqlab_sdk::{Error, Result};
+use rqlab_sdk::{Error, Result, files};
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write;
@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// |---|---|
 /// | `planned` | `jobs` in all, `waiting`: those that are not done yet |
 /// | `started` | `job`, `stage`, `attempt` from 1 |
+/// | `warned` | `job`, `stage`, `warning`: something is not as it should be, and the work goes on |
 /// | `interrupted` | `job`, `stage`, `cause`: another attempt follows |
 /// | `ended` | `job`, `stage`, `outcome`: `done`, `failed` or `blocked`, `seconds` of the last attempt, and `error` unless it is done |
 /// | `finished` | `signal`, if one stopped the run |
@@ -29,9 +30,13 @@ impl EventsFile {
     /// The file of a store, made if it is missing.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`]: it cannot be written, or something else than a file has its name.
     pub fn open(store: &Store) -> Result<Self> {
         let path = store.root().join("events.jsonl");
+        if path.exists() {
+            // Opening a FIFO would wait for a reader.
+            files::open(&path)?;
+        }
         Ok(Self(File::options().create(true).append(true).open(&path).map_err(Error::file(&path))?))
     }
 }
@@ -65,6 +70,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<f64>,
@@ -85,6 +92,7 @@ impl<'a> Line<'a> {
             }
             Event::Started { job, attempt } => Self { attempt: Some(attempt), ..of("started", job) },
             Event::Progress { .. } => return None,
+            Event::Warned { job, warning } => Self { warning: Some(warning), ..of("warned", job) },
             Event::Interrupted { job, cause } => Self { cause: Some(cause), ..of("interrupted", job) },
             Event::Ended { job, outcome, seconds } => {
                 let (outcome, error) = match outcome {

@@ -1,7 +1,8 @@
 //! A line per job, where no terminal shows bars.
 
-use super::{Event, Sink, failed, short};
+use super::{Event, Sink, failed, short, warned};
 use crate::jobs::Outcome;
+use crate::ui::say;
 
 /// Lines on standard error.
 #[derive(Debug, Default)]
@@ -19,6 +20,7 @@ impl Lines {
                 let cached = jobs - waiting.len();
                 (cached > 0 && self.jobs > 0).then(|| format!("{cached} of {jobs} jobs were done before"))
             }
+            Event::Warned { job, warning } => Some(warned(job, warning)),
             Event::Interrupted { job, cause } => {
                 Some(format!("{} {} was ended from outside ({cause}); it goes on", job.stage.name(), short(job)))
             }
@@ -39,10 +41,9 @@ impl Lines {
 }
 
 impl Sink for Lines {
-    #[allow(clippy::print_stderr, reason = "this is where the runner speaks")]
     fn event(&mut self, event: &Event<'_>) {
         if let Some(line) = self.line(event) {
-            eprintln!("{line}");
+            say(line);
         }
     }
 }

@@ -36,6 +36,13 @@ pub enum Event<'a> {
         /// How far.
         progress: &'a Progress,
     },
+    /// Something is not as it should be with a job's files or data; the work goes on.
+    Warned {
+        /// The job.
+        job: &'a Job,
+        /// What its user should know.
+        warning: &'a str,
+    },
     /// Something outside ended a job's worker; another attempt follows.
     Interrupted {
         /// The job.
@@ -83,6 +90,11 @@ pub fn for_people() -> Box<dyn Sink> {
 /// What a line says of a job that failed.
 fn failed(job: &Job, error: &str) -> String {
     format!("failed  {} {}: {error}", job.stage.name(), short(job))
+}
+
+/// What a line says of a warning.
+fn warned(job: &Job, warning: &str) -> String {
+    format!("warning  {} {}: {warning}", job.stage.name(), short(job))
 }
 
 /// The digits of a job's id that are shown.

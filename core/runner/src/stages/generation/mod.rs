@@ -13,7 +13,6 @@ use crate::settings::{Evaluation, Precision};
 use crate::store::{Done, StageDir};
 use rqlab_reports::{Reading, Sample};
 use rqlab_sdk::Result;
-use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use serde::{Deserialize, Serialize};
@@ -124,7 +123,7 @@ impl Stage for MeasurePrior {
         if self.probe {
             return Ok(());
         }
-        let kept = Checkpoint::load(&dir.result())?;
+        let kept = dir.load_result()?;
         let Some(samples) = kept.tensors.get("samples") else { return Ok(()) };
         let labels = kept.codes.get("labels").map(|l| l.as_slice().to_vec()).unwrap_or_default();
         for n in 0..samples.shape()[0] {

@@ -14,6 +14,9 @@ pub(super) struct Taken {
     pub(super) norm: GradientNorm,
 }
 
+/// The mean loss, and the last learning rate and norm by their bits.
+pub(super) type Pending = (Mean, Option<(u64, u64)>);
+
 /// Losses and norms of the steps. On a GPU the host is steps ahead; to look at every loss at once would make it wait for each.
 #[derive(Default)]
 pub(super) struct Losses {
@@ -71,6 +74,22 @@ impl Losses {
             norm.read()?;
         }
         Ok(())
+    }
+
+    /// What was added since the last call of [`Losses::take`], as a checkpoint keeps it.
+    ///
+    /// # Errors
+    /// As for [`Losses::add`].
+    pub(super) fn pending(&mut self) -> Result<Pending> {
+        self.read()?;
+        self.read_critics()?;
+        Ok((self.loss.clone(), self.last.map(|(lr, norm)| (lr.to_bits(), norm.to_bits()))))
+    }
+
+    /// Goes on from what [`Losses::pending`] gave.
+    pub(super) fn resume(&mut self, (loss, last): Pending) {
+        self.loss = loss;
+        self.last = last.map(|(lr, norm)| (f64::from_bits(lr), f64::from_bits(norm)));
     }
 
     /// The points of the curves, over the steps since the last call.

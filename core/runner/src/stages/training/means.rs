@@ -3,12 +3,14 @@
 
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Steps whose numbers may lie unread: they take memory of the GPU, and an error in them is found late.
 pub(crate) const UNREAD: usize = 64;
 
-/// A running mean.
-#[derive(Default)]
+/// A running mean. In a checkpoint its sum stands by its bits, since JSON has no infinities.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(into = "(u64, u64)", from = "(u64, u64)")]
 pub(crate) struct Mean {
     sum: f64,
     count: u64,
@@ -28,9 +30,22 @@ impl Mean {
     }
 }
 
+impl From<Mean> for (u64, u64) {
+    fn from(mean: Mean) -> Self {
+        (mean.sum.to_bits(), mean.count)
+    }
+}
+
+impl From<(u64, u64)> for Mean {
+    fn from((bits, count): (u64, u64)) -> Self {
+        Self { sum: f64::from_bits(bits), count }
+    }
+}
+
 /// The running means of the elements of tensors, all of one shape.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct LateMean {
+    #[serde(skip)]
     unread: Vec<Tensor>,
     means: Vec<Mean>,
     /// Whether the elements are those of depths: that of a tensor of rank 0 is not.
@@ -55,6 +70,12 @@ impl LateMean {
         readings
             .filter_map(|(i, mean)| Some(Reading::new(measure, at.iter().copied().chain(index(i)), mean.take()?)))
             .collect()
+    }
+
+    /// It with nothing left unread, as a checkpoint keeps it.
+    pub(crate) fn pending(&mut self) -> &Self {
+        self.read();
+        self
     }
 
     fn read(&mut self) {
@@ -84,6 +105,18 @@ mod tests {
             assert_eq!(late.take("x", &[Index::Level(2)]), wanted);
             assert!(late.take("x", &[]).is_empty());
         }
+    }
+
+    #[test]
+    fn a_mean_goes_on_from_a_checkpoint_bit_for_bit() {
+        let values = |step: u64| Tensor::from_vec(vec![0.1 * step as f32, f32::INFINITY], &[2]).unwrap();
+        let (mut whole, mut first) = (LateMean::default(), LateMean::default());
+        (0..7).for_each(|step| whole.add(&values(step)));
+        (0..4).for_each(|step| first.add(&values(step)));
+        let kept = serde_json::to_string(first.pending()).unwrap();
+        let mut resumed: LateMean = serde_json::from_str(&kept).unwrap();
+        (4..7).for_each(|step| resumed.add(&values(step)));
+        assert_eq!(resumed.take("x", &[]), whole.take("x", &[]));
     }
 
     #[test]

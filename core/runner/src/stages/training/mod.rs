@@ -16,6 +16,9 @@ use rqlab_sdk::optim::{Adam, AdamSettings, GradientNorm, Schedule, WeightAverage
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::{Tape, Tensor, Var};
 use rqlab_sdk::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -121,6 +124,23 @@ pub(super) trait Task {
     /// # Errors
     /// Codes that cannot be counted.
     fn observe(&mut self) -> Result<Vec<Reading>>;
+
+    /// What was gathered since the last call of [`Task::observe`], as a checkpoint keeps it.
+    ///
+    /// # Errors
+    /// As for [`Task::observe`]; a value that JSON cannot hold.
+    fn pending(&mut self) -> Result<Value> {
+        Ok(Value::Null)
+    }
+
+    /// Goes on from what [`Task::pending`] gave.
+    ///
+    /// # Errors
+    /// A value that it did not give.
+    fn resume(&mut self, pending: Value) -> Result<()> {
+        let _ = pending;
+        Ok(())
+    }
 }
 
 /// The parameters of a critic, and how they are trained.
@@ -152,7 +172,6 @@ pub(super) fn train<T: Task>(
     batch: impl Fn(u64) -> Result<T::Batch> + Sync,
     task: &mut T,
 ) -> Result<Trained> {
-    let state_file = cx.dir().state();
     let stage = cx.job.stage.name();
     let mut average = recipe.ema_decay.map(|decay| WeightAverage::new(parameters.clone(), decay)).transpose()?;
     let mut model = Player::new(String::new(), parameters, recipe)?;
@@ -160,8 +179,8 @@ pub(super) fn train<T: Task>(
     let mut critics = critics.into_iter().map(player).collect::<Result<Vec<_>>>()?;
     let mut curves: Vec<Curve> = Vec::new();
     let (mut first, mut earlier) = (0, 0.0);
-    if state_file.exists() {
-        let state = Checkpoint::load(&state_file)?;
+    let mut losses = Losses::default();
+    if let Some(state) = cx.last_checkpoint()? {
         params.load(&state.tensors)?;
         model.load(&state.tensors)?;
         critics.iter_mut().try_for_each(|critic| critic.load(&state.tensors))?;
@@ -170,14 +189,15 @@ pub(super) fn train<T: Task>(
         }
         first = number(&state, "step")?;
         earlier = number(&state, "seconds")?;
-        curves = read_curves(&state)?;
+        curves = read(&state, "curves")?;
+        let (of_losses, of_task) = read(&state, "pending")?;
+        losses.resume(of_losses);
+        task.resume(of_task)?;
     }
 
     let started = Instant::now();
-    let reporter = &mut *cx.reporter;
-    reporter.resume(first)?;
-    reporter.step(first, recipe.steps, String::new);
-    let mut losses = Losses::default();
+    cx.reporter.resume(first);
+    cx.reporter.step(first, recipe.steps, String::new);
     prefetch(first..recipe.steps, batch, |step, batch| {
         let tape = Tape::start()?;
         let loss = task.loss(step, &batch)?;
@@ -196,25 +216,25 @@ pub(super) fn train<T: Task>(
         }
 
         let done = step + 1;
-        reporter.step(done, recipe.steps, || format!("loss {:.4}", loss.item().unwrap_or(f32::NAN)));
+        cx.reporter.step(done, recipe.steps, || format!("loss {:.4}", loss.item().unwrap_or(f32::NAN)));
         if done % recipe.log == 0 || done == recipe.steps {
             let points: Vec<Reading> = losses.take()?.into_iter().chain(task.observe()?).collect();
-            reporter.points(done, &points)?;
+            cx.reporter.points(done, &points);
             points.into_iter().for_each(|point| extend(&mut curves, stage, done, point));
-            // Checkpoints stand where the curves have just been written, so that a resumed run has the same ones.
-            let due = done / recipe.checkpoint > done.saturating_sub(recipe.log) / recipe.checkpoint;
-            if due && done < recipe.steps {
-                let mut tensors = params.state();
-                tensors.extend(model.state());
-                critics.iter().for_each(|critic| tensors.extend(critic.state()));
-                tensors.extend(average.iter().flat_map(WeightAverage::state));
-                let metadata = BTreeMap::from([
-                    ("step".to_owned(), done.to_string()),
-                    ("seconds".to_owned(), (earlier + started.elapsed().as_secs_f64()).to_string()),
-                    ("curves".to_owned(), written_curves(&curves)?),
-                ]);
-                Checkpoint { tensors, metadata, ..Checkpoint::default() }.save(&state_file)?;
-            }
+        }
+        if done % recipe.checkpoint == 0 && done < recipe.steps {
+            let mut tensors = params.state();
+            tensors.extend(model.state());
+            critics.iter().for_each(|critic| tensors.extend(critic.state()));
+            tensors.extend(average.iter().flat_map(WeightAverage::state));
+            let metadata = BTreeMap::from([
+                ("step".to_owned(), done.to_string()),
+                ("seconds".to_owned(), (earlier + started.elapsed().as_secs_f64()).to_string()),
+                ("curves".to_owned(), written(&curves)?),
+                // What the next point of the curves is a mean of, so that a resumed run has the same ones.
+                ("pending".to_owned(), written(&(losses.pending()?, task.pending()?))?),
+            ]);
+            cx.keep_checkpoint(Checkpoint { tensors, metadata, ..Checkpoint::default() })?;
         }
         Ok(())
     })?;
@@ -246,13 +266,13 @@ impl Trained {
     }
 }
 
-fn written_curves(curves: &[Curve]) -> Result<String> {
-    serde_json::to_string(curves).map_err(|e| Error::Checkpoint(format!("the curves cannot be written: {e}")))
+fn written(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::Checkpoint(format!("a checkpoint cannot be written: {e}")))
 }
 
-fn read_curves(state: &Checkpoint) -> Result<Vec<Curve>> {
-    let text = state.metadata.get("curves").ok_or_else(|| lacks("curves"))?;
-    serde_json::from_str(text).map_err(|e| Error::Checkpoint(format!("the checkpoint's curves are damaged: {e}")))
+fn read<T: DeserializeOwned>(state: &Checkpoint, name: &str) -> Result<T> {
+    let text = state.metadata.get(name).ok_or_else(|| lacks(name))?;
+    serde_json::from_str(text).map_err(|e| Error::Checkpoint(format!("the checkpoint's {name} are damaged: {e}")))
 }
 
 fn number<N: std::str::FromStr>(state: &Checkpoint, name: &str) -> Result<N> {

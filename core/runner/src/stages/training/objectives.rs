@@ -200,6 +200,16 @@ impl Objectives {
         self.terms.entry(name).or_default().add(value);
     }
 
+    /// What their terms were since the last call of [`Objectives::observe`], as a checkpoint keeps it.
+    pub(in crate::stages) fn pending(&mut self) -> BTreeMap<&str, &LateMean> {
+        self.terms.iter_mut().map(|(name, mean)| (name.as_str(), mean.pending())).collect()
+    }
+
+    /// Goes on from what [`Objectives::pending`] gave.
+    pub(in crate::stages) fn resume(&mut self, pending: BTreeMap<String, LateMean>) {
+        self.terms = pending;
+    }
+
     /// What their terms were since the last call, on average.
     pub(in crate::stages) fn observe(&mut self) -> Vec<Reading> {
         self.terms.iter_mut().flat_map(|(name, mean)| mean.take(name, &[])).collect()

@@ -1,0 +1,405 @@
+//! The directory of one stage.
+
+use super::seal::{FileSeal, Sealed};
+use super::{FORMAT, LONGEST_JSON, StoreLock, json, lock_file, read_json, write_json};
+use crate::identity;
+use crate::job::Job;
+use rqlab_reports::{Curve, Environment, Reading};
+use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_sdk::files::{self, write_atomically};
+use rqlab_sdk::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// The files of a result, by their extensions: numbers.
+const RESULTS: [&str; 2] = ["safetensors", "tokens"];
+const STATE: &str = "state.safetensors";
+/// What the name of a file that was set aside goes on with.
+const DAMAGED: &str = ".damaged";
+/// Bytes at the end of a log that are looked at.
+const LOG_END: u64 = 1 << 16;
+
+/// What a finished stage leaves for the report.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// What was measured: equal from run to run.
+    pub readings: Vec<Reading>,
+    /// What was measured of the machine (seconds, memory, images per second): not equal from run to run.
+    pub timings: Vec<Reading>,
+    /// Training curves.
+    pub curves: Vec<Curve>,
+    /// Seconds of work, over all the processes that it took.
+    pub seconds: f64,
+    /// Where it was computed; none of a stage that did not say.
+    pub environment: Option<Environment>,
+}
+
+/// Why a stage could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The error.
+    pub error: String,
+}
+
+/// How it stands with a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// It is not complete. A file of the result that was deleted counts as this: deleting it is how a user has a stage done
+    /// again.
+    Unfinished,
+    /// It is complete.
+    Done(Box<Done>),
+    /// It was complete, and one of its files is not what was written.
+    Damaged(Damage),
+}
+
+/// A file that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// What was found.
+    pub found: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is damaged: {}", self.path.display(), self.found)
+    }
+}
+
+impl From<Damage> for Error {
+    fn from(damage: Damage) -> Self {
+        Self::Checkpoint(format!("{damage}; `rqlab sweep` sets it aside and makes it again"))
+    }
+}
+
+/// A damaged file that was given another name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// What was wrong.
+    pub damage: Damage,
+    /// Its new name.
+    pub to: PathBuf,
+}
+
+impl fmt::Display for SetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = self.to.file_name().unwrap_or_default().to_string_lossy();
+        write!(f, "{}; it was set aside as {to}, and is made again", self.damage)
+    }
+}
+
+/// The directory of one stage.
+#[derive(Debug, Clone)]
+pub struct StageDir {
+    id: String,
+    path: PathBuf,
+}
+
+impl StageDir {
+    pub(super) fn new(stages: &Path, id: &str) -> Self {
+        Self { id: id.to_owned(), path: stages.join(id) }
+    }
+
+    /// A file of the stage.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The last checkpoint of unfinished training.
+    pub fn state(&self) -> PathBuf {
+        self.file(STATE)
+    }
+
+    /// Weights, codes or pictures: where a stage writes them. [`StageDir::load_result`] reads them.
+    pub fn result(&self) -> PathBuf {
+        self.file("result.safetensors")
+    }
+
+    /// What the stage said while it ran.
+    pub fn log(&self) -> PathBuf {
+        self.file("log.txt")
+    }
+
+    /// The points of its curves, as training takes them.
+    pub fn events(&self) -> PathBuf {
+        self.file("events.jsonl")
+    }
+
+    /// How it stands with the stage, by `done.json` and by the lengths of the files that it names.
+    ///
+    /// # Errors
+    /// [`Error::File`]: something is there and cannot be read.
+    pub fn standing(&self) -> Result<Standing> {
+        self.look(|_, _| Ok(None))
+    }
+
+    /// How it stands with the stage, by all bytes of its result. Takes a second for one or two GB.
+    ///
+    /// # Errors
+    /// As for [`StageDir::standing`].
+    pub fn verified(&self) -> Result<Standing> {
+        self.look(Self::check)
+    }
+
+    /// Its measures, if it is complete.
+    ///
+    /// # Errors
+    /// As for [`StageDir::standing`]; [`Error::Checkpoint`] if it is damaged.
+    pub fn done(&self) -> Result<Option<Done>> {
+        match self.standing()? {
+            Standing::Done(done) => Ok(Some(*done)),
+            Standing::Unfinished => Ok(None),
+            Standing::Damaged(damage) => Err(damage.into()),
+        }
+    }
+
+    /// The result of a complete stage, if it is what was written.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it is damaged or not there.
+    pub fn load_result(&self) -> Result<Checkpoint> {
+        let path = self.sound("result.safetensors")?;
+        Checkpoint::load(&path)
+    }
+
+    /// A file of a complete stage's result, if it is what was written.
+    ///
+    /// # Errors
+    /// As for [`StageDir::load_result`].
+    pub fn sound(&self, name: &str) -> Result<PathBuf> {
+        let path = self.file(name);
+        let mut found = false;
+        let standing = self.look(|seal, path| {
+            let is_wanted = path.ends_with(name);
+            found |= is_wanted;
+            if is_wanted { Self::check(seal, path) } else { Ok(None) }
+        })?;
+        match standing {
+            Standing::Done(_) if found => Ok(path),
+            Standing::Damaged(damage) => Err(damage.into()),
+            Standing::Done(_) | Standing::Unfinished => {
+                let message = format!("{} is not there, or was not finished; `rqlab sweep` makes it", path.display());
+                Err(Error::Checkpoint(message))
+            }
+        }
+    }
+
+    /// What is wrong with a file, by its digest.
+    fn check(seal: &FileSeal, path: &Path) -> Result<Option<String>> {
+        let is_same = FileSeal::of(path)? == *seal;
+        Ok((!is_same).then(|| "its contents are not those that were written".to_owned()))
+    }
+
+    /// How it stands with the stage; `check` may find more that is wrong with a file than its length.
+    fn look(&self, mut check: impl FnMut(&FileSeal, &Path) -> Result<Option<String>>) -> Result<Standing> {
+        let path = self.file("done.json");
+        let damaged = |path: PathBuf, found: String| Ok(Standing::Damaged(Damage { path, found }));
+        let bytes = match files::read(&path, LONGEST_JSON) {
+            Ok(bytes) => bytes,
+            Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(Standing::Unfinished),
+            Err(Error::File { source, .. }) if is_no_such_file(&source) => return damaged(path, source.to_string()),
+            Err(error) => return Err(error),
+        };
+        let sealed = match Sealed::read(&bytes) {
+            Ok(sealed) if sealed.stage == self.id => sealed,
+            Ok(sealed) => return damaged(path, format!("it belongs to the stage {}", sealed.stage)),
+            Err(found) => return damaged(path, found),
+        };
+        for (name, seal) in &sealed.files {
+            let file = self.file(name);
+            let found = match files::open(&file) {
+                Ok((_, length)) if length != seal.length => {
+                    Some(format!("it has {length} bytes, and {} were written", seal.length))
+                }
+                Ok(_) => check(seal, &file)?,
+                Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                    return Ok(Standing::Unfinished);
+                }
+                Err(Error::File { source, .. }) if is_no_such_file(&source) => Some(source.to_string()),
+                Err(error) => return Err(error),
+            };
+            if let Some(found) = found {
+                return damaged(file, found);
+            }
+        }
+        Ok(Standing::Done(Box::new(sealed.done)))
+    }
+
+    /// Gives a damaged file another name, beside its own, under which it stays; the stage is not complete then.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn set_aside(&self, damage: Damage) -> Result<SetAside> {
+        let name = damage.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let numbers = std::iter::once(String::new()).chain((2..).map(|n: usize| format!("-{n}")));
+        let free = |to: &PathBuf| fs::symlink_metadata(to).is_err();
+        let to = numbers.map(|number| self.file(&format!("{name}{DAMAGED}{number}"))).find(free);
+        let to = to.unwrap_or_else(|| self.file(&format!("{name}{DAMAGED}")));
+        fs::rename(&damage.path, &to).map_err(Error::file(&damage.path))?;
+        self.remove("done.json")?;
+        Ok(SetAside { damage, to })
+    }
+
+    /// Takes the right to work on this stage, waiting for whoever has it: a worker whose parent was killed ends a moment
+    /// after it, and must have ended before another one writes the same files.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the directory cannot be written.
+    pub fn lock(&self) -> Result<StoreLock> {
+        let path = self.file("lock");
+        let file = lock_file(&path)?;
+        file.lock().map_err(Error::file(&path))?;
+        Ok(StoreLock(file))
+    }
+
+    /// Whether a worker has that right.
+    pub fn is_running(&self) -> bool {
+        let file = files::open(&self.file("lock"));
+        file.is_ok_and(|(file, _)| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Why it failed, if it did.
+    pub fn failed(&self) -> Option<Failed> {
+        read_json(&self.file("failed.json")).ok()
+    }
+
+    /// Makes the directory ready for a worker: sets aside what stands in the place of a file and is none, forgets an earlier
+    /// end, and writes what is to be done.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Data`] for a description that cannot be read back.
+    pub fn prepare(&self, job: &Job) -> Result<Vec<SetAside>> {
+        fs::create_dir_all(&self.path).map_err(Error::file(&self.path))?;
+        let mut aside = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(Error::file(&self.path))?.flatten() {
+            let path = entry.path();
+            match files::open(&path) {
+                Err(Error::File { source, .. })
+                    if is_no_such_file(&source) && !entry.file_name().to_string_lossy().contains(DAMAGED) =>
+                {
+                    aside.push(self.set_aside(Damage { path, found: source.to_string() })?);
+                }
+                _ => {}
+            }
+        }
+        self.remove("done.json")?;
+        self.remove("failed.json")?;
+        self.describe(job)?;
+        Ok(aside)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.file(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what is to be done.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Data`] if it could not be read back, as with an infinity, which JSON does not have.
+    pub fn describe(&self, job: &Job) -> Result<()> {
+        let path = self.file("job.json");
+        let text = json(&path, job)?;
+        match serde_json::from_slice::<Job>(&text) {
+            Ok(read) if read == *job => write_atomically(&path, |file| file.write_all(&text)),
+            _ => Err(Error::Data(format!(
+                "{} cannot hold this {}: one of its settings is no finite number",
+                path.display(),
+                job.stage.name()
+            ))),
+        }
+    }
+
+    /// What is to be done here.
+    ///
+    /// # Errors
+    /// [`Error::File`], or [`Error::Data`] for a file that is damaged or describes another stage.
+    pub fn job(&self) -> Result<Job> {
+        let path = self.file("job.json");
+        let job: Job = read_json(&path)?;
+        if job.format == FORMAT && job.id == self.id && identity::of_stage(&*job.stage, &job.data_digest)? == self.id {
+            return Ok(job);
+        }
+        let message = format!("{} describes another stage; `rqlab sweep` writes it again", path.display());
+        Err(Error::Data(message))
+    }
+
+    /// Marks the stage complete, sealed with what its files are now, and drops its checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn finish(&self, done: Done) -> Result<()> {
+        let mut seals = BTreeMap::new();
+        for entry in fs::read_dir(&self.path).map_err(Error::file(&self.path))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let end = name.rsplit('.').next().unwrap_or_default();
+            if RESULTS.contains(&end) && name != STATE {
+                seals.insert(name, FileSeal::of(&entry.path())?);
+            }
+        }
+        let path = self.file("done.json");
+        let bytes = Sealed::new(&self.id, seals, done).bytes(&path)?;
+        write_atomically(&path, |file| file.write_all(&bytes))?;
+        self.remove(STATE)
+    }
+
+    /// Notes why the stage could not be done.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn fail(&self, error: &str) -> Result<()> {
+        write_json(&self.file("failed.json"), &Failed { error: error.to_owned() })
+    }
+
+    /// Removes what a process that was ended had not written to its end. To be called when it has ended.
+    pub fn remove_half_written(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|end| end == "partial") {
+                // What stays is overwritten by the next run.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// How long the log is, in bytes.
+    pub fn log_length(&self) -> u64 {
+        files::open(&self.log()).map_or(0, |(_, length)| length)
+    }
+
+    /// The last `lines` lines of the log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = self.log_from(0);
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// The last line of what the log says after its first `from` bytes, but for what Rust adds to every panic.
+    pub fn last_words(&self, from: u64) -> Option<String> {
+        let text = self.log_from(from);
+        let mut lines = text.lines().rev().map(str::trim);
+        lines.find(|line| !line.is_empty() && !line.starts_with("note: ")).map(str::to_owned)
+    }
+
+    /// What the log says after its first `from` bytes, or the end of it. What cannot be read is not there.
+    fn log_from(&self, from: u64) -> String {
+        let Ok((mut file, length)) = files::open(&self.log()) else { return String::new() };
+        let mut bytes = Vec::new();
+        let start = from.max(length.saturating_sub(LOG_END));
+        let _ = file.seek(SeekFrom::Start(start)).and_then(|_| file.take(LOG_END).read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Whether something that is no file of ours has its name: a directory, a FIFO, a device; a file beyond all bounds.
+fn is_no_such_file(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData)
+}
