@@ -208,6 +208,7 @@ struct LevelHealth {
 
 /// What a level's codes and terms were since the last point, as a checkpoint keeps it.
 type Pending = (Option<CodeCounts>, BTreeMap<String, LateMean>);
+type Kept<'a> = (&'a Option<CodeCounts>, BTreeMap<&'a str, &'a LateMean>);
 
 impl Health {
     fn new(model: &Tokenizer) -> Result<Self> {
@@ -241,7 +242,7 @@ impl Health {
         Ok(())
     }
 
-    fn pending(&mut self) -> Result<Vec<(&Option<CodeCounts>, BTreeMap<&str, &LateMean>)>> {
+    fn pending(&mut self) -> Result<Vec<Kept<'_>>> {
         let levels = self.0.iter_mut().map(|level| {
             level.count()?;
             let terms = level.terms.iter_mut().map(|(name, mean)| (name.as_str(), mean.pending())).collect();
