@@ -2,8 +2,10 @@
 //! They are written as tuples of named fields: `tokenizer_training: (steps: 2000, batch: 32)`.
 
 use crate::weights::WeightsFile;
+use rqlab_sdk::config::{Value, ValueKind};
 use rqlab_sdk::contracts::{Guidance, GuidanceSchedule};
 use rqlab_sdk::{choice, config};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 choice! {
@@ -39,6 +41,44 @@ choice! {
         PowerCosine = "power_cosine",
         /// The scale between the progress `guidance_from` and `guidance_to`, 1 elsewhere.
         Interval = "interval",
+    }
+}
+
+/// Which classes samples are drawn of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Labels {
+    /// In the proportions of the test images that samples are compared with.
+    Data,
+    /// All equally often.
+    Uniform,
+    /// This one, by its name.
+    Class(String),
+}
+
+impl Value for Labels {
+    fn kind() -> ValueKind {
+        ValueKind::Choice(&["data", "uniform", "class(\"NAME\")"])
+    }
+}
+
+/// Whether, and how, a prior sees the augmentation of its data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Augmentation {
+    /// It does not: images are encoded as they are.
+    None,
+    /// All fixed variants of an image that the data set lists are encoded once; 4 random ones where it lists none.
+    Variants,
+    /// That many random variants of each image are encoded once.
+    Draws(usize),
+    /// Images are augmented and encoded anew at each step.
+    OnTheWay,
+}
+
+impl Value for Augmentation {
+    fn kind() -> ValueKind {
+        ValueKind::Choice(&["none", "variants", "draws(N)", "on_the_way"])
     }
 }
 
@@ -136,8 +176,16 @@ config! {
         max_grad_norm: Option<f32> = Some(1.0), in 1e-9..;
         /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
         ema_decay: Option<f32> = None, in 0.0..1.0;
-        /// Training images that are encoded once and trained on; none for all of them.
+        /// Training images that are encoded once and trained on, of all classes; none for all of them.
         images: Option<usize> = None, in 1..;
+        /// How the prior sees the data set's augmentation (flips, crops), if that has one. `variants`: every fixed variant of an
+        /// image is encoded once, such as the image and its mirror image, or ten crops. `draws(N)`: N random variants of each
+        /// are. `on_the_way`: a step augments and encodes its images, which costs the tokenizer's encoder at each step. `none`:
+        /// the prior learns images as they are.
+        augmentation: Augmentation = Augmentation::Variants;
+        /// Test images on which the loss is measured at points of the curves, from which nothing is learnt or chosen; 0 for
+        /// none. The points are spaced so that this takes less than a tenth of the training.
+        validation: usize = 128;
         /// Share of conditions that are replaced by the null condition: what a prior must have seen for guidance.
         condition_dropout: f32 = 0.0, in 0.0..=1.0;
         /// How numbers are multiplied on a GPU.
@@ -156,6 +204,12 @@ config! {
         images: usize = 1000, in 4..;
         /// Samples drawn from the prior for its quality measures.
         samples: usize = 500, in 5..;
+        /// Which classes they are drawn of. `data`: those of the test images that they are compared with, in their
+        /// proportions. `uniform`: all equally often. `class("NAME")`: that one.
+        labels: Labels = Labels::Data;
+        /// Seeds of the draws, apart from the seeds of training: samples are drawn and measured once for each, and the
+        /// measures averaged.
+        sampling_seeds: Vec<u64> = vec![0];
         /// Temperature of those samples.
         temperature: f32 = 1.0, in 1e-3..;
         /// The k most probable codes are drawn from; none for all.

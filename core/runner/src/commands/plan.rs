@@ -5,7 +5,7 @@ use crate::commands::{Failure, Outcome, open_to_plan};
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::Severity;
 use crate::plan::estimate::History;
-use crate::plan::{Axis, DataSet, Model, Plan};
+use crate::plan::{Axis, DataSet, Model, Plan, augmentation};
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
@@ -40,6 +40,7 @@ pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
     parts.extend(plan.data().into_iter().map(|data| data_set(data, ui)));
     parts.push(trials(plan, history, ui));
     parts.push(jobs(plan, history, ui));
+    parts.extend(augmentation::of_priors(plan));
     parts.push(time(plan, history, ui));
     parts.join("\n\n")
 }

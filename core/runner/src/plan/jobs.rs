@@ -12,7 +12,7 @@ use crate::job::{Call, Job, Trial};
 use crate::settings::{Evaluation, PriorTraining};
 use crate::stages::{
     AnyStage, DescribeReference, EncodeTokens, MeasureByProtocol, MeasurePerturbation, MeasurePrior, MeasureTokenizer,
-    Stage, TrainClassifier, TrainPrior, TrainTokenizer, of_level,
+    Stage, TrainClassifier, TrainPrior, TrainTokenizer, Variants, of_level,
 };
 use crate::store::FORMAT;
 use rqlab_sdk::config::{Config, Scope};
@@ -197,6 +197,7 @@ fn of_priors(
         tokenizer: tokenizer.to_owned(),
         images: training.images.unwrap_or(usize::MAX).min(model.data.info.train),
         latents: model.latents && !probe,
+        variants: Variants::of(training.augmentation, model.variants),
         precision: resolved.tokenizer_training.precision,
     })?;
     let prior = |level| {

@@ -8,6 +8,7 @@
 //! become resolved components and settings (`components`); these become models that only count (`models`); and these
 //! become stages with their ids (`jobs`).
 
+pub mod augmentation;
 mod axes;
 pub mod catalog;
 mod comparisons;

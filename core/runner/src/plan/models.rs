@@ -7,7 +7,7 @@ use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
-use crate::settings::{Evaluation, MissingWeights};
+use crate::settings::{Evaluation, Labels, MissingWeights};
 use crate::stages::{condition_space, level_scope, of_level};
 use crate::weights::WeightsFile;
 use rqlab_sdk::Error;
@@ -37,6 +37,8 @@ pub struct Model {
     pub latents: bool,
     /// What they are trained and measured on.
     pub data: Arc<DataSet>,
+    /// Fixed variants of an image that the data set's augmentation lists, 1 without any; none where it lists none.
+    pub variants: Option<usize>,
 }
 
 impl Model {
@@ -128,6 +130,9 @@ impl<K: PartialEq, V: Clone> Known<K, V> {
     }
 }
 
+/// What a data set is, why its images cannot be read if they are not there, and how many variants of an image it lists.
+type Opened = (DatasetInfo, Option<String>, Option<usize>);
+
 /// The tokens of each level, and the parameters of all quantizers.
 type Levels = (Vec<LevelInfo>, usize);
 
@@ -149,7 +154,7 @@ type PriorKey = (Vec<Call>, Vec<Call>, Vec<MapShape>, usize, bool);
 /// Builds models, each part once for all combinations that have it in common.
 struct Models<'a> {
     plugins: &'a Plugins,
-    data: Known<(Call, PathBuf), (DatasetInfo, Option<String>)>,
+    data: Known<(Call, PathBuf), Opened>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
     quantizers: Known<(Vec<Call>, Vec<MapShape>), Levels>,
     objectives: Known<(Vec<Call>, [usize; 3], u64), usize>,
@@ -178,7 +183,7 @@ impl<'a> Models<'a> {
             let message = format!("{place}: the name of this folder is not UTF-8, and results must name it: rename it");
             return Err(at(setup, Slot::Data, &Problem::whole(message)));
         }
-        let (info, absent) = self
+        let (info, absent, variants) = self
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base.clone()))
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
@@ -223,6 +228,7 @@ impl<'a> Models<'a> {
             let message = "the distance of perturbed codes is taken on features of a classifier, which needs images of two classes or more";
             return Err(at(setup, Slot::Evaluation, &Problem::field("perturbation", message.to_owned())));
         }
+        samples(setup, resolved, &info.classes, absent.is_some())?;
         Ok(Measured {
             model: Model {
                 autoencoder,
@@ -232,6 +238,7 @@ impl<'a> Models<'a> {
                 latents: prior.is_some_and(|priors| priors.latents),
                 levels,
                 data: Arc::new(DataSet { name: data_name(setup, &resolved.data), info }),
+                variants,
             },
             absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
         })
@@ -307,6 +314,32 @@ fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) 
     Err(at(setup, Slot::Evaluation, &Problem::field("guidance", message)))
 }
 
+/// Labels that no image has, and draws of samples that are none or twice the same. The classes of data that are `absent` are
+/// not known by name.
+fn samples(setup: &Setup, resolved: &Resolved, classes: &[String], absent: bool) -> Result<(), Diagnostic> {
+    let evaluation = &resolved.evaluation;
+    let mut seeds = evaluation.sampling_seeds.clone();
+    seeds.sort_unstable();
+    let (field, message) = if seeds.is_empty() {
+        ("sampling_seeds", "there is no sampling seed, and samples are measured: give one, such as [0]".to_owned())
+    } else if let Some(twice) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
+        ("sampling_seeds", format!("the sampling seed {} stands here twice, and would draw equal samples", twice[0]))
+    } else if let Labels::Class(name) = &evaluation.labels
+        && !absent
+        && !classes.contains(name)
+    {
+        let there = match classes {
+            [] => "the images have no classes".to_owned(),
+            [only] => format!("the data set has one class, `{only}`"),
+            [first, .., last] => format!("the data set has {}, from `{first}` to `{last}`", classes.len()),
+        };
+        ("labels", format!("there is no class `{name}`: {there}"))
+    } else {
+        return Ok(());
+    };
+    Err(at(setup, Slot::Evaluation, &Problem::field(field, message)))
+}
+
 fn at(setup: &Setup, slot: Slot, problem: &Problem) -> Diagnostic {
     let Some(call) = problem.item.and_then(|item| setup.item(slot, item)) else {
         return setup.complaint(slot, &problem.error.message);
@@ -323,7 +356,7 @@ fn data_name(setup: &Setup, call: &Call) -> String {
     path.map_or(call.name.clone(), |path| format!("{} {}", call.name, path.value.whole().text()))
 }
 
-fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, Option<String>)> {
+fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<Opened> {
     let data = plugins.dataset(call, &DatasetContext { base, progress: plugins.progress().clone() })?;
     let info = data.info().clone();
     for split in [Split::Train, Split::Test] {
@@ -332,7 +365,7 @@ fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<(DatasetInfo, O
             return Err(Error::Unsupported(message).into());
         }
     }
-    Ok((info, data.absent().map(str::to_owned)))
+    Ok((info, data.absent().map(str::to_owned), data.variants()))
 }
 
 fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {

@@ -32,7 +32,7 @@ pub use reconstruction::MeasureTokenizer;
 pub use reference::DescribeReference;
 pub(crate) use subset::shown;
 pub use tokenizer::TrainTokenizer;
-pub use tokens::EncodeTokens;
+pub use tokens::{EncodeTokens, Variants};
 
 use crate::job::{Call, Job};
 use crate::jobs::Reporter;

@@ -4,12 +4,12 @@ use super::subset::subset;
 use super::token_file::{TokenFile, Writer};
 use super::{Context, Stage, as_json, load_tokenizer};
 use crate::job::Call;
-use crate::settings::Precision;
+use crate::settings::{Augmentation, Precision};
 use crate::store::{Done, StageDir};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::contracts::{LevelInfo, Split, TokenRequest, TokenSpace, Tokens};
-use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
+use rqlab_sdk::contracts::{Dataset, Images, LevelInfo, Split, TokenRequest, TokenSpace, Tokens};
+use rqlab_sdk::tensor::{Rng, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -27,10 +27,56 @@ pub struct EncodeTokens {
     pub tokenizer: String,
     /// How many training images are encoded, of all classes.
     pub images: usize,
+    /// What is encoded of each image.
+    pub variants: Variants,
     /// Whether latents are kept, instead of tokens.
     pub latents: bool,
     /// That of the tokenizer's training.
     pub precision: Precision,
+}
+
+/// What is encoded of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variants {
+    /// The first of the fixed variants that the data set lists; of one, the image as it is.
+    Listed(usize),
+    /// Random variants.
+    Drawn(usize),
+}
+
+/// Random variants of each image, of data sets that list none.
+const DRAWN: usize = 4;
+
+impl Variants {
+    /// What a prior's training asks to be kept, of a data set that lists so many variants. Where tokens are made on the way,
+    /// images are encoded once as they are: for the scale of vectors, and the labels.
+    pub fn of(asked: Augmentation, listed: Option<usize>) -> Self {
+        match (asked, listed) {
+            (Augmentation::None | Augmentation::OnTheWay, _) | (_, Some(1)) => Self::Listed(1),
+            (Augmentation::Variants, Some(listed)) => Self::Listed(listed),
+            (Augmentation::Variants, None) => Self::Drawn(DRAWN),
+            (Augmentation::Draws(count), _) => Self::Drawn(count.max(1)),
+        }
+    }
+
+    /// How many there are of each image.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Listed(count) | Self::Drawn(count) => count,
+        }
+    }
+
+    /// Variant `variant` of training images.
+    fn images(self, dataset: &dyn Dataset, indices: &[usize], variant: usize, batch: usize) -> Result<Images> {
+        match self {
+            Self::Listed(_) => dataset.variant(Split::Train, indices, variant),
+            Self::Drawn(_) => {
+                let rng = Rng::new(0, "variant of images", batch as u64).part("variant", variant as u64);
+                dataset.batch(Split::Train, indices, Some(&rng))
+            }
+        }
+    }
 }
 
 impl EncodeTokens {
@@ -67,7 +113,7 @@ impl Stage for EncodeTokens {
     }
 
     fn revision(&self) -> u32 {
-        2
+        3
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -79,7 +125,7 @@ impl Stage for EncodeTokens {
     }
 
     fn identity(&self) -> Result<Value> {
-        Ok(json!({ "images": self.images, "latents": self.latents }))
+        Ok(json!({ "images": self.images, "variants": self.variants, "latents": self.latents }))
     }
 
     fn precision(&self) -> Precision {
@@ -87,7 +133,7 @@ impl Stage for EncodeTokens {
     }
 
     fn work(&self) -> f64 {
-        self.images as f64
+        self.images as f64 * self.variants.count() as f64
     }
 
     fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
@@ -98,31 +144,35 @@ impl Stage for EncodeTokens {
         let mut files =
             (0..levels.len()).map(|level| Writer::new(&dir.file(&Self::file(level)))).collect::<Result<Vec<_>>>()?;
         let mut scales = vec![Variance::default(); levels.len()];
-        let mut labels = Vec::with_capacity(chosen.len());
-        for indices in chosen.chunks(BATCH) {
-            let batch = dataset.batch(Split::Train, indices, None)?;
-            labels.extend_from_slice(batch.labels.as_slice());
-            for (level, (latents, quantized)) in no_grad(|| model.encode(&batch.pixels))?.into_iter().enumerate() {
-                if matches!(levels[level].space, TokenSpace::Vectors { .. }) {
-                    let seen = match self.latents {
-                        false => quantized.tokens.clone(),
-                        true => {
-                            let request = TokenRequest { posterior_draws: true, ..TokenRequest::default() };
-                            let rng = Rng::new(0, "scale", (labels.len() - indices.len()) as u64);
-                            no_grad(|| model.quantizers[level].tokens(&latents, &request, &rng))?.0
-                        }
-                    };
-                    scales[level].push(seen.vectors()?.as_slice());
+        // One variant of all images after the other.
+        let (mut seen, all) = (0, chosen.len() * self.variants.count());
+        for variant in 0..self.variants.count() {
+            for (i, indices) in chosen.chunks(BATCH).enumerate() {
+                let images = self.variants.images(dataset.as_ref(), indices, variant, i)?.pixels;
+                for (level, (latents, quantized)) in no_grad(|| model.encode(&images))?.into_iter().enumerate() {
+                    if matches!(levels[level].space, TokenSpace::Vectors { .. }) {
+                        let vectors = match self.latents {
+                            false => quantized.tokens.clone(),
+                            true => {
+                                let request = TokenRequest { posterior_draws: true, ..TokenRequest::default() };
+                                let rng = Rng::new(0, "scale", seen as u64);
+                                no_grad(|| model.quantizers[level].tokens(&latents, &request, &rng))?.0
+                            }
+                        };
+                        scales[level].push(vectors.vectors()?.as_slice());
+                    }
+                    let kept = if self.latents { Tokens::Vectors(latents) } else { quantized.tokens };
+                    files[level].push(&kept)?;
                 }
-                let kept = if self.latents { Tokens::Vectors(latents) } else { quantized.tokens };
-                files[level].push(&kept)?;
+                seen += indices.len();
+                cx.reporter.step(seen as u64, all as u64, String::new);
             }
-            cx.reporter.step(labels.len() as u64, chosen.len() as u64, String::new);
         }
+        let labels = dataset.labels(Split::Train, &chosen)?;
         files.into_iter().try_for_each(Writer::finish)?;
         let scales = scales.iter().map(|scale| scale.to_unit_variance() as f32).collect();
         let tensors = BTreeMap::from([(SCALE.to_owned(), Tensor::from_vec(scales, &[levels.len()])?)]);
-        let codes = BTreeMap::from([("labels".to_owned(), Codes::from_vec(labels, &[chosen.len()])?)]);
+        let codes = BTreeMap::from([("labels".to_owned(), labels)]);
         Checkpoint { tensors, codes, ..Checkpoint::default() }.save(&dir.result())?;
         Ok(Done::default())
     }
@@ -161,6 +211,17 @@ impl Variance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_encoded_follows_the_augmentation() {
+        let of = Variants::of;
+        assert_eq!(of(Augmentation::Variants, Some(1)), Variants::Listed(1));
+        assert_eq!(of(Augmentation::Variants, Some(10)), Variants::Listed(10));
+        assert_eq!(of(Augmentation::Variants, None), Variants::Drawn(4));
+        assert_eq!(of(Augmentation::Draws(3), Some(10)), Variants::Drawn(3));
+        assert_eq!(of(Augmentation::None, Some(2)), Variants::Listed(1));
+        assert_eq!(of(Augmentation::OnTheWay, None), Variants::Listed(1));
+    }
 
     #[test]
     fn the_scale_makes_the_variance_one() {

@@ -1,5 +1,6 @@
 //! Measures the priors of a tokenizer: likelihood of test tokens, quality of samples, speed of sampling.
 
+mod labels;
 mod likelihood;
 mod samples;
 mod speed;
@@ -11,7 +12,8 @@ use crate::job::Call;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
 use crate::store::{Done, StageDir};
-use rqlab_reports::{Reading, Sample};
+use labels::Mixture;
+use rqlab_reports::{Index, Reading, Sample};
 use rqlab_sdk::Result;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::tensor::ops::sampling::Draw;
@@ -50,7 +52,7 @@ impl Stage for MeasurePrior {
     }
 
     fn revision(&self) -> u32 {
-        2
+        3
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -71,7 +73,7 @@ impl Stage for MeasurePrior {
     }
 
     fn work(&self) -> f64 {
-        self.evaluation.samples as f64
+        self.evaluation.samples as f64 * self.evaluation.sampling_seeds.len() as f64
     }
 
     fn exclusive(&self) -> bool {
@@ -98,23 +100,30 @@ impl Stage for MeasurePrior {
             Some([classifier, _]) => Some(FeatureNet::load(cx.store, classifier, info.image[2], classes)?),
             None => None,
         };
-        let how = samples::How { classes, draw: &draw, guidance, keep: evaluation.pictures };
-        let drawn = samples::draw(cx, &model, &sampler, evaluation.samples, &how, net.as_ref())?;
-        if let (Some([_, reference]), Some(net)) = (&self.features, &net) {
+        let mixture = Mixture::of(&evaluation.labels, dataset.as_ref(), &images)?;
+        let count = evaluation.samples;
+        let how = samples::How { count, classes, draw: &draw, guidance, keep: evaluation.pictures, mixture };
+        let mut draws = Vec::new();
+        // Where nothing is measured, one draw is enough to be seen.
+        let seeds = evaluation.sampling_seeds.iter().take(if net.is_some() { usize::MAX } else { 1 });
+        for (n, &seed) in seeds.enumerate() {
+            let drawn = samples::draw(cx, &model, &sampler, &how, seed, net.as_ref(), n == 0)?;
+            let (Some([_, reference]), Some(net)) = (&self.features, &net) else { continue };
             let real = DescribeReference::load(&cx.store.stage(reference))?;
-            let (precision, recall) = drawn.described.precision_recall(&real)?;
+            let (precision, recall) = drawn.precision_recall(&real)?;
             let mut measured = vec![
-                ("sample_frechet", drawn.described.frechet(&real)?),
+                ("sample_frechet", drawn.frechet(&real)?),
                 ("precision", precision),
                 ("recall", recall),
-                ("inception_style", drawn.described.inception_style()?),
+                ("inception_style", drawn.inception_style()?),
             ];
             if let Some(counts) = &test.counts {
-                let baseline = samples::shuffled(&model, counts, evaluation.samples, net)?;
+                let baseline = samples::shuffled(&model, counts, count, seed, net)?;
                 measured.push(("shuffled_frechet", baseline.frechet(&real)?));
             }
-            done.readings.extend(measured.into_iter().map(|(measure, value)| Reading::new(measure, [], value)));
+            draws.push(measured);
         }
+        done.readings.extend(of_draws(&draws));
         done.timings = speed::measure(&model, &sampler, &how, &evaluation.speed)?;
         Ok(done)
     }
@@ -135,5 +144,41 @@ impl Stage for MeasurePrior {
 
     fn describe(&self) -> Result<Value> {
         as_json(self)
+    }
+}
+
+/// What each draw measured, if there are several, and the means over them.
+fn of_draws(draws: &[Vec<(&'static str, f64)>]) -> Vec<Reading> {
+    let measures = draws.first().map(|first| first.iter().map(|(measure, _)| *measure)).into_iter().flatten();
+    let mut readings = Vec::new();
+    for (place, measure) in measures.enumerate() {
+        let values: Vec<f64> = draws.iter().filter_map(|draw| Some(draw.get(place)?.1)).collect();
+        readings.push(Reading::new(measure, [], values.iter().sum::<f64>() / values.len() as f64));
+        if values.len() > 1 {
+            let draw = |(n, value): (usize, &f64)| Reading::new(measure, [Index::Draw(n + 1)], *value);
+            readings.extend(values.iter().enumerate().map(draw));
+        }
+    }
+    readings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_draws_are_averaged_and_kept() {
+        let draws = [vec![("precision", 0.5), ("recall", 0.25)], vec![("precision", 0.75), ("recall", 0.5)]];
+        let expected = [
+            Reading::new("precision", [], 0.625),
+            Reading::new("precision", [Index::Draw(1)], 0.5),
+            Reading::new("precision", [Index::Draw(2)], 0.75),
+            Reading::new("recall", [], 0.375),
+            Reading::new("recall", [Index::Draw(1)], 0.25),
+            Reading::new("recall", [Index::Draw(2)], 0.5),
+        ];
+        assert_eq!(of_draws(&draws), expected);
+        assert_eq!(of_draws(&draws[..1]), [Reading::new("precision", [], 0.5), Reading::new("recall", [], 0.25)]);
+        assert_eq!(of_draws(&[]), []);
     }
 }

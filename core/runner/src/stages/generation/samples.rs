@@ -1,44 +1,39 @@
-//! Samples: drawn, decoded and described a batch at a time, of which only the first are kept.
+//! Samples: drawn, decoded and described a batch at a time, of which only the first of each class are kept.
 
 use super::BATCH;
+use super::labels::Mixture;
 use crate::stages::features::{Described, FeatureNet};
 use crate::stages::model::decode_in_batches;
 use crate::stages::training::batches::chunks;
 use crate::stages::{Context, Sampler, Tokenizer};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::contracts::{Guidance, Tokens, code_rows};
+use rqlab_sdk::contracts::{Guidance, Tokens};
 use rqlab_sdk::metrics::CodeCounts;
 use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial};
 use rqlab_sdk::tensor::{Codes, Rng, Tensor};
 use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Pictures that are kept of one draw at most: where there are many classes, fewer of each.
+const KEPT: usize = 512;
 
 /// How samples are drawn.
 pub(super) struct How<'a> {
+    /// How many images.
+    pub(super) count: usize,
+    /// How many classes the data set has.
     pub(super) classes: usize,
     pub(super) draw: &'a [Draw],
     pub(super) guidance: Guidance,
     /// Images of each class that the report shows.
     pub(super) keep: usize,
+    /// How often each class is drawn.
+    pub(super) mixture: Mixture,
 }
 
-impl How<'_> {
-    /// Labels of the images `range`: classes in turn.
-    ///
-    /// # Errors
-    /// None in practice: labels have a shape.
-    pub(super) fn labels(&self, range: std::ops::Range<usize>) -> Result<Codes> {
-        let count = range.len();
-        Ok(Codes::from_vec(range.map(|n| (n % self.classes.max(1)) as u32).collect(), &[count])?)
-    }
-}
-
-/// What the classifier sees in the samples; nothing where there is none.
-pub(super) struct Drawn {
-    pub(super) described: Described,
-}
-
-/// Draws `count` images, classes in turn; keeps the first of each class in the stage's result.
+/// Draws images, and describes them as the classifier sees them, if there is one. With `show`, the first of each
+/// class are kept in the stage's result.
 ///
 /// # Errors
 /// Those of the plugins, a result that cannot be written.
@@ -46,43 +41,73 @@ pub(super) fn draw(
     cx: &mut Context<'_>,
     model: &Tokenizer,
     sampler: &Sampler,
-    count: usize,
     how: &How<'_>,
+    seed: u64,
     net: Option<&FeatureNet>,
-) -> Result<Drawn> {
-    let shown = count.min(how.classes.max(1) * how.keep);
+    show: bool,
+) -> Result<Described> {
+    let count = how.count;
+    let labels = how.mixture.labels(count);
     let mut described = Described::new(how.classes);
-    let mut kept: Vec<Tensor> = Vec::new();
+    let mut shown = Shown::new(how);
     for (i, range) in chunks(count, BATCH).enumerate() {
-        let labels = how.labels(range.clone())?;
-        let tokens = sampler.sample(&labels, how.draw, how.guidance, true, &Rng::new(0, "samples", i as u64))?;
+        let labels = &labels[range.clone()];
+        let asked = Codes::from_vec(labels.to_vec(), &[labels.len()])?;
+        let tokens = sampler.sample(&asked, how.draw, how.guidance, true, &Rng::new(seed, "samples", i as u64))?;
         decode_in_batches(model, &tokens, BATCH, |first, images| {
             if let Some(net) = net {
                 described.extend(&net.describe(images)?);
             }
-            let here = shown.saturating_sub(range.start + first).min(images.shape()[0]);
-            if here > 0 {
-                kept.push(images.slice(0, 0..here)?);
-            }
-            Ok(())
+            if show { shown.see(images, &labels[first..]) } else { Ok(()) }
         })?;
         cx.reporter.step(range.end as u64, count as u64, || "sampling".to_owned());
     }
-    if !kept.is_empty() {
-        let pictures = Tensor::concat(&kept.iter().collect::<Vec<_>>(), 0)?;
-        keep(cx, &pictures, &how.labels(0..shown)?)?;
+    if show {
+        shown.save(&cx.dir().result())?;
     }
-    Ok(Drawn { described })
+    Ok(described)
 }
 
-/// Keeps samples for the report, those of a class together.
-fn keep(cx: &Context<'_>, pictures: &Tensor, labels: &Codes) -> Result<()> {
-    let mut rows: Vec<usize> = (0..labels.len()).collect();
-    rows.sort_by_key(|&row| labels.as_slice()[row]);
-    let sorted = Tokens::Vectors(pictures.clone()).rows(&rows)?.vectors()?.clone();
-    let tensors = BTreeMap::from([("samples".to_owned(), sorted)]);
-    let codes = BTreeMap::from([("labels".to_owned(), code_rows(labels, &rows)?)]);
-    Checkpoint { tensors, codes, ..Checkpoint::default() }.save(&cx.dir().result())
+/// The first samples of each class, for the report.
+struct Shown {
+    /// How many more of each class are wanted, and in all.
+    wanted: Vec<usize>,
+    room: usize,
+    images: Vec<Tensor>,
+    labels: Vec<u32>,
+}
+
+impl Shown {
+    fn new(how: &How<'_>) -> Self {
+        let classes = how.classes.max(1);
+        let each = how.keep.min((KEPT / classes).max(1));
+        Self { wanted: vec![each; classes], room: KEPT, images: Vec::new(), labels: Vec::new() }
+    }
+
+    /// Takes what is wanted of the images `[B, H, W, C]`, whose labels come first of `labels`.
+    fn see(&mut self, images: &Tensor, labels: &[u32]) -> Result<()> {
+        for (row, &label) in labels.iter().enumerate().take(images.shape()[0]) {
+            let Some(wanted) = self.wanted.get_mut(label as usize).filter(|wanted| **wanted > 0) else { continue };
+            if self.room > 0 {
+                *wanted -= 1;
+                self.room -= 1;
+                self.images.push(images.slice(0, row..row + 1)?);
+                self.labels.push(label);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes them, those of a class together.
+    fn save(&self, path: &Path) -> Result<()> {
+        let mut rows: Vec<usize> = (0..self.labels.len()).collect();
+        rows.sort_by_key(|&row| self.labels[row]);
+        let images: Vec<&Tensor> = rows.iter().map(|&row| &self.images[row]).collect();
+        let labels = rows.iter().map(|&row| self.labels[row]).collect();
+        let tensors = BTreeMap::from([("samples".to_owned(), Tensor::concat(&images, 0)?)]);
+        let codes = BTreeMap::from([("labels".to_owned(), Codes::from_vec(labels, &[rows.len()])?)]);
+        Checkpoint { tensors, codes, ..Checkpoint::default() }.save(path)
+    }
 }
 
 /// The baseline without a prior: images of codes that are drawn each on its own, as often as test images have them at
@@ -90,14 +115,20 @@ fn keep(cx: &Context<'_>, pictures: &Tensor, labels: &Codes) -> Result<()> {
 ///
 /// # Errors
 /// Those of the plugins.
-pub(super) fn shuffled(model: &Tokenizer, counts: &[CodeCounts], count: usize, net: &FeatureNet) -> Result<Described> {
+pub(super) fn shuffled(
+    model: &Tokenizer,
+    counts: &[CodeCounts],
+    count: usize,
+    seed: u64,
+    net: &FeatureNet,
+) -> Result<Described> {
     let infos = model.levels();
     let mut described: Option<Described> = None;
     for (i, range) in chunks(count, BATCH).enumerate() {
         let level = |(level, counts): (usize, &CodeCounts)| -> Result<Tokens> {
             let [_, height, width, _] = infos[level].token_shape(range.len());
             let sites = range.len() * height * width;
-            let rng = Rng::new(0, "shuffled codes", i as u64).part("level", level as u64);
+            let rng = Rng::new(seed, "shuffled codes", i as u64).part("level", level as u64);
             let depth = |(d, histogram): (usize, &Vec<u64>)| -> Result<Codes> {
                 let total = histogram.iter().sum::<u64>().max(1) as f64;
                 let shares = histogram.iter().map(|&hits| (hits as f64 / total) as f32).collect();
