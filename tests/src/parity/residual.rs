@@ -55,6 +55,7 @@ pub(super) fn published(case: &Case, depth: usize, sizes: &[usize], shared: bool
         eps: case.number("eps").unwrap_or(1e-5),
         restart: false,
         restart_threshold: 1.0,
+        initial_count: Some(0.0),
         beta: 1.0,
         ..RqConfig::parse("rq")?
     })
@@ -308,7 +309,7 @@ pub(super) fn vqp_residual_vq(case: &Case, out: &mut Outputs) -> Result<()> {
             commitment: Commitment::Sum,
             straight_through: if sub.contains("rot") { StraightThrough::Rotation } else { StraightThrough::PerDepth },
             update: Update::PerStep,
-            initial_count: 1.0,
+            initial_count: Some(1.0),
             ..published(case, depth, &case.sizes("K")?, sub.contains("shared"))?
         };
         let params = Params::new(0);

@@ -63,7 +63,7 @@ pub(super) fn tokenizer_step(case: &Case, out: &mut Outputs) -> Result<()> {
         codebook: case.size("codes")?,
         decay: 0.99,
         restart: false,
-        initial_count: 1.0,
+        initial_count: Some(1.0),
         beta: 0.25,
         ..RqConfig::parse("rq")?
     };

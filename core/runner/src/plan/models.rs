@@ -365,7 +365,8 @@ fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<Opened> {
             return Err(Error::Unsupported(message).into());
         }
     }
-    Ok((info, data.absent().map(str::to_owned), data.variants()))
+    let variants = data.variants().or(info.summary.augmentation.is_empty().then_some(1));
+    Ok((info, data.absent().map(str::to_owned), variants))
 }
 
 fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {

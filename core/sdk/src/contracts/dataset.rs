@@ -208,7 +208,8 @@ pub trait Dataset: Send + Sync {
 
     /// How many fixed variants its augmentation makes of an image, where they can be listed: 1 without augmentation, 2 of
     /// an image and its mirror image, 10 of the crops at the middle and the four corners, each with its mirror image. `None`,
-    /// the default, of augmentation that [`Dataset::batch`] only draws at random.
+    /// the default, of augmentation that [`Dataset::batch`] only draws at random; [`Summary::augmentation`] tells then whether
+    /// there is any.
     fn variants(&self) -> Option<usize> {
         None
     }

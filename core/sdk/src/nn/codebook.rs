@@ -46,6 +46,16 @@ pub struct EmaRule {
     pub restart: bool,
 }
 
+impl EmaRule {
+    /// The count that codes start with if none is `asked` for. A code that gets no vector is `m / (N + eps)`, where sum m and
+    /// count N decay alike: with N = 0 from the start and m = e, its own value, it is thrown to e / eps at the first update.
+    /// Restarts forestall that, as the published RQ-VAE does; without them sum and count start alike, as in
+    /// vector-quantize-pytorch.
+    pub fn initial_count(asked: Option<f32>, restart: bool) -> f32 {
+        asked.unwrap_or(if restart { 0.0 } else { 1.0 })
+    }
+}
+
 impl Default for EmaRule {
     /// The published RQ-VAE.
     fn default() -> Self {

@@ -75,8 +75,10 @@ config! {
         restart_threshold: f32 = 0.1, in 0.0..=1e6;
         /// How codebooks start.
         init: CodebookInit = CodebookInit::Normal;
-        /// The average count that codes start with.
-        initial_count: f32 = 0.0, in 0.0..=1e6;
+        /// The average count that codes start with; if not given, 0 with restarts and 1 without. The published RQ-VAE has 0,
+        /// and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone, which throws it
+        /// far away.
+        initial_count: Option<f32> = None, in 0.0..=1e6;
     }
 }
 
@@ -98,7 +100,7 @@ impl RqConfig {
         let rule = |decay| EmaRule {
             decay,
             eps: self.eps,
-            initial_count: self.initial_count,
+            initial_count: EmaRule::initial_count(self.initial_count, self.restart),
             dead_below: self.restart_threshold,
             restart: self.restart,
         };

@@ -28,16 +28,35 @@ fn count_sum(params: &Params, book: usize) -> f64 {
 fn counts_after_a_step_are_geometric_sums() {
     let x = random(&[2, 3, 5, 6], 2);
     for (text, depths) in [
-        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9)", 4),
-        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9, update: per_step)", 4),
-        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9, shared: false)", 1),
-        ("rq(depth: 4, codebook: 8, restart: false, decay: 0.9, shared: false, update: per_step)", 1),
+        ("rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9)", 4),
+        ("rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9, update: per_step)", 4),
+        ("rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9, shared: false)", 1),
+        (
+            "rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9, shared: false, update: per_step)",
+            1,
+        ),
     ] {
         let (mut rq, params) = rq(text);
         rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
         let wanted = 30.0 * (1.0 - 0.9f64.powi(depths));
         for book in 0..if depths == 4 { 1 } else { 4 } {
             assert!((count_sum(&params, book) - wanted).abs() < 1e-4, "{text}");
+        }
+    }
+}
+
+/// All vectors are alike, so that most codes never get one.
+#[test]
+fn codes_without_restarts_are_not_thrown_away() {
+    let x = random(&[1, 1, 1, 6], 2).broadcast_to(&[2, 3, 5, 6]).unwrap();
+    for shared in [true, false] {
+        let (mut rq, params) = rq(&format!("rq(depth: 2, codebook: 64, shared: {shared}, restart: false)"));
+        for step in 0..500 {
+            rq.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
+            let weight = params.state()["codebooks.0.weight"].clone();
+            let largest = weight.as_slice().iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+            // 384 numbers from N(0, 1), and the means of vectors, lie within 5.
+            assert!(largest < 5.0, "shared: {shared}, step {step}: {largest}");
         }
     }
 }

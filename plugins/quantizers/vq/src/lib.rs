@@ -62,8 +62,10 @@ config! {
         restart_threshold: f32 = 0.1, in 0.0..=1e6;
         /// How the codebook starts; if not given, `normal` for `ema` and `uniform` for `gradient`.
         init: Option<CodebookInit> = None;
-        /// The average count that codes start with (`ema`).
-        initial_count: f32 = 0.0, in 0.0..=1e6;
+        /// The average count that codes start with (`ema`); if not given, 0 with restarts and 1 without. The published RQ-VAE has 0,
+        /// and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone, which throws it
+        /// far away.
+        initial_count: Option<f32> = None, in 0.0..=1e6;
     }
 }
 
@@ -99,7 +101,7 @@ impl Vq {
                 let rule = EmaRule {
                     decay: config.decay,
                     eps: config.eps,
-                    initial_count: config.initial_count,
+                    initial_count: EmaRule::initial_count(config.initial_count, config.restart),
                     dead_below: config.restart_threshold,
                     restart: config.restart,
                 };

@@ -107,6 +107,18 @@ fn without_memory_a_step_is_a_step_of_k_means() {
     }
 }
 
+/// All vectors are alike, so that most codes never get one.
+#[test]
+fn codes_without_restarts_are_not_thrown_away() {
+    let x = random(&[1, 1, 1, 4], 2).broadcast_to(&[2, 2, 3, 4]).unwrap();
+    let (mut vq, _) = vq("vq(codebook: 64, restart: false)");
+    for step in 0..500 {
+        vq.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
+        let largest = vq.weight().as_slice().iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+        assert!(largest < 5.0, "step {step}: {largest}");
+    }
+}
+
 #[test]
 fn beta_needs_a_loss_to_weigh() {
     let latents = MapShape { height: 1, width: 1, channels: 1 };
