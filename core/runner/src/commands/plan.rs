@@ -9,6 +9,7 @@ use crate::plan::{Axis, DataSet, Model, Plan, augmentation};
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
+use std::collections::HashMap;
 
 pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui: Ui) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open_to_plan(global, arguments, ui)?;
@@ -66,19 +67,23 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
     }
     head.push("done".to_owned());
     let mut rows: Vec<Row<'_>> = Vec::new();
+    let mut places: HashMap<Vec<String>, usize> = HashMap::new();
     for trial in &plan.trials {
         let Some(model) = plan.models.get(&trial.id) else { continue };
         let values: Vec<String> =
             axes.iter().map(|axis| trial.axes.get(&axis.path).cloned().unwrap_or_default()).collect();
         let done = trial.jobs.iter().filter(|id| plan.job(id).is_some_and(|job| history.is_done(job))).count();
         let total = trial.jobs.len();
-        match rows.iter_mut().find(|(known, ..)| *known == values) {
+        match places.get(&values).and_then(|&place| rows.get_mut(place)) {
             Some((_, seeds, _, all, all_done)) => {
                 seeds.push(trial.seed);
                 *all += total;
                 *all_done += done;
             }
-            None => rows.push((values, vec![trial.seed], model, total, done)),
+            None => {
+                places.insert(values.clone(), rows.len());
+                rows.push((values, vec![trial.seed], model, total, done));
+            }
         }
     }
     let combinations = rows.len();

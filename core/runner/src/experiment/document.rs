@@ -11,6 +11,7 @@ use crate::experiment::slot::Slot;
 use crate::experiment::source::{Piece, Source};
 use crate::experiment::sweep::{Axis, Block, axes, once_each};
 use crate::ui::counted;
+use std::collections::HashMap;
 use std::env;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -249,18 +250,22 @@ fn seeds(piece: &Piece, complaints: &mut Complaints) -> Option<Vec<u64>> {
     if items.is_empty() {
         complaints.push(Diagnostic::error("there is no seed").at(piece, "give at least one: `seeds: [0]`"));
     }
-    let mut seen: Vec<(u64, Piece)> = Vec::new();
+    let mut order = Vec::new();
+    let mut seen: HashMap<u64, Piece> = HashMap::new();
     for item in items {
         let Some(seed) = complaints.take(raw::typed::<u64>(&item, "a whole number, 0 or more")) else { continue };
-        match seen.iter().find(|(other, _)| *other == seed) {
-            Some((_, first)) => complaints.push(
+        match seen.get(&seed) {
+            Some(first) => complaints.push(
                 Diagnostic::error(format!("the seed {seed} is given twice"))
                     .at(&item, "here again")
                     .also(first, "here first")
                     .help("the same seed gives the same result: it would count as two without being two"),
             ),
-            None => seen.push((seed, item)),
+            None => {
+                order.push(seed);
+                seen.insert(seed, item);
+            }
         }
     }
-    Some(seen.into_iter().map(|(seed, _)| seed).collect())
+    Some(order)
 }

@@ -13,6 +13,9 @@ use std::{env, fs};
 /// Longest experiment that is read, in bytes: a thousand times the longest that somebody wrote.
 const LONGEST: u64 = 16 << 20;
 
+/// The most files that may be based on each other in a row.
+const LONGEST_CHAIN: usize = 100;
+
 /// Where an experiment is looked for by its stem.
 fn directory() -> PathBuf {
     at_home("experiments")
@@ -98,6 +101,12 @@ pub(super) fn layers(
     if chain.contains(&canonical) {
         let files: Vec<String> = chain.iter().chain([&canonical]).map(|p| p.display().to_string()).collect();
         let error = Diagnostic::error("an experiment cannot be based on itself").help(files.join("\n   -> "));
+        return Err(named.map_or(error.clone(), |piece| error.at(piece, "")).into());
+    }
+    if chain.len() >= LONGEST_CHAIN {
+        let message = format!("more than {LONGEST_CHAIN} files are based on each other");
+        let error =
+            Diagnostic::error(message).help("write what they have in common into one file, and base the others on it");
         return Err(named.map_or(error.clone(), |piece| error.at(piece, "")).into());
     }
     chain.push(canonical);

@@ -6,6 +6,7 @@ use ron::value::RawValue;
 use rqlab_sdk::config::{ConfigError, Fault, dialect};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use std::collections::HashMap;
 use std::fmt;
 
 /// `(name: value, ..)` or an entry of `{ "name": value, .. }`.
@@ -144,8 +145,9 @@ fn read<'a, T: Deserialize<'a>>(piece: &'a Piece) -> Result<T, Diagnostic> {
 }
 
 fn unique(entries: Vec<Entry>, what: &str) -> Result<Vec<Entry>, Diagnostic> {
-    for (index, entry) in entries.iter().enumerate() {
-        if let Some(first) = entries[..index].iter().find(|e| e.key.text() == entry.key.text()) {
+    let mut seen: HashMap<&str, &Entry> = HashMap::new();
+    for entry in &entries {
+        if let Some(first) = seen.insert(entry.key.text(), entry) {
             return Err(Diagnostic::error(format!("the {what} `{}` is given twice", entry.key.text()))
                 .at(&entry.key, "here again")
                 .also(&first.key, "here first"));

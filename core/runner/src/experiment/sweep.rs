@@ -4,6 +4,7 @@ use crate::experiment::diagnostic::{Complaints, Diagnostic, suggestion};
 use crate::experiment::path::{Assignment, Path};
 use crate::experiment::raw;
 use crate::experiment::source::Piece;
+use std::collections::HashSet;
 
 /// An axis: what varies, and its values.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,9 +192,10 @@ pub fn axes(piece: &Piece, complaints: &mut Complaints) -> Option<Vec<Axis>> {
 /// Complains of values that an axis of a grid has twice.
 pub fn once_each(axes: Vec<Axis>, complaints: &mut Complaints) -> Vec<Axis> {
     for axis in &axes {
-        for (i, value) in axis.values.iter().enumerate() {
+        let mut seen = HashSet::new();
+        for value in &axis.values {
             let text = raw::display(value.text());
-            if axis.values[..i].iter().any(|other| raw::display(other.text()) == text) {
+            if !seen.insert(text.clone()) {
                 let message = format!("the axis `{}` has the value {text} twice", axis.path.text());
                 complaints.push(Diagnostic::error(message).at(value, "equal trials count once"));
             }

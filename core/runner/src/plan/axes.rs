@@ -130,7 +130,8 @@ fn of_path(path: &Path, written: &[Piece], combinations: &mut [Combination], cat
 
 /// The values that occur, each once: in the order in which they are written, then those that come from elsewhere.
 fn in_order(mut values: Vec<String>, seen: Vec<String>) -> Vec<String> {
-    values.retain(|value| seen.contains(value));
+    let occurring: HashSet<&String> = seen.iter().collect();
+    values.retain(|value| occurring.contains(value));
     values.extend(seen);
     let mut known = HashSet::new();
     values.retain(|value| known.insert(value.clone()));

@@ -17,7 +17,7 @@ use crate::stages::{
 use crate::store::FORMAT;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What is to be done.
 #[derive(Default)]
@@ -38,6 +38,7 @@ pub(super) fn of(document: &Document, modelled: &[Modelled], complaints: &mut Co
     without_weights(modelled).into_iter().for_each(|warning| complaints.push(warning));
     left_out(modelled).into_iter().for_each(|warning| complaints.push(warning));
     let mut known = HashSet::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for Modelled { combination, resolved, measured } in modelled {
         let new = measured.absent.iter().filter(|absent| !planned.absent.contains(absent)).cloned();
         let new: Vec<Diagnostic> = new.collect();
@@ -46,9 +47,10 @@ pub(super) fn of(document: &Document, modelled: &[Modelled], complaints: &mut Co
             let of_trial = of_trial(document, combination, resolved, measured, seed);
             let of_trial = of_trial.map_err(|error| Diagnostic::error(error.to_string()));
             let Some((trial, jobs)) = complaints.take(of_trial) else { continue };
-            match planned.trials.iter_mut().find(|other| other.id == trial.id) {
+            match places.get(&trial.id).and_then(|&place| planned.trials.get_mut(place)) {
                 Some(other) => same_trial(other, &trial, combination.case.as_ref(), complaints),
                 None => {
+                    places.insert(trial.id.clone(), planned.trials.len());
                     planned.models.insert(trial.id.clone(), measured.model.clone());
                     planned.trials.push(trial);
                 }

@@ -30,7 +30,7 @@ use crate::experiment::{Complaints, Diagnostic, Invalid, find, read};
 use crate::job::{Job, Trial};
 use crate::plugins::Plugins;
 use catalog::Catalog;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 /// What an experiment is about, for plans and reports.
@@ -108,12 +108,14 @@ pub struct Plan {
     pub warnings: Vec<Diagnostic>,
     /// Data that are not on this machine: it can be planned, not worked on. Each place once.
     pub absent: Vec<Diagnostic>,
+    /// Where in `jobs` the job of an id stands.
+    places: HashMap<String, usize>,
 }
 
 impl Plan {
     /// The job of that id.
     pub fn job(&self, id: &str) -> Option<&Job> {
-        self.jobs.iter().find(|job| job.id == id)
+        self.places.get(id).and_then(|&place| self.jobs.get(place))
     }
 
     /// The data sets of all trials, each once, in the trials' order.
@@ -172,5 +174,6 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         changed: changed(document),
     };
     let jobs::Planned { trials, jobs, models, absent } = planned;
-    Ok(Plan { experiment, trials, jobs, models, warnings, absent })
+    let places = jobs.iter().enumerate().map(|(place, job)| (job.id.clone(), place)).collect();
+    Ok(Plan { experiment, trials, jobs, models, warnings, absent, places })
 }
