@@ -17,6 +17,30 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is not what a report writes.
+    #[error("{} cannot be used: {message}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A file for programs could not be encoded.
+    #[error("cannot make {name}: {source}")]
+    Encode {
+        /// The file's name.
+        name: &'static str,
+        /// What serde said.
+        source: serde_json::Error,
+    },
     /// A table could not be built or encoded.
     #[error("cannot make the table {table}: {source}")]
     Table {

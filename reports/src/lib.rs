@@ -1,10 +1,11 @@
 //! Results to statistics, charts and one HTML page.
 //!
 //! [`write()`] takes what an experiment found ([`Results`]) and fills a folder: `index.html`, which needs nothing beside
-//! itself, and `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers. The crate
-//! is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
+//! itself, `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers, and `results.json`,
+//! which [`read()`] reads and [`compare()`] sets beside another. The crate is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
 
 mod chart;
+mod compare;
 mod error;
 mod figure;
 mod files;
@@ -14,6 +15,7 @@ mod measure;
 mod origin;
 mod page;
 mod picture;
+mod record;
 mod results;
 mod setup;
 mod site;
@@ -23,12 +25,14 @@ mod tables;
 mod viridis;
 mod warnings;
 
+pub use compare::{Change, Changes, Movement, Setting, Unfinished, compare};
 pub use error::{Error, Result};
 pub use figure::{Line, Panel, figure};
 pub use measure::{
     Better, Comparable, Group, Index, Measure, NameError, Protocol, Quantity, Reading, measure, measure_names, quantity,
 };
 pub use origin::{Environment, Origin};
+pub use record::{RECORD, read};
 pub use results::{
     Axis, CodeMap, Comparison, Curve, Definition, Example, FileNote, Image, Provenance, Results, Sample, Status, Trial,
     Value,
@@ -42,6 +46,8 @@ use std::path::{Path, PathBuf};
 pub struct Written {
     /// The page.
     pub page: PathBuf,
+    /// What each trial is and measured, for programs: `results.json`.
+    pub record: PathBuf,
     /// The tables: `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet`.
     pub tables: Vec<PathBuf>,
 }
@@ -60,13 +66,15 @@ pub fn write(results: &Results, folder: &Path) -> Result<Written> {
         ("curves.csv", tables::csv(&mut curves)?),
         ("curves.parquet", tables::parquet(&mut curves)?),
     ];
+    let record = record::write(results)?;
     files::folder(folder)?;
-    let mut written = Written { page: folder.join("index.html"), tables: Vec::new() };
+    let mut written = Written { page: folder.join("index.html"), record: folder.join(RECORD), tables: Vec::new() };
     for (name, bytes) in files {
         let path = folder.join(name);
         files::replace(&path, &bytes)?;
         written.tables.push(path);
     }
+    files::replace(&written.record, &record)?;
     files::replace(&written.page, page.as_bytes())?;
     Ok(written)
 }

@@ -40,6 +40,12 @@ pub struct Origin {
 }
 
 impl Environment {
+    /// Whether equal work gives equal bits on both: kernels cut their work by size, so that threads do not matter.
+    pub(crate) fn computes_as(&self, other: &Self) -> bool {
+        let machine = |of: &Self| [&of.device, &of.instructions, &of.precision].map(Clone::clone);
+        machine(self) == machine(other)
+    }
+
     /// The program with its commit, `rqlab 0.1.0 at 0123456789ab`.
     pub(crate) fn versioned(&self) -> String {
         match &self.commit {

@@ -71,7 +71,7 @@ pub struct Provenance {
 }
 
 /// One thing that was varied.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Axis {
     /// Path in the experiment file, such as `quantizer.depth`; the key in [`Trial::axes`] and the column in the tables.
     pub path: String,
@@ -82,7 +82,8 @@ pub struct Axis {
 }
 
 /// The value of an axis: a number, or text for anything else (a flag, a name, a component as it was written).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Value {
     /// A number; shown without a fraction if it has none.
     Number(f64),
@@ -109,7 +110,8 @@ pub struct Comparison {
 }
 
 /// How far a trial came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// All its stages finished.
     Done,

@@ -31,6 +31,25 @@ impl Caveats {
         caveats
     }
 
+    /// Why a measure does not compare between the two sides of pairs; `None` if it does.
+    pub(super) fn withheld(column: &Column, pairs: &[(&Trial, &Trial)]) -> Option<String> {
+        let mut caveats = Self::default();
+        caveats.parts(column, pairs);
+        let same_images = |(before, after): &(&Trial, &Trial)| {
+            before.parts.contains_key(TEST_IMAGES) && before.parts.get(TEST_IMAGES) == after.parts.get(TEST_IMAGES)
+        };
+        caveats.incomparable |= !caveats.sentences.is_empty() && !pairs.iter().all(same_images);
+        caveats.yardsticks(column, pairs);
+        if column.measure.is_timing() {
+            caveats.origins(column, pairs);
+            if pairs.iter().any(|(before, after)| before.origins.is_empty() || after.origins.is_empty()) {
+                caveats.incomparable = true;
+                caveats.sentences.push("Where the sides were computed is not recorded.".to_owned());
+            }
+        }
+        caveats.incomparable.then(|| caveats.sentences.join(" "))
+    }
+
     /// A measure may be compared between trials that share a part, such as the tokenizer, and these do not.
     fn parts(&mut self, column: &Column, pairs: &[(&Trial, &Trial)]) {
         let comparable = column.measure.comparable;

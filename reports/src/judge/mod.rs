@@ -19,6 +19,11 @@ use caveats::Caveats;
 use compare::compare;
 pub(crate) use effects::{Effect, Interaction, effect, interaction};
 
+/// Why a quantity does not compare between the two sides of pairs of trials; `None` if it does.
+pub(crate) fn withheld(column: &Column, pairs: &[(&Trial, &Trial)]) -> Option<String> {
+    Caveats::withheld(column, pairs)
+}
+
 /// How an estimate was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {

@@ -126,6 +126,20 @@ impl Measure {
         self.comparable == Comparable::Machine
     }
 
+    /// Whether it is counted from shapes and settings: it has no noise, and seeds do not change it.
+    pub fn is_counted(&self) -> bool {
+        const COUNTED: [&str; 7] = [
+            "bits_per_image",
+            "guidance",
+            "parameters",
+            "tokenizer_parameters",
+            "prior_parameters",
+            "objective_parameters",
+            "flops",
+        ];
+        COUNTED.contains(&self.name.as_str())
+    }
+
     /// Order of the columns: the registry's, with what varies from run to run at the end, and unknown names by letters.
     pub fn order(&self, other: &Self) -> Ordering {
         (self.is_timing(), self.row, &self.name).cmp(&(other.is_timing(), other.row, &other.name))

@@ -1,6 +1,6 @@
 //! Groups of arguments that commands share or have for themselves.
 
-use super::values::{Seeds, above_zero, folder_name, not_negative, positive, seeds, share};
+use super::values::{Seeds, above_zero, folder_name, margin, not_negative, positive, seeds, share};
 use crate::home::at_home;
 use clap::Args;
 use std::path::PathBuf;
@@ -21,6 +21,27 @@ pub struct ExperimentArgs {
     /// Directory that holds finished work.
     #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
     pub runs: PathBuf,
+}
+
+/// Two reports, and how they are compared.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// The report before: its folder, the page in it, or its name under reports/out/.
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// The report after.
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+    /// Leaves aside what differs by no more than this share of the value before, such as 0.05; with fewer than three seeds, it
+    /// stands in for the measures' own margins.
+    #[arg(long, value_name = "SHARE", value_parser = margin)]
+    pub margin: Option<f64>,
+    /// Shows every number, not only those that moved.
+    #[arg(long)]
+    pub all: bool,
+    /// Prints everything as JSON.
+    #[arg(long, conflicts_with = "all")]
+    pub json: bool,
 }
 
 /// Where a report goes, and how much of the machine is used.

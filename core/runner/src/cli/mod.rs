@@ -3,7 +3,7 @@
 mod arguments;
 mod values;
 
-pub use arguments::{CurvesArgs, ExperimentArgs, ReconstructArgs, SampleArgs, SweepArgs};
+pub use arguments::{CompareArgs, CurvesArgs, ExperimentArgs, ReconstructArgs, SampleArgs, SweepArgs};
 pub use values::Seeds;
 
 use crate::gpu::DeviceChoice;
@@ -51,7 +51,7 @@ Examples:
         "
 
 An experiment is named by its file, or by its stem under experiments/.
-Exit codes: 0 all done, 1 some trial failed, 2 bad input, 130 stopped by Ctrl-C."
+Exit codes: 0 all done, 1 some trial failed (compare: numbers moved), 2 bad input, 130 stopped by Ctrl-C."
     )
 )]
 pub struct Cli {
@@ -174,6 +174,21 @@ Each stage keeps its points in runs/stages/ID/events.jsonl, a line of JSON for e
         #[command(flatten)]
         curves: CurvesArgs,
     },
+    /// Sets two reports side by side: which numbers moved beyond noise.
+    #[command(after_help = "\
+Configurations are matched by the values of their axes. With three seeds or more, differences are judged seed by seed (paired t;
+Welch's where the seeds are others), corrected by Holm's method for all numbers together. With fewer the noise is unknown: a
+difference counts if the work and the kind of machine are the same on both sides, or if it is more than the measure's margin.
+What was measured with another yardstick (data, classifier, tokenizer, machine of timings) is withheld, and counted.
+
+Exit codes: 0 nothing moved; 1 a number moved or is no longer measured, or a trial is done on one side only; 2 there is nothing
+to compare.
+
+Examples:
+  rqlab compare quickstart quickstart+1a2b3c4d    two reports in reports/out
+  rqlab compare before/out/mine reports/out/mine --margin 0.02
+  rqlab compare A B --json | jq '.numbers[] | select(.movement == \"moved\")'")]
+    Compare(CompareArgs),
     /// Sweeps, and again whenever the experiment or a plugin changes.
     Watch {
         /// The experiment.

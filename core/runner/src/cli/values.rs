@@ -54,6 +54,11 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is not a whole number above 0"))
 }
 
+pub(super) fn margin(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|x: &f64| *x >= 0.0 && x.is_finite());
+    share.ok_or_else(|| format!("`{text}` is no margin: write a share that is not below 0, such as 0.05"))
+}
+
 pub(super) fn not_negative(text: &str) -> Result<f32, String> {
     text.parse()
         .ok()

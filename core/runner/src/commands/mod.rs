@@ -1,6 +1,7 @@
 //! The commands: each takes its arguments, does its work, and says what came of it.
 
 mod bench;
+mod compare;
 mod completions;
 mod curves;
 mod describe;
@@ -34,6 +35,8 @@ pub enum Outcome {
     Done,
     /// Some trial failed.
     SomeFailed,
+    /// Numbers moved between two reports.
+    Moved,
 }
 
 /// Why a command could not do its work.
@@ -82,7 +85,7 @@ impl From<Unwritten> for Failure {
     }
 }
 
-/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed, 2 the command could not do
+/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed or numbers moved, 2 the command could not do
 /// its work, 128 and a signal's number where that stopped it.
 pub fn main() -> ExitCode {
     enter(|cli: &Cli| &cli.global, run)
@@ -108,7 +111,7 @@ pub fn enter<C: Parser>(
 fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
     match ended {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Ok(Outcome::SomeFailed | Outcome::Moved) => ExitCode::from(1),
         Err(Failure::Input(invalid)) => {
             ui.invalid(&invalid);
             ExitCode::from(2)
@@ -149,6 +152,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Run { experiment, trial, sweep } => sweep::run_trial(global, experiment, sweep, trial.as_deref(), ui),
         Command::Report { experiment, sweep } => sweep::run_report(global, experiment, sweep, ui),
         Command::Curves { experiment, curves } => curves::run(global, experiment, curves, ui),
+        Command::Compare(arguments) => compare::run(arguments, ui),
         Command::Watch { experiment, sweep } => watch::run(global, experiment, sweep, ui),
         Command::Sample { experiment, sample } => images::run_sample(global, experiment, sample, ui),
         Command::Reconstruct { experiment, reconstruct } => {
@@ -176,6 +180,7 @@ fn computes(command: &Command) -> bool {
         Command::Plan { .. }
         | Command::Report { .. }
         | Command::Curves { .. }
+        | Command::Compare(_)
         | Command::Bench { .. }
         | Command::Describe { .. }
         | Command::Plugins(_)

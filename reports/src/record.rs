@@ -1,0 +1,120 @@
+//! `results.json`, a report for programs: what every trial is, how it ended, what it was computed by and what it measured.
+//! [`crate::compare()`] sets two of them side by side.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::measure::Reading;
+use crate::origin::Origin;
+use crate::results::{Axis, Results, Status, Trial};
+
+/// The file's name in a report's folder.
+pub const RECORD: &str = "results.json";
+
+/// Raised where an older file would be misread.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    name: String,
+    question: String,
+    axes: Vec<Axis>,
+    trials: Vec<Recorded>,
+}
+
+/// What stays of a trial.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    id: String,
+    axes: BTreeMap<String, crate::results::Value>,
+    seed: Option<u64>,
+    configuration: String,
+    status: Status,
+    error: Option<String>,
+    settings: BTreeMap<String, String>,
+    parts: BTreeMap<String, String>,
+    origins: Vec<Origin>,
+    /// Only what is finite: JSON has no other numbers.
+    readings: Vec<Reading>,
+}
+
+/// The file's bytes.
+pub(crate) fn write(results: &Results) -> Result<Vec<u8>> {
+    let record = Record {
+        format: FORMAT,
+        name: results.name.clone(),
+        question: results.question.clone(),
+        axes: results.axes.clone(),
+        trials: results.trials.iter().map(Recorded::from).collect(),
+    };
+    let mut bytes = serde_json::to_vec_pretty(&record).map_err(|source| Error::Encode { name: RECORD, source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Reads the record in a report's folder. Pictures, curves and measures of single images are not in it.
+///
+/// # Errors
+/// If it cannot be read, or is damaged, or of another version.
+pub fn read(folder: &Path) -> Result<Results> {
+    let path = folder.join(RECORD);
+    let bytes = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let damaged = |message: String| Error::Record { path: path.clone(), message };
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let Version { format } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    if format != FORMAT {
+        return Err(damaged(format!("its format is {format}, and this version reads {FORMAT}")));
+    }
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    Ok(Results {
+        name: record.name,
+        question: record.question,
+        axes: record.axes,
+        trials: record.trials.into_iter().map(Trial::from).collect(),
+        ..Results::default()
+    })
+}
+
+impl From<&Trial> for Recorded {
+    fn from(trial: &Trial) -> Self {
+        let trial = trial.clone();
+        Self {
+            id: trial.id,
+            axes: trial.axes,
+            seed: trial.seed,
+            configuration: trial.configuration,
+            status: trial.status,
+            error: trial.error,
+            settings: trial.settings,
+            parts: trial.parts,
+            origins: trial.origins,
+            readings: trial.readings.into_iter().filter(|reading| reading.value.is_finite()).collect(),
+        }
+    }
+}
+
+impl From<Recorded> for Trial {
+    fn from(recorded: Recorded) -> Self {
+        Self {
+            id: recorded.id,
+            axes: recorded.axes,
+            seed: recorded.seed,
+            configuration: recorded.configuration,
+            status: recorded.status,
+            error: recorded.error,
+            settings: recorded.settings,
+            parts: recorded.parts,
+            origins: recorded.origins,
+            readings: recorded.readings,
+            ..Self::default()
+        }
+    }
+}
