@@ -20,6 +20,8 @@ use crate::study::Study;
 
 /// Lines of one kind; what is beyond them is counted.
 const MOST: usize = 6;
+/// Configurations that a line names; what is beyond them is counted.
+const NAMED: usize = 2;
 
 /// What a reader should know before drawing a moral.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,18 +60,35 @@ const KINDS: [fn(&Study<'_>) -> Vec<Warning>; 9] = [
 pub(crate) fn all(study: &Study<'_>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for kind in KINDS {
-        let mut found = kind(study);
-        if found.len() > MOST {
-            let more = found.split_off(MOST - 1);
-            let who: Vec<&str> = more.iter().map(|warning| warning.who.as_str()).collect();
-            found.push(Warning {
-                who: format!("{} more configurations", more.len()),
-                text: format!("the same of {}", who.join("; ")),
-            });
+        let mut found = together(kind(study));
+        let more = found.len().saturating_sub(MOST);
+        found.truncate(MOST);
+        if let Some(last) = found.last_mut().filter(|_| more > 0) {
+            last.text.push_str(&format!("; and {more} more of this kind"));
         }
         warnings.append(&mut found);
     }
     warnings
+}
+
+/// What is said of several in equal words is said once.
+fn together(found: Vec<Warning>) -> Vec<Warning> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for Warning { who, text } in found {
+        match groups.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, all)) => all.push(who),
+            None => groups.push((text, vec![who])),
+        }
+    }
+    let join = |(text, all): (String, Vec<String>)| {
+        let more = all.len().saturating_sub(NAMED);
+        let mut who = all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+        if more > 0 {
+            who.push_str(&format!("; and {more} more"));
+        }
+        Warning { who, text }
+    };
+    groups.into_iter().map(join).collect()
 }
 
 /// A warning for each configuration of which `judge` finds fault with a finished trial: how bad it is, and the text. The worst

@@ -196,3 +196,27 @@ fn a_small_part_of_the_test_images_is_told() {
     most.sizes.test_images = Some(600);
     assert_eq!(said(&most), [""; 0]);
 }
+
+#[test]
+fn what_holds_of_many_is_said_once_with_their_number() {
+    let axis = crate::results::Axis {
+        path: "quantizer.beta".to_owned(),
+        values: (0..9_i64).map(Into::into).collect(),
+        ..Default::default()
+    };
+    let trials = (0..9_i64).flat_map(|beta| {
+        [0, 1, 2].map(|seed| {
+            let mut trial = Trial { seed: Some(seed), id: format!("{beta}{seed}"), ..sound() };
+            trial.axes.insert("quantizer.beta".to_owned(), beta.into());
+            // One kind in equal words, another in words of each one's own.
+            trial.sizes.steps = Some(0);
+            put(&mut trial, "prior_bits_per_image", 400.0 + beta as f64);
+            trial
+        })
+    });
+    let results = Results { axes: vec![axis], trials: trials.collect(), ..Results::default() };
+    let said: Vec<String> = all(&Study::new(&results)).iter().map(super::Warning::sentence).collect();
+    assert_eq!(said.len(), 1 + super::MOST, "{said:?}");
+    assert!(said[0].starts_with("beta 0, seed 0; beta 1, seed 0; and 7 more: the tokenizer was not trained"), "{}", said[0]);
+    assert!(said[super::MOST].ends_with("; and 3 more of this kind."), "{}", said[super::MOST]);
+}
