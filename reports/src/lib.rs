@@ -37,7 +37,7 @@ pub use results::{
     Axis, CodeMap, Comparison, Curve, Definition, Example, FileNote, Image, Provenance, Results, Sample, Status, Trial,
     Value,
 };
-pub use setup::{CodeSizes, Fact, LeftOut, Sizes};
+pub use setup::{CodeSizes, Fact, LABELS, LeftOut, Sizes};
 
 use std::path::{Path, PathBuf};
 

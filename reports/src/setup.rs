@@ -1,5 +1,8 @@
 //! What trials were set to: the facts of the table at the head of the page, and the numbers that warnings look at.
 
+/// The name of the fact that tells which classes samples are drawn of, and how often each.
+pub const LABELS: &str = "labels of samples";
+
 /// One line of the setup: what it is about, and what is so.
 ///
 /// The page shows a fact once where all trials agree, and by axis where they do not.

@@ -61,7 +61,7 @@ pub fn collect(
             .map(|axis| Axis {
                 path: axis.path.clone(),
                 label: axis.label.clone(),
-                values: axis.values.iter().map(|text| value(&experiment.axes, &axis.path, text)).collect(),
+                values: in_order(&experiment.axes, axis, &experiment.comparisons),
             })
             .collect(),
         headline: rqlab_reports::quantity(&experiment.headline).ok(),
@@ -88,6 +88,22 @@ fn comparison(axes: &[plan::Axis], asked: &plan::Comparison) -> Comparison {
         to: value(axes, &asked.along, &asked.to),
         fixed: asked.at.iter().map(|(path, text)| (path.clone(), value(axes, path, text))).collect(),
     }
+}
+
+/// The values of an axis, in the order to show: numbers by size; of two others, the one that comparisons start from comes first, so
+/// that figures go the way of the verdicts; else as they are written.
+fn in_order(axes: &[plan::Axis], axis: &plan::Axis, comparisons: &[plan::Comparison]) -> Vec<Value> {
+    let mut values: Vec<Value> = axis.values.iter().map(|text| value(axes, &axis.path, text)).collect();
+    if values.iter().all(|value| value.number().is_some()) {
+        values.sort_by(Value::order);
+        return values;
+    }
+    let mut along = comparisons.iter().filter(|comparison| comparison.along == axis.path).peekable();
+    let backwards = |comparison: &plan::Comparison| Some(&comparison.to) == axis.values.first();
+    if values.len() == 2 && along.peek().is_some() && along.all(backwards) {
+        values.reverse();
+    }
+    values
 }
 
 /// The digits of an id that are shown.
@@ -264,5 +280,33 @@ mod tests {
         assert_eq!([value(&axes, "b", "1"), value(&axes, "b", "1.0")], [Value::from("1"), Value::from("1.0")]);
         assert_eq!(value(&axes, "c", "1"), Value::from("1"));
         assert_eq!(value(&axes, "elsewhere", "0.5"), Value::Number(0.5));
+    }
+
+    #[test]
+    fn values_stand_by_size_or_the_way_of_the_verdicts() {
+        let axis = |values: &[&str]| plan::Axis {
+            path: "x".to_owned(),
+            label: "x".to_owned(),
+            values: values.iter().map(|&value| value.to_owned()).collect(),
+        };
+        let along = |from: &str, to: &str| plan::Comparison {
+            metric: "psnr".to_owned(),
+            along: "x".to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            at: BTreeMap::new(),
+        };
+        let shown = |values: &[&str], comparisons: &[plan::Comparison]| {
+            let axis = axis(values);
+            in_order(std::slice::from_ref(&axis), &axis, comparisons)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&["32", "128", "4096", "64"], &[]), ["32", "64", "128", "4096"]);
+        assert_eq!(shown(&["true", "false"], &[]), ["true", "false"]);
+        assert_eq!(shown(&["true", "false"], &[along("false", "true")]), ["false", "true"]);
+        assert_eq!(shown(&["true", "false"], &[along("false", "true"), along("true", "false")]), ["true", "false"]);
+        assert_eq!(shown(&["b", "a", "c"], &[along("a", "b")]), ["b", "a", "c"]);
     }
 }

@@ -133,9 +133,13 @@ fn average(decay: Option<f32>) -> Option<String> {
     decay.map(|decay| format!("weights averaged at {decay}"))
 }
 
-fn measured(evaluation: &Evaluation, _model: &Model, out: &mut rqlab_reports::Trial) -> Fact {
-    out.sizes.measured_images = Some(evaluation.images);
-    Fact::new("measured on", format!("at most {}", counted(evaluation.images, "test image")))
+fn measured(evaluation: &Evaluation, model: &Model, out: &mut rqlab_reports::Trial) -> Fact {
+    let info = &model.data.info;
+    let images = evaluation.images.min(info.test);
+    out.sizes.measured_images = Some(images);
+    out.sizes.test_images = Some(info.test);
+    out.sizes.test_by_class = info.summary.per_class.iter().map(|[_, test]| *test).collect();
+    Fact::new("measured on", format!("{} of {}", thousands(images), counted(info.test, "test image")))
 }
 
 /// `300, temperature 1`, and what else bends the distribution that is drawn from.

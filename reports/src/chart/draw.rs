@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 /// plotters rounds to whole pixels, so it draws on a finer grid than the page shows.
 pub(super) const FINE: f64 = 4.0;
 const HEIGHT: f64 = 300.0;
+/// Radius of the dot of one seed.
+const SEED: f64 = 2.2;
 const TOP: f64 = 30.0;
 const RIGHT: f64 = 14.0;
 const BOTTOM: f64 = 44.0;
@@ -81,7 +83,7 @@ impl Frame {
         let x = chart.x.range(points().map(|point| point.x));
         let ends = points().flat_map(|point| {
             let (low, high) = point.range.unwrap_or((point.y, point.y));
-            [point.y, low, high]
+            [point.y, low, high].into_iter().chain(point.seeds.iter().copied())
         });
         let y = chart.y.range(ends);
         let longest = chart.y.ticks(y).iter().map(|(_, text)| text.chars().count()).max().unwrap_or(1);
@@ -188,6 +190,12 @@ impl Pen<'_> {
             return Ok(());
         }
         for point in &series.points {
+            for seed in &point.seeds {
+                if let Some(spot) = frame.spot(chart, point.x, *seed) {
+                    let dot = Circle::new(fine(spot), (SEED * FINE) as i32, colour.mix(0.6).filled());
+                    self.done(self.area.draw(&dot))?;
+                }
+            }
             let Some((low, high)) = point.range else { continue };
             let ends = (frame.spot_or_bottom(chart, point.x, low), frame.spot(chart, point.x, high));
             let (Some((x, low)), Some((_, high))) = ends else { continue };

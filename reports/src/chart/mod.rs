@@ -66,6 +66,8 @@ pub(crate) struct Point {
     pub(crate) y: f64,
     /// Lower and upper end of its bar or band.
     pub(crate) range: Option<(f64, f64)>,
+    /// The seeds' own values, each a small dot; empty where there is one, or where they are not shown.
+    pub(crate) seeds: Vec<f64>,
     /// Shown when the pointer rests on it.
     pub(crate) note: String,
     /// Identifier in the page that it leads to.

@@ -68,7 +68,10 @@ fn at_the_end(study: &Study<'_>, name: &str) -> Result<Option<Markup>> {
     let Some(depths) = Depths::of(study, name) else { return Ok(None) };
     let (meta, words) = (measure(name), depths.words());
     // The intervals are in the table: bars of every configuration at every depth would hide the points.
-    let series = depths.series(study, |_| None);
+    let mut series = depths.series(study, |_| None);
+    let ceilings = if name == "usage" { depths.ceilings(study) } else { Vec::new() };
+    let bounded = !ceilings.is_empty();
+    series.extend(ceilings);
     let chart = Chart {
         id: format!("fig-depth-{}", identifier(name)),
         title: format!("{} by {words}", meta.label),
@@ -79,7 +82,10 @@ fn at_the_end(study: &Study<'_>, name: &str) -> Result<Option<Markup>> {
         wide: false,
     };
     let counted = if name == "usage" { " A code counts at the depth that uses it." } else { "" };
-    let caption = html! { (format::capitalized(&meta.label)) " by " (words) "." (counted) };
+    let caption = html! {
+        (format::capitalized(&meta.label)) " by " (words) "." (counted)
+        @if bounded { " Thin lines without marks: the most that so few measured tokens can show of so many codes." }
+    };
     figure(&chart, caption, html! {}).map(Some)
 }
 

@@ -16,7 +16,13 @@ pub(super) fn cost(study: &Study<'_>) -> Result<Markup> {
         return Ok(nothing("No trial reports what it cost."));
     }
     let mut figures = Vec::new();
-    for cost in ["train_seconds", "parameters"].map(Column::plain) {
+    // What a tokenizer's measure is paid with is the tokenizer's time, not that of a prior on top of it.
+    let time = match study.headline.measure.group {
+        Group::Reconstruction | Group::Rate | Group::Codebook => "tokenizer_seconds",
+        _ => "train_seconds",
+    };
+    let time = if study.has(&Column::plain(time).quantity) { time } else { "train_seconds" };
+    for cost in [time, "parameters"].map(Column::plain) {
         if study.has(&cost.quantity) && study.has(&study.headline.quantity) {
             figures.push(against_headline(study, &cost)?);
         }

@@ -35,6 +35,10 @@ pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
     if kinds.is_empty() {
         return Ok(nothing("No trial recorded a curve."));
     }
+    // A schedule is no result: what was set is in the setup.
+    let all = kinds.len();
+    kinds.retain(|(_, quantity)| quantity.measure != "learning_rate");
+    let schedules = all - kinds.len();
     let more = kinds.len().saturating_sub(CHARTS);
     let mut figures = Vec::new();
     for (stage, quantity) in kinds.into_iter().take(CHARTS) {
@@ -44,7 +48,12 @@ pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
         p { "Lines are means over seeds, bands run from the lowest seed to the highest." }
         (configuration_key(study, &study.configurations.iter().collect::<Vec<_>>(), Drawn::Lines))
         div.figures { @for figure in figures { (figure) } }
-        @if more > 0 { p.note { (more) " more curves are in " code { "curves.csv" } "." } }
+        @if more + schedules > 0 {
+            p.note {
+                (more + schedules) " more curves are in " code { "curves.csv" }
+                @if schedules > 0 { ", those of learning rates among them" } "."
+            }
+        }
     })
 }
 
@@ -58,16 +67,16 @@ fn chart(study: &Study<'_>, stage: &str, column: &Column) -> Result<Markup> {
     let mut series = Vec::new();
     for configuration in &study.configurations {
         let points = over_seeds(configuration, stage, &column.quantity);
-        if !points.is_empty() {
-            series.push(Series { line: true, band: true, ..configuration_series(study, configuration, points) });
+        // Configurations that share a stage have one curve of it.
+        match series.iter_mut().find(|known: &&mut Series| known.points == points) {
+            Some(known) => known.name.push_str(&format!("; {}", configuration.label)),
+            None if points.is_empty() => {}
+            None => {
+                series.push(Series { line: true, band: true, ..configuration_series(study, configuration, points) })
+            }
         }
     }
-    // A schedule that ends at 0 has no place on a log scale.
-    let y = if column.measure.name == "learning_rate" {
-        Scale::linear(column.axis_label())
-    } else {
-        vertical(&series, column.axis_label(), format::scale(&column.measure))
-    };
+    let y = vertical(&series, column.axis_label(), format::scale(&column.measure));
     let log = y.log;
     let chart = Chart {
         id: format!("fig-curve-{}-{}", identifier(stage), identifier(&column.quantity.to_string())),

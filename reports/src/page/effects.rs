@@ -15,11 +15,15 @@ pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
         return Ok(nothing("The experiment varies no axis."));
     }
     let mut figures = Vec::new();
-    let mut without = Vec::new();
+    let (mut without, mut idle) = (Vec::new(), Vec::new());
     let found: Vec<(usize, Option<Effect<'_>>)> =
         study.varied.iter().map(|&place| (place, effect(study, place))).collect();
     for (place, found) in &found {
         match found {
+            // Of an axis that cannot change the headline, such as a prior's and PSNR.
+            Some(found) if found.levels.windows(2).all(|pair| pair[0].mean == pair[1].mean) => {
+                idle.push(found.axis.title())
+            }
             Some(found) => figures.push(main_effect(study, found)?),
             None => without.push(study.results.axes[*place].title()),
         }
@@ -29,6 +33,9 @@ pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
     }
     Ok(html! {
         div.figures { @for figure in figures { (figure) } }
+        @if !idle.is_empty() {
+            p.note { (format::capitalized(&study.headline.label())) " is the same at every value of " (idle.join(" and of ")) ": not drawn." }
+        }
         @if !without.is_empty() {
             p.note {
                 "No main effect of " (without.join(" or ")) ": no combination of the other axes finished with every value, \
@@ -52,6 +59,7 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
         x: place as f64,
         y: level.mean,
         range: level.interval,
+        seeds: Vec::new(),
         note: format!(
             "{} {}: {} {}",
             effect.axis.title(),
@@ -111,7 +119,14 @@ fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
                     short(found.lines, &found.lines.values[line]),
                     format::estimate(&headline.measure, cell)
                 );
-                Some(Point { x: place as f64 + shift, y: cell.mean, range: cell.interval, note, link: None })
+                Some(Point {
+                    x: place as f64 + shift,
+                    y: cell.mean,
+                    range: cell.interval,
+                    seeds: Vec::new(),
+                    note,
+                    link: None,
+                })
             });
             Series {
                 name: format!("{} {}", found.lines.title(), short(found.lines, &found.lines.values[line])),

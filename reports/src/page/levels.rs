@@ -3,6 +3,7 @@
 use super::parts::configuration_series;
 use crate::chart::{Point, Scale, Series};
 use crate::format;
+use crate::setup::usage_ceiling;
 use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study};
 
@@ -77,6 +78,33 @@ impl Depths {
         series
     }
 
+    /// The ceilings of usage that lie under 1: a line without marks for each configuration and level whose codes are more than the
+    /// tokens that measure them.
+    pub(super) fn ceilings(&self, study: &Study<'_>) -> Vec<Series> {
+        let mut series = Vec::new();
+        for configuration in &study.configurations {
+            for level in self.columns.chunk_by(|a, b| a.quantity.level() == b.quantity.level()) {
+                let ceiling = |column: &Column| {
+                    configuration.mean(&column.quantity)?;
+                    let sizes = &configuration.done().next()?.sizes;
+                    let (codes, tokens) =
+                        sizes.codes_and_tokens(column.quantity.level(), column.quantity.depths().next()?)?;
+                    let place = self.columns.iter().position(|other| other.quantity == column.quantity)?;
+                    (tokens < codes).then(|| (place as f64, usage_ceiling(codes, tokens).0))
+                };
+                // A line needs two ends, also at an only depth.
+                let ends = level.iter().filter_map(ceiling).flat_map(|(x, y)| [-0.4, 0.4].map(|aside| (x + aside, y)));
+                let points: Vec<Point> = ends.map(|(x, y)| Point { x, y, ..Point::default() }).collect();
+                if !points.is_empty() {
+                    let mut one = configuration_series(study, configuration, points);
+                    one.name = format!("ceiling of {}", one.name);
+                    series.push(Series { line: true, dash: 2, ..one });
+                }
+            }
+        }
+        series
+    }
+
     fn point(
         &self,
         configuration: &Configuration<'_>,
@@ -90,6 +118,7 @@ impl Depths {
             x: place as f64,
             y: found.mean,
             range: range(&found),
+            seeds: Vec::new(),
             note: format!("{}, {}: {value}", configuration.label, column.quantity.indices()),
             link: Some(format!("t-{}", configuration.id())),
         })

@@ -5,7 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use crate::chart::{Chart, Point, Series, draw, key};
 use crate::error::Result;
 use crate::format;
-use crate::measure::{Measure, Quantity};
+use crate::measure::{Better, Measure, Quantity};
 use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study, label, short};
 
@@ -169,6 +169,7 @@ fn configuration_point(configuration: &Configuration<'_>, x: &Column, y: &Column
         x: across.mean,
         y: up.mean,
         range: up.interval,
+        seeds: Some(configuration.values(&y.quantity)).filter(|values| values.len() > 1).unwrap_or_default(),
         note: format!(
             "{}: {} {}, {} {}",
             configuration.label,
@@ -214,10 +215,9 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
                         tr {
                             th scope="row" { a href={ "#t-" (configuration.id()) } { (configuration.label) } }
                             @for column in columns {
-                                td.n {
-                                    @if let Some(found) = configuration.mean(&column.quantity) {
-                                        (plus_minus(&column.measure, &found))
-                                    }
+                                @let found = configuration.mean(&column.quantity);
+                                td.n.best[found.is_some_and(|found| is_best(study, column, found.mean))] {
+                                    @if let Some(found) = found { (plus_minus(&column.measure, &found)) }
                                 }
                             }
                             td.n { (configuration.done().count()) }
@@ -227,6 +227,18 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
             }
         }
     }
+}
+
+/// Whether a mean is the best of a measure that has a better side, and another is worse.
+fn is_best(study: &Study<'_>, column: &Column, mean: f64) -> bool {
+    let sign = match column.measure.better {
+        Better::Higher => 1.0,
+        Better::Lower => -1.0,
+        Better::Neither => return false,
+    };
+    let means =
+        || study.configurations.iter().filter_map(|other| other.mean(&column.quantity)).map(|other| sign * other.mean);
+    means().all(|other| other <= sign * mean) && means().any(|other| other < sign * mean)
 }
 
 /// A mean with its interval set small.

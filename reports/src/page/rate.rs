@@ -22,12 +22,15 @@ pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
     }
     let mut distortions: Vec<Column> = ["psnr", "mse", "recon_frechet"].map(Column::plain).into();
     distortions.retain(|distortion| study.has(&distortion.quantity));
-    let mut figures = Vec::new();
+    let (mut figures, mut idle) = (Vec::new(), Vec::new());
     for (rate, distortions) in
         [(&nominal, &distortions[..]), (&entropy, &distortions[..distortions.len().min(1)]), (&kl, &distortions[..])]
     {
         for distortion in distortions.iter().filter(|_| study.has(&rate.quantity)) {
-            figures.push(chart(study, rate, distortion)?);
+            match chart(study, rate, distortion)? {
+                Some(figure) => figures.push(figure),
+                None => idle.push(format!("{} against {}", distortion.label(), rate.label())),
+            }
         }
     }
     let mut shown = having(study, &nominal.quantity);
@@ -40,15 +43,23 @@ pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
                  numbers of the two are not equal rates."
             }
         }
-        (configuration_key(study, &shown, Drawn::Marks))
+        @if !figures.is_empty() { (configuration_key(study, &shown, Drawn::Marks)) }
         div.figures { @for figure in figures { (figure) } }
+        @if !idle.is_empty() {
+            p.note { "Not drawn, since all configurations have one rate or one value: " (idle.join("; ")) "." }
+        }
         @if codes { (same_bits(study, &nominal, &distortions)) }
     })
 }
 
-fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Markup> {
+/// The chart; nothing where all points stand above each other, or in a row.
+fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Option<Markup>> {
     let marks = scatter(study, rate, distortion);
     let points: Vec<(f64, f64)> = marks.iter().flat_map(|one| &one.points).map(|point| (point.x, point.y)).collect();
+    let differ = |value: fn(&(f64, f64)) -> f64| points.windows(2).any(|pair| value(&pair[0]) != value(&pair[1]));
+    if points.len() > 1 && !(differ(|point| point.0) && differ(|point| point.1)) {
+        return Ok(None);
+    }
     let front = pareto(&points, distortion.measure.better == Better::Higher);
     let mut series = vec![Series {
         name: "Pareto front".to_owned(),
@@ -76,9 +87,9 @@ fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Markup
     let several = study.configurations.iter().any(|configuration| configuration.done().count() > 1);
     let caption = html! {
         (format::capitalized(&distortion.label())) " against " (rate.label()) "; " (better)
-        " is better, and the line is the Pareto front." @if several { " Bars: 95% intervals over seeds." }
+        " is better, and the line is the Pareto front." @if several { " Dots: the seeds. Bars, where there are: 95% intervals over seeds." }
     };
-    figure(&chart, caption, html! {})
+    figure(&chart, caption, html! {}).map(Some)
 }
 
 /// Configurations of equal bits beside each other: what the same rate buys when it is spent otherwise.

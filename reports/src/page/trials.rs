@@ -6,6 +6,7 @@ use super::parts::{Drawn, column_head, configuration_key, configuration_series, 
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
+use crate::measure::Better;
 use crate::results::{Status, Trial};
 use crate::study::{Column, Configuration, Study};
 
@@ -47,6 +48,7 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
         (parallel(study)?)
         input #differences type="checkbox";
         label.toggle for="differences" { "Differences only" }
+        p.paper { "The table of all trials is too wide for paper: it is in " code { "results.csv" } "." }
         div.scroll.tall {
             table.sortable {
                 caption { "Every trial. Press a column's head to sort." }
@@ -139,7 +141,9 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
                     format::value(&coordinates[place].measure, found.mean)
                 );
                 let link = Some(format!("t-{}", configuration.id()));
-                Some(Point { x: column as f64, y: (found.mean - low) / (high - low), range: None, note, link })
+                let share = (found.mean - low) / (high - low);
+                let y = if coordinates[place].measure.better == Better::Lower { 1.0 - share } else { share };
+                Some(Point { x: column as f64, y, note, link, ..Point::default() })
             })
             .collect();
         if points.len() > 1 {
@@ -157,10 +161,10 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
     let chart = Chart {
         id: "fig-parallel".to_owned(),
         title: "Parallel coordinates of all configurations".to_owned(),
-        description: "Each line is a configuration; each measure runs from its lowest value, 0, to its highest, 1."
+        description: "Each line is a configuration; each measure runs from its worst value, 0, to its best, 1."
             .to_owned(),
         x: Scale::names("", kept.iter().map(|&place| short(&coordinates[place])).collect()),
-        y: Scale::linear("from lowest (0) to highest (1)"),
+        y: Scale::linear("from worst (0) to best (1)"),
         series,
         wide: true,
     };
@@ -169,9 +173,10 @@ fn parallel(study: &Study<'_>) -> Result<Markup> {
         .map(|&place| {
             let (column, (low, high)) = (&coordinates[place], ranges[place]);
             let value = |end| format::value(&column.measure, end);
-            format!("{} {} to {}", column.label(), value(low), value(high))
+            let (worst, best) = if column.measure.better == Better::Lower { (high, low) } else { (low, high) };
+            format!("{} {} to {}", column.label(), value(worst), value(best))
         })
         .collect();
-    let caption = html! { "Every configuration through its measures, each over its own range: " (list.join("; ")) "." };
+    let caption = html! { "Every configuration through its measures, each from its worst value at the bottom to its best at the top: " (list.join("; ")) "." };
     figure(&chart, caption, configuration_key(study, &finished, Drawn::Both))
 }

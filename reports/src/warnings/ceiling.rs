@@ -34,7 +34,7 @@ fn judge(trial: &Trial) -> Option<(f64, String)> {
     };
     let text = format!(
         "{} tokens measure the use of {} codes: {bound} if all codes were equally frequent; measure more images \
-         (`evaluation.images`)",
+         (evaluation.images)",
         format::number(tokens as f64),
         format::number(codes as f64)
     );

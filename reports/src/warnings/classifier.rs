@@ -27,7 +27,7 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
         let text = format!(
             "The feature classifier is right on {:.1}% of the test images, hardly more than {how} ({:.1}% of {classes} classes): \
              Fréchet distances, precision and recall on its features say little; train it longer \
-             (`evaluation.classifier_steps`)",
+             (evaluation.classifier_steps)",
             100.0 * found,
             100.0 * chance
         );

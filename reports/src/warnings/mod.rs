@@ -8,9 +8,11 @@ mod classifier;
 mod collapse;
 mod images;
 mod likelihood;
+mod mixture;
 mod overfitting;
 mod restarts;
 mod seeds;
+mod speed;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -44,7 +46,7 @@ impl Warning {
 }
 
 /// The kinds, the gravest first.
-const KINDS: [fn(&Study<'_>) -> Vec<Warning>; 9] = [
+const KINDS: [fn(&Study<'_>) -> Vec<Warning>; 11] = [
     training::warnings,
     collapse::warnings,
     classifier::warnings,
@@ -52,6 +54,8 @@ const KINDS: [fn(&Study<'_>) -> Vec<Warning>; 9] = [
     overfitting::warnings,
     ceiling::warnings,
     restarts::warnings,
+    mixture::warnings,
+    speed::warnings,
     seeds::warnings,
     images::warnings,
 ];

@@ -4,7 +4,7 @@
 use super::all;
 use crate::measure::{Index, Reading};
 use crate::results::{Curve, Example, Image, Results, Status, Trial};
-use crate::setup::{CodeSizes, Sizes};
+use crate::setup::{CodeSizes, Fact, LABELS, Sizes};
 use crate::study::Study;
 
 /// A finished trial of which nothing is to be said: 64 codes at one depth on 8 x 8 positions, 500 images measured.
@@ -217,6 +217,34 @@ fn what_holds_of_many_is_said_once_with_their_number() {
     let results = Results { axes: vec![axis], trials: trials.collect(), ..Results::default() };
     let said: Vec<String> = all(&Study::new(&results)).iter().map(super::Warning::sentence).collect();
     assert_eq!(said.len(), 1 + super::MOST, "{said:?}");
-    assert!(said[0].starts_with("beta 0, seed 0; beta 1, seed 0; and 7 more: the tokenizer was not trained"), "{}", said[0]);
+    assert!(
+        said[0].starts_with("beta 0, seed 0; beta 1, seed 0; and 7 more: the tokenizer was not trained"),
+        "{}",
+        said[0]
+    );
     assert!(said[super::MOST].ends_with("; and 3 more of this kind."), "{}", said[super::MOST]);
+}
+
+#[test]
+fn a_busy_machine_is_told_with_its_load() {
+    let loaded = |load: f64| {
+        let mut trial = sound();
+        trial.readings.push(Reading::new("other_load", [], load));
+        said(&trial)
+    };
+    assert!(loaded(0.45)[0].contains("45% of the processors"), "{:?}", loaded(0.45));
+    assert_eq!(loaded(0.05), [""; 0]);
+}
+
+#[test]
+fn mixtures_of_labels_that_differ_are_told() {
+    let mixed = |mixtures: [&str; 3]| {
+        let trial =
+            |(seed, text): (u64, &str)| Trial { seed: Some(seed), setup: vec![Fact::new(LABELS, text)], ..sound() };
+        let results = Results { trials: (0..).zip(mixtures).map(trial).collect(), ..Results::default() };
+        all(&Study::new(&results)).iter().map(super::Warning::sentence).collect::<Vec<_>>()
+    };
+    let said = mixed(["as the data", "equally often", "as the data"]);
+    assert!(said.len() == 1 && said[0].contains("(as the data; equally often)"), "{said:?}");
+    assert_eq!(mixed(["as the data"; 3]), [""; 0]);
 }

@@ -1,0 +1,25 @@
+//! A machine that was busy with something else while speeds were timed.
+
+use super::{Warning, each};
+use crate::measure::Quantity;
+use crate::results::Trial;
+use crate::study::Study;
+
+/// The share of the processors that others may use before speeds are in doubt.
+const SHARE: f64 = 0.1;
+
+pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
+    each(study, judge)
+}
+
+fn judge(trial: &Trial) -> Option<(f64, String)> {
+    let load = trial.value(&Quantity::plain("other_load"))?;
+    (load > SHARE).then(|| {
+        let text = format!(
+            "other programs used {:.0}% of the processors while speeds were timed: they are too low, and compare with nothing; take \
+             them again on a quiet machine (rqlab remeasure)",
+            100.0 * load
+        );
+        (load, text)
+    })
+}
