@@ -89,7 +89,7 @@ fn equal_results_make_equal_bytes_and_leave_no_parts() {
     write(&small(), &second).unwrap();
     let mut names: Vec<_> = fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["curves.csv", "curves.parquet", "index.html", "results.csv", "results.parquet"]);
+    assert_eq!(names, ["curves.csv", "curves.parquet", "index.html", "results.csv", "results.json", "results.parquet"]);
     for name in names {
         assert_eq!(fs::read(first.join(&name)).unwrap(), fs::read(second.join(&name)).unwrap(), "{name:?}");
     }

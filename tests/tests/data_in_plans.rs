@@ -136,24 +136,6 @@ fn a_set_without_classes_is_trained_and_measured() {
     assert!(swept.err.contains("1 of 1 trial"), "{}", swept.err);
 }
 
-#[cfg(unix)]
-#[test]
-fn a_folder_whose_name_is_no_text_is_told_of_in_the_plan() {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-    let lab = lab("folder(path: \"k\", size: 16)");
-    let odd = lab.path("").join(OsStr::from_bytes(b"\xff"));
-    if fs::create_dir(&odd).is_err() {
-        return;
-    }
-    fs::copy(lab.path("tiny.ron"), odd.join("tiny.ron")).unwrap();
-    let mut command = lab.command("plan tiny.ron").unwrap();
-    let output = command.current_dir(&odd).output().unwrap();
-    let said = Said::from(output);
-    assert_eq!(said.code, Some(2), "{}", said.out);
-    assert!(said.err.contains("is not UTF-8"), "{}", said.err);
-}
-
 /// What was found of files is kept until one of them changes.
 #[test]
 fn files_that_have_not_changed_are_looked_at_once() {

@@ -16,8 +16,7 @@ fn judge(trial: &Trial) -> Option<(f64, String)> {
     let load = trial.value(&Quantity::plain("other_load"))?;
     (load > SHARE).then(|| {
         let text = format!(
-            "other programs used {:.0}% of the processors while speeds were timed: they are too low, and compare with nothing; take \
-             them again on a quiet machine (rqlab remeasure)",
+            "other programs used {:.0}% of the processors while speeds were timed: they are too low, and compare with nothing",
             100.0 * load
         );
         (load, text)

@@ -178,11 +178,6 @@ impl<'a> Models<'a> {
     /// Builds a combination's models.
     fn build(&mut self, setup: &Setup, resolved: &Resolved) -> Result<Measured, Diagnostic> {
         let plugins = self.plugins;
-        if resolved.base.to_str().is_none() {
-            let place = resolved.base.display();
-            let message = format!("{place}: the name of this folder is not UTF-8, and results must name it: rename it");
-            return Err(at(setup, Slot::Data, &Problem::whole(message)));
-        }
         let (info, absent, variants) = self
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base.clone()))
