@@ -246,9 +246,16 @@ mod tests {
     #[test]
     fn what_a_machine_decides_compares_on_one_machine() {
         for row in TABLE {
-            let timed = ["_seconds", "_per_second", "_per_second_lower_quartile", "_per_second_upper_quartile", "_mib", "_load"]
-                .iter()
-                .any(|end| row.name.ends_with(end));
+            let timed = [
+                "_seconds",
+                "_per_second",
+                "_per_second_lower_quartile",
+                "_per_second_upper_quartile",
+                "_mib",
+                "_load",
+            ]
+            .iter()
+            .any(|end| row.name.ends_with(end));
             assert_eq!(timed, row.comparable == Comparable::Machine, "{}", row.name);
         }
     }
