@@ -292,9 +292,9 @@ fn fields_are_given_once_and_the_main_ones_at_all() {
 fn a_long_chain_of_bases_is_refused_before_the_stack_ends() {
     let lab = Lab::new();
     for link in 0..150 {
-        lab.write(&format!("{link}.ron"), &format!("(base: \"{}.ron\")", link + 1));
+        lab.write(&format!("{link}.ron"), format!("(base: \"{}.ron\")", link + 1));
     }
-    let path = lab.write("150.ron", &experiment(""));
+    let path = lab.write("150.ron", experiment(""));
     let found = lab.complaints(&path.with_file_name("0.ron"), &[]);
     assert!(found.starts_with("error: more than 100 files are based on each other\n --> 99.ron:1:8"), "{found}");
     assert!(!lab.complaints(&path.with_file_name("60.ron"), &[]).contains("based on each other"));
