@@ -348,3 +348,26 @@ fn guidance_that_would_do_nothing_is_refused_before_training() {
         assert_refused(&lab, &said, &[cause, "`guidance` of `evaluation`"]);
     }
 }
+
+/// What no machine can do, and what is no number, is refused before any work.
+#[test]
+fn settings_that_cannot_work_are_refused_in_the_plan() {
+    let lab = Lab::new().unwrap();
+    for set in [
+        "tokenizer_training.batch=18446744073709551615",
+        "tokenizer_training.batch=1000000000",
+        "tokenizer_training.lr=inf",
+        "prior_training.lr=1e308",
+        "tokenizer_training.betas=(2,0.5)",
+        "tokenizer_training.betas=(-1,0.5)",
+        "prior_training.betas=(0.9,1.0)",
+        "evaluation.temperature=inf",
+        "evaluation.speed=[1000000000]",
+        "evaluation.samples=1000000000000000000",
+    ] {
+        let said = lab.run(&format!("plan tiny.ron --set {set}")).unwrap();
+        let field = set.split(['.', '=']).nth(1).unwrap();
+        assert_eq!(said.code, Some(2), "{set}: {}{}", said.out, said.err);
+        assert!(said.err.contains(field), "{set}: {}", said.err);
+    }
+}

@@ -67,15 +67,11 @@ fn a_failure_is_noted_though_its_log_cannot_be_written() {
     assert!(said.code == Some(1) && said.err.contains("the loss is "), "{}", said.err);
 }
 
-/// More than there can be, and more than the system allows.
+/// More than the system allows.
 #[test]
 #[cfg(target_os = "linux")]
 fn what_ended_a_worker_is_told_in_its_own_words_and_not_tried_again() {
     let lab = Lab::new().unwrap();
-    let said = lab.run(&format!("sweep {ONE} --out out --set tokenizer_training.batch=18446744073709551615")).unwrap();
-    assert!(said.code != Some(0) && !said.err.contains("ended from outside"), "{}", said.err);
-    assert!(!said.err.contains("no more than its log"), "{}", said.err);
-
     let said = shell(
         &lab,
         &format!("ulimit -f 64; $R --threads 2 sweep {} --out out 2>&1", ONE.replace('(', "\\(").replace(')', "\\)")),

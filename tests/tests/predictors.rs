@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 /// The numbers of the first trial, by column.
 fn swept(lab: &Lab, evaluation: &str) -> BTreeMap<String, f64> {
     lab.edit("classifier_steps: 5", &format!("classifier_steps: 5, {evaluation}")).unwrap();
-    let said = lab.run("sweep tiny.ron --out o --name tiny --jobs 2 --set prior=None --set quantizer.depth=2").unwrap();
+    let said =
+        lab.run("sweep tiny.ron --out o --name measured --jobs 2 --set prior=None --set quantizer.depth=2").unwrap();
     assert_eq!(said.code, Some(0), "{}", said.err);
-    let rows = csv(&lab.read("o/tiny/results.csv").unwrap());
+    let rows = csv(&lab.read("o/measured/results.csv").unwrap());
     rows[0].iter().zip(&rows[1]).filter_map(|(column, cell)| Some((column.clone(), cell.parse().ok()?))).collect()
 }
 

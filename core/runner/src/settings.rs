@@ -121,9 +121,9 @@ config! {
         /// Optimizer steps.
         steps: u64 = 1000, in 0..;
         /// Images per step.
-        batch: usize = 32, in 1..;
+        batch: usize = 32, in 1..=1_048_576;
         /// Peak learning rate.
-        lr: f32 = 1e-3, in 0.0..;
+        lr: f32 = 1e-3, in 0.0..=1e30;
         /// Steps over which the rate rises linearly from 0.
         warmup: u64 = 50;
         /// What the rate does then.
@@ -133,9 +133,9 @@ config! {
         /// Decay rates of the two moments.
         betas: [f32; 2] = [0.9, 0.99], in 0.0..1.0;
         /// Decoupled weight decay.
-        weight_decay: f32 = 0.0, in 0.0..;
+        weight_decay: f32 = 0.0, in 0.0..=1e3;
         /// Gradients are scaled down to this norm; none for no clipping.
-        max_grad_norm: Option<f32> = Some(1.0), in 1e-9..;
+        max_grad_norm: Option<f32> = Some(1.0), in 1e-9..=1e9;
         /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
         ema_decay: Option<f32> = None, in 0.0..1.0;
         /// Steps before latents are quantized: until then they pass as they are. From small random weights the latents
@@ -159,9 +159,9 @@ config! {
         /// Optimizer steps.
         steps: u64 = 1000, in 0..;
         /// Images per step.
-        batch: usize = 32, in 1..;
+        batch: usize = 32, in 1..=1_048_576;
         /// Peak learning rate.
-        lr: f32 = 1e-3, in 0.0..;
+        lr: f32 = 1e-3, in 0.0..=1e30;
         /// Steps over which the rate rises linearly from 0.
         warmup: u64 = 50;
         /// What the rate does then.
@@ -171,9 +171,9 @@ config! {
         /// Decay rates of the two moments.
         betas: [f32; 2] = [0.9, 0.95], in 0.0..1.0;
         /// Decoupled weight decay.
-        weight_decay: f32 = 1e-4, in 0.0..;
+        weight_decay: f32 = 1e-4, in 0.0..=1e3;
         /// Gradients are scaled down to this norm; none for no clipping.
-        max_grad_norm: Option<f32> = Some(1.0), in 1e-9..;
+        max_grad_norm: Option<f32> = Some(1.0), in 1e-9..=1e9;
         /// Decay of an exponential average of the weights, which is then what is evaluated; none for the weights themselves.
         ema_decay: Option<f32> = None, in 0.0..1.0;
         /// Training images that are encoded once and trained on, of all classes; none for all of them.
@@ -203,7 +203,7 @@ config! {
         /// Test images for distortion and codebook statistics; all of them if there are fewer.
         images: usize = 1000, in 4..;
         /// Samples drawn from the prior for its quality measures.
-        samples: usize = 500, in 5..;
+        samples: usize = 500, in 5..=100_000_000;
         /// Which classes they are drawn of. `data`: those of the test images that they are compared with, in their
         /// proportions. `uniform`: all equally often. `class("NAME")`: that one.
         labels: Labels = Labels::Data;
@@ -211,7 +211,7 @@ config! {
         /// measures averaged.
         sampling_seeds: Vec<u64> = vec![0];
         /// Temperature of those samples.
-        temperature: f32 = 1.0, in 1e-3..;
+        temperature: f32 = 1.0, in 1e-3..=1e3;
         /// The k most probable codes are drawn from; none for all.
         top_k: Option<usize> = None, in 1..;
         /// The smallest set of codes with this probability is drawn from; none for all.
@@ -228,7 +228,7 @@ config! {
         /// Where it ends.
         guidance_to: f32 = 1.0, in 0.0..=1.0;
         /// Batch sizes at which sampling speed is measured, with and without cache; empty for none.
-        speed: Vec<usize> = vec![1, 16], in 1..;
+        speed: Vec<usize> = vec![1, 16], in 1..=65_536;
         /// Shares of a test image's codes that are perturbed, such as `[0.5, 0.7, 0.9]`: a measure of how the tokenizer decodes
         /// what a prior gets nearly right. Empty for no such measure.
         perturbation: Vec<f32> = vec![], in 0.0..=1.0;

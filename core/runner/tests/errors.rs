@@ -124,13 +124,13 @@ fn a_value_of_another_kind_is_shown_with_the_kind_that_is_wanted() {
           |
           = help: `top_k` is an integer in 1.. or None, by default None: The k most probable codes are drawn from; none for all.
 
-        error: `speed` of `evaluation` must be a list [integer, ..] in 1.., found `1`
+        error: `speed` of `evaluation` must be a list [integer, ..] in 1..=65_536, found `1`
          --> x.ron:5:49
           |
         5 |     evaluation: (images: -1, top_k: 0.5, speed: 1),
           |                                                 ^
           |
-          = help: `speed` is a list [integer, ..] in 1.., by default [1, 16]: Batch sizes at which sampling speed is measured, with and without cache; empty for none.
+          = help: `speed` is a list [integer, ..] in 1..=65_536, by default [1, 16]: Batch sizes at which sampling speed is measured, with and without cache; empty for none.
         ",
     );
     check(
