@@ -18,7 +18,7 @@
 //! Every file but logs and events, which grow by lines, is written to a temporary name, synced and renamed: a reader sees
 //! the old file, the new one, or none.
 //!
-//! Nothing is believed because it parses. `done.json` is [sealed](seal): it holds its own digest, the stage's id, and the
+//! Nothing is believed because it parses. `done.json` is sealed (`seal`): it holds its own digest, the stage's id, and the
 //! length and digest of every file of the result. Seal, id and lengths are checked whenever a stage is looked at, the
 //! files' digests when a sweep takes a stage as done and when a result is loaded. What is damaged is set aside and made
 //! again; only what is not there counts as not done, and what cannot be read is an error.

@@ -1,7 +1,7 @@
 //! Labelled images in tar files, in the layout of WebDataset.
 //!
-//! [`names`] finds the shards, [`index`] knows where in them the images lie, [`samples`] makes classes and splits of what was
-//! found; images are then read at any place of any shard. [`order`] is for storage that is slow at that.
+//! `names` finds the shards, `index` knows where in them the images lie, `samples` makes classes and splits of what was
+//! found; images are then read at any place of any shard. `order` is for storage that is slow at that.
 
 mod index;
 mod names;
