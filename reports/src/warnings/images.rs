@@ -14,8 +14,8 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
         if (measured as f64) < MOST * all as f64 {
             let [measured, all] = [measured, all].map(|count| format::number(count as f64));
             let text = format!(
-                "{measured} of {all} test images are measured (evaluation.images): intervals over seeds do not cover which \
-                 images these are"
+                "{measured} of {all} test images are measured (evaluation.images): of intervals, only those that name \
+                 images hold for others, too"
             );
             if !texts.contains(&text) {
                 texts.push(text);
