@@ -111,8 +111,65 @@ pub(crate) fn capitalized(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A measure's value without its unit, for the cells of a table whose head names it.
-pub(crate) fn bare(measure: &Measure, value: f64) -> String {
+/// The one precision of all cells of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// So many decimals of what is shown.
+    Decimals(i32),
+    /// Each cell by itself: times, and numbers of very different sizes.
+    Each,
+}
+
+impl Precision {
+    /// Four significant digits of the largest value (three of speeds), and two of the largest half of an interval;
+    /// none beyond the point where all are whole.
+    pub(crate) fn of(measure: &Measure, cells: impl Iterator<Item = Estimate>) -> Self {
+        /// Values whose sizes differ by more than this share no number of decimals.
+        const SPREAD: f64 = 1e4;
+        let factor = scale(measure);
+        let (mut values, mut halves) = (Vec::new(), Vec::new());
+        for cell in cells.filter(|cell| cell.mean.is_finite()) {
+            values.push((cell.mean * factor).abs());
+            halves
+                .extend(half_width(&cell, factor).filter(|half| *half > 1e-12 * values.last().copied().unwrap_or(0.0)));
+        }
+        let largest = values.iter().copied().fold(0.0, f64::max);
+        let least = values.iter().copied().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
+        if measure.unit == "s" || !(1e-4..1e6).contains(&largest) || largest > SPREAD * least {
+            return Self::Each;
+        }
+        let needed = |size: f64, digits: i32| (digits - 1 - size.log10().floor() as i32).clamp(0, 8);
+        let digits = if measure.unit == "images/s" { 3 } else { 4 };
+        let whole = values.iter().all(|value| value.fract() == 0.0);
+        let of_values = if whole { 0 } else { needed(largest, digits) };
+        let of_halves = halves.iter().copied().reduce(f64::max).map_or(0, |half| needed(half, 2));
+        Self::Decimals(of_values.max(of_halves))
+    }
+
+    /// A measure's value without its unit, for the cells of a table whose head names it.
+    pub(crate) fn bare(self, measure: &Measure, value: f64) -> String {
+        match self {
+            Self::Decimals(decimals) if value.is_finite() => decimal(value * scale(measure), decimals),
+            _ => bare(measure, value),
+        }
+    }
+
+    /// A mean and half of its interval, `25.41 ± 0.12`, without unit. Without a half if all seeds gave one value, as counts do.
+    pub(crate) fn estimate(self, measure: &Measure, found: &Estimate) -> String {
+        let factor = scale(measure);
+        let half = half_width(found, factor).filter(|half| *half > 1e-12 * (found.mean * factor).abs());
+        match (self, half) {
+            (Self::Each, _) => estimate(measure, found),
+            (Self::Decimals(decimals), Some(half)) => {
+                format!("{} ± {}", self.bare(measure, found.mean), decimal(half, decimals))
+            }
+            (Self::Decimals(_), None) => self.bare(measure, found.mean),
+        }
+    }
+}
+
+/// A measure's value without its unit.
+fn bare(measure: &Measure, value: f64) -> String {
     match measure.unit {
         "s" => seconds(value),
         "%" => significant(100.0 * value, 3),
@@ -238,5 +295,25 @@ mod tests {
         let share = Estimate::bare(-0.125, 1);
         assert_eq!(difference(&measure("usage"), &share), "−12.5 points");
         assert_eq!(value(&measure("usage"), 0.875), "87.5%");
+    }
+
+    #[test]
+    fn the_cells_of_a_column_have_one_precision() {
+        let cells = |name: &str, values: &[f64]| {
+            let precision = Precision::of(&measure(name), values.iter().map(|value| Estimate::bare(*value, 1)));
+            values.iter().map(|value| precision.bare(&measure(name), *value)).collect::<Vec<_>>()
+        };
+        assert_eq!(cells("usage", &[0.95, 1.0, 0.0627, 0.0]), ["95.0", "100.0", "6.3", "0.0"]);
+        assert_eq!(cells("precision", &[0.95, 1.0, 0.0627, 0.0]), ["0.950", "1.000", "0.063", "0.000"]);
+        assert_eq!(cells("psnr", &[18.022, 18.9387, 9.0]), ["18.02", "18.94", "9.00"]);
+        assert_eq!(cells("prior_bits_per_image", &[1805.25, 21.37]), ["1805", "21"]);
+        assert_eq!(cells("perplexity", &[512.0, 1.0]), ["512", "1"]);
+        assert_eq!(cells("parameters", &[1_389_123.0, 20.0]), ["1.39 M", "20"]);
+        let half =
+            |mean: f64, half: f64| Estimate { mean, interval: Some((mean - half, mean + half)), n: 3, error: None };
+        let found = [half(18.022, 0.028), half(18.9387, 0.0053), Estimate::bare(18.0, 1)];
+        let precision = Precision::of(&measure("psnr"), found.into_iter());
+        let texts = found.map(|found| precision.estimate(&measure("psnr"), &found));
+        assert_eq!(texts, ["18.022 ± 0.028", "18.939 ± 0.005", "18.000"]);
     }
 }

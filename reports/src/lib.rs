@@ -79,12 +79,13 @@ pub fn write(results: &Results, folder: &Path) -> Result<Written> {
     Ok(written)
 }
 
-/// The verdicts in words, one sentence each, as they stand at the top of the page.
+/// The verdicts in words, one sentence each, as they stand in the first section of the page.
 pub fn verdicts(results: &Results) -> Vec<String> {
     judge::verdicts(&study::Study::new(results)).iter().map(judge::Verdict::sentence).collect()
 }
 
-/// What may lead to a wrong moral, one sentence each, as it stands under the verdicts of the page.
+/// What may lead to a wrong moral, one sentence each, as it stands at the head of the page.
 pub fn warnings(results: &Results) -> Vec<String> {
-    warnings::all(&study::Study::new(results)).iter().map(warnings::Warning::sentence).collect()
+    let headings = warnings::all(&study::Study::new(results));
+    headings.iter().flat_map(|heading| &heading.warnings).map(warnings::Warning::sentence).collect()
 }

@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use crate::measure::{Group, Measure, Quantity, Reading};
+use crate::measure::{Better, Group, Measure, Quantity, Reading};
 use crate::results::{Axis, Results, Status, Trial, Value};
 use crate::site::{Site, sites};
 use crate::stats::{self, Estimate};
+use crate::warnings::{Fault, Harm, faults};
 
 /// A quantity with what the registry says of its measure: a column of a table, or one direction of a chart.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct Study<'a> {
     combinations: Vec<Vec<Option<&'a Value>>>,
     /// The measure that the page is about.
     pub(crate) headline: Column,
+    /// What is to be held against single trials.
+    pub(crate) faults: Vec<Fault>,
 }
 
 impl<'a> Study<'a> {
@@ -69,7 +72,10 @@ impl<'a> Study<'a> {
                 combinations.push(combination);
             }
         }
-        Self { results, configurations, sites: sites(results), varied, combinations, headline }
+        let sites = sites(results);
+        let mut study = Self { results, configurations, sites, varied, combinations, headline, faults: Vec::new() };
+        study.faults = faults(&study);
+        study
     }
 
     /// The axis at an index of `varied`.
@@ -98,6 +104,22 @@ impl<'a> Study<'a> {
             seeds.len() == configuration.trials.len()
                 && configuration.trials.iter().all(|trial| !trial.configuration.is_empty())
         })
+    }
+
+    /// Why no verdict may be drawn from a configuration's value of a measure; `None` if one may.
+    pub(crate) fn unsound(&self, configuration: &Configuration<'_>, measure: &Measure) -> Option<&'static str> {
+        let its = |fault: &&Fault| configuration.done().any(|trial| trial.id == fault.trial);
+        let grave = |fault: &&Fault| fault.harm == Harm::Grave && fault.spoils(measure);
+        self.faults.iter().filter(grave).find(its).map(|fault| fault.title)
+    }
+
+    /// How good a configuration is, to choose one that is shown for the others: the headline's mean, the larger the better;
+    /// below all others where it was not measured or is not sound.
+    pub(crate) fn rank(&self, configuration: &Configuration<'_>) -> f64 {
+        let Column { quantity, measure } = &self.headline;
+        let sign = if measure.better == Better::Lower { -1.0 } else { 1.0 };
+        let sound = configuration.mean(quantity).filter(|_| self.unsound(configuration, measure).is_none());
+        sound.map_or(f64::NEG_INFINITY, |found| sign * found.mean)
     }
 
     /// Whether any finished trial has a quantity.

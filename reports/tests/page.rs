@@ -366,10 +366,11 @@ fn the_setup_says_what_is_common_and_by_which_axis_the_rest_differs() {
 }
 
 #[test]
-fn warnings_stand_under_the_verdicts() {
+fn warnings_stand_before_all_that_the_trials_seem_to_say() {
     let page = page("warned", &alone(vec![Reading::new("perplexity", [Index::Depth(1)], 1.0)]));
-    let verdicts = page.split("<section id=\"verdicts\"").nth(1).unwrap().split("</section>").next().unwrap();
-    for part in ["id=\"warnings\"", "perplexity 1.0 at depth 1", "One seed, fewer than 3"] {
-        assert!(verdicts.contains(part), "{part}");
+    let head = page.split("<section id=\"verdicts\"").next().unwrap();
+    for part in ["A codebook has collapsed", "perplexity 1.0 at depth 1", "Too few seeds", "One seed, fewer than 3"] {
+        assert!(head.contains(part), "{part}");
     }
+    assert!(head.contains("<a href=\"#warnings\">2 warnings</a>"));
 }

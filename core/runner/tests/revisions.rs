@@ -54,6 +54,7 @@ const SOURCES: [(&str, &[&str]); 9] = [
     (
         "reconstruction",
         &[
+            "code_norms.rs",
             "features.rs",
             "model.rs",
             "per_image.rs",

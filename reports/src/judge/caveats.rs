@@ -7,7 +7,8 @@ use crate::format;
 use crate::measure::{Comparable, DATASET, Group, Quantity};
 use crate::origin::Environment;
 use crate::results::Trial;
-use crate::study::{Column, Study};
+use crate::study::{Column, Configuration, Study};
+use crate::warnings::{self, Harm};
 
 /// What is to be said beside a verdict.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub(super) struct Caveats {
     pub(super) sentences: Vec<String>,
     /// Whether the measure does not compare between the two sides.
     pub(super) incomparable: bool,
+    /// Whether a warning spoils the measure on either side.
+    pub(super) unsound: bool,
 }
 
 impl Caveats {
@@ -28,6 +31,7 @@ impl Caveats {
         caveats.rates(column, pairs);
         caveats.origins(column, pairs);
         caveats.unrecorded(study, column, pairs);
+        caveats.faults(study, column, &pairs.iter().flat_map(|(before, after)| [*before, *after]).collect::<Vec<_>>());
         caveats
     }
 
@@ -48,6 +52,32 @@ impl Caveats {
             }
         }
         caveats.incomparable.then(|| caveats.sentences.join(" "))
+    }
+
+    /// Warnings that spoil the measure and concern the compared trials: a sentence for each kind.
+    pub(super) fn faults(&mut self, study: &Study<'_>, column: &Column, trials: &[&Trial]) {
+        let mut kinds: Vec<(&str, Vec<String>, Harm)> = Vec::new();
+        for fault in study.faults.iter().filter(|fault| fault.spoils(&column.measure)) {
+            if !trials.iter().any(|trial| trial.id == fault.trial) {
+                continue;
+            }
+            let of =
+                |configuration: &&Configuration<'_>| configuration.trials.iter().any(|trial| trial.id == fault.trial);
+            let Some(configuration) = study.configurations.iter().find(of) else { continue };
+            match kinds.iter_mut().find(|(title, ..)| *title == fault.title) {
+                Some((_, who, harm)) => {
+                    *harm = (*harm).max(fault.harm);
+                    if !who.contains(&configuration.label) {
+                        who.push(configuration.label.clone());
+                    }
+                }
+                None => kinds.push((fault.title, vec![configuration.label.clone()], fault.harm)),
+            }
+        }
+        for (title, who, harm) in kinds {
+            self.unsound |= harm == Harm::Grave;
+            self.sentences.push(format!("{title}: {}.", warnings::listed(&who)));
+        }
     }
 
     /// A measure may be compared between trials that share a part, such as the tokenizer, and these do not.

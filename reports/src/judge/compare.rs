@@ -77,10 +77,7 @@ pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
     let caveats = Caveats::of(study, &unmeasured.column, &comparison.axis, &trials(&used));
     let sides = means(&used, of);
     let margin = sides.and_then(|(before, _)| Some(unmeasured.column.measure.margin?.at(before)));
-    let finding = match caveats.incomparable {
-        true => Finding::Incomparable,
-        false => find(&unmeasured.column.measure, &estimate, margin),
-    };
+    let finding = find(&unmeasured.column.measure, &estimate, margin, &caveats);
     let rate = Quantity::plain(RATE);
     Verdict {
         estimate: Some(estimate),

@@ -52,6 +52,8 @@ pub(crate) enum Finding {
     FewSeeds,
     /// The measure does not compare between the two sides; [`Verdict::caveats`] says why.
     Incomparable,
+    /// A warning is to be held against a side that spoils the measure; [`Verdict::caveats`] names it.
+    Unsound,
     /// One side has no finished trial.
     NotMeasured,
 }
@@ -88,11 +90,17 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Whether the difference is told without a verdict on it.
+    pub(crate) fn is_withheld(&self) -> bool {
+        matches!(self.finding, Finding::Incomparable | Finding::Unsound)
+    }
+
     /// The verdict as one sentence, and its caveats.
     pub(crate) fn sentence(&self) -> String {
         let rates = self.rates_text().map(|rates| format!(", {rates}")).unwrap_or_default();
         let caveats: String = self.caveats.iter().map(|caveat| format!(" Caution: {caveat}")).collect();
-        format!("{}: {} {}{rates}.{caveats}", self.subject, self.column.label(), self.effect())
+        let none = if self.is_withheld() { ", and no verdict" } else { "" };
+        format!("{}: {} {}{rates}{none}.{caveats}", self.subject, self.column.label(), self.effect())
     }
 
     /// The two sides' bits, if they differ.
@@ -152,7 +160,8 @@ impl Verdict {
                 1 => "one seed: an observation, not a finding".to_owned(),
                 n => format!("{n} seeds: too few for an interval, an observation, not a finding"),
             },
-            Finding::Incomparable => "not comparable".to_owned(),
+            Finding::Incomparable => "no verdict: not comparable".to_owned(),
+            Finding::Unsound => "no verdict: what is compared is not sound".to_owned(),
             Finding::NotMeasured => "not measured".to_owned(),
         }
     }
@@ -192,7 +201,10 @@ pub(crate) fn verdicts(study: &Study<'_>) -> Vec<Verdict> {
 /// Corrects for the number of verdicts: what is called a difference stands with all the others.
 fn correct(verdicts: &mut [Verdict]) {
     let tested = |verdict: &Verdict| {
-        let judged = !matches!(verdict.finding, Finding::Incomparable | Finding::NotMeasured | Finding::FewSeeds);
+        let judged = !matches!(
+            verdict.finding,
+            Finding::Incomparable | Finding::Unsound | Finding::NotMeasured | Finding::FewSeeds
+        );
         verdict.estimate.filter(|_| judged).and_then(|estimate| estimate.p_value())
     };
     let places: Vec<(usize, f64)> =
@@ -210,8 +222,11 @@ fn correct(verdicts: &mut [Verdict]) {
 /// In the order of their effects, in standard deviations from seed to seed; the first one is at equal bits, if there is one.
 fn by_effect(mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
     let size = |verdict: &Verdict| {
-        let judged = verdict.finding != Finding::Incomparable;
-        verdict.estimate.filter(|_| judged).and_then(|estimate| estimate.standardised()).map_or(-1.0, f64::abs)
+        verdict
+            .estimate
+            .filter(|_| !verdict.is_withheld())
+            .and_then(|estimate| estimate.standardised())
+            .map_or(-1.0, f64::abs)
     };
     verdicts.sort_by(|a, b| size(b).total_cmp(&size(a)));
     if let Some(first) = verdicts.iter().position(|verdict| verdict.rates.is_none() && size(verdict) >= 0.0) {
@@ -242,6 +257,7 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
             }
         }
     }
+    let trials: Vec<&Trial> = study.results.done().filter(|trial| trial.value(&baseline).is_some()).collect();
     let rows = by_seed(&cells);
     let differences: Vec<f64> = rows.iter().map(|row| average(row.iter().map(|pair| pair.1 - pair.0))).collect();
     let estimate = stats::mean(&differences)?;
@@ -249,8 +265,10 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
     let several = rows.iter().any(|row| row.len() > 1);
     let sides = (average(used().map(|pair| pair.0)), average(used().map(|pair| pair.1)));
     let margin = column.measure.margin.map(|margin| margin.at(sides.0));
+    let mut caveats = Caveats::default();
+    caveats.faults(study, &column, &trials);
     Some(Verdict {
-        finding: find(&column.measure, &estimate, margin),
+        finding: find(&column.measure, &estimate, margin, &caveats),
         p: None,
         margin,
         column,
@@ -262,14 +280,16 @@ fn against_shuffled(study: &Study<'_>) -> Option<Verdict> {
         images: None,
         averaged: if several { vec!["all priors".to_owned()] } else { Vec::new() },
         pairs: (cells.len(), cells.len() - used().count()),
-        caveats: Vec::new(),
+        caveats: caveats.sentences,
     })
 }
 
-/// What an estimate lets one say of a measure that compares.
-fn find(measure: &Measure, estimate: &Estimate, margin: Option<f64>) -> Finding {
+/// What an estimate lets one say.
+fn find(measure: &Measure, estimate: &Estimate, margin: Option<f64>, caveats: &Caveats) -> Finding {
     let equivalent = margin.and_then(|margin| estimate.within(margin)).unwrap_or(false);
     match (estimate.excludes_zero(), measure.better) {
+        _ if caveats.incomparable => Finding::Incomparable,
+        _ if caveats.unsound => Finding::Unsound,
         (None, _) => Finding::FewSeeds,
         (Some(_), _) if equivalent => Finding::Equivalent,
         (Some(false), _) => Finding::Unclear,

@@ -8,7 +8,7 @@ use super::parts::{Drawn, configuration_key, figure, identifier, nothing, series
 use crate::chart::{Chart, Heat, Scale, Series, heat};
 use crate::error::Result;
 use crate::format;
-use crate::measure::{Better, Index, Measure, Quantity, measure};
+use crate::measure::{Index, Measure, Quantity, measure};
 use crate::study::{Configuration, Study};
 
 /// Heat maps of code overlap, at most.
@@ -109,11 +109,8 @@ fn levels(configuration: &Configuration<'_>) -> usize {
 /// Of the configurations with one level, or with several, that with the most depths of curves, and among those the best of
 /// the headline.
 fn deepest<'a, 'b>(study: &'a Study<'b>, several: bool) -> Option<&'a Configuration<'b>> {
-    let sign = if study.headline.measure.better == Better::Lower { -1.0 } else { 1.0 };
-    let score =
-        |c: &Configuration<'_>| c.mean(&study.headline.quantity).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
     // A configuration without a finished trial is shown if no other has curves.
-    let rank = |c: &Configuration<'_>| (recorded(c).len(), score(c));
+    let rank = |c: &Configuration<'_>| (recorded(c).len(), study.rank(c));
     let mut best: Option<&Configuration<'b>> = None;
     let fitting = |c: &&Configuration<'_>| !recorded(c).is_empty() && (levels(c) > 1) == several;
     for configuration in study.configurations.iter().filter(fitting) {

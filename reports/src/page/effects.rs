@@ -45,6 +45,10 @@ pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
     })
 }
 
+fn seeds_in_words(seeds: usize) -> String {
+    if seeds == 1 { "one seed".to_owned() } else { format!("{seeds} seeds") }
+}
+
 fn scale(headline: &Column) -> Scale {
     Scale { factor: format::scale(&headline.measure), ..Scale::linear(headline.axis_label()) }
 }
@@ -77,6 +81,7 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
         ..Series::default()
     };
     let seeds = effect.levels.first().map_or(0, |level| level.n);
+    let bars = effect.levels.iter().any(|level| level.interval.is_some());
     let chart = Chart {
         id: format!("fig-effect-{}", identifier(&effect.axis.path)),
         title: format!("Main effect of {} on {}", effect.axis.title(), headline.label()),
@@ -93,8 +98,8 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
     let caption = html! {
         "Main effect of " (effect.axis.title()) ", averaged over " (effect.blocks) " complete "
         @if effect.blocks == 1 { "combination" } @else { "combinations" } " of the other axes. "
-        @if seeds > 1 { "Bars: 95% intervals of the deviation from the mean of a seed, " (seeds) " seeds." }
-        @else { "One seed: no interval." }
+        @if bars { "Bars: 95% intervals of the deviation from the mean of a seed, " (seeds) " seeds." }
+        @else { (format::capitalized(&seeds_in_words(seeds))) ": no interval." }
     };
     figure(&chart, caption, html! {})
 }
@@ -162,7 +167,7 @@ fn together(study: &Study<'_>, found: &Interaction<'_>) -> Result<Markup> {
             " by " (format::difference(&headline.measure, contrast))
             @if contrast.interval.is_some() {
                 ", 95% CI " (format::interval(&headline.measure, contrast)) ", " (contrast.n) " seeds."
-            } @else { "; no interval: one seed." }
+            } @else { "; no interval: " (seeds_in_words(contrast.n)) "." }
         }
     };
     figure(&chart, caption, key)

@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::parts::{nothing, plus_minus};
+use super::parts::{nothing, plus_minus, precision, unsound};
 use crate::measure::Better;
 use crate::results::{Status, Value};
-use crate::study::{Column, Configuration, Study, label, short};
+use crate::study::{Configuration, Study, label, short};
 use crate::viridis;
 
 /// Section 2.
@@ -25,6 +25,9 @@ pub(super) fn matrix(study: &Study<'_>) -> Markup {
     }
     let means = study.configurations.iter().filter_map(|c| c.mean(&study.headline.quantity)).map(|found| found.mean);
     let range = means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), mean| (low.min(mean), high.max(mean)));
+    let found = || study.configurations.iter().filter_map(|c| c.mean(&study.headline.quantity));
+    let intervals = found().any(|found| found.interval.is_some()) && !study.headline.measure.is_timing();
+    let marked = study.configurations.iter().any(|c| study.unsound(c, &study.headline.measure).is_some());
     let direction = match study.headline.measure.better {
         Better::Higher => "higher is better",
         Better::Lower => "lower is better",
@@ -33,8 +36,9 @@ pub(super) fn matrix(study: &Study<'_>) -> Markup {
     html! {
         p {
             (study.headline.axis_label()) ", " (direction)
-            ": mean over seeds, ± half of the 95% interval. Each cell leads to its trials. The colour bar runs from the \
-             lowest value to the highest."
+            ": mean over seeds" @if intervals { ", ± half of the 95% interval" } ". Each cell leads to its trials. The colour bar runs \
+             from the lowest value to the highest."
+            @if marked { " No verdict may be drawn from a value beside ⚠\u{fe0e}, by a " a href="#warnings" { "warning" } "." }
         }
         div.panels {
             @for (_, configurations) in &panels {
@@ -97,7 +101,7 @@ fn panel(
                             th scope="row" { (name(rows, *row)) }
                             @for column in &across {
                                 @match configurations.iter().find(|c| at(rows, c, *row) && at(columns, c, *column)) {
-                                    Some(configuration) => { (cell(&study.headline, configuration, range)) }
+                                    Some(configuration) => { (cell(study, configuration, range)) }
                                     None => { td.out title="not part of the experiment" { "·" } }
                                 }
                             }
@@ -109,7 +113,8 @@ fn panel(
     }
 }
 
-fn cell(headline: &Column, configuration: &Configuration<'_>, (low, high): (f64, f64)) -> Markup {
+fn cell(study: &Study<'_>, configuration: &Configuration<'_>, (low, high): (f64, f64)) -> Markup {
+    let headline = &study.headline;
     let found = configuration.mean(&headline.quantity);
     let share = found.map(|found| if high > low { (found.mean - low) / (high - low) } else { 0.5 });
     let unfinished: Vec<_> = configuration.trials.iter().filter(|trial| trial.status != Status::Done).collect();
@@ -118,9 +123,10 @@ fn cell(headline: &Column, configuration: &Configuration<'_>, (low, high): (f64,
             @if let Some(share) = share {
                 span.bar aria-hidden="true" style={ "background:" (viridis::css(share)) } {}
             }
+            (unsound(study, configuration, &headline.measure))
             a href={ "#t-" (configuration.id()) } {
                 @match &found {
-                    Some(found) => { (plus_minus(&headline.measure, found)) }
+                    Some(found) => { (plus_minus(&headline.measure, found, precision(study, headline))) }
                     None => { span.gone { "no value" } }
                 }
             }

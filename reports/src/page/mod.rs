@@ -76,6 +76,7 @@ pub(crate) fn render(study: &Study<'_>) -> Result<String> {
             }
             body {
                 (overview::header(study))
+                (overview::warned(study))
                 (overview::from_the_file(study))
                 (setup::setup(study))
                 nav aria-label="Sections" {

@@ -1,4 +1,4 @@
-//! The head of the page and the verdicts.
+//! The head of the page with its warnings, and the verdicts.
 
 use maud::{Markup, html};
 
@@ -85,6 +85,7 @@ fn badge(study: &Study<'_>) -> Markup {
     } else {
         "good"
     };
+    let warnings: usize = warnings::all(study).iter().map(|heading| heading.warnings.len()).sum();
     html! {
         p.badges {
             span.badge.(state) {
@@ -92,7 +93,12 @@ fn badge(study: &Study<'_>) -> Markup {
                 @if failed > 0 { ", " a href="#failures" { (failed) " failed" } }
                 @if missing > 0 { ", " (missing) " missing" }
             }
-            span.badge.plain { (study.configurations.len()) " configurations" }
+            @if warnings > 0 {
+                span.badge.partial { a href="#warnings" { (warnings) @if warnings == 1 { " warning" } @else { " warnings" } } }
+            }
+            span.badge.plain {
+                (study.configurations.len()) @if study.configurations.len() == 1 { " configuration" } @else { " configurations" }
+            }
             span.badge.plain { (seeds(study)) }
             span.badge.plain { a href="#origins" { (computed(study)) } }
         }
@@ -124,24 +130,22 @@ fn computed(study: &Study<'_>) -> String {
     }
 }
 
-/// Section 1: the verdicts, and what should be known before a moral is drawn from them.
-pub(super) fn verdicts(study: &Study<'_>) -> Markup {
+/// What should be known before a moral is drawn: at the head, before all that these trials seem to say.
+pub(super) fn warned(study: &Study<'_>) -> Markup {
+    let headings = warnings::all(study);
     html! {
-        (judged(study))
-        (warned(study))
-    }
-}
-
-fn warned(study: &Study<'_>) -> Markup {
-    let warnings = warnings::all(study);
-    html! {
-        @if !warnings.is_empty() {
-            h3 #warnings { "Before you draw a moral" }
-            ul.warnings {
-                @for warning in &warnings {
-                    li {
-                        @if !warning.who.is_empty() { strong { (warning.who) } ": " }
-                        (warning.text) "."
+        @if !headings.is_empty() {
+            section.warned aria-labelledby="warnings" {
+                h2 #warnings { "Before you draw a moral" }
+                dl.warnings {
+                    @for heading in &headings {
+                        dt { (heading.title) }
+                        @for warning in &heading.warnings {
+                            dd {
+                                @if !warning.who.is_empty() { span.who { (warning.who) } ": " }
+                                (warning.text) "."
+                            }
+                        }
                     }
                 }
             }
@@ -149,7 +153,8 @@ fn warned(study: &Study<'_>) -> Markup {
     }
 }
 
-fn judged(study: &Study<'_>) -> Markup {
+/// Section 1: the verdicts.
+pub(super) fn verdicts(study: &Study<'_>) -> Markup {
     let verdicts = judge::verdicts(study);
     if verdicts.is_empty() {
         return nothing("Nothing was compared: the experiment varies no axis and asks for no comparison.");
@@ -163,7 +168,8 @@ fn judged(study: &Study<'_>) -> Markup {
              the first one is at equal bits, if there is one. Intervals are 95% Student t intervals over seeds, from three seeds on: within a \
              seed, differences are first averaged over whatever else varies, so that the cells of a grid do not count as repetitions. Where \
              images are named, the interval holds for other test images, too (both are random and crossed). What is called better, worse or \
-             different stands Holm's correction for all verdicts of this page at 5%; two one-sided tests at 5% show what is called equivalent. "
+             different stands Holm's correction for all verdicts of this page at 5%; two one-sided tests at 5% show what is called equivalent. No verdict \
+             is drawn from what a warning spoils, nor between what does not compare. "
             @if study.differ_in_seed_alone() {
                 "The trials of a configuration differ in the seed alone, by their resolved settings."
             } @else {
@@ -182,6 +188,7 @@ fn one(verdict: &Verdict) -> Markup {
         Finding::Equivalent => ("unclear", "≈"),
         Finding::FewSeeds => ("unclear", "◇"),
         Finding::Incomparable => ("unclear", "≠"),
+        Finding::Unsound => ("unsound", "⚠\u{fe0e}"),
         Finding::NotMeasured => ("absent", "–"),
     };
     html! {
@@ -191,10 +198,12 @@ fn one(verdict: &Verdict) -> Markup {
                 p.sentence {
                     (verdict.subject) ": " (verdict.column.label()) " "
                     @match &verdict.estimate {
-                        Some(estimate) => {
+                        // What no verdict is drawn from does not stand out.
+                        Some(estimate) if !verdict.is_withheld() => {
                             strong { (format::difference(&verdict.column.measure, estimate)) }
                             (verdict.basis())
                         }
+                        Some(_) => { (verdict.effect()) }
                         None => { (verdict.effect()) }
                     }
                     "."
@@ -203,7 +212,7 @@ fn one(verdict: &Verdict) -> Markup {
                     (verdict.finding_text())
                     @if let Some((before, after)) = verdict.sides {
                         " · " (format::value(&verdict.column.measure, before)) " → " (format::value(&verdict.column.measure, after))
-                        @if let Some(ratio) = ratio(verdict, before, after) { " · " (ratio) }
+                        @if let Some(ratio) = ratio(verdict, before, after).filter(|_| !verdict.is_withheld()) { " · " (ratio) }
                     }
                     @if let Some(rates) = verdict.rates_text() { " · " (rates) }
                     @if verdict.method == Method::Unpaired { " · no seed is finished on both sides" }

@@ -4,8 +4,10 @@ use maud::{Markup, PreEscaped, html};
 
 use crate::chart::{Chart, Point, Series, draw, key};
 use crate::error::Result;
-use crate::format;
+use crate::format::{self, Precision};
+use crate::judge::withheld;
 use crate::measure::{Better, Measure, Quantity};
+use crate::results::Trial;
 use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study, label, short};
 
@@ -199,6 +201,7 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
         .iter()
         .filter(|c| columns.iter().any(|column| !c.values(&column.quantity).is_empty()))
         .collect();
+    let precisions: Vec<Precision> = columns.iter().map(|column| precision(study, column)).collect();
     html! {
         div.scroll {
             table.measures {
@@ -214,10 +217,12 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
                     @for configuration in rows {
                         tr {
                             th scope="row" { a href={ "#t-" (configuration.id()) } { (configuration.label) } }
-                            @for column in columns {
+                            @for (column, precision) in columns.iter().zip(&precisions) {
                                 @let found = configuration.mean(&column.quantity);
                                 td.n.best[found.is_some_and(|found| is_best(study, column, found.mean))] {
-                                    @if let Some(found) = found { (plus_minus(&column.measure, &found)) }
+                                    @if let Some(found) = found {
+                                        (unsound(study, configuration, &column.measure)) (plus_minus(&column.measure, &found, *precision))
+                                    }
                                 }
                             }
                             td.n { (configuration.done().count()) }
@@ -229,25 +234,49 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
     }
 }
 
-/// Whether a mean is the best of a measure that has a better side, and another is worse.
+/// The one precision of a measure's cells.
+pub(super) fn precision(study: &Study<'_>, column: &Column) -> Precision {
+    let means = study.configurations.iter().filter_map(|configuration| configuration.mean(&column.quantity));
+    Precision::of(&column.measure, means)
+}
+
+/// A mark with its reason beside a value that no verdict may be drawn from.
+pub(super) fn unsound(study: &Study<'_>, configuration: &Configuration<'_>, measure: &Measure) -> Markup {
+    html! {
+        @if let Some(title) = study.unsound(configuration, measure) {
+            a.fault href="#warnings" title=(title) aria-label=(title) { "⚠\u{fe0e}" } " "
+        }
+    }
+}
+
+/// Whether a mean is the best of a measure that has a better side, and another is worse. Of what does not compare between all
+/// configurations, and of what is not sound, nothing is the best.
 fn is_best(study: &Study<'_>, column: &Column, mean: f64) -> bool {
     let sign = match column.measure.better {
         Better::Higher => 1.0,
         Better::Lower => -1.0,
         Better::Neither => return false,
     };
-    let means =
-        || study.configurations.iter().filter_map(|other| other.mean(&column.quantity)).map(|other| sign * other.mean);
-    means().all(|other| other <= sign * mean) && means().any(|other| other < sign * mean)
+    let measured = || study.configurations.iter().filter(|other| other.mean(&column.quantity).is_some());
+    let trials: Vec<&Trial> = measured().filter_map(|configuration| configuration.done().next()).collect();
+    let beside_the_first: Vec<(&Trial, &Trial)> = trials.iter().skip(1).map(|other| (trials[0], *other)).collect();
+    if withheld(column, &beside_the_first).is_some() {
+        return false;
+    }
+    let sound = measured().filter(|configuration| study.unsound(configuration, &column.measure).is_none());
+    let means: Vec<f64> =
+        sound.filter_map(|other| other.mean(&column.quantity)).map(|other| sign * other.mean).collect();
+    let best = |mean: f64| means.contains(&mean) && means.iter().all(|other| *other <= mean);
+    best(sign * mean) && means.iter().any(|other| *other < sign * mean)
 }
 
 /// A mean with its interval set small.
-pub(super) fn plus_minus(measure: &Measure, found: &Estimate) -> Markup {
+pub(super) fn plus_minus(measure: &Measure, found: &Estimate, precision: Precision) -> Markup {
     // Times vary with the machine's other work: an interval over two seeds would promise too much.
     if measure.is_timing() {
-        return html! { (format::bare(measure, found.mean)) };
+        return html! { (precision.bare(measure, found.mean)) };
     }
-    let text = format::estimate(measure, found);
+    let text = precision.estimate(measure, found);
     html! {
         @match text.split_once(" ± ") {
             Some((mean, half)) => { (mean) span.pm { " ± " (half) } }

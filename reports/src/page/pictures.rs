@@ -4,7 +4,6 @@ use maud::{Markup, html};
 
 use crate::error::Result;
 use crate::format;
-use crate::measure::Better;
 use crate::picture::{Album, code_map, error_map, errors, squared_error};
 use crate::results::{Example, Image, Sample, Trial};
 use crate::study::{Configuration, Study};
@@ -196,12 +195,9 @@ fn progressive(
     let levels = |trial: &Trial| trial.examples.first().map_or(0, |example| example.codes.len());
     // One code of one level shows nothing that the comparison does not.
     let fits = |trial: &Trial| if several { levels(trial) > 1 } else { depth(trial) > 1 && levels(trial) <= 1 };
-    let sign = if study.headline.measure.better == Better::Lower { -1.0 } else { 1.0 };
-    let score =
-        |c: &Configuration<'_>| c.mean(&study.headline.quantity).map_or(f64::NEG_INFINITY, |found| sign * found.mean);
     let mut best: Option<Shown<'_, '_>> = None;
     for &(configuration, trial) in shown.iter().filter(|(_, trial)| fits(trial)) {
-        if best.is_none_or(|(c, t)| (depth(trial), score(configuration)) > (depth(t), score(c))) {
+        if best.is_none_or(|(c, t)| (depth(trial), study.rank(configuration)) > (depth(t), study.rank(c))) {
             best = Some((configuration, trial));
         }
     }

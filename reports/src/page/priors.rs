@@ -11,8 +11,9 @@ use super::parts::{
 use super::variance::variance;
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
-use crate::format;
+use crate::format::{self, Precision};
 use crate::measure::{Group, Index, Quantity, measure};
+use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study};
 
 /// Section 6.
@@ -181,6 +182,8 @@ fn speed_table(study: &Study<'_>, speeds: &[Column]) -> Markup {
         }
     }
     let speed = measure(SAMPLING);
+    let all = rows.iter().flat_map(|(_, _, cells)| cells).flatten().map(|value| Estimate::bare(*value, 1));
+    let precision = Precision::of(&speed, all);
     html! {
         div.scroll {
             table.measures {
@@ -202,7 +205,7 @@ fn speed_table(study: &Study<'_>, speeds: &[Column]) -> Markup {
                                     }
                                 }
                                 td { (words) }
-                                @for cell in cells { td.n { @if let Some(value) = cell { (format::bare(&speed, *value)) } } }
+                                @for cell in cells { td.n { @if let Some(value) = cell { (precision.bare(&speed, *value)) } } }
                             }
                         }
                     }

@@ -60,7 +60,18 @@ fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Option
     if points.len() > 1 && !(differ(|point| point.0) && differ(|point| point.1)) {
         return Ok(None);
     }
-    let front = pareto(&points, distortion.measure.better == Better::Higher);
+    // What is not sound is drawn, and is on no front.
+    let unsound = |one: &Series| {
+        let of = |c: &&Configuration<'_>| c.label == one.name && study.unsound(c, &distortion.measure).is_some();
+        study.configurations.iter().any(|configuration| of(&configuration))
+    };
+    let sound: Vec<(f64, f64)> = marks
+        .iter()
+        .map(|one| (one, one.points.first().map_or(f64::NAN, |point| point.x)))
+        .zip(&points)
+        .map(|((one, x), point)| (if unsound(one) { f64::NAN } else { x }, point.1))
+        .collect();
+    let front = pareto(&sound, distortion.measure.better == Better::Higher);
     let mut series = vec![Series {
         name: "Pareto front".to_owned(),
         line: true,

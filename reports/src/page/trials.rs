@@ -5,9 +5,10 @@ use maud::{Markup, html};
 use super::parts::{Drawn, column_head, configuration_key, configuration_series, figure, nothing};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
-use crate::format;
+use crate::format::{self, Precision};
 use crate::measure::Better;
 use crate::results::{Status, Trial};
+use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study};
 
 /// What the parallel coordinates run through, where it was measured.
@@ -44,6 +45,13 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
             same(results.done().map(|trial| trial.value(&column.quantity).map(|value| value.to_string())).collect())
         })
         .collect();
+    let precisions: Vec<Precision> = columns
+        .iter()
+        .map(|column| {
+            let values = results.trials.iter().filter_map(|trial| trial.value(&column.quantity));
+            Precision::of(&column.measure, values.map(|value| Estimate::bare(value, 1)))
+        })
+        .collect();
     Ok(html! {
         (parallel(study)?)
         input #differences type="checkbox";
@@ -68,7 +76,7 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
                 }
                 tbody {
                     @for trial in &results.trials {
-                        (row(study, trial, &columns, &constant_axis, &constant_column))
+                        (row(study, trial, &columns, &constant_axis, &constant_column, &precisions))
                     }
                 }
             }
@@ -81,7 +89,14 @@ fn detail(column: &Column) -> bool {
     !column.quantity.at.is_empty()
 }
 
-fn row(study: &Study<'_>, trial: &Trial, columns: &[Column], axes_same: &[bool], columns_same: &[bool]) -> Markup {
+fn row(
+    study: &Study<'_>,
+    trial: &Trial,
+    columns: &[Column],
+    axes_same: &[bool],
+    columns_same: &[bool],
+    precisions: &[Precision],
+) -> Markup {
     html! {
         tr id={ "t-" (trial.id) } .gone[trial.status != Status::Done] {
             th scope="row" { a href={ "#c-" (trial.id) } { code { (trial.id) } } }
@@ -99,9 +114,9 @@ fn row(study: &Study<'_>, trial: &Trial, columns: &[Column], axes_same: &[bool],
                     @if trial.origins.is_empty() && trial.status == Status::Done { "not recorded" }
                 }
             }
-            @for (column, same) in columns.iter().zip(columns_same) {
+            @for ((column, same), precision) in columns.iter().zip(columns_same).zip(precisions) {
                 @match trial.value(&column.quantity) {
-                    Some(value) => { td.n.same[*same].x[detail(column)] data-v=(value) { (format::bare(&column.measure, value)) } }
+                    Some(value) => { td.n.same[*same].x[detail(column)] data-v=(value) { (precision.bare(&column.measure, value)) } }
                     None => { td.same[*same].x[detail(column)] data-v="" {} }
                 }
             }

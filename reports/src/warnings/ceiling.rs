@@ -1,6 +1,6 @@
 //! A codebook that is larger than the tokens that measure its use.
 
-use super::{Warning, each};
+use super::{Found, Harm, Warning, each};
 use crate::format;
 use crate::results::Trial;
 use crate::setup::usage_ceiling;
@@ -13,7 +13,7 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
     each(study, judge)
 }
 
-fn judge(trial: &Trial) -> Option<(f64, String)> {
+fn judge(trial: &Trial) -> Option<Found> {
     let read = trial.readings.iter().filter(|reading| reading.measure == "usage");
     let small = read.filter_map(|reading| {
         let quantity = reading.quantity();
@@ -38,5 +38,5 @@ fn judge(trial: &Trial) -> Option<(f64, String)> {
         format::number(tokens as f64),
         format::number(codes as f64)
     );
-    Some((1.0 - even, text))
+    Some(Found { degree: 1.0 - even, harm: Harm::Caution, text })
 }

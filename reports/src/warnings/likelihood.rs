@@ -1,6 +1,6 @@
 //! A prior that codes images in more bits than no prior at all.
 
-use super::{Warning, each};
+use super::{Found, Harm, Warning, each};
 use crate::format;
 use crate::measure::Quantity;
 use crate::results::Trial;
@@ -13,10 +13,11 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
     each(study, judge)
 }
 
-fn judge(trial: &Trial) -> Option<(f64, String)> {
+fn judge(trial: &Trial) -> Option<Found> {
     let value = |measure: &str| trial.value(&Quantity::plain(measure));
     let (prior, nominal) = (value("prior_bits_per_image")?, value("bits_per_image")?);
     let bits = |bits: f64| format::number(bits.round());
+    let found = |text| Found { degree: prior / nominal.max(f64::MIN_POSITIVE), harm: Harm::Grave, text };
     if prior > nominal {
         let text = format!(
             "the prior needs {} bits for a test image whose codes take {} as they are: it has learned nothing that holds for \
@@ -24,7 +25,7 @@ fn judge(trial: &Trial) -> Option<(f64, String)> {
             bits(prior),
             bits(nominal)
         );
-        return Some((prior / nominal.max(f64::MIN_POSITIVE), text));
+        return Some(found(text));
     }
     let entropy =
         value("entropy_bits_per_image").filter(|_| (1..=trial.sizes.levels.len()).all(|level| enough(trial, level)))?;
@@ -35,7 +36,7 @@ fn judge(trial: &Trial) -> Option<(f64, String)> {
             bits(prior),
             bits(entropy)
         );
-        (prior / nominal.max(f64::MIN_POSITIVE), text)
+        found(text)
     })
 }
 

@@ -17,5 +17,5 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
          priors",
         mixtures.join("; ")
     );
-    vec![Warning::of_all(text)]
+    vec![Warning::of("", text)]
 }

@@ -24,5 +24,5 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
     let text =
         format!("{seeds}, fewer than {ENOUGH}: differences are observations, and another seed may turn them round");
     let capital = if who.is_empty() { crate::format::capitalized(&text) } else { text };
-    vec![Warning { who, text: capital }]
+    vec![Warning::of(who, capital)]
 }

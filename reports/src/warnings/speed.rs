@@ -1,6 +1,6 @@
 //! A machine that was busy with something else while speeds were timed.
 
-use super::{Warning, each};
+use super::{Found, Harm, Warning, each};
 use crate::measure::Quantity;
 use crate::results::Trial;
 use crate::study::Study;
@@ -12,13 +12,13 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
     each(study, judge)
 }
 
-fn judge(trial: &Trial) -> Option<(f64, String)> {
+fn judge(trial: &Trial) -> Option<Found> {
     let load = trial.value(&Quantity::plain("other_load"))?;
     (load > SHARE).then(|| {
         let text = format!(
             "other programs used {:.0}% of the processors while speeds were timed: they are too low, and compare with nothing",
             100.0 * load
         );
-        (load, text)
+        Found { degree: load, harm: Harm::Grave, text }
     })
 }

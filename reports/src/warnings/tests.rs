@@ -1,11 +1,9 @@
 //! Each kind on a known bad case and a known good one.
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
-use super::all;
 use crate::measure::{Index, Reading};
 use crate::results::{Curve, Example, Image, Results, Status, Trial};
 use crate::setup::{CodeSizes, Fact, LABELS, Sizes};
-use crate::study::Study;
 
 /// A finished trial of which nothing is to be said: 64 codes at one depth on 8 x 8 positions, 500 images measured.
 fn sound() -> Trial {
@@ -57,7 +55,7 @@ fn example(grey: u8, reconstruction: u8) -> Example {
 fn said(trial: &Trial) -> Vec<String> {
     let seeds = [0, 1, 2].map(|seed| Trial { seed: Some(seed), ..trial.clone() });
     let results = Results { trials: seeds.into(), ..Results::default() };
-    all(&Study::new(&results)).iter().map(super::Warning::sentence).collect()
+    crate::warnings(&results)
 }
 
 /// What is said of the sound trial after a change: one line, which holds these words.
@@ -135,7 +133,14 @@ fn a_classifier_near_chance_is_told_by_the_mixture_of_classes() {
     };
     // Nine of ten are right without looking.
     assert!(unequal(0.9)[0].contains("always naming the largest class (90.0%"), "{:?}", unequal(0.9));
-    assert_eq!(unequal(0.97), [""; 0]);
+    assert!(
+        unequal(0.97)[0].contains("20 to 180 images in a class") && unequal(0.97).len() == 1,
+        "{:?}",
+        unequal(0.97)
+    );
+    let mut even = sound();
+    even.sizes.test_by_class = vec![130, 120, 130, 120];
+    assert_eq!(said(&even), [""; 0]);
 }
 
 #[test]
@@ -163,6 +168,19 @@ fn a_rising_validation_curve_is_told_with_its_lowest_point() {
 #[test]
 fn codes_that_never_settle_are_told() {
     expect(|trial| draw(trial, "restarted_codes", &[64.0, 60.0, 40.0, 32.0]), &["32 of 64 codes at depth 1 restart"]);
+    // A codebook that three depths share restarts at each of them: no more than all of it, three times.
+    let shared = |restarted: f64| {
+        move |trial: &mut Trial| {
+            trial.sizes.levels[0] = CodeSizes { positions: 64, codebooks: vec![64; 3], shared: true };
+            let curve = trial.curves.iter_mut().find(|curve| curve.measure == "restarted_codes").unwrap();
+            curve.at.clear();
+            draw(trial, "restarted_codes", &[restarted]);
+        }
+    };
+    expect(shared(96.0), &["96 of 192 codes (one codebook at 3 depths) restart"]);
+    let mut few = sound();
+    shared(9.0)(&mut few);
+    assert_eq!(said(&few), [""; 0]);
 }
 
 #[test]
@@ -183,7 +201,7 @@ fn few_seeds_are_told_once() {
         trials: (0..seeds).map(|seed| Trial { seed: Some(seed), ..sound() }).collect(),
         ..Results::default()
     };
-    let said = |results: &Results| all(&Study::new(results)).iter().map(super::Warning::sentence).collect::<Vec<_>>();
+    let said = |results: &Results| crate::warnings(results);
     assert!(said(&results(1))[0].starts_with("One seed, fewer than 3"), "{:?}", said(&results(1)));
     assert!(said(&results(2))[0].starts_with("2 seeds"));
     assert_eq!(said(&results(3)), [""; 0]);
@@ -215,7 +233,7 @@ fn what_holds_of_many_is_said_once_with_their_number() {
         })
     });
     let results = Results { axes: vec![axis], trials: trials.collect(), ..Results::default() };
-    let said: Vec<String> = all(&Study::new(&results)).iter().map(super::Warning::sentence).collect();
+    let said: Vec<String> = crate::warnings(&results);
     assert_eq!(said.len(), 1 + super::MOST, "{said:?}");
     assert!(
         said[0].starts_with("beta 0, seed 0; beta 1, seed 0; and 7 more: the tokenizer was not trained"),
@@ -242,9 +260,87 @@ fn mixtures_of_labels_that_differ_are_told() {
         let trial =
             |(seed, text): (u64, &str)| Trial { seed: Some(seed), setup: vec![Fact::new(LABELS, text)], ..sound() };
         let results = Results { trials: (0..).zip(mixtures).map(trial).collect(), ..Results::default() };
-        all(&Study::new(&results)).iter().map(super::Warning::sentence).collect::<Vec<_>>()
+        crate::warnings(&results)
     };
     let said = mixed(["as the data", "equally often", "as the data"]);
     assert!(said.len() == 1 && said[0].contains("(as the data; equally often)"), "{said:?}");
     assert_eq!(mixed(["as the data"; 3]), [""; 0]);
+}
+
+#[test]
+fn codes_far_outside_the_latents_are_told() {
+    let farthest = |norm: f64| {
+        move |trial: &mut Trial| trial.readings.push(Reading::new("largest_code_norm", [Index::Depth(1)], norm))
+    };
+    expect(farthest(1.2e5), &["the farthest code at depth 1 has 120,000 times the norm of the codes that images use"]);
+    let mut near = sound();
+    farthest(4.0)(&mut near);
+    assert_eq!(said(&near), [""; 0]);
+}
+
+#[test]
+fn a_critic_that_has_won_or_died_is_told() {
+    let with = |curves: &[(&str, &[f64])]| {
+        let mut trial = sound();
+        trial.curves.extend(curves.iter().map(|(measure, values)| curve("tokenizer", measure, &[], values)));
+        said(&trial)
+    };
+    let won = with(&[("critic_loss", &[2.0, 0.4, 0.001, 0.001])]);
+    assert!(won[0].contains("the critic has won (its loss fell from 2 to"), "{won:?}");
+    let died = with(&[("patch_gan_discriminator_loss", &[1.386, 1.386, 1.386, 1.386])]);
+    assert!(died[0].contains("does not tell real from decoded images (its loss stays at 1.386)"), "{died:?}");
+    // Logits say it better than the loss, whose scale is the objective's.
+    let logits = |real: f64, fake: f64| {
+        with(&[("critic_loss", &[2.0, 1.0, 0.9, 0.9]), ("real_logits", &[0.0, real]), ("fake_logits", &[0.0, fake])])
+    };
+    assert!(logits(5.0, -6.0)[0].contains("has won (its logits are 5 for real images and \u{2212}6 for decoded ones"));
+    assert!(logits(0.5, 0.5)[0].contains("does not tell real from decoded"));
+    assert_eq!(logits(0.6, -0.4), [""; 0]);
+    assert_eq!(with(&[("critic_loss", &[2.0, 1.5, 1.2, 1.3])]), [""; 0]);
+}
+
+#[test]
+fn no_verdict_is_drawn_from_what_a_warning_spoils() {
+    let axis = crate::results::Axis {
+        path: "quantizer.beta".to_owned(),
+        values: vec![1_i64.into(), 2_i64.into()],
+        ..Default::default()
+    };
+    let judged = |measure: &str, spoil: &dyn Fn(&mut Trial)| {
+        let trials = [1_i64, 2].into_iter().flat_map(|beta| {
+            [0, 1, 2, 3].map(|seed| {
+                let mut trial = Trial { seed: Some(seed), id: format!("{beta}{seed}"), ..sound() };
+                trial.axes.insert("quantizer.beta".to_owned(), beta.into());
+                let value = 100.0 * beta as f64 + seed as f64;
+                let of = crate::quantity(measure).unwrap();
+                trial.readings.retain(|reading| reading.measure != measure);
+                trial.readings.push(Reading::new(of.measure, of.at, value));
+                if beta == 2 && seed == 0 {
+                    spoil(&mut trial);
+                }
+                trial
+            })
+        });
+        let headline = crate::quantity(measure).ok();
+        let results = Results { axes: vec![axis.clone()], trials: trials.collect(), headline, ..Results::default() };
+        crate::verdicts(&results).remove(0)
+    };
+    let collapse = |trial: &mut Trial| put(trial, "perplexity", 1.0);
+    for measure in ["psnr", "entropy_bits_per_image", "prior_bits_per_image", "sample_frechet"] {
+        let verdict = judged(measure, &collapse);
+        assert!(verdict.contains("and no verdict. Caution: A codebook has collapsed: beta 2."), "{verdict}");
+        assert!(!judged(measure, &|_| ()).contains("no verdict"), "{measure}");
+    }
+    // How codes are used is what a collapse is, and parameters are counted.
+    for measure in ["usage", "parameters"] {
+        assert!(!judged(measure, &collapse).contains("no verdict"), "{measure}");
+    }
+    let overfit = |trial: &mut Trial| draw(trial, "validation_loss", &[4.0, 2.0, 3.0]);
+    assert!(judged("prior_bits_per_image", &overfit).contains("and no verdict. Caution: A prior overfits: beta 2."));
+    assert!(!judged("psnr", &overfit).contains("no verdict"));
+    let guessing = |trial: &mut Trial| put(trial, "classifier_accuracy", 0.25);
+    assert!(judged("recon_frechet", &guessing).contains("The feature classifier knows little: beta 2."));
+    let busy = |trial: &mut Trial| trial.readings.push(Reading::new("other_load", [], 0.5));
+    let speed = judged("decode_images_per_second_b1", &busy);
+    assert!(speed.contains("and no verdict. Caution: ") && speed.contains("The machine was busy: beta 2."), "{speed}");
 }

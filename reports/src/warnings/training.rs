@@ -1,6 +1,6 @@
 //! A tokenizer that was not trained, diverged, or is no better than one picture for all images.
 
-use super::{Warning, each};
+use super::{Found, Harm, Warning, each};
 use crate::format;
 use crate::results::{Curve, Example, Trial};
 use crate::study::Study;
@@ -12,9 +12,9 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
     each(study, judge)
 }
 
-fn judge(trial: &Trial) -> Option<(f64, String)> {
+fn judge(trial: &Trial) -> Option<Found> {
     if trial.sizes.steps == Some(0) {
-        return Some((f64::INFINITY, "the tokenizer was not trained (0 steps)".to_owned()));
+        return Some(found(f64::INFINITY, "the tokenizer was not trained (0 steps)".to_owned()));
     }
     worse_than_the_mean_image(&trial.examples).or_else(|| {
         trial
@@ -27,7 +27,11 @@ fn judge(trial: &Trial) -> Option<(f64, String)> {
     })
 }
 
-fn did_not_fall(curve: &Curve) -> Option<(f64, String)> {
+fn found(degree: f64, text: String) -> Found {
+    Found { degree, harm: Harm::Grave, text }
+}
+
+fn did_not_fall(curve: &Curve) -> Option<Found> {
     let part = ((curve.values.len() as f64 * PART) as usize).max(1);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     if curve.values.len() < 2 * part {
@@ -41,12 +45,12 @@ fn did_not_fall(curve: &Curve) -> Option<(f64, String)> {
             format::number(first),
             format::number(last)
         );
-        (last - first, text)
+        found(last - first, text)
     })
 }
 
 /// The pictures' reconstructions against the mean of the others: what a tokenizer gives that sees nothing.
-fn worse_than_the_mean_image(examples: &[Example]) -> Option<(f64, String)> {
+fn worse_than_the_mean_image(examples: &[Example]) -> Option<Found> {
     let pairs: Vec<(&[u8], &[u8])> = examples
         .iter()
         .filter_map(|example| Some((example.original.rgb.as_slice(), example.reconstructions.last()?.rgb.as_slice())))
@@ -73,6 +77,6 @@ fn worse_than_the_mean_image(examples: &[Example]) -> Option<(f64, String)> {
             psnr(reconstructed),
             psnr(mean_image)
         );
-        (reconstructed / mean_image, text)
+        found(reconstructed / mean_image, text)
     })
 }

@@ -166,11 +166,11 @@ fn conclude(summary: &Summary, ui: Ui) -> Result<Outcome, Failure> {
         };
         ui.error(format!("{who}: {error}"));
     }
-    for verdict in &summary.verdicts {
-        ui.line(verdict)?;
-    }
     for warning in &summary.warnings {
         ui.line(format!("Warning: {warning}"))?;
+    }
+    for verdict in &summary.verdicts {
+        ui.line(verdict)?;
     }
     ui.line(shown(&summary.page))?;
     Ok(if summary.trials[1] == 0 { Outcome::Done } else { Outcome::SomeFailed })

@@ -7,6 +7,7 @@
 //! place in `plan/jobs.rs` that asks for it.
 
 mod classifier;
+mod code_norms;
 mod features;
 mod generation;
 mod model;

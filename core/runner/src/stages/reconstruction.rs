@@ -1,5 +1,6 @@
 //! Measures a tokenizer on the test split: distortion, rate, the health of its codebooks; and takes its pictures.
 
+use super::code_norms::largest_code_norm;
 use super::features::{Described, FeatureNet};
 use super::per_image::PerImage;
 use super::subset::{shown, subset};
@@ -45,7 +46,7 @@ impl Stage for MeasureTokenizer {
     }
 
     fn revision(&self) -> u32 {
-        3
+        4
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -201,6 +202,7 @@ impl FoundLevel {
                 .map(|(measure, value)| Reading::new(measure, index(&[d]), value)),
             );
         }
+        let tables = self.info.code_space().map_or(&[][..], |codes| &codes.tables);
         let shared = self.info.code_space().is_some_and(|codes| codes.shared);
         if shared {
             for a in 0..histograms.len() {
@@ -211,9 +213,15 @@ impl FoundLevel {
                 }
             }
             if let Ok(pooled) = counts.pooled() {
+                let norm = tables.first().and_then(|table| largest_code_norm(table, &pooled));
+                out.extend(norm.map(|norm| Reading::new("largest_code_norm", index(&[]), norm)));
                 out.push(Reading::new("usage", index(&[]), metrics::usage(&pooled)));
             }
         } else {
+            for (d, (table, histogram)) in tables.iter().zip(histograms).enumerate() {
+                let norm = largest_code_norm(table, histogram);
+                out.extend(norm.map(|norm| Reading::new("largest_code_norm", index(&[d]), norm)));
+            }
             // Of all the codes there are, over all codebooks: what a shared codebook's usage compares with.
             let (used, all) = histograms.iter().fold((0, 0), |(used, all), histogram| {
                 (used + histogram.iter().filter(|&&hits| hits > 0).count(), all + histogram.len())
