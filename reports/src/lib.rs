@@ -31,7 +31,7 @@ pub use figure::{Line, Panel, figure};
 pub use measure::{
     Better, Comparable, Group, Index, Measure, NameError, Protocol, Quantity, Reading, measure, measure_names, quantity,
 };
-pub use origin::{Environment, Origin};
+pub use origin::{Environment, Origin, SPEED};
 pub use record::{RECORD, read};
 pub use results::{
     Axis, CodeMap, Comparison, Curve, Definition, Example, FileNote, Image, Provenance, Results, Sample, Status, Trial,

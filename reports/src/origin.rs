@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 
 use crate::format;
 
+/// The stage that speeds belong to where they were timed again; else it is the one that drew the samples.
+pub const SPEED: &str = "speed";
+/// The stage that draws samples.
+const SAMPLES: &str = "generation";
+
 /// What computed a stage: the program and the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Environment {
@@ -37,6 +42,12 @@ pub struct Origin {
     pub stage: String,
     /// Where it was computed.
     pub environment: Environment,
+}
+
+/// Where a trial's speeds were timed.
+pub(crate) fn of_speeds(origins: &[Origin]) -> Option<&Environment> {
+    let named = |name: &str| origins.iter().find(|origin| origin.stage == name);
+    named(SPEED).or_else(|| named(SAMPLES)).map(|origin| &origin.environment)
 }
 
 impl Environment {

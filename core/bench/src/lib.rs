@@ -20,7 +20,7 @@ mod show;
 mod sweeps;
 mod workloads;
 
-pub use machine::{Machine, civil_time};
+pub use machine::Machine;
 pub use measure::{Row, Sampling, measure};
 pub use models::prepare;
 pub use processes::{Children, Peers};

@@ -1,10 +1,11 @@
 //! Timing a workload.
 
 use crate::{Prepared, Workload};
+use rqlab::machine::{Usage, cores};
 use rqlab_sdk::Result;
 use serde::{Deserialize, Serialize};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One workload's figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -119,7 +120,6 @@ pub fn measure(name: &str, workload: &Workload, mut prepared: Prepared, sampling
     let others = (busy_seconds().unwrap_or_default() - busy - cpu).max(0.0);
     let median = median(&mut times);
     let (units, unit) = workload.units();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = prepared.children.map(|most| most.get()).or_else(rqlab::jobs::peak_memory_mib);
     Ok(Row {
         name: name.to_owned(),
@@ -134,7 +134,7 @@ pub fn measure(name: &str, workload: &Workload, mut prepared: Prepared, sampling
         samples: times.len(),
         inner,
         params: prepared.params,
-        other_cpu_fraction: others / (total * cores as f64),
+        other_cpu_fraction: others / (total * cores() as f64),
         flop: workload.flop(),
         gflops: workload.flop().map(|flop| flop as f64 / median / 1e9),
         peak_fraction: None,
@@ -143,12 +143,9 @@ pub fn measure(name: &str, workload: &Workload, mut prepared: Prepared, sampling
 
 /// Share of the machine that other processes use during `span`, where the system tells.
 pub(crate) fn other_cpu_fraction(span: Duration) -> Option<f64> {
-    let started = Instant::now();
-    let (cpu, busy) = (cpu_seconds(false), busy_seconds()?);
+    let before = Usage::now()?;
     sleep(span);
-    let others = busy_seconds()? - busy - (cpu_seconds(false) - cpu);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Some(others.max(0.0) / (started.elapsed().as_secs_f64() * cores as f64))
+    before.others_until(&Usage::now()?)
 }
 
 /// The middle one, or the mean of the middle two; sorts them.

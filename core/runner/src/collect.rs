@@ -9,7 +9,9 @@ use crate::repeat::Repeat;
 use crate::setup;
 use crate::stages::{MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior};
 use crate::store::{Done, Standing, Store};
-use rqlab_reports::{Axis, Comparison, Environment, FileNote, Origin, Provenance, Reading, Results, Status, Value};
+use rqlab_reports::{
+    Axis, Comparison, Environment, Fact, FileNote, Origin, Provenance, Reading, Results, Status, Value,
+};
 use rqlab_sdk::Error;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -206,6 +208,10 @@ fn take(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
     let stage = job.stage.name();
     let origin = |environment| Origin { stage: stage.to_owned(), environment };
     out.origins.extend(done.environment.clone().map(origin));
+    if let Some(again) = &done.remeasured {
+        out.origins.push(Origin { stage: rqlab_reports::SPEED.to_owned(), environment: again.environment.clone() });
+        out.setup.push(Fact::new("speeds", format!("timed again at {}", again.when)));
+    }
     // The classifier belongs to the data set: its curves and costs are no trial's.
     if job.stage.is::<TrainClassifier>().is_some() {
         out.readings.extend(done.readings.iter().cloned());

@@ -12,6 +12,7 @@ pub mod home;
 pub mod identity;
 pub mod job;
 pub mod jobs;
+pub mod machine;
 mod pictures;
 pub mod place;
 pub mod plan;

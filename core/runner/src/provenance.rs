@@ -1,5 +1,6 @@
 //! Where results come from: what computed each stage, and who rendered the page.
 
+use crate::machine;
 use crate::plan::Plan;
 use crate::stages::Stage;
 use rqlab_reports::{Environment, Provenance};
@@ -31,22 +32,8 @@ pub fn changed_last(file: &Path) -> Option<String> {
         committed.and_then(|_| git(folder, &["log", "-1", "--format=%cs", "--", name])).filter(|day| !day.is_empty());
     by_git.or_else(|| {
         let modified = std::fs::metadata(file).and_then(|file| file.modified()).ok()?;
-        Some(day(modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs() / 86400))
+        Some(machine::civil_day(modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()))
     })
-}
-
-/// A day of the Gregorian calendar by its number since 1970-01-01, as `2026-11-28`.
-fn day(number: u64) -> String {
-    // Years begin in March here, so that a leap day is the last of its year.
-    let since_march = number + 719_468;
-    let (era, of_era) = (since_march / 146_097, since_march % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// This process as what computes a stage.
@@ -63,7 +50,7 @@ pub fn here() -> Environment {
         commit: option_env!("RQLAB_COMMIT").map(str::to_owned),
         compiler: rqlab_sdk::plugin::RUSTC.to_owned(),
         target: rqlab_sdk::plugin::TARGET.to_owned(),
-        processor: processor(),
+        processor: format!("{}, {} cores", machine::processor().as_deref().unwrap_or("unknown"), machine::cores()),
         instructions: rqlab_sdk::tensor::instructions().to_owned(),
         device: rqlab_sdk::tensor::device_in_words(device),
         precision: rqlab_sdk::tensor::precision(device).to_owned(),
@@ -75,30 +62,4 @@ pub fn here() -> Environment {
 fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// The processor's name and its number of cores.
-fn processor() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split(':').nth(1));
-    format!("{}, {cores} cores", name.map_or("unknown", str::trim))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        for (number, text) in [
-            (0, "1970-01-01"),
-            (59, "1970-03-01"),
-            (11_016, "2000-02-29"),
-            (11_017, "2000-03-01"),
-            (20_785, "2026-11-28"),
-        ] {
-            assert_eq!(day(number), text);
-        }
-    }
 }

@@ -99,6 +99,11 @@ impl Repeat {
         self.line("sweep", &[&self.experiment, &self.report, &self.machine])
     }
 
+    /// The line of its report alone.
+    pub fn report(&self) -> String {
+        self.line("report", &[&self.experiment, &self.report])
+    }
+
     /// The line of one trial.
     pub fn trial(&self, id: &str) -> String {
         let trial = ["--trial".to_owned(), id.to_owned()];

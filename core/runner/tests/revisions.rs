@@ -74,6 +74,7 @@ const SOURCES: [(&str, &[&str]); 9] = [
         "generation",
         &[
             "features.rs",
+            "generation/again.rs",
             "generation/labels.rs",
             "generation/likelihood.rs",
             "generation/mod.rs",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format;
 use crate::measure::{Comparable, DATASET, Group, Quantity};
-use crate::origin::Environment;
+use crate::origin::{Environment, SPEED, of_speeds};
 use crate::results::Trial;
 use crate::study::{Column, Configuration, Study};
 use crate::warnings::{self, Harm};
@@ -195,7 +195,12 @@ impl Caveats {
         let timing = column.measure.is_timing();
         let mut found: Vec<Difference> = Vec::new();
         for (before, after) in pairs {
-            for first in &before.origins {
+            let speeds = of_speeds(&before.origins).zip(of_speeds(&after.origins));
+            if let Some((before, after)) = speeds.filter(|_| column.measure.group == Group::Speed) {
+                differences(SPEED, before, after, timing, &mut found);
+                continue;
+            }
+            for first in before.origins.iter().filter(|origin| origin.stage != SPEED) {
                 let Some(second) = after.origins.iter().find(|origin| origin.stage == first.stage) else { continue };
                 differences(&first.stage, &first.environment, &second.environment, timing, &mut found);
             }

@@ -189,6 +189,23 @@ Examples:
   rqlab compare before/out/mine reports/out/mine --margin 0.02
   rqlab compare A B --json | jq '.numbers[] | select(.movement == \"moved\")'")]
     Compare(CompareArgs),
+    /// Times the speeds of finished trials again, without training or drawing anything anew.
+    #[command(after_help = "\
+For speeds that were timed on a busy machine, or on another one than those that they are to be compared with. Each speed is the
+median of several rounds; the new ones take the place of the old ones in the trial's results, with when and where they were taken.
+Nothing else of the results changes, and `rqlab report` shows them. Let nothing else run meanwhile.
+
+Examples:
+  rqlab remeasure quickstart
+  rqlab remeasure quickstart --trial 1a2b3c4d --threads 1")]
+    Remeasure {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Only this trial, by the first digits of its id.
+        #[arg(long, value_name = "ID")]
+        trial: Option<String>,
+    },
     /// Sweeps, and again whenever the experiment or a plugin changes.
     Watch {
         /// The experiment.

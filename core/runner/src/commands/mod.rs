@@ -9,6 +9,7 @@ mod doctor;
 mod images;
 mod plan;
 mod plugins;
+mod remeasure;
 mod sweep;
 mod watch;
 mod worker;
@@ -153,6 +154,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Report { experiment, sweep } => sweep::run_report(global, experiment, sweep, ui),
         Command::Curves { experiment, curves } => curves::run(global, experiment, curves, ui),
         Command::Compare(arguments) => compare::run(arguments, ui),
+        Command::Remeasure { experiment, trial } => remeasure::run(global, experiment, trial.as_deref(), ui),
         Command::Watch { experiment, sweep } => watch::run(global, experiment, sweep, ui),
         Command::Sample { experiment, sample } => images::run_sample(global, experiment, sample, ui),
         Command::Reconstruct { experiment, reconstruct } => {
@@ -173,6 +175,7 @@ fn computes(command: &Command) -> bool {
     match command {
         Command::Sweep { .. }
         | Command::Run { .. }
+        | Command::Remeasure { .. }
         | Command::Watch { .. }
         | Command::Sample { .. }
         | Command::Reconstruct { .. }

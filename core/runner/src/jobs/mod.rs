@@ -23,6 +23,7 @@ pub use launcher::{Exit, Launcher, Share, Ticket, Update};
 pub use scheduler::{End, Outcome, Outcomes, Scheduler};
 pub use sinks::{Event, Sink, Sinks};
 pub use stop::{end_process, outlive_file_limit};
+pub(crate) use worker::multiplies_as_asked;
 pub use worker::{Reporter, end_with_parent, peak_memory_mib, run_worker};
 
 use crate::job::Job;

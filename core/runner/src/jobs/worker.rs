@@ -105,15 +105,20 @@ fn run(store: &Store, job: &Job, plugins: &Plugins, reporter: &mut Reporter) -> 
     })
 }
 
+/// Whether this process multiplies as a stage asks.
+///
 /// The precision stands in the stage's id: a result of another one must not get its name. A CPU is as precise as any asks for.
-fn multiplies_as_asked(job: &Job) -> Result<()> {
+///
+/// # Errors
+/// It does not.
+pub(crate) fn multiplies_as_asked(job: &Job) -> Result<()> {
     let (device, asked) = (rqlab_sdk::tensor::device(), job.stage.precision().name());
     let here = rqlab_sdk::tensor::precision(device);
     if device == Device::Cpu || here == asked {
         return Ok(());
     }
     Err(Error::Unsupported(format!(
-        "this worker multiplies in {here} on {device}, and the stage asks for {asked}: start it with RQLAB_GPU={asked}"
+        "this process multiplies in {here} on {device}, and the stage asks for {asked}: start it with RQLAB_GPU={asked}"
     )))
 }
 

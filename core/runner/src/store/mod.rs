@@ -26,7 +26,7 @@
 mod seal;
 mod stage;
 
-pub use stage::{Damage, Done, Failed, SetAside, StageDir, Standing};
+pub use stage::{Damage, Done, Failed, Remeasured, SetAside, StageDir, Standing};
 
 use rqlab_sdk::files::{self, write_atomically};
 use rqlab_sdk::{Error, Result};

@@ -36,6 +36,27 @@ pub struct Done {
     pub seconds: f64,
     /// Where it was computed; none of a stage that did not say.
     pub environment: Option<Environment>,
+    /// When and where its speeds were timed again, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remeasured: Option<Remeasured>,
+}
+
+/// A later timing, in the place of that of the stage's own run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remeasured {
+    /// When, in UTC: `2026-11-28T05:35:48Z`.
+    pub when: String,
+    /// Where.
+    pub environment: Environment,
+}
+
+impl Done {
+    /// Puts `speeds` in the place of those that it has.
+    pub fn remeasure(&mut self, speeds: Vec<Reading>, again: Remeasured) {
+        self.timings.retain(|old| !speeds.iter().any(|new| new.measure == old.measure));
+        self.timings.extend(speeds);
+        self.remeasured = Some(again);
+    }
 }
 
 /// Why a stage could not be done.
@@ -350,6 +371,23 @@ impl StageDir {
         let bytes = Sealed::new(&self.id, seals, done).bytes(&path)?;
         write_atomically(&path, |file| file.write_all(&bytes))?;
         self.remove(STATE)
+    }
+
+    /// Changes what a complete stage says of itself, in one step, and renews its seal. The files of its result stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Checkpoint`] if it is not complete, or damaged.
+    pub fn amend(&self, amend: impl FnOnce(&mut Done)) -> Result<()> {
+        let _lock = self.lock()?;
+        let path = self.file("done.json");
+        let damaged = |found: String| Error::from(Damage { path: path.clone(), found });
+        let mut sealed = Sealed::read(&files::read(&path, LONGEST_JSON)?).map_err(damaged)?;
+        if sealed.stage != self.id {
+            return Err(damaged(format!("it belongs to the stage {}", sealed.stage)));
+        }
+        amend(&mut sealed.done);
+        let bytes = Sealed::new(&self.id, sealed.files, sealed.done).bytes(&path)?;
+        write_atomically(&path, |file| file.write_all(&bytes))
     }
 
     /// Notes why the stage could not be done.

@@ -76,6 +76,26 @@ fn threads_and_processors_matter_to_times_alone() {
 }
 
 #[test]
+fn speeds_are_of_where_they_were_timed() {
+    let (here, there) = (machine(|_| ()), machine(|e| "Ryzen".clone_into(&mut e.processor)));
+    let speed = "decode_images_per_second";
+    let sides = |after: &[(&str, Environment)]| {
+        let before = [("tokenizer", here.clone()), ("generation", here.clone())];
+        judge(&computed(speed, &before, after), &deeper(speed, Some(64)))
+    };
+    let elsewhere = [("tokenizer", here.clone()), ("generation", there.clone())];
+    assert_eq!(sides(&elsewhere).finding, Finding::Incomparable);
+    // Timed again here, wherever samples were drawn, and wherever the tokenizer was trained.
+    let again = [("tokenizer", there.clone()), ("generation", there), ("speed", here.clone())];
+    let verdict = sides(&again);
+    assert!(verdict.caveats.is_empty() && verdict.finding == Finding::FewSeeds, "{:?}", verdict.caveats);
+    // Other measures are not of where speeds were timed.
+    let drawn = [("generation", here.clone())];
+    let timed = [("generation", here), ("speed", machine(|e| "H100".clone_into(&mut e.device)))];
+    assert!(judge(&computed("psnr", &drawn, &timed), &deeper("psnr", Some(64))).caveats.is_empty());
+}
+
+#[test]
 fn what_was_varied_is_no_difference_of_origin() {
     // One side has a prior, and so a stage and a plugin that the other lacks.
     let before = [("tokenizer", machine(|_| ()))];

@@ -1,5 +1,6 @@
 //! Measures the priors of a tokenizer: likelihood of test tokens, quality of samples, speed of sampling.
 
+mod again;
 mod labels;
 mod likelihood;
 mod samples;

@@ -1,6 +1,7 @@
 //! Images per second: sampling with and without cache, and decoding.
 
 use super::samples::How;
+use crate::machine::Usage;
 use crate::stages::{Sampler, Tokenizer};
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
@@ -66,48 +67,8 @@ fn quantile(ascending: &[f64], share: f64) -> f64 {
     at(place.floor()) + (at(place.ceil()) - at(place.floor())) * place.fract()
 }
 
-/// What the processors have done until now, in ticks of the system's clock, where the system tells (Linux).
-struct Usage {
-    /// For this process, and the processes it waited for.
-    own: u64,
-    /// For all processes.
-    busy: u64,
-    /// In all, idle time included, over all processors.
-    all: u64,
-}
-
-impl Usage {
-    fn now() -> Option<Self> {
-        let own = std::fs::read_to_string("/proc/self/stat").ok()?;
-        let machine = std::fs::read_to_string("/proc/stat").ok()?;
-        Self::of(&own, &machine)
-    }
-
-    /// Of the texts of `/proc/self/stat` and `/proc/stat`.
-    fn of(own: &str, machine: &str) -> Option<Self> {
-        // The name of the program, which may hold anything, ends with the last bracket; 11 fields later the times begin.
-        let times = own.rsplit_once(')')?.1.split_whitespace().skip(11).take(2);
-        let own = times.map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
-        let line = machine.lines().find_map(|line| line.strip_prefix("cpu "))?;
-        // user, nice, system, idle, waiting for disks, interrupts (two), time that a virtual machine was denied
-        let ticks: Vec<u64> = line.split_whitespace().take(8).map(|ticks| ticks.parse().ok()).collect::<Option<_>>()?;
-        let all = ticks.iter().sum::<u64>();
-        let idle = ticks.get(3)? + ticks.get(4)?;
-        Some(Self { own, busy: all - idle, all })
-    }
-
-    /// The share of the machine's processors that other processes, or other machines on the same processors, had from then
-    /// until `later`; none if the clock has not moved.
-    fn others_until(&self, later: &Self) -> Option<f64> {
-        let all = later.all.checked_sub(self.all).filter(|&all| all > 0)?;
-        let others = (later.busy.saturating_sub(self.busy)).saturating_sub(later.own.saturating_sub(self.own));
-        Some(others as f64 / all as f64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[test]
@@ -125,17 +86,5 @@ mod tests {
             ]
         );
         assert_eq!(quantile(&[1.0, 2.0], 0.5), 1.5);
-    }
-
-    #[test]
-    fn the_load_of_others_is_what_is_not_our_own() {
-        let own = |user: u64| format!("7 (rq) lab) S 1 7 7 0 -1 4194560 1 0 0 0 {user} 20 0 0 20 0 4 0 100 1 1");
-        let machine = |user: u64, idle: u64| format!("cpu  {user} 0 100 {idle} 0 0 0 0 0 0\ncpu0 1 1 1 1\n");
-        let before = Usage::of(&own(100), &machine(1000, 5000)).unwrap();
-        // 200 ticks, half of them idle; of the rest 60 were ours.
-        let after = Usage::of(&own(160), &machine(1100, 5100)).unwrap();
-        assert_eq!(before.others_until(&after), Some(0.2));
-        assert_eq!(before.others_until(&before), None);
-        assert!(Usage::of("", "").is_none());
     }
 }
