@@ -27,7 +27,7 @@ impl Caveats {
         let mut caveats = Self::default();
         caveats.parts(column, pairs);
         caveats.yardsticks(column, pairs);
-        caveats.settings(axis, pairs);
+        caveats.settings(column, axis, pairs);
         caveats.rates(column, pairs);
         caveats.origins(column, pairs);
         caveats.unrecorded(study, column, pairs);
@@ -146,8 +146,9 @@ impl Caveats {
         }
     }
 
-    /// Settings that differ between the sides beside the axis that is compared: the difference may be theirs.
-    fn settings(&mut self, axis: &str, pairs: &[(&Trial, &Trial)]) {
+    /// Settings that differ between the sides beside the axis that is compared, as far as the measure depends on them: the
+    /// difference may be theirs.
+    fn settings(&mut self, column: &Column, axis: &str, pairs: &[(&Trial, &Trial)]) {
         // A named case is all that it sets.
         if !axis.contains('.') && pairs.iter().all(|(trial, _)| !trial.settings.keys().any(|path| is_under(path, axis)))
         {
@@ -156,10 +157,20 @@ impl Caveats {
         let paths: BTreeSet<&String> =
             pairs.iter().flat_map(|(before, after)| before.settings.keys().chain(after.settings.keys())).collect();
         let yardstick = |path: &str| YARDSTICKS.iter().any(|(known, _)| *known == path);
-        let other = paths.into_iter().filter(|path| !is_under(path, axis) && !yardstick(path));
-        let differ: Vec<String> = other
-            .filter_map(|path| differing(path, pairs).map(|(before, after)| format!("{path} ({before} → {after})")))
-            .collect();
+        let group = column.measure.group;
+        let other =
+            paths.into_iter().filter(|path| !is_under(path, axis) && !yardstick(path) && depends_on(group, path));
+        // Settings of a component that is another one, or is not there, follow from that.
+        let mut above: Option<&str> = None;
+        let mut differ: Vec<String> = Vec::new();
+        for path in other {
+            if above.is_some_and(|above| is_under(path, above)) {
+                continue;
+            }
+            let Some((before, after)) = differing(path, pairs) else { continue };
+            above = Some(path);
+            differ.push(format!("{path} ({before} → {after})"));
+        }
         if differ.is_empty() {
             return;
         }
@@ -247,8 +258,29 @@ const YARDSTICKS: [(&str, &str); 3] = [
     ("evaluation.samples", "the number of samples"),
     ("evaluation.labels", "the mixture of labels that samples are drawn with"),
 ];
+/// Settings of priors and their samples.
+const OF_PRIORS: [&str; 12] = [
+    "prior",
+    "prior_training",
+    "evaluation.temperature",
+    "evaluation.top_k",
+    "evaluation.top_p",
+    "evaluation.guidance",
+    "evaluation.guidance_schedule",
+    "evaluation.guidance_power",
+    "evaluation.guidance_from",
+    "evaluation.guidance_to",
+    "evaluation.sampling_seeds",
+    "evaluation.speed",
+];
 /// Settings that a sentence names before it counts the rest.
 const SHOWN: usize = 5;
+
+/// Whether measures of a group depend on a setting: what is measured of a tokenizer does not on its priors.
+fn depends_on(group: Group, path: &str) -> bool {
+    let of_tokenizer = matches!(group, Group::Reconstruction | Group::Rate | Group::Codebook);
+    !(of_tokenizer && OF_PRIORS.iter().any(|settings| is_under(path, settings)))
+}
 
 /// Whether a path is that of an axis, or of something within what the axis sets: `prior.width` within `prior`.
 fn is_under(path: &str, axis: &str) -> bool {

@@ -194,6 +194,32 @@ fn a_setting_that_moves_with_the_axis_is_named() {
 }
 
 #[test]
+fn a_prior_on_one_side_is_no_reason_for_a_difference_of_tokenizers() {
+    let caveats_of = |measure: &str, reason: &str| {
+        let mut results = results(vec![trial(1, 64, 0, &[(measure, 10.0)]), trial(4, 64, 0, &[(measure, 15.0)])]);
+        for trial in &mut results.trials {
+            trial.settings.insert("q.depth".to_owned(), "either".to_owned());
+        }
+        let settings = &mut results.trials[0].settings;
+        for path in ["prior", "prior.width", "prior[0].width", "prior_training.lr", "evaluation.guidance", reason] {
+            settings.insert(path.to_owned(), "3".to_owned());
+        }
+        judge(&results, &deeper(measure, Some(64))).caveats
+    };
+    for measure in ["psnr", "usage", "entropy_bits_per_image"] {
+        assert_eq!(caveats_of(measure, "evaluation.speed"), <[&str; 0]>::default(), "{measure}");
+        assert_eq!(
+            caveats_of(measure, "tokenizer_training.lr"),
+            ["The two sides differ in more than depth: tokenizer_training.lr (3 → –). The difference may be theirs."]
+        );
+    }
+    // Of a prior that is there on one side alone, its settings say nothing more.
+    let caveats = caveats_of("prior_bits_per_image", "tokenizer_training.lr");
+    let differ = "evaluation.guidance (3 → –), prior (3 → –), prior_training.lr (3 → –), tokenizer_training.lr (3 → –)";
+    assert!(caveats.iter().any(|caveat| caveat.contains(differ)), "{caveats:?}");
+}
+
+#[test]
 fn what_is_averaged_over_on_both_sides_is_no_difference() {
     let mut results = psnrs(&[(1, 64, 0, 10.0), (4, 64, 0, 11.0), (1, 256, 0, 10.0), (4, 256, 0, 13.0)]);
     for trial in &mut results.trials {
