@@ -37,6 +37,8 @@ struct Header {
     about: String,
     command: String,
     takes: String,
+    /// The day of the run, such as `2026-11-28`; empty if the label has none.
+    date: String,
     finding: String,
 }
 
@@ -47,7 +49,7 @@ fn header(text: &str) -> Result<Header, String> {
         let found = lines.iter().position(|line| line.starts_with(part));
         found.ok_or_else(|| format!("the header has no line that begins with `{part}`"))
     };
-    let [command, takes, finding] = [at("Command:")?, at("Takes:")?, at("Finding:")?];
+    let [command, takes, finding] = [at("Command:")?, at("Takes:")?, at("Finding")?];
     if !(command < takes && takes < finding) {
         return Err("the parts of a header are `Command:`, `Takes:`, `Finding:`, in this order".to_owned());
     }
@@ -55,10 +57,13 @@ fn header(text: &str) -> Result<Header, String> {
         let text = lines[from..to].join(" ");
         text.split_once(':').map_or("", |(_, rest)| rest).split_whitespace().collect::<Vec<_>>().join(" ")
     };
+    let label = lines[finding].split(':').next().unwrap_or_default();
+    let date = label.split_once('(').map_or("", |(_, date)| date).trim();
     let header = Header {
         about: lines[..command].join(" ").trim().to_owned(),
         command: part(command, takes),
         takes: part(takes, finding),
+        date: date.trim_end_matches(')').to_owned(),
         finding: part(finding, lines.len()),
     };
     for (name, text) in [("about", &header.about), ("command", &header.command), ("finding", &header.finding)] {
@@ -71,14 +76,17 @@ fn header(text: &str) -> Result<Header, String> {
 
 #[test]
 fn a_header_that_lacks_a_part_is_found_out() {
-    let whole = "// Is it so?\n//\n// Command:  just sweep x\n// Takes:    3 s on two cores.\n// Finding:  one seed: it is.\n(\n)\n";
+    let whole = "// Is it so?\n//\n// Command:  just sweep x\n// Takes:    3 s on two cores.\n// Finding (2026-11-28): one seed: it is.\n(\n)\n";
     let read = header(whole).unwrap();
     assert_eq!(
-        [read.about, read.command, read.takes, read.finding],
-        ["Is it so?", "just sweep x", "3 s on two cores.", "one seed: it is."]
+        [read.about, read.command, read.takes, read.date, read.finding],
+        ["Is it so?", "just sweep x", "3 s on two cores.", "2026-11-28", "one seed: it is."]
     );
-    for line in ["// Command:  just sweep x\n", "// Takes:    3 s on two cores.\n", "// Finding:  one seed: it is.\n"] {
-        let part = &line[3..line.find(':').unwrap()];
+    for (part, line) in [
+        ("Command", "// Command:  just sweep x\n"),
+        ("Takes", "// Takes:    3 s on two cores.\n"),
+        ("Finding", "// Finding (2026-11-28): one seed: it is.\n"),
+    ] {
         assert!(header(&whole.replace(line, "")).unwrap_err().contains(part));
     }
     assert!(header(&whole.replace("// Is it so?\n", "")).unwrap_err().contains("about"));
@@ -94,10 +102,13 @@ fn every_experiment_has_a_whole_header() {
         let question = text.lines().find_map(|line| line.trim().strip_prefix("question: ")).unwrap_or_default();
         assert!(question.ends_with("?\","), "{name}: `question` is no question: {question}");
 
-        // What was run says how long it took and on what, and how many seeds stand behind what was found.
+        // What was run says how long it took and on what, when that was, and how many seeds stand behind what was found.
         let was_run = header.takes.starts_with(|c: char| c.is_ascii_digit());
         if was_run {
             assert!(header.takes.contains(" on "), "{name}: on what does it take that long? {}", header.takes);
+            let day: Vec<&str> = header.date.split('-').collect();
+            assert_eq!(day.iter().map(|part| part.len()).collect::<Vec<_>>(), [4, 2, 2], "{name}: {}", header.date);
+            assert!(day.iter().all(|part| part.parse::<u32>().is_ok()), "{name}: {}", header.date);
             assert!(header.finding.contains(" seed"), "{name}: how many seeds? {}", header.finding);
         } else {
             assert!(header.takes.starts_with("not run here"), "{name}: {}", header.takes);
