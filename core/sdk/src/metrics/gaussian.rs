@@ -1,8 +1,9 @@
 //! Gaussians fitted to features, and the Fréchet distance between them.
 
 use super::{Error, Features, Result};
-use nalgebra::{DMatrix, DMatrixViewMut, Dyn, SymmetricEigen};
+use nalgebra::{DMatrix, DMatrixViewMut, SymmetricEigen};
 use rayon::prelude::*;
+use rqlab_tensor::Rng;
 
 const FRECHET: &str = "Fréchet distance";
 
@@ -157,6 +158,10 @@ impl Gaussian {
     pub fn covariance(&self) -> &[f64] {
         &self.covariance
     }
+
+    fn matrix(&self) -> DMatrix<f64> {
+        DMatrix::from_row_slice(self.mean.len(), self.mean.len(), &self.covariance)
+    }
 }
 
 /// The Fréchet (2-Wasserstein) distance between two Gaussians, squared as is the custom:
@@ -166,15 +171,7 @@ impl Gaussian {
 /// The last trace is the sum of the square roots of the eigenvalues of `S1^(1/2) S2 S1^(1/2)`, which is defined for
 /// singular covariances (fewer rows than features) too; negative eigenvalues count as zero. An error if the two differ in size.
 pub fn frechet_distance(a: &Gaussian, b: &Gaussian) -> Result<f64> {
-    let dim = a.mean.len();
-    if dim != b.mean.len() {
-        return Err(Error::shape(FRECHET, format!("{dim} features against {}", b.mean.len())));
-    }
-    let square: f64 = a.mean.iter().zip(&b.mean).map(|(x, y)| (x - y).powi(2)).sum();
-    let [s1, s2] = [a, b].map(|gaussian| DMatrix::from_row_slice(dim, dim, &gaussian.covariance));
-    let cross = 2.0 * trace_of_product_root(&s1, &s2)?;
-    // Zero for equal Gaussians, which rounding may miss on either side.
-    Ok((square + s1.trace() + s2.trace() - cross).max(0.0))
+    Origin::new(a)?.distance(b)
 }
 
 /// The Fréchet distance at growing numbers of generated images, and where it leads.
@@ -196,6 +193,16 @@ pub fn extrapolation_sizes(rows: usize) -> Vec<usize> {
     (0..15).map(|i| if i == 14 { rows } else { (first + step * f64::from(i)) as usize }).collect()
 }
 
+/// Rows for [`frechet_extrapolated`], `rows` of which there are: a random choice of each of the sizes.
+pub fn extrapolation_subsets(rows: usize, rng: &Rng) -> Vec<Vec<usize>> {
+    let subset = |(i, size): (usize, usize)| {
+        let mut order = rng.part("subset", i as u64).permutation(rows);
+        order.truncate(size);
+        order
+    };
+    extrapolation_sizes(rows).into_iter().enumerate().map(subset).collect()
+}
+
 /// The Fréchet distance extrapolated to infinitely many generated images (Chong and Forsyth, "Effectively unbiased FID
 /// and inception score", 2020), from the rows `subsets[i]` of `generated`. The real Gaussian keeps its own bias.
 ///
@@ -206,10 +213,10 @@ pub fn frechet_extrapolated(real: &Gaussian, generated: Features, subsets: &[Vec
     if let Some(row) = whole.find(|&&row| row >= generated.rows()) {
         return Err(Error::value(FRECHET, format!("row {row} of {} asked for", generated.rows())));
     }
-    let mut values = Vec::with_capacity(subsets.len());
+    let (origin, mut values) = (Origin::new(real)?, Vec::with_capacity(subsets.len()));
     for rows in subsets {
         let chosen: Vec<f32> = rows.iter().flat_map(|row| &generated.values()[row * dim..][..dim]).copied().collect();
-        values.push(frechet_distance(real, &Moments::of(Features::new(&chosen, dim)?).gaussian()?)?);
+        values.push(origin.distance(&Moments::of(Features::new(&chosen, dim)?).gaussian()?)?);
     }
     let sizes: Vec<usize> = subsets.iter().map(Vec::len).collect();
     let inverse: Vec<f64> = sizes.iter().map(|&size| 1.0 / size as f64).collect();
@@ -223,23 +230,51 @@ pub fn frechet_extrapolated(real: &Gaussian, generated: Features, subsets: &[Vec
     Ok(Extrapolated { sizes, values, infinite: y - slope * x })
 }
 
-/// `tr (S1 S2)^(1/2)`. With `S1 = A A^T`, the non-zero eigenvalues of `S1^(1/2) S2 S1^(1/2)` are those of `A^T S2 A`,
-/// which is as small as the rank of S1.
-fn trace_of_product_root(s1: &DMatrix<f64>, s2: &DMatrix<f64>) -> Result<f64> {
-    let factor = eigen_factor(s1)?;
-    if factor.ncols() == 0 {
-        return Ok(0.0);
+/// A Gaussian that distances are taken from, with `A`, F x rank, such that its covariance is `A A^T`: what takes longest is done
+/// once for all of them.
+struct Origin<'a> {
+    gaussian: &'a Gaussian,
+    factor: DMatrix<f64>,
+}
+
+impl<'a> Origin<'a> {
+    fn new(gaussian: &'a Gaussian) -> Result<Self> {
+        Ok(Self { gaussian, factor: eigen_factor(&gaussian.matrix())? })
     }
-    let product = factor.transpose() * (s2 * factor);
-    Ok(eigen(product)?.eigenvalues.iter().map(|value| value.max(0.0).sqrt()).sum())
+
+    /// See [`frechet_distance`].
+    fn distance(&self, other: &Gaussian) -> Result<f64> {
+        let (own, dim) = (self.gaussian, self.gaussian.mean.len());
+        if dim != other.mean.len() {
+            return Err(Error::shape(FRECHET, format!("{dim} features against {}", other.mean.len())));
+        }
+        let square: f64 = own.mean.iter().zip(&other.mean).map(|(x, y)| (x - y).powi(2)).sum();
+        let covariance = other.matrix();
+        let cross = 2.0 * self.trace_of_product_root(&covariance);
+        // Zero for equal Gaussians, which rounding may miss on either side.
+        Ok((square + own.matrix().trace() + covariance.trace() - cross).max(0.0))
+    }
+
+    /// `tr (A A^T S)^(1/2)`: the non-zero eigenvalues of the product are those of `A^T S A`, which is as small as the rank of A.
+    fn trace_of_product_root(&self, covariance: &DMatrix<f64>) -> f64 {
+        if self.factor.ncols() == 0 {
+            return 0.0;
+        }
+        let product = self.factor.transpose() * (covariance * &self.factor);
+        product.symmetric_eigenvalues().iter().map(|value| value.max(0.0).sqrt()).sum()
+    }
 }
 
 /// `A = V L^(1/2)`, F x rank, with `S = V L V^T`. Eigenvalues below the rounding error of the largest carry no
 /// information, and their square roots would be far above it: they count as zero.
 fn eigen_factor(s: &DMatrix<f64>) -> Result<DMatrix<f64>> {
-    let SymmetricEigen { eigenvectors, eigenvalues } = eigen(s.clone())?;
-    let floor = s.nrows() as f64 * f64::EPSILON * eigenvalues.max();
-    let kept: Vec<usize> = (0..s.nrows()).filter(|&i| eigenvalues[i] > floor.max(0.0)).collect();
+    let size = s.nrows();
+    // The usual bound of QR iterations per eigenvalue, as in LAPACK's dsteqr.
+    let found = SymmetricEigen::try_new(s.clone(), f64::EPSILON, 30 * size);
+    let SymmetricEigen { eigenvectors, eigenvalues } =
+        found.ok_or(Error::NoConvergence { measure: FRECHET, size })?;
+    let floor = size as f64 * f64::EPSILON * eigenvalues.max();
+    let kept: Vec<usize> = (0..size).filter(|&i| eigenvalues[i] > floor.max(0.0)).collect();
     let mut factor = eigenvectors.select_columns(&kept);
     for (mut column, &i) in factor.column_iter_mut().zip(&kept) {
         column *= eigenvalues[i].sqrt();
@@ -247,17 +282,10 @@ fn eigen_factor(s: &DMatrix<f64>) -> Result<DMatrix<f64>> {
     Ok(factor)
 }
 
-fn eigen(matrix: DMatrix<f64>) -> Result<SymmetricEigen<f64, Dyn>> {
-    let size = matrix.nrows();
-    // The usual bound of QR iterations per eigenvalue, as in LAPACK's dsteqr.
-    SymmetricEigen::try_new(matrix, f64::EPSILON, 30 * size).ok_or(Error::NoConvergence { measure: FRECHET, size })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use rqlab_tensor::Rng;
 
     fn gaussian(mean: &[f64], covariance: &[f64]) -> Gaussian {
         Gaussian::new(mean.to_vec(), covariance.to_vec()).unwrap()
@@ -358,10 +386,7 @@ mod tests {
         let dim = 6;
         let (real, fake) = (Rng::new(3, "real", 0).normal(20_000 * dim), Rng::new(3, "fake", 0).normal(600 * dim));
         let real = Moments::of(Features::new(&real, dim).unwrap()).gaussian().unwrap();
-        let subsets: Vec<Vec<usize>> = extrapolation_sizes(600)
-            .into_iter()
-            .map(|n| Rng::new(4, "rows", n as u64).permutation(600)[..n].to_vec())
-            .collect();
+        let subsets = extrapolation_subsets(600, &Rng::new(4, "rows", 0));
         let found = frechet_extrapolated(&real, Features::new(&fake, dim).unwrap(), &subsets).unwrap();
         // 0.41 with 60 rows, 0.026 with all, 0 in truth.
         assert!(found.values[0] > 0.2 && found.infinite.abs() < 0.04, "{found:?}");

@@ -2,7 +2,7 @@
 //!
 //! - Images `[B, H, W, C]`: [`mse`], [`psnr`], [`psnr_pooled`], [`Ssim`]; as pictures of 8 bits, [`Levels`].
 //! - Features `[N, F]` of two sets of images: [`frechet_distance`] of their [`Gaussian`]s, [`frechet_extrapolated`],
-//!   [`kernel_distance`], [`unit_discrepancy`], [`prdc`], [`nearest_distances`]. On other features than Inception's, the
+//!   [`kernel_distance`], [`unit_discrepancy`], [`prdc`], [`nearest_neighbours`]. On other features than Inception's, the
 //!   first is not FID and the third is not KID.
 //! - Class probabilities `[N, K]`: [`inception_score`].
 //! - Codes `[.., D]`: [`CodeCounts`], [`usage`], [`perplexity`], [`entropy_bits`], [`overlap`], [`nominal_bits`],
@@ -28,12 +28,12 @@ pub use codes::{
 };
 pub use error::{Error, Result};
 pub use features::Features;
-pub use gaussian::{Extrapolated, Gaussian, Moments, extrapolation_sizes, frechet_distance, frechet_extrapolated};
+pub use gaussian::{Extrapolated, Gaussian, Moments, extrapolation_sizes, extrapolation_subsets, frechet_distance, frechet_extrapolated};
 pub use image::{DataRange, Images, mse, psnr, psnr_pooled};
 pub use inception_score::{InceptionScore, inception_score};
 pub use kernel_distance::{KernelDistance, kernel_distance, kernel_distance_subsets, subset_indices, unit_discrepancy};
 pub use levels::Levels;
 pub use precision_recall::{
-    Ball, Prdc, PrecisionRecall, knn_radii, manifold_membership, nearest_distances, prdc, precision_recall,
+    Ball, Nearest, Prdc, PrecisionRecall, knn_radii, manifold_membership, nearest_neighbours, prdc, precision_recall,
 };
 pub use ssim::{Border, Ssim, Window};

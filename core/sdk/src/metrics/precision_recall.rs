@@ -59,8 +59,8 @@ pub fn prdc(real: Features, generated: Features, k: usize, ball: Ball) -> Result
     let counts = balls_around(generated, real, &real_radii, ball)?;
     let (n, m) = (real.rows() as f64, generated.rows() as f64);
     let recalled = membership(real, generated, &generated_radii, ball)?;
-    let nearest = nearest_distances(real, generated)?;
-    let covered = nearest.iter().zip(&real_radii).filter(|(distance, radius)| ball.holds(**distance, **radius));
+    let nearest = nearest_neighbours(real, generated)?;
+    let covered = nearest.iter().zip(&real_radii).filter(|(nearest, radius)| ball.holds(nearest.distance, **radius));
     Ok(Prdc {
         precision: counts.iter().filter(|count| **count > 0).count() as f64 / m,
         recall: recalled.iter().filter(|inside| **inside).count() as f64 / n,
@@ -69,22 +69,34 @@ pub fn prdc(real: Features, generated: Features, k: usize, ball: Ball) -> Result
     })
 }
 
-/// The Euclidean distance of each row of `features` `[M, F]` to the nearest row of `others` `[N, F]`: `[M]`. An error if
-/// the rows differ in size or `others` has none.
-pub fn nearest_distances(features: Features, others: Features) -> Result<Vec<f64>> {
+/// The row of a set that lies nearest to a point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Nearest {
+    /// The row; of equally near ones the first.
+    pub row: usize,
+    /// Its Euclidean distance.
+    pub distance: f64,
+}
+
+/// The row of `others` `[N, F]` that is nearest to each row of `features` `[M, F]`: `[M]`. An error if the rows differ in
+/// size or `others` has none.
+pub fn nearest_neighbours(features: Features, others: Features) -> Result<Vec<Nearest>> {
     const MEASURE: &str = "nearest neighbours";
     features.check_same_dim(&others, MEASURE)?;
     others.check_rows(1, MEASURE)?;
     let (points, others) = (Points::new(features), Points::new(others));
     Ok(points.par_blocks(|first, count| {
-        let mut nearest = vec![f64::INFINITY; count];
+        let mut nearest = vec![(f64::INFINITY, 0); count];
         points.for_tiles(&others, first, count, |i, j, approximate, slack| {
-            let nearest = &mut nearest[i - first];
-            if approximate - slack < *nearest {
-                *nearest = nearest.min(points.squared_distance(i, &others, j));
+            let (least, row) = &mut nearest[i - first];
+            if approximate - slack < *least {
+                let exact = points.squared_distance(i, &others, j);
+                if exact < *least {
+                    (*least, *row) = (exact, j);
+                }
             }
         });
-        nearest.into_iter().map(f64::sqrt).collect()
+        nearest.into_iter().map(|(square, row)| Nearest { row, distance: square.sqrt() }).collect()
     }))
 }
 
@@ -168,17 +180,18 @@ fn ball_hits(features: Features, support: Features, radii: &[f64], ball: Ball, e
 
 /// Points whose distances are found tile by tile from inner products, and recomputed exactly (as a sum of squared
 /// differences) only where the rounding of `|x|^2 + |y|^2 - 2 x.y` could decide: equal points are at distance 0.
-struct Points {
-    values: Vec<f64>,
+/// Only a tile of them is ever held in f64.
+struct Points<'a> {
+    values: &'a [f32],
     dim: usize,
     squared_norms: Vec<f64>,
 }
 
-impl Points {
-    fn new(features: Features) -> Self {
-        let (values, dim) = (features.to_f64(), features.dim());
-        let squared_norms = values.chunks_exact(dim).map(|row| row.iter().map(|x| x * x).sum()).collect();
-        Self { values, dim, squared_norms }
+impl<'a> Points<'a> {
+    fn new(features: Features<'a>) -> Self {
+        let (values, dim) = (features.values(), features.dim());
+        let square = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        Self { values, dim, squared_norms: values.chunks_exact(dim).map(square).collect() }
     }
 
     /// Calls `work(first row, rows)` for each block of rows, in parallel, and joins what it returns.
@@ -195,9 +208,10 @@ impl Points {
         let dim = self.dim;
         // Each of the three sums errs by at most (dim + 1) eps times the sum of its absolute terms.
         let unit = 4.0 * (dim + 4) as f64 * f64::EPSILON;
-        let rows = &self.values[first * dim..(first + count) * dim];
+        let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        let rows = wide(&self.values[first * dim..(first + count) * dim]);
         for (tile, others) in other.values.chunks(BLOCK * dim).enumerate() {
-            let products = inner_products(rows, others, dim);
+            let products = inner_products(&rows, &wide(others), dim);
             for (column, products) in products.column_iter().enumerate() {
                 let j = tile * BLOCK + column;
                 for (row, product) in products.iter().enumerate() {
@@ -210,7 +224,7 @@ impl Points {
 
     fn squared_distance(&self, i: usize, other: &Self, j: usize) -> f64 {
         let (x, y) = (&self.values[i * self.dim..][..self.dim], &other.values[j * self.dim..][..self.dim]);
-        x.iter().zip(y).map(|(x, y)| (x - y).powi(2)).sum()
+        x.iter().zip(y).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum()
     }
 }
 
@@ -313,7 +327,9 @@ mod tests {
             assert_eq!(found.density, hits.sum::<usize>() as f64 / (k * m) as f64);
             let covered = nearest.iter().zip(&radii).filter(|(d, radius)| d < radius).count();
             assert_eq!(found.coverage, covered as f64 / n as f64);
-            assert_eq!(nearest_distances(real, fake).unwrap(), nearest);
+            let found = nearest_neighbours(real, fake).unwrap();
+            assert_eq!(found.iter().map(|found| found.distance).collect::<Vec<_>>(), nearest);
+            assert!(found.iter().zip(&r).all(|(found, x)| distance(x, &f[found.row]) == found.distance));
             let published = precision_recall(real, fake, k).unwrap();
             let closed = prdc(real, fake, k, Ball::Closed).unwrap();
             assert_eq!((closed.precision, closed.recall), (published.precision, published.recall));
