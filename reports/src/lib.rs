@@ -34,8 +34,8 @@ pub use measure::{
 pub use origin::{Environment, Origin, SPEED};
 pub use record::{RECORD, read};
 pub use results::{
-    Axis, CodeMap, Comparison, Curve, Definition, Example, FileNote, Image, Provenance, Results, Sample, Status, Trial,
-    Value,
+    Axis, CodeMap, Comparison, Curve, Definition, Example, FileNote, Image, Provenance, Results, Sample,
+    SampleAndTraining, Status, Trial, Value,
 };
 pub use setup::{CodeSizes, Fact, LABELS, LeftOut, Sizes};
 

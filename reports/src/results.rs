@@ -170,6 +170,8 @@ pub struct Trial {
     pub examples: Vec<Example>,
     /// Images drawn from the prior, in the order to show.
     pub samples: Vec<Sample>,
+    /// The drawn images that come nearest to a training image, the nearest first.
+    pub copies: Vec<SampleAndTraining>,
 }
 
 /// One quantity over the steps of one stage.
@@ -224,6 +226,17 @@ pub struct Sample {
     pub label: String,
     /// The decoded image.
     pub image: Image,
+}
+
+/// A drawn image and the training image that is nearest to it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SampleAndTraining {
+    /// Which training image it is.
+    pub label: String,
+    /// The drawn image.
+    pub sample: Image,
+    /// The training image.
+    pub training: Image,
 }
 
 /// A measure in words, for the list of definitions.

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod job;
 pub mod jobs;
 pub mod machine;
+pub mod needs;
 mod pictures;
 pub mod place;
 pub mod plan;

@@ -1,6 +1,7 @@
 //! What a trial was set to, for the table at the head of the report and for its warnings.
 
 use crate::job::{Call, Job, Trial};
+use crate::needs::left_out;
 use crate::plan::{Model, Plan};
 use crate::settings::{Evaluation, GuidanceShape, PriorTraining, Schedule, TokenizerTraining};
 use crate::stages::{EncodeTokens, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer};
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 /// Adds to a trial of the report what it was set to, and which measures it cannot have.
 pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out: &mut rqlab_reports::Trial) {
     let Some(model) = plan.models.get(&trial.id) else { return };
+    let (mut images, mut drawn) = (0, None);
     let jobs = || trial.jobs.iter().filter_map(|id| jobs.get(id.as_str()));
     let mut facts = data(model);
     facts.push(Fact::new("tokens", tokens(&model.levels)));
@@ -27,6 +29,7 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
             ));
             facts.push(Fact::new("tokenizer's training", of_tokenizer(&stage.training)));
         } else if let Some(stage) = job.stage.is::<MeasureTokenizer>() {
+            images = stage.evaluation.images.min(model.data.info.test);
             facts.push(measured(&stage.evaluation, model, out));
         } else if let Some(stage) = job.stage.is::<TrainPrior>().filter(|stage| stage.level == 0) {
             if stage.probe {
@@ -40,6 +43,7 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
                 facts.push(Fact::new("prior's training", of_prior(&stage.training)));
             }
         } else if let Some(stage) = job.stage.is::<MeasurePrior>().filter(|stage| !stage.probe) {
+            drawn = Some(stage.evaluation.samples);
             facts.push(Fact::new("samples", samples(&stage.evaluation)));
         }
     }
@@ -48,8 +52,12 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
     out.sizes.levels = model.levels.iter().filter_map(code_sizes).collect();
     if model.data.info.classes.len() < 2 {
         let reason = "a feature classifier needs two classes of labelled images";
-        let measures = "Fréchet distances, precision, recall and inception-style score".to_owned();
+        let measures =
+            "distances on features, precision, recall, density, coverage and inception-style score".to_owned();
         out.left_out.push(LeftOut { measures, reason: reason.to_owned() });
+    } else {
+        let left_out = left_out(images, drawn).into_iter();
+        out.left_out.extend(left_out.map(|(measures, reason)| LeftOut { measures, reason }));
     }
 }
 

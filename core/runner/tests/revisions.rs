@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// The sources that a stage's results depend on, in `core/runner/src/stages/`.
-const SOURCES: [(&str, &[&str]); 9] = [
+const SOURCES: [(&str, &[&str]); 10] = [
     (
         "classifier",
         &[
@@ -22,6 +22,7 @@ const SOURCES: [(&str, &[&str]); 9] = [
         ],
     ),
     ("reference", &["features.rs", "reference.rs", "subset.rs", "training/batches.rs"]),
+    ("training_images", &["features.rs", "subset.rs", "token_file.rs", "training/batches.rs", "training_images.rs"]),
     (
         "tokenizer",
         &[
@@ -55,6 +56,7 @@ const SOURCES: [(&str, &[&str]); 9] = [
         "reconstruction",
         &[
             "code_norms.rs",
+            "distances.rs",
             "features.rs",
             "model.rs",
             "per_image.rs",
@@ -73,8 +75,10 @@ const SOURCES: [(&str, &[&str]); 9] = [
     (
         "generation",
         &[
+            "distances.rs",
             "features.rs",
             "generation/again.rs",
+            "generation/copies.rs",
             "generation/labels.rs",
             "generation/likelihood.rs",
             "generation/mod.rs",
@@ -84,8 +88,10 @@ const SOURCES: [(&str, &[&str]); 9] = [
             "prior/mod.rs",
             "reference.rs",
             "subset.rs",
+            "token_file.rs",
             "tokens.rs",
             "training/batches.rs",
+            "training_images.rs",
         ],
     ),
 ];

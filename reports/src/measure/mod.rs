@@ -88,7 +88,7 @@ fn margin(name: &str) -> Option<Margin> {
     match name {
         "psnr" | "psnr_at" => Some(Margin::Of(0.1)),
         "ssim" => Some(Margin::Of(0.005)),
-        "usage" | "precision" | "recall" | "classifier_accuracy" => Some(Margin::Of(0.01)),
+        "usage" | "precision" | "recall" | "coverage" | "classifier_accuracy" => Some(Margin::Of(0.01)),
         "mse" | "l1" | "prior_bits_per_image" | "entropy_bits_per_image" => Some(Margin::Share(0.01)),
         name if name.ends_with("frechet") => Some(Margin::Share(0.02)),
         _ => None,

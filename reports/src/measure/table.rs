@@ -37,6 +37,9 @@ pub(super) enum Takes {
 const FEATURES: &str = "The features come from the lab's own small classifier, trained on this data set's labels. It is not FID, \
 which is defined on Inception-v3 features.";
 
+const FEATURES_KERNEL: &str = "The features come from the lab's own small classifier, trained on this data set's labels. It is not KID, \
+which is defined on Inception-v3 features. May be negative.";
+
 use Better::{Higher, Lower, Neither};
 use Comparable::{Anywhere, Dataset, Features, Machine, Tokenizer};
 use Group::{Codebook, Cost, Other, Prior, Rate, Reconstruction, Speed, Training};
@@ -65,6 +68,9 @@ pub(super) const TABLE: &[Row] = &[
         "Depends on the scale of the latent space: compare it within one autoencoder."),
     row("recon_frechet", "reconstruction Fréchet distance", "", Lower, Reconstruction, Features, Takes::Nothing,
         "Fréchet distance between Gaussians fitted to the features of test images and of their reconstructions.", FEATURES),
+    row("recon_kernel", "reconstruction kernel distance", "", Lower, Reconstruction, Features, Takes::Nothing,
+        "Unbiased squared maximum mean discrepancy with a cubic kernel between the features of test images and of their reconstructions: the \
+         mean over 100 subsets of 1000 images, or of as many as there are.", FEATURES_KERNEL),
     row("lpips", "LPIPS", "", Lower, Reconstruction, Dataset, Takes::Protocol,
         "Learned perceptual distance between images and their reconstructions (version 0.1, VGG16), averaged over images.",
         "Taken on the protocol's pictures, at their own size."),
@@ -141,13 +147,36 @@ pub(super) const TABLE: &[Row] = &[
     row("sample_frechet", "sample Fréchet distance", "", Lower, Prior, Features, Takes::Nothing,
         "Fréchet distance between Gaussians fitted to the features of test images and of images drawn from the prior. Classes are drawn as \
          `evaluation.labels` says: by default as often as those test images have them.", FEATURES),
+    row("sample_frechet_infinite", "sample Fréchet distance, infinitely many samples", "", Lower, Prior, Features, Takes::Nothing,
+        "Where the sample Fréchet distance of 15 growing numbers of samples leads as their number grows without end (a line through the distances \
+         over 1/N): the bias of few samples is taken away, and their noise is not.", FEATURES),
+    row("sample_kernel", "sample kernel distance", "", Lower, Prior, Features, Takes::Nothing,
+        "Unbiased squared maximum mean discrepancy with a cubic kernel between the features of test images and of drawn images: the mean over 100 \
+         subsets of 1000 images, or of as many as the smaller set has. Few images make it noisy, not biased.", FEATURES_KERNEL),
     row("shuffled_frechet", "shuffled-codes Fréchet distance", "", Lower, Prior, Features, Takes::Nothing,
         "The same distance for a baseline that draws each code independently, from the frequencies at its depth: what images \
          without a prior are worth.", FEATURES),
-    row("precision", "precision", "", Higher, Prior, Features, Takes::Nothing,
-        "Share of drawn images whose features lie in the k-nearest-neighbour manifold of test images.", FEATURES),
-    row("recall", "recall", "", Higher, Prior, Features, Takes::Nothing,
-        "Share of test images whose features lie in the k-nearest-neighbour manifold of drawn images.", FEATURES),
+    row("precision", "precision", "", Higher, Prior, Features, Takes::Protocol,
+        "Share of drawn images whose features lie in the k-nearest-neighbour manifold of test images (Kynkäänniemi et al., 2019). The lab takes \
+         k = 3, borders included.", FEATURES),
+    row("recall", "recall", "", Higher, Prior, Features, Takes::Protocol,
+        "Share of test images whose features lie in the k-nearest-neighbour manifold of drawn images. The lab takes k = 3, borders included.",
+        FEATURES),
+    row("density", "density", "", Higher, Prior, Features, Takes::Protocol,
+        "How many test images have a drawn image within the distance to their k-th neighbour, the mean over drawn images divided by k (Naeem et \
+         al., 2020): unlike precision, it does not hang on outliers among test images. The lab takes k = 5.",
+        "About 1 where both are alike, and not bounded by it: samples that crowd where test images are dense have more."),
+    row("coverage", "coverage", "%", Higher, Prior, Features, Takes::Protocol,
+        "Share of test images that have a drawn image within the distance to their k-th neighbour among test images (Naeem et al., 2020). The lab \
+         takes k = 5.",
+        "It grows with the number of samples: compare at equal numbers."),
+    row("near_training", "samples near a training image", "%", Neither, Prior, Features, Takes::Nothing,
+        "Share of drawn images whose nearest training image, by the lab's features, is as near as that of the nearest 5% of test images. New \
+         images of the same kind have 5%; copies of training images have more.",
+        "A sample of poor quality is far from everything: a low share alone is no merit."),
+    row("near_training_pixels", "samples near a training image, in pixels", "%", Neither, Prior, Dataset, Takes::Nothing,
+        "The same by pixels of pictures shrunk to 8 x 8: it needs no labels, and finds copies that are shifted by no more than a few pixels.",
+        "Smooth samples come near to many images in pixels without being copies."),
     row("inception_style", "inception-style score", "", Higher, Prior, Features, Takes::Nothing,
         "exp of the mean KL divergence between the classifier's labels for one drawn image and for all of them.",
         "The classifier is the lab's own: it is not the Inception score, and its ceiling is the number of classes."),

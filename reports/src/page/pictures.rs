@@ -41,12 +41,14 @@ pub(super) fn pictures(study: &Study<'_>) -> Result<Markup> {
     let comparison = comparison(study, &thin(with_examples.clone(), COLUMNS), &picked, &mut album)?;
     let single = progressive(study, &with_examples, &picked, false, &mut album)?;
     let several = progressive(study, &with_examples, &picked, true, &mut album)?;
+    let copies = copies(&thin(shown(study, |trial| !trial.copies.is_empty()), SAMPLED), &mut album)?;
     let samples = samples(&thin(with_samples, SAMPLED), &mut album)?;
     Ok(html! {
         (comparison)
         (single)
         (several)
         (samples)
+        (copies)
         @if album.left_out > 0 {
             p.note { (album.left_out) " pictures were left out to keep the page small." }
         }
@@ -257,6 +259,37 @@ fn progressive(
                 tbody { @for row in rows { (row) } }
             }
         }
+    })
+}
+
+/// The samples nearest to training images, each beside its own.
+fn copies(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
+    if shown.is_empty() {
+        return Ok(html! {});
+    }
+    let mut panels = Vec::new();
+    for (configuration, trial) in shown {
+        let mut rows = Vec::new();
+        for pair in &trial.copies {
+            let alt = format!("nearest to {}, {}", pair.label, configuration.label);
+            let sample = picture(album, &pair.sample, &format!("sample {alt}"))?;
+            let training = picture(album, &pair.training, &pair.label)?;
+            rows.push(html! { tr { td { (sample) } td { (training) span.under { (pair.label) } } } });
+        }
+        panels.push(html! {
+            div.scroll {
+                table.pictures.samples {
+                    caption { a href={ "#t-" (trial.id) } { (configuration.label) } }
+                    thead { tr { th scope="col" { "sample" } th scope="col" { "training image" } } }
+                    tbody { @for row in rows { (row) } }
+                }
+            }
+        });
+    }
+    Ok(html! {
+        h3 { "Samples nearest to a training image" }
+        p { "The drawn images that come nearest to an image that the prior learnt from, beside it: copies would be seen here first." }
+        div.panels { @for panel in panels { (panel) } }
     })
 }
 

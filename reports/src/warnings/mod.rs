@@ -7,6 +7,7 @@ mod ceiling;
 mod classes;
 mod classifier;
 mod collapse;
+mod copies;
 mod critic;
 mod images;
 mod likelihood;
@@ -103,7 +104,7 @@ fn of_tokens(measure: &Measure) -> bool {
 }
 
 /// The kinds, the gravest first.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind { title: "A tokenizer has learned nothing", spoils: of_tokens, find: training::warnings },
     Kind {
         title: "A codebook has collapsed",
@@ -127,6 +128,11 @@ const KINDS: [Kind; 14] = [
         find: likelihood::warnings,
     },
     Kind { title: "A prior overfits", spoils: |measure| measure.group == Group::Prior, find: overfitting::warnings },
+    Kind {
+        title: "Samples are near training images",
+        spoils: |measure| measure.group == Group::Prior && measure.comparable == Comparable::Features,
+        find: copies::warnings,
+    },
     Kind {
         title: "A critic tells nothing",
         spoils: |measure| measure.group == Group::Reconstruction,

@@ -344,3 +344,20 @@ fn no_verdict_is_drawn_from_what_a_warning_spoils() {
     let speed = judged("decode_images_per_second_b1", &busy);
     assert!(speed.contains("and no verdict. Caution: ") && speed.contains("The machine was busy: beta 2."), "{speed}");
 }
+
+#[test]
+fn a_prior_that_repeats_its_training_images_is_told() {
+    let near = |features: f64, pixels: f64| {
+        let mut trial = sound();
+        trial.readings.push(Reading::new("near_training", [], features));
+        trial.readings.push(Reading::new("near_training_pixels", [], pixels));
+        said(&trial)
+    };
+    assert!(
+        near(0.62, 0.05)[0].contains("62% of the samples are as near to a training image"),
+        "{:?}",
+        near(0.62, 0.05)
+    );
+    assert_eq!(near(0.05, 0.3).len(), 1, "copies may show in pixels alone");
+    assert_eq!(near(0.08, 0.04), [""; 0]);
+}

@@ -11,8 +11,8 @@ use crate::identity;
 use crate::job::{Call, Job, Trial};
 use crate::settings::{Evaluation, PriorTraining};
 use crate::stages::{
-    AnyStage, DescribeReference, EncodeTokens, MeasureByProtocol, MeasurePerturbation, MeasurePrior, MeasureTokenizer,
-    Stage, TrainClassifier, TrainPrior, TrainTokenizer, Variants, of_level,
+    AnyStage, DescribeReference, DescribeTraining, EncodeTokens, MeasureByProtocol, MeasurePerturbation, MeasurePrior,
+    MeasureTokenizer, Stage, TrainClassifier, TrainPrior, TrainTokenizer, Variants, of_level,
 };
 use crate::store::FORMAT;
 use rqlab_sdk::config::{Config, Scope};
@@ -137,9 +137,15 @@ fn of_trial(
     })?];
     if !resolved.priors.is_empty() {
         let priors = of_priors(&mut jobs, &tokenizer, &resolved.priors, &resolved.prior_training, seed, false)?;
-        let (tokenizer, features) = (tokenizer.clone(), features.clone());
+        let training = jobs.add(DescribeTraining {
+            data: data.clone(),
+            classifier: features.as_ref().map(|[classifier, _]| classifier.clone()),
+            images: learnt_from(&jobs, &resolved.prior_training),
+            precision: evaluation.precision,
+        })?;
+        let (tokenizer, features, training) = (tokenizer.clone(), features.clone(), Some(training));
         let evaluation = of_generation(evaluation);
-        measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, evaluation, probe: false })?);
+        measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, training, evaluation, probe: false })?);
     }
     for protocol in evaluation.published_protocols() {
         let weights = |setting| evaluation.weights(setting, &resolved.base);
@@ -185,6 +191,11 @@ fn configuration(resolved: &Resolved, data: &str) -> Result<String> {
     ]))
 }
 
+/// How many training images priors learn from.
+fn learnt_from(jobs: &Jobs<'_>, training: &PriorTraining) -> usize {
+    training.images.unwrap_or(usize::MAX).min(jobs.measured.model.data.info.train)
+}
+
 /// The priors of all levels, trained on the tokenizer's tokens: their ids.
 fn of_priors(
     jobs: &mut Jobs<'_>,
@@ -197,7 +208,7 @@ fn of_priors(
     let (resolved, model) = (jobs.resolved, &jobs.measured.model);
     let tokens = jobs.add(EncodeTokens {
         tokenizer: tokenizer.to_owned(),
-        images: training.images.unwrap_or(usize::MAX).min(model.data.info.train),
+        images: learnt_from(jobs, training),
         latents: model.latents && !probe,
         variants: Variants::of(training.augmentation, model.variants),
         precision: resolved.tokenizer_training.precision,
@@ -245,7 +256,7 @@ fn predictors(jobs: &mut Jobs<'_>, tokenizer: &str, features: Option<&[String; 2
             ..of_reconstruction(evaluation)
         };
         let (tokenizer, features) = (tokenizer.to_owned(), features.cloned());
-        ids.push(jobs.add(MeasurePrior { tokenizer, priors, features, evaluation, probe: true })?);
+        ids.push(jobs.add(MeasurePrior { tokenizer, priors, features, training: None, evaluation, probe: true })?);
     }
     Ok(ids)
 }

@@ -3,10 +3,13 @@
 //! It is the lab's own, trained on the data set's labels. Distances on its features rank models of one data set; they
 //! are not FID, which is defined on Inception's features.
 
+use super::distances::{frechet_infinite, kernel};
 use super::training::batches::chunks;
+use crate::needs::enough;
 use crate::store::{StageDir, Store};
+use rqlab_reports::Reading;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::metrics::{Features, Moments, frechet_distance, inception_score, precision_recall};
+use rqlab_sdk::metrics::{Ball, Features, Moments, frechet_distance, inception_score, prdc, precision_recall};
 use rqlab_sdk::nn::{Conv2d, GroupNorm, Linear};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::ops::conv::Conv2d as Strides;
@@ -19,6 +22,8 @@ use std::path::Path;
 const CHANNELS: [usize; 3] = [32, 48, 64];
 /// Neighbours that span the manifold of precision and recall (Kynkäänniemi et al. 2019 take 3).
 const NEIGHBOURS: usize = 3;
+/// And of density and coverage (Naeem et al. 2020 take 5, and balls without their border).
+const DENSITY_NEIGHBOURS: usize = 5;
 /// Runs of rows that the inception-style score is averaged over.
 const SPLITS: usize = 5;
 /// Images that go through the net at once.
@@ -104,7 +109,7 @@ impl Described {
 
     /// Writes it to a file.
     pub(super) fn save(&self, path: &Path) -> Result<()> {
-        let images = self.features.len() / CHANNELS[2];
+        let images = self.images();
         let tensors = BTreeMap::from([
             ("features".to_owned(), Tensor::from_vec(self.features.clone(), &[images, CHANNELS[2]])?),
             ("probabilities".to_owned(), Tensor::from_vec(self.probabilities.clone(), &[images, self.classes])?),
@@ -128,7 +133,13 @@ impl Described {
         }
     }
 
-    fn view(&self) -> Result<Features<'_>> {
+    /// How many images.
+    pub(super) fn images(&self) -> usize {
+        self.features.len() / CHANNELS[2]
+    }
+
+    /// The features, 64 for each image.
+    pub(super) fn view(&self) -> Result<Features<'_>> {
         Ok(Features::new(&self.features, CHANNELS[2])?)
     }
 
@@ -138,15 +149,42 @@ impl Described {
         Ok(frechet_distance(&gaussian(self)?, &gaussian(other)?)?)
     }
 
-    /// Precision and recall of this set against `real`.
-    pub(super) fn precision_recall(&self, real: &Self) -> Result<(f64, f64)> {
-        let found = precision_recall(real.view()?, self.view()?, NEIGHBOURS)?;
-        Ok((found.precision, found.recall))
+    /// The measures of reconstructions against the images `real`; those that these are enough for.
+    pub(super) fn of_reconstructions(&self, real: &Self) -> Result<Vec<Reading>> {
+        let mut found = Vec::new();
+        if enough("recon_frechet", real.images(), 0) {
+            found.push(Reading::new("recon_frechet", [], self.frechet(real)?));
+            found.push(Reading::new("recon_kernel", [], kernel(real.view()?, self.view()?)?));
+        }
+        Ok(found)
     }
 
-    /// The inception-style score of this set.
-    pub(super) fn inception_style(&self) -> Result<f64> {
-        Ok(inception_score(&self.probabilities, self.classes, SPLITS)?.mean)
+    /// The measures of samples against the images `real`; those that these are enough for.
+    pub(super) fn of_samples(&self, real: &Self) -> Result<Vec<(&'static str, f64)>> {
+        let (images, samples) = (real.view()?, self.view()?);
+        let enough = |measure| enough(measure, images.rows(), samples.rows());
+        let mut found = Vec::new();
+        if enough("sample_frechet") {
+            found.push(("sample_frechet", self.frechet(real)?));
+            found.push(("sample_kernel", kernel(images, samples)?));
+        }
+        if enough("sample_frechet_infinite") {
+            let distance = frechet_infinite(&Moments::of(images).gaussian()?, samples)?;
+            found.push(("sample_frechet_infinite", distance));
+        }
+        if enough("precision") {
+            let measured = precision_recall(images, samples, NEIGHBOURS)?;
+            found.extend([("precision", measured.precision), ("recall", measured.recall)]);
+        }
+        if enough("density") {
+            let measured = prdc(images, samples, DENSITY_NEIGHBOURS, Ball::Open)?;
+            found.extend([("density", measured.density), ("coverage", measured.coverage)]);
+        }
+        if enough("inception_style") {
+            let score = inception_score(&self.probabilities, self.classes, SPLITS)?;
+            found.push(("inception_style", score.mean));
+        }
+        Ok(found)
     }
 
     /// The share of images whose most probable class is the label.

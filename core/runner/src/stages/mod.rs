@@ -8,6 +8,7 @@
 
 mod classifier;
 mod code_norms;
+mod distances;
 mod features;
 mod generation;
 mod model;
@@ -22,6 +23,7 @@ mod token_file;
 mod tokenizer;
 mod tokens;
 mod training;
+mod training_images;
 
 pub use classifier::TrainClassifier;
 pub use generation::MeasurePrior;
@@ -34,6 +36,7 @@ pub use reference::DescribeReference;
 pub(crate) use subset::shown;
 pub use tokenizer::TrainTokenizer;
 pub use tokens::{EncodeTokens, Variants};
+pub use training_images::DescribeTraining;
 
 use crate::job::{Call, Job};
 use crate::jobs::Reporter;
@@ -111,6 +114,7 @@ type Kind = (&'static str, fn(Value) -> Result<AnyStage, serde_json::Error>);
 const KINDS: &[Kind] = &[
     (TrainClassifier::NAME, read::<TrainClassifier>),
     (DescribeReference::NAME, read::<DescribeReference>),
+    (DescribeTraining::NAME, read::<DescribeTraining>),
     (TrainTokenizer::NAME, read::<TrainTokenizer>),
     (EncodeTokens::NAME, read::<EncodeTokens>),
     (TrainPrior::NAME, read::<TrainPrior>),

@@ -1,10 +1,10 @@
 //! Measures how well a tokenizer decodes codes that are nearly right: what it meets when a prior errs.
 
 use super::features::{Described, FeatureNet};
-use super::subset::subset;
-use super::training::batches::chunks;
+use super::subset::test_images;
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
 use crate::job::Call;
+use crate::needs::enough;
 use crate::settings::{Evaluation, Precision};
 use crate::store::Done;
 use rqlab_reports::Reading;
@@ -16,9 +16,6 @@ use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-
-/// Images at once.
-const BATCH: usize = 50;
 
 /// Measures images decoded from perturbed codes (pFID's way: Qiu et al. 2025, "Image Tokenizer Needs Post-Training"): each code
 /// of a test image becomes, with some probability, one of the codes nearest to it, itself among them, all equally likely.
@@ -79,25 +76,28 @@ impl Stage for MeasurePerturbation {
             .map(|quantizer| Neighbours::new(quantizer.as_ref(), self.evaluation.perturbation_neighbours))
             .collect::<Result<_>>()?;
         let mut described: Vec<Described> = shares.iter().map(|_| Described::new(info.classes.len())).collect();
-        let images = subset(info.test, self.evaluation.images);
-        for range in chunks(images.len(), BATCH) {
-            let batch = dataset.batch(Split::Test, &images[range.clone()], None)?.pixels;
-            let encoded = no_grad(|| model.encode(&batch))?;
+        let chosen = test_images(dataset.as_ref(), self.evaluation.images)?;
+        cx.each_batch(dataset.as_ref(), (Split::Test, &chosen), "", |first, images| {
+            let encoded = no_grad(|| model.encode(&images.pixels))?;
             for (&share, described) in shares.iter().zip(&mut described) {
-                let rng = Rng::new(0, "perturbation", range.start as u64).part("share", u64::from(share.to_bits()));
+                let rng = Rng::new(0, "perturbation", first as u64).part("share", u64::from(share.to_bits()));
                 let tokens = encoded.iter().zip(&mut neighbours).enumerate().map(|(level, ((_, quantized), near))| {
                     near.perturb(&quantized.tokens, share, &rng.part("level", level as u64))
                 });
                 let tokens = tokens.collect::<Result<Vec<_>>>()?;
                 described.extend(&net.describe(&decoded(&model, &tokens)?)?);
             }
-            cx.reporter.step(range.end as u64, images.len() as u64, String::new);
+            Ok(())
+        })?;
+        let mut readings = Vec::new();
+        if enough("perturbed_frechet", real.images(), 0) {
+            let distances = described.iter().map(|seen| seen.frechet(&real)).collect::<Result<Vec<f64>>>()?;
+            let mean = distances.iter().sum::<f64>() / distances.len().max(1) as f64;
+            readings.push(Reading::new("perturbed_frechet", [], mean));
         }
-        let distances = described.iter().map(|seen| seen.frechet(&real)).collect::<Result<Vec<f64>>>()?;
-        let mean = distances.iter().sum::<f64>() / distances.len().max(1) as f64;
         // Nothing but the reading is worth keeping.
         Checkpoint::default().save(&cx.dir().result())?;
-        Ok(Done { readings: vec![Reading::new("perturbed_frechet", [], mean)], ..Done::default() })
+        Ok(Done { readings, ..Done::default() })
     }
 
     fn describe(&self) -> Result<Value> {

@@ -3,7 +3,7 @@
 use super::code_norms::largest_code_norm;
 use super::features::{Described, FeatureNet};
 use super::per_image::PerImage;
-use super::subset::{shown, subset};
+use super::subset::{shown, test_images};
 use super::training::means::{LateMean, Mean};
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
 use crate::job::Call;
@@ -11,18 +11,16 @@ use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
 use crate::store::{Done, StageDir};
 use rqlab_reports::{CodeMap, Example, Index, Reading};
+use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::{Dataset, LevelInfo, Quantized, Split, Tokens};
 use rqlab_sdk::metrics::{self, CodeCounts, DataRange, Ssim};
 use rqlab_sdk::tensor::ops::optim::sum_of_squares;
 use rqlab_sdk::tensor::{Codes, Tensor, no_grad};
-use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-const BATCH: usize = 50;
 
 /// Measures a tokenizer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,7 +44,7 @@ impl Stage for MeasureTokenizer {
     }
 
     fn revision(&self) -> u32 {
-        4
+        5
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -72,10 +70,7 @@ impl Stage for MeasureTokenizer {
     fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
         let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
         let info = dataset.info();
-        if info.test == 0 {
-            return Err(Error::Data("the data set has no test images".to_owned()));
-        }
-        let chosen = subset(info.test, self.evaluation.images);
+        let chosen = test_images(dataset.as_ref(), self.evaluation.images)?;
         let classes = info.classes.len();
         let net = match &self.features {
             Some([classifier, _]) => Some(FeatureNet::load(cx.store, classifier, info.image[2], classes)?),
@@ -83,21 +78,18 @@ impl Stage for MeasureTokenizer {
         };
         let mut found = Found::new(&model)?;
         let mut described = Described::new(classes);
-        let mut done = 0;
-        for indices in chosen.chunks(BATCH) {
-            let images = dataset.batch(Split::Test, indices, None)?.pixels;
-            let seen = no_grad(|| found.see(&model, &images))?;
+        cx.each_batch(dataset.as_ref(), (Split::Test, &chosen), "", |_, images| {
+            let seen = no_grad(|| found.see(&model, &images.pixels))?;
             if let Some(net) = &net {
                 described.extend(&net.describe(&seen)?);
             }
-            done += indices.len();
-            cx.reporter.step(done as u64, chosen.len() as u64, String::new);
-        }
+            Ok(())
+        })?;
         let per_image = std::mem::replace(&mut found.per_image, PerImage::new());
         let mut readings = found.readings(&model);
         if let Some([_, reference]) = &self.features {
             let real = DescribeReference::load(&cx.store.stage(reference))?;
-            readings.push(Reading::new("recon_frechet", [], described.frechet(&real)?));
+            readings.extend(described.of_reconstructions(&real)?);
         }
         let pictures = shown(dataset.as_ref(), Split::Test, chosen.len(), self.evaluation.pictures)?;
         let mut result = take_pictures(dataset.as_ref(), &model, &pictures)?;

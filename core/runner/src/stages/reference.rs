@@ -1,7 +1,7 @@
 //! What the classifier sees in the test images: trials of one data set share it.
 
 use super::features::{Described, FeatureNet};
-use super::subset::subset;
+use super::subset::test_images;
 use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
 use crate::settings::Precision;
@@ -10,8 +10,6 @@ use rqlab_sdk::Result;
 use rqlab_sdk::contracts::Split;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-const BATCH: usize = 100;
 
 /// Describes test images by the classifier's features: the reference of all distances to them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,15 +70,12 @@ impl Stage for DescribeReference {
         let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
         let info = dataset.info();
         let net = FeatureNet::load(cx.store, &self.classifier, info.image[2], info.classes.len())?;
-        let chosen = subset(info.test, self.images);
+        let chosen = test_images(dataset.as_ref(), self.images)?;
         let mut described = Described::new(info.classes.len());
-        let mut seen = 0;
-        for indices in chosen.chunks(BATCH) {
-            let images = dataset.batch(Split::Test, indices, None)?.pixels;
-            described.extend(&net.describe(&images)?);
-            seen += indices.len();
-            cx.reporter.step(seen as u64, chosen.len() as u64, String::new);
-        }
+        cx.each_batch(dataset.as_ref(), (Split::Test, &chosen), "", |_, images| {
+            described.extend(&net.describe(&images.pixels)?);
+            Ok(())
+        })?;
         described.save(&cx.dir().result())?;
         Ok(Done::default())
     }

@@ -3,9 +3,13 @@
 //! Files and rows are often sorted by class: the first of them are all of one. A count therefore takes the first of a fixed
 //! random order, the same for every purpose. More images hold all that fewer hold, and all images are all there are.
 
-use rqlab_sdk::Result;
-use rqlab_sdk::contracts::{Dataset, Split};
+use super::Context;
+use rqlab_sdk::contracts::{Dataset, Images, Split};
 use rqlab_sdk::tensor::Rng;
+use rqlab_sdk::{Error, Result};
+
+/// Images at once where they are evaluated.
+pub(super) const BATCH: usize = 50;
 
 /// The first `count` of `len` images in the fixed random order; all of them if there are fewer.
 fn drawn(len: usize, count: usize) -> Vec<usize> {
@@ -20,6 +24,38 @@ pub(crate) fn subset(len: usize, count: usize) -> Vec<usize> {
     let mut indices = drawn(len, count);
     indices.sort_unstable();
     indices
+}
+
+/// The test images that `count` takes.
+///
+/// # Errors
+/// There are none.
+pub(super) fn test_images(dataset: &dyn Dataset, count: usize) -> Result<Vec<usize>> {
+    match dataset.info().test {
+        0 => Err(Error::Data("the data set has no test images".to_owned())),
+        len => Ok(subset(len, count)),
+    }
+}
+
+impl Context<'_> {
+    /// Hands `see` the images `chosen` of a split as they are, a batch at a time, each with the place of its first among the
+    /// chosen; and tells how far it is, and with what.
+    ///
+    /// # Errors
+    /// Those of the data set and of `see`.
+    pub(super) fn each_batch(
+        &mut self,
+        dataset: &dyn Dataset,
+        (split, chosen): (Split, &[usize]),
+        note: &str,
+        mut see: impl FnMut(usize, &Images) -> Result<()>,
+    ) -> Result<()> {
+        for (i, indices) in chosen.chunks(BATCH).enumerate() {
+            see(i * BATCH, &dataset.batch(split, indices, None)?)?;
+            self.reporter.step((i * BATCH + indices.len()) as u64, chosen.len() as u64, || note.to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// The images of a split that are shown, of the `pool` that a count takes of it: `count` of them, of all classes in turn,

@@ -2,7 +2,7 @@
 //! a batch.
 
 use crate::store::StageDir;
-use rqlab_sdk::contracts::Tokens;
+use rqlab_sdk::contracts::{LevelInfo, Tokens};
 use rqlab_sdk::tensor::{Codes, Tensor};
 use rqlab_sdk::{Error, Result, files};
 use std::fs::{self, File};
@@ -121,6 +121,11 @@ impl TokenFile {
         let [images, height, width, last] = sizes.map(|size| size as usize);
         let numbers = if kind == 0 { Numbers::Codes } else { Numbers::Vectors };
         Ok(Self { path: path.to_owned(), file: Mutex::new(file), numbers, images, shape: [height, width, last], below })
+    }
+
+    /// Opens the file of a level, which `info` describes.
+    pub(super) fn open_level(path: &Path, info: &LevelInfo) -> Result<Self> {
+        Self::open(path, info.sizes().iter().max().map_or(u32::MAX, |&size| size as u32))
     }
 
     /// How many images it has tokens of.

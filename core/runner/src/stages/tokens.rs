@@ -102,8 +102,7 @@ impl EncodeTokens {
     /// # Errors
     /// A file that is missing or damaged.
     pub(super) fn open(dir: &StageDir, level: usize, info: &LevelInfo) -> Result<TokenFile> {
-        let below = info.sizes().iter().max().map_or(u32::MAX, |&size| size as u32);
-        TokenFile::open(&dir.sound(&Self::file(level))?, below)
+        TokenFile::open_level(&dir.sound(&Self::file(level))?, info)
     }
 }
 

@@ -271,8 +271,7 @@ fn eigen_factor(s: &DMatrix<f64>) -> Result<DMatrix<f64>> {
     let size = s.nrows();
     // The usual bound of QR iterations per eigenvalue, as in LAPACK's dsteqr.
     let found = SymmetricEigen::try_new(s.clone(), f64::EPSILON, 30 * size);
-    let SymmetricEigen { eigenvectors, eigenvalues } =
-        found.ok_or(Error::NoConvergence { measure: FRECHET, size })?;
+    let SymmetricEigen { eigenvectors, eigenvalues } = found.ok_or(Error::NoConvergence { measure: FRECHET, size })?;
     let floor = size as f64 * f64::EPSILON * eigenvalues.max();
     let kept: Vec<usize> = (0..size).filter(|&i| eigenvalues[i] > floor.max(0.0)).collect();
     let mut factor = eigenvectors.select_columns(&kept);

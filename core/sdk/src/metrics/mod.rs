@@ -28,7 +28,9 @@ pub use codes::{
 };
 pub use error::{Error, Result};
 pub use features::Features;
-pub use gaussian::{Extrapolated, Gaussian, Moments, extrapolation_sizes, extrapolation_subsets, frechet_distance, frechet_extrapolated};
+pub use gaussian::{
+    Extrapolated, Gaussian, Moments, extrapolation_sizes, extrapolation_subsets, frechet_distance, frechet_extrapolated,
+};
 pub use image::{DataRange, Images, mse, psnr, psnr_pooled};
 pub use inception_score::{InceptionScore, inception_score};
 pub use kernel_distance::{KernelDistance, kernel_distance, kernel_distance_subsets, subset_indices, unit_discrepancy};

@@ -1,8 +1,7 @@
 //! How probable test images' tokens are.
 
-use super::BATCH;
 use crate::stages::model::multiplied;
-use crate::stages::{Sampler, Tokenizer};
+use crate::stages::{Context, Sampler, Tokenizer};
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
 use rqlab_sdk::contracts::{Dataset, LevelInfo, Split, Targets, TokenBatch, Tokens};
@@ -30,7 +29,13 @@ struct Level {
 ///
 /// # Errors
 /// Those of the plugins.
-pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sampler, images: &[usize]) -> Result<Test> {
+pub(super) fn measure(
+    cx: &mut Context<'_>,
+    dataset: &dyn Dataset,
+    model: &Tokenizer,
+    sampler: &Sampler,
+    images: &[usize],
+) -> Result<Test> {
     let infos = model.levels();
     let sizes = infos.iter().map(|info| info.code_space().map(|codes| codes.sizes.clone()));
     let sizes: Option<Vec<Vec<usize>>> = sizes.collect();
@@ -38,8 +43,7 @@ pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sample
     let mut counts = counts.take().transpose()?;
     let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()) };
     let mut levels: Vec<Level> = infos.into_iter().enumerate().map(level).collect();
-    for indices in images.chunks(BATCH) {
-        let batch = dataset.batch(Split::Test, indices, None)?;
+    cx.each_batch(dataset, (Split::Test, images), "likelihood", |_, batch| {
         let encoded = no_grad(|| model.encode(&batch.pixels))?;
         let mut above: Vec<Tokens> = Vec::new();
         for (level, ((_, quantized), prior)) in encoded.iter().zip(sampler.levels()).enumerate() {
@@ -61,7 +65,8 @@ pub(super) fn measure(dataset: &dyn Dataset, model: &Tokenizer, sampler: &Sample
             }
             above.push(tokens);
         }
-    }
+        Ok(())
+    })?;
     let scales: Vec<f64> = sampler.levels().iter().map(|level| f64::from(level.scale)).collect();
     Ok(Test { readings: readings(&levels, &scales, images.len()), counts })
 }

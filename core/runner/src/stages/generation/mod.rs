@@ -1,28 +1,29 @@
 //! Measures the priors of a tokenizer: likelihood of test tokens, quality of samples, speed of sampling.
 
 mod again;
+mod copies;
 mod labels;
 mod likelihood;
 mod samples;
 mod speed;
 
-use super::features::FeatureNet;
+use super::features::{Described, FeatureNet};
 use super::subset::subset;
 use super::{Context, DescribeReference, Stage, as_json, load_prior, load_tokenizer};
 use crate::job::Call;
+use crate::needs::enough;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
 use crate::store::{Done, StageDir};
+use copies::Copies;
 use labels::Mixture;
 use rqlab_reports::{Index, Reading, Sample};
 use rqlab_sdk::Result;
+use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-/// Images at once.
-const BATCH: usize = 50;
 
 /// Measures the priors of all levels together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct MeasurePrior {
     pub priors: Vec<String>,
     /// The jobs of the classifier and of its reference; none for data without classes.
     pub features: Option<[String; 2]>,
+    /// The job that described training images; none if samples are not compared with them.
+    #[serde(default)]
+    pub training: Option<String>,
     /// What is measured.
     pub evaluation: Evaluation,
     /// Whether the priors are the lab's own probe of the tokenizer, not the experiment's.
@@ -53,11 +57,11 @@ impl Stage for MeasurePrior {
     }
 
     fn revision(&self) -> u32 {
-        3
+        4
     }
 
     fn needs(&self) -> Vec<&str> {
-        let features = self.features.iter().flatten();
+        let features = self.features.iter().flatten().chain(&self.training);
         std::iter::once(&self.tokenizer).chain(&self.priors).chain(features).map(String::as_str).collect()
     }
 
@@ -89,7 +93,7 @@ impl Stage for MeasurePrior {
         let evaluation = &self.evaluation;
 
         let images = subset(info.test, evaluation.images);
-        let test = likelihood::measure(dataset.as_ref(), &model, &sampler, &images)?;
+        let test = likelihood::measure(cx, dataset.as_ref(), &model, &sampler, &images)?;
         let mut done = Done { readings: test.readings, ..Done::default() };
 
         let draw = vec![Draw { temperature: evaluation.temperature, top_k: evaluation.top_k, top_p: evaluation.top_p }];
@@ -97,33 +101,43 @@ impl Stage for MeasurePrior {
         if guidance.is_on() {
             done.readings.push(Reading::new("guidance", [], f64::from(guidance.scale)));
         }
-        let net = match &self.features {
-            Some([classifier, _]) => Some(FeatureNet::load(cx.store, classifier, info.image[2], classes)?),
-            None => None,
+        let (net, real) = match &self.features {
+            Some([classifier, reference]) => (
+                Some(FeatureNet::load(cx.store, classifier, info.image[2], classes)?),
+                Some(DescribeReference::load(&cx.store.stage(reference))?),
+            ),
+            None => (None, None),
+        };
+        let copies = match &self.training {
+            Some(training) if enough("near_training", images.len(), evaluation.samples) => {
+                let (training, real) = (cx.store.stage(training), real.as_ref().map(Described::view).transpose()?);
+                Some(Copies::new(training, dataset.as_ref(), &images, real)?)
+            }
+            _ => None,
         };
         let mixture = Mixture::of(&evaluation.labels, dataset.as_ref(), &images)?;
         let count = evaluation.samples;
         let how = samples::How { count, classes, draw: &draw, guidance, keep: evaluation.pictures, mixture };
-        let mut draws = Vec::new();
-        // Where nothing is measured, one draw is enough to be seen.
-        let seeds = evaluation.sampling_seeds.iter().take(if net.is_some() { usize::MAX } else { 1 });
-        for (n, &seed) in seeds.enumerate() {
-            let drawn = samples::draw(cx, &model, &sampler, &how, seed, net.as_ref(), n == 0)?;
-            let (Some([_, reference]), Some(net)) = (&self.features, &net) else { continue };
-            let real = DescribeReference::load(&cx.store.stage(reference))?;
-            let (precision, recall) = drawn.precision_recall(&real)?;
-            let mut measured = vec![
-                ("sample_frechet", drawn.frechet(&real)?),
-                ("precision", precision),
-                ("recall", recall),
-                ("inception_style", drawn.inception_style()?),
-            ];
-            if let Some(counts) = &test.counts {
-                let baseline = samples::shuffled(&model, counts, count, seed, net)?;
-                measured.push(("shuffled_frechet", baseline.frechet(&real)?));
+        let (mut draws, mut result) = (Vec::new(), Checkpoint::default());
+        for (n, &seed) in evaluation.sampling_seeds.iter().enumerate() {
+            let drawn = samples::draw(cx, &model, &sampler, &how, (n, seed), net.as_ref())?;
+            let mut measured = Vec::new();
+            if let (Some(net), Some(real)) = (&net, &real) {
+                measured = drawn.described.of_samples(real)?;
+                if let (Some(counts), true) = (&test.counts, enough("shuffled_frechet", real.images(), count)) {
+                    let baseline = samples::shuffled(&model, counts, count, seed, net)?;
+                    measured.push(("shuffled_frechet", baseline.frechet(real)?));
+                }
+            }
+            let (near, nearest) = copies.as_ref().map(|copies| copies.of(&drawn)).transpose()?.unwrap_or_default();
+            measured.extend(near);
+            if n == 0 {
+                drawn.shown.keep(&mut result)?;
+                copies::keep(&nearest, dataset.as_ref(), |rows| drawn.decode(&model, rows), &mut result)?;
             }
             draws.push(measured);
         }
+        result.save(&cx.dir().result())?;
         done.readings.extend(of_draws(&draws));
         done.timings = speed::measure(&model, &sampler, &how, &evaluation.speed)?;
         Ok(done)
@@ -134,6 +148,7 @@ impl Stage for MeasurePrior {
             return Ok(());
         }
         let kept = dir.load_result()?;
+        copies::report(&kept, out)?;
         let Some(samples) = kept.tensors.get("samples") else { return Ok(()) };
         let labels = kept.codes.get("labels").map(|l| l.as_slice().to_vec()).unwrap_or_default();
         for n in 0..samples.shape()[0] {

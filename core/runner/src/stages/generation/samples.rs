@@ -1,19 +1,20 @@
 //! Samples: drawn, decoded and described a batch at a time, of which only the first of each class are kept.
 
-use super::BATCH;
 use super::labels::Mixture;
 use crate::stages::features::{Described, FeatureNet};
 use crate::stages::model::decode_in_batches;
+use crate::stages::subset::BATCH;
+use crate::stages::token_file::{TokenFile, Writer};
 use crate::stages::training::batches::chunks;
+use crate::stages::training_images::small;
 use crate::stages::{Context, Sampler, Tokenizer};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::contracts::{Guidance, Tokens};
 use rqlab_sdk::metrics::CodeCounts;
 use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial};
-use rqlab_sdk::tensor::{Codes, Rng, Tensor};
-use std::collections::BTreeMap;
-use std::path::Path;
+use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
+use std::path::PathBuf;
 
 /// Pictures that are kept of one draw at most: where there are many classes, fewer of each.
 const KEPT: usize = 512;
@@ -32,44 +33,77 @@ pub(super) struct How<'a> {
     pub(super) mixture: Mixture,
 }
 
-/// Draws images, and describes them as the classifier sees them, if there is one. With `show`, the first of each
-/// class are kept in the stage's result.
+/// Images that were drawn with one seed.
+pub(super) struct Drawn {
+    /// How many.
+    pub(super) count: usize,
+    /// As the classifier sees them; empty without one.
+    pub(super) described: Described,
+    /// As small pictures, row by row.
+    pub(super) small: Vec<f32>,
+    /// The first of each class.
+    pub(super) shown: Shown,
+    /// The files of their tokens, by level.
+    tokens: Vec<PathBuf>,
+}
+
+impl Drawn {
+    /// The images of some rows, decoded again.
+    ///
+    /// # Errors
+    /// Those of the plugins, files that cannot be read.
+    pub(super) fn decode(&self, model: &Tokenizer, rows: &[usize]) -> Result<Tensor> {
+        let levels = self.tokens.iter().zip(model.levels());
+        let tokens = levels.map(|(path, info)| TokenFile::open_level(path, &info)?.rows(rows));
+        let tokens = tokens.collect::<Result<Vec<_>>>()?;
+        no_grad(|| Ok(model.decode(&tokens, None)?.clamp(-1.0, 1.0)?))
+    }
+}
+
+/// The name of the file that keeps a level's tokens of a draw, both counted from 0.
+fn file(draw: usize, level: usize) -> String {
+    format!("draw{}_level{}.tokens", draw + 1, level + 1)
+}
+
+/// Draws images with a seed, which is the number `draw` of all, and describes them: as the classifier sees them, if there is
+/// one, and as small pictures. Their tokens are kept, so that more can be asked of the same images later.
 ///
 /// # Errors
-/// Those of the plugins, a result that cannot be written.
+/// Those of the plugins, tokens that cannot be written.
 pub(super) fn draw(
     cx: &mut Context<'_>,
     model: &Tokenizer,
     sampler: &Sampler,
     how: &How<'_>,
-    seed: u64,
+    (draw, seed): (usize, u64),
     net: Option<&FeatureNet>,
-    show: bool,
-) -> Result<Described> {
+) -> Result<Drawn> {
     let count = how.count;
     let labels = how.mixture.labels(count);
-    let mut described = Described::new(how.classes);
-    let mut shown = Shown::new(how);
+    let (described, shown) = (Described::new(how.classes), Shown::new(how));
+    let tokens = (0..model.levels().len()).map(|level| cx.dir().file(&file(draw, level))).collect();
+    let mut drawn = Drawn { count, described, small: Vec::new(), shown, tokens };
+    let mut files = drawn.tokens.iter().map(|path| Writer::new(path)).collect::<Result<Vec<_>>>()?;
     for (i, range) in chunks(count, BATCH).enumerate() {
         let labels = &labels[range.clone()];
         let asked = Codes::from_vec(labels.to_vec(), &[labels.len()])?;
         let tokens = sampler.sample(&asked, how.draw, how.guidance, true, &Rng::new(seed, "samples", i as u64))?;
+        files.iter_mut().zip(&tokens).try_for_each(|(file, tokens)| file.push(tokens))?;
         decode_in_batches(model, &tokens, BATCH, |first, images| {
             if let Some(net) = net {
-                described.extend(&net.describe(images)?);
+                drawn.described.extend(&net.describe(images)?);
             }
-            if show { shown.see(images, &labels[first..]) } else { Ok(()) }
+            drawn.small.extend_from_slice(small(images)?.as_slice());
+            drawn.shown.see(images, &labels[first..])
         })?;
         cx.reporter.step(range.end as u64, count as u64, || "sampling".to_owned());
     }
-    if show {
-        shown.save(&cx.dir().result())?;
-    }
-    Ok(described)
+    files.into_iter().try_for_each(Writer::finish)?;
+    Ok(drawn)
 }
 
 /// The first samples of each class, for the report.
-struct Shown {
+pub(super) struct Shown {
     /// How many more of each class are wanted, and in all.
     wanted: Vec<usize>,
     room: usize,
@@ -98,15 +132,18 @@ impl Shown {
         Ok(())
     }
 
-    /// Writes them, those of a class together.
-    fn save(&self, path: &Path) -> Result<()> {
+    /// Puts them into a result, those of a class together.
+    ///
+    /// # Errors
+    /// None in practice: the lists have shapes.
+    pub(super) fn keep(&self, result: &mut Checkpoint) -> Result<()> {
         let mut rows: Vec<usize> = (0..self.labels.len()).collect();
         rows.sort_by_key(|&row| self.labels[row]);
         let images: Vec<&Tensor> = rows.iter().map(|&row| &self.images[row]).collect();
         let labels = rows.iter().map(|&row| self.labels[row]).collect();
-        let tensors = BTreeMap::from([("samples".to_owned(), Tensor::concat(&images, 0)?)]);
-        let codes = BTreeMap::from([("labels".to_owned(), Codes::from_vec(labels, &[rows.len()])?)]);
-        Checkpoint { tensors, codes, ..Checkpoint::default() }.save(path)
+        result.tensors.insert("samples".to_owned(), Tensor::concat(&images, 0)?);
+        result.codes.insert("labels".to_owned(), Codes::from_vec(labels, &[rows.len()])?);
+        Ok(())
     }
 }
 
