@@ -7,6 +7,9 @@ use rqlab_sdk::metrics::{
 };
 use rqlab_sdk::tensor::Rng;
 
+/// Values of measures by their plain names.
+pub(super) type Values = Vec<(&'static str, f64)>;
+
 /// Subsets of a kernel distance, and the rows of each; fewer where there are fewer images.
 const SUBSETS: usize = 100;
 const SUBSET: usize = 1000;

@@ -3,7 +3,7 @@
 //! It is the lab's own, trained on the data set's labels. Distances on its features rank models of one data set; they
 //! are not FID, which is defined on Inception's features.
 
-use super::distances::{frechet_infinite, kernel};
+use super::distances::{Values, frechet_infinite, kernel};
 use super::training::batches::chunks;
 use crate::needs::enough;
 use crate::store::{StageDir, Store};
@@ -160,7 +160,7 @@ impl Described {
     }
 
     /// The measures of samples against the images `real`; those that these are enough for.
-    pub(super) fn of_samples(&self, real: &Self) -> Result<Vec<(&'static str, f64)>> {
+    pub(super) fn of_samples(&self, real: &Self) -> Result<Values> {
         let (images, samples) = (real.view()?, self.view()?);
         let enough = |measure| enough(measure, images.rows(), samples.rows());
         let mut found = Vec::new();

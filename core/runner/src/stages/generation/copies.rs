@@ -2,6 +2,7 @@
 
 use super::samples::Drawn;
 use crate::pictures::image;
+use crate::stages::distances::Values;
 use crate::stages::subset::BATCH;
 use crate::stages::training_images::{DescribeTraining, Likeness, small};
 use crate::store::StageDir;
@@ -76,7 +77,7 @@ impl Copies {
     ///
     /// # Errors
     /// As for [`Copies::new`].
-    pub(super) fn of(&self, drawn: &Drawn) -> Result<(Vec<(&'static str, f64)>, Vec<Copy>)> {
+    pub(super) fn of(&self, drawn: &Drawn) -> Result<(Values, Vec<Copy>)> {
         let (mut shares, mut copies) = (Vec::new(), Vec::new());
         for Near { measure, likeness, threshold } in &self.measures {
             let rows = match likeness {

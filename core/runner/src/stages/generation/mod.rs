@@ -7,6 +7,7 @@ mod likelihood;
 mod samples;
 mod speed;
 
+use super::distances::Values;
 use super::features::{Described, FeatureNet};
 use super::subset::subset;
 use super::{Context, DescribeReference, Stage, as_json, load_prior, load_tokenizer};
@@ -164,7 +165,7 @@ impl Stage for MeasurePrior {
 }
 
 /// What each draw measured, if there are several, and the means over them.
-fn of_draws(draws: &[Vec<(&'static str, f64)>]) -> Vec<Reading> {
+fn of_draws(draws: &[Values]) -> Vec<Reading> {
     let measures = draws.first().map(|first| first.iter().map(|(measure, _)| *measure)).into_iter().flatten();
     let mut readings = Vec::new();
     for (place, measure) in measures.enumerate() {
