@@ -1,7 +1,7 @@
 //! Results to statistics, charts and one HTML page.
 //!
 //! [`write()`] takes what an experiment found ([`Results`]) and fills a folder: `index.html`, which needs nothing beside
-//! itself, `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers, and `results.json`,
+//! itself, `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers, `tables/` for papers, and `results.json`,
 //! which [`read()`] reads and [`compare()`] sets beside another. The crate is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
 
 mod chart;
@@ -11,6 +11,7 @@ mod figure;
 mod files;
 mod format;
 mod judge;
+mod main_table;
 mod measure;
 mod origin;
 mod page;
@@ -48,7 +49,8 @@ pub struct Written {
     pub page: PathBuf,
     /// What each trial is and measured, for programs: `results.json`.
     pub record: PathBuf,
-    /// The tables: `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet`.
+    /// The tables: `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet`; and `tables/main.md` and `tables/main.tex`, where
+    /// there are two configurations.
     pub tables: Vec<PathBuf>,
 }
 
@@ -58,16 +60,25 @@ pub struct Written {
 /// # Errors
 /// If the folder cannot be written, or the results contradict themselves.
 pub fn write(results: &Results, folder: &Path) -> Result<Written> {
-    let page = page::render(&study::Study::new(results))?;
+    let study = study::Study::new(results);
+    let page = page::render(&study)?;
+    let main = main_table::MainTable::of(&study);
     let (mut trials, mut curves) = (tables::results(results)?, tables::curves(results)?);
-    let files = [
+    let mut files = vec![
         ("results.csv", tables::csv(&mut trials)?),
         ("results.parquet", tables::parquet(&mut trials)?),
         ("curves.csv", tables::csv(&mut curves)?),
         ("curves.parquet", tables::parquet(&mut curves)?),
     ];
+    if let Some(table) = &main {
+        files.push(("tables/main.md", table.markdown().into_bytes()));
+        files.push(("tables/main.tex", table.latex().into_bytes()));
+    }
     let record = record::write(results)?;
     files::folder(folder)?;
+    if main.is_some() {
+        files::folder(&folder.join("tables"))?;
+    }
     let mut written = Written { page: folder.join("index.html"), record: folder.join(RECORD), tables: Vec::new() };
     for (name, bytes) in files {
         let path = folder.join(name);

@@ -41,6 +41,9 @@ struct Recorded {
     origins: Vec<Origin>,
     /// Only what is finite: JSON has no other numbers.
     readings: Vec<Reading>,
+    /// Measures of each test image, the numbers of one between spaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    per_image: BTreeMap<String, String>,
 }
 
 /// The file's bytes.
@@ -57,7 +60,7 @@ pub(crate) fn write(results: &Results) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the record in a report's folder. Pictures, curves and measures of single images are not in it.
+/// Reads the record in a report's folder. Pictures and curves are not in it.
 ///
 /// # Errors
 /// If it cannot be read, or is damaged, or of another version.
@@ -83,6 +86,16 @@ pub fn read(folder: &Path) -> Result<Results> {
     })
 }
 
+/// Numbers between spaces, with the digits that they were measured with.
+fn listed(values: &[f64]) -> String {
+    values.iter().map(|value| (*value as f32).to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// What [`listed`] wrote; `None` if something in it is no number.
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    text.split_whitespace().map(|word| word.parse::<f32>().ok().map(f64::from)).collect()
+}
+
 impl From<&Trial> for Recorded {
     fn from(trial: &Trial) -> Self {
         let trial = trial.clone();
@@ -97,12 +110,15 @@ impl From<&Trial> for Recorded {
             parts: trial.parts,
             origins: trial.origins,
             readings: trial.readings.into_iter().filter(|reading| reading.value.is_finite()).collect(),
+            per_image: trial.per_image.into_iter().map(|(measure, values)| (measure, listed(&values))).collect(),
         }
     }
 }
 
 impl From<Recorded> for Trial {
     fn from(recorded: Recorded) -> Self {
+        let read = |(measure, text): (String, String)| Some((measure, numbers(&text)?));
+        let per_image = recorded.per_image.into_iter().filter_map(read).collect();
         Self {
             id: recorded.id,
             axes: recorded.axes,
@@ -114,6 +130,7 @@ impl From<Recorded> for Trial {
             parts: recorded.parts,
             origins: recorded.origins,
             readings: recorded.readings,
+            per_image,
             ..Self::default()
         }
     }

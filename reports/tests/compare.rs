@@ -261,3 +261,25 @@ fn a_record_says_what_the_results_say() {
     assert!(read(&out).unwrap_err().to_string().contains("its format is 2"));
     assert!(read(&folder("nowhere")).unwrap_err().to_string().contains("cannot read"));
 }
+
+#[test]
+fn equal_test_images_are_compared_one_by_one() {
+    // Three seeds, four images: every image gains as much, and seeds hardly differ.
+    let sides = |gain: f64, images: &str| {
+        let mut results = one("psnr", &[(0, 20.0 + gain), (1, 20.0 + gain), (2, 20.0 + gain)]);
+        for (seed, trial) in results.trials.iter_mut().enumerate() {
+            let values = [10.0, 20.0, 20.0, 30.0].map(|psnr| psnr + gain + 0.001 * seed as f64 * gain);
+            trial.per_image.insert("psnr".to_owned(), values.to_vec());
+            trial.parts.insert("test images".to_owned(), images.to_owned());
+        }
+        results
+    };
+    let folder = folder("images");
+    write(&sides(0.0, "a"), &folder).unwrap();
+    let kept = read(&folder).unwrap();
+    assert_eq!(kept.trials[0].per_image["psnr"], [10.0, 20.0, 20.0, 30.0]);
+    let changes = compare(&kept, &sides(1.0, "a"), None);
+    assert_eq!((only(&changes).images, only(&changes).movement), (Some(4), Movement::Moved));
+    // Of other images nothing is said one by one.
+    assert_eq!(only(&compare(&kept, &sides(1.0, "b"), None)).images, None);
+}

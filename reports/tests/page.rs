@@ -278,13 +278,14 @@ fn levels_of_one_depth_each_stand_in_one_chart() {
 #[test]
 fn rates_of_codes_and_of_vectors_have_charts_of_their_own() {
     let mut results = alone(vec![Reading::new("psnr", [], 20.0), Reading::new("bits_per_image", [], 384.0)]);
-    let vectors = Trial {
-        id: "89abcdef".into(),
-        axes: [("quantizer.depth".to_owned(), 2_i64.into())].into(),
-        readings: vec![Reading::new("psnr", [], 22.0), Reading::new("kl_bits_per_image", [], 400.0)],
-        ..results.trials[0].clone()
-    };
-    results.trials.push(vectors);
+    // Two points make no front: three of each.
+    let rates = ["bits_per_image", "bits_per_image", "kl_bits_per_image", "kl_bits_per_image", "kl_bits_per_image"];
+    for (depth, rate) in (2_u32..).zip(rates) {
+        let readings =
+            vec![Reading::new("psnr", [], 20.0 + f64::from(depth)), Reading::new(rate, [], 100.0 * f64::from(depth))];
+        let axes = [("quantizer.depth".to_owned(), i64::from(depth).into())].into();
+        results.trials.push(Trial { id: format!("89abcde{depth}"), axes, readings, ..results.trials[0].clone() });
+    }
     let page = page("rates", &results);
     for part in ["fig-bits-per-image-psnr", "fig-kl-bits-per-image-psnr", "numbers of the two are not equal rates"] {
         assert!(page.contains(part), "{part}");

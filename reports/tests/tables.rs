@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use rqlab_reports::{Axis, Curve, Error, Index, Quantity, Reading, Results, Status, Trial, quantity, write};
 
@@ -87,11 +88,21 @@ fn equal_results_make_equal_bytes_and_leave_no_parts() {
     let (first, second) = (folder("first"), folder("second"));
     write(&small(), &first).unwrap();
     write(&small(), &second).unwrap();
-    let mut names: Vec<_> = fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["curves.csv", "curves.parquet", "index.html", "results.csv", "results.json", "results.parquet"]);
-    for name in names {
-        assert_eq!(fs::read(first.join(&name)).unwrap(), fs::read(second.join(&name)).unwrap(), "{name:?}");
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = entries.collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&first.join("tables")), ["main.md", "main.tex"]);
+    let names = names(&first);
+    assert_eq!(
+        names,
+        ["curves.csv", "curves.parquet", "index.html", "results.csv", "results.json", "results.parquet", "tables"]
+    );
+    let files = names.iter().map(String::as_str).filter(|name| *name != "tables");
+    for name in files.chain(["tables/main.md", "tables/main.tex"]) {
+        assert_eq!(fs::read(first.join(name)).unwrap(), fs::read(second.join(name)).unwrap(), "{name:?}");
     }
 }
 

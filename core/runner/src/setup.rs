@@ -3,10 +3,10 @@
 use crate::job::{Call, Job, Trial};
 use crate::needs::left_out;
 use crate::plan::{Model, Plan};
-use crate::settings::{Evaluation, GuidanceShape, PriorTraining, Schedule, TokenizerTraining};
-use crate::stages::{EncodeTokens, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer};
+use crate::settings::{Evaluation, GuidanceShape, Labels, PriorTraining, Schedule, TokenizerTraining};
+use crate::stages::{self, EncodeTokens, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer};
 use crate::ui::{counted, thousands};
-use rqlab_reports::{CodeSizes, Fact, LeftOut};
+use rqlab_reports::{CodeSizes, Fact, LABELS, LeftOut};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
 use std::collections::BTreeMap;
 
@@ -31,6 +31,7 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
         } else if let Some(stage) = job.stage.is::<MeasureTokenizer>() {
             images = stage.evaluation.images.min(model.data.info.test);
             facts.push(measured(&stage.evaluation, model, out));
+            facts.push(Fact::new("protocols", protocols(&stage.evaluation)));
         } else if let Some(stage) = job.stage.is::<TrainPrior>().filter(|stage| stage.level == 0) {
             if stage.probe {
                 let steps = counted(stage.training.steps as usize, "step");
@@ -45,6 +46,10 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
         } else if let Some(stage) = job.stage.is::<MeasurePrior>().filter(|stage| !stage.probe) {
             drawn = Some(stage.evaluation.samples);
             facts.push(Fact::new("samples", samples(&stage.evaluation)));
+            facts.extend(labels(&stage.evaluation, model).map(|labels| Fact::new(LABELS, labels)));
+            let [k, wide] = [stages::NEIGHBOURS, stages::DENSITY_NEIGHBOURS];
+            let manifold = format!("{k} nearest neighbours; of density and coverage {wide}");
+            facts.extend(stage.features.is_some().then(|| Fact::new("precision and recall", manifold)));
         }
     }
     out.setup = facts;
@@ -99,29 +104,27 @@ fn code_sizes(level: &LevelInfo) -> Option<CodeSizes> {
 }
 
 fn of_tokenizer(training: &TokenizerTraining) -> String {
-    let mut parts = vec![
-        format!("{} of {}", counted(training.steps as usize, "step"), counted(training.batch, "image")),
-        optimizer(training.weight_decay),
-        rate(training.lr, training.warmup, training.schedule),
-    ];
-    parts.extend(average(training.ema_decay));
-    parts.extend(
-        (training.quantize_after > 0)
-            .then(|| format!("quantized after {}", counted(training.quantize_after as usize, "step"))),
-    );
+    let TokenizerTraining { steps, batch, weight_decay, lr, warmup, schedule, ema_decay, .. } = *training;
+    let mut parts = recipe(steps, batch, weight_decay, rate(lr, warmup, schedule), ema_decay);
+    let late = training.quantize_after as usize;
+    parts.extend((late > 0).then(|| format!("quantized after {}", counted(late, "step"))));
     parts.join(", ")
 }
 
 fn of_prior(training: &PriorTraining) -> String {
-    let mut parts = vec![
-        format!("{} of {}", counted(training.steps as usize, "step"), counted(training.batch, "image")),
-        optimizer(training.weight_decay),
-        rate(training.lr, training.warmup, training.schedule),
-    ];
-    parts.extend(average(training.ema_decay));
+    let PriorTraining { steps, batch, weight_decay, lr, warmup, schedule, ema_decay, .. } = *training;
+    let mut parts = recipe(steps, batch, weight_decay, rate(lr, warmup, schedule), ema_decay);
     let dropout = training.condition_dropout;
     parts.extend((dropout > 0.0).then(|| format!("conditions left out at {dropout}")));
     parts.join(", ")
+}
+
+/// What the training of tokenizers and priors has in common.
+fn recipe(steps: u64, batch: usize, weight_decay: f32, rate: String, ema_decay: Option<f32>) -> Vec<String> {
+    let work = format!("{} of {}", counted(steps as usize, "step"), counted(batch, "image"));
+    let mut parts = vec![work, optimizer(weight_decay), rate];
+    parts.extend(ema_decay.map(|decay| format!("weights averaged at {decay}")));
+    parts
 }
 
 fn optimizer(weight_decay: f32) -> String {
@@ -137,10 +140,6 @@ fn rate(lr: f32, warmup: u64, schedule: Schedule) -> String {
     format!("learning rate {lr}, {then}{warmup}")
 }
 
-fn average(decay: Option<f32>) -> Option<String> {
-    decay.map(|decay| format!("weights averaged at {decay}"))
-}
-
 fn measured(evaluation: &Evaluation, model: &Model, out: &mut rqlab_reports::Trial) -> Fact {
     let info = &model.data.info;
     let images = evaluation.images.min(info.test);
@@ -150,9 +149,27 @@ fn measured(evaluation: &Evaluation, model: &Model, out: &mut rqlab_reports::Tri
     Fact::new("measured on", format!("{} of {}", thousands(images), counted(info.test, "test image")))
 }
 
-/// `300, temperature 1`, and what else bends the distribution that is drawn from.
+/// `lab, adm`: whose practice reconstructions are measured by.
+fn protocols(evaluation: &Evaluation) -> String {
+    let published = evaluation.published_protocols();
+    std::iter::once("lab").chain(published.iter().map(|protocol| protocol.name())).collect::<Vec<_>>().join(", ")
+}
+
+/// Which classes samples are drawn of.
+fn labels(evaluation: &Evaluation, model: &Model) -> Option<String> {
+    (!model.data.info.classes.is_empty()).then(|| match &evaluation.labels {
+        Labels::Data => "as often as the measured test images have them".to_owned(),
+        Labels::Uniform => "all equally often".to_owned(),
+        Labels::Class(name) => format!("`{name}` alone"),
+    })
+}
+
+/// `300, temperature 1, sampling seed 0`, and what else bends the distribution that is drawn from.
 fn samples(evaluation: &Evaluation) -> String {
-    let mut parts = vec![thousands(evaluation.samples), format!("temperature {}", evaluation.temperature)];
+    let seeds: Vec<String> = evaluation.sampling_seeds.iter().map(u64::to_string).collect();
+    let each = if seeds.len() > 1 { " by each" } else { "" };
+    let mut parts =
+        vec![format!("{}{each}", thousands(evaluation.samples)), format!("temperature {}", evaluation.temperature)];
     parts.extend(evaluation.top_k.map(|k| format!("the {k} most probable codes")));
     parts.extend(evaluation.top_p.map(|p| format!("the smallest set of codes with probability {p}")));
     parts.push(match evaluation.guidance {
@@ -160,5 +177,6 @@ fn samples(evaluation: &Evaluation) -> String {
         scale if evaluation.guidance_schedule == GuidanceShape::Constant => format!("guidance {scale}"),
         scale => format!("guidance of up to {scale}, by a schedule"),
     });
+    parts.push(format!("sampling {} {}", if seeds.len() > 1 { "seeds" } else { "seed" }, seeds.join(", ")));
     parts.join(", ")
 }

@@ -1,11 +1,12 @@
 //! One number of one configuration.
 //!
-//! From three common seeds on, the differences of each seed are judged (paired t); otherwise, from three seeds on each side, the
-//! two means (Welch). With fewer the noise is unknown, unless there is none: counts have none, and equal work on equal machines
+//! From three common seeds on, the differences of each seed are judged (paired t), and those of each test image with them where both
+//! sides tell the measure of each and these are the same images; otherwise, from three seeds on each side, the two means (Welch).
+//! With fewer the noise is unknown, unless there is none: counts have none, and equal work on equal machines
 //! gives equal bits, so that a difference there is the program's.
 
 use super::{Change, Movement, is_better};
-use crate::judge::withheld;
+use crate::judge::{over_images, withheld};
 use crate::measure::{Measure, Quantity};
 use crate::results::Trial;
 use crate::stats::{self, Estimate, FEWEST};
@@ -36,6 +37,7 @@ pub(super) fn number(
         p: None,
         effect: None,
         seeds: old.len().max(new.len()),
+        images: None,
         paired: false,
         better: None,
         movement: Movement::Withheld,
@@ -60,7 +62,11 @@ pub(super) fn number(
     let estimate = if change.paired {
         change.before = average(shared.iter().map(|(before, _)| before));
         change.after = average(shared.iter().map(|(_, after)| after));
-        stats::mean(&shared.iter().map(|(before, after)| after.1 - before.1).collect::<Vec<f64>>())
+        let rows: Vec<_> = shared.iter().map(|(before, after)| vec![(before.0, after.0)]).collect();
+        let over_images = over_images(&rows, of);
+        change.images = over_images.map(|(_, images)| images);
+        let of_seeds = || stats::mean(&shared.iter().map(|(before, after)| after.1 - before.1).collect::<Vec<f64>>());
+        over_images.map(|(estimate, _)| estimate).or_else(of_seeds)
     } else {
         let values = |side: &[Valued<'_>]| -> Vec<f64> { side.iter().map(|(_, value)| *value).collect() };
         stats::welch(&values(&old), &values(&new))

@@ -95,6 +95,8 @@ pub struct Change {
     pub effect: Option<f64>,
     /// Seeds that it rests on; of two sets of seeds, the smaller number.
     pub seeds: usize,
+    /// Test images that the interval is over, beside the seeds, where each one's measure is known and they are the same.
+    pub images: Option<usize>,
     /// Whether differences were taken seed by seed.
     pub paired: bool,
     /// `Some(true)` if it is better now, `Some(false)` if worse; none for equal numbers, and where neither way is better.

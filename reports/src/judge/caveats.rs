@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format;
-use crate::measure::{Comparable, DATASET, Group, Quantity};
+use crate::measure::{Comparable, DATASET, Group, Quantity, TEST_IMAGES};
 use crate::origin::{Environment, SPEED, of_speeds};
 use crate::results::Trial;
 use crate::study::{Column, Configuration, Study};
@@ -250,8 +250,6 @@ impl Caveats {
     }
 }
 
-/// The part that is the test images themselves.
-const TEST_IMAGES: &str = "test images";
 /// Settings that a measure's number depends on, whatever is measured, and what they are.
 const YARDSTICKS: [(&str, &str); 3] = [
     ("evaluation.images", "the number of test images"),

@@ -1,7 +1,7 @@
 //! One comparison: along an axis from one value to another, paired by seed and by all other axes.
 
 use super::{Caveats, Finding, Method, Verdict, average, by_seed, find, finite, rest};
-use crate::measure::Quantity;
+use crate::measure::{Quantity, TEST_IMAGES};
 use crate::results::{Axis, Comparison, Status, Trial, Value};
 use crate::stats::{self, Estimate};
 use crate::study::{Column, Study, named, short};
@@ -68,7 +68,7 @@ pub(super) fn compare(study: &Study<'_>, comparison: &Comparison) -> Verdict {
     } else {
         (paired(&rows, of), Method::Paired, rows.iter().flatten().copied().collect())
     };
-    let over_images = over_images(&rows, of);
+    let over_images = over_images(&rows.iter().map(|row| trials(row)).collect::<Vec<_>>(), of);
     let estimate = over_images.map_or(estimate, |(found, _)| Some(found));
     // A finished pair without the measure is not missing: the measure does not apply to it, or to one of its sides.
     let planned = pairs.iter().filter(|pair| !pair.is_done() || pair.values(of).is_some()).count();
@@ -132,23 +132,22 @@ fn paired(rows: &[Vec<Pair<'_>>], of: &Quantity) -> Option<Estimate> {
     stats::mean(&rows.iter().map(difference).collect::<Vec<f64>>())
 }
 
-/// The same mean where both sides of every pair tell the measure of each test image, and these are the same images: its interval
-/// holds for other images, too. With the number of images.
-fn over_images(rows: &[Vec<Pair<'_>>], of: &Quantity) -> Option<(Estimate, usize)> {
+/// The mean of the seeds' mean differences where both sides of every pair, a row for each seed, tell the measure of each test image,
+/// and these are the same images: its interval holds for other images, too. With the number of images.
+pub(crate) fn over_images(rows: &[Vec<(&Trial, &Trial)>], of: &Quantity) -> Option<(Estimate, usize)> {
     if !of.at.is_empty() {
         return None;
     }
-    let images = |trial: &Trial| trial.parts.get("test images").cloned();
-    let first = images(rows.first()?.first()?.before.trial)?;
-    let difference = |pair: &Pair<'_>| -> Option<Vec<f64>> {
-        let (before, after) = (pair.before.trial, pair.after.trial);
+    let images = |trial: &Trial| trial.parts.get(TEST_IMAGES).cloned();
+    let first = images(rows.first()?.first()?.0)?;
+    let difference = |(before, after): &(&Trial, &Trial)| -> Option<Vec<f64>> {
         if images(before)? != first || images(after)? != first {
             return None;
         }
         let (before, after) = (before.per_image.get(&of.measure)?, after.per_image.get(&of.measure)?);
         (before.len() == after.len()).then(|| before.iter().zip(after).map(|(before, after)| after - before).collect())
     };
-    let of_seed = |row: &Vec<Pair<'_>>| -> Option<Vec<f64>> {
+    let of_seed = |row: &Vec<(&Trial, &Trial)>| -> Option<Vec<f64>> {
         let cells = row.iter().map(difference).collect::<Option<Vec<_>>>()?;
         let images = cells.first()?.len();
         let same = cells.iter().all(|cell| cell.len() == images);

@@ -17,6 +17,7 @@ use crate::study::{Column, Study};
 
 use caveats::Caveats;
 use compare::compare;
+pub(crate) use compare::over_images;
 pub(crate) use effects::{Effect, Interaction, effect, interaction};
 
 /// Why a quantity does not compare between the two sides of pairs of trials; `None` if it does.

@@ -146,6 +146,8 @@ impl Measure {
     }
 }
 
+/// The part that is the test images themselves.
+pub(crate) const TEST_IMAGES: &str = "test images";
 /// The part that all measures on images need.
 pub(crate) const DATASET: &str = "dataset";
 

@@ -24,12 +24,17 @@ pub(super) fn effects(study: &Study<'_>) -> Result<Markup> {
             Some(found) if found.levels.windows(2).all(|pair| pair[0].mean == pair[1].mean) => {
                 idle.push(found.axis.title())
             }
+            // Two points of the only axis are its verdict.
+            Some(found) if study.varied.len() == 1 && found.levels.len() < 3 => {}
             Some(found) => figures.push(main_effect(study, found)?),
             None => without.push(study.results.axes[*place].title()),
         }
     }
     if let [lines, across, ..] = study.varied[..] {
         figures.push(together(study, &interaction(study, across, lines))?);
+    }
+    if figures.is_empty() && without.is_empty() && idle.is_empty() {
+        return Ok(nothing("One axis of two values was varied: its effect is the verdict on it."));
     }
     Ok(html! {
         div.figures { @for figure in figures { (figure) } }
@@ -96,8 +101,9 @@ fn main_effect(study: &Study<'_>, effect: &Effect<'_>) -> Result<Markup> {
         wide: false,
     };
     let caption = html! {
-        "Main effect of " (effect.axis.title()) ", averaged over " (effect.blocks) " complete "
-        @if effect.blocks == 1 { "combination" } @else { "combinations" } " of the other axes. "
+        "Main effect of " (effect.axis.title())
+        @if effect.blocks > 1 { ", averaged over " (effect.blocks) " complete combinations of the other axes" }
+        ". "
         @if bars { "Bars: 95% intervals of the deviation from the mean of a seed, " (seeds) " seeds." }
         @else { (format::capitalized(&seeds_in_words(seeds))) ": no interval." }
     };

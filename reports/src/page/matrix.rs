@@ -2,7 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::parts::{nothing, plus_minus, precision, unsound};
+use super::parts::{nothing, plus_minus, unsound};
+use crate::format;
+use crate::main_table::{MainTable, precision};
 use crate::measure::Better;
 use crate::results::{Status, Value};
 use crate::study::{Configuration, Study, label, short};
@@ -35,7 +37,7 @@ pub(super) fn matrix(study: &Study<'_>) -> Markup {
     };
     html! {
         p {
-            (study.headline.axis_label()) ", " (direction)
+            (format::capitalized(&study.headline.axis_label())) ", " (direction)
             ": mean over seeds" @if intervals { ", ± half of the 95% interval" } ". Each cell leads to its trials. The colour bar runs \
              from the lowest value to the highest."
             @if marked { " No verdict may be drawn from a value beside ⚠\u{fe0e}, by a " a href="#warnings" { "warning" } "." }
@@ -43,6 +45,45 @@ pub(super) fn matrix(study: &Study<'_>) -> Markup {
         div.panels {
             @for (_, configurations) in &panels {
                 (panel(study, configurations, rows, columns, &others, range))
+            }
+        }
+        @if let Some(table) = MainTable::of(study) { (main_table(&table)) }
+    }
+}
+
+/// Each configuration against the baseline.
+fn main_table(table: &MainTable) -> Markup {
+    html! {
+        div.scroll {
+            table.measures {
+                caption { (table.caption) " For papers: " code { "tables/main.tex" } " and " code { "tables/main.md" } "." }
+                thead {
+                    tr {
+                        th scope="col" { "configuration" }
+                        @for (label, unit) in &table.columns { th scope="col" { (label) @if !unit.is_empty() { span.unit { (unit) } } } }
+                    }
+                }
+                tbody {
+                    @for row in &table.rows {
+                        tr {
+                            th scope="row" {
+                                a href={ "#t-" (row.id) } { (row.label) }
+                                @if row.is_baseline { span.unit { "baseline" } }
+                            }
+                            @for cell in &row.cells {
+                                td.n {
+                                    @if let Some(cell) = cell {
+                                        @if let Some(fault) = cell.fault {
+                                            a.fault href="#warnings" title=(fault) aria-label=(fault) { "⚠\u{fe0e}" } " "
+                                        }
+                                        span.best[cell.is_best] { (cell.value) }
+                                        @if let Some(difference) = &cell.difference { span.unit { (difference) } }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
             }
         }
     }

@@ -5,9 +5,8 @@ use maud::{Markup, PreEscaped, html};
 use crate::chart::{Chart, Point, Series, draw, key};
 use crate::error::Result;
 use crate::format::{self, Precision};
-use crate::judge::withheld;
-use crate::measure::{Better, Measure, Quantity};
-use crate::results::Trial;
+use crate::main_table::{is_best, precision};
+use crate::measure::{Measure, Quantity};
 use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study, label, short};
 
@@ -234,12 +233,6 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
     }
 }
 
-/// The one precision of a measure's cells.
-pub(super) fn precision(study: &Study<'_>, column: &Column) -> Precision {
-    let means = study.configurations.iter().filter_map(|configuration| configuration.mean(&column.quantity));
-    Precision::of(&column.measure, means)
-}
-
 /// A mark with its reason beside a value that no verdict may be drawn from.
 pub(super) fn unsound(study: &Study<'_>, configuration: &Configuration<'_>, measure: &Measure) -> Markup {
     html! {
@@ -247,27 +240,6 @@ pub(super) fn unsound(study: &Study<'_>, configuration: &Configuration<'_>, meas
             a.fault href="#warnings" title=(title) aria-label=(title) { "⚠\u{fe0e}" } " "
         }
     }
-}
-
-/// Whether a mean is the best of a measure that has a better side, and another is worse. Of what does not compare between all
-/// configurations, and of what is not sound, nothing is the best.
-fn is_best(study: &Study<'_>, column: &Column, mean: f64) -> bool {
-    let sign = match column.measure.better {
-        Better::Higher => 1.0,
-        Better::Lower => -1.0,
-        Better::Neither => return false,
-    };
-    let measured = || study.configurations.iter().filter(|other| other.mean(&column.quantity).is_some());
-    let trials: Vec<&Trial> = measured().filter_map(|configuration| configuration.done().next()).collect();
-    let beside_the_first: Vec<(&Trial, &Trial)> = trials.iter().skip(1).map(|other| (trials[0], *other)).collect();
-    if withheld(column, &beside_the_first).is_some() {
-        return false;
-    }
-    let sound = measured().filter(|configuration| study.unsound(configuration, &column.measure).is_none());
-    let means: Vec<f64> =
-        sound.filter_map(|other| other.mean(&column.quantity)).map(|other| sign * other.mean).collect();
-    let best = |mean: f64| means.contains(&mean) && means.iter().all(|other| *other <= mean);
-    best(sign * mean) && means.iter().any(|other| *other < sign * mean)
 }
 
 /// A mean with its interval set small.

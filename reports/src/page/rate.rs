@@ -10,6 +10,8 @@ use crate::measure::Better;
 use crate::stats::pareto;
 use crate::study::{Column, Configuration, Study};
 
+/// Two points make no front.
+const FEWEST: usize = 3;
 /// Codes whose bits differ by less than this share cost the same.
 const SAME_BITS: f64 = 0.01;
 
@@ -46,18 +48,18 @@ pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
         @if !figures.is_empty() { (configuration_key(study, &shown, Drawn::Marks)) }
         div.figures { @for figure in figures { (figure) } }
         @if !idle.is_empty() {
-            p.note { "Not drawn, since all configurations have one rate or one value: " (idle.join("; ")) "." }
+            p.note { "Not drawn, of fewer than three points or of one rate or one value: " (idle.join("; ")) "." }
         }
         @if codes { (same_bits(study, &nominal, &distortions)) }
     })
 }
 
-/// The chart; nothing where all points stand above each other, or in a row.
+/// The chart; nothing of two points, or where all stand above each other or in a row.
 fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Option<Markup>> {
     let marks = scatter(study, rate, distortion);
     let points: Vec<(f64, f64)> = marks.iter().flat_map(|one| &one.points).map(|point| (point.x, point.y)).collect();
     let differ = |value: fn(&(f64, f64)) -> f64| points.windows(2).any(|pair| value(&pair[0]) != value(&pair[1]));
-    if points.len() > 1 && !(differ(|point| point.0) && differ(|point| point.1)) {
+    if points.len() < FEWEST || !(differ(|point| point.0) && differ(|point| point.1)) {
         return Ok(None);
     }
     // What is not sound is drawn, and is on no front.

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::format;
-use crate::measure::Quantity;
+use crate::measure::{Quantity, TEST_IMAGES};
 use crate::results::Trial;
 use crate::study::{Configuration, Study, named};
 
@@ -21,6 +21,8 @@ pub(super) fn setup(study: &Study<'_>) -> Markup {
     }
     rows.push(Row { name: "seeds".to_owned(), text: vec![seeds(study)] });
     rows.extend(accuracy(study));
+    rows.extend(test_images(study));
+    rows.extend(precision(study));
     rows.extend(left_out(study));
     html! {
         section.setup aria-labelledby="h-setup" {
@@ -125,6 +127,26 @@ fn accuracy(study: &Study<'_>) -> Option<Row> {
         several => format!("{several} of them, right on {} to {} of their test images", percent(low), percent(high)),
     };
     Some(Row { name: "feature classifier".to_owned(), text: vec![text] })
+}
+
+/// By what the measured test images are known again: where it is the same, measures compare image by image.
+fn test_images(study: &Study<'_>) -> Option<Row> {
+    let mut digests: Vec<&str> =
+        study.results.done().filter_map(|trial| trial.parts.get(TEST_IMAGES)).map(String::as_str).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    let shown: Vec<&str> = digests.into_iter().map(format::digest).collect();
+    (!shown.is_empty()).then(|| Row { name: "digest of the test images".to_owned(), text: vec![shown.join(", ")] })
+}
+
+/// How products were computed.
+fn precision(study: &Study<'_>) -> Option<Row> {
+    let origins = study.results.done().flat_map(|trial| &trial.origins);
+    let mut found: Vec<&str> =
+        origins.map(|origin| origin.environment.precision.as_str()).filter(|text| !text.is_empty()).collect();
+    found.sort_unstable();
+    found.dedup();
+    (!found.is_empty()).then(|| Row { name: "numbers multiplied in".to_owned(), text: vec![found.join(", ")] })
 }
 
 /// What no trial could measure, with the reason and how many trials lack it.

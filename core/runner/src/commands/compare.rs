@@ -127,7 +127,9 @@ fn table(numbers: &[&Change]) -> Table {
             after,
             change.shown(),
             way.to_owned(),
-            change.seeds.to_string(),
+            change
+                .images
+                .map_or(change.seeds.to_string(), |images| format!("{}, {}", change.seeds, counted(images, "image"))),
             change.movement.words().to_owned(),
         ]);
     }

@@ -21,9 +21,9 @@ use std::path::Path;
 /// Channels of the net's three stages, none of which is a stage of a plan; the last is the number of features.
 const CHANNELS: [usize; 3] = [32, 48, 64];
 /// Neighbours that span the manifold of precision and recall (Kynkäänniemi et al. 2019 take 3).
-const NEIGHBOURS: usize = 3;
+pub(crate) const NEIGHBOURS: usize = 3;
 /// And of density and coverage (Naeem et al. 2020 take 5, and balls without their border).
-const DENSITY_NEIGHBOURS: usize = 5;
+pub(crate) const DENSITY_NEIGHBOURS: usize = 5;
 /// Runs of rows that the inception-style score is averaged over.
 const SPLITS: usize = 5;
 /// Images that go through the net at once.

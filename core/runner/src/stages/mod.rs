@@ -26,6 +26,7 @@ mod training;
 mod training_images;
 
 pub use classifier::TrainClassifier;
+pub(crate) use features::{DENSITY_NEIGHBOURS, NEIGHBOURS};
 pub use generation::MeasurePrior;
 pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
 pub use perturbation::MeasurePerturbation;
