@@ -2,7 +2,7 @@
 
 use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerSizes, Workload};
 use crate::{Prepared, Task, images, operations, sweeps};
-use rqlab::job::Call;
+use rqlab::job::{Call, Called};
 use rqlab::plugins::Plugins;
 use rqlab::stages::Tokenizer;
 use rqlab_sdk::contracts::{
@@ -56,7 +56,7 @@ pub(crate) fn component(plugins: &Plugins, kind: Kind, name: &str, config: Strin
     let provided = plugins.find(kind, name).map_err(|complaint| Error::Data(complaint.message))?;
     let plugins = [(rqlab::plugins::key(kind, name), provided.origin.digest.clone())].into();
     let (trained, sampled) = (config.clone(), config.clone());
-    Ok(Call { name: name.to_owned(), config, trained, sampled, plugins })
+    Ok(Called { name: name.to_owned(), config, trained, sampled, plugins }.into())
 }
 
 fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Result<Prepared> {

@@ -19,10 +19,12 @@ pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::
     .serialize(serializer)
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+pub(crate) fn deserialize<'de, P: From<PathBuf>, D: Deserializer<'de>>(deserializer: D) -> Result<P, D::Error> {
     match Written::deserialize(deserializer)? {
-        Written::Text(path) => Ok(path),
-        Written::Bytes(bytes) => from_bytes(bytes).ok_or_else(|| serde::de::Error::custom("no path of this system")),
+        Written::Text(path) => Ok(path.into()),
+        Written::Bytes(bytes) => {
+            from_bytes(bytes).map(P::from).ok_or_else(|| serde::de::Error::custom("no path of this system"))
+        }
     }
 }
 
@@ -43,17 +45,18 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
 
     #[derive(serde::Serialize, serde::Deserialize)]
-    struct Holder(#[serde(with = "super")] PathBuf);
+    struct Holder(#[serde(with = "super")] Arc<Path>);
 
     #[test]
     fn a_path_that_is_no_text_is_read_back() {
         for bytes in [&b"data/\xff\xfe x"[..], "dätä".as_bytes(), b""] {
             let path = PathBuf::from(OsStr::from_bytes(bytes));
-            let json = serde_json::to_string(&Holder(path.clone())).unwrap();
-            assert_eq!(serde_json::from_str::<Holder>(&json).unwrap().0, path, "{json}");
+            let json = serde_json::to_string(&Holder(path.clone().into())).unwrap();
+            assert_eq!(serde_json::from_str::<Holder>(&json).unwrap().0, path.into(), "{json}");
         }
     }
 }

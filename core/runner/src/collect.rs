@@ -146,18 +146,19 @@ fn gather(
         axes: applicable(trial).map(|(path, text)| (path.clone(), value(&plan.experiment.axes, path, text))).collect(),
         seed: Some(trial.seed),
         status: Status::Done,
-        config: trial.config.clone(),
-        configuration: trial.configuration.clone(),
-        settings: trial.settings.clone(),
+        // Planning wrote all of it once before.
+        config: trial.config().unwrap_or_default(),
+        configuration: trial.configuration.to_string(),
+        settings: trial.settings().unwrap_or_default(),
         ..Default::default()
     };
     setup::tell(plan, trial, jobs, &mut out);
     let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.data.info.classes);
     for job in trial.jobs.iter().filter_map(|id| jobs.get(id.as_str())) {
-        out.parts.insert("dataset".to_owned(), job.data_digest.clone());
-        out.parts.insert(job.stage.name().to_owned(), job.id.clone());
+        out.parts.insert("dataset".to_owned(), job.data_digest.to_string());
+        out.parts.insert(job.stage.name().to_owned(), job.id.to_string());
         let dir = store.stage(&job.id);
-        let outcome = outcomes.get(&job.id).and_then(Outcome::error).map(str::to_owned);
+        let outcome = outcomes.get(&*job.id).and_then(Outcome::error).map(str::to_owned);
         let error = match dir.standing() {
             Ok(Standing::Done(done)) => {
                 take(&mut out, job, &done);

@@ -3,6 +3,7 @@
 //! Where data lie, how much memory a cache may take, how often a checkpoint is written, with how many threads and on which
 //! device a stage is computed: none of it is in the id. The last two are recorded beside the result instead.
 
+use crate::id::Id;
 use crate::stages::Stage;
 use rqlab_sdk::{Error, Result};
 use serde::Serialize;
@@ -17,7 +18,7 @@ const SCHEME: &str = "rqlab results 3";
 ///
 /// # Errors
 /// A setting that cannot be written as text.
-pub fn of_stage(stage: &dyn Stage, data_digest: &str) -> Result<String> {
+pub fn of_stage(stage: &dyn Stage, data_digest: &str) -> Result<Id> {
     let plugins: BTreeMap<&String, &String> = stage.calls().into_iter().flat_map(|call| &call.plugins).collect();
     let mut parts = vec![
         SCHEME.to_owned(),
@@ -37,10 +38,10 @@ fn text(value: &impl Serialize) -> Result<String> {
 }
 
 /// The digest of a list of texts (blake3, hex).
-pub fn digest(parts: &[String]) -> String {
+pub fn digest(parts: &[impl AsRef<str>]) -> Id {
     let mut hasher = blake3::Hasher::new();
-    for part in parts {
+    for part in parts.iter().map(AsRef::as_ref) {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
-    hasher.finalize().to_hex().to_string()
+    hasher.finalize().to_hex().as_str().into()
 }

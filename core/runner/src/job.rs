@@ -3,14 +3,22 @@
 //! A job is one stage of one or more trials. Its id is the digest of everything that determines its result, so that
 //! equal work has one id, is done once, and is found again by any later experiment.
 
+use crate::id::Id;
+use crate::plan::Resolved;
 use crate::stages::AnyStage;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
 
-/// A component as an experiment calls it, resolved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Call {
+/// A component as an experiment calls it, resolved. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Call(Arc<Called>);
+
+/// What a [`Call`] holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Called {
     /// The component's name.
     pub name: String,
     /// Its configuration with all defaults filled in, without the name: `(depth:4,codebook:512,...)`. What is built.
@@ -23,37 +31,61 @@ pub struct Call {
     pub plugins: BTreeMap<String, String>,
 }
 
+impl From<Called> for Call {
+    fn from(called: Called) -> Self {
+        Self(Arc::new(called))
+    }
+}
+
+impl Deref for Call {
+    type Target = Called;
+
+    fn deref(&self) -> &Called {
+        &self.0
+    }
+}
+
+impl Serialize for Call {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Call {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Called::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// A stage with its id, which is its name in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Format of this description and of what the stage leaves, [`crate::store::FORMAT`].
     pub format: u32,
     /// Digest (blake3, hex) of everything that determines the stage's result.
-    pub id: String,
+    pub id: Id,
     /// What is to be done.
     pub stage: AnyStage,
     /// Directory that relative paths of a data set are taken from.
     #[serde(with = "crate::any_path")]
-    pub base: PathBuf,
+    pub base: Arc<Path>,
     /// Digest of the data set's contents.
-    pub data_digest: String,
+    pub data_digest: Id,
 }
 
 /// One combination of the axes, with one seed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Trial {
     /// Digest of the ids of its measuring jobs (first 8 digits are shown).
-    pub id: String,
+    pub id: Id,
     /// Its axes' values, as the report shows them: path to text. Every trial has every axis of the experiment.
-    pub axes: BTreeMap<String, String>,
+    pub axes: Arc<BTreeMap<String, String>>,
     /// The seed.
     pub seed: u64,
-    /// The experiment file that is this trial alone, resolved, as RON over several lines.
-    pub config: String,
+    /// What it asks for, whatever the seed.
+    pub(crate) resolved: Arc<Resolved>,
     /// Digest of its resolved configuration without the seed: trials that have it in common repeat one another.
-    pub configuration: String,
-    /// Every resolved setting by its path, such as `tokenizer_training.lr`.
-    pub settings: BTreeMap<String, String>,
+    pub configuration: Id,
     /// The jobs that it consists of, in an order in which they can run.
-    pub jobs: Vec<String>,
+    pub jobs: Vec<Id>,
 }

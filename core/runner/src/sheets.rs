@@ -1,5 +1,6 @@
 //! Pictures from finished trials, as PNG files: what `rqlab sample` and `rqlab reconstruct` make.
 
+use crate::id::Id;
 use crate::job::Trial;
 use crate::plan::Plan;
 use crate::plugins::Plugins;
@@ -26,7 +27,7 @@ const LARGEST: u128 = 1 << 27;
 pub struct SampleOptions {
     /// How many images.
     pub count: usize,
-    /// The class of all of them; none for each class in turn.
+    /// The class of all of them; none for classes as `evaluation.labels` says.
     pub class: Option<u32>,
     /// How codes are drawn.
     pub draw: Draw,
@@ -57,13 +58,10 @@ pub fn sample(
         .ok_or_else(|| {
             Error::Unsupported("this trial has no prior to sample from; give it one with `prior:`".to_owned())
         })?;
-    let needed: Vec<&String> = std::iter::once(&stage.tokenizer).chain(&stage.priors).collect();
+    let needed: Vec<&Id> = std::iter::once(&stage.tokenizer).chain(&stage.priors).collect();
     require_done(store, &needed, repeat)?;
     let (dataset, model) = load_tokenizer(plugins, store, &stage.tokenizer)?;
     let classes = dataset.info().classes.len();
-    if let Some(class) = how.class.filter(|&class| class as usize >= classes.max(1)) {
-        return Err(Error::Data(format!("there is no class {class}; the data set has {classes}, from 0")));
-    }
     let asked = stage.evaluation.guidance();
     let guidance = Guidance { scale: how.guidance.unwrap_or(asked.scale), ..asked };
     if guidance.is_on() && classes == 0 {
@@ -72,11 +70,13 @@ pub fn sample(
     }
     fits(dataset.info().image, how.count, 1)?;
     let sampler = load_prior(plugins, store, &stage.priors, &model, classes)?;
-    let class = |n: usize| how.class.unwrap_or((n % classes.max(1)) as u32);
+    let labels = match how.class {
+        Some(class) => vec![class; how.count],
+        None => stage.labels(dataset.as_ref(), how.count)?,
+    };
     let mut images = Vec::new();
-    for (i, first) in (0..how.count).step_by(BATCH).enumerate() {
-        let labels: Vec<u32> = (first..how.count.min(first + BATCH)).map(class).collect();
-        let labels = Codes::from_vec(labels.clone(), &[labels.len()])?;
+    for (i, labels) in labels.chunks(BATCH).enumerate() {
+        let labels = Codes::from_vec(labels.to_vec(), &[labels.len()])?;
         let rng = Rng::new(how.seed, "samples", i as u64);
         images.push(no_grad(|| -> Result<Tensor> {
             let tokens = sampler.sample(&labels, &[how.draw], guidance, true, &rng)?;
@@ -124,7 +124,7 @@ pub fn reconstruct(
     sheet(&rows, out)
 }
 
-fn require_done(store: &Store, ids: &[&String], repeat: &Repeat) -> Result<()> {
+fn require_done(store: &Store, ids: &[&Id], repeat: &Repeat) -> Result<()> {
     for id in ids {
         if store.stage(id).done()?.is_none() {
             return Err(Error::Data(format!(

@@ -109,7 +109,8 @@ impl Ui {
 
     /// All complaints about an experiment, on standard error.
     pub fn invalid(self, invalid: &Invalid) {
-        invalid.0.iter().for_each(|diagnostic| self.diagnostic(diagnostic));
+        let (shown, more) = invalid.shown();
+        shown.iter().chain(&more).for_each(|diagnostic| self.diagnostic(diagnostic));
     }
 
     /// Text that stands out on standard output.

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 /// A safetensors file of weights, and the digest that it must have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WeightsFile {
     /// Where it lies.
     pub path: PathBuf,

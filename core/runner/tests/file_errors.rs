@@ -54,7 +54,7 @@ fn a_sweep_that_is_too_large_is_refused_with_its_axes() {
     let axes: Vec<String> = axes.iter().map(|path| format!("\n\"{path}\": {values:?}")).collect();
     let path = lab.write("x.ron", experiment(&format!("axes: {{{}}}", axes.join(","))));
     let complaints = lab.complaints(&path, &[]);
-    assert!(complaints.starts_with("error: an experiment has at most 100000 combinations"), "{complaints}");
+    assert!(complaints.starts_with("error: an experiment has at most 100,000 trials, and this one has 15,752,961: combinations 15,752,961, seeds 1"), "{complaints}");
     assert_eq!(complaints.matches("63 values").count(), 4, "{complaints}");
 }
 

@@ -7,7 +7,7 @@
     reason = "a test fails by panicking, or says why it is skipped"
 )]
 
-use rqlab::job::Call;
+use rqlab::job::{Call, Called};
 use rqlab::plugins::{Plugins, Search, key};
 use rqlab::stages::Tokenizer;
 use rqlab_sdk::contracts::{
@@ -38,7 +38,7 @@ fn on_a_gpu() -> Option<(Plugins, MutexGuard<'static, ()>)> {
 fn component(plugins: &Plugins, kind: Kind, name: &str, config: &str) -> Call {
     let plugin = plugins.find(kind, name).unwrap_or_else(|error| panic!("{}", error.message)).origin.digest.clone();
     let [config, trained, sampled] = [config; 3].map(str::to_owned);
-    Call { name: name.to_owned(), config, trained, sampled, plugins: [(key(kind, name), plugin)].into() }
+    Called { name: name.to_owned(), config, trained, sampled, plugins: [(key(kind, name), plugin)].into() }.into()
 }
 
 /// The host runs ahead: from the images to the average of the weights nothing is read back, codebooks and their restarts

@@ -5,8 +5,9 @@
 mod common;
 
 use common::{Lab, experiment, plan_with, plugins};
+use rqlab::id::Id;
 use rqlab::identity;
-use rqlab::job::Call;
+use rqlab::job::{Call, Called};
 use rqlab::plan::{self, Plan};
 use rqlab::settings::{Precision, TokenizerTraining};
 use rqlab::stages::{Context, Stage, TrainTokenizer};
@@ -17,7 +18,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The ids of the stages of that name.
-fn ids(plan: &Plan, stage: &str) -> Vec<String> {
+fn ids(plan: &Plan, stage: &str) -> Vec<Id> {
     plan.jobs.iter().filter(|job| job.stage.name() == stage).map(|job| job.id.clone()).collect()
 }
 
@@ -93,7 +94,7 @@ fn another_plugin_makes_other_results() {
 fn call(name: &str) -> Call {
     let config = "()".to_owned();
     let plugins = BTreeMap::from([(format!("quantizer {name}"), "digest".to_owned())]);
-    Call { name: name.to_owned(), trained: config.clone(), sampled: config.clone(), config, plugins }
+    Called { name: name.to_owned(), trained: config.clone(), sampled: config.clone(), config, plugins }.into()
 }
 
 fn tokenizer() -> TrainTokenizer {
@@ -152,9 +153,11 @@ fn a_stages_revision_the_data_and_each_plugin_are_in_its_name() {
     assert_ne!(plain, id(&Revised(tokenizer()), "pixels"));
     assert_ne!(plain, id(&tokenizer(), "other pixels"));
     let mut nested = tokenizer();
-    nested.quantizers[0].plugins.insert("quantizer inner".to_owned(), "digest".to_owned());
+    let mut holder = Called::clone(&nested.quantizers[0]);
+    holder.plugins.insert("quantizer inner".to_owned(), "digest".to_owned());
+    nested.quantizers[0] = holder.into();
     assert_ne!(plain, id(&nested, "pixels"));
     let mut moved = tokenizer();
-    moved.data.config = "(path: \"elsewhere\")".to_owned();
+    moved.data = Called { config: "(path: \"elsewhere\")".to_owned(), ..Called::clone(&moved.data) }.into();
     assert_eq!(plain, id(&moved, "pixels"));
 }

@@ -5,6 +5,7 @@
 mod common;
 
 use common::plan_of;
+use rqlab::id::Id;
 use rqlab::job::Job;
 use rqlab::jobs::launcher::Local;
 use rqlab::jobs::sinks::EventsFile;
@@ -23,7 +24,7 @@ struct Queue<'a> {
     waiting: VecDeque<(Ticket, Job, Share)>,
     /// The share of every submission, with the number of those that waited before it.
     submitted: Vec<(String, Share, usize)>,
-    attempts: BTreeMap<String, usize>,
+    attempts: BTreeMap<Id, usize>,
     /// How an attempt at a job ends.
     ends: fn(&Job, usize) -> Exit,
 }
@@ -91,7 +92,7 @@ fn plan() -> Plan {
 }
 
 /// Runs the jobs of a plan on a queue, and tells what a sink was told.
-fn run(plan: &Plan, queue: &mut Queue<'_>) -> Result<(BTreeMap<String, Outcome>, Vec<String>)> {
+fn run(plan: &Plan, queue: &mut Queue<'_>) -> Result<(BTreeMap<Id, Outcome>, Vec<String>)> {
     let scheduler = Scheduler { store: queue.store, slots: 2, threads: 8 };
     let notes = Rc::new(RefCell::new(Vec::new()));
     let mut sinks = Sinks(vec![Box::new(Notes(notes.clone())), Box::new(EventsFile::open(queue.store)?)]);

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Lab, experiment, listed, plan_of, plan_with, plugins};
+use rqlab::id::Id;
 use rqlab::plan::Plan;
 use rqlab::plan::estimate::History;
 use rqlab::store::{Done, Store};
@@ -107,7 +108,7 @@ fn settings_can_depend_on_the_axes() {
     );
     assert_eq!(plan.models[&plan.trials[0].id].prior, None);
     assert!(plan.models[&plan.trials[1].id].prior.is_some());
-    assert!(plan.trials[1].config.contains("steps: 7"), "{}", plan.trials[1].config);
+    assert!(plan.trials[1].config().unwrap().contains("steps: 7"));
 }
 
 #[test]
@@ -141,7 +142,7 @@ fn the_command_line_has_the_last_word() {
     assert_eq!(listed(&plan), ["depth=5 codebook=8 seed=0", "depth=5 codebook=16 seed=0"]);
     // Text needs no quotes: the shell eats them.
     let plan = plan_with("data: grey(path: \"a\"),", &["data.path=/some where/b"]);
-    assert!(plan.trials[0].config.contains("path: \"/some where/b\""));
+    assert!(plan.trials[0].config().unwrap().contains("path: \"/some where/b\""));
     let lab = Lab::new();
     let path = lab.write("x.ron", experiment("seeds: [0],"));
     assert_eq!(lab.plan(&path, &[], Some(&[4, 2])).unwrap().experiment.seeds, [4, 2]);
@@ -156,7 +157,7 @@ fn a_base_gives_what_the_file_does_not_say() {
     assert_eq!(listed(&plan), ["seed=1", "seed=2"]);
     assert_eq!((plan.experiment.question.as_str(), plan.experiment.header.as_str()), ("Why?", "Short."));
     // Relative paths of the data start where the data are named.
-    assert_eq!(plan.jobs[0].base, fs::canonicalize(lab.0.path().join("base")).unwrap());
+    assert_eq!(plan.jobs[0].base, fs::canonicalize(lab.0.path().join("base")).unwrap().into());
 }
 
 #[test]
@@ -181,7 +182,7 @@ fn jobs_are_shared_and_stand_after_what_they_need() {
 
 #[test]
 fn an_id_is_of_what_determines_the_result() {
-    let ids = |more: &str| -> BTreeSet<String> { plan_of(more).jobs.into_iter().map(|job| job.id).collect() };
+    let ids = |more: &str| -> BTreeSet<Id> { plan_of(more).jobs.into_iter().map(|job| job.id).collect() };
     let plain = ids("prior: guess(width: 8),");
     // Spelling out a default, another order, a comment, a question: nothing changes.
     assert_eq!(ids("prior: guess(heads: 4, /* small */ width: 8), question: \"?\", quantizer: deep(depth: 4),"), plain);
@@ -215,7 +216,7 @@ fn a_trial_written_out_is_the_same_trial() {
         plan_of(r#"question: "A \"quoted\" one?", prior: guess, axes: { "quantizer.depth": [1, 2] }, seeds: [7]"#);
     let lab = Lab::new();
     for trial in &plan.trials {
-        let path = lab.write("one.ron", &trial.config);
+        let path = lab.write("one.ron", &trial.config().unwrap());
         let again = lab.plan(&path, &[], None).unwrap_or_else(|invalid| panic!("{invalid}"));
         assert_eq!(again.trials.len(), 1);
         assert_eq!(again.trials[0].id, trial.id);
@@ -271,10 +272,11 @@ fn time_is_foretold_from_what_was_done_before() {
     assert!(!History::read(runs.path()).is_done(tokenizers[0]));
     stage.finish(Done { seconds: 30.0, ..Done::default() }).unwrap();
     let history = History::read(runs.path());
+    let forecast = history.forecast(&plan);
     assert!(history.is_done(tokenizers[0]));
     // Four times the steps take four times as long; of the other stages nothing is known.
-    assert_eq!(history.seconds(tokenizers[1], &plan.jobs), Some(120.0));
-    let estimate = history.estimate(&plan.jobs, &plan.jobs);
+    assert_eq!(forecast.seconds(tokenizers[1]), Some(120.0));
+    let estimate = forecast.estimate(&plan.jobs);
     assert_eq!((estimate.seconds, estimate.unknown), (120.0, plan.jobs.len() - 2));
 }
 

@@ -87,8 +87,8 @@ fn check(text: &str, set: &[&str]) -> Option<Plan> {
 }
 
 /// The trials by their ids: each one's configuration, and the values of its axes.
-fn trials(plan: &Plan) -> BTreeMap<&str, (&str, &BTreeMap<String, String>)> {
-    plan.trials.iter().map(|trial| (trial.id.as_str(), (trial.config.as_str(), &trial.axes))).collect()
+fn trials(plan: &Plan) -> BTreeMap<&str, (String, &BTreeMap<String, String>)> {
+    plan.trials.iter().map(|trial| (trial.id.as_str(), (trial.config().unwrap(), &*trial.axes))).collect()
 }
 
 /// The tokens of a text that has no comments but the header.
@@ -269,7 +269,7 @@ proptest! {
         let plan = check(&experiment(&text), &[]).unwrap();
         prop_assert_eq!(plan.trials.len(), depths.len() * codebooks.len());
         for trial in &plan.trials {
-            let again = check(&trial.config, &[]).unwrap();
+            let again = check(&trial.config().unwrap(), &[]).unwrap();
             prop_assert!(trials(&again).keys().eq([&trial.id.as_str()]));
             prop_assert_eq!(&again.experiment.question, &plan.experiment.question);
         }

@@ -23,8 +23,8 @@ struct Endless {
 
 impl Launcher for Endless {
     fn submit(&mut self, job: &Job, _: &Share) -> Result<Ticket> {
-        self.submitted.push(Ticket(job.id.clone()));
-        Ok(Ticket(job.id.clone()))
+        self.submitted.push(Ticket(job.id.to_string()));
+        Ok(Ticket(job.id.to_string()))
     }
 
     fn poll(&mut self, _: Duration) -> Result<Vec<Update>> {

@@ -83,9 +83,9 @@ pub struct SampleArgs {
     /// How many images.
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub count: usize,
-    /// The class of all of them [default: each class in turn].
-    #[arg(long)]
-    pub class: Option<u32>,
+    /// The class of all of them, by its name or else by its number from 0 [default: classes as `evaluation.labels` says].
+    #[arg(long, value_name = "NAME")]
+    pub class: Option<String>,
     /// Temperature.
     #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
     pub temperature: f32,

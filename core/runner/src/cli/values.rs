@@ -2,6 +2,7 @@
 
 use crate::gpu::DeviceChoice;
 use rqlab_sdk::tensor::Device;
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Component, Path};
 
@@ -39,10 +40,10 @@ pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
 }
 
 pub(super) fn seeds(text: &str) -> Result<Seeds, String> {
-    let mut seeds = Vec::new();
+    let (mut seeds, mut known) = (Vec::new(), HashSet::new());
     for part in text.split(',').map(str::trim) {
         let seed: u64 = part.parse().map_err(|_| format!("`{part}` is no seed: write whole numbers, such as 0,1,2"))?;
-        if seeds.contains(&seed) {
+        if !known.insert(seed) {
             return Err(format!("the seed {seed} is given twice: it would count as two results without being two"));
         }
         seeds.push(seed);

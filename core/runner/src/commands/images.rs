@@ -4,6 +4,8 @@ use crate::cli::{ExperimentArgs, Global, ReconstructArgs, SampleArgs};
 use crate::collect::shown;
 use crate::commands::sweep::choose;
 use crate::commands::{Failure, Outcome, mention_another_format, open};
+use crate::experiment::Diagnostic;
+use crate::experiment::diagnostic::suggestion;
 use crate::repeat::Repeat;
 use crate::sheets::{SampleOptions, expect_png, reconstruct, sample};
 use crate::store::Store;
@@ -22,9 +24,10 @@ pub(super) fn run_sample(
     mention_another_format(&arguments.runs, ui);
     let trial = choose(&plan, how.trial.as_deref())?;
     let repeat = Repeat::of(global, arguments, None);
+    let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.data.info.classes);
     let options = SampleOptions {
         count: how.count,
-        class: how.class,
+        class: how.class.as_deref().map(|name| class(name, classes)).transpose()?,
         draw: Draw { temperature: how.temperature, top_k: how.top_k, top_p: how.top_p },
         guidance: how.guidance,
         seed: how.seed,
@@ -47,6 +50,20 @@ pub(super) fn run_reconstruct(
     let store = Store::open(&arguments.runs)?;
     let path = reconstruct(&plan, trial, &store, &plugins, how.count, &repeat, &how.output)?;
     tell(path.as_deref(), ui)
+}
+
+/// The class of that name; where none is called so, that of the number.
+fn class(name: &str, classes: &[String]) -> Result<u32, Diagnostic> {
+    let number = || name.parse().ok().filter(|&number| number < classes.len());
+    let found = classes.iter().position(|class| class == name).or_else(number);
+    found.map(|class| class as u32).ok_or_else(|| {
+        let mut error = Diagnostic::error(format!("--class: there is no class `{name}`"));
+        error.help = match classes {
+            [] => vec!["the images have no classes: leave `--class` out".to_owned()],
+            classes => suggestion(name, "classes", classes.iter().map(String::as_str)),
+        };
+        error
+    })
 }
 
 /// Says where the picture is; nothing beside one that went to standard output itself.

@@ -4,7 +4,7 @@ use crate::cli::{ExperimentArgs, Global};
 use crate::commands::{Failure, Outcome, open_to_plan};
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::Severity;
-use crate::plan::estimate::History;
+use crate::plan::estimate::{Forecast, History};
 use crate::plan::{Axis, DataSet, Model, Plan, augmentation};
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
@@ -28,7 +28,7 @@ pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui
     ui.line(text)?;
     if configs {
         for trial in &plan.trials {
-            ui.line(format!("\n// trial {}\n{}", &trial.id[..8], trial.config.trim_end()))?;
+            ui.line(format!("\n// trial {}\n{}", &trial.id[..8], trial.config()?.trim_end()))?;
         }
     }
     Ok(Outcome::Done)
@@ -40,9 +40,10 @@ pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
     let mut parts = vec![format!("{}  {}", ui.strong(&experiment.name), experiment.question)];
     parts.extend(plan.data().into_iter().map(|data| data_set(data, ui)));
     parts.push(trials(plan, history, ui));
-    parts.push(jobs(plan, history, ui));
+    let forecast = history.forecast(plan);
+    parts.push(jobs(plan, history, &forecast, ui));
     parts.extend(augmentation::of_priors(plan));
-    parts.push(time(plan, history, ui));
+    parts.push(time(plan, history, &forecast, ui));
     parts.join("\n\n")
 }
 
@@ -52,6 +53,9 @@ fn data_set(data: &DataSet, ui: Ui) -> String {
     let title = format!("{}: {}", ui.strong(&data.name), data.headline());
     std::iter::once(title).chain(facts).collect::<Vec<_>>().join("\n")
 }
+
+/// The most combinations that have a row each.
+const LISTED: usize = 200;
 
 /// A combination's values, its seeds, its model, and how many jobs it has, and how many of them are done.
 type Row<'a> = (Vec<String>, Vec<u64>, &'a Model, usize, usize);
@@ -88,9 +92,9 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
     }
     let combinations = rows.len();
     let mut lines = Vec::new();
-    for (values, seeds, model, total, done) in rows {
+    for (values, seeds, model, total, done) in rows.into_iter().take(LISTED) {
         let mut row = values;
-        row.push(seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(","));
+        row.push(listed(&seeds));
         row.push(tokens(model));
         row.push(model.nominal_bits().map_or("–".to_owned(), |bits| thousands(bits.round() as usize)));
         row.push(thousands(model.autoencoder));
@@ -117,11 +121,15 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
         .map(|axis| format!("{} = {}", axis.path, axis.values[0]))
         .collect();
     let fixed = if fixed.is_empty() { String::new() } else { format!("\nfixed: {}", fixed.join(", ")) };
-    format!("{title}{fixed}\n{}", table(&head, lines, axes.len() + 2))
+    let more = match combinations.saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!("\n  and {}", plural(more, "more combination")),
+    };
+    format!("{title}{fixed}\n{}{more}", table(&head, lines, axes.len() + 2))
 }
 
 /// One row a stage: how many jobs there are, how many are done.
-fn jobs(plan: &Plan, history: &History, ui: Ui) -> String {
+fn jobs(plan: &Plan, history: &History, forecast: &Forecast<'_>, ui: Ui) -> String {
     let mut lines = Vec::new();
     for name in crate::stages::names() {
         let of_stage: Vec<_> = plan.jobs.iter().filter(|job| job.stage.name() == name).collect();
@@ -129,7 +137,7 @@ fn jobs(plan: &Plan, history: &History, ui: Ui) -> String {
             continue;
         }
         let cached = of_stage.iter().filter(|job| history.is_done(job)).count();
-        let estimate = history.estimate(of_stage.iter().copied(), &plan.jobs);
+        let estimate = forecast.estimate(of_stage.iter().copied());
         let left = of_stage.len() - cached;
         let time = match (left, estimate.unknown) {
             (0, _) => String::new(),
@@ -144,9 +152,9 @@ fn jobs(plan: &Plan, history: &History, ui: Ui) -> String {
 }
 
 /// The sentence that says how long it takes.
-fn time(plan: &Plan, history: &History, ui: Ui) -> String {
+fn time(plan: &Plan, history: &History, forecast: &Forecast<'_>, ui: Ui) -> String {
     let left = plan.jobs.iter().filter(|job| !history.is_done(job)).count();
-    let estimate = history.estimate(&plan.jobs, &plan.jobs);
+    let estimate = forecast.estimate(&plan.jobs);
     if left == 0 {
         return format!("{}: the report can be written at once.", ui.strong("Nothing to do"));
     }
@@ -176,6 +184,20 @@ fn tokens(model: &Model) -> String {
         }
     };
     model.levels.iter().map(level).collect::<Vec<_>>().join(" + ")
+}
+
+/// Seeds as one writes them; of many that follow each other the first and the last.
+fn listed(seeds: &[u64]) -> String {
+    const MANY: usize = 5;
+    match seeds {
+        [first, .., last]
+            if seeds.len() > MANY && seeds.windows(2).all(|pair| pair[1].checked_sub(pair[0]) == Some(1)) =>
+        {
+            format!("{first} to {last}")
+        }
+        seeds if seeds.len() > 2 * MANY => format!("{} of them", thousands(seeds.len())),
+        seeds => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(","),
+    }
 }
 
 fn plural(count: usize, what: &str) -> String {

@@ -66,8 +66,7 @@ pub(super) fn run_trial(
     let (_plugins, mut plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();
-    plan.jobs.retain(|job| chosen.jobs.contains(&job.id));
-    plan.trials = vec![chosen];
+    plan.keep_only(chosen);
     let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;

@@ -1,12 +1,14 @@
 //! What is wrong with an experiment, said the way a compiler says it: the place, the line, and what to do.
 
-use crate::experiment::source::Piece;
+use crate::experiment::source::{Piece, floor};
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Nothing can run.
     Error,
@@ -15,7 +17,7 @@ pub enum Severity {
 }
 
 /// One complaint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
@@ -73,16 +75,20 @@ impl Diagnostic {
         let mut group = match &self.at {
             None => Group::with_title(title),
             Some((piece, label)) => {
-                let mut first = snippet(piece).annotation(annotation(AnnotationKind::Primary, piece, label));
+                let mut window = Window::around(piece);
+                let mut together = vec![(AnnotationKind::Primary, piece, label)];
                 let mut others = Vec::new();
                 for (other, label) in &self.also {
-                    if other.source == piece.source {
-                        first = first.annotation(annotation(AnnotationKind::Context, other, label));
-                    } else {
-                        others.push(snippet(other).annotation(annotation(AnnotationKind::Context, other, label)));
+                    match window.with(other).filter(|_| other.source == piece.source) {
+                        Some(wider) => {
+                            window = wider;
+                            together.push((AnnotationKind::Context, other, label));
+                        }
+                        None => others.push((AnnotationKind::Context, other, label)),
                     }
                 }
-                title.element(first).elements(others)
+                let others = others.iter().map(|one| Window::around(one.1).snippet(std::slice::from_ref(one)));
+                title.element(window.snippet(&together)).elements(others)
             }
         };
         for help in &self.help {
@@ -92,20 +98,60 @@ impl Diagnostic {
     }
 }
 
-fn snippet(piece: &Piece) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
-    Snippet::source(piece.source.text.as_str()).path(piece.source.name.as_str())
+/// The lines of a source that a complaint shows: the renderer goes through all that it is given, and may be given a file of
+/// megabytes to point at one word.
+struct Window<'a> {
+    piece: &'a Piece,
+    bytes: Range<usize>,
 }
 
-fn annotation<'a>(kind: AnnotationKind, piece: &Piece, label: &'a str) -> annotate_snippets::Annotation<'a> {
-    // The library counts a span past the end as a bug of its caller.
-    let end = piece.range.end.min(piece.source.text.len());
-    let annotation = kind.span(piece.range.start.min(end)..end);
-    if label.is_empty() { annotation } else { annotation.label(label) }
+/// How many bytes a window may be wide before pieces are shown apart, and a longer piece by its beginning.
+const WIDEST: usize = 64 << 10;
+
+impl<'a> Window<'a> {
+    /// The lines that a piece stands in.
+    fn around(piece: &'a Piece) -> Self {
+        let text = piece.source.text.as_str();
+        let end = floor(text, piece.range.end.min(piece.range.start + WIDEST));
+        let start = text[..piece.range.start.min(end)].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text[end..].find('\n').map_or(text.len(), |newline| end + newline);
+        Self { piece, bytes: start..end }
+    }
+
+    /// The lines from this piece to another one of the source, unless they are too many.
+    fn with(&self, other: &Piece) -> Option<Self> {
+        let other = Window::around(other).bytes;
+        let bytes = self.bytes.start.min(other.start)..self.bytes.end.max(other.end);
+        (bytes.len() <= WIDEST).then_some(Self { piece: self.piece, bytes })
+    }
+
+    fn snippet(&self, pieces: &[(AnnotationKind, &Piece, &'a String)]) -> Snippet<'a, Annotation<'a>> {
+        let source = &self.piece.source;
+        let line = source.text[..self.bytes.start].matches('\n').count() + 1;
+        let snippet = Snippet::source(&source.text[self.bytes.clone()]).path(source.name.as_str()).line_start(line);
+        let annotations = pieces.iter().map(|(kind, piece, label)| {
+            // The library counts a span past the end as a bug of its caller.
+            let within = |at: usize| at.clamp(self.bytes.start, self.bytes.end) - self.bytes.start;
+            let annotation = kind.span(within(piece.range.start)..within(piece.range.end));
+            if label.is_empty() { annotation } else { annotation.label(label.as_str()) }
+        });
+        snippet.annotations(annotations.collect::<Vec<_>>())
+    }
 }
 
 /// One or more errors: why an experiment cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid(pub Vec<Diagnostic>);
+
+impl Invalid {
+    /// Those that are shown, and what is said of the rest.
+    pub fn shown(&self) -> (&[Diagnostic], Option<Diagnostic>) {
+        const MOST: usize = 30;
+        let (shown, rest) = self.0.split_at(self.0.len().min(MOST));
+        let more = format!("there are {} more complaints, like these or not: correct these first", rest.len());
+        (shown, (!rest.is_empty()).then(|| Diagnostic::error(more)))
+    }
+}
 
 impl From<Diagnostic> for Invalid {
     fn from(one: Diagnostic) -> Self {
@@ -115,7 +161,8 @@ impl From<Diagnostic> for Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<String> = self.0.iter().map(|d| d.render(false)).collect();
+        let (shown, more) = self.shown();
+        let texts: Vec<String> = shown.iter().chain(&more).map(|d| d.render(false)).collect();
         f.write_str(&texts.join("\n\n"))
     }
 }
@@ -124,13 +171,16 @@ impl std::error::Error for Invalid {}
 
 /// Gathers complaints, each once, so that a user sees all of them at a time.
 #[derive(Debug, Default)]
-pub struct Complaints(Vec<Diagnostic>);
+pub struct Complaints {
+    list: Vec<Diagnostic>,
+    known: HashSet<Diagnostic>,
+}
 
 impl Complaints {
     /// Adds one.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        if !self.0.contains(&diagnostic) {
-            self.0.push(diagnostic);
+        if self.known.insert(diagnostic.clone()) {
+            self.list.push(diagnostic);
         }
     }
 
@@ -146,15 +196,17 @@ impl Complaints {
 
     /// Whether one of them is an error.
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|d| d.severity == Severity::Error)
+        self.list.iter().any(|d| d.severity == Severity::Error)
     }
 
     /// The warnings, if nothing is worse.
     ///
     /// # Errors
-    /// All complaints, if one of them is an error.
-    pub fn finish(self) -> Result<Vec<Diagnostic>, Invalid> {
-        if self.has_errors() { Err(Invalid(self.0)) } else { Ok(self.0) }
+    /// All complaints, if one of them is an error: errors come first, since warnings may follow from them.
+    pub fn finish(mut self) -> Result<Vec<Diagnostic>, Invalid> {
+        let invalid = self.has_errors();
+        self.list.sort_by_key(|complaint| complaint.severity);
+        if invalid { Err(Invalid(self.list)) } else { Ok(self.list) }
     }
 }
 

@@ -10,8 +10,8 @@ use crate::experiment::setup::Setup;
 use crate::experiment::slot::Slot;
 use crate::experiment::source::{Piece, Source};
 use crate::experiment::sweep::{Axis, Block, axes, once_each};
-use crate::ui::counted;
-use std::collections::HashMap;
+use crate::ui::{counted, thousands};
+use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -49,8 +49,8 @@ pub struct Document {
     pub overrides: Vec<Assignment>,
 }
 
-/// Each is planned on its own: more would take all memory before anything is said of them.
-const MOST_COMBINATIONS: usize = 100_000;
+/// Each is planned on its own: many more would take all memory before anything is said of them.
+const MOST_TRIALS: usize = 100_000;
 
 /// The fields of an experiment file.
 const FIELDS: [&str; 16] = [
@@ -112,16 +112,6 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
     if document.blocks.is_empty() {
         document.blocks.push(Block::Grid(vec![]));
     }
-    let count = document.blocks.iter().fold(0usize, |count, block| count.saturating_add(block.count()));
-    let largest = document.blocks.iter().max_by_key(|block| block.count());
-    if let Some([axis, others @ ..]) = largest.map(Block::axes).filter(|_| count > MOST_COMBINATIONS) {
-        let mut error = Diagnostic::error(format!("an experiment has at most {MOST_COMBINATIONS} combinations"));
-        error = error.at(&axis.list, counted(axis.values.len(), "value"));
-        for other in others {
-            error = error.also(&other.list, counted(other.values.len(), "value"));
-        }
-        return Err(error.help("leave values out, or make several experiments of it").into());
-    }
     for argument in set {
         if let Some(assignment) = complaints.take(argument_set(argument)) {
             document.overrides.push(assignment);
@@ -133,10 +123,11 @@ pub fn read(path: &FilePath, set: &[String], seeds: Option<&[u64]>) -> Result<(D
         complaints.take(document.setup.fill(set.path.slot, &set.value));
     }
     if let Some(seeds) = seeds {
-        let same = |seed: &u64| document.seeds.contains(seed);
-        document.other_seeds = seeds.len() != document.seeds.len() || !seeds.iter().all(same);
+        let sorted = |seeds: &[u64]| BTreeSet::from_iter(seeds.iter().copied());
+        document.other_seeds = sorted(seeds) != sorted(&document.seeds);
         document.seeds = seeds.to_vec();
     }
+    document.bounded()?;
     let whole = Piece::whole(&document.source);
     let start = whole.trimmed();
     for slot in [Slot::Data, Slot::Autoencoder, Slot::Quantizer] {
@@ -184,6 +175,50 @@ fn argument_set(argument: &str) -> Result<Assignment, Diagnostic> {
 }
 
 impl Document {
+    /// Refuses more trials than can be planned, by multiplying: before there is a list of them.
+    fn bounded(&self) -> Result<(), Diagnostic> {
+        let pinned = |path: &Path| self.pins(path);
+        let count = |block: &Block| block.count(pinned);
+        let combinations = self.blocks.iter().fold(0usize, |sum, block| sum.saturating_add(count(block)));
+        let trials = combinations.saturating_mul(self.seeds.len());
+        if trials <= MOST_TRIALS {
+            return Ok(());
+        }
+        let number = |count: usize| match count {
+            usize::MAX => "more than can be counted".to_owned(),
+            _ => thousands(count),
+        };
+        let mut error = Diagnostic::error(format!(
+            "an experiment has at most {} trials, and this one has {}: combinations {}, seeds {}",
+            thousands(MOST_TRIALS),
+            number(trials),
+            number(combinations),
+            thousands(self.seeds.len())
+        ));
+        match self.blocks.iter().max_by_key(|block| count(block)) {
+            Some(Block::Cases(cases)) => {
+                if let Some((first, _)) = cases.first() {
+                    error = error.at(first, counted(cases.len(), "case"));
+                }
+            }
+            Some(block) => {
+                for axis in block.axes().iter().filter(|axis| axis.values.len() > 1 && !pinned(&axis.path)) {
+                    let label = counted(axis.values.len(), "value");
+                    error =
+                        if error.at.is_none() { error.at(&axis.list, label) } else { error.also(&axis.list, label) };
+                }
+            }
+            None => {}
+        }
+        Err(error.help("leave values or seeds out, or make several experiments of it"))
+    }
+
+    /// Whether the command line sets what a path names: itself, or a component with the fields that it gives. No axis varies
+    /// that.
+    pub fn pins(&self, path: &Path) -> bool {
+        self.overrides.iter().any(|set| set.path.rest(path).is_some_and(|rest| gives(&set.value, rest)))
+    }
+
     /// Takes in one field of the file.
     fn take(&mut self, entry: &Entry, complaints: &mut Complaints) {
         let value = &entry.value;
@@ -243,6 +278,19 @@ impl Document {
             }
         }
     }
+}
+
+/// Whether a value says what stands at these steps in it.
+fn gives(value: &Piece, steps: &[Piece]) -> bool {
+    let Some((step, rest)) = steps.split_first() else { return true };
+    if let Ok(items) = raw::list(value) {
+        let named = |item: &Piece| raw::call(item).is_some_and(|(name, _)| name.text() == step.text());
+        let numbered = step.text().parse::<usize>().ok().and_then(|number| items.get(number.checked_sub(1)?));
+        return numbered.or_else(|| items.iter().find(|item| named(item))).is_some_and(|item| gives(item, rest));
+    }
+    // Settings have no name.
+    let fields = raw::call(value).map_or_else(|| raw::fields(value), |(_, arguments)| raw::fields(&arguments));
+    fields.is_ok_and(|fields| fields.iter().any(|f| f.key.text() == step.text() && gives(&f.value, rest)))
 }
 
 fn seeds(piece: &Piece, complaints: &mut Complaints) -> Option<Vec<u64>> {

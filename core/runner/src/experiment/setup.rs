@@ -7,17 +7,19 @@ use crate::experiment::slot::Slot;
 use crate::experiment::source::Piece;
 use crate::experiment::written::{Shape, Written, WrittenCall, default_piece};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// What all slots hold.
+/// What all slots hold. Cheap to clone: combinations of axes share the slots in which they agree.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Setup(BTreeMap<Slot, Written>);
+pub struct Setup(BTreeMap<Slot, Arc<Written>>);
 
 impl Default for Setup {
     /// What an experiment starts from that says nothing.
     fn default() -> Self {
         let written = |slot: Slot| {
             let piece = default_piece(&format!("`{slot}`"), slot.default()?);
-            Some((slot, Written::calls(slot.kind()?, Shape::Either, &piece, &format!("`{slot}`")).ok()?))
+            let written = Written::calls(slot.kind()?, Shape::Either, &piece, &format!("`{slot}`")).ok()?;
+            Some((slot, Arc::new(written)))
         };
         Self(Slot::ALL.into_iter().filter_map(written).collect())
     }
@@ -26,6 +28,11 @@ impl Default for Setup {
 impl Setup {
     /// What is in a slot; none if nothing is.
     pub fn get(&self, slot: Slot) -> Option<&Written> {
+        self.shared(slot).map(|written| &**written)
+    }
+
+    /// What is in a slot, as combinations share it; none if nothing is.
+    pub fn shared(&self, slot: Slot) -> Option<&Arc<Written>> {
         self.0.get(&slot)
     }
 
@@ -59,7 +66,7 @@ impl Setup {
                     Diagnostic::error(format!("the list of `{slot}` is empty")).at(piece, "expected at least one call")
                 );
             }
-            written => drop(self.0.insert(slot, written)),
+            written => drop(self.0.insert(slot, Arc::new(written))),
         }
         Ok(())
     }
@@ -74,11 +81,11 @@ impl Setup {
             return self.fill(path.slot, value).map(Reached::There);
         }
         if path.slot.kind().is_none() {
-            let none = || Written::Call(WrittenCall::no_settings(path.slot, &path.piece));
+            let none = || Arc::new(Written::Call(WrittenCall::no_settings(path.slot, &path.piece)));
             self.0.entry(path.slot).or_insert_with(none);
         }
         match self.0.get_mut(&path.slot) {
-            Some(written) => written.put(path, &path.steps, value, known),
+            Some(written) => Arc::make_mut(written).put(path, &path.steps, value, known),
             None => Ok(Reached::Nothing(Some(no_slot(path)))),
         }
     }

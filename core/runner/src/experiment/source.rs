@@ -2,6 +2,7 @@
 
 use rqlab_sdk::config::Place;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,6 +85,14 @@ impl Piece {
     }
 }
 
+/// By the name of the source: texts are long, and few are of one name.
+impl Hash for Piece {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.source.name.hash(state);
+        self.range.hash(state);
+    }
+}
+
 impl fmt::Debug for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{:?}:{}", self.source.name, self.range, self.text())
@@ -103,7 +112,8 @@ pub fn offset(text: &str, place: Place) -> usize {
     text.len()
 }
 
-fn floor(text: &str, mut index: usize) -> usize {
+/// The end of the last whole character that lies before a byte of `text`.
+pub(super) fn floor(text: &str, mut index: usize) -> usize {
     index = index.min(text.len());
     while !text.is_char_boundary(index) {
         index -= 1;

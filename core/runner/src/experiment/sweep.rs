@@ -116,10 +116,14 @@ impl Block {
         }
     }
 
-    /// How many combinations it has, or the largest number that there is.
-    pub fn count(&self) -> usize {
+    /// How many combinations it has, or the largest number that there is. An axis that is `pinned` has one value, which is set
+    /// elsewhere.
+    pub fn count(&self, pinned: impl Fn(&Path) -> bool) -> usize {
         match self {
-            Self::Grid(axes) => axes.iter().fold(1, |count, axis| count.saturating_mul(axis.values.len())),
+            Self::Grid(axes) => {
+                let free = axes.iter().filter(|axis| !pinned(&axis.path));
+                free.fold(1, |count, axis| count.saturating_mul(axis.values.len()))
+            }
             Self::Zip(axes) => axes.first().map_or(0, |axis| axis.values.len()),
             Self::Cases(cases) => cases.len(),
         }

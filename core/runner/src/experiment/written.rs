@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A value of a slot or a field.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Written {
     /// A plain value; or one that nobody has looked into yet.
     Value(Piece),
@@ -30,7 +30,7 @@ pub enum Role {
 }
 
 /// A component's call, or a group of settings, taken apart.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WrittenCall {
     /// What it is of.
     pub role: Role,
@@ -43,7 +43,7 @@ pub struct WrittenCall {
 }
 
 /// A field and its value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Field {
     /// Its name.
     pub key: Piece,
@@ -52,7 +52,7 @@ pub struct Field {
 }
 
 /// A list of calls.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WrittenList {
     /// What is called.
     pub kind: Kind,

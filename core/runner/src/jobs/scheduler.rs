@@ -1,6 +1,7 @@
 //! Which job runs when, and what becomes of it.
 
 use super::{Event, Exit, Launcher, Share, Sink, Stopped, Ticket, Update, is_exclusive, stop};
+use crate::id::Id;
 use crate::job::Job;
 use crate::store::{Standing, Store};
 use rqlab_sdk::Result;
@@ -41,7 +42,7 @@ impl Outcome {
 }
 
 /// What became of jobs, by their ids.
-pub type Outcomes = BTreeMap<String, Outcome>;
+pub type Outcomes = BTreeMap<Id, Outcome>;
 
 /// How all of them ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::plan::Axis;
 use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
 use crate::plan::values::at;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// The value of an axis for a trial whose components do not have it.
 pub const NOT_APPLICABLE: &str = "–";
@@ -32,20 +32,28 @@ impl ShownAxis {
 
 /// How calls are shown: by their names, where these tell them apart.
 #[derive(Default)]
-struct Labels(Vec<(String, String)>);
+struct Labels {
+    /// The name of a call.
+    names: HashMap<String, String>,
+    /// How many different calls have a name.
+    calls: HashMap<String, usize>,
+}
 
 impl Labels {
     fn add(&mut self, written: &Written) {
-        let call = (written.short(), raw::display(written.whole().text()));
-        if !matches!(written, Written::Value(_)) && !self.0.contains(&call) {
-            self.0.push(call);
+        if matches!(written, Written::Value(_)) {
+            return;
+        }
+        let name = written.short();
+        if self.names.insert(raw::display(written.whole().text()), name.clone()).is_none() {
+            *self.calls.entry(name).or_default() += 1;
         }
     }
 
     fn of(&self, text: &str) -> String {
         let shown = raw::display(text);
-        match self.0.iter().find(|(_, call)| *call == shown) {
-            Some((name, _)) if self.0.iter().filter(|(other, _)| other == name).count() == 1 => name.clone(),
+        match self.names.get(&shown) {
+            Some(name) if self.calls.get(name) == Some(&1) => name.clone(),
             _ => shown,
         }
     }

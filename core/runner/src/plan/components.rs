@@ -4,45 +4,64 @@ use crate::experiment::diagnostic::{Complaints, Diagnostic, Severity};
 use crate::experiment::reach::Descriptions;
 use crate::experiment::written::{Field, Shape, Written, WrittenCall, default_piece};
 use crate::experiment::{Setup, Slot, help_of};
-use crate::job::Call;
+use crate::job::{Call, Called};
 use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use rqlab_sdk::config::{self, Config, ConfigError, Description, Fault, FieldDoc, Scope, ValueKind};
 use rqlab_sdk::plugin::Kind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The small prior that tokenizers are probed with.
 const PROBE: &str = "ar(width: 64, heads: 4, layers: 2)";
 /// How deep components may hold components.
 const DEEPEST: usize = 8;
 
-/// What one combination asks for, resolved.
-pub(super) struct Resolved {
+/// What one combination asks for, resolved. Combinations share what they agree in.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    /// The question of its experiment.
+    pub(super) question: Arc<str>,
     pub(super) data: Call,
     pub(super) autoencoder: Call,
     /// One for each level, or one for all of them.
-    pub(super) quantizers: Vec<Call>,
+    pub(super) quantizers: Arc<[Call]>,
     /// As for quantizers; empty if there is no prior.
-    pub(super) priors: Vec<Call>,
-    pub(super) objectives: Vec<Call>,
-    pub(super) tokenizer_training: TokenizerTraining,
-    pub(super) prior_training: PriorTraining,
-    pub(super) evaluation: Evaluation,
+    pub(super) priors: Arc<[Call]>,
+    pub(super) objectives: Arc<[Call]>,
+    pub(super) tokenizer_training: Arc<TokenizerTraining>,
+    pub(super) prior_training: Arc<PriorTraining>,
+    pub(super) evaluation: Arc<Evaluations>,
     /// The small prior that every tokenizer's codes are probed with, if that is asked for.
     pub(super) probe: Option<Call>,
     /// Where the data set's relative paths start.
-    pub(super) base: PathBuf,
+    pub(super) base: Arc<Path>,
+}
+
+/// What is measured, and the part of it that each of the stages depends on.
+#[derive(Debug)]
+pub(super) struct Evaluations {
+    pub(super) all: Evaluation,
+    /// What measures of reconstructions depend on.
+    pub(super) of_reconstruction: Arc<Evaluation>,
+    /// What measures of perturbed codes depend on.
+    pub(super) of_perturbation: Arc<Evaluation>,
+    /// What priors and measures of them depend on.
+    pub(super) of_generation: Arc<Evaluation>,
+    /// What measures of the probe depend on.
+    pub(super) of_probe: Arc<Evaluation>,
 }
 
 /// Resolves all combinations; one that cannot be is left out, with a complaint.
 pub(super) fn resolve(
+    question: &str,
     combinations: Vec<Combination>,
     catalog: &Catalog<'_>,
     complaints: &mut Complaints,
 ) -> Vec<(Combination, Resolved)> {
-    let mut resolver = Resolver { catalog, known: vec![] };
+    let mut resolver = Resolver::new(question, catalog);
     let resolved = combinations.into_iter().filter_map(|combination| {
         let resolved = resolver.setup(&combination.setup, complaints)?;
         Some((combination, resolved))
@@ -53,10 +72,19 @@ pub(super) fn resolve(
 /// A call resolved, or all that is wrong with it.
 type Answer = Result<Call, Vec<Diagnostic>>;
 
-/// Resolves calls, each once.
+/// What slots that hold the same were resolved to before; none of one that cannot be, of which all is said.
+type Known<T> = HashMap<Option<Arc<Written>>, Option<T>>;
+
+/// Resolves what slots hold, equal contents once.
 struct Resolver<'a> {
+    question: Arc<str>,
     catalog: &'a Catalog<'a>,
-    known: Vec<(WrittenCall, Answer)>,
+    calls: Known<Arc<[Call]>>,
+    tokenizer_training: Known<Arc<TokenizerTraining>>,
+    prior_training: Known<Arc<PriorTraining>>,
+    evaluations: Known<Arc<Evaluations>>,
+    probe: Option<Call>,
+    bases: HashMap<PathBuf, Arc<Path>>,
 }
 
 /// The three texts of a call that a field holds.
@@ -77,26 +105,53 @@ struct Held {
     wrong: Vec<Diagnostic>,
 }
 
-impl Resolver<'_> {
+/// What the slot holds, made by `make` where nothing equal was met before.
+fn once<T: Clone>(known: &mut Known<T>, setup: &Setup, slot: Slot, make: impl FnOnce() -> Option<T>) -> Option<T> {
+    known.entry(setup.shared(slot).cloned()).or_insert_with(make).clone()
+}
+
+impl<'a> Resolver<'a> {
+    fn new(question: &str, catalog: &'a Catalog<'a>) -> Self {
+        Self {
+            question: question.into(),
+            catalog,
+            calls: HashMap::new(),
+            tokenizer_training: HashMap::new(),
+            prior_training: HashMap::new(),
+            evaluations: HashMap::new(),
+            probe: None,
+            bases: HashMap::new(),
+        }
+    }
+
     fn setup(&mut self, setup: &Setup, complaints: &mut Complaints) -> Option<Resolved> {
         let data = self.slot(setup, Slot::Data, complaints);
         let autoencoder = self.slot(setup, Slot::Autoencoder, complaints);
         let quantizers = self.slot(setup, Slot::Quantizer, complaints);
         let priors = self.slot(setup, Slot::Prior, complaints);
         let objectives = self.slot(setup, Slot::Objective, complaints);
-        let tokenizer_training = self.settings::<TokenizerTraining>(setup, Slot::TokenizerTraining, complaints);
-        let prior_training = self.settings::<PriorTraining>(setup, Slot::PriorTraining, complaints);
-        let evaluation = self.settings::<Evaluation>(setup, Slot::Evaluation, complaints);
+        let tokenizer_training = once(&mut self.tokenizer_training, setup, Slot::TokenizerTraining, || {
+            let training = settings::<TokenizerTraining>(setup, Slot::TokenizerTraining, complaints)?;
+            if let Some(written) = setup.call(Slot::TokenizerTraining) {
+                complaints.extend(untrained_quantizer(&training, written));
+            }
+            Some(Arc::new(training))
+        });
+        let prior_training = once(&mut self.prior_training, setup, Slot::PriorTraining, || {
+            settings(setup, Slot::PriorTraining, complaints).map(Arc::new)
+        });
+        let evaluation = once(&mut self.evaluations, setup, Slot::Evaluation, || {
+            let evaluation = settings::<Evaluation>(setup, Slot::Evaluation, complaints)?;
+            complaints.take(Evaluations::of(evaluation).map_err(|error| Diagnostic::error(error.to_string())))
+        });
         let probe = match &evaluation {
-            Some(evaluation) if evaluation.probe_steps > 0 => Some(self.probe(complaints)?),
+            Some(evaluation) if evaluation.all.probe_steps > 0 => Some(self.probe(complaints)?),
             _ => None,
         };
-        if let (Some(training), Some(written)) = (&tokenizer_training, setup.call(Slot::TokenizerTraining)) {
-            complaints.extend(untrained_quantizer(training, written));
-        }
         Some(Resolved {
-            data: data?.into_iter().next()?,
-            autoencoder: autoencoder?.into_iter().next()?,
+            question: self.question.clone(),
+            data: data?.first()?.clone(),
+            autoencoder: autoencoder?.first()?.clone(),
             quantizers: quantizers?,
             priors: priors?,
             objectives: objectives?,
@@ -104,34 +159,48 @@ impl Resolver<'_> {
             prior_training: prior_training?,
             evaluation: evaluation?,
             probe,
-            base: base(setup),
+            base: self.base(setup),
         })
     }
 
     fn probe(&mut self, complaints: &mut Complaints) -> Option<Call> {
-        let piece = default_piece("the prior of `probe_steps`", PROBE);
-        let written = Written::calls(Kind::Prior, Shape::One, &piece, "`probe_steps`");
-        let written = complaints.take(written)?;
-        let call = written.items().into_iter().next()?;
-        self.call(call).map_err(|list| complaints.extend(list)).ok()
+        if self.probe.is_none() {
+            let piece = default_piece("the prior of `probe_steps`", PROBE);
+            let written = Written::calls(Kind::Prior, Shape::One, &piece, "`probe_steps`");
+            let written = complaints.take(written)?;
+            let call = written.items().into_iter().next()?;
+            self.probe = self.resolved(call, 1).map_err(|list| complaints.extend(list)).ok();
+        }
+        self.probe.clone()
     }
 
     /// All calls of a slot: none if it is empty.
-    fn slot(&mut self, setup: &Setup, slot: Slot, complaints: &mut Complaints) -> Option<Vec<Call>> {
-        let calls = setup.get(slot).map_or(vec![], Written::items);
-        let answers: Vec<Answer> = calls.into_iter().map(|call| self.call(call)).collect();
+    fn slot(&mut self, setup: &Setup, slot: Slot, complaints: &mut Complaints) -> Option<Arc<[Call]>> {
+        let written = setup.shared(slot).cloned();
+        if let Some(known) = self.calls.get(&written) {
+            return known.clone();
+        }
+        let calls = written.as_deref().map_or(vec![], Written::items);
+        let answers: Vec<Answer> = calls.into_iter().map(|call| self.resolved(call, 1)).collect();
         let calls = answers.into_iter().map(|answer| answer.map_err(|list| complaints.extend(list)).ok());
         // All of them are asked before one that is wrong ends it.
-        calls.collect::<Vec<_>>().into_iter().collect()
+        let calls: Option<Arc<[Call]>> = calls.collect::<Vec<_>>().into_iter().collect();
+        self.calls.insert(written, calls.clone());
+        calls
     }
 
-    fn call(&mut self, call: &WrittenCall) -> Answer {
-        if let Some((_, answer)) = self.known.iter().find(|(known, _)| known == call) {
-            return answer.clone();
+    /// Where the data set's relative paths start: where its `path` is written, or else its call.
+    fn base(&mut self, setup: &Setup) -> Arc<Path> {
+        let data = setup.call(Slot::Data);
+        let origin = data.map(|data| data.field("path").map_or(&data.whole, |field| field.value.whole()));
+        let dir = origin.map_or(Path::new(""), |piece| piece.source.dir.as_path());
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        if let Some(known) = self.bases.get(dir) {
+            return known.clone();
         }
-        let answer = self.resolved(call, 1);
-        self.known.push((call.clone(), answer.clone()));
-        answer
+        let base: Arc<Path> = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).into();
+        self.bases.insert(dir.to_owned(), base.clone());
+        base
     }
 
     fn resolved(&self, call: &WrittenCall, depth: usize) -> Answer {
@@ -159,13 +228,13 @@ impl Resolver<'_> {
         };
         let mut plugins = held.plugins.clone();
         plugins.insert(format!("{kind} {}", component.name), provided.origin.digest.clone());
-        Ok(Call {
+        Ok(Call::from(Called {
             name: component.name.to_owned(),
             trained: identity(Scope::Training, |texts| &texts.trained)?,
             sampled: identity(Scope::Sampling, |texts| &texts.sampled)?,
             config,
             plugins,
-        })
+        }))
     }
 
     /// What the fields of a call hold, given or by default, resolved; and the call with this taken apart.
@@ -239,20 +308,20 @@ impl Resolver<'_> {
             sampled: join(|call| &call.sampled),
         })
     }
+}
 
-    /// The slot's settings; the defaults if nothing is said.
-    fn settings<C: Config>(&self, setup: &Setup, slot: Slot, complaints: &mut Complaints) -> Option<C> {
-        let nothing = WrittenCall::no_settings(slot, &default_piece(&format!("`{slot}`"), "()"));
-        let call = setup.call(slot).unwrap_or(&nothing);
-        let description = C::describe();
-        let resolve = |text: &str| Ok(C::read(text)?.resolved()?);
-        let text = names(call, &description).and_then(|()| check(call, &description, &Held::default(), resolve));
-        match text {
-            Ok(text) => complaints.take(C::parse(&text).map_err(|error| call.refusal(&error))),
-            Err(list) => {
-                complaints.extend(list);
-                None
-            }
+/// The slot's settings; the defaults if nothing is said.
+fn settings<C: Config>(setup: &Setup, slot: Slot, complaints: &mut Complaints) -> Option<C> {
+    let nothing = WrittenCall::no_settings(slot, &default_piece(&format!("`{slot}`"), "()"));
+    let call = setup.call(slot).unwrap_or(&nothing);
+    let description = C::describe();
+    let resolve = |text: &str| Ok(C::read(text)?.resolved()?);
+    let text = names(call, &description).and_then(|()| check(call, &description, &Held::default(), resolve));
+    match text {
+        Ok(text) => complaints.take(C::parse(&text).map_err(|error| call.refusal(&error))),
+        Err(list) => {
+            complaints.extend(list);
+            None
         }
     }
 }
@@ -344,13 +413,4 @@ fn untrained_quantizer(training: &TokenizerTraining, written: &WrittenCall) -> O
         let field = ["quantize_after", "steps"].into_iter().find(|field| written.field(field).is_some());
         Diagnostic { severity: Severity::Warning, ..written.complaint(field, &message) }
     })
-}
-
-/// Where the data set's relative paths start: where its `path` is written, or else its call.
-fn base(setup: &Setup) -> PathBuf {
-    let data = setup.call(Slot::Data);
-    let origin = data.map(|data| data.field("path").map_or(&data.whole, |field| field.value.whole()));
-    let dir = origin.map_or(Path::new(""), |piece| piece.source.dir.as_path());
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
 }

@@ -2,6 +2,7 @@
 
 use crate::ui::thousands;
 use rqlab_sdk::contracts::{DatasetInfo, LeftOut, Sizes};
+use std::sync::Arc;
 
 /// How many classes are named before the rest is only counted.
 const NAMED: usize = 12;
@@ -12,7 +13,7 @@ pub struct DataSet {
     /// Its component, and the path that is written for it.
     pub name: String,
     /// What it is.
-    pub info: DatasetInfo,
+    pub info: Arc<DatasetInfo>,
 }
 
 impl DataSet {
@@ -130,7 +131,7 @@ mod tests {
                 ..Summary::default()
             },
         };
-        DataSet { name: "folder \"x\"".to_owned(), info }
+        DataSet { name: "folder \"x\"".to_owned(), info: Arc::new(info) }
     }
 
     fn out(unit: &str, count: usize, reason: &str) -> LeftOut {

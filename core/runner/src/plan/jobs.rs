@@ -4,12 +4,12 @@ use super::axes::{CASE, NOT_APPLICABLE};
 use super::components::Resolved;
 use super::models::{Measured, Model, Modelled};
 use super::setups::Combination;
-use super::text;
 use crate::experiment::document::Document;
 use crate::experiment::{Complaints, Diagnostic, Piece};
+use crate::id::Id;
 use crate::identity;
 use crate::job::{Call, Job, Trial};
-use crate::settings::{Evaluation, PriorTraining};
+use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use crate::stages::{
     AnyStage, DescribeReference, DescribeTraining, EncodeTokens, MeasureByProtocol, MeasurePerturbation, MeasurePrior,
     MeasureTokenizer, Stage, TrainClassifier, TrainPrior, TrainTokenizer, Variants, of_level,
@@ -18,6 +18,7 @@ use crate::store::FORMAT;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// What is to be done.
 #[derive(Default)]
@@ -27,45 +28,66 @@ pub(super) struct Planned {
     /// The jobs, each once, in an order in which they can run.
     pub(super) jobs: Vec<Job>,
     /// The models of each trial, by its id.
-    pub(super) models: BTreeMap<String, Model>,
+    pub(super) models: HashMap<Id, Arc<Model>>,
+    /// Where in `jobs` the job of an id stands.
+    pub(super) places: HashMap<Id, usize>,
     /// Data that are not on this machine, each place once.
     pub(super) absent: Vec<Diagnostic>,
 }
 
 /// The trials and jobs of all combinations with all seeds.
-pub(super) fn of(document: &Document, modelled: &[Modelled], complaints: &mut Complaints) -> Planned {
+pub(super) fn of(document: &Document, modelled: Vec<Modelled>, complaints: &mut Complaints) -> Planned {
     let mut planned = Planned::default();
-    without_weights(modelled).into_iter().for_each(|warning| complaints.push(warning));
-    left_out(modelled).into_iter().for_each(|warning| complaints.push(warning));
-    let mut known = HashSet::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    without_weights(&modelled).into_iter().for_each(|warning| complaints.push(warning));
+    left_out(&modelled).into_iter().for_each(|warning| complaints.push(warning));
+    let (mut trials, mut absent) = (HashMap::new(), HashSet::new());
     for Modelled { combination, resolved, measured } in modelled {
-        let new = measured.absent.iter().filter(|absent| !planned.absent.contains(absent)).cloned();
-        let new: Vec<Diagnostic> = new.collect();
-        planned.absent.extend(new);
+        planned.absent.extend(measured.absent.iter().filter(|one| absent.insert((*one).clone())).cloned());
+        let case = combination.case.clone();
+        let found = Found::of(combination, resolved, measured).map_err(|error| Diagnostic::error(error.to_string()));
+        let Some(found) = complaints.take(found) else { continue };
         for &seed in &document.seeds {
-            let of_trial = of_trial(document, combination, resolved, measured, seed);
-            let of_trial = of_trial.map_err(|error| Diagnostic::error(error.to_string()));
+            let of_trial = of_trial(&found, seed).map_err(|error| Diagnostic::error(error.to_string()));
             let Some((trial, jobs)) = complaints.take(of_trial) else { continue };
-            match places.get(&trial.id).and_then(|&place| planned.trials.get_mut(place)) {
-                Some(other) => same_trial(other, &trial, combination.case.as_ref(), complaints),
+            match trials.get(&trial.id).and_then(|&place: &usize| planned.trials.get_mut(place)) {
+                Some(other) => same_trial(other, &trial, case.as_ref(), complaints),
                 None => {
-                    places.insert(trial.id.clone(), planned.trials.len());
-                    planned.models.insert(trial.id.clone(), measured.model.clone());
+                    trials.insert(trial.id.clone(), planned.trials.len());
+                    planned.models.insert(trial.id.clone(), found.measured.model.clone());
                     planned.trials.push(trial);
                 }
             }
-            planned.jobs.extend(jobs.into_iter().filter(|job| known.insert(job.id.clone())));
+            for job in jobs {
+                planned.places.entry(job.id.clone()).or_insert_with(|| {
+                    planned.jobs.push(job);
+                    planned.jobs.len() - 1
+                });
+            }
         }
     }
     planned
+}
+
+/// What is known of a combination whatever the seed.
+struct Found {
+    resolved: Arc<Resolved>,
+    measured: Measured,
+    configuration: Id,
+    axes: Arc<BTreeMap<String, String>>,
+}
+
+impl Found {
+    fn of(combination: Combination, resolved: Resolved, measured: Measured) -> Result<Self> {
+        let configuration = configuration(&resolved, &measured.digest)?;
+        Ok(Self { resolved: Arc::new(resolved), measured, configuration, axes: Arc::new(combination.axes) })
+    }
 }
 
 /// Two blocks of a sweep meet in one trial: it counts once.
 fn same_trial(first: &mut Trial, second: &Trial, case: Option<&Piece>, complaints: &mut Complaints) {
     let (Some(name), Some(other)) = (case, first.axes.get(CASE).cloned()) else { return };
     if other == NOT_APPLICABLE {
-        first.axes.insert(CASE.to_owned(), second.axes.get(CASE).cloned().unwrap_or_default());
+        Arc::make_mut(&mut first.axes).insert(CASE.to_owned(), second.axes.get(CASE).cloned().unwrap_or_default());
     } else if other != name.text() {
         complaints.push(
             Diagnostic::warning(format!("the case `{}` is the same as `{other}`", name.text()))
@@ -84,8 +106,8 @@ struct Jobs<'a> {
 
 impl Jobs<'_> {
     /// Adds a stage, and returns its id.
-    fn add(&mut self, stage: impl Stage) -> Result<String> {
-        let data_digest = self.measured.model.data.info.digest.clone();
+    fn add(&mut self, stage: impl Stage) -> Result<Id> {
+        let data_digest = self.measured.digest.clone();
         let id = identity::of_stage(&stage, &data_digest)?;
         let base = self.resolved.base.clone();
         self.list.push(Job { format: FORMAT, id: id.clone(), stage: AnyStage::new(stage), base, data_digest });
@@ -97,15 +119,10 @@ impl Jobs<'_> {
 ///
 /// # Errors
 /// A setting that cannot be written as text.
-fn of_trial(
-    document: &Document,
-    combination: &Combination,
-    resolved: &Resolved,
-    measured: &Measured,
-    seed: u64,
-) -> Result<(Trial, Vec<Job>)> {
+fn of_trial(found: &Found, seed: u64) -> Result<(Trial, Vec<Job>)> {
+    let Found { resolved, measured, .. } = found;
     let mut jobs = Jobs { resolved, measured, list: Vec::new() };
-    let (evaluation, data) = (&resolved.evaluation, &resolved.data);
+    let (evaluation, data) = (&resolved.evaluation.all, &resolved.data);
     let features = if measured.model.data.info.classes.len() >= 2 {
         let precision = evaluation.precision;
         let steps = evaluation.classifier_steps;
@@ -125,15 +142,15 @@ fn of_trial(
     let tokenizer = jobs.add(TrainTokenizer {
         data: data.clone(),
         autoencoder: resolved.autoencoder.clone(),
-        quantizers: resolved.quantizers.clone(),
-        objectives: resolved.objectives.clone(),
-        training: training.clone(),
+        quantizers: resolved.quantizers.to_vec(),
+        objectives: resolved.objectives.to_vec(),
+        training: TokenizerTraining::clone(training),
         seed,
     })?;
     let mut measuring = vec![jobs.add(MeasureTokenizer {
         tokenizer: tokenizer.clone(),
         features: features.clone(),
-        evaluation: of_reconstruction(evaluation),
+        evaluation: resolved.evaluation.of_reconstruction.clone(),
     })?];
     if !resolved.priors.is_empty() {
         let priors = of_priors(&mut jobs, &tokenizer, &resolved.priors, &resolved.prior_training, seed, false)?;
@@ -144,7 +161,7 @@ fn of_trial(
             precision: evaluation.precision,
         })?;
         let (tokenizer, features, training) = (tokenizer.clone(), features.clone(), Some(training));
-        let evaluation = of_generation(evaluation);
+        let evaluation = resolved.evaluation.of_generation.clone();
         measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, training, evaluation, probe: false })?);
     }
     for protocol in evaluation.published_protocols() {
@@ -159,21 +176,19 @@ fn of_trial(
         })?);
     }
     measuring.extend(predictors(&mut jobs, &tokenizer, features.as_ref(), seed)?);
-    let settings = text::settings(resolved)?;
     let trial = Trial {
         id: identity::digest(&measuring),
-        configuration: configuration(resolved, &measured.model.data.info.digest)?,
-        settings,
-        axes: combination.axes.clone(),
+        configuration: found.configuration.clone(),
+        axes: found.axes.clone(),
         seed,
-        config: text::of_trial(document, resolved, seed)?,
+        resolved: resolved.clone(),
         jobs: jobs.list.iter().map(|job| job.id.clone()).collect(),
     };
     Ok((trial, jobs.list))
 }
 
 /// The digest of what a combination asks for, whatever the seed and wherever its data lie.
-fn configuration(resolved: &Resolved, data: &str) -> Result<String> {
+fn configuration(resolved: &Resolved, data: &str) -> Result<Id> {
     let calls = |calls: &[Call]| calls.iter().map(|call| format!("{}{}", call.name, call.sampled)).collect::<String>();
     Ok(identity::digest(&[
         data.to_owned(),
@@ -185,7 +200,7 @@ fn configuration(resolved: &Resolved, data: &str) -> Result<String> {
         serde_json::json!([
             resolved.tokenizer_training.identity(Scope::Sampling)?,
             resolved.prior_training.identity(Scope::Sampling)?,
-            resolved.evaluation.identity(Scope::Sampling)?,
+            resolved.evaluation.all.identity(Scope::Sampling)?,
         ])
         .to_string(),
     ]))
@@ -199,15 +214,15 @@ fn learnt_from(jobs: &Jobs<'_>, training: &PriorTraining) -> usize {
 /// The priors of all levels, trained on the tokenizer's tokens: their ids.
 fn of_priors(
     jobs: &mut Jobs<'_>,
-    tokenizer: &str,
+    tokenizer: &Id,
     calls: &[Call],
     training: &PriorTraining,
     seed: u64,
     probe: bool,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Id>> {
     let (resolved, model) = (jobs.resolved, &jobs.measured.model);
     let tokens = jobs.add(EncodeTokens {
-        tokenizer: tokenizer.to_owned(),
+        tokenizer: tokenizer.clone(),
         images: learnt_from(jobs, training),
         latents: model.latents && !probe,
         variants: Variants::of(training.augmentation, model.variants),
@@ -215,7 +230,7 @@ fn of_priors(
     })?;
     let prior = |level| {
         jobs.add(TrainPrior {
-            tokenizer: tokenizer.to_owned(),
+            tokenizer: tokenizer.clone(),
             tokens: tokens.clone(),
             level,
             prior: of_level(calls, level)?.clone(),
@@ -229,19 +244,15 @@ fn of_priors(
 
 /// The measures of a tokenizer that tell how well a prior will do on it: images of perturbed codes, and a small prior that is
 /// the same for all tokenizers. They are of codes.
-fn predictors(jobs: &mut Jobs<'_>, tokenizer: &str, features: Option<&[String; 2]>, seed: u64) -> Result<Vec<String>> {
+fn predictors(jobs: &mut Jobs<'_>, tokenizer: &Id, features: Option<&[Id; 2]>, seed: u64) -> Result<Vec<Id>> {
     let (resolved, mut ids) = (jobs.resolved, Vec::new());
-    let evaluation = &resolved.evaluation;
+    let evaluation = &resolved.evaluation.all;
     if !of_codes(&jobs.measured.model) {
         return Ok(ids);
     }
     if let (Some(features), false) = (features, evaluation.perturbation.is_empty()) {
-        let evaluation = Evaluation {
-            perturbation: evaluation.perturbation.clone(),
-            perturbation_neighbours: evaluation.perturbation_neighbours,
-            ..of_reconstruction(evaluation)
-        };
-        let (tokenizer, features) = (tokenizer.to_owned(), features.clone());
+        let evaluation = resolved.evaluation.of_perturbation.clone();
+        let (tokenizer, features) = (tokenizer.clone(), features.clone());
         ids.push(jobs.add(MeasurePerturbation { tokenizer, features, evaluation })?);
     }
     if let Some(probe) = &resolved.probe {
@@ -249,13 +260,8 @@ fn predictors(jobs: &mut Jobs<'_>, tokenizer: &str, features: Option<&[String; 2
         let training = PriorTraining::parse(&text).map_err(Error::from)?;
         let training = PriorTraining { precision: evaluation.precision, ..training };
         let priors = of_priors(jobs, tokenizer, std::slice::from_ref(probe), &training, seed, true)?;
-        let evaluation = Evaluation {
-            samples: evaluation.samples,
-            probe_steps: evaluation.probe_steps,
-            speed: vec![],
-            ..of_reconstruction(evaluation)
-        };
-        let (tokenizer, features) = (tokenizer.to_owned(), features.cloned());
+        let evaluation = resolved.evaluation.of_probe.clone();
+        let (tokenizer, features) = (tokenizer.clone(), features.cloned());
         ids.push(jobs.add(MeasurePrior { tokenizer, priors, features, training: None, evaluation, probe: true })?);
     }
     Ok(ids)
@@ -269,7 +275,7 @@ fn of_codes(model: &Model) -> bool {
 /// What is asked for of a tokenizer that has it not, as a warning for the whole experiment.
 fn left_out(modelled: &[Modelled]) -> Option<Diagnostic> {
     let asks = |one: &&Modelled| {
-        let evaluation = &one.resolved.evaluation;
+        let evaluation = &one.resolved.evaluation.all;
         !evaluation.perturbation.is_empty() || evaluation.probe_steps > 0
     };
     let without = modelled.iter().filter(asks).filter(|one| !of_codes(&one.measured.model)).count();
@@ -286,9 +292,9 @@ fn left_out(modelled: &[Modelled]) -> Option<Diagnostic> {
 fn without_weights(modelled: &[Modelled]) -> Option<Diagnostic> {
     let mut names = BTreeSet::new();
     for Modelled { resolved, .. } in modelled {
-        for protocol in resolved.evaluation.published_protocols() {
+        for protocol in resolved.evaluation.all.published_protocols() {
             let setting = Evaluation::extractor_setting(protocol);
-            if resolved.evaluation.weights(setting, &resolved.base).is_none() {
+            if resolved.evaluation.all.weights(setting, &resolved.base).is_none() {
                 names.insert(protocol.name());
             }
         }
@@ -301,33 +307,4 @@ fn without_weights(modelled: &[Modelled]) -> Option<Diagnostic> {
         ))
         .help("set `inception` (of `dgm`, `dinov2`) in `evaluation`; docs/weights.md tells where the weights are")
     })
-}
-
-/// The settings that what priors draw depends on, the others at their defaults.
-fn of_generation(evaluation: &Evaluation) -> Evaluation {
-    let Ok(defaults) = Evaluation::parse("()") else { return evaluation.clone() };
-    Evaluation {
-        perturbation: defaults.perturbation,
-        perturbation_neighbours: defaults.perturbation_neighbours,
-        probe_steps: defaults.probe_steps,
-        protocols: defaults.protocols,
-        inception_digest: defaults.inception_digest,
-        dinov2_digest: defaults.dinov2_digest,
-        lpips_digest: defaults.lpips_digest,
-        missing_weights: defaults.missing_weights,
-        ..evaluation.clone()
-    }
-}
-
-/// The settings that a reconstruction's measures depend on, the others at their defaults: drawing more samples does not
-/// measure the tokenizer again.
-fn of_reconstruction(evaluation: &Evaluation) -> Evaluation {
-    let Ok(defaults) = Evaluation::parse("()").map_err(Error::from) else { return evaluation.clone() };
-    Evaluation {
-        images: evaluation.images,
-        pictures: evaluation.pictures,
-        classifier_steps: evaluation.classifier_steps,
-        precision: evaluation.precision,
-        ..defaults
-    }
 }

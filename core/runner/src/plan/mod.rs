@@ -15,6 +15,7 @@ mod comparisons;
 mod components;
 mod data;
 pub mod estimate;
+mod evaluations;
 mod jobs;
 mod models;
 mod setups;
@@ -22,16 +23,19 @@ mod text;
 mod values;
 
 pub use axes::NOT_APPLICABLE;
+pub(crate) use components::Resolved;
 pub use data::DataSet;
 pub use models::Model;
 
 use crate::experiment::document::Document;
 use crate::experiment::{Complaints, Diagnostic, Invalid, find, read};
+use crate::id::Id;
 use crate::job::{Job, Trial};
 use crate::plugins::Plugins;
 use catalog::Catalog;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What an experiment is about, for plans and reports.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -103,13 +107,13 @@ pub struct Plan {
     /// The jobs, each once, in an order in which they can run.
     pub jobs: Vec<Job>,
     /// The models of each trial, by its id.
-    pub models: BTreeMap<String, Model>,
+    pub models: HashMap<Id, Arc<Model>>,
     /// What is probably not meant.
     pub warnings: Vec<Diagnostic>,
     /// Data that are not on this machine: it can be planned, not worked on. Each place once.
     pub absent: Vec<Diagnostic>,
     /// Where in `jobs` the job of an id stands.
-    places: HashMap<String, usize>,
+    places: HashMap<Id, usize>,
 }
 
 impl Plan {
@@ -118,15 +122,18 @@ impl Plan {
         self.places.get(id).and_then(|&place| self.jobs.get(place))
     }
 
+    /// Leaves one of its trials, and the jobs of this.
+    pub fn keep_only(&mut self, trial: Trial) {
+        self.jobs.retain(|job| trial.jobs.contains(&job.id));
+        self.places = self.jobs.iter().enumerate().map(|(place, job)| (job.id.clone(), place)).collect();
+        self.trials = vec![trial];
+    }
+
     /// The data sets of all trials, each once, in the trials' order.
     pub fn data(&self) -> Vec<&DataSet> {
-        let mut sets: Vec<&DataSet> = Vec::new();
-        for model in self.trials.iter().filter_map(|trial| self.models.get(&trial.id)) {
-            if !sets.contains(&&*model.data) {
-                sets.push(&model.data);
-            }
-        }
-        sets
+        let sets = self.trials.iter().filter_map(|trial| Some(&*self.models.get(&trial.id)?.data));
+        let mut known = HashSet::new();
+        sets.filter(|set| known.insert((set.name.as_str(), set.info.digest.as_str()))).collect()
     }
 }
 
@@ -158,9 +165,9 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
     let mut complaints = Complaints::default();
     let setups = setups::expand(document, &catalog, &mut complaints);
     let comparisons = comparisons::check(document, &setups.axes, &mut complaints);
-    let resolved = components::resolve(setups.combinations, &catalog, &mut complaints);
+    let resolved = components::resolve(&document.question, setups.combinations, &catalog, &mut complaints);
     let modelled = models::build(resolved, plugins, &mut complaints);
-    let planned = jobs::of(document, &modelled, &mut complaints);
+    let planned = jobs::of(document, modelled, &mut complaints);
     let warnings = complaints.finish()?;
     let experiment = Experiment {
         name: document.name.clone(),
@@ -173,7 +180,6 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         comparisons,
         changed: changed(document),
     };
-    let jobs::Planned { trials, jobs, models, absent } = planned;
-    let places = jobs.iter().enumerate().map(|(place, job)| (job.id.clone(), place)).collect();
+    let jobs::Planned { trials, jobs, models, places, absent } = planned;
     Ok(Plan { experiment, trials, jobs, models, warnings, absent, places })
 }

@@ -2,6 +2,7 @@
 //! wasted, and what a trial costs is known.
 
 use crate::experiment::{Complaints, Diagnostic, Setup, Slot};
+use crate::id::Id;
 use crate::job::Call;
 use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
@@ -17,7 +18,9 @@ use rqlab_sdk::contracts::{
     ObjectiveContext, PriorContext, QuantizerContext, Split, TokenRequest, Weight,
 };
 use rqlab_sdk::params::Params;
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What a trial's models are.
@@ -51,7 +54,9 @@ impl Model {
 /// What building the models showed.
 #[derive(Clone)]
 pub(super) struct Measured {
-    pub(super) model: Model,
+    pub(super) model: Arc<Model>,
+    /// The digest of its data.
+    pub(super) digest: Id,
     /// Why the images cannot be read, if this is known only from what the configuration promises.
     pub(super) absent: Option<Diagnostic>,
 }
@@ -117,21 +122,21 @@ impl From<Error> for Problem {
 }
 
 /// Answers that were given before.
-struct Known<K, V>(Vec<(K, Answer<V>)>);
+struct Known<K, V>(HashMap<K, Answer<V>>);
 
-impl<K: PartialEq, V: Clone> Known<K, V> {
+impl<K: Eq + Hash, V: Clone> Known<K, V> {
     fn get(&mut self, key: K, make: impl FnOnce(&K) -> Answer<V>) -> Answer<V> {
-        if let Some((_, answer)) = self.0.iter().find(|(known, _)| *known == key) {
+        if let Some(answer) = self.0.get(&key) {
             return answer.clone();
         }
         let answer = make(&key);
-        self.0.push((key, answer.clone()));
+        self.0.insert(key, answer.clone());
         answer
     }
 }
 
 /// What a data set is, why its images cannot be read if they are not there, and how many variants of an image it lists.
-type Opened = (DatasetInfo, Option<String>, Option<usize>);
+type Opened = (Arc<DatasetInfo>, Option<String>, Option<usize>);
 
 /// The tokens of each level, and the parameters of all quantizers.
 type Levels = (Vec<LevelInfo>, usize);
@@ -149,15 +154,15 @@ struct Priors {
 
 /// What priors are told: their calls, the quantizers' calls, the latents' shapes, the number of classes, and whether they will
 /// see the null condition.
-type PriorKey = (Vec<Call>, Vec<Call>, Vec<MapShape>, usize, bool);
+type PriorKey = (Arc<[Call]>, Arc<[Call]>, Vec<MapShape>, usize, bool);
 
 /// Builds models, each part once for all combinations that have it in common.
 struct Models<'a> {
     plugins: &'a Plugins,
-    data: Known<(Call, PathBuf), Opened>,
+    data: Known<(Call, Arc<Path>), Opened>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
-    quantizers: Known<(Vec<Call>, Vec<MapShape>), Levels>,
-    objectives: Known<(Vec<Call>, [usize; 3], u64), usize>,
+    quantizers: Known<(Arc<[Call]>, Vec<MapShape>), Levels>,
+    objectives: Known<(Arc<[Call]>, [usize; 3], u64), usize>,
     priors: Known<PriorKey, Priors>,
     weights: Known<WeightsFile, ()>,
 }
@@ -166,12 +171,12 @@ impl<'a> Models<'a> {
     fn new(plugins: &'a Plugins) -> Self {
         Self {
             plugins,
-            data: Known(vec![]),
-            autoencoders: Known(vec![]),
-            quantizers: Known(vec![]),
-            objectives: Known(vec![]),
-            priors: Known(vec![]),
-            weights: Known(vec![]),
+            data: Known(HashMap::new()),
+            autoencoders: Known(HashMap::new()),
+            quantizers: Known(HashMap::new()),
+            objectives: Known(HashMap::new()),
+            priors: Known(HashMap::new()),
+            weights: Known(HashMap::new()),
         }
     }
 
@@ -180,7 +185,7 @@ impl<'a> Models<'a> {
         let plugins = self.plugins;
         let (info, absent, variants) = self
             .data
-            .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base.clone()))
+            .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base))
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
         let (shapes, autoencoder) = self
             .autoencoders
@@ -219,13 +224,14 @@ impl<'a> Models<'a> {
                 at(setup, Slot::Evaluation, &Problem::field("probe_steps", problem.error.message))
             })?;
         }
-        if !resolved.evaluation.perturbation.is_empty() && classes < 2 {
+        if !resolved.evaluation.all.perturbation.is_empty() && classes < 2 {
             let message = "the distance of perturbed codes is taken on features of a classifier, which needs images of two classes or more";
             return Err(at(setup, Slot::Evaluation, &Problem::field("perturbation", message.to_owned())));
         }
         samples(setup, resolved, &info.classes, absent.is_some())?;
         Ok(Measured {
-            model: Model {
+            digest: info.digest.as_str().into(),
+            model: Arc::new(Model {
                 autoencoder,
                 quantizer,
                 objectives,
@@ -234,14 +240,14 @@ impl<'a> Models<'a> {
                 levels,
                 data: Arc::new(DataSet { name: data_name(setup, &resolved.data), info }),
                 variants,
-            },
+            }),
             absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
         })
     }
 
     /// Whether the weights that measures look with are there, and are those that they are said to be.
     fn weights(&mut self, setup: &Setup, resolved: &Resolved) -> Result<(), Diagnostic> {
-        let evaluation = &resolved.evaluation;
+        let evaluation = &resolved.evaluation.all;
         let protocols = evaluation.published_protocols();
         let mut check = |setting: &str, given: bool| -> Answer<bool> {
             match evaluation.weights(setting, &resolved.base) {
@@ -283,13 +289,13 @@ impl<'a> Models<'a> {
 
 /// Guidance of a prior that has nothing to be guided by, or never saw the null condition; an interval without a step.
 fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) -> Result<(), Diagnostic> {
-    if let GuidanceSchedule::Interval { from, to } = resolved.evaluation.guidance().schedule
+    if let GuidanceSchedule::Interval { from, to } = resolved.evaluation.all.guidance().schedule
         && from > to
     {
         let message = format!("the interval begins at {from} and ends before that, at {to}");
         return Err(at(setup, Slot::Evaluation, &Problem::field("guidance_from", message)));
     }
-    if !resolved.evaluation.guidance().is_on() || resolved.priors.is_empty() {
+    if !resolved.evaluation.all.guidance().is_on() || resolved.priors.is_empty() {
         return Ok(());
     }
     let message = if classes == 0 {
@@ -312,7 +318,7 @@ fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) 
 /// Labels that no image has, and draws of samples that are none or twice the same. The classes of data that are `absent` are
 /// not known by name.
 fn samples(setup: &Setup, resolved: &Resolved, classes: &[String], absent: bool) -> Result<(), Diagnostic> {
-    let evaluation = &resolved.evaluation;
+    let evaluation = &resolved.evaluation.all;
     let mut seeds = evaluation.sampling_seeds.clone();
     seeds.sort_unstable();
     let (field, message) = if seeds.is_empty() {
@@ -351,8 +357,9 @@ fn data_name(setup: &Setup, call: &Call) -> String {
     path.map_or(call.name.clone(), |path| format!("{} {}", call.name, path.value.whole().text()))
 }
 
-fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<Opened> {
-    let data = plugins.dataset(call, &DatasetContext { base, progress: plugins.progress().clone() })?;
+fn open(plugins: &Plugins, call: &Call, base: &Path) -> Answer<Opened> {
+    let data =
+        plugins.dataset(call, &DatasetContext { base: base.to_owned(), progress: plugins.progress().clone() })?;
     let info = data.info().clone();
     for split in [Split::Train, Split::Test] {
         if info.len(split) == 0 {
@@ -361,7 +368,7 @@ fn open(plugins: &Plugins, call: &Call, base: PathBuf) -> Answer<Opened> {
         }
     }
     let variants = data.variants().or(info.summary.augmentation.is_empty().then_some(1));
-    Ok((info, data.absent().map(str::to_owned), variants))
+    Ok((Arc::new(info), data.absent().map(str::to_owned), variants))
 }
 
 fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {

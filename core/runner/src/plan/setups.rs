@@ -2,11 +2,10 @@
 
 use crate::experiment::diagnostic::{Complaints, Diagnostic};
 use crate::experiment::document::Document;
-use crate::experiment::raw;
 use crate::experiment::reach::Reached;
 use crate::experiment::source::Piece;
 use crate::experiment::sweep::Point;
-use crate::experiment::{Assignment, Path, Setup, Written};
+use crate::experiment::{Assignment, Setup, Written};
 use crate::plan::axes::{self, ShownAxis};
 use crate::plan::catalog::Catalog;
 use crate::plan::values::{at, holds, unknown};
@@ -33,39 +32,24 @@ type Origin = (usize, usize);
 pub(super) fn expand(document: &Document, catalog: &Catalog<'_>, complaints: &mut Complaints) -> Setups {
     let mut expansion = Expansion { document, catalog, applied: HashMap::new(), matched: HashSet::new() };
     let points: Vec<Point> =
-        document.blocks.iter().flat_map(|block| block.points(|path| pinned(document, path))).collect();
+        document.blocks.iter().flat_map(|block| block.points(|path| document.pins(path))).collect();
     let setups: Vec<(Option<Piece>, Setup)> =
         points.iter().map(|point| (point.case.clone(), expansion.setup(point, complaints))).collect();
-    let kept: Vec<_> = setups.iter().filter(|(case, setup)| expansion.keeps(case.as_ref(), setup)).cloned().collect();
-    if kept.is_empty() && !setups.is_empty() {
+    let kept: Vec<bool> = setups.iter().map(|(case, setup)| expansion.keeps(case.as_ref(), setup)).collect();
+    let none = !kept.contains(&true);
+    if none && !setups.is_empty() {
         complaints.push(expansion.nothing_left());
     }
     expansion.unmatched(&setups, complaints);
-    if !kept.is_empty() {
+    if !none {
         expansion.unapplied(&points, complaints);
     }
-    let combination = |(case, setup)| Combination { case, setup, axes: BTreeMap::new() };
-    let mut combinations: Vec<Combination> = kept.into_iter().map(combination).collect();
+    drop(points);
+    let kept = setups.into_iter().zip(kept).filter(|(_, keeps)| *keeps);
+    let combination = |((case, setup), _)| Combination { case, setup, axes: BTreeMap::new() };
+    let mut combinations: Vec<Combination> = kept.map(combination).collect();
     let axes = axes::name(document, &mut combinations, catalog);
     Setups { combinations, axes }
-}
-
-/// Whether the command line sets what a path names: itself, or a component with the fields that it gives. No axis varies that.
-fn pinned(document: &Document, path: &Path) -> bool {
-    document.overrides.iter().any(|set| set.path.rest(path).is_some_and(|rest| gives(&set.value, rest)))
-}
-
-/// Whether a value says what stands at these steps in it.
-fn gives(value: &Piece, steps: &[Piece]) -> bool {
-    let Some((step, rest)) = steps.split_first() else { return true };
-    if let Ok(items) = raw::list(value) {
-        let named = |item: &Piece| raw::call(item).is_some_and(|(name, _)| name.text() == step.text());
-        let numbered = step.text().parse::<usize>().ok().and_then(|number| items.get(number.checked_sub(1)?));
-        return numbered.or_else(|| items.iter().find(|item| named(item))).is_some_and(|item| gives(item, rest));
-    }
-    // Settings have no name.
-    let fields = raw::call(value).map_or_else(|| raw::fields(value), |(_, arguments)| raw::fields(&arguments));
-    fields.is_ok_and(|fields| fields.iter().any(|f| f.key.text() == step.text() && gives(&f.value, rest)))
 }
 
 struct Expansion<'a> {
@@ -89,7 +73,7 @@ impl Expansion<'_> {
         for when in &document.when {
             if holds(&when.at, &setup, point.case.as_ref(), self.catalog) {
                 self.matched.insert(when.at.piece.origin());
-                let free: Vec<&Assignment> = when.set.iter().filter(|set| !pinned(document, &set.path)).collect();
+                let free: Vec<&Assignment> = when.set.iter().filter(|set| !document.pins(&set.path)).collect();
                 let within = |set: &&&Assignment| free.iter().any(|free| free.path.rest(&set.path).is_some());
                 let again: Vec<&Assignment> = inner.iter().filter(within).copied().collect();
                 self.apply(&mut setup, free, complaints);

@@ -1,10 +1,9 @@
 //! A trial written as the experiment file that is this trial alone.
 
 use crate::experiment::Slot;
-use crate::experiment::document::Document;
 use crate::experiment::raw;
 use crate::experiment::source::{Piece, Source};
-use crate::job::Call;
+use crate::job::{Call, Trial};
 use crate::plan::components::Resolved;
 use rqlab_sdk::Result;
 use rqlab_sdk::config::Config;
@@ -13,14 +12,29 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The experiment file that plans this trial and no other, with all defaults written out.
-///
-/// # Errors
-/// A value that cannot be written as text.
-pub(super) fn of_trial(document: &Document, resolved: &Resolved, seed: u64) -> Result<String> {
+impl Trial {
+    /// The experiment file that plans this trial and no other, with all defaults written out.
+    ///
+    /// # Errors
+    /// A value that cannot be written as text.
+    pub fn config(&self) -> Result<String> {
+        of_trial(&self.resolved, self.seed)
+    }
+
+    /// Every resolved setting by its path, such as `quantizer.depth`; `quantizer` itself is the component's name. Of a list
+    /// with several components the paths count from 1: `quantizer[2].depth`.
+    ///
+    /// # Errors
+    /// A value that cannot be written as text.
+    pub fn settings(&self) -> Result<BTreeMap<String, String>> {
+        settings(&self.resolved)
+    }
+}
+
+fn of_trial(resolved: &Resolved, seed: u64) -> Result<String> {
     let mut text = "(\n".to_owned();
-    if !document.question.is_empty() {
-        let _ = writeln!(text, "    question: {:?},", document.question);
+    if !resolved.question.is_empty() {
+        let _ = writeln!(text, "    question: {:?},", resolved.question);
     }
     let mut slot = |slot: Slot, calls: &[Call]| {
         let _ = match calls {
@@ -44,17 +58,12 @@ pub(super) fn of_trial(document: &Document, resolved: &Resolved, seed: u64) -> R
     if !resolved.priors.is_empty() {
         settings(Slot::PriorTraining, resolved.prior_training.resolved()?);
     }
-    settings(Slot::Evaluation, resolved.evaluation.resolved()?);
+    settings(Slot::Evaluation, resolved.evaluation.all.resolved()?);
     let _ = write!(text, "    seeds: [{seed}],\n)\n");
     Ok(text)
 }
 
-/// Every setting of a combination by its path, such as `quantizer.depth`; `quantizer` itself is the component's name. Of a list with
-/// several components the paths count from 1: `quantizer[2].depth`.
-///
-/// # Errors
-/// A value that cannot be written as text.
-pub(super) fn settings(resolved: &Resolved) -> Result<BTreeMap<String, String>> {
+fn settings(resolved: &Resolved) -> Result<BTreeMap<String, String>> {
     let mut settings = BTreeMap::new();
     let mut add = |path: &str, config: &str| {
         let source = Source { name: String::new(), text: config.to_owned(), dir: PathBuf::new(), is_argument: false };
@@ -66,7 +75,7 @@ pub(super) fn settings(resolved: &Resolved) -> Result<BTreeMap<String, String>> 
     if !resolved.priors.is_empty() {
         add("prior_training", &resolved.prior_training.resolved()?);
     }
-    add("evaluation", &resolved.evaluation.resolved()?);
+    add("evaluation", &resolved.evaluation.all.resolved()?);
     let slots = [
         (Slot::Data, std::slice::from_ref(&resolved.data)),
         (Slot::Autoencoder, std::slice::from_ref(&resolved.autoencoder)),

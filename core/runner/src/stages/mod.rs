@@ -217,7 +217,7 @@ impl Context<'_> {
     fn last_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
         let (dir, path) = (self.dir(), self.dir().state());
         let found = match Checkpoint::load_sealed(&path) {
-            Ok(state) if state.metadata.get(STAGE) == Some(&self.job.id) => return Ok(Some(state)),
+            Ok(state) if state.metadata.get(STAGE).is_some_and(|id| self.job.id == **id) => return Ok(Some(state)),
             Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error @ Error::File { .. }) => return Err(error),
             Ok(_) => "it belongs to another stage",
@@ -230,7 +230,7 @@ impl Context<'_> {
 
     /// Keeps a checkpoint of this stage's training.
     fn keep_checkpoint(&self, mut state: Checkpoint) -> Result<()> {
-        state.metadata.insert(STAGE.to_owned(), self.job.id.clone());
+        state.metadata.insert(STAGE.to_owned(), self.job.id.to_string());
         state.sealed().save(&self.dir().state())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::training::batches::chunks;
 use super::{EncodeTokens, TrainPrior, TrainTokenizer};
+use crate::id::Id;
 use crate::job::{Call, Job};
 use crate::plugins::Plugins;
 use crate::store::Store;
@@ -31,7 +32,7 @@ pub struct Tokenizer {
 /// # Errors
 /// Those of the plugin.
 pub fn open_dataset(plugins: &Plugins, call: &Call, job: &Job) -> Result<Box<dyn Dataset>> {
-    plugins.dataset(call, &DatasetContext::new(job.base.clone()))
+    plugins.dataset(call, &DatasetContext::new(job.base.to_path_buf()))
 }
 
 /// The call for a level, of a list with one per level or one for all.
@@ -210,7 +211,7 @@ pub struct Sampler {
 pub fn load_prior(
     plugins: &Plugins,
     store: &Store,
-    ids: &[String],
+    ids: &[Id],
     tokenizer: &Tokenizer,
     classes: usize,
 ) -> Result<Sampler> {

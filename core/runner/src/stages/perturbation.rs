@@ -3,6 +3,7 @@
 use super::features::{Described, FeatureNet};
 use super::subset::test_images;
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
+use crate::id::Id;
 use crate::job::Call;
 use crate::needs::enough;
 use crate::settings::{Evaluation, Precision};
@@ -16,17 +17,19 @@ use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Measures images decoded from perturbed codes (pFID's way: Qiu et al. 2025, "Image Tokenizer Needs Post-Training"): each code
 /// of a test image becomes, with some probability, one of the codes nearest to it, itself among them, all equally likely.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MeasurePerturbation {
     /// The tokenizer's job.
-    pub tokenizer: String,
+    pub tokenizer: Id,
     /// The jobs of the classifier and of its reference.
-    pub features: [String; 2],
+    pub features: [Id; 2],
     /// What is measured; settings that do not count here are at their defaults.
-    pub evaluation: Evaluation,
+    #[serde(with = "crate::shared")]
+    pub evaluation: Arc<Evaluation>,
 }
 
 impl MeasurePerturbation {
@@ -44,7 +47,7 @@ impl Stage for MeasurePerturbation {
     }
 
     fn needs(&self) -> Vec<&str> {
-        std::iter::once(&self.tokenizer).chain(&self.features).map(String::as_str).collect()
+        std::iter::once(&self.tokenizer).chain(&self.features).map(|id| &**id).collect()
     }
 
     fn calls(&self) -> Vec<&Call> {

@@ -4,6 +4,7 @@
 use super::subset::subset;
 use super::training::means::Mean;
 use super::{Context, Stage, as_json, load_tokenizer};
+use crate::id::Id;
 use crate::job::Call;
 use crate::settings::Precision;
 use crate::store::Done;
@@ -29,7 +30,7 @@ const SUBSET: usize = 1000;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MeasureByProtocol {
     /// The tokenizer's job.
-    pub tokenizer: String,
+    pub tokenizer: Id,
     /// Whose practice is followed.
     pub protocol: Protocol,
     /// The weights of the network that it looks with; none if they are left out.

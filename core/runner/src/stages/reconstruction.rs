@@ -6,6 +6,7 @@ use super::per_image::PerImage;
 use super::subset::{shown, test_images};
 use super::training::means::{LateMean, Mean};
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
+use crate::id::Id;
 use crate::job::Call;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
@@ -21,16 +22,18 @@ use rqlab_sdk::tensor::{Codes, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Measures a tokenizer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MeasureTokenizer {
     /// The tokenizer's job.
-    pub tokenizer: String,
+    pub tokenizer: Id,
     /// The jobs of the classifier and of its reference; none for data without classes.
-    pub features: Option<[String; 2]>,
+    pub features: Option<[Id; 2]>,
     /// What is measured; settings of samples are at their defaults.
-    pub evaluation: Evaluation,
+    #[serde(with = "crate::shared")]
+    pub evaluation: Arc<Evaluation>,
 }
 
 impl MeasureTokenizer {
@@ -48,7 +51,7 @@ impl Stage for MeasureTokenizer {
     }
 
     fn needs(&self) -> Vec<&str> {
-        std::iter::once(&self.tokenizer).chain(self.features.iter().flatten()).map(String::as_str).collect()
+        std::iter::once(&self.tokenizer).chain(self.features.iter().flatten()).map(|id| &**id).collect()
     }
 
     fn calls(&self) -> Vec<&Call> {

@@ -3,6 +3,7 @@
 use super::features::{Described, FeatureNet};
 use super::subset::test_images;
 use super::{Context, Stage, as_json, open_dataset};
+use crate::id::Id;
 use crate::job::Call;
 use crate::settings::Precision;
 use crate::store::{Done, StageDir};
@@ -17,7 +18,7 @@ pub struct DescribeReference {
     /// The data set.
     pub data: Call,
     /// The classifier's job.
-    pub classifier: String,
+    pub classifier: Id,
     /// How many test images, of all classes; all of them if there are fewer.
     pub images: usize,
     /// That of the evaluation.

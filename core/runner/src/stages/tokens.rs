@@ -3,6 +3,7 @@
 use super::subset::subset;
 use super::token_file::{TokenFile, Writer};
 use super::{Context, Stage, as_json, load_tokenizer};
+use crate::id::Id;
 use crate::job::Call;
 use crate::settings::{Augmentation, Precision};
 use crate::store::{Done, StageDir};
@@ -24,7 +25,7 @@ const SCALE: &str = "scale";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EncodeTokens {
     /// The tokenizer's job.
-    pub tokenizer: String,
+    pub tokenizer: Id,
     /// How many training images are encoded, of all classes.
     pub images: usize,
     /// What is encoded of each image.

@@ -5,6 +5,7 @@ use super::features::FeatureNet;
 use super::subset::subset;
 use super::token_file::{TokenFile, Writer};
 use super::{Context, Stage, as_json, open_dataset};
+use crate::id::Id;
 use crate::job::Call;
 use crate::settings::Precision;
 use crate::store::{Done, StageDir};
@@ -50,7 +51,7 @@ pub struct DescribeTraining {
     /// The data set.
     pub data: Call,
     /// The classifier's job; none for data without classes, which are compared by their pixels alone.
-    pub classifier: Option<String>,
+    pub classifier: Option<Id>,
     /// How many training images, of all classes.
     pub images: usize,
     /// That of the evaluation.
@@ -111,7 +112,7 @@ impl Stage for DescribeTraining {
     }
 
     fn needs(&self) -> Vec<&str> {
-        self.classifier.iter().map(String::as_str).collect()
+        self.classifier.iter().map(|id| &**id).collect()
     }
 
     fn calls(&self) -> Vec<&Call> {

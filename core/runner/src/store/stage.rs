@@ -347,7 +347,8 @@ impl StageDir {
     pub fn job(&self) -> Result<Job> {
         let path = self.file("job.json");
         let job: Job = read_json(&path)?;
-        if job.format == FORMAT && job.id == self.id && identity::of_stage(&*job.stage, &job.data_digest)? == self.id {
+        if job.format == FORMAT && job.id == *self.id && identity::of_stage(&*job.stage, &job.data_digest)? == *self.id
+        {
             return Ok(job);
         }
         let message = format!("{} describes another stage; `rqlab sweep` writes it again", path.display());

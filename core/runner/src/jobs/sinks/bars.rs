@@ -1,6 +1,7 @@
 //! Bars on a terminal: one for all jobs with the time left, and one per running job.
 
 use super::{Event, Sink, failed, warned};
+use crate::id::Id;
 use crate::job::Job;
 use crate::jobs::{Outcome, Progress, weight};
 use crate::ui::{counted, visible};
@@ -12,7 +13,7 @@ use std::time::Duration;
 pub struct Bars {
     bars: MultiProgress,
     overall: ProgressBar,
-    running: BTreeMap<String, Running>,
+    running: BTreeMap<Id, Running>,
 }
 
 struct Running {

@@ -11,6 +11,7 @@ use super::distances::Values;
 use super::features::{Described, FeatureNet};
 use super::subset::subset;
 use super::{Context, DescribeReference, Stage, as_json, load_prior, load_tokenizer};
+use crate::id::Id;
 use crate::job::Call;
 use crate::needs::enough;
 use crate::pictures::{class, image};
@@ -22,24 +23,27 @@ use rqlab_reports::{Index, Reading, Sample};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::config::{Config, Scope};
+use rqlab_sdk::contracts::Dataset;
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Measures the priors of all levels together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MeasurePrior {
     /// The tokenizer's job.
-    pub tokenizer: String,
+    pub tokenizer: Id,
     /// The priors' jobs, one per level.
-    pub priors: Vec<String>,
+    pub priors: Vec<Id>,
     /// The jobs of the classifier and of its reference; none for data without classes.
-    pub features: Option<[String; 2]>,
+    pub features: Option<[Id; 2]>,
     /// The job that described training images; none if samples are not compared with them.
     #[serde(default)]
-    pub training: Option<String>,
+    pub training: Option<Id>,
     /// What is measured.
-    pub evaluation: Evaluation,
+    #[serde(with = "crate::shared")]
+    pub evaluation: Arc<Evaluation>,
     /// Whether the priors are the lab's own probe of the tokenizer, not the experiment's.
     #[serde(default)]
     pub probe: bool,
@@ -50,6 +54,25 @@ impl MeasurePrior {
     pub const NAME: &str = "generation";
     /// Its name for a probe.
     pub const PROBE: &str = "probe";
+}
+
+impl MeasurePrior {
+    /// Which classes samples are drawn of.
+    fn mixture(&self, dataset: &dyn Dataset) -> Result<Mixture> {
+        let images = subset(dataset.info().test, self.evaluation.images);
+        Mixture::of(&self.evaluation.labels, dataset, &images)
+    }
+
+    /// Labels of `count` samples, of which classes have the shares that they have among those that are measured; in the
+    /// classes' order.
+    ///
+    /// # Errors
+    /// Those of the data set.
+    pub(crate) fn labels(&self, dataset: &dyn Dataset, count: usize) -> Result<Vec<u32>> {
+        let mut labels = self.mixture(dataset)?.labels(count);
+        labels.sort_unstable();
+        Ok(labels)
+    }
 }
 
 impl Stage for MeasurePrior {
@@ -63,7 +86,7 @@ impl Stage for MeasurePrior {
 
     fn needs(&self) -> Vec<&str> {
         let features = self.features.iter().flatten().chain(&self.training);
-        std::iter::once(&self.tokenizer).chain(&self.priors).chain(features).map(String::as_str).collect()
+        std::iter::once(&self.tokenizer).chain(&self.priors).chain(features).map(|id| &**id).collect()
     }
 
     fn calls(&self) -> Vec<&Call> {
@@ -116,7 +139,7 @@ impl Stage for MeasurePrior {
             }
             _ => None,
         };
-        let mixture = Mixture::of(&evaluation.labels, dataset.as_ref(), &images)?;
+        let mixture = self.mixture(dataset.as_ref())?;
         let count = evaluation.samples;
         let how = samples::How { count, classes, draw: &draw, guidance, keep: evaluation.pictures, mixture };
         let (mut draws, mut result) = (Vec::new(), Checkpoint::default());

@@ -8,6 +8,7 @@ use super::training::batches::Order;
 use super::training::means::LateMean;
 use super::training::{Recipe, Task, train};
 use super::{Context, EncodeTokens, Stage, Tokenizer, as_json, from_json, load_tokenizer};
+use crate::id::Id;
 use crate::job::Call;
 use crate::settings::{Augmentation, Precision, PriorTraining};
 use crate::store::Done;
@@ -30,9 +31,9 @@ const VALIDATION: &str = "validation_loss";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrainPrior {
     /// The tokenizer's job.
-    pub tokenizer: String,
+    pub tokenizer: Id,
     /// The job that encoded the images.
-    pub tokens: String,
+    pub tokens: Id,
     /// The level, from 0.
     pub level: usize,
     /// The prior.
