@@ -62,6 +62,15 @@ fn a_finished_sweep_can_be_looked_at_in_every_way() {
     assert_eq!(side(&lab, "four.png"), (38, 38));
     ok(&lab, &format!("reconstruct {ONE} --count 5 -o five.png"));
     assert_eq!(side(&lab, "five.png"), (5 * 18 + 2, 3 * 18 + 2));
+    // A class goes by its name or its number; without one, classes have the shares that they are measured in.
+    for class in ["", "--class foliage", "--class 1"] {
+        ok(&lab, &format!("sample {ONE} --count 4 {class} -o class{}.png", class.replace(' ', "")));
+    }
+    let picture = |name: &str| std::fs::read(lab.path(name)).unwrap();
+    assert_eq!(picture("class--classfoliage.png"), picture("class--class1.png"));
+    assert_ne!(picture("class.png"), picture("class--class1.png"));
+    let said = lab.run(&format!("sample {ONE} --class foilage")).unwrap();
+    assert!(said.code == Some(2) && said.err.contains("did you mean `foliage`?"), "{}", said.err);
     let said = lab.run(&format!("sample {ONE} --class 9")).unwrap();
     assert!(said.code == Some(2) && said.err.contains("there is no class `9`"), "{}", said.err);
     let said = lab.run("sample tiny.ron --runs runs").unwrap();

@@ -175,7 +175,7 @@ fn a_trial_of_lists_and_nested_calls_written_out_is_the_same_trial() {
            objective: [mse, patch_gan(start: 5)], data: grey(path: "a \"b\"")"#,
     );
     let lab = Lab::new();
-    let path = lab.write("one.ron", &plan.trials[0].config().unwrap());
+    let path = lab.write("one.ron", plan.trials[0].config().unwrap());
     let again = lab.plan(&path, &[], None).unwrap_or_else(|invalid| panic!("{invalid}"));
     assert_eq!(again.trials[0].id, plan.trials[0].id);
     assert_eq!(again.trials[0].config().unwrap(), plan.trials[0].config().unwrap());

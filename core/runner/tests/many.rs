@@ -29,7 +29,7 @@ fn twenty_thousand_trials_are_planned() {
     assert_eq!(ids.len(), plan.jobs.len());
     assert!(plan.jobs.iter().all(|job| plan.job(&job.id).is_some_and(|found| found.id == job.id)));
     // What trials have in common is there once.
-    let [first, .., last] = plan.trials.as_slice() else { panic!("trials") };
+    let (first, last) = (&plan.trials[0], &plan.trials[19_999]);
     assert!(std::sync::Arc::ptr_eq(&plan.models[&first.id].data.info, &plan.models[&last.id].data.info));
 }
 

@@ -216,7 +216,7 @@ fn a_trial_written_out_is_the_same_trial() {
         plan_of(r#"question: "A \"quoted\" one?", prior: guess, axes: { "quantizer.depth": [1, 2] }, seeds: [7]"#);
     let lab = Lab::new();
     for trial in &plan.trials {
-        let path = lab.write("one.ron", &trial.config().unwrap());
+        let path = lab.write("one.ron", trial.config().unwrap());
         let again = lab.plan(&path, &[], None).unwrap_or_else(|invalid| panic!("{invalid}"));
         assert_eq!(again.trials.len(), 1);
         assert_eq!(again.trials[0].id, trial.id);

@@ -156,13 +156,16 @@ struct Priors {
 /// see the null condition.
 type PriorKey = (Arc<[Call]>, Arc<[Call]>, Vec<MapShape>, usize, bool);
 
+/// What objectives are told: their calls, the image, and the steps over which their weights may move.
+type ObjectivesKey = (Arc<[Call]>, [usize; 3], u64);
+
 /// Builds models, each part once for all combinations that have it in common.
 struct Models<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, Arc<Path>), Opened>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
     quantizers: Known<(Arc<[Call]>, Vec<MapShape>), Levels>,
-    objectives: Known<(Arc<[Call]>, [usize; 3], u64), usize>,
+    objectives: Known<ObjectivesKey, usize>,
     priors: Known<PriorKey, Priors>,
     weights: Known<WeightsFile, ()>,
 }
