@@ -23,8 +23,8 @@ fn twenty_thousand_trials_are_planned() {
     let plan =
         plan_of(&format!("prior: guess, axes: {{ \"tokenizer_training.steps\": [{steps}] }}, seeds: [0, 1, 2, 3]"));
     assert_eq!(plan.trials.len(), 20_000);
-    // Classifier and reference are shared; tokenizer, its measures, tokens, prior and its measures are not.
-    assert_eq!(plan.jobs.len(), 2 + 5 * 20_000);
+    // Classifier and the two descriptions of images are shared; tokenizer, its measures, tokens, prior and its measures are not.
+    assert_eq!(plan.jobs.len(), 3 + 5 * 20_000);
     let ids: HashSet<&str> = plan.jobs.iter().map(|job| job.id.as_str()).collect();
     assert_eq!(ids.len(), plan.jobs.len());
     assert!(plan.jobs.iter().all(|job| plan.job(&job.id).is_some_and(|found| found.id == job.id)));

@@ -190,8 +190,8 @@ fn an_id_is_of_what_determines_the_result() {
     assert_eq!(ids("prior: guess(width: 8), evaluation: (samples: 77),").difference(&plain).count(), 1);
     // Another prior is trained and measured on the same codes.
     assert_eq!(ids("prior: guess(width: 16),").difference(&plain).count(), 2);
-    // Another seed shares the classifier and the reference's features alone.
-    assert_eq!(ids("prior: guess(width: 8), seeds: [1],").intersection(&plain).count(), 2);
+    // Another seed shares the classifier and what it describes of test and training images alone.
+    assert_eq!(ids("prior: guess(width: 8), seeds: [1],").intersection(&plain).count(), 3);
     assert_eq!(ids("prior: guess(width: 8), data: grey(size: 32),").intersection(&plain).count(), 0);
 }
 
