@@ -8,16 +8,8 @@ use crate::results::Trial;
 use crate::study::{Column, Configuration, Study};
 
 /// What it shows beside the headline, where it was measured.
-const COLUMNS: [&str; 8] = [
-    "bits_per_image",
-    "kl_bits_per_image",
-    "psnr",
-    "ssim",
-    "recon_frechet",
-    "prior_bits_per_image",
-    "sample_frechet",
-    "parameters",
-];
+const COLUMNS: [&str; 7] =
+    ["bits_per_image", "kl_bits_per_image", "psnr", "ssim", "recon_frechet", "prior_bits_per_image", "sample_frechet"];
 
 /// The table.
 pub(crate) struct MainTable {
@@ -172,14 +164,14 @@ impl Cell {
     }
 }
 
-/// The configuration with the first value of each axis that varies.
+/// The configuration with the first value of each axis that varies; without one, the first that finished.
 fn baseline<'a, 'b>(study: &Study<'_>, finished: &[&'a Configuration<'b>]) -> Option<&'a Configuration<'b>> {
     let is_first = |configuration: &&&Configuration<'_>| {
         study.varied.iter().all(|&axis| {
             configuration.key[axis].is_none_or(|value| Some(value) == study.results.axes[axis].values.first())
         })
     };
-    finished.iter().find(is_first).copied()
+    finished.iter().find(is_first).or(finished.first()).copied()
 }
 
 fn seeds(finished: &[&Configuration<'_>]) -> String {

@@ -375,3 +375,18 @@ fn warnings_stand_before_all_that_the_trials_seem_to_say() {
     }
     assert!(head.contains("<a href=\"#warnings\">2 warnings</a>"));
 }
+
+#[test]
+fn a_fact_that_some_have_names_them_once() {
+    let mut results = alone(vec![Reading::new("psnr", [], 20.0)]);
+    for depth in 2..=4_i64 {
+        let axes = [("quantizer.depth".to_owned(), depth.into())].into();
+        results.trials.push(Trial { id: format!("89abcde{depth}"), axes, ..results.trials[0].clone() });
+    }
+    results.axes[0].values = (1..=4_i64).map(Into::into).collect();
+    for trial in &mut results.trials[1..] {
+        trial.setup.push(Fact::new("prior", "ar, on 16 training images"));
+    }
+    let page = page("some", &results);
+    assert!(page.contains("ar, on 16 training images (in 3 of 4 configurations: depth 2; depth 3; and 1 more)"));
+}

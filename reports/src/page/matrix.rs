@@ -74,7 +74,7 @@ fn main_table(table: &MainTable) -> Markup {
                                 td.n {
                                     @if let Some(cell) = cell {
                                         @if let Some(fault) = cell.fault {
-                                            a.fault href="#warnings" title=(fault) aria-label=(fault) { "⚠\u{fe0e}" } " "
+                                            a.fault href="#warnings" title=(fault) aria-label=(fault) { "⚠\u{fe0e}" } "\u{a0}"
                                         }
                                         span.best[cell.is_best] { (cell.value) }
                                         @if let Some(difference) = &cell.difference { span.unit { (difference) } }

@@ -237,7 +237,7 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
 pub(super) fn unsound(study: &Study<'_>, configuration: &Configuration<'_>, measure: &Measure) -> Markup {
     html! {
         @if let Some(title) = study.unsound(configuration, measure) {
-            a.fault href="#warnings" title=(title) aria-label=(title) { "⚠\u{fe0e}" } " "
+            a.fault href="#warnings" title=(title) aria-label=(title) { "⚠\u{fe0e}" } "\u{a0}"
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::format;
 use crate::measure::{Quantity, TEST_IMAGES};
 use crate::results::Trial;
 use crate::study::{Configuration, Study, named};
+use crate::warnings::listed;
 
 /// A line of the table: what it is about, and what is so.
 struct Row {
@@ -67,6 +68,15 @@ fn fact(study: &Study<'_>, name: &str) -> Row {
     let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
     if let [one] = distinct[..] {
         return Row { name: name.to_owned(), text: vec![shown(one)] };
+    }
+    // What some have and others do not, such as a prior.
+    let mut told = distinct.iter().filter_map(|text| text.as_deref());
+    if let (Some(one), None) = (told.next(), told.next()) {
+        let with = study.configurations.iter().zip(&texts).filter(|(_, text)| text.is_some());
+        let with: Vec<String> = with.map(|(configuration, _)| configuration.label.clone()).collect();
+        let all = study.configurations.len();
+        let text = format!("{one} (in {} of {all} configurations: {})", with.len(), listed(&with));
+        return Row { name: name.to_owned(), text: vec![text] };
     }
     // The axis of which each value goes with one text.
     let decides = |axis: &&usize| {

@@ -23,10 +23,12 @@
 //! files' digests when a sweep takes a stage as done and when a result is loaded. What is damaged is set aside and made
 //! again; only what is not there counts as not done, and what cannot be read is an error.
 
+mod done;
 mod seal;
 mod stage;
 
-pub use stage::{Damage, Done, Failed, Remeasured, SetAside, StageDir, Standing};
+pub use done::{Done, Remeasured};
+pub use stage::{Damage, Failed, SetAside, StageDir, Standing};
 
 use rqlab_sdk::files::{self, write_atomically};
 use rqlab_sdk::{Error, Result};
