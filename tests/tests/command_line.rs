@@ -27,7 +27,7 @@ fn a_finished_sweep_can_be_looked_at_in_every_way() {
     let lab = Lab::new().unwrap();
     let said = ok(&lab, "plan tiny.ron --runs runs");
     assert!(
-        said.out.contains("4 trials") && said.out.contains("16 jobs") && said.out.contains("16 jobs to do"),
+        said.out.contains("4 trials") && said.out.contains("17 jobs") && said.out.contains("17 jobs to do"),
         "{}",
         said.out
     );

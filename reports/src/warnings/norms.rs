@@ -6,7 +6,7 @@ use crate::results::Trial;
 use crate::study::Study;
 
 /// Norms of the codes that images choose differ by less than this factor.
-const FAR: f64 = 20.0;
+const FAR: f64 = 10.0;
 
 pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
     each(study, judge)

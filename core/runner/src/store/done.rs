@@ -1,4 +1,4 @@
-//! What a finished stage found.
+//! What a stage that ended leaves: what it found, or why it could not.
 
 use rqlab_reports::{Curve, Environment, Reading};
 use serde::{Deserialize, Serialize};
@@ -37,4 +37,11 @@ impl Done {
         self.timings.extend(speeds);
         self.remeasured = Some(again);
     }
+}
+
+/// Why a stage could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The error.
+    pub error: String,
 }

@@ -27,8 +27,8 @@ mod done;
 mod seal;
 mod stage;
 
-pub use done::{Done, Remeasured};
-pub use stage::{Damage, Failed, SetAside, StageDir, Standing};
+pub use done::{Done, Failed, Remeasured};
+pub use stage::{Damage, SetAside, StageDir, Standing};
 
 use rqlab_sdk::files::{self, write_atomically};
 use rqlab_sdk::{Error, Result};

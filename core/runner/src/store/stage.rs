@@ -1,6 +1,6 @@
 //! The directory of one stage.
 
-use super::done::Done;
+use super::done::{Done, Failed};
 use super::seal::{FileSeal, Sealed};
 use super::{FORMAT, LONGEST_JSON, StoreLock, json, lock_file, read_json, write_json};
 use crate::identity;
@@ -8,7 +8,6 @@ use crate::job::Job;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::files::{self, write_atomically};
 use rqlab_sdk::{Error, Result};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, TryLockError};
@@ -22,13 +21,6 @@ const STATE: &str = "state.safetensors";
 const DAMAGED: &str = ".damaged";
 /// Bytes at the end of a log that are looked at.
 const LOG_END: u64 = 1 << 16;
-
-/// Why a stage could not be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failed {
-    /// The error.
-    pub error: String,
-}
 
 /// How it stands with a stage.
 #[derive(Debug, Clone, PartialEq)]
