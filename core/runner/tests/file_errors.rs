@@ -227,6 +227,8 @@ fn files_that_are_missing_or_no_text_are_named() {
           |
         1 | (base: \"gone.ron\")
           |        ^^^^^^^^^^
+          |
+          = help: `base` names a file that is there to be read again, relative to the file that it stands in
         ",
     );
     lab.write("a.ron", "(base: \"b.ron\")");

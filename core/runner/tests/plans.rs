@@ -233,6 +233,24 @@ fn models_of_any_size_are_counted_without_memory() {
 }
 
 #[test]
+fn memory_is_told_from_shapes_and_refused_where_no_machine_has_it() {
+    let memory = |more: &str| {
+        let plan = plan_of(more);
+        plan.models[&plan.trials[0].id].memory
+    };
+    let (one, two) = (memory("tokenizer_training: (batch: 1),"), memory("tokenizer_training: (batch: 2),"));
+    let image: usize = plan_of("").data()[0].info.image.iter().product();
+    assert_eq!(two - one, 4.0 * 2.0 * image as f64);
+    // Value, gradient, two moments; an average is another number.
+    let averaged = memory("tokenizer_training: (batch: 1, ema_decay: Some(0.9)),");
+    assert_eq!(averaged - one, 4.0 * 24.0);
+    assert_eq!(memory("prior: guess(width: 64),"), 16.0 * (1_u64 << 46) as f64);
+    let lab = Lab::new();
+    let said = lab.complaints(&lab.write("x.ron", experiment("prior: guess(width: 4096),")), &[]);
+    assert!(said.contains("which no machine has") && said.contains("--> x.ron:"), "{said}");
+}
+
+#[test]
 fn comparisons_use_the_words_of_the_axes() {
     let plan = plan_of(
         r#"prior: guess, axes: { "quantizer.depth": [1, 2], "prior": [guess, dream] },

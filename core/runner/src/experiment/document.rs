@@ -166,8 +166,8 @@ fn argument_set(argument: &str) -> Result<Assignment, Diagnostic> {
             .at(&given, "")
             .help("for example `--set quantizer.depth=8`"));
     };
-    let path = Path::parse(&given.part(path.trim()))?;
-    let value = given.part(value.trim());
+    let path = Path::parse(&given.part(path).trimmed())?;
+    let value = given.part(value).trimmed();
     if value.text().is_empty() {
         return Err(Diagnostic::error(format!("`--set {}=` gives no value", path.text())).at(&given, ""));
     }

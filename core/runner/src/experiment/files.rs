@@ -89,12 +89,15 @@ pub(super) fn layers(
             error => error.to_string(),
         };
         let error = Diagnostic::error(message);
-        named.map_or(error.clone(), |piece| error.at(piece, ""))
+        let help = "`base` names a file that is there to be read again, relative to the file that it stands in";
+        named.map_or(error.clone(), |piece| error.at(piece, "").help(help))
     })?;
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Diagnostic::error(format!("{shown}: byte {at} is not UTF-8: an experiment is a text file"))
     })?;
+    // Some editors begin a text with the mark of its byte order, which no one sees.
+    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
     let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let dir = path.parent().unwrap_or(Path::new("")).to_owned();
     let source = Arc::new(Source { name: shown, text, dir, is_argument: false });

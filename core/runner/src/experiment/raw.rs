@@ -20,6 +20,7 @@ pub struct Entry {
 
 /// The fields of `(a: .., b: ..)`.
 pub fn fields(piece: &Piece) -> Result<Vec<Entry>, Diagnostic> {
+    starts_with('(', "named fields in parentheses, `(name: value, ..)`", &piece.trimmed())?;
     let Fields(list) = read(piece)?;
     let entries: Vec<Entry> =
         list.into_iter().map(|(k, v)| Entry { key: piece.part(k), value: piece.part(v.get_ron()).trimmed() }).collect();
@@ -141,7 +142,11 @@ pub fn lower_first(text: &str) -> String {
 }
 
 fn read<'a, T: Deserialize<'a>>(piece: &'a Piece) -> Result<T, Diagnostic> {
-    dialect().from_str(piece.text()).map_err(|error| complaint(piece, &ConfigError::from(error)))
+    dialect().from_str(piece.text()).map_err(|error| {
+        let too_deep = matches!(error.code, ron::Error::ExceededRecursionLimit);
+        let error = complaint(piece, &ConfigError::from(error));
+        if too_deep { error.help("no setting and no component needs brackets in brackets 100 deep") } else { error }
+    })
 }
 
 fn unique(entries: Vec<Entry>, what: &str) -> Result<Vec<Entry>, Diagnostic> {

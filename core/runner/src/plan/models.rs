@@ -6,6 +6,7 @@ use crate::id::Id;
 use crate::job::Call;
 use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
+use crate::plan::memory;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, Labels, MissingWeights};
@@ -42,6 +43,8 @@ pub struct Model {
     pub data: Arc<DataSet>,
     /// Fixed variants of an image that the data set's augmentation lists, 1 without any; none where it lists none.
     pub variants: Option<usize>,
+    /// Bytes that training them takes at least, as far as shapes tell.
+    pub memory: f64,
 }
 
 impl Model {
@@ -232,18 +235,30 @@ impl<'a> Models<'a> {
             return Err(at(setup, Slot::Evaluation, &Problem::field("perturbation", message.to_owned())));
         }
         samples(setup, resolved, &info.classes, absent.is_some())?;
+        let data = DataSet { name: data_name(setup, &resolved.data), info: info.clone() };
+        let mut model = Model {
+            autoencoder,
+            quantizer,
+            objectives,
+            prior: prior.map(|priors| priors.count),
+            latents: prior.is_some_and(|priors| priors.latents),
+            levels,
+            data: Arc::new(data),
+            variants,
+            memory: 0.0,
+        };
+        model.memory = memory::least(&model, &resolved.tokenizer_training, &resolved.prior_training);
+        if model.memory > memory::TOO_MUCH {
+            let message = format!(
+                "training takes at least {:.1e} GiB of memory, which no machine has: make the models, the codebooks, the batch or \
+                 the images smaller",
+                model.memory / f64::from(1 << 30)
+            );
+            return Err(setup.complaint(Slot::Autoencoder, &message));
+        }
         Ok(Measured {
             digest: info.digest.as_str().into(),
-            model: Arc::new(Model {
-                autoencoder,
-                quantizer,
-                objectives,
-                prior: prior.map(|priors| priors.count),
-                latents: prior.is_some_and(|priors| priors.latents),
-                levels,
-                data: Arc::new(DataSet { name: data_name(setup, &resolved.data), info }),
-                variants,
-            }),
+            model: Arc::new(model),
             absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
         })
     }
