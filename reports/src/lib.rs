@@ -30,7 +30,8 @@ pub use compare::{Change, Changes, Movement, Setting, Unfinished, compare};
 pub use error::{Error, Result};
 pub use figure::{Line, Panel, figure};
 pub use measure::{
-    Better, Comparable, Group, Index, Measure, NameError, Protocol, Quantity, Reading, measure, measure_names, quantity,
+    Better, COMMON, Comparable, Group, Index, Measure, NameError, Pins, Protocol, Quantity, Reading, measure,
+    measure_names, quantity,
 };
 pub use origin::{Environment, Origin, SPEED};
 pub use record::{RECORD, read};

@@ -4,7 +4,11 @@ use crate::experiment::{Slot, raw};
 use crate::plan::catalog::of_settings;
 use crate::plugins::{Plugins, Provided, short_path};
 use crate::ui::Ui;
+use rqlab_reports::{COMMON, Pins, Protocol};
 use rqlab_sdk::config::{Description, FieldDoc, Mark, ValueKind};
+
+/// The name that protocols are told under.
+pub const PROTOCOLS: &str = "protocols";
 
 /// All there is to know about a component.
 pub fn component(provided: &Provided, ui: Ui) -> String {
@@ -56,6 +60,21 @@ pub fn slot(slot: Slot, plugins: &Plugins, ui: Ui) -> String {
     }
     out.push(String::new());
     out.push(ui.faint("`rqlab describe NAME` tells the fields of one"));
+    out.join("\n")
+}
+
+/// What each protocol of the evaluation pins, and what none does.
+pub fn protocols(ui: Ui) -> String {
+    let mut out = vec![format!("{}  {}", ui.strong(PROTOCOLS), ui.faint("evaluation.protocols"))];
+    let published = Protocol::ALL.map(|protocol| (protocol.name(), protocol.pins()));
+    for (name, pins) in std::iter::once(("lab", Pins::LAB)).chain(published) {
+        out.push(String::new());
+        out.push(ui.strong(name));
+        out.extend(pins.aspects().map(|(aspect, text)| format!("  {aspect}: {text}")));
+    }
+    out.push(String::new());
+    out.push(ui.strong("All of them"));
+    out.extend(COMMON.map(|line| format!("  {line}")));
     out.join("\n")
 }
 

@@ -237,8 +237,12 @@ config! {
         /// Training steps of a small prior that is the same for all tokenizers, `ar(width: 64, heads: 4, layers: 2)`: how well
         /// it learns a tokenizer's codes says what they are worth to priors. 0 for none.
         probe_steps: u64 = 0;
-        /// The protocols that reconstructions are measured by: `[lab, adm, llamagen]`. The lab's is always among them.
+        /// The protocols that reconstructions and samples are measured by: `[lab, adm, llamagen]`. The lab's is always among them;
+        /// `rqlab describe protocols` tells what each pins.
         protocols: Vec<Protocol> = vec![Protocol::Lab];
+        /// Training images that published protocols compare samples with; none for all of them, which is what the published numbers
+        /// take.
+        protocol_references: Option<usize> = None, in 4..;
         /// Inception-v3's weights, a safetensors file: docs/weights.md tells where they are and how to convert them.
         inception: Option<String> = None, local;
         /// The SHA-256 of that file.

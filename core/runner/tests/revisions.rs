@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// The sources that a stage's results depend on, in `core/runner/src/stages/`.
-const SOURCES: [(&str, &[&str]); 10] = [
+const SOURCES: [(&str, &[&str]); 12] = [
     (
         "classifier",
         &[
@@ -71,7 +71,25 @@ const SOURCES: [(&str, &[&str]); 10] = [
         "perturbation",
         &["features.rs", "model.rs", "perturbation.rs", "reference.rs", "subset.rs", "training/batches.rs"],
     ),
-    ("protocol", &["model.rs", "protocol.rs", "subset.rs", "training/means.rs"]),
+    (
+        "protocol",
+        &["distances.rs", "model.rs", "protocol/look.rs", "protocol/mod.rs", "subset.rs", "training/means.rs"],
+    ),
+    ("protocol/reference", &["protocol/look.rs", "protocol/reference.rs", "protocol/rules.rs", "subset.rs"]),
+    (
+        "protocol/samples",
+        &[
+            "distances.rs",
+            "generation/mod.rs",
+            "generation/samples.rs",
+            "model.rs",
+            "protocol/look.rs",
+            "protocol/reference.rs",
+            "protocol/rules.rs",
+            "protocol/samples.rs",
+            "token_file.rs",
+        ],
+    ),
     (
         "generation",
         &[

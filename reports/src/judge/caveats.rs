@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::by_protocol;
 use crate::format;
 use crate::measure::{Comparable, DATASET, Group, Quantity, TEST_IMAGES};
 use crate::origin::{Environment, SPEED, of_speeds};
@@ -27,6 +28,9 @@ impl Caveats {
         let mut caveats = Self::default();
         caveats.parts(column, pairs);
         caveats.yardsticks(column, pairs);
+        let by_protocol = by_protocol::reasons(column, pairs);
+        caveats.incomparable |= !by_protocol.is_empty();
+        caveats.sentences.extend(by_protocol);
         caveats.settings(column, axis, pairs);
         caveats.rates(column, pairs);
         caveats.origins(column, pairs);

@@ -3,6 +3,7 @@
 //! The unit of replication is the seed. Differences are first averaged over the other axes within a seed, and the
 //! interval is that of the seeds' averages, so that many cells of a grid do not pass for many repetitions.
 
+mod by_protocol;
 mod caveats;
 mod compare;
 mod effects;

@@ -11,7 +11,7 @@ mod written;
 
 use std::cmp::Ordering;
 
-pub use protocol::Protocol;
+pub use protocol::{COMMON, Pins, Protocol};
 pub use quantity::{Index, Quantity, Reading};
 pub use written::{NameError, measure_names, quantity};
 
@@ -128,7 +128,10 @@ impl Measure {
 
     /// Whether it is counted from shapes and settings: it has no noise, and seeds do not change it.
     pub fn is_counted(&self) -> bool {
-        const COUNTED: [&str; 7] = [
+        const COUNTED: [&str; 10] = [
+            "protocol_images",
+            "protocol_samples",
+            "protocol_references",
             "bits_per_image",
             "guidance",
             "parameters",

@@ -89,6 +89,12 @@ pub(super) const TABLE: &[Row] = &[
         "Unbiased squared maximum mean discrepancy with a cubic kernel between DINOv2's class tokens of test images and of their \
          reconstructions: the mean over 100 subsets of 1000, or of all images where there are fewer.",
         "Not KID, which is defined on Inception-v3 features. May be negative."),
+    row("protocol_images", "reconstructions measured", "images", Neither, Other, Anywhere, Takes::Protocol,
+        "Test images whose reconstructions a protocol's measures are of.", "Published numbers take 50,000."),
+    row("protocol_samples", "samples measured", "images", Neither, Other, Anywhere, Takes::Protocol,
+        "Samples of one draw that a protocol's measures are of.", "Published numbers take 50,000."),
+    row("protocol_references", "training images that samples are compared with", "images", Neither, Other, Anywhere, Takes::Protocol,
+        "Training images that a protocol compares samples with.", "Published numbers take all of them."),
     row("perturbed_frechet", "Fréchet distance of perturbed codes", "", Lower, Reconstruction, Features, Takes::Nothing,
         "Fréchet distance between the features of test images and of what is decoded from their codes after a share of these became one of \
          the codes nearest to them, at random; the mean over the shares of `evaluation.perturbation`. A prior errs like that: it tells more \
@@ -170,6 +176,33 @@ pub(super) const TABLE: &[Row] = &[
         "Share of test images that have a drawn image within the distance to their k-th neighbour among test images (Naeem et al., 2020). The lab \
          takes k = 5.",
         "It grows with the number of samples: compare at equal numbers."),
+    row("gfid", "FID of samples", "", Lower, Prior, Dataset, Takes::Protocol,
+        "Fréchet distance between Gaussians fitted to Inception-v3's pooled features of training images and of drawn images.",
+        "The network is the one whose digest `evaluation` states. Its bias falls with the number of samples: compare at equal numbers; published \
+         values take 50,000."),
+    row("gfid_infinite", "FID of infinitely many samples", "", Lower, Prior, Dataset, Takes::Protocol,
+        "Where the FID of 15 growing numbers of samples leads as their number grows without end (Chong and Forsyth, 2020): the bias of few \
+         samples is taken away, and their noise is not.", "The network is the one whose digest `evaluation` states."),
+    row("sfid", "sFID of samples", "", Lower, Prior, Dataset, Takes::Protocol,
+        "Fréchet distance on the first 7 channels of Inception-v3's `mixed_6/conv` map, which know where things are (Nash et al., 2021), \
+         between training images and drawn images.", "The network is the one whose digest `evaluation` states."),
+    row("gkid", "KID of samples", "", Lower, Prior, Dataset, Takes::Protocol,
+        "Unbiased squared maximum mean discrepancy with a cubic kernel between Inception-v3's pooled features of up to 10,000 training images \
+         and of drawn images: the mean over 100 subsets of 1000, or of as many as there are.",
+        "The network is the one whose digest `evaluation` states. May be negative."),
+    row("inception_score", "inception score", "", Higher, Prior, Dataset, Takes::Protocol,
+        "exp of the mean KL divergence between Inception-v3's class probabilities of one drawn image and of all of them, as the protocol splits \
+         images.", "It knows nothing of the training images. The network is the one whose digest `evaluation` states."),
+    row("sample_fd_dinov2", "sample distance on DINOv2", "", Lower, Prior, Dataset, Takes::Protocol,
+        "Fréchet distance between Gaussians fitted to DINOv2's class tokens of training images and of drawn images.",
+        "Not FID, which is defined on Inception-v3 features."),
+    row("sample_fd_dinov2_infinite", "sample distance on DINOv2, infinitely many samples", "", Lower, Prior, Dataset, Takes::Protocol,
+        "Where that distance of 15 growing numbers of samples leads as their number grows without end.",
+        "Not FID, which is defined on Inception-v3 features."),
+    row("sample_kd_dinov2", "sample kernel distance on DINOv2", "", Lower, Prior, Dataset, Takes::Protocol,
+        "Unbiased squared maximum mean discrepancy with a cubic kernel between DINOv2's class tokens of up to 10,000 training images and of drawn \
+         images: the mean over 100 subsets of 1000, or of as many as there are.",
+        "Not KID, which is defined on Inception-v3 features. May be negative."),
     row("near_training", "samples near a training image", "%", Neither, Prior, Features, Takes::Nothing,
         "Share of drawn images whose nearest training image, by the lab's features, is as near as that of the nearest 5% of test images. New \
          images of the same kind have 5%; copies of training images have more.",

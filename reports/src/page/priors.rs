@@ -23,7 +23,10 @@ pub(super) fn priors(study: &Study<'_>) -> Result<Markup> {
     if fit.is_empty() && speed.is_empty() {
         return Ok(nothing("No prior was trained in this experiment."));
     }
-    let quality: Vec<Column> = fit.into_iter().filter(|column| column.quantity.depths().next().is_none()).collect();
+    let quality: Vec<Column> = fit
+        .into_iter()
+        .filter(|column| column.quantity.depths().next().is_none() && column.quantity.protocol().is_none())
+        .collect();
     let mut figures = Vec::new();
     figures.extend(frechets(study)?);
     figures.extend(bits_by_depth(study)?);

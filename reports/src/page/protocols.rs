@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use maud::{Markup, html};
 
 use crate::format;
-use crate::measure::{Index, Protocol, Quantity};
+use crate::measure::{COMMON, Index, Pins, Protocol, Quantity};
 use crate::study::{Column, Study};
 
 /// A table of configurations and protocols for each measure that a published protocol was followed for; nothing if none was.
@@ -13,7 +13,8 @@ pub(super) fn protocols(study: &Study<'_>) -> Markup {
     let by_protocol: Vec<Column> =
         study.columns().into_iter().filter(|column| column.quantity.protocol().is_some()).collect();
     let followed: BTreeSet<Protocol> = by_protocol.iter().filter_map(|column| column.quantity.protocol()).collect();
-    let mut measures: Vec<&Column> = by_protocol.iter().collect();
+    let counts = |column: &&Column| !column.measure.name.starts_with("protocol_");
+    let mut measures: Vec<&Column> = by_protocol.iter().filter(counts).collect();
     measures.dedup_by(|a, b| a.measure.name == b.measure.name);
     if followed.is_empty() {
         return html! {};
@@ -42,12 +43,66 @@ pub(super) fn protocols(study: &Study<'_>) -> Markup {
                 } }
             }
         }
-        dl.definitions {
-            @for protocol in &followed {
-                dt id={ "protocol-" (protocol.name()) } { "protocol " code { (protocol.name()) } }
-                dd { (protocol.definition()) }
+        (numbers(study, &followed))
+        (pinned(&followed))
+    }
+}
+
+/// How many images a published number takes.
+const PUBLISHED: f64 = 50_000.0;
+
+/// Of how many images the numbers are, beside how many the published ones take.
+fn numbers(study: &Study<'_>, followed: &BTreeSet<Protocol>) -> Markup {
+    let counted = |measure: &str, protocol: Protocol| {
+        let quantity = Quantity::new(measure, [Index::Protocol(protocol)]);
+        let counts: BTreeSet<u64> =
+            study.results.done().filter_map(|trial| Some(trial.value(&quantity)? as u64)).collect();
+        counts.into_iter().map(|count| count as f64).collect::<Vec<_>>()
+    };
+    let of_published = |counts: Vec<f64>| -> String {
+        let words = counts.into_iter().map(|count| match count < PUBLISHED {
+            true => format!("{} of {}", format::number(count), format::number(PUBLISHED)),
+            false => format::number(count),
+        });
+        words.collect::<Vec<_>>().join(", or ")
+    };
+    let all = |counts: Vec<f64>| counts.into_iter().map(format::number).collect::<Vec<_>>().join(", or ");
+    html! {
+        table {
+            caption { "Images that these numbers are of; published ones take 50,000, and all training images as the reference" }
+            thead { tr {
+                th {}
+                th scope="col" { "reconstructions" }
+                th scope="col" { "samples" }
+                th scope="col" { "training images" }
+            } }
+            tbody { @for &protocol in followed { tr {
+                th scope="row" { code { (protocol.name()) } }
+                td { (of_published(counted("protocol_images", protocol))) }
+                td { (of_published(counted("protocol_samples", protocol))) }
+                td { (all(counted("protocol_references", protocol))) }
+            } } }
+        }
+    }
+}
+
+/// What each protocol pins, and what none does.
+fn pinned(followed: &BTreeSet<Protocol>) -> Markup {
+    let columns: Vec<(&str, Pins)> = std::iter::once(("lab", Pins::LAB))
+        .chain(followed.iter().map(|protocol| (protocol.name(), protocol.pins())))
+        .collect();
+    html! {
+        div.scroll {
+            table {
+                caption { "What each protocol pins" }
+                thead { tr { th {} @for (name, _) in &columns { th scope="col" id={ "protocol-" (name) } { code { (name) } } } } }
+                tbody { @for (place, (aspect, _)) in Pins::LAB.aspects().iter().enumerate() { tr {
+                    th scope="row" { (aspect) }
+                    @for (_, pins) in &columns { td.left { (pins.aspects()[place].1) } }
+                } } }
             }
         }
+        ul { @for line in COMMON { li { (line) } } }
     }
 }
 

@@ -20,6 +20,7 @@ mod steps;
 mod training;
 
 pub use case::Case;
+pub use networks::inception_tensors;
 pub use outcome::{Outcome, Summary};
 pub use outputs::Outputs;
 

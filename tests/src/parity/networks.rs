@@ -64,7 +64,11 @@ fn constant(constants: &Value, name: &str) -> Result<f64> {
     constants[name].as_f64().ok_or_else(|| format!("the formula has no constant `{name}`").into())
 }
 
-pub(super) fn fid_inception(case: &Case, out: &mut Outputs) -> Result<()> {
+/// The tensors of Inception that the case `fid_inception` states by a formula.
+///
+/// # Errors
+/// A case that states none, or whose checks its formula does not meet.
+pub fn inception_tensors(case: &Case) -> Result<BTreeMap<String, Tensor>> {
     let constants = &case.config["constants"];
     let [s, gw, gb, gm, gv] = ["s", "gw", "gb", "gm", "gv"].map(|name| constant(constants, name));
     let (s, gw, gb, gm, gv) = (s?, gw?, gb?, gm?, gv?);
@@ -75,8 +79,11 @@ pub(super) fn fid_inception(case: &Case, out: &mut Outputs) -> Result<()> {
         Some((_, "running_mean")) => gm * v,
         Some(_) => 1.0 + gv * v,
     };
-    let tensors = by_formula(&case.config["names"], &case.config["last_element_check"], &Hash::of(constants)?, rule)?;
-    let inception = Inception::new(Weights::new(tensors, "the case"))?;
+    by_formula(&case.config["names"], &case.config["last_element_check"], &Hash::of(constants)?, rule)
+}
+
+pub(super) fn fid_inception(case: &Case, out: &mut Outputs) -> Result<()> {
+    let inception = Inception::new(Weights::new(inception_tensors(case)?, "the case"))?;
 
     let images = case.map("in.x")?.mul_scalar(2.0)?.add_scalar(-1.0)?;
     let prepared = Inception::prepare(&images)?;

@@ -34,6 +34,7 @@ impl Evaluations {
             perturbation_neighbours: defaults.perturbation_neighbours,
             probe_steps: defaults.probe_steps,
             protocols: defaults.protocols,
+            protocol_references: defaults.protocol_references,
             inception_digest: defaults.inception_digest,
             dinov2_digest: defaults.dinov2_digest,
             lpips_digest: defaults.lpips_digest,

@@ -11,10 +11,12 @@ use crate::identity;
 use crate::job::{Call, Job, Trial};
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use crate::stages::{
-    AnyStage, DescribeReference, DescribeTraining, EncodeTokens, MeasureByProtocol, MeasurePerturbation, MeasurePrior,
-    MeasureTokenizer, Stage, TrainClassifier, TrainPrior, TrainTokenizer, Variants, of_level,
+    AnyStage, DescribeForProtocol, DescribeReference, DescribeTraining, EncodeTokens, MeasureByProtocol,
+    MeasurePerturbation, MeasurePrior, MeasureSamplesByProtocol, MeasureTokenizer, Stage, TrainClassifier, TrainPrior,
+    TrainTokenizer, Variants, of_level,
 };
 use crate::store::FORMAT;
+use rqlab_reports::Protocol;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -152,6 +154,7 @@ fn of_trial(found: &Found, seed: u64) -> Result<(Trial, Vec<Job>)> {
         features: features.clone(),
         evaluation: resolved.evaluation.of_reconstruction.clone(),
     })?];
+    let mut generation = None;
     if !resolved.priors.is_empty() {
         let priors = of_priors(&mut jobs, &tokenizer, &resolved.priors, &resolved.prior_training, seed, false)?;
         let training = jobs.add(DescribeTraining {
@@ -162,9 +165,14 @@ fn of_trial(found: &Found, seed: u64) -> Result<(Trial, Vec<Job>)> {
         })?;
         let (tokenizer, features, training) = (tokenizer.clone(), features.clone(), Some(training));
         let evaluation = resolved.evaluation.of_generation.clone();
-        measuring.push(jobs.add(MeasurePrior { tokenizer, priors, features, training, evaluation, probe: false })?);
+        let drawn = MeasurePrior { tokenizer, priors, features, training, evaluation, probe: false };
+        generation = Some(jobs.add(drawn)?);
+        measuring.extend(generation.clone());
     }
     for protocol in evaluation.published_protocols() {
+        if let Some(generation) = &generation {
+            measuring.extend(samples_by_protocol(&mut jobs, &tokenizer, generation, protocol)?);
+        }
         let weights = |setting| evaluation.weights(setting, &resolved.base);
         measuring.push(jobs.add(MeasureByProtocol {
             tokenizer: tokenizer.clone(),
@@ -204,6 +212,23 @@ fn configuration(resolved: &Resolved, data: &str) -> Result<Id> {
         ])
         .to_string(),
     ]))
+}
+
+/// A protocol's measures of samples; none where the weights of its network are not given.
+fn samples_by_protocol(jobs: &mut Jobs<'_>, tokenizer: &Id, generation: &Id, protocol: Protocol) -> Result<Option<Id>> {
+    let resolved = jobs.resolved;
+    let evaluation = &resolved.evaluation.all;
+    let Some(extractor) = evaluation.weights(Evaluation::extractor_setting(protocol), &resolved.base) else {
+        return Ok(None);
+    };
+    let precision = evaluation.precision;
+    let images = evaluation.protocol_references.unwrap_or(usize::MAX).min(jobs.measured.model.data.info.train);
+    let (data, weights) = (resolved.data.clone(), extractor.clone());
+    let reference = jobs.add(DescribeForProtocol { data, protocol, extractor: weights, images, precision })?;
+    let (tokenizer, generation) = (tokenizer.clone(), generation.clone());
+    let samples = [evaluation.samples, evaluation.sampling_seeds.len()];
+    let stage = MeasureSamplesByProtocol { tokenizer, generation, reference, protocol, extractor, samples, precision };
+    Ok(Some(jobs.add(stage)?))
 }
 
 /// How many training images priors learn from.

@@ -31,7 +31,7 @@ pub use generation::MeasurePrior;
 pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
 pub use perturbation::MeasurePerturbation;
 pub use prior::TrainPrior;
-pub use protocol::MeasureByProtocol;
+pub use protocol::{DescribeForProtocol, MeasureByProtocol, MeasureSamplesByProtocol};
 pub use reconstruction::MeasureTokenizer;
 pub use reference::DescribeReference;
 pub(crate) use subset::shown;
@@ -125,6 +125,8 @@ const KINDS: &[Kind] = &[
     (TrainPrior::PROBE, read::<TrainPrior>),
     (MeasurePrior::PROBE, read::<MeasurePrior>),
     (MeasurePrior::NAME, read::<MeasurePrior>),
+    (DescribeForProtocol::NAME, read::<DescribeForProtocol>),
+    (MeasureSamplesByProtocol::NAME, read::<MeasureSamplesByProtocol>),
 ];
 
 /// The names of all stages, in an order in which they can follow each other.

@@ -5,6 +5,7 @@
 //! before them.
 
 use super::Weights;
+use super::pool::Pool;
 use crate::resize::{Resize, Sampling};
 use crate::tensor::ops::conv::Conv2d as Strides;
 use crate::tensor::{Tensor, no_grad};
@@ -75,44 +76,6 @@ type Chain = Vec<Conv>;
 
 fn through(chain: &[Conv], x: &Tensor) -> Result<Tensor> {
     chain.iter().try_fold(x.clone(), |x, conv| conv.forward(&x))
-}
-
-/// What stands in a block's pooling branch.
-#[derive(Debug)]
-enum Pool {
-    /// The mean of 3 x 3 pixels, of those inside the map.
-    Mean,
-    /// The largest of 3 x 3 pixels.
-    Largest,
-    /// The largest of 3 x 3 pixels, at every second place.
-    Halving,
-}
-
-impl Pool {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Mean => mean_of_neighbours(x)?,
-            Self::Largest => x.max_pool(3, 1, 1)?,
-            Self::Halving => x.max_pool(3, 2, 0)?,
-        })
-    }
-}
-
-/// The mean over 3 x 3 pixels of those inside the map. The mean over a row's neighbours is a product with a banded matrix,
-/// and so is that over a column's.
-fn mean_of_neighbours(x: &Tensor) -> Result<Tensor> {
-    let [batch, height, width, channels] = x.dims("mean_of_neighbours")?;
-    let band = |size: usize, copies: usize| -> Result<Tensor> {
-        let entry = |row: usize, column: usize| {
-            let inside = (row + 2).min(size) - row.saturating_sub(1);
-            if row.abs_diff(column) <= 1 { 1.0 / inside as f32 } else { 0.0 }
-        };
-        let one: Vec<f32> = (0..size * size).map(|i| entry(i / size, i % size)).collect();
-        Ok(Tensor::from_vec(one.repeat(copies), &[copies, size, size])?)
-    };
-    let down = band(height, batch)?.matmul(&x.reshape(&[batch, height, width * channels])?)?;
-    let across = band(width, batch * height)?.matmul(&down.reshape(&[batch * height, width, channels])?)?;
-    Ok(across.reshape(&[batch, height, width, channels])?)
 }
 
 /// Branches side by side: chains, each of which may end in a fork, and a pool with a chain after it.
@@ -274,6 +237,8 @@ pub struct Inception {
     blocks: [Block; 11],
     /// The classes' weights; a file may lack them.
     classes: Option<Tensor>,
+    /// Their biases, which only some inception scores add.
+    bias: Option<Tensor>,
 }
 
 /// What the network makes of a batch of images.
@@ -299,7 +264,7 @@ impl Inception {
     /// Tensors that are missing, have another shape, or are no part of it.
     pub fn new(mut weights: Weights) -> Result<Self> {
         let w = &mut weights;
-        w.leave_out(|name| name.ends_with("num_batches_tracked") || name == "fc.bias");
+        w.leave_out(|name| name.ends_with("num_batches_tracked"));
         let stem = [
             vec![
                 Conv::new(w, "Conv2d_1a_3x3", 3, 32, THREE, Steps::Inside(2))?,
@@ -325,8 +290,9 @@ impl Inception {
             block_e(w, "Mixed_7c", 2048, Pool::Largest)?,
         ];
         let classes = if w.has("fc.weight") { Some(w.take("fc.weight", &[CLASSES, 2048])?) } else { None };
+        let bias = if w.has("fc.bias") { Some(w.take("fc.bias", &[CLASSES])?) } else { None };
         weights.finish()?;
-        Ok(Self { stem, blocks, classes })
+        Ok(Self { stem, blocks, classes, bias })
     }
 
     /// Images as pytorch-fid shows them to the network: bilinear to 299 x 299, in [-1, 1].
@@ -371,15 +337,32 @@ impl Inception {
         })
     }
 
-    /// The probabilities of the 1008 classes by pooled features `[B, 2048]`, without the layer's bias, as the inception
-    /// score takes them.
+    /// Whether the file held the classes' layer.
+    pub fn has_classes(&self) -> bool {
+        self.classes.is_some()
+    }
+
+    /// The probabilities of the 1008 classes by pooled features `[B, 2048]`, without the layer's bias, as most inception
+    /// scores take them.
     ///
     /// # Errors
     /// The file held no `fc.weight`.
     pub fn probabilities(&self, pool: &Tensor) -> Result<Tensor> {
+        self.classified(pool, None)
+    }
+
+    /// The same with the layer's bias, if the file held one.
+    ///
+    /// # Errors
+    /// As for [`Inception::probabilities`].
+    pub fn biased_probabilities(&self, pool: &Tensor) -> Result<Tensor> {
+        self.classified(pool, self.bias.as_ref())
+    }
+
+    fn classified(&self, pool: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let classes = self.classes.as_ref().ok_or_else(|| {
             Error::Unsupported("the inception score needs `fc.weight`, which this file of weights lacks".to_owned())
         })?;
-        Ok(no_grad(|| pool.linear(classes, None)?.softmax())?)
+        Ok(no_grad(|| pool.linear(classes, bias)?.softmax())?)
     }
 }

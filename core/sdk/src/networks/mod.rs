@@ -6,6 +6,7 @@
 mod dinov2;
 mod inception;
 mod lpips;
+mod pool;
 mod weights;
 
 pub use dinov2::{Dinov2, Dinov2Config, Dinov2Tokens};

@@ -25,6 +25,7 @@ use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::Dataset;
 use rqlab_sdk::tensor::ops::sampling::Draw;
+pub(super) use samples::tokens;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -188,7 +189,7 @@ impl Stage for MeasurePrior {
 }
 
 /// What each draw measured, if there are several, and the means over them.
-fn of_draws(draws: &[Values]) -> Vec<Reading> {
+pub(super) fn of_draws(draws: &[Values]) -> Vec<Reading> {
     let measures = draws.first().map(|first| first.iter().map(|(measure, _)| *measure)).into_iter().flatten();
     let mut readings = Vec::new();
     for (place, measure) in measures.enumerate() {

@@ -8,9 +8,10 @@ use crate::stages::token_file::{TokenFile, Writer};
 use crate::stages::training::batches::chunks;
 use crate::stages::training_images::small;
 use crate::stages::{Context, Sampler, Tokenizer};
+use crate::store::StageDir;
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::contracts::{Guidance, Tokens};
+use rqlab_sdk::contracts::{Guidance, LevelInfo, Tokens};
 use rqlab_sdk::metrics::CodeCounts;
 use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial};
 use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
@@ -63,6 +64,15 @@ impl Drawn {
 /// The name of the file that keeps a level's tokens of a draw, both counted from 0.
 fn file(draw: usize, level: usize) -> String {
     format!("draw{}_level{}.tokens", draw + 1, level + 1)
+}
+
+/// The tokens of every level that a finished stage of generation drew, of draw `draw`, counted from 0.
+///
+/// # Errors
+/// Files that are missing or damaged.
+pub(in crate::stages) fn tokens(dir: &StageDir, draw: usize, model: &Tokenizer) -> Result<Vec<TokenFile>> {
+    let level = |(level, info): (usize, LevelInfo)| TokenFile::open_level(&dir.sound(&file(draw, level))?, &info);
+    model.levels().into_iter().enumerate().map(level).collect()
 }
 
 /// Draws images with a seed, which is the number `draw` of all, and describes them: as the classifier sees them, if there is

@@ -1,30 +1,32 @@
 //! Measures a tokenizer's reconstructions by a published protocol: how pictures become 8-bit ones, which network sees them
 //! and how they are resized for it, how distortions are defined.
 
-use super::subset::subset;
+mod look;
+mod reference;
+mod rules;
+mod samples;
+
+pub use reference::DescribeForProtocol;
+pub use samples::MeasureSamplesByProtocol;
+
+use super::subset::test_images;
 use super::training::means::Mean;
-use super::{Context, Stage, as_json, load_tokenizer};
+use super::{Context, Stage, as_json, distances, load_tokenizer};
 use crate::id::Id;
 use crate::job::Call;
 use crate::settings::Precision;
-use crate::store::Done;
+use crate::store::{Done, StageDir};
 use crate::weights::WeightsFile;
-use rqlab_reports::{Index, Protocol, Reading};
+use look::{Network, as_pictures, in_colour};
+use rqlab_reports::{Index, Protocol, Reading, Trial};
+use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::contracts::Split;
-use rqlab_sdk::metrics::{self, DataRange, Features, Levels, Moments, Ssim};
-use rqlab_sdk::networks::{Dinov2, Inception, Lpips};
-use rqlab_sdk::resize::{Coordinates, Resize, Sampling};
-use rqlab_sdk::tensor::{Rng, Tensor, no_grad};
-use rqlab_sdk::{Error, Result};
+use rqlab_sdk::metrics::{self, DataRange, Features, Moments, Ssim};
+use rqlab_sdk::networks::Lpips;
+use rqlab_sdk::tensor::{Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-/// Images at once.
-const BATCH: usize = 10;
-/// Subsets of a kernel distance, and the rows of each; fewer where there are fewer images.
-const SUBSETS: usize = 100;
-const SUBSET: usize = 1000;
 
 /// Measures reconstructions by a protocol.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,7 +56,7 @@ impl Stage for MeasureByProtocol {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -82,28 +84,28 @@ impl Stage for MeasureByProtocol {
 
     fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
         let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
-        let info = dataset.info();
-        if info.test == 0 {
-            return Err(Error::Data("the data set has no test images".to_owned()));
-        }
-        let chosen = subset(info.test, self.images);
+        let chosen = test_images(dataset.as_ref(), self.images)?;
         let network = self.extractor.as_ref().map(|file| Network::load(self.protocol, file)).transpose()?;
         let lpips = self.lpips.as_ref().map(|file| Lpips::new(file.load()?)).transpose()?;
         let mut found = Found::default();
-        let mut done = 0;
-        for indices in chosen.chunks(BATCH) {
-            let real = dataset.batch(Split::Test, indices, None)?.pixels;
+        cx.each_batch(dataset.as_ref(), (Split::Test, &chosen), self.protocol.name(), |_, images| {
+            let real = &images.pixels;
             let decoded = no_grad(|| -> Result<Tensor> {
-                let latents: Vec<Tensor> = model.encode(&real)?.into_iter().map(|(_, q)| q.latents).collect();
+                let latents: Vec<Tensor> = model.encode(real)?.into_iter().map(|(_, q)| q.latents).collect();
                 Ok(model.autoencoder.decode(&latents)?.clamp(-1.0, 1.0)?)
             })?;
-            found.see(self.protocol, [&real, &decoded], network.as_ref(), lpips.as_ref())?;
-            done += indices.len();
-            cx.reporter.step(done as u64, chosen.len() as u64, || self.protocol.name().to_owned());
-        }
+            found.see(self.protocol, [real, &decoded], network.as_ref(), lpips.as_ref())
+        })?;
         // Nothing but the readings is worth keeping.
         Checkpoint::default().save(&cx.dir().result())?;
-        Ok(Done { readings: found.readings(self.protocol, network.as_ref())?, ..Done::default() })
+        let mut readings = found.readings(self.protocol, network.as_ref())?;
+        readings.push(Reading::new("protocol_images", [Index::Protocol(self.protocol)], chosen.len() as f64));
+        Ok(Done { readings, ..Done::default() })
+    }
+
+    fn report(&self, _: &StageDir, _: &[String], out: &mut Trial) -> Result<()> {
+        pin(out, self.protocol, "reconstructions", &[self.extractor.as_ref(), self.lpips.as_ref()]);
+        Ok(())
     }
 
     fn describe(&self) -> Result<Value> {
@@ -111,76 +113,10 @@ impl Stage for MeasureByProtocol {
     }
 }
 
-/// Originals and reconstructions in [-1, 1] as the protocol's pictures. Originals are 8-bit pictures to begin with, so that
-/// rounding gives them back; only what is decoded is cut down.
-fn as_pictures(protocol: Protocol, [real, decoded]: [&Tensor; 2]) -> Result<[Tensor; 2]> {
-    let levels = match protocol {
-        Protocol::Adm | Protocol::Clean | Protocol::Llamagen | Protocol::Dgm => Levels::Round,
-        Protocol::Titok => Levels::Truncate,
-        Protocol::Rqvae => return Ok([real.clone(), decoded.clamp(-1.0, 1.0)?]),
-    };
-    let of = |images: &Tensor, levels: Levels| -> Result<Tensor> {
-        let mut values = images.to_vec();
-        levels.apply(&mut values);
-        Ok(Tensor::from_vec(values, images.shape())?)
-    };
-    Ok([of(real, Levels::Round)?, of(decoded, levels)?])
-}
-
-/// Three equal channels of a grey picture.
-fn in_colour(images: &Tensor) -> Result<Tensor> {
-    match images.last_dim() {
-        1 => Ok(Tensor::concat(&[images, images, images], 3)?),
-        _ => Ok(images.clone()),
-    }
-}
-
-/// The network that a protocol looks with, and how pictures are shown to it.
-enum Network {
-    Inception(Box<Inception>, Protocol),
-    Dinov2(Box<Dinov2>),
-}
-
-impl Network {
-    fn load(protocol: Protocol, file: &WeightsFile) -> Result<Self> {
-        let weights = file.load()?;
-        Ok(match protocol {
-            Protocol::Dgm => Self::Dinov2(Box::new(Dinov2::published(weights)?)),
-            _ => Self::Inception(Box::new(Inception::new(weights)?), protocol),
-        })
-    }
-
-    /// The features of a batch of pictures in [-1, 1].
-    fn features(&self, pictures: &Tensor) -> Result<Tensor> {
-        let pictures = in_colour(pictures)?;
-        match self {
-            Self::Dinov2(network) => Ok(network.forward(&Dinov2::prepare(&pictures)?)?.class),
-            Self::Inception(network, protocol) => {
-                const SIZE: [usize; 2] = [299; 2];
-                let shown = match protocol {
-                    Protocol::Rqvae | Protocol::Dgm => Inception::prepare(&pictures)?,
-                    Protocol::Clean => graph_range(&Resize::to(SIZE, Sampling::SMOOTH_CUBIC).of(&pictures)?)?,
-                    Protocol::Adm | Protocol::Titok | Protocol::Llamagen => {
-                        let corners = Resize::to(SIZE, Sampling::LINEAR).with_coordinates(Coordinates::Corners);
-                        graph_range(&corners.of(&pictures)?)?
-                    }
-                };
-                Ok(network.forward(&shown)?.pool)
-            }
-        }
-    }
-
-    fn measures(&self) -> [&'static str; 2] {
-        match self {
-            Self::Inception(..) => ["rfid", "rkid"],
-            Self::Dinov2(_) => ["recon_fd_dinov2", "recon_kd_dinov2"],
-        }
-    }
-}
-
-/// Intensities in [-1, 1] as the graph of 2015 wants them: `(level - 128) / 128`, with 255 levels between -1 and 1.
-fn graph_range(pictures: &Tensor) -> Result<Tensor> {
-    Ok(pictures.mul_scalar(127.5 / 128.0)?.add_scalar(-0.5 / 128.0)?)
+/// Tells a report what numbers of a protocol depend on beside the data: those of two trials compare where it is the same.
+fn pin(out: &mut Trial, protocol: Protocol, of: &str, files: &[Option<&WeightsFile>]) {
+    let digests: Vec<&str> = files.iter().map(|file| file.map_or("none", |file| file.digest.as_str())).collect();
+    out.parts.insert(format!("{} networks of {of}", protocol.name()), digests.join(", "));
 }
 
 /// Sums over test images.
@@ -213,7 +149,7 @@ impl Found {
         }
         if let Some(network) = network {
             for (pictures, rows) in pictures.iter().zip(&mut self.features) {
-                let features = network.features(pictures)?;
+                let features = network.see(pictures)?.features;
                 self.width = features.last_dim();
                 rows.extend_from_slice(features.as_slice());
             }
@@ -245,12 +181,11 @@ impl Found {
             let [real, decoded] = [0, 1].map(|set| Features::new(&self.features[set], self.width));
             let (real, decoded) = (real?, decoded?);
             let [frechet, kernel] = network.measures();
-            let [a, b] = [real, decoded].map(|set| Moments::of(set).gaussian());
-            out.push(at(frechet, metrics::frechet_distance(&a?, &b?)?));
-            let size = SUBSET.min(real.rows());
-            let rows = |set| metrics::subset_indices(real.rows(), size, SUBSETS, &Rng::new(0, set, 0));
-            let distance = metrics::kernel_distance_subsets(real, decoded, &rows("real")?, &rows("decoded")?)?;
-            out.push(at(kernel, distance.mean));
+            if real.rows() > 1 {
+                let [a, b] = [real, decoded].map(|set| Moments::of(set).gaussian());
+                out.push(at(frechet, metrics::frechet_distance(&a?, &b?)?));
+                out.push(at(kernel, distances::kernel(real, decoded)?));
+            }
         }
         Ok(out)
     }
@@ -260,33 +195,7 @@ impl Found {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-
-    /// Half a level below level 11: rounded up, cut down, or left.
-    #[test]
-    fn protocols_differ_in_what_becomes_of_a_level_and_a_half() {
-        let intensity = |level: f32| level / 127.5 - 1.0;
-        let images = Tensor::from_vec(vec![intensity(10.7)], &[1, 1, 1, 1]).unwrap();
-        for (protocol, decoded) in [
-            (Protocol::Adm, 11.0),
-            (Protocol::Clean, 11.0),
-            (Protocol::Titok, 10.0),
-            (Protocol::Llamagen, 11.0),
-            (Protocol::Rqvae, 10.7),
-            (Protocol::Dgm, 11.0),
-        ] {
-            let [real, found] = as_pictures(protocol, [&images, &images]).unwrap();
-            assert!((found.as_slice()[0] - intensity(decoded)).abs() < 1e-6, "{protocol:?}");
-            let kept = if protocol == Protocol::Rqvae { 10.7 } else { 11.0 };
-            assert!((real.as_slice()[0] - intensity(kept)).abs() < 1e-6, "{protocol:?}");
-        }
-    }
-
-    /// Black is level 0 and white level 255.
-    #[test]
-    fn the_graph_sees_levels_around_128() {
-        let ends = Tensor::from_vec(vec![-1.0, 1.0], &[2]).unwrap();
-        assert_eq!(graph_range(&ends).unwrap().to_vec(), [-1.0, 127.0 / 128.0]);
-    }
+    use rqlab_sdk::tensor::Rng;
 
     /// LlamaGen's range of 2 on [0, 1] makes the constants four times as large, and the index higher.
     #[test]
