@@ -101,7 +101,7 @@ pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<Outcome
         Err(error) => say(format!("warning: {error}; what happens is not kept there")),
     }
     if !options.quiet {
-        sinks.0.push(for_people());
+        sinks.0.push(for_people(plan.owners()));
     }
     let scheduler = Scheduler { store, slots: options.jobs.max(1), threads: options.threads.max(1) };
     let outcomes = match scheduler.run(&plan.jobs, &mut launcher, &mut sinks)? {

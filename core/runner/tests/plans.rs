@@ -251,6 +251,18 @@ fn memory_is_told_from_shapes_and_refused_where_no_machine_has_it() {
 }
 
 #[test]
+fn jobs_are_named_by_their_trials() {
+    let plan = plan_of(r#"axes: { "tokenizer_training.steps": [100, 400] }, seeds: [3]"#);
+    let owners = plan.owners();
+    let of = |name: &str| {
+        let jobs = plan.jobs.iter().filter(|job| job.stage.name() == name);
+        jobs.map(|job| owners[&job.id].as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("tokenizer"), ["steps=100 seed 3", "steps=400 seed 3"]);
+    assert_eq!(of("classifier"), ["2 trials"]);
+}
+
+#[test]
 fn comparisons_use_the_words_of_the_axes() {
     let plan = plan_of(
         r#"prior: guess, axes: { "quantizer.depth": [1, 2], "prior": [guess, dream] },

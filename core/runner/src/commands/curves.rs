@@ -7,7 +7,7 @@ use crate::experiment::Diagnostic;
 use crate::jobs::curves::read;
 use crate::plan::Plan;
 use crate::store::{StageDir, Standing, Store};
-use crate::ui::{Ui, counted};
+use crate::ui::Ui;
 use rqlab_reports::{Quantity, Reading};
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,16 +70,13 @@ fn by_id(runs: &Path, text: &str) -> Result<Option<Stage>, Diagnostic> {
 
 /// The stages of an experiment, each once.
 fn of_plan(plan: &Plan, runs: &Path) -> Vec<Stage> {
-    let stage = |job: &crate::job::Job| {
-        let trials: Vec<_> = plan.trials.iter().filter(|trial| trial.jobs.contains(&job.id)).collect();
-        let of = match trials.as_slice() {
-            [trial] => format!("{} seed {}", plan.experiment.name_of(trial), trial.seed).trim().to_owned(),
-            trials => counted(trials.len(), "trial"),
-        };
+    let mut owners = plan.owners();
+    let mut stage = |job: &crate::job::Job| {
+        let of = owners.remove(&job.id).unwrap_or_default();
         let name = format!("{} {}", job.stage.name(), collect::short(&job.id));
         Stage { dir: Store::at(runs).stage(&job.id), name, of }
     };
-    plan.jobs.iter().map(stage).collect()
+    plan.jobs.iter().map(&mut stage).collect()
 }
 
 impl Stage {

@@ -33,6 +33,7 @@ use crate::experiment::{Complaints, Diagnostic, Invalid, find, read};
 use crate::id::Id;
 use crate::job::{Job, Trial};
 use crate::plugins::Plugins;
+use crate::ui::counted;
 use catalog::Catalog;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -121,6 +122,21 @@ impl Plan {
     /// The job of that id.
     pub fn job(&self, id: &str) -> Option<&Job> {
         self.places.get(id).and_then(|&place| self.jobs.get(place))
+    }
+
+    /// Whose each job is: the name of its one trial with the seed, or how many trials share it.
+    pub fn owners(&self) -> HashMap<Id, String> {
+        let mut owners: HashMap<Id, (&Trial, usize)> = HashMap::new();
+        for trial in &self.trials {
+            for id in &trial.jobs {
+                owners.entry(id.clone()).or_insert((trial, 0)).1 += 1;
+            }
+        }
+        let named = |(id, (trial, count)): (Id, (&Trial, usize))| match count {
+            1 => (id, format!("{} seed {}", self.experiment.name_of(trial), trial.seed).trim().to_owned()),
+            count => (id, counted(count, "trial")),
+        };
+        owners.into_iter().map(named).collect()
     }
 
     /// Leaves one of its trials, and the jobs of this.

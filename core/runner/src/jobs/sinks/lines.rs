@@ -1,17 +1,25 @@
 //! A line per job, where no terminal shows bars.
 
 use super::{Event, Sink, failed, short, warned};
+use crate::id::Id;
 use crate::jobs::Outcome;
 use crate::ui::say;
+use std::collections::HashMap;
 
 /// Lines on standard error.
 #[derive(Debug, Default)]
 pub struct Lines {
     ended: usize,
     jobs: usize,
+    owners: HashMap<Id, String>,
 }
 
 impl Lines {
+    /// Lines that say whose each job is.
+    pub fn of(owners: HashMap<Id, String>) -> Self {
+        Self { owners, ..Self::default() }
+    }
+
     /// What there is to say of an event.
     fn line(&mut self, event: &Event<'_>) -> Option<String> {
         match *event {
@@ -30,7 +38,8 @@ impl Lines {
                     Outcome::Failed(error) => Some(failed(job, error)),
                     Outcome::Done => {
                         let name = job.stage.name();
-                        Some(format!("{}/{} {name} {} {seconds:.1} s", self.ended, self.jobs, short(job)))
+                        let of = self.owners.get(&job.id).map(|of| format!(", {of}")).unwrap_or_default();
+                        Some(format!("{}/{} {name} {} {seconds:.1} s{of}", self.ended, self.jobs, short(job)))
                     }
                     Outcome::Cached | Outcome::Blocked(_) => None,
                 }

@@ -9,7 +9,9 @@ pub use file::EventsFile;
 pub use lines::Lines;
 
 use super::{Outcome, Progress};
+use crate::id::Id;
 use crate::job::Job;
+use std::collections::HashMap;
 use std::io::IsTerminal;
 
 /// What happened.
@@ -82,9 +84,9 @@ impl Sink for Sinks {
     }
 }
 
-/// What a person on standard error sees: bars on a terminal, a line per job elsewhere.
-pub fn for_people() -> Box<dyn Sink> {
-    if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::default()) }
+/// What a person on standard error sees: bars on a terminal, a line per job elsewhere, with whose it is.
+pub fn for_people(owners: HashMap<Id, String>) -> Box<dyn Sink> {
+    if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::of(owners)) }
 }
 
 /// What a line says of a job that failed.
