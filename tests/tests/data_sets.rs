@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use image::{ImageFormat, Rgb, RgbImage};
-use rqlab_dataset_folder::{Folder, FolderConfig};
-use rqlab_dataset_webdataset::{WebDataset, WebDatasetConfig};
+use rqlab_dataset_folder::{self as folders, FolderConfig};
+use rqlab_dataset_webdataset::{self as webdataset, WebDatasetConfig};
 use rqlab_sdk::prelude::*;
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -48,9 +48,9 @@ fn shards_give_the_batches_of_folders() {
     for options in ["", "size: 12, crop: random, flip: true", "size: (16, 9), channels: 1"] {
         let config =
             format!("webdataset(path: \"train.tar\", test: \"test.tar\", class_names: [\"ant\", \"bee\"], {options})");
-        let shards = WebDataset::new(WebDatasetConfig::parse(&config).unwrap(), &context).unwrap();
+        let shards = webdataset::open(WebDatasetConfig::parse(&config).unwrap(), &context).unwrap();
         let config = format!("folder(path: \"folder\", {options})");
-        let folder = Folder::new(FolderConfig::parse(&config).unwrap(), &context).unwrap();
+        let folder = folders::open(FolderConfig::parse(&config).unwrap(), &context).unwrap();
         let (a, b) = (shards.info(), folder.info());
         assert_eq!((&a.classes, a.image, a.train, a.test), (&b.classes, b.image, b.train, b.test));
         assert_eq!(a.summary.per_class, b.summary.per_class);

@@ -1,11 +1,11 @@
 //! What lies in a folder: which files are images, of which class, and of which split where folders say so.
 
+use crate::names::{Entry, Kind, Walk, entries, name};
 use rqlab_images::splits::{Word, word};
 use rqlab_images::{Bad, has_image_ending};
 use rqlab_sdk::contracts::LeftOut;
 use rqlab_sdk::{Error, Result, choice};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, FileType};
 use std::path::{Path, PathBuf};
 
 choice! {
@@ -20,8 +20,8 @@ choice! {
     }
 }
 
-/// How deep folders may lie in folders: links may lead in circles.
-const DEEPEST: usize = 16;
+/// Why a link is not followed.
+const CIRCLE: &str = "links to folders that they lie in";
 
 /// How a tree is read.
 #[derive(Debug, Clone, Copy)]
@@ -84,15 +84,15 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The files that are not used, by reason, with those that turned out to be bad.
-    pub(crate) fn left_out(&self, bad: Vec<LeftOut>) -> Vec<LeftOut> {
-        let by_name = self.out.iter().map(|(reason, (count, example))| LeftOut {
+    /// The files that are not used, by reason.
+    pub(crate) fn left_out(&self) -> Vec<LeftOut> {
+        let left_out = |(reason, (count, example)): (&String, &(usize, PathBuf))| LeftOut {
             unit: "file".to_owned(),
             reason: reason.clone(),
             count: *count,
             example: example.display().to_string(),
-        });
-        by_name.chain(bad).collect()
+        };
+        self.out.iter().map(left_out).collect()
     }
 
     /// Lets go of the images that cannot be used.
@@ -122,7 +122,7 @@ impl Tree {
         }
         training.sort();
         tests.sort();
-        others.retain(|(_, path)| how.layout != Layout::Classes && !images_in(path, DEEPEST).is_empty());
+        others.retain(|(_, path)| how.layout != Layout::Classes && !Walk::at(path).images().is_empty());
         let listed = |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let beside = listed(others.iter().map(|(name, _)| name.as_str()).collect());
         let words = listed(tests.iter().map(|(_, name, _)| name.as_str()).collect());
@@ -201,8 +201,13 @@ impl Tree {
     fn part(&mut self, folder: &Path, nested: bool) -> Result<Part> {
         let mut part = Part::default();
         let (folders, files): (Vec<_>, Vec<_>) = entries(folder)?.into_iter().partition(|entry| entry.is_folder);
+        let here = Walk::at(folder);
         for class in &folders {
-            let images = self.images(&class.path, nested, DEEPEST)?;
+            let Some(within) = here.into_folder(class) else {
+                self.out(CIRCLE, &class.path, 1);
+                continue;
+            };
+            let images = self.images(&within, nested)?;
             if !images.is_empty() {
                 part.classes.insert(name(&class.path)?, images);
             } else if !part.empty_classes.contains(&class.path) {
@@ -223,15 +228,14 @@ impl Tree {
     }
 
     /// The images of a class.
-    fn images(&mut self, folder: &Path, nested: bool, deepest: usize) -> Result<Vec<PathBuf>> {
+    fn images(&mut self, here: &Walk, nested: bool) -> Result<Vec<PathBuf>> {
         let mut images = Vec::new();
-        for entry in entries(folder)? {
-            if entry.is_folder && nested && deepest > 0 {
-                images.extend(self.images(&entry.path, nested, deepest - 1)?);
-            } else if entry.is_folder {
-                let within = images_in(&entry.path, deepest);
-                if let Some(first) = within.first() {
-                    self.out("in folders within class folders", first, within.len());
+        for entry in entries(here.folder())? {
+            if entry.is_folder {
+                match here.into_folder(&entry) {
+                    None => self.out(CIRCLE, &entry.path, 1),
+                    Some(within) if nested => images.extend(self.images(&within, nested)?),
+                    Some(within) => self.out_all("in folders within class folders", &within),
                 }
             } else if entry.is_image() {
                 images.push(entry.path);
@@ -253,14 +257,19 @@ impl Tree {
 
     fn not_used(&mut self, name: &str, folder: &Path, why: &str) {
         self.notes.push(format!("the folder `{name}` is not used: {why}"));
-        let within = images_in(folder, DEEPEST);
-        if let Some(first) = within.first() {
-            self.out("in folders that are not used", first, within.len());
-        }
+        self.out_all("in folders that are not used", &Walk::at(folder));
     }
 
     fn out(&mut self, reason: &str, example: &Path, count: usize) {
         self.out.entry(reason.to_owned()).or_insert_with(|| (0, example.to_owned())).0 += count;
+    }
+
+    /// Leaves out all images in a folder.
+    fn out_all(&mut self, reason: &str, folder: &Walk) {
+        let images = folder.images();
+        if let Some(first) = images.first() {
+            self.out(reason, first, images.len());
+        }
     }
 
     fn out_by_name(&mut self, entry: &Entry) {
@@ -325,74 +334,4 @@ fn same_spelling(training: &BTreeSet<String>, testing: &Part) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What a name in a folder stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    File,
-    BrokenLink,
-    Other,
-}
-
-/// A name in a folder.
-#[derive(Debug)]
-struct Entry {
-    path: PathBuf,
-    is_folder: bool,
-    kind: Kind,
-}
-
-impl Entry {
-    fn is_image(&self) -> bool {
-        self.kind == Kind::File && has_image_ending(&self.path)
-    }
-}
-
-/// What a folder holds, in order of names, without hidden entries. Symbolic links stand for what they point to.
-fn entries(folder: &Path) -> Result<Vec<Entry>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::file(folder))? {
-        let entry = entry.map_err(Error::file(folder))?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        let own = entry.file_type().map_err(Error::file(&path))?;
-        // Nothing else is asked of a file that is no link.
-        let kind = if own.is_symlink() { fs::metadata(&path).ok().map(|it| it.file_type()) } else { Some(own) };
-        let is_folder = kind.as_ref().is_some_and(FileType::is_dir);
-        let kind = match kind {
-            None => Kind::BrokenLink,
-            Some(kind) if kind.is_file() => Kind::File,
-            Some(_) => Kind::Other,
-        };
-        found.push(Entry { path, is_folder, kind });
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
-}
-
-/// The files under a folder that are images by their names. A folder that cannot be read has none.
-fn images_in(folder: &Path, deepest: usize) -> Vec<PathBuf> {
-    let mut images = Vec::new();
-    for entry in entries(folder).unwrap_or_default() {
-        if entry.is_image() {
-            images.push(entry.path);
-        } else if entry.is_folder && deepest > 0 {
-            images.extend(images_in(&entry.path, deepest - 1));
-        }
-    }
-    images
-}
-
-/// The name of a folder that is a class or a split: it stands in plans, reports and settings.
-fn name(folder: &Path) -> Result<String> {
-    let name = folder.file_name().unwrap_or_default();
-    name.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::Data(format!(
-            "{}: the name of this folder is not UTF-8, as a class's must be; rename it",
-            folder.display()
-        ))
-    })
 }

@@ -5,7 +5,7 @@ use parquet::data_type::ByteArray;
 use rayon::prelude::*;
 use rqlab_images::Flaw;
 use rqlab_sdk::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,12 +21,12 @@ struct Group {
 }
 
 /// The bytes of the images of a row group.
-type Rows = Arc<Vec<Option<ByteArray>>>;
+pub(crate) type GroupRows = Arc<Vec<Option<ByteArray>>>;
 
 /// Row groups in memory, with the time of their last use.
 #[derive(Default)]
 struct Cache {
-    groups: BTreeMap<usize, (Rows, usize, u64)>,
+    groups: BTreeMap<usize, (GroupRows, usize, u64)>,
     bytes: usize,
     clock: u64,
 }
@@ -39,10 +39,6 @@ pub(crate) struct Part {
     pub(crate) rows: usize,
     /// The label of each row as its file gives it; empty if there are no labels.
     given: Vec<Option<i64>>,
-    /// The rows that are used, in order.
-    pub(crate) used: Vec<usize>,
-    /// The class of each row that is used; empty if there are no labels.
-    pub(crate) labels: Vec<u32>,
     cache: Mutex<Cache>,
     /// What the cache may hold.
     bound: usize,
@@ -87,8 +83,7 @@ impl Part {
         }
         let given: Vec<Vec<Option<i64>>> = shards.iter().map(Shard::labels).collect::<Result<_>>()?;
         let given = given.into_iter().flatten().collect();
-        let (used, labels) = ((0..rows).collect(), Vec::new());
-        Ok(Self { shards, groups, rows, given, used, labels, cache: Mutex::default(), bound })
+        Ok(Self { shards, groups, rows, given, cache: Mutex::default(), bound })
     }
 
     /// Whether its files have a column of labels.
@@ -161,43 +156,40 @@ impl Part {
     }
 
     /// The row group of a row: the last that starts at or before it and is not empty.
-    fn group_of(&self, row: usize) -> usize {
+    pub(crate) fn group_of(&self, row: usize) -> usize {
         self.groups.partition_point(|group| group.start <= row) - 1
     }
 
-    /// The bytes of the images at `rows`. Each row group that is not in memory is read once.
-    pub(crate) fn images(&self, rows: &[usize]) -> Result<Vec<ByteArray>> {
-        let mut wanted: BTreeMap<usize, Option<Rows>> = rows.iter().map(|&row| (self.group_of(row), None)).collect();
+    /// The row groups `wanted`. Each that is not in memory is read, and kept as long as there is room.
+    ///
+    /// # Errors
+    /// Those that cannot be read.
+    pub(crate) fn held(&self, wanted: BTreeSet<usize>) -> Result<BTreeMap<usize, GroupRows>> {
+        let mut held: BTreeMap<usize, Option<GroupRows>> = wanted.into_iter().map(|group| (group, None)).collect();
         {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
             cache.clock += 1;
             let now = cache.clock;
-            for (group, rows) in &mut wanted {
+            for (group, rows) in &mut held {
                 if let Some((found, _, used)) = cache.groups.get_mut(group) {
                     *used = now;
                     *rows = Some(found.clone());
                 }
             }
         }
-        let read = wanted.into_par_iter().map(|(index, rows)| {
+        let read = held.into_par_iter().map(|(group, rows)| {
             if let Some(rows) = rows {
-                return Ok((index, rows));
+                return Ok((group, rows));
             }
-            let rows = Arc::new(self.read(index)?);
-            self.keep(index, &rows);
-            Ok((index, rows))
+            let rows = Arc::new(self.read(group)?);
+            self.keep(group, &rows);
+            Ok((group, rows))
         });
-        let read: BTreeMap<usize, Rows> = read.collect::<Result<_>>()?;
-        let image = |&row: &usize| {
-            let group = self.group_of(row);
-            let rows = read.get(&group).and_then(|rows| rows.get(row - self.groups[group].start));
-            rows.cloned().flatten().ok_or_else(|| Error::Data(format!("{}: no value", self.place(row, false))))
-        };
-        rows.iter().map(image).collect()
+        read.collect()
     }
 
     /// Keeps a row group in memory and lets go of those that were not used for longest.
-    fn keep(&self, index: usize, rows: &Rows) {
+    fn keep(&self, index: usize, rows: &GroupRows) {
         let size = rows.iter().flatten().map(ByteArray::len).sum::<usize>();
         if size > self.bound {
             return;

@@ -7,51 +7,91 @@ use std::path::{Path, PathBuf};
 /// More names than this are a slip of the pen.
 const MOST: usize = 1_000_000;
 
-/// The files that the pattern of a field names, from `base` on, in the order in which it names them.
-///
-/// # Errors
-/// Braces that are not closed, addresses of other machines, a glob that finds nothing, files that are missing or named twice.
-pub(crate) fn shards(base: &Path, field: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
-    let wrong = |message: String| Error::from(ConfigError::field(field, message));
-    if pattern.contains("://") || pattern.starts_with("pipe:") {
-        return Err(wrong("shards are read from files of this machine: fetch them first".to_owned()));
-    }
-    let mut files = Vec::new();
-    for name in braces(pattern).map_err(wrong)? {
-        let path = base.join(&name);
-        if name.contains(['*', '?']) {
-            let found = glob::glob(&path.to_string_lossy()).map_err(|e| wrong(e.to_string()))?;
+/// The files that the pattern of a field names.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    field: &'static str,
+    pattern: String,
+    /// In the order in which it names them.
+    files: Vec<PathBuf>,
+    /// The first part of it that is a glob and finds nothing.
+    nothing: Option<PathBuf>,
+}
+
+impl Shards {
+    /// From `base` on.
+    ///
+    /// # Errors
+    /// Braces that are not closed, addresses of other machines, folders that cannot be read.
+    pub(crate) fn named(base: &Path, field: &'static str, pattern: &str) -> Result<Self> {
+        let wrong = |message: String| Error::from(ConfigError::field(field, message));
+        if pattern.contains("://") || pattern.starts_with("pipe:") {
+            return Err(wrong("shards are read from files of this machine: fetch them first".to_owned()));
+        }
+        let mut shards = Self { field, pattern: pattern.to_owned(), files: Vec::new(), nothing: None };
+        for name in braces(pattern).map_err(wrong)? {
+            let path = base.join(&name);
+            if !name.contains(['*', '?']) {
+                shards.files.push(path);
+                continue;
+            }
+            // What stands before the pattern is a folder's name, whatever is in it.
+            let glob = Path::new(&glob::Pattern::escape(&base.to_string_lossy())).join(&name);
+            let found = glob::glob(&glob.to_string_lossy()).map_err(|e| wrong(e.to_string()))?;
             let found = found.collect::<std::result::Result<Vec<_>, _>>();
             let found = found.map_err(|e| Error::Data(format!("{}: {}", e.path().display(), e.error())))?;
             if found.is_empty() {
-                return Err(Error::Data(format!("{}: no file has such a name", path.display())));
+                shards.nothing.get_or_insert(path);
             }
-            files.extend(found);
-        } else {
-            files.push(path);
+            shards.files.extend(found);
         }
+        Ok(shards)
     }
-    if let Some(folder) = files.iter().find(|file| file.is_dir()) {
-        return Err(Error::Data(format!(
-            "{}: this is a folder; name the shards in it, such as `{}/*.tar`",
-            folder.display(),
-            pattern.trim_end_matches('/')
-        )));
+
+    /// Whether none of them is there.
+    pub(crate) fn are_absent(&self) -> bool {
+        !self.files.iter().any(|file| file.exists())
     }
-    let missing: Vec<&PathBuf> = files.iter().filter(|file| !file.is_file()).collect();
-    if let [first, ..] = missing[..] {
-        let (missing, all) = (missing.len(), files.len());
-        return Err(Error::Data(format!(
-            "{}: there is no such file ({missing} of {all} shards are missing)",
-            first.display()
-        )));
+
+    /// The first of them, or the pattern if that finds none.
+    pub(crate) fn first(&self) -> String {
+        self.nothing
+            .as_ref()
+            .or(self.files.first())
+            .map_or_else(|| self.pattern.clone(), |path| path.display().to_string())
     }
-    let mut sorted: Vec<&PathBuf> = files.iter().collect();
-    sorted.sort();
-    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::Data(format!("{}: `{field}` names this shard twice", pair[0].display())));
+
+    /// They, which must all be there.
+    ///
+    /// # Errors
+    /// A glob that finds nothing, folders, files that are missing or named twice.
+    pub(crate) fn present(self) -> Result<Vec<PathBuf>> {
+        let Self { field, pattern, files, nothing } = self;
+        if let Some(nothing) = nothing {
+            return Err(Error::Data(format!("{}: no file has such a name", nothing.display())));
+        }
+        if let Some(folder) = files.iter().find(|file| file.is_dir()) {
+            return Err(Error::Data(format!(
+                "{}: this is a folder; name the shards in it, such as `{}/*.tar`",
+                folder.display(),
+                pattern.trim_end_matches('/')
+            )));
+        }
+        let missing: Vec<&PathBuf> = files.iter().filter(|file| !file.is_file()).collect();
+        if let [first, ..] = missing[..] {
+            let (missing, all) = (missing.len(), files.len());
+            return Err(Error::Data(format!(
+                "{}: there is no such file ({missing} of {all} shards are missing)",
+                first.display()
+            )));
+        }
+        let mut sorted: Vec<&PathBuf> = files.iter().collect();
+        sorted.sort();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::Data(format!("{}: `{field}` names this shard twice", pair[0].display())));
+        }
+        Ok(files)
     }
-    Ok(files)
 }
 
 /// Every text that a pattern stands for: `{a,b}` for each in turn, `{000..127}` for numbers of equal width, `{0..10..5}` for

@@ -3,6 +3,17 @@
 use rqlab_sdk::tensor::Rng;
 use std::ops::Range;
 
+/// Which images each shard holds, of shards with so many images.
+pub(crate) fn ranges(counts: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    counts
+        .scan(0, |start, count| {
+            let range = *start..*start + count;
+            *start = range.end;
+            Some(range)
+        })
+        .collect()
+}
+
 /// Goes through the shards in a random order and through the images of each (`shards`: which they are) as they lie, so that
 /// one pass reads every shard from its beginning to its end. Of the next `buffer` images a random one is taken at a time, as
 /// WebDataset's `shuffle` does. Every image comes once.

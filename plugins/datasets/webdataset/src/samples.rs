@@ -1,9 +1,11 @@
 //! From the shards' indices to a data set: which samples can be used, their classes, and their splits.
 
 use crate::index::{Fault, Index, Member, Place, Reason, Sample};
-use crate::{Read, WebDatasetConfig};
+use crate::{Files, Read, WebDatasetConfig};
 use rayon::prelude::*;
-use rqlab_images::{BadFiles, Flaw, Header, Look, Preparation, Stamp, Survey, splits, survey};
+use rqlab_images::{
+    BadFiles, Contents, Flaw, Header, ImageFiles, Look, Preparation, Settings, Settled, Stamp, Survey, splits, survey,
+};
 use rqlab_sdk::contracts::LeftOut;
 use rqlab_sdk::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,21 +19,13 @@ const WHOLE: u64 = 1 << 30;
 /// Extensions that captions go by.
 const CAPTIONS: [&str; 3] = [".txt", ".text", ".caption"];
 
-/// An image that can be used.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Item {
-    /// Which of the shards it lies in.
-    pub(crate) shard: usize,
-    pub(crate) place: Place,
-    pub(crate) class: u32,
-}
-
 /// What the shards hold, and what is made of it.
 pub(crate) struct Found {
-    pub(crate) preparation: Preparation,
-    pub(crate) info: DatasetInfo,
-    pub(crate) train: Vec<Item>,
-    pub(crate) test: Vec<Item>,
+    pub(crate) survey: Survey,
+    pub(crate) settled: Settled,
+    pub(crate) contents: Contents,
+    /// The shard of each image that can be used, and its place in that.
+    pub(crate) places: Vec<(usize, Place)>,
 }
 
 /// A sample and the shard that it lies in.
@@ -44,6 +38,7 @@ impl Found {
     /// Of `shards`, the first `train_shards` are for training.
     pub(crate) fn new(
         config: &WebDatasetConfig,
+        settings: &Settings,
         shards: &[PathBuf],
         train_shards: usize,
         cx: &DatasetContext,
@@ -57,24 +52,10 @@ impl Found {
             .enumerate()
             .flat_map(|(shard, index)| index.samples.iter().map(move |sample| Candidate { shard, sample }))
             .collect();
-        let mut preparation = Preparation {
-            size: config.size,
-            channels: 3,
-            background: config.background.map(|channel| channel as u8),
-            crop: config.crop,
-            max_megapixels: config.max_megapixels,
-        };
-        let found = look(config, shards, &metadata, &candidates, &preparation, cx);
-        let place = |index: usize| candidates[index].place(shards);
-        let mut left_out = found.left_out(config.bad_files, "sample", place)?;
-        left_out.extend(unused(&indices));
-        let [height, width] = match config.size {
-            Some(size) => size.sides(),
-            None => found.one_size(place)?,
-        };
-        preparation.channels = found.channels(config.channels, preparation.background);
+        let survey = look(config, shards, &metadata, &candidates, &settings.preparation(), cx);
+        let settled = settings.settled(&survey, Files::UNIT, |index| candidates[index].place(shards))?;
 
-        let bad: BTreeSet<usize> = found.bad.iter().map(|bad| bad.index).collect();
+        let bad: BTreeSet<usize> = survey.bad.iter().map(|bad| bad.index).collect();
         let good: Vec<(&Candidate<'_>, Place, &str)> = (0..)
             .zip(&candidates)
             .filter(|(index, _)| !bad.contains(index))
@@ -88,63 +69,32 @@ impl Found {
             (true, Some(names)) => names.clone(),
             (true, None) => distinct(good.iter().map(|(_, _, label)| *label)),
         };
-        let class: BTreeMap<String, u32> = match &config.class_names {
+        let known: BTreeMap<String, u32> = match &config.class_names {
             Some(names) => (0..names.len() as u32).map(|class| (class.to_string(), class)).collect(),
             None => classes.iter().cloned().zip(0..).collect(),
         };
-        let items: Vec<Item> = good
-            .iter()
-            .map(|(candidate, place, label)| Item {
-                shard: candidate.shard,
-                place: *place,
-                class: class.get(*label).copied().unwrap_or(0),
-            })
-            .collect();
+        let class = |label: &str| known.get(label).copied().unwrap_or(0);
         let for_test = match config.test {
-            Some(_) => items.iter().map(|item| item.shard >= train_shards).collect(),
+            Some(_) => good.iter().map(|(candidate, ..)| candidate.shard >= train_shards).collect(),
             None => {
                 let names: Vec<String> = good.iter().map(|(candidate, ..)| candidate.name(shards)).collect();
-                let named = items.iter().zip(&names).map(|(item, name)| (item.class, name.as_bytes()));
+                let named = good.iter().zip(&names).map(|((.., label), name)| (class(label), name.as_bytes()));
                 splits::by_class(named, config.test_fraction)
             }
         };
-        let of =
-            |wanted: bool| items.iter().zip(&for_test).filter(move |(_, test)| **test == wanted).map(|(item, _)| *item);
-        let (train, test): (Vec<Item>, Vec<Item>) = (of(false).collect(), of(true).collect());
-        for (items, split) in [(&train, "training"), (&test, "test")] {
-            if items.is_empty() {
-                let hint =
-                    if config.test.is_none() { "; change `test_fraction`, or name shards with `test`" } else { "" };
-                return Err(Error::Data(format!("{}: no image for the {split} split{hint}", config.path)));
-            }
-        }
-
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("webdataset {} {classes:?} {}", preparation.identity(), found.digest).as_bytes());
-        items.iter().zip(&for_test).for_each(|(item, test)| {
-            hasher.update(&item.class.to_le_bytes()).update(&[u8::from(*test)]);
-        });
-        let mut per_class = vec![[0; 2]; classes.len()];
-        for (item, test) in items.iter().zip(&for_test).filter(|_| labelled) {
-            per_class[item.class as usize][usize::from(*test)] += 1;
-        }
-        let info = DatasetInfo {
-            image: [height, width, preparation.channels],
+        let member = |((.., label), test): (&(_, _, &str), bool)| rqlab_images::Member { class: class(label), test };
+        let contents = Contents {
+            plugin: "webdataset",
+            place: config.path.clone(),
+            members: good.iter().zip(for_test).map(member).collect(),
             classes,
-            train: train.len(),
-            test: test.len(),
-            digest: hasher.finalize().to_hex().to_string(),
-            summary: Summary {
-                per_class,
-                sizes: found.sizes(),
-                left_out,
-                splits: splits_made(config, shards.len(), train_shards),
-                preparation: preparation.facts(&found),
-                augmentation: config.augmentation().facts(),
-                notes: notes(config, labelled),
-            },
+            splits: splits_made(config, shards.len(), train_shards),
+            remedy: if config.test.is_none() { "; change `test_fraction`, or name shards with `test`" } else { "" },
+            left_out: unused(&indices),
+            notes: notes(config, labelled),
         };
-        Ok(Self { preparation, info, train, test })
+        let places = good.iter().map(|(candidate, place, _)| (candidate.shard, *place)).collect();
+        Ok(Self { survey, settled, contents, places })
     }
 }
 
