@@ -39,8 +39,11 @@ impl Contents {
     /// What the set is.
     ///
     /// # Errors
-    /// A split without images; other numbers than are expected.
+    /// No images, or none for a split; other numbers than are expected.
     pub(crate) fn info(self, settings: &Settings, found: &Survey, settled: &Settled) -> Result<DatasetInfo> {
+        if self.members.is_empty() {
+            return Err(Error::Data(format!("{}: there is no image that can be used", self.place)));
+        }
         let test = self.members.iter().filter(|member| member.test).count();
         let train = self.members.len() - test;
         for (count, split) in [(train, "training"), (test, "test")] {

@@ -34,9 +34,10 @@ pub fn word(name: &str) -> Option<Word> {
     TEST.iter().position(|word| *word == name).map(Word::Test)
 }
 
-/// The word that the name of a file begins with, before a `-`, `_` or `.`: `train-00000-of-00002.parquet`.
+/// The word that the name of a file begins with, before a `-`, `_` or `.`: `train-00000-of-00002.parquet`, `hold_out.parquet`.
 pub fn leading_word(name: &str) -> Option<Word> {
-    name.split(['-', '_', '.']).next().and_then(word)
+    let ends = name.match_indices(['-', '_', '.']).map(|(end, _)| end).chain([name.len()]);
+    ends.take(2).find_map(|end| word(&name[..end]))
 }
 
 /// Which items make the test split: of each class the fraction `fraction`, rounded to the nearest, but at least one item and not
@@ -108,5 +109,8 @@ mod tests {
         assert_eq!(word("trains"), None);
         assert_eq!(leading_word("train-00000-of-00002.parquet"), Some(Word::Train));
         assert_eq!(leading_word("trainer-0.parquet"), None);
+        for name in ["hold_out-00000-of-00002", "Hold-Out_0", "holdout.parquet", "hold-out"] {
+            assert_eq!(leading_word(name), word("holdout"), "{name}");
+        }
     }
 }

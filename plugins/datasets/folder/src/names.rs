@@ -71,7 +71,7 @@ impl Walk {
     }
 
     /// On into a folder in this one; none where that leads back, to a folder on the way or one that holds it.
-    pub(crate) fn into_folder(&self, entry: &Entry) -> Option<Self> {
+    pub(crate) fn down(&self, entry: &Entry) -> Option<Self> {
         let real = fs::canonicalize(&entry.path).unwrap_or_else(|_| entry.path.clone());
         if self.real.iter().any(|on_the_way| on_the_way.starts_with(&real)) {
             return None;
@@ -87,7 +87,7 @@ impl Walk {
             if entry.is_image() {
                 images.push(entry.path);
             } else if entry.is_folder
-                && let Some(within) = self.into_folder(&entry)
+                && let Some(within) = self.down(&entry)
             {
                 images.extend(within.images());
             }

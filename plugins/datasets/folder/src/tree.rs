@@ -203,7 +203,7 @@ impl Tree {
         let (folders, files): (Vec<_>, Vec<_>) = entries(folder)?.into_iter().partition(|entry| entry.is_folder);
         let here = Walk::at(folder);
         for class in &folders {
-            let Some(within) = here.into_folder(class) else {
+            let Some(within) = here.down(class) else {
                 self.out(CIRCLE, &class.path, 1);
                 continue;
             };
@@ -232,7 +232,7 @@ impl Tree {
         let mut images = Vec::new();
         for entry in entries(here.folder())? {
             if entry.is_folder {
-                match here.into_folder(&entry) {
+                match here.down(&entry) {
                     None => self.out(CIRCLE, &entry.path, 1),
                     Some(within) if nested => images.extend(self.images(&within, nested)?),
                     Some(within) => self.out_all("in folders within class folders", &within),

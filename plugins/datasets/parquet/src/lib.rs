@@ -91,9 +91,10 @@ pub fn open(config: ParquetConfig, cx: &DatasetContext) -> Result<Parquet> {
     {
         return Ok(promised);
     }
-    let Opened { train, test, splits, notes, others } = Opened::new(&config, &cx.base)?;
+    let Opened { train, test, splits, mut notes, others } = Opened::new(&config, &cx.base)?;
     let divided = test.is_none();
     let rows = Rows::new(train, test);
+    notes.extend(rows.notes());
     let found = rows.survey(&config, &settings.preparation(), cx)?;
     let settled = settings.settled(&found, Files::UNIT, |row| rows.place(row))?;
     let used = rows.used(&found)?;

@@ -32,6 +32,33 @@ impl Classes {
         let of_test = each.split_off(train.shards.len());
         Self { names, maps: [each, of_test] }
     }
+
+    /// What is odd about the names.
+    fn notes(&self, train: &Part, test: &Option<Part>) -> Vec<String> {
+        let mut notes = Vec::new();
+        let shards =
+            || train.shards.iter().chain(test.iter().flat_map(|test| &test.shards)).filter(|it| it.has_labels());
+        let unnamed: Vec<_> = shards().filter(|shard| shard.names.is_none()).collect();
+        if let [first, ..] = unnamed[..]
+            && shards().count() > unnamed.len()
+        {
+            notes.push(format!(
+                "{} of {} files tell no names of classes, such as {}: their labels are taken to count {}, …",
+                unnamed.len(),
+                shards().count(),
+                first.path.display(),
+                self.names.iter().take(2).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if let Some([one, other]) = classes::look_alike(&self.names) {
+            notes.push(format!("the classes `{one}` and `{other}` differ in case alone"));
+        }
+        let twice = |names: &Vec<String>| names.len() > names.iter().collect::<BTreeSet<_>>().len();
+        if let Some(shard) = shards().find(|shard| shard.names.as_ref().is_some_and(twice)) {
+            notes.push(format!("{} gives several classes one name: they are one class", shard.path.display()));
+        }
+        notes
+    }
 }
 
 /// The row groups of each split that hold some rows, by their places in it.
@@ -57,6 +84,11 @@ impl Rows {
             Some(test) if index >= self.train.rows => (test, index - self.train.rows, 1),
             _ => (&self.train, index, 0),
         }
+    }
+
+    /// What a user should know of the classes.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.classes.notes(&self.train, &self.test)
     }
 
     /// Whether a row lies in a file of the test split.

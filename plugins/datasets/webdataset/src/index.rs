@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
-use tar::{Archive, EntryType};
+use tar::{Archive, Entry, EntryType};
 
 /// Tar files consist of blocks of so many bytes.
 const BLOCK: u64 = 512;
@@ -176,14 +176,20 @@ impl Gathered {
     fn members(&mut self, archive: &mut Archive<File>, length: u64, wanted: &Wanted) -> std::result::Result<(), Fault> {
         let damaged = |e: io::Error, end: u64| match end + BLOCK > length {
             true => Reason::CutShort.because(format!("the shard has {length} bytes and ends within a member's header")),
-            false => Reason::Damaged.because(format!("the shard is damaged: {e}")),
+            false => Reason::Damaged.because(match e.kind() {
+                // What is said of a header repeats bytes that are none.
+                ErrorKind::Other | ErrorKind::InvalidData => {
+                    format!("the shard is damaged: no member of a tar file begins at byte {end}")
+                }
+                _ => format!("the shard cannot be read: {e}"),
+            }),
         };
         for entry in archive.entries_with_seek().map_err(|e| damaged(e, 0))? {
             let mut entry = entry.map_err(|e| damaged(e, self.end))?;
             let place = Place { offset: entry.raw_file_position(), size: entry.size() };
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let kind = entry.header().entry_type();
-            if kind == EntryType::GNUSparse {
+            if kind == EntryType::GNUSparse || is_sparse(&mut entry) {
                 self.unuse("a sparse file", &name);
                 continue;
             }
@@ -280,6 +286,12 @@ impl Members {
     }
 }
 
+/// Whether a member has holes as newer versions of GNU tar write them: its bytes begin with a map of the others.
+fn is_sparse(entry: &mut Entry<'_, impl Read>) -> bool {
+    let extensions = entry.pax_extensions().ok().flatten();
+    extensions.into_iter().flatten().flatten().any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."))
+}
+
 /// Reads a label: the whole text, or a field of a JSON object.
 fn label(content: &mut impl Read, size: u64, wanted: &Wanted) -> std::result::Result<String, Fault> {
     let member = wanted.label.as_deref().unwrap_or_default();
@@ -298,9 +310,18 @@ fn label(content: &mut impl Read, size: u64, wanted: &Wanted) -> std::result::Re
             Err(Reason::NoClass.because(format!("its class is {number}, which marks images without one")))
         }
         Ok(number) => Ok(number.to_string()),
+        Err(_) if wanted.field.is_none() && label.starts_with('{') && is_object(&label) => {
+            Err(Reason::NoClass.because(format!(
+                "its `.{member}` is a JSON object: name the field with the class, `label_member: \"{member}\", label_field: \"…\"`"
+            )))
+        }
         Err(_) if label.is_empty() => Err(Reason::NoClass.because(format!("its `.{member}` is empty"))),
         Err(_) => Ok(label),
     }
+}
+
+fn is_object(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
 }
 
 /// A field of a JSON object, or one of an object within (`annotation.class`), as text.

@@ -77,6 +77,9 @@ impl Shards {
                 pattern.trim_end_matches('/')
             )));
         }
+        if let Some(other) = files.iter().find(|file| file.exists() && !file.is_file()) {
+            return Err(Error::Data(format!("{}: this is no plain file", other.display())));
+        }
         let missing: Vec<&PathBuf> = files.iter().filter(|file| !file.is_file()).collect();
         if let [first, ..] = missing[..] {
             let (missing, all) = (missing.len(), files.len());

@@ -88,7 +88,7 @@ impl Found {
             place: config.path.clone(),
             members: good.iter().zip(for_test).map(member).collect(),
             classes,
-            splits: splits_made(config, shards.len(), train_shards),
+            splits: splits_made(config, labelled, shards.len(), train_shards),
             remedy: if config.test.is_none() { "; change `test_fraction`, or name shards with `test`" } else { "" },
             left_out: unused(&indices),
             notes: notes(config, labelled),
@@ -213,10 +213,14 @@ fn unused(indices: &[Index]) -> Vec<LeftOut> {
     all.into_iter().map(left_out).collect()
 }
 
-fn splits_made(config: &WebDatasetConfig, shards: usize, train_shards: usize) -> String {
+fn splits_made(config: &WebDatasetConfig, labelled: bool, shards: usize, train_shards: usize) -> String {
+    let counted = |count: usize| if count == 1 { "1 shard".to_owned() } else { format!("{count} shards") };
     match &config.test {
-        Some(_) => format!("{train_shards} shards of `path` and {} of `test`", shards - train_shards),
-        None => format!("{} of the images of each class for test, chosen by their names", config.test_fraction),
+        Some(_) => format!("{} of `path` and {} of `test`", counted(train_shards), counted(shards - train_shards)),
+        None => {
+            let of = if labelled { "each class" } else { "the images" };
+            format!("{} of {of} for test, chosen by name", config.test_fraction)
+        }
     }
 }
 

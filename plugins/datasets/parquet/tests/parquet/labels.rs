@@ -70,3 +70,22 @@ fn labels_may_be_left_out() {
     assert!(set.info().classes.is_empty());
     assert_eq!(set.batch(Split::Train, &[1, 2], None).unwrap().labels.as_slice(), [0, 0]);
 }
+
+/// What is taken for granted of names is said.
+#[test]
+fn odd_names_of_classes_are_told() {
+    let told = |first: &[&str], second: &[&str], test: &[&str]| {
+        let dir = TempDir::new().unwrap();
+        for (name, classes) in [("train-0", first), ("train-1", second), ("test-0", test)] {
+            write(&dir.path().join(format!("{name}.parquet")), &rows(0, 6), 6, classes, Compression::SNAPPY);
+        }
+        open(dir.path(), "path: \".\"").unwrap().info().summary.notes.join("\n")
+    };
+    let names = ["ant", "bee", "cat"];
+    assert_eq!(told(&names, &["cat", "ant", "bee"], &names), "");
+    let notes = told(&["bee", "ant", "cat"], &[], &names);
+    assert!(notes.contains("1 of 3 files tell no names of classes, such as ") && notes.contains("train-1"), "{notes}");
+    assert!(notes.ends_with("are taken to count `bee`, `ant`, …"), "{notes}");
+    assert!(told(&names, &names, &["ant", "Bee", "cat"]).contains("`bee` and `Bee` differ in case alone"));
+    assert!(told(&["ant", "ant", "cat"], &names, &names).contains("train-0.parquet gives several classes one name"));
+}

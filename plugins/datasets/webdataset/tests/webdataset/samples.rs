@@ -112,3 +112,17 @@ fn of_several_images_in_a_sample_one_is_chosen() {
     assert_eq!(all, [100, 101, 102, 103]);
     assert_eq!(left_out(&set), [(4, ".in.png".to_owned())]);
 }
+
+/// An object is not taken for a name.
+#[test]
+fn a_class_that_is_an_object_is_led_to_its_field() {
+    let dir = TempDir::new().unwrap();
+    shard(&dir.path().join("a.tar"), &samples(0, 8, |red| format!("{{\"label\": {}}}", red % 2)));
+    let error = complaint(dir.path(), "path: \"a.tar\"");
+    assert!(
+        error.contains("`.cls` is a JSON object") && error.contains("label_member: \"cls\", label_field"),
+        "{error}"
+    );
+    let set = open(dir.path(), "path: \"a.tar\", label_member: \"cls\", label_field: \"label\"").unwrap();
+    assert_eq!(set.info().classes, ["0", "1"]);
+}

@@ -161,3 +161,43 @@ fn a_folder_may_have_a_name_that_looks_like_a_pattern() {
     let set = open(&odd, "path: \"train-*.tar\", test: \"t?st.tar\"").unwrap();
     assert_eq!((set.info().train, set.info().test), (20, 6));
 }
+
+/// GNU tar writes holes in two ways; the bytes of neither are those of the file.
+#[test]
+fn files_with_holes_are_left_out() {
+    let dir = simple();
+    let mut builder = Builder::new(File::create(dir.path().join("holes.tar")).unwrap());
+    builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..]), ("GNU.sparse.name", b"9.png")]).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_path("GNUSparseFile.1/9.png").unwrap();
+    header.set_size(512);
+    header.set_cksum();
+    builder.append(&header, &[b'0'; 512][..]).unwrap();
+    for (name, bytes) in samples(0, 4, |red| (red % 2).to_string()) {
+        let mut header = Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes.as_slice()).unwrap();
+    }
+    builder.finish().unwrap();
+    drop(builder);
+    let set = open(dir.path(), "path: \"holes.tar\", test: \"test.tar\"").unwrap();
+    assert_eq!((set.info().train, left_out(&set)), (4, vec![(1, "a sparse file".to_owned())]));
+}
+
+/// Nothing of a file that is no tar file is repeated.
+#[test]
+fn what_is_no_shard_is_named_in_plain_words() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("noise.tar"), [b'\x9d'; 2048]).unwrap();
+    let error = complaint(dir.path(), "path: \"noise.tar\"");
+    assert!(error.contains("noise.tar: the shard is damaged: no member of a tar file begins at byte 0"), "{error}");
+    fs::write(dir.path().join("zeros.tar"), [0; 10240]).unwrap();
+    let error = complaint(dir.path(), "path: \"zeros.tar\", size: 8");
+    assert!(error.contains("zeros.tar: there is no image that can be used"), "{error}");
+    #[cfg(unix)]
+    {
+        let fifo = dir.path().join("fifo.tar");
+        assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
+        assert!(complaint(dir.path(), "path: \"fifo.tar\"").contains("fifo.tar: this is no plain file"));
+    }
+}
