@@ -10,7 +10,7 @@
     reason = "a test fails by panicking, or says why it is skipped"
 )]
 
-use rqlab_dataset_parquet::{Parquet, ParquetConfig};
+use rqlab_dataset_parquet::ParquetConfig;
 use rqlab_sdk::config::Config;
 use rqlab_sdk::contracts::{Dataset, DatasetContext, Split};
 use rqlab_sdk::tensor::Rng;
@@ -155,7 +155,7 @@ fn pictures_of_cifar10_say_the_same_in_any_order() {
         return;
     }
     let config = ParquetConfig::parse(&format!("parquet(path: {:?})", home.display().to_string())).unwrap();
-    let data = Parquet::new(config, &DatasetContext::new(".")).unwrap();
+    let data = rqlab_dataset_parquet::open(config, &DatasetContext::new(".")).unwrap();
     let classes = [("airplane", 120, 50), ("cat", 40, 20)];
     let split = |split: Split, all: usize, count: fn(&(&str, usize, usize)) -> usize| {
         let labels = data.labels(split, &(0..all).collect::<Vec<_>>()).unwrap();
