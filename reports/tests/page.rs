@@ -350,6 +350,7 @@ fn the_setup_says_what_is_common_and_by_which_axis_the_rest_differs() {
     results.trials.push(other);
     for (trial, steps) in results.trials.iter_mut().zip(["400 steps", "800 steps"]) {
         trial.setup = vec![Fact::new("data", "4 classes, 240 + 16 images"), Fact::new("training", steps)];
+        trial.setup.extend([Fact::new("splits", "`train` and `<b>`"), Fact::new("odd", "a ` alone")]);
         trial.seed = Some(3);
     }
     results.trials[1].left_out = vec![LeftOut { measures: "speeds".into(), reason: "none was asked for".into() }];
@@ -357,6 +358,8 @@ fn the_setup_says_what_is_common_and_by_which_axis_the_rest_differs() {
     well_formed(&page);
     for part in [
         "<th scope=\"row\">data</th><td><div>4 classes, 240 + 16 images</div></td>",
+        "<div><code>train</code> and <code>&lt;b&gt;</code></div>",
+        "<div>a ` alone</div>",
         "<div>depth 1: 400 steps</div><div>depth 4: 800 steps</div>",
         "<th scope=\"row\">seeds</th><td><div>3</div></td>",
         "right on 65.3% of the test images",

@@ -282,6 +282,15 @@ pub(super) fn machines(study: &Study<'_>) -> Markup {
     }
 }
 
+/// A line in which `words between backticks` are code, as they are in plain text. A backtick without its second one stays.
+pub(super) fn with_code(line: &str) -> Markup {
+    let pieces: Vec<&str> = line.split('`').collect();
+    if pieces.len().is_multiple_of(2) {
+        return html! { (line) };
+    }
+    html! { @for (n, piece) in pieces.iter().enumerate() { @if n % 2 == 1 { code { (piece) } } @else { (piece) } } }
+}
+
 /// A sentence in place of a section's figures.
 pub(super) fn nothing(text: &str) -> Markup {
     html! { p.nothing { (text) } }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::parts::with_code;
 use crate::format;
 use crate::measure::{Quantity, TEST_IMAGES};
 use crate::results::Trial;
@@ -32,7 +33,7 @@ pub(super) fn setup(study: &Study<'_>) -> Markup {
                 table.setup {
                     tbody {
                         @for row in &rows {
-                            tr { th scope="row" { (row.name) } td { @for line in &row.text { div { (line) } } } }
+                            tr { th scope="row" { (row.name) } td { @for line in &row.text { div { (with_code(line)) } } } }
                         }
                     }
                 }
