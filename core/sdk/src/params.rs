@@ -38,6 +38,17 @@ impl Init {
     }
 }
 
+/// What moves an entry of a model's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A parameter that an optimizer trains.
+    Trained,
+    /// A parameter that is an average of what the model saw, such as the codes of an EMA codebook: no optimizer trains it.
+    Averaged,
+    /// What is kept beside the parameters: counts and sums of averages, running statistics.
+    Buffer,
+}
+
 /// One entry of a model's state.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -45,8 +56,8 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// The variable.
     pub var: Var,
-    /// Whether an optimizer trains it; a buffer (EMA codebook, running statistics) is saved but not trained.
-    pub trained: bool,
+    /// What moves it.
+    pub role: Role,
 }
 
 #[derive(Debug)]
@@ -100,18 +111,26 @@ impl Params {
     /// # Errors
     /// [`Error::Checkpoint`] if the name is taken.
     pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Var> {
-        self.entry(name, shape, init, true)
+        self.entry(name, shape, init, Role::Trained)
     }
 
-    /// State that is saved but not trained.
+    /// A parameter that is an average, such as the codes of an EMA codebook: saved and counted, but not trained.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the name is taken.
+    pub fn averaged(&self, name: &str, shape: &[usize], init: Init) -> Result<Var> {
+        self.entry(name, shape, init, Role::Averaged)
+    }
+
+    /// State that is saved, and is no parameter.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if the name is taken.
     pub fn buffer(&self, name: &str, shape: &[usize], init: Init) -> Result<Var> {
-        self.entry(name, shape, init, false)
+        self.entry(name, shape, init, Role::Buffer)
     }
 
-    fn entry(&self, name: &str, shape: &[usize], init: Init, trained: bool) -> Result<Var> {
+    fn entry(&self, name: &str, shape: &[usize], init: Init, role: Role) -> Result<Var> {
         let name = format!("{}{name}", self.prefix);
         let value = if self.store.dry {
             Tensor::zeros(&[0])
@@ -119,8 +138,8 @@ impl Params {
             let rng = Rng::new(self.store.seed, &name, 0);
             Tensor::from_vec(init.fill(&rng, shape.iter().product()), shape)?
         };
-        let var = if trained { Var::parameter(&value) } else { Var::buffer(&value) };
-        let entry = Entry { shape: shape.to_vec(), var: var.clone(), trained };
+        let var = if role == Role::Trained { Var::parameter(&value) } else { Var::buffer(&value) };
+        let entry = Entry { shape: shape.to_vec(), var: var.clone(), role };
         match self.lock().insert(name.clone(), entry) {
             None => Ok(var),
             Some(_) => Err(Error::Checkpoint(format!("two parameters are called `{name}`"))),
@@ -142,12 +161,21 @@ impl Params {
 
     /// The trained parameters under this scope, by full name.
     pub fn trained(&self) -> Vec<(String, Var)> {
-        self.entries().into_iter().filter(|(_, e)| e.trained).map(|(name, e)| (name, e.var)).collect()
+        self.entries().into_iter().filter(|(_, e)| e.role == Role::Trained).map(|(name, e)| (name, e.var)).collect()
     }
 
-    /// How many numbers are trained under this scope.
+    /// How many numbers the parameters under this scope have, trained and averaged: a codebook has K x C, however it moves.
     pub fn count(&self) -> usize {
-        self.entries().iter().filter(|(_, e)| e.trained).map(|(_, e)| e.shape.iter().product::<usize>()).sum()
+        self.numbers(|role| role != Role::Buffer)
+    }
+
+    /// How many numbers the buffers under this scope have.
+    pub fn buffers(&self) -> usize {
+        self.numbers(|role| role == Role::Buffer)
+    }
+
+    fn numbers(&self, counts: impl Fn(Role) -> bool) -> usize {
+        self.entries().iter().filter(|(_, e)| counts(e.role)).map(|(_, e)| e.shape.iter().product::<usize>()).sum()
     }
 
     /// Parameters and buffers under this scope by full name, sharing the numbers.

@@ -128,7 +128,7 @@ impl Measure {
 
     /// Whether it is counted from shapes and settings: it has no noise, and seeds do not change it.
     pub fn is_counted(&self) -> bool {
-        const COUNTED: [&str; 10] = [
+        const COUNTED: [&str; 11] = [
             "protocol_images",
             "protocol_samples",
             "protocol_references",
@@ -136,6 +136,7 @@ impl Measure {
             "guidance",
             "parameters",
             "tokenizer_parameters",
+            "tokenizer_buffers",
             "prior_parameters",
             "objective_parameters",
             "flops",

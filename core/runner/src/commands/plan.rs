@@ -67,6 +67,10 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
     let with_prior = plan.models.values().any(|model| model.prior.is_some());
     let mut head: Vec<String> = axes.iter().map(|axis| axis.label.clone()).collect();
     head.extend(["seeds", "codes", "bits/image", "autoencoder", "quantizer"].map(str::to_owned));
+    let with_buffers = plan.models.values().any(|model| model.buffers > 0);
+    if with_buffers {
+        head.push("buffers".to_owned());
+    }
     if with_prior {
         head.push("prior".to_owned());
     }
@@ -100,6 +104,9 @@ fn trials(plan: &Plan, history: &History, ui: Ui) -> String {
         row.push(model.nominal_bits().map_or("–".to_owned(), |bits| thousands(bits.round() as usize)));
         row.push(thousands(model.autoencoder));
         row.push(thousands(model.quantizer));
+        if with_buffers {
+            row.push(thousands(model.buffers));
+        }
         if with_prior {
             row.push(model.prior.map_or("none".to_owned(), thousands));
         }

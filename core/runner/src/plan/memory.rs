@@ -16,7 +16,7 @@ pub(super) fn least(model: &Model, tokenizer: &TokenizerTraining, prior: &PriorT
     let image: f64 = model.data.info.image.iter().map(|&side| side as f64).product();
     let of_tokenizer = trained(model.autoencoder, tokenizer.ema_decay.is_some())
         + trained(model.objectives, false)
-        + model.quantizer as f64
+        + (model.quantizer + model.buffers) as f64
         + 2.0 * tokenizer.batch as f64 * image;
     let of_prior = model.prior.map_or(0.0, |count| trained(count, prior.ema_decay.is_some()));
     NUMBER * of_tokenizer.max(of_prior)

@@ -27,10 +27,12 @@ use std::sync::Arc;
 /// What a trial's models are.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// Trained parameters of the autoencoder.
+    /// Parameters of the autoencoder.
     pub autoencoder: usize,
-    /// Parameters of the quantizers: trained ones, and codebooks that move without an optimizer.
+    /// Parameters of the quantizers: K x C for each codebook, whether an optimizer or averages move it.
     pub quantizer: usize,
+    /// Numbers that the tokenizer keeps beside its parameters, such as the sums of codebooks that are averages.
+    pub buffers: usize,
     /// Trained parameters of the objectives: critics.
     pub objectives: usize,
     /// Trained parameters of the priors, if there are any.
@@ -141,8 +143,11 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
 /// What a data set is, why its images cannot be read if they are not there, and how many variants of an image it lists.
 type Opened = (Arc<DatasetInfo>, Option<String>, Option<usize>);
 
-/// The tokens of each level, and the parameters of all quantizers.
-type Levels = (Vec<LevelInfo>, usize);
+/// How many numbers the parameters of a part have, and its buffers.
+type Sizes = (usize, usize);
+
+/// The tokens of each level, and the sizes of all quantizers.
+type Levels = (Vec<LevelInfo>, Sizes);
 
 /// What was learnt of priors.
 #[derive(Clone, Copy)]
@@ -166,7 +171,7 @@ type ObjectivesKey = (Arc<[Call]>, [usize; 3], u64);
 struct Models<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, Arc<Path>), Opened>,
-    autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, usize)>,
+    autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, Sizes)>,
     quantizers: Known<(Arc<[Call]>, Vec<MapShape>), Levels>,
     objectives: Known<ObjectivesKey, usize>,
     priors: Known<PriorKey, Priors>,
@@ -193,11 +198,11 @@ impl<'a> Models<'a> {
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base))
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
-        let (shapes, autoencoder) = self
+        let (shapes, (autoencoder, kept)) = self
             .autoencoders
             .get((resolved.autoencoder.clone(), info.image), |(call, image)| dry_autoencoder(plugins, call, *image))
             .map_err(|problem| at(setup, Slot::Autoencoder, &problem))?;
-        let (levels, quantizer) = self
+        let (levels, (quantizer, kept_by_quantizer)) = self
             .quantizers
             .get((resolved.quantizers.clone(), shapes.clone()), |(calls, shapes)| {
                 dry_quantizers(plugins, calls, shapes)
@@ -239,6 +244,7 @@ impl<'a> Models<'a> {
         let mut model = Model {
             autoencoder,
             quantizer,
+            buffers: kept + kept_by_quantizer,
             objectives,
             prior: prior.map(|priors| priors.count),
             latents: prior.is_some_and(|priors| priors.latents),
@@ -389,12 +395,12 @@ fn open(plugins: &Plugins, call: &Call, base: &Path) -> Answer<Opened> {
     Ok((Arc::new(info), data.absent().map(str::to_owned), variants))
 }
 
-fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, usize)> {
+fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, Sizes)> {
     let params = Params::dry();
     let context =
         AutoencoderContext { image: shape(image), params: params.scope("autoencoder"), components: Components::none() };
     let built = plugins.autoencoder(call, &context)?;
-    Ok((built.levels(), params.count()))
+    Ok((built.levels(), (params.count(), params.buffers())))
 }
 
 fn shape([height, width, channels]: [usize; 3]) -> MapShape {
@@ -411,7 +417,7 @@ fn dry_quantizers(plugins: &Plugins, calls: &[Call], shapes: &[MapShape]) -> Ans
         Ok(built.map_err(|error| Problem::from(error).of_item(level))?.level())
     };
     let levels = shapes.iter().enumerate().map(level).collect::<Answer<_>>()?;
-    Ok((levels, params.entries().iter().map(|(_, e)| e.shape.iter().product::<usize>()).sum()))
+    Ok((levels, (params.count(), params.buffers())))
 }
 
 /// A list of components has one for each level; a single one is for all.

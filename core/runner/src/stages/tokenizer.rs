@@ -47,7 +47,7 @@ impl Stage for TrainTokenizer {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self) -> Vec<&str> {
@@ -89,6 +89,7 @@ impl Stage for TrainTokenizer {
         let params = Params::new(seed);
         let model = Tokenizer::build(cx.plugins, &self.autoencoder, &self.quantizers, info.image, params.clone())?;
         let parameters: Vec<_> = params.trained();
+        let (count, buffers) = (params.count(), params.buffers());
         let objectives = Objectives::build(cx.plugins, &self.objectives, model.image(), &params)?;
         let recipe = Recipe::from(training);
         let critics = objectives.critics(&recipe);
@@ -101,7 +102,6 @@ impl Stage for TrainTokenizer {
             seed,
             output: None,
         };
-        let count = parameters.iter().map(|(_, var)| var.get().len()).sum::<usize>();
         let trained = train(
             cx,
             &params,
@@ -115,7 +115,10 @@ impl Stage for TrainTokenizer {
         let own = || params.state().into_iter().filter(|(name, _)| !is_critics(name)).collect();
         trained.save(own, &cx.dir().result())?;
         Ok(Done {
-            readings: vec![Reading::new("tokenizer_parameters", [], count as f64)],
+            readings: vec![
+                Reading::new("tokenizer_parameters", [], count as f64),
+                Reading::new("tokenizer_buffers", [], buffers as f64),
+            ],
             timings: vec![Reading::new("tokenizer_seconds", [], trained.seconds)],
             curves: trained.curves,
             seconds: trained.earlier,

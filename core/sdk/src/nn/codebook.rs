@@ -120,7 +120,7 @@ pub fn restart_candidates(vectors: &Tensor, size: usize, draw: &RestartDraw) -> 
 /// `1 / (1 - decay)` updates or so.
 ///
 /// One update is [`accumulate`](Self::accumulate), perhaps [`restart`](Self::restart), and [`rewrite`](Self::rewrite).
-/// Its buffers have the published names: `weight` `[K, C]`, `cluster_size_ema` `[K]`, `embed_ema` `[K, C]`. The published
+/// Its state has the published names: `weight` `[K, C]`, `cluster_size_ema` `[K]`, `embed_ema` `[K, C]`. The published
 /// weight has one more row, of zeros, for padding.
 #[derive(Debug, Clone)]
 pub struct EmaCodebook {
@@ -137,7 +137,7 @@ impl EmaCodebook {
     /// # Errors
     /// Names that are taken.
     pub fn new(params: &Params, size: usize, channels: usize, init: CodebookInit, rule: EmaRule) -> Result<Self> {
-        let weight = params.buffer("weight", &[size, channels], init.of(size, channels))?;
+        let weight = params.averaged("weight", &[size, channels], init.of(size, channels))?;
         let cluster_size = params.buffer("cluster_size_ema", &[size], Init::Constant(rule.initial_count))?;
         let embed = params.buffer("embed_ema", &[size, channels], Init::ZEROS)?;
         if !params.is_dry() {
@@ -327,6 +327,7 @@ mod tests {
         let params = Params::dry();
         let book = EmaCodebook::new(&params, 1 << 20, 256, CodebookInit::Normal, EmaRule::default()).unwrap();
         assert!(book.weight().is_empty());
-        assert_eq!(params.count(), 0);
+        assert_eq!((params.count(), params.buffers()), (1 << 28, (1 << 28) + (1 << 20)));
+        assert!(params.trained().is_empty());
     }
 }
