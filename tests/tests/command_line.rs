@@ -260,9 +260,9 @@ fn the_published_configurations_plan_without_imagenet_and_do_not_run() {
     for known in ["8x8x4 of 16384", "100,207,491", "480,921,088", "820,899,328", "1,387,529,728"] {
         assert!(said.out.contains(known), "{known} in\n{}", said.out);
     }
-    assert!(said.err.contains("warning") && said.err.contains("there is no such folder"), "{}", said.err);
+    assert!(said.err.contains("warning") && said.err.contains("there is no such file or folder"), "{}", said.err);
     let said = lab.run(&format!("sweep {paper}/imagenet-rqvae.ron")).unwrap();
-    assert!(said.code == Some(2) && said.err.contains("there is no such folder"), "{}", said.err);
+    assert!(said.code == Some(2) && said.err.contains("there is no such file or folder"), "{}", said.err);
     assert!(!lab.path("runs").exists());
 }
 

@@ -126,7 +126,7 @@ fn an_experiment_may_come_through_a_fifo_but_is_based_on_files() {
     let said = shell(&lab, "$R plan <(cat tiny.ron) --runs runs");
     assert!(said.code == Some(0) && said.out.contains("4 trials"), "{}", said.err);
     let said = shell(&lab, "$R plan /dev/zero --runs runs");
-    assert!(said.code == Some(2) && said.err.contains("/dev/zero: it has more than 16 MiB"), "{}", said.err);
+    assert!(said.code == Some(2) && said.err.contains("/dev/zero: it has more than 4 MiB"), "{}", said.err);
 
     assert!(Command::new("mkfifo").arg(lab.path("fifo.ron")).status().unwrap().success());
     for (base, what) in [("fifo.ron", "a FIFO"), ("/dev/zero", "a device")] {
