@@ -4,9 +4,10 @@ use rqlab_reports::Image;
 use rqlab_sdk::tensor::Tensor;
 use rqlab_sdk::{Error, Result};
 
-/// A class by its name; a name that is a number gets a word before it.
+/// A class by its name; a name that is a number gets a word before it. Empty where the data set has no classes.
 pub(crate) fn class(classes: &[String], index: u32) -> String {
     match classes.get(index as usize) {
+        _ if classes.is_empty() => String::new(),
         Some(name) if name.parse::<f64>().is_err() => name.clone(),
         Some(number) => format!("class {number}"),
         None => format!("class number {index}"),
@@ -37,5 +38,6 @@ mod tests {
     fn a_class_goes_by_its_name_not_by_its_place() {
         let classes = ["1", "10", "cat"].map(str::to_owned);
         assert_eq!([0, 1, 2, 3].map(|index| class(&classes, index)), ["class 1", "class 10", "cat", "class number 3"]);
+        assert_eq!(class(&[], 0), "");
     }
 }

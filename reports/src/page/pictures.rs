@@ -310,7 +310,7 @@ fn samples(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
         for (label, samples) in groups.iter().take(LABELS) {
             let mut cells = Vec::new();
             for sample in samples.iter().take(SAMPLES) {
-                let alt = format!("sample {label}, {}", configuration.label);
+                let alt = format!("{}, {}", format!("sample {label}").trim_end(), configuration.label);
                 cells.push(picture(album, &sample.image, &alt)?);
             }
             rows.push(html! { tr { th scope="row" { (label) } @for cell in cells { td { (cell) } } } });

@@ -109,9 +109,10 @@ impl Stage for MeasureTokenizer {
         let maps: Vec<_> = (1..).map_while(|level| kept.codes.get(&format!("codes_{level}"))).collect();
         let of = |name: &str, n: usize| kept.codes.get(name).and_then(|numbers| numbers.as_slice().get(n).copied());
         for n in 0..originals.shape()[0] {
-            let class = of("labels", n).map_or(String::new(), |label| format!(", {}", class(classes, label)));
+            let image_number = format!("test {}", of("indices", n).unwrap_or(n as u32));
+            let class = of("labels", n).map(|label| class(classes, label)).filter(|class| !class.is_empty());
             out.examples.push(Example {
-                label: format!("test {}{class}", of("indices", n).unwrap_or(n as u32)),
+                label: [Some(image_number), class].into_iter().flatten().collect::<Vec<_>>().join(", "),
                 original: image(originals, n)?,
                 reconstructions: depths.iter().map(|images| image(images, n)).collect::<Result<_>>()?,
                 codes: maps.iter().map(|codes| code_map(codes, n)).collect(),
