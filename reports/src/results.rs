@@ -38,6 +38,8 @@ pub struct Results {
     pub rendered: Option<Environment>,
     /// What was varied, in the order of the experiment file.
     pub axes: Vec<Axis>,
+    /// The paths of settings that the named cases of the axis `case` are made of.
+    pub case_paths: Vec<String>,
     /// What the matrix, the effects and the default comparisons look at; without one, the PSNR.
     pub headline: Option<Quantity>,
     /// What the experiment asks to be judged; if empty, the report compares the first value of each axis with its last.

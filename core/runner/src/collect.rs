@@ -57,6 +57,7 @@ pub fn collect(
         created: None,
         provenance,
         rendered: Some(rendered),
+        case_paths: experiment.case_paths.clone(),
         axes: experiment
             .axes
             .iter()

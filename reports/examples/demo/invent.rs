@@ -312,6 +312,7 @@ pub(crate) fn results() -> rqlab_reports::Result<Results> {
     let cached = Quantity::new("images_per_second", [Index::Batch(16), Index::Cache(true)]);
     let depth = |measure: &str, depth| Quantity::new(measure, [Index::Depth(depth)]);
     Ok(Results {
+        case_paths: Vec::new(),
         name: "demo".into(),
         question: "Does depth beat codebook size at equal bits?".into(),
         file: FileNote {

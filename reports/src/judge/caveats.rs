@@ -31,7 +31,7 @@ impl Caveats {
         let by_protocol = by_protocol::reasons(column, pairs);
         caveats.incomparable |= !by_protocol.is_empty();
         caveats.sentences.extend(by_protocol);
-        caveats.settings(column, axis, pairs);
+        caveats.settings(study, column, axis, pairs);
         caveats.rates(column, pairs);
         caveats.origins(column, pairs);
         caveats.unrecorded(study, column, pairs);
@@ -152,18 +152,18 @@ impl Caveats {
 
     /// Settings that differ between the sides beside the axis that is compared, as far as the measure depends on them: the
     /// difference may be theirs.
-    fn settings(&mut self, column: &Column, axis: &str, pairs: &[(&Trial, &Trial)]) {
+    fn settings(&mut self, study: &Study<'_>, column: &Column, axis: &str, pairs: &[(&Trial, &Trial)]) {
         // A named case is all that it sets.
-        if !axis.contains('.') && pairs.iter().all(|(trial, _)| !trial.settings.keys().any(|path| is_under(path, axis)))
-        {
-            return;
-        }
+        let varied: Vec<&str> = match axis {
+            CASE => study.results.case_paths.iter().map(String::as_str).collect(),
+            path => vec![path],
+        };
+        let is_varied = |path: &str| varied.iter().any(|varied| is_under(path, varied));
         let paths: BTreeSet<&String> =
             pairs.iter().flat_map(|(before, after)| before.settings.keys().chain(after.settings.keys())).collect();
         let yardstick = |path: &str| YARDSTICKS.iter().any(|(known, _)| *known == path);
         let group = column.measure.group;
-        let other =
-            paths.into_iter().filter(|path| !is_under(path, axis) && !yardstick(path) && depends_on(group, path));
+        let other = paths.into_iter().filter(|path| !is_varied(path) && !yardstick(path) && depends_on(group, path));
         // Settings of a component that is another one, or is not there, follow from that.
         let mut above: Option<&str> = None;
         let mut differ: Vec<String> = Vec::new();
@@ -275,6 +275,8 @@ const OF_PRIORS: [&str; 12] = [
     "evaluation.sampling_seeds",
     "evaluation.speed",
 ];
+/// The axis of named cases.
+const CASE: &str = "case";
 /// Settings that a sentence names before it counts the rest.
 const SHOWN: usize = 5;
 

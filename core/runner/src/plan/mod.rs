@@ -29,13 +29,15 @@ pub use data::DataSet;
 pub use models::Model;
 
 use crate::experiment::document::Document;
+use crate::experiment::path::Path;
+use crate::experiment::sweep::Block;
 use crate::experiment::{Complaints, Diagnostic, Invalid, find, read};
 use crate::id::Id;
 use crate::job::{Job, Trial};
 use crate::plugins::Plugins;
 use crate::ui::counted;
 use catalog::Catalog;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,6 +54,8 @@ pub struct Experiment {
     pub header: String,
     /// What varies.
     pub axes: Vec<Axis>,
+    /// The paths that named cases set, those of the axis `case`.
+    pub case_paths: Vec<String>,
     /// The seeds.
     pub seeds: Vec<u64>,
     /// The measure in the foreground.
@@ -173,6 +177,13 @@ fn changed(document: &Document) -> Vec<String> {
     set.chain(document.other_seeds.then(|| format!("seeds={}", seeds.join(",")))).collect()
 }
 
+/// The paths that named cases set, each once.
+fn case_paths(document: &Document) -> Vec<String> {
+    let cases = document.blocks.iter().filter(|block| matches!(block, Block::Cases(_)));
+    let paths: BTreeSet<&str> = cases.flat_map(Block::paths).map(Path::text).collect();
+    paths.into_iter().map(str::to_owned).collect()
+}
+
 /// Plans an experiment.
 ///
 /// # Errors
@@ -192,6 +203,7 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         question: document.question.clone(),
         header: document.header.clone(),
         axes: setups.axes.into_iter().map(|shown| shown.axis).collect(),
+        case_paths: case_paths(document),
         seeds: document.seeds.clone(),
         headline: comparisons::headline(document),
         comparisons,

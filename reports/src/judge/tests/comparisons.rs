@@ -194,6 +194,27 @@ fn a_setting_that_moves_with_the_axis_is_named() {
 }
 
 #[test]
+fn a_case_is_what_it_sets_and_nothing_else() {
+    let caveats = |case_paths: &[&str]| {
+        let mut results = psnrs(&[(1, 64, 0, 10.0), (4, 64, 0, 15.0)]);
+        results.axes[0].path = "case".to_owned();
+        results.case_paths = case_paths.iter().map(|&path| path.to_owned()).collect();
+        for (trial, (depth, lr)) in results.trials.iter_mut().zip([("1", "0.001"), ("4", "0.003")]) {
+            let case = trial.axes.remove("q.depth").unwrap();
+            trial.axes.insert("case".to_owned(), case);
+            trial.settings.insert("quantizer.depth".to_owned(), depth.to_owned());
+            trial.settings.insert("training.lr".to_owned(), lr.to_owned());
+        }
+        judge(&results, &Comparison { axis: "case".to_owned(), ..deeper("psnr", Some(64)) }).caveats
+    };
+    // The learning rate came by another way, such as `when`.
+    let lr = "The two sides differ in more than case: training.lr (0.001 → 0.003). The difference may be theirs.";
+    assert_eq!(caveats(&["quantizer.depth"]), [lr]);
+    assert_eq!(caveats(&["quantizer"]), [lr]);
+    assert_eq!(caveats(&["quantizer.depth", "training"]), <[&str; 0]>::default());
+}
+
+#[test]
 fn a_prior_on_one_side_is_no_reason_for_a_difference_of_tokenizers() {
     let caveats_of = |measure: &str, reason: &str| {
         let mut results = results(vec![trial(1, 64, 0, &[(measure, 10.0)]), trial(4, 64, 0, &[(measure, 15.0)])]);
