@@ -175,3 +175,48 @@ fn files_that_have_not_changed_are_looked_at_once() {
     assert!(plan().contains("10 + 1 images"));
     assert_eq!(kept().len(), 2);
 }
+
+/// Distances are taken on features of a classifier, which labels train; and every measure needs some images.
+#[test]
+fn what_cannot_be_measured_is_said_before_any_work() {
+    let lab = lab("folder(path: \"u\", size: 16)");
+    pictures(&lab, "u/train", 20);
+    pictures(&lab, "u/test", 8);
+    let ask = |metric: &str| {
+        let text = lab
+            .read("tiny.ron")
+            .unwrap()
+            .replace("seeds: [0]", &format!("seeds: [0], report: (headline: \"{metric}\")"));
+        lab.write("asks.ron", text).unwrap();
+        lab.run("plan asks.ron").unwrap()
+    };
+    for metric in ["recon_frechet", "precision", "sample_frechet"] {
+        let said = ask(metric);
+        assert_eq!(said.code, Some(2), "{metric}");
+        assert!(said.err.contains(&format!("no trial can have `{metric}`: it is taken on features")), "{}", said.err);
+        assert!(said.err.contains("asks.ron:"), "{}", said.err);
+    }
+    for metric in ["psnr", "prior_bits_per_image"] {
+        assert_eq!(ask(metric).code, Some(0), "{metric}");
+    }
+
+    // With classes, the measures that few images are too few for are named, and the others are taken.
+    pictures(&lab, "c/train/a", 20);
+    pictures(&lab, "c/train/b", 20);
+    pictures(&lab, "c/test/a", 2);
+    pictures(&lab, "c/test/b", 2);
+    let data = "data=folder(path: \"c\", size: 16)";
+    let planned =
+        |name: &str| Said::from(lab.command(&format!("plan {name}")).unwrap().args(["--set", data]).output().unwrap());
+    let said = planned("tiny.ron");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("left out: density, coverage; it needs 6 real images, and there are 4"), "{}", said.err);
+    assert!(!said.err.contains("precision"), "{}", said.err);
+    ask("coverage");
+    let said = planned("asks.ron");
+    assert!(
+        said.code == Some(2) && said.err.contains("no trial can have `coverage`: it needs 6 real images"),
+        "{}",
+        said.err
+    );
+}

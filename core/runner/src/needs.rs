@@ -28,7 +28,7 @@ const NEEDS: [(&str, [usize; 2]); 15] = [
 
 /// Whether there are enough images for a measure: real ones that it compares with, and samples.
 pub fn enough(measure: &str, images: usize, samples: usize) -> bool {
-    reason(measure, images, samples).is_none()
+    lacking(measure, images, samples).is_none()
 }
 
 /// Measures that so many test images and samples are too few for, by label, each with the reason; without samples, of reconstructions
@@ -37,10 +37,11 @@ pub fn left_out(images: usize, samples: Option<usize>) -> Vec<(String, String)> 
     let asked = NEEDS.iter().filter(|(_, [_, of_samples])| samples.is_some() || *of_samples == 0);
     // Perturbed codes and published scores are measured where they are asked for.
     let taken = asked.filter(|(name, _)| !matches!(*name, "perturbed_frechet" | "inception_score"));
-    taken.filter_map(|(name, _)| Some((measure(name).label, reason(name, images, samples.unwrap_or(0))?))).collect()
+    taken.filter_map(|(name, _)| Some((measure(name).label, lacking(name, images, samples.unwrap_or(0))?))).collect()
 }
 
-fn reason(measure: &str, images: usize, samples: usize) -> Option<String> {
+/// What a measure lacks of real images or samples, in words.
+pub fn lacking(measure: &str, images: usize, samples: usize) -> Option<String> {
     let (_, [of_images, of_samples]) = NEEDS.iter().find(|(name, _)| *name == measure)?;
     let lacks = |needed: usize, found: usize, what: &str| {
         (found < needed).then(|| format!("it needs {needed} {what}, and there are {found}"))

@@ -2,6 +2,7 @@
 
 use super::axes::{CASE, NOT_APPLICABLE};
 use super::components::Resolved;
+use super::left_out;
 use super::models::{Measured, Model, Modelled};
 use super::setups::Combination;
 use crate::experiment::document::Document;
@@ -19,7 +20,7 @@ use crate::store::FORMAT;
 use rqlab_reports::Protocol;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// What is to be done.
@@ -40,8 +41,7 @@ pub(super) struct Planned {
 /// The trials and jobs of all combinations with all seeds.
 pub(super) fn of(document: &Document, modelled: Vec<Modelled>, complaints: &mut Complaints) -> Planned {
     let mut planned = Planned::default();
-    without_weights(&modelled).into_iter().for_each(|warning| complaints.push(warning));
-    left_out(&modelled).into_iter().for_each(|warning| complaints.push(warning));
+    left_out::find(document, &modelled).into_iter().for_each(|found| complaints.push(found));
     let (mut trials, mut absent) = (HashMap::new(), HashSet::new());
     for Modelled { combination, resolved, measured } in modelled {
         planned.absent.extend(measured.absent.iter().filter(|one| absent.insert((*one).clone())).cloned());
@@ -293,43 +293,6 @@ fn predictors(jobs: &mut Jobs<'_>, tokenizer: &Id, features: Option<&[Id; 2]>, s
 }
 
 /// Whether all tokens are codes.
-fn of_codes(model: &Model) -> bool {
+pub(super) fn of_codes(model: &Model) -> bool {
     model.levels.iter().all(|level| level.code_space().is_some())
-}
-
-/// What is asked for of a tokenizer that has it not, as a warning for the whole experiment.
-fn left_out(modelled: &[Modelled]) -> Option<Diagnostic> {
-    let asks = |one: &&Modelled| {
-        let evaluation = &one.resolved.evaluation.all;
-        !evaluation.perturbation.is_empty() || evaluation.probe_steps > 0
-    };
-    let without = modelled.iter().filter(asks).filter(|one| !of_codes(&one.measured.model)).count();
-    (without > 0).then(|| {
-        Diagnostic::warning(format!(
-            "`perturbation` and `probe_steps` are left out of {without} of {} combinations, whose tokens are vectors",
-            modelled.len()
-        ))
-        .help("they are measures of codes")
-    })
-}
-
-/// A warning where distances are left out for want of weights.
-fn without_weights(modelled: &[Modelled]) -> Option<Diagnostic> {
-    let mut names = BTreeSet::new();
-    for Modelled { resolved, .. } in modelled {
-        for protocol in resolved.evaluation.all.published_protocols() {
-            let setting = Evaluation::extractor_setting(protocol);
-            if resolved.evaluation.all.weights(setting, &resolved.base).is_none() {
-                names.insert(protocol.name());
-            }
-        }
-    }
-    (!names.is_empty()).then(|| {
-        let names: Vec<&str> = names.into_iter().collect();
-        Diagnostic::warning(format!(
-            "distances are left out of the protocols {}: their weights are not given",
-            names.join(", ")
-        ))
-        .help("set `inception` (of `dgm`, `dinov2`) in `evaluation`; docs/weights.md tells where the weights are")
-    })
 }

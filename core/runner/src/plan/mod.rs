@@ -17,6 +17,7 @@ mod data;
 pub mod estimate;
 mod evaluations;
 mod jobs;
+mod left_out;
 pub mod memory;
 mod models;
 mod setups;
