@@ -44,6 +44,7 @@ pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
     parts.push(jobs(plan, history, &forecast, ui));
     parts.extend(augmentation::of_priors(plan));
     parts.extend(memory::of_trials(plan));
+    parts.extend(plan.left_out.iter().cloned());
     parts.push(time(plan, history, &forecast, ui));
     parts.join("\n\n")
 }

@@ -36,12 +36,15 @@ pub(super) struct Planned {
     pub(super) places: HashMap<Id, usize>,
     /// Data that are not on this machine, each place once.
     pub(super) absent: Vec<Diagnostic>,
+    /// Measures that images or samples are too few for, a sentence for each reason.
+    pub(super) left_out: Vec<String>,
 }
 
 /// The trials and jobs of all combinations with all seeds.
 pub(super) fn of(document: &Document, modelled: Vec<Modelled>, complaints: &mut Complaints) -> Planned {
     let mut planned = Planned::default();
     left_out::find(document, &modelled).into_iter().for_each(|found| complaints.push(found));
+    planned.left_out = left_out::too_few_images(&modelled);
     let (mut trials, mut absent) = (HashMap::new(), HashSet::new());
     for Modelled { combination, resolved, measured } in modelled {
         planned.absent.extend(measured.absent.iter().filter(|one| absent.insert((*one).clone())).cloned());

@@ -16,7 +16,7 @@ const NO_CLASSES: &str = "it is taken on features of a classifier, which needs l
 pub(super) fn find(document: &Document, modelled: &[Modelled]) -> Vec<Diagnostic> {
     let warnings = [without_weights(modelled), of_codes_alone(modelled)].into_iter().flatten();
     let asked = document.headline.iter().chain(document.compare.iter().filter_map(|compare| compare.metric.as_ref()));
-    warnings.chain(too_few_images(modelled)).chain(asked.filter_map(|metric| in_vain(metric, modelled))).collect()
+    warnings.chain(asked.filter_map(|metric| in_vain(metric, modelled))).collect()
 }
 
 /// The test images that a combination is measured on, and its samples, if it has a prior.
@@ -29,8 +29,8 @@ fn has_classes(one: &Modelled) -> bool {
     one.measured.model.data.info.classes.len() >= 2
 }
 
-/// A warning for each reason why measures are left out: too few images or samples.
-fn too_few_images(modelled: &[Modelled]) -> Vec<Diagnostic> {
+/// The measures that images or samples are too few for, a sentence for each reason.
+pub(super) fn too_few_images(modelled: &[Modelled]) -> Vec<String> {
     let mut reasons: BTreeMap<String, (Vec<String>, usize)> = BTreeMap::new();
     for one in modelled.iter().filter(|one| has_classes(one)) {
         let (images, samples) = images_of(one);
@@ -42,16 +42,15 @@ fn too_few_images(modelled: &[Modelled]) -> Vec<Diagnostic> {
             reasons.entry(reason).or_insert((labels, 0)).1 += 1;
         }
     }
-    let warning = |(reason, (labels, count)): (String, (Vec<String>, usize))| {
+    let sentence = |(reason, (labels, count)): (String, (Vec<String>, usize))| {
         let whose = if count == modelled.len() {
             String::new()
         } else {
-            format!(" of {count} of {} combinations", modelled.len())
+            format!(" in {count} of {} combinations", modelled.len())
         };
-        Diagnostic::warning(format!("left out{whose}: {}; {reason}", labels.join(", ")))
-            .help("more test images, or higher `images` and `samples` in `evaluation`, bring them")
+        format!("Left out{whose}: {}; {reason}.", labels.join(", "))
     };
-    reasons.into_iter().map(warning).collect()
+    reasons.into_iter().map(sentence).collect()
 }
 
 /// An error if no combination can have a measure.

@@ -119,6 +119,8 @@ pub struct Plan {
     pub warnings: Vec<Diagnostic>,
     /// Data that are not on this machine: it can be planned, not worked on. Each place once.
     pub absent: Vec<Diagnostic>,
+    /// Measures that images or samples are too few for: a sentence for each reason.
+    pub left_out: Vec<String>,
     /// Where in `jobs` the job of an id stands.
     places: HashMap<Id, usize>,
 }
@@ -210,6 +212,6 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         comparisons,
         changed: changed(document),
     };
-    let jobs::Planned { trials, jobs, models, places, absent } = planned;
-    Ok(Plan { experiment, trials, jobs, models, warnings, absent, places })
+    let jobs::Planned { trials, jobs, models, places, absent, left_out } = planned;
+    Ok(Plan { experiment, trials, jobs, models, warnings, absent, left_out, places })
 }

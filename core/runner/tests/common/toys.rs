@@ -166,7 +166,7 @@ impl Codebooks {
                 return Err(ConfigError::field("codebook", format!("{size} codes are too many")).into());
             }
             if depth == 0 {
-                cx.params.buffer("codebook", &[size, cx.latents.channels], Init::ZEROS)?;
+                cx.params.averaged("codebook", &[size, cx.latents.channels], Init::ZEROS)?;
             }
         }
         let MapShape { height, width, channels } = cx.latents;
