@@ -14,6 +14,7 @@ pub mod catalog;
 mod comparisons;
 mod components;
 mod data;
+mod dry;
 pub mod estimate;
 mod evaluations;
 mod jobs;

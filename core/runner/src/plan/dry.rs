@@ -1,0 +1,170 @@
+//! Components built on a store of parameters that only counts: what they are told, what is wrong with that, and how large they are.
+
+use crate::job::Call;
+use crate::plugins::Plugins;
+use crate::stages::{condition_space, level_scope, of_level};
+use rqlab_sdk::Error;
+use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::contracts::{
+    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, ObjectiveContext, PriorContext,
+    QuantizerContext, Split, TokenRequest, Weight,
+};
+use rqlab_sdk::params::Params;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(super) type Answer<T> = Result<T, Problem>;
+
+/// What is wrong with what a slot holds, kept without its origin: equal calls may be written in several places.
+#[derive(Clone)]
+pub(super) struct Problem {
+    /// The call that it is about, of a list; none if it is about the whole slot.
+    pub(super) item: Option<usize>,
+    pub(super) error: ConfigError,
+}
+
+impl Problem {
+    /// About the whole slot.
+    pub(super) fn whole(message: String) -> Self {
+        Self { item: None, error: ConfigError::whole(message) }
+    }
+
+    /// About a field of the slot's one call.
+    pub(super) fn field(field: &str, message: String) -> Self {
+        Self { item: Some(0), error: ConfigError::field(field, message) }
+    }
+
+    /// The same about another call of the list.
+    pub(super) fn of_item(self, item: usize) -> Self {
+        Self { item: self.item.map(|_| item), ..self }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let error = match error {
+            Error::Config(error) => error,
+            // Where the data are is what most of its errors are about.
+            error @ (Error::Data(_) | Error::File { .. }) => ConfigError::field("path", error.to_string()),
+            other => ConfigError::whole(other.to_string()),
+        };
+        Self { item: Some(0), error }
+    }
+}
+
+/// What a data set is, why its images cannot be read if they are not there, and how many variants of an image it lists.
+pub(super) type Opened = (Arc<DatasetInfo>, Option<String>, Option<usize>);
+
+/// How many numbers the parameters of a part have, and its buffers.
+pub(super) type Sizes = (usize, usize);
+
+/// The tokens of each level, and the sizes of all quantizers.
+pub(super) type Levels = (Vec<LevelInfo>, Sizes);
+
+/// What was learnt of priors.
+#[derive(Clone, Copy)]
+pub(super) struct Priors {
+    /// Parameters that they train.
+    pub(super) count: usize,
+    /// Whether some want to be fed with tokens that are made anew at each step.
+    pub(super) latents: bool,
+    /// Whether a condition changes what all of them draw.
+    pub(super) guidable: bool,
+}
+
+pub(super) fn open(plugins: &Plugins, call: &Call, base: &Path) -> Answer<Opened> {
+    let data =
+        plugins.dataset(call, &DatasetContext { base: base.to_owned(), progress: plugins.progress().clone() })?;
+    let info = data.info().clone();
+    for split in [Split::Train, Split::Test] {
+        if info.len(split) == 0 {
+            let message = format!("there are no {} images", split.name());
+            return Err(Error::Unsupported(message).into());
+        }
+    }
+    let variants = data.variants().or(info.summary.augmentation.is_empty().then_some(1));
+    Ok((Arc::new(info), data.absent().map(str::to_owned), variants))
+}
+
+pub(super) fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, Sizes)> {
+    let params = Params::dry();
+    let context =
+        AutoencoderContext { image: shape(image), params: params.scope("autoencoder"), components: Components::none() };
+    let built = plugins.autoencoder(call, &context)?;
+    Ok((built.levels(), (params.count(), params.buffers())))
+}
+
+fn shape([height, width, channels]: [usize; 3]) -> MapShape {
+    MapShape { height, width, channels }
+}
+
+pub(super) fn dry_quantizers(plugins: &Plugins, calls: &[Call], shapes: &[MapShape]) -> Answer<Levels> {
+    one_per_level("quantizer", calls, shapes.len())?;
+    let params = Params::dry();
+    let level = |(level, &latents): (usize, &MapShape)| {
+        let params = params.scope(level_scope("quantizer", level, shapes.len()));
+        let context = QuantizerContext { latents, params, components: Components::none() };
+        let built = plugins.quantizer(of_level(calls, level)?, &context);
+        Ok(built.map_err(|error| Problem::from(error).of_item(level))?.level())
+    };
+    let levels = shapes.iter().enumerate().map(level).collect::<Answer<_>>()?;
+    Ok((levels, (params.count(), params.buffers())))
+}
+
+/// A list of components has one for each level; a single one is for all.
+fn one_per_level(what: &str, calls: &[Call], levels: usize) -> Answer<()> {
+    if calls.len() == 1 || calls.len() == levels {
+        return Ok(());
+    }
+    let them = if levels == 1 { "one level" } else { &format!("{levels} levels") };
+    let message = format!(
+        "there are {} {what}s, and the autoencoder has {them}: give one per level, or one for all",
+        calls.len()
+    );
+    Err(Problem::whole(message))
+}
+
+pub(super) fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3], steps: u64) -> Answer<usize> {
+    let params = Params::dry();
+    // Weights may move: all of a training is silent if its beginning, its middle and its end are.
+    let looked_at = [0, steps / 2, steps.saturating_sub(1)];
+    let mut silent = steps > 0;
+    for (i, call) in calls.iter().enumerate() {
+        let params = params.scope("objective").scope(i);
+        let context = ObjectiveContext { image: shape(image), params, components: Components::none() };
+        let objective = plugins.objective(call, &context).map_err(|error| Problem::from(error).of_item(i))?;
+        silent &= looked_at.iter().all(|&step| objective.weight(step) == Weight::Fixed(0.0));
+    }
+    if silent {
+        return Err(Problem::whole("all objectives have the weight 0: nothing would train the decoder".to_owned()));
+    }
+    Ok(params.count())
+}
+
+pub(super) fn dry_priors(
+    plugins: &Plugins,
+    calls: &[Call],
+    levels: &[LevelInfo],
+    classes: usize,
+    null: bool,
+) -> Answer<Priors> {
+    one_per_level("prior", calls, levels.len())?;
+    let mut all = Priors { count: 0, latents: false, guidable: true };
+    for level in 0..levels.len() {
+        let params = Params::dry();
+        let context = PriorContext {
+            levels: levels.to_vec(),
+            level,
+            condition: condition_space(classes),
+            null_condition: null,
+            params: params.scope("prior"),
+            components: Components::none(),
+        };
+        let built = plugins.prior(of_level(calls, level)?, &context);
+        let prior = built.map_err(|error| Problem::from(error).of_item(level))?;
+        all.latents |= prior.wants() != TokenRequest::default();
+        all.guidable &= prior.can_be_guided();
+        all.count += params.count();
+    }
+    Ok(all)
+}
