@@ -175,7 +175,7 @@ impl Plugins {
     }
 }
 
-/// A component's name in [`crate::job::Call::plugins`].
+/// A component's name in the plugins that a call uses.
 pub fn key(kind: Kind, name: &str) -> String {
     format!("{kind} {name}")
 }
