@@ -47,10 +47,6 @@ impl Stage for TrainClassifier {
         2
     }
 
-    fn needs(&self) -> Vec<&str> {
-        vec![]
-    }
-
     fn calls(&self) -> Vec<&Call> {
         vec![&self.data]
     }

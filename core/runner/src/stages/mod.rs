@@ -64,10 +64,14 @@ pub trait Stage: Any + Debug + Send + Sync {
     fn revision(&self) -> u32;
 
     /// The ids of the stages that must be done before, whose results count for its own.
-    fn needs(&self) -> Vec<&str>;
+    fn needs(&self) -> Vec<&str> {
+        vec![]
+    }
 
     /// The components that it builds itself.
-    fn calls(&self) -> Vec<&Call>;
+    fn calls(&self) -> Vec<&Call> {
+        vec![]
+    }
 
     /// The rest of what determines its result: seeds, and settings but those that are local.
     ///

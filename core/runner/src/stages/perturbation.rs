@@ -4,7 +4,6 @@ use super::features::{Described, FeatureNet};
 use super::subset::test_images;
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
 use crate::id::Id;
-use crate::job::Call;
 use crate::needs::enough;
 use crate::settings::{Evaluation, Precision};
 use crate::store::Done;
@@ -48,10 +47,6 @@ impl Stage for MeasurePerturbation {
 
     fn needs(&self) -> Vec<&str> {
         std::iter::once(&self.tokenizer).chain(&self.features).map(|id| &**id).collect()
-    }
-
-    fn calls(&self) -> Vec<&Call> {
-        vec![]
     }
 
     fn identity(&self) -> Result<Value> {

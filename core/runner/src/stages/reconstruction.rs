@@ -7,7 +7,6 @@ use super::subset::{shown, test_images};
 use super::training::means::{LateMean, Mean};
 use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenizer};
 use crate::id::Id;
-use crate::job::Call;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
 use crate::store::{Done, StageDir};
@@ -52,10 +51,6 @@ impl Stage for MeasureTokenizer {
 
     fn needs(&self) -> Vec<&str> {
         std::iter::once(&self.tokenizer).chain(self.features.iter().flatten()).map(|id| &**id).collect()
-    }
-
-    fn calls(&self) -> Vec<&Call> {
-        vec![]
     }
 
     fn identity(&self) -> Result<Value> {

@@ -50,10 +50,6 @@ impl Stage for TrainTokenizer {
         2
     }
 
-    fn needs(&self) -> Vec<&str> {
-        vec![]
-    }
-
     fn calls(&self) -> Vec<&Call> {
         [&self.data, &self.autoencoder].into_iter().chain(&self.quantizers).chain(&self.objectives).collect()
     }

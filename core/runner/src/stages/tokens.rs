@@ -4,7 +4,6 @@ use super::subset::subset;
 use super::token_file::{TokenFile, Writer};
 use super::{Context, Stage, as_json, load_tokenizer};
 use crate::id::Id;
-use crate::job::Call;
 use crate::settings::{Augmentation, Precision};
 use crate::store::{Done, StageDir};
 use rqlab_sdk::Result;
@@ -118,10 +117,6 @@ impl Stage for EncodeTokens {
 
     fn needs(&self) -> Vec<&str> {
         vec![&self.tokenizer]
-    }
-
-    fn calls(&self) -> Vec<&Call> {
-        vec![]
     }
 
     fn identity(&self) -> Result<Value> {

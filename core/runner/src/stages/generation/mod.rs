@@ -12,7 +12,6 @@ use super::features::{Described, FeatureNet};
 use super::subset::subset;
 use super::{Context, DescribeReference, Stage, as_json, load_prior, load_tokenizer};
 use crate::id::Id;
-use crate::job::Call;
 use crate::needs::enough;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
@@ -25,6 +24,7 @@ use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::Dataset;
 use rqlab_sdk::tensor::ops::sampling::Draw;
+use samples::How;
 pub(super) use samples::tokens;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -55,13 +55,24 @@ impl MeasurePrior {
     pub const NAME: &str = "generation";
     /// Its name for a probe.
     pub const PROBE: &str = "probe";
-}
 
-impl MeasurePrior {
     /// Which classes samples are drawn of.
     fn mixture(&self, dataset: &dyn Dataset) -> Result<Mixture> {
         let images = subset(dataset.info().test, self.evaluation.images);
         Mixture::of(&self.evaluation.labels, dataset, &images)
+    }
+
+    /// How samples are drawn.
+    fn how(&self, dataset: &dyn Dataset) -> Result<How> {
+        let Evaluation { temperature, top_k, top_p, .. } = *self.evaluation;
+        Ok(How {
+            count: self.evaluation.samples,
+            classes: dataset.info().classes.len(),
+            draw: vec![Draw { temperature, top_k, top_p }],
+            guidance: self.evaluation.guidance(),
+            keep: self.evaluation.pictures,
+            mixture: self.mixture(dataset)?,
+        })
     }
 
     /// Labels of `count` samples, of which classes have the shares that they have among those that are measured; in the
@@ -88,10 +99,6 @@ impl Stage for MeasurePrior {
     fn needs(&self) -> Vec<&str> {
         let features = self.features.iter().flatten().chain(&self.training);
         std::iter::once(&self.tokenizer).chain(&self.priors).chain(features).map(|id| &**id).collect()
-    }
-
-    fn calls(&self) -> Vec<&Call> {
-        vec![]
     }
 
     fn identity(&self) -> Result<Value> {
@@ -121,10 +128,9 @@ impl Stage for MeasurePrior {
         let test = likelihood::measure(cx, dataset.as_ref(), &model, &sampler, &images)?;
         let mut done = Done { readings: test.readings, ..Done::default() };
 
-        let draw = vec![Draw { temperature: evaluation.temperature, top_k: evaluation.top_k, top_p: evaluation.top_p }];
-        let guidance = evaluation.guidance();
-        if guidance.is_on() {
-            done.readings.push(Reading::new("guidance", [], f64::from(guidance.scale)));
+        let how = self.how(dataset.as_ref())?;
+        if how.guidance.is_on() {
+            done.readings.push(Reading::new("guidance", [], f64::from(how.guidance.scale)));
         }
         let (net, real) = match &self.features {
             Some([classifier, reference]) => (
@@ -140,17 +146,14 @@ impl Stage for MeasurePrior {
             }
             _ => None,
         };
-        let mixture = self.mixture(dataset.as_ref())?;
-        let count = evaluation.samples;
-        let how = samples::How { count, classes, draw: &draw, guidance, keep: evaluation.pictures, mixture };
         let (mut draws, mut result) = (Vec::new(), Checkpoint::default());
         for (n, &seed) in evaluation.sampling_seeds.iter().enumerate() {
             let drawn = samples::draw(cx, &model, &sampler, &how, (n, seed), net.as_ref())?;
             let mut measured = Vec::new();
             if let (Some(net), Some(real)) = (&net, &real) {
                 measured = drawn.described.of_samples(real)?;
-                if let (Some(counts), true) = (&test.counts, enough("shuffled_frechet", real.images(), count)) {
-                    let baseline = samples::shuffled(&model, counts, count, seed, net)?;
+                if let (Some(counts), true) = (&test.counts, enough("shuffled_frechet", real.images(), how.count)) {
+                    let baseline = samples::shuffled(&model, counts, how.count, seed, net)?;
                     measured.push(("shuffled_frechet", baseline.frechet(real)?));
                 }
             }

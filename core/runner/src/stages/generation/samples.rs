@@ -21,12 +21,12 @@ use std::path::PathBuf;
 const KEPT: usize = 512;
 
 /// How samples are drawn.
-pub(super) struct How<'a> {
+pub(super) struct How {
     /// How many images.
     pub(super) count: usize,
     /// How many classes the data set has.
     pub(super) classes: usize,
-    pub(super) draw: &'a [Draw],
+    pub(super) draw: Vec<Draw>,
     pub(super) guidance: Guidance,
     /// Images of each class that the report shows.
     pub(super) keep: usize,
@@ -84,7 +84,7 @@ pub(super) fn draw(
     cx: &mut Context<'_>,
     model: &Tokenizer,
     sampler: &Sampler,
-    how: &How<'_>,
+    how: &How,
     (draw, seed): (usize, u64),
     net: Option<&FeatureNet>,
 ) -> Result<Drawn> {
@@ -97,7 +97,7 @@ pub(super) fn draw(
     for (i, range) in chunks(count, BATCH).enumerate() {
         let labels = &labels[range.clone()];
         let asked = Codes::from_vec(labels.to_vec(), &[labels.len()])?;
-        let tokens = sampler.sample(&asked, how.draw, how.guidance, true, &Rng::new(seed, "samples", i as u64))?;
+        let tokens = sampler.sample(&asked, &how.draw, how.guidance, true, &Rng::new(seed, "samples", i as u64))?;
         files.iter_mut().zip(&tokens).try_for_each(|(file, tokens)| file.push(tokens))?;
         decode_in_batches(model, &tokens, BATCH, |first, images| {
             if let Some(net) = net {
@@ -122,7 +122,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    fn new(how: &How<'_>) -> Self {
+    fn new(how: &How) -> Self {
         let classes = how.classes.max(1);
         let each = how.keep.min((KEPT / classes).max(1));
         Self { wanted: vec![each; classes], room: KEPT, images: Vec::new(), labels: Vec::new() }

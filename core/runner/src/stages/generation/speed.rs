@@ -17,13 +17,13 @@ const ROUNDS: std::ops::Range<usize> = 3..15;
 ///
 /// # Errors
 /// Those of the plugins.
-pub(super) fn measure(model: &Tokenizer, sampler: &Sampler, how: &How<'_>, batches: &[usize]) -> Result<Vec<Reading>> {
+pub(super) fn measure(model: &Tokenizer, sampler: &Sampler, how: &How, batches: &[usize]) -> Result<Vec<Reading>> {
     let mut readings = Vec::new();
     let before = Usage::now();
     for &count in batches {
         let labels = Codes::from_vec(how.mixture.labels(count), &[count])?;
         let rng = Rng::new(0, "speed", 0);
-        let sample = |cache: bool| sampler.sample(&labels, how.draw, how.guidance, cache, &rng);
+        let sample = |cache: bool| sampler.sample(&labels, &how.draw, how.guidance, cache, &rng);
         let tokens = sample(true)?;
         for cache in [true, false] {
             let seconds = seconds_per_call(|| sample(cache).map(drop))?;

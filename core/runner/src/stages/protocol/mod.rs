@@ -13,7 +13,6 @@ use super::subset::test_images;
 use super::training::means::Mean;
 use super::{Context, Stage, as_json, distances, load_tokenizer};
 use crate::id::Id;
-use crate::job::Call;
 use crate::settings::Precision;
 use crate::store::{Done, StageDir};
 use crate::weights::WeightsFile;
@@ -61,10 +60,6 @@ impl Stage for MeasureByProtocol {
 
     fn needs(&self) -> Vec<&str> {
         vec![&self.tokenizer]
-    }
-
-    fn calls(&self) -> Vec<&Call> {
-        vec![]
     }
 
     fn identity(&self) -> Result<Value> {

@@ -80,10 +80,6 @@ impl Stage for DescribeForProtocol {
         1
     }
 
-    fn needs(&self) -> Vec<&str> {
-        vec![]
-    }
-
     fn calls(&self) -> Vec<&Call> {
         vec![&self.data]
     }

@@ -6,7 +6,6 @@ use super::pin;
 use super::reference::{DescribeForProtocol, Reference, add};
 use super::rules::Rules;
 use crate::id::Id;
-use crate::job::Call;
 use crate::needs::enough;
 use crate::settings::Precision;
 use crate::stages::distances::{Values, frechet_infinite, kernel};
@@ -60,10 +59,6 @@ impl Stage for MeasureSamplesByProtocol {
 
     fn needs(&self) -> Vec<&str> {
         vec![&self.tokenizer, &self.generation, &self.reference]
-    }
-
-    fn calls(&self) -> Vec<&Call> {
-        vec![]
     }
 
     fn identity(&self) -> Result<Value> {
