@@ -40,6 +40,7 @@ pub use results::{
     SampleAndTraining, Status, Trial, Value,
 };
 pub use setup::{CodeSizes, Fact, LABELS, LeftOut, Sizes};
+pub use warnings::BUSY;
 
 use std::path::{Path, PathBuf};
 

@@ -21,6 +21,8 @@ mod speed;
 mod tests;
 mod training;
 
+pub use speed::BUSY;
+
 use crate::measure::{Comparable, Group, Measure};
 use crate::results::{Curve, Trial};
 use crate::study::Study;

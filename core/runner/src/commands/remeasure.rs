@@ -13,11 +13,8 @@ use crate::repeat::Repeat;
 use crate::stages::MeasurePrior;
 use crate::store::{Done, Remeasured, Standing, Store};
 use crate::ui::{Ui, counted};
-use rqlab_reports::Reading;
+use rqlab_reports::{BUSY, Reading};
 use rqlab_sdk::Error;
-
-/// The share of the processors that others may use before speeds are in doubt.
-const BUSY: f64 = 0.1;
 
 pub(super) fn run(
     global: &Global,
@@ -28,16 +25,18 @@ pub(super) fn run(
     let (plugins, mut plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     if let Some(trial) = trial {
-        plan.trials = vec![choose(&plan, Some(trial))?.clone()];
+        let chosen = choose(&plan, Some(trial))?.clone();
+        plan.keep_only(chosen);
     }
     let repeat = Repeat::of(global, arguments, None);
     let store = Store::open(&arguments.runs)?;
     let _lock = store.lock()?;
     let found = timed(&plan, &store, &repeat)?;
+    let owners = plan.owners();
     let mut busy = 0.0_f64;
     for (job, stage, done) in &found {
         multiplies_as_asked(job)?;
-        ui.line(ui.strong(&names(&plan, job)))?;
+        ui.line(ui.strong(owners.get(&job.id).map_or(job.stage.name(), String::as_str)))?;
         let speeds = stage.time_again(&plugins, &store)?;
         for line in compared(done, &speeds) {
             ui.line(line)?;
@@ -68,8 +67,7 @@ fn timed<'a>(
     store: &Store,
     repeat: &Repeat,
 ) -> Result<Vec<(&'a Job, &'a MeasurePrior, Done)>, Failure> {
-    let ours = |job: &&Job| plan.trials.iter().any(|trial| trial.jobs.contains(&job.id));
-    let measuring = plan.jobs.iter().filter(ours).filter_map(|job| Some((job, job.stage.is::<MeasurePrior>()?)));
+    let measuring = plan.jobs.iter().filter_map(|job| Some((job, job.stage.is::<MeasurePrior>()?)));
     let all: Vec<(&Job, &MeasurePrior)> = measuring.filter(|(_, stage)| stage.is_timed()).collect();
     if all.is_empty() {
         return Err(Diagnostic::error("there is no speed to measure again: no trial times its sampling")
@@ -95,15 +93,6 @@ fn timed<'a>(
         .into());
     }
     Ok(found)
-}
-
-/// The trials that a job belongs to: `depth=4 seed 0`.
-fn names(plan: &Plan, job: &Job) -> String {
-    let trials = plan.trials.iter().filter(|trial| trial.jobs.contains(&job.id));
-    let names: Vec<String> = trials
-        .map(|trial| format!("{} seed {}", plan.experiment.name_of(trial), trial.seed).trim().to_owned())
-        .collect();
-    names.join(", ")
 }
 
 /// Each speed before and now, with the quartiles of its rounds.
