@@ -193,7 +193,11 @@ fn what_cannot_be_measured_is_said_before_any_work() {
     for metric in ["recon_frechet", "precision", "sample_frechet"] {
         let said = ask(metric);
         assert_eq!(said.code, Some(2), "{metric}");
-        assert!(said.err.contains(&format!("no trial can have `{metric}`: it is taken on features")), "{}", said.err);
+        assert!(
+            said.err.contains(&format!("no trial can have `{metric}`: features are those of a classifier")),
+            "{}",
+            said.err
+        );
         assert!(said.err.contains("asks.ron:"), "{}", said.err);
     }
     for metric in ["psnr", "prior_bits_per_image"] {

@@ -44,7 +44,7 @@ pub(super) struct Planned {
 pub(super) fn of(document: &Document, modelled: Vec<Modelled>, complaints: &mut Complaints) -> Planned {
     let mut planned = Planned::default();
     left_out::find(document, &modelled).into_iter().for_each(|found| complaints.push(found));
-    planned.left_out = left_out::too_few_images(&modelled);
+    planned.left_out = left_out::too_few(&modelled);
     let (mut trials, mut absent) = (HashMap::new(), HashSet::new());
     for Modelled { combination, resolved, measured } in modelled {
         planned.absent.extend(measured.absent.iter().filter(|one| absent.insert((*one).clone())).cloned());

@@ -6,11 +6,7 @@ use crate::experiment::document::Document;
 use crate::experiment::{Diagnostic, Piece};
 use crate::needs;
 use crate::settings::Evaluation;
-use rqlab_reports::Comparable;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Why measures on features are left out of data without classes.
-const NO_CLASSES: &str = "it is taken on features of a classifier, which needs labelled images of two classes or more";
 
 /// Warnings of what some combinations lack; an error for what the report is asked to look at, and no combination has.
 pub(super) fn find(document: &Document, modelled: &[Modelled]) -> Vec<Diagnostic> {
@@ -19,23 +15,20 @@ pub(super) fn find(document: &Document, modelled: &[Modelled]) -> Vec<Diagnostic
     warnings.chain(asked.filter_map(|metric| in_vain(metric, modelled))).collect()
 }
 
-/// The test images that a combination is measured on, and its samples, if it has a prior.
-fn images_of(one: &Modelled) -> (usize, Option<usize>) {
+/// The classes of a combination's data, the test images that it is measured on, and its samples, if it has a prior.
+fn measured_on(one: &Modelled) -> (usize, usize, Option<usize>) {
     let (evaluation, model) = (&one.resolved.evaluation.all, &one.measured.model);
-    (evaluation.images.min(model.data.info.test), model.prior.map(|_| evaluation.samples))
+    let info = &model.data.info;
+    (info.classes.len(), evaluation.images.min(info.test), model.prior.map(|_| evaluation.samples))
 }
 
-fn has_classes(one: &Modelled) -> bool {
-    one.measured.model.data.info.classes.len() >= 2
-}
-
-/// The measures that images or samples are too few for, a sentence for each reason.
-pub(super) fn too_few_images(modelled: &[Modelled]) -> Vec<String> {
+/// The measures that classes, images or samples are too few for, a sentence for each reason.
+pub(super) fn too_few(modelled: &[Modelled]) -> Vec<String> {
     let mut reasons: BTreeMap<String, (Vec<String>, usize)> = BTreeMap::new();
-    for one in modelled.iter().filter(|one| has_classes(one)) {
-        let (images, samples) = images_of(one);
+    for one in modelled {
+        let (classes, images, samples) = measured_on(one);
         let mut of_one: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (label, reason) in needs::left_out(images, samples) {
+        for (label, reason) in needs::left_out(classes, images, samples) {
             of_one.entry(reason).or_default().push(label);
         }
         for (reason, labels) in of_one {
@@ -56,14 +49,9 @@ pub(super) fn too_few_images(modelled: &[Modelled]) -> Vec<String> {
 /// An error if no combination can have a measure.
 fn in_vain(metric: &Piece, modelled: &[Modelled]) -> Option<Diagnostic> {
     let quantity = rqlab_reports::quantity(metric.text()).ok()?;
-    let measure = quantity.measure();
-    let on_features = measure.comparable == Comparable::Features && quantity.protocol().is_none();
     let lacks = |one: &Modelled| {
-        if on_features && !has_classes(one) {
-            return Some(NO_CLASSES.to_owned());
-        }
-        let (images, samples) = images_of(one);
-        needs::lacking(&measure.name, images, samples.unwrap_or(usize::MAX))
+        let (classes, images, samples) = measured_on(one);
+        needs::lacking(&quantity, classes, images, samples.unwrap_or(usize::MAX))
     };
     let reasons: Vec<String> = modelled.iter().map(lacks).collect::<Option<_>>()?;
     let reason = reasons.first()?;
