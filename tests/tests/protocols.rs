@@ -66,5 +66,9 @@ fn samples_are_measured_by_each_protocol_and_drawn_once() {
     assert_ne!(row["gfid_adm"], row["gfid_rqvae"], "pictures are shown to the network in two ways");
     assert_eq!([row["protocol_samples_adm"], row["protocol_references_adm"]], [10.0, 8.0]);
     let page = lab.read("o/measured/index.html").unwrap();
+    assert!(
+        page.contains("<th scope=\"row\">protocols</th><td><div>lab, adm, rqvae</div></td>"),
+        "the setup names them"
+    );
     assert!(page.contains("10 of 50") && page.contains("What each protocol pins"), "the page tells of how many");
 }

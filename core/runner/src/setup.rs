@@ -4,7 +4,9 @@ use crate::job::{Call, Job, Trial};
 use crate::needs::left_out;
 use crate::plan::{Model, Plan};
 use crate::settings::{Evaluation, GuidanceShape, Labels, PriorTraining, Schedule, TokenizerTraining};
-use crate::stages::{self, EncodeTokens, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer};
+use crate::stages::{
+    self, EncodeTokens, MeasureByProtocol, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer,
+};
 use crate::ui::{counted, thousands};
 use rqlab_reports::{CodeSizes, Fact, LABELS, LeftOut};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
@@ -31,7 +33,9 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
         } else if let Some(stage) = job.stage.is::<MeasureTokenizer>() {
             images = stage.evaluation.images.min(model.data.info.test);
             facts.push(measured(&stage.evaluation, model, out));
-            facts.push(Fact::new("protocols", protocols(&stage.evaluation)));
+            let published = jobs().filter_map(|job| job.stage.is::<MeasureByProtocol>());
+            let names = std::iter::once("lab").chain(published.map(|stage| stage.protocol.name()));
+            facts.push(Fact::new("protocols", names.collect::<Vec<_>>().join(", ")));
         } else if let Some(stage) = job.stage.is::<TrainPrior>().filter(|stage| stage.level == 0) {
             if stage.probe {
                 let steps = counted(stage.training.steps as usize, "step");
@@ -55,15 +59,8 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
     out.setup = facts;
     out.sizes.classes = Some(model.data.info.classes.len());
     out.sizes.levels = model.levels.iter().filter_map(code_sizes).collect();
-    if model.data.info.classes.len() < 2 {
-        let reason = "a feature classifier needs two classes of labelled images";
-        let measures =
-            "distances on features, precision, recall, density, coverage and inception-style score".to_owned();
-        out.left_out.push(LeftOut { measures, reason: reason.to_owned() });
-    } else {
-        let left_out = left_out(images, drawn).into_iter();
-        out.left_out.extend(left_out.map(|(measures, reason)| LeftOut { measures, reason }));
-    }
+    let left_out = left_out(model.data.info.classes.len(), images, drawn).into_iter();
+    out.left_out.extend(left_out.map(|(measures, reason)| LeftOut { measures, reason }));
 }
 
 /// The data set in a line, and what there is to know of it.
@@ -147,12 +144,6 @@ fn measured(evaluation: &Evaluation, model: &Model, out: &mut rqlab_reports::Tri
     out.sizes.test_images = Some(info.test);
     out.sizes.test_by_class = info.summary.per_class.iter().map(|[_, test]| *test).collect();
     Fact::new("measured on", format!("{} of {}", thousands(images), counted(info.test, "test image")))
-}
-
-/// `lab, adm`: whose practice reconstructions are measured by.
-fn protocols(evaluation: &Evaluation) -> String {
-    let published = evaluation.published_protocols();
-    std::iter::once("lab").chain(published.iter().map(|protocol| protocol.name())).collect::<Vec<_>>().join(", ")
 }
 
 /// Which classes samples are drawn of.
