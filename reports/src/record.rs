@@ -98,19 +98,18 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
 
 impl From<&Trial> for Recorded {
     fn from(trial: &Trial) -> Self {
-        let trial = trial.clone();
         Self {
-            id: trial.id,
-            axes: trial.axes,
+            id: trial.id.clone(),
+            axes: trial.axes.clone(),
             seed: trial.seed,
-            configuration: trial.configuration,
+            configuration: trial.configuration.clone(),
             status: trial.status,
-            error: trial.error,
-            settings: trial.settings,
-            parts: trial.parts,
-            origins: trial.origins,
-            readings: trial.readings.into_iter().filter(|reading| reading.value.is_finite()).collect(),
-            per_image: trial.per_image.into_iter().map(|(measure, values)| (measure, listed(&values))).collect(),
+            error: trial.error.clone(),
+            settings: trial.settings.clone(),
+            parts: trial.parts.clone(),
+            origins: trial.origins.clone(),
+            readings: trial.readings.iter().filter(|reading| reading.value.is_finite()).cloned().collect(),
+            per_image: trial.per_image.iter().map(|(measure, values)| (measure.clone(), listed(values))).collect(),
         }
     }
 }

@@ -57,6 +57,8 @@ fn won(how: String) -> Found {
 }
 
 fn died(how: String) -> Found {
-    let text = format!("the critic does not tell real from decoded images ({how}): it adds nothing to the loss");
+    let text = format!(
+        "the critic does not tell real from decoded images ({how}): it has stopped learning, or they look alike to it"
+    );
     Found { degree: 0.0, harm: Harm::Caution, text }
 }

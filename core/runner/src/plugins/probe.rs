@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// A library that takes longer to load is stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Checks that loading the library at `path`, whose contents have that digest, ends no process.
 ///
@@ -51,7 +51,7 @@ fn ended(command: &mut Command) -> Option<ExitStatus> {
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let Ok(mut child) = silent.spawn() else { return Some(ExitStatus::default()) };
     let started = Instant::now();
-    while started.elapsed() < PATIENCE {
+    while started.elapsed() < TIMEOUT {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
             Ok(None) => sleep(Duration::from_millis(1)),
