@@ -18,7 +18,7 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
     let (mut images, mut drawn) = (0, None);
     let jobs = || trial.jobs.iter().filter_map(|id| jobs.get(id.as_str()));
     let mut facts = data(model);
-    facts.push(Fact::new("tokens", tokens(&model.levels)));
+    facts.extend(tokens(&model.levels));
     for job in jobs() {
         if let Some(stage) = job.stage.is::<TrainClassifier>() {
             facts.push(Fact::new("classifier's training", counted(stage.steps as usize, "step")));
@@ -74,25 +74,39 @@ fn names(calls: &[Call]) -> String {
     calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>().join(" + ")
 }
 
-/// `8 x 8 x 4 of 256, one shared codebook`, level by level.
-fn tokens(levels: &[LevelInfo]) -> String {
-    let level = |level: &LevelInfo| {
-        let map = format!("{} x {}", level.height, level.width);
-        match &level.space {
-            TokenSpace::Vectors { channels } => format!("{map} vectors of {channels}"),
-            TokenSpace::Codes(codes) => {
-                let mut sizes: Vec<String> = codes.sizes.iter().map(|&size| thousands(size)).collect();
-                sizes.dedup();
-                let books = match (codes.depth(), codes.shared) {
-                    (0 | 1, _) => "",
-                    (_, true) => ", one codebook for all depths",
-                    (_, false) => ", a codebook for each depth",
-                };
-                format!("{map} x {} of {} codes{books}", codes.depth(), sizes.join("/"))
-            }
-        }
+/// What an image becomes: a fact for each thing that axes vary apart, level by level.
+fn tokens(levels: &[LevelInfo]) -> Vec<Fact> {
+    let fact = |name: &str, of: &dyn Fn(&LevelInfo) -> Option<String>| {
+        let texts: Vec<String> = levels.iter().filter_map(of).collect();
+        (!texts.is_empty()).then(|| Fact::new(name, texts.join("; ")))
     };
-    levels.iter().map(level).collect::<Vec<_>>().join("; ")
+    let sizes = |level: &LevelInfo| {
+        let mut sizes: Vec<String> = level.code_space()?.sizes.iter().map(|&size| thousands(size)).collect();
+        sizes.dedup();
+        Some(sizes.join("/"))
+    };
+    let books = |level: &LevelInfo| {
+        let codes = level.code_space()?;
+        let words = match (codes.depth(), codes.shared) {
+            (0 | 1, _) => "one",
+            (_, true) => "one for all depths",
+            (_, false) => "one for each depth",
+        };
+        Some(words.to_owned())
+    };
+    let facts = [
+        fact("token map", &|level| {
+            let vectors = match level.space {
+                TokenSpace::Vectors { channels } => format!(" vectors of {channels}"),
+                TokenSpace::Codes(_) => String::new(),
+            };
+            Some(format!("{} x {}{vectors}", level.height, level.width))
+        }),
+        fact("codes per position", &|level| Some(level.code_space()?.depth().to_string())),
+        fact("codes in a codebook", &sizes),
+        fact("codebooks", &books),
+    ];
+    facts.into_iter().flatten().collect()
 }
 
 fn code_sizes(level: &LevelInfo) -> Option<CodeSizes> {

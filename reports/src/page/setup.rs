@@ -100,7 +100,7 @@ fn fact(study: &Study<'_>, name: &str) -> Row {
                 names.push(name);
             }
         }
-        names.join("; ")
+        listed(&names)
     };
     Row {
         name: name.to_owned(),
