@@ -66,7 +66,7 @@ fn speeds_are_replaced_with_when_and_where_and_nothing_else_changes() {
     assert!(!again.err.contains("damaged") && files(&lab.path("r/stages")) == after, "{}", again.err);
     assert_eq!(lasting(&lab.read("o/here/results.csv").unwrap()), lasting(&table));
     let page = lab.read("o/here/index.html").unwrap();
-    assert!(page.contains("timed again at 20") && page.contains("generation, speed"), "the page does not tell");
+    assert!(page.contains("timed again on 20") && page.contains("generation, speed"), "the page does not tell");
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn take(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
     out.origins.extend(done.environment.clone().map(origin));
     if let Some(again) = &done.remeasured {
         out.origins.push(Origin { stage: rqlab_reports::SPEED.to_owned(), environment: again.environment.clone() });
-        out.setup.push(Fact::new("speeds", format!("timed again at {}", again.when)));
+        out.setup.push(Fact::new("speeds", format!("timed again on {}", again.when.split('T').next().unwrap_or_default())));
     }
     // The classifier belongs to the data set: its curves and costs are no trial's.
     if job.stage.is::<TrainClassifier>().is_some() {
