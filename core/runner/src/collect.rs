@@ -212,7 +212,8 @@ fn take(out: &mut rqlab_reports::Trial, job: &Job, done: &Done) {
     out.origins.extend(done.environment.clone().map(origin));
     if let Some(again) = &done.remeasured {
         out.origins.push(Origin { stage: rqlab_reports::SPEED.to_owned(), environment: again.environment.clone() });
-        out.setup.push(Fact::new("speeds", format!("timed again on {}", again.when.split('T').next().unwrap_or_default())));
+        let day = again.when.split('T').next().unwrap_or_default();
+        out.setup.push(Fact::new("speeds", format!("timed again on {day}")));
     }
     // The classifier belongs to the data set: its curves and costs are no trial's.
     if job.stage.is::<TrainClassifier>().is_some() {
