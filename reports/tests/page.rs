@@ -286,10 +286,17 @@ fn rates_of_codes_and_of_vectors_have_charts_of_their_own() {
         let axes = [("quantizer.depth".to_owned(), i64::from(depth).into())].into();
         results.trials.push(Trial { id: format!("89abcde{depth}"), axes, readings, ..results.trials[0].clone() });
     }
-    let page = page("rates", &results);
+    let before = page("rates", &results);
     for part in ["fig-bits-per-image-psnr", "fig-kl-bits-per-image-psnr", "numbers of the two are not equal rates"] {
-        assert!(page.contains(part), "{part}");
+        assert!(before.contains(part), "{part}");
     }
+    let across = "Lines across: what was trained without a bottleneck";
+    assert!(!before.contains(across));
+    // What has no rate has no place on a scale of bits: it is the ceiling of both.
+    let axes = [("quantizer.depth".to_owned(), 7_i64.into())].into();
+    let readings = vec![Reading::new("psnr", [], 30.0)];
+    results.trials.push(Trial { id: "fedcba98".into(), axes, readings, ..results.trials[0].clone() });
+    assert_eq!(page("ceiling", &results).matches(across).count(), 2);
 }
 
 #[test]

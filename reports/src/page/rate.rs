@@ -2,7 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::parts::{Drawn, configuration_key, figure, having, identifier, nothing, scatter, with_unit};
+use super::parts::{
+    Drawn, configuration_key, configuration_series, figure, having, identifier, nothing, scatter, series_key, with_unit,
+};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format;
@@ -24,12 +26,15 @@ pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
     }
     let mut distortions: Vec<Column> = ["psnr", "mse", "recon_frechet"].map(Column::plain).into();
     distortions.retain(|distortion| study.has(&distortion.quantity));
+    let free: Vec<&Configuration<'_>> = (study.configurations.iter())
+        .filter(|one| [&nominal, &entropy, &kl].iter().all(|rate| one.values(&rate.quantity).is_empty()))
+        .collect();
     let (mut figures, mut idle) = (Vec::new(), Vec::new());
     for (rate, distortions) in
         [(&nominal, &distortions[..]), (&entropy, &distortions[..distortions.len().min(1)]), (&kl, &distortions[..])]
     {
         for distortion in distortions.iter().filter(|_| study.has(&rate.quantity)) {
-            match chart(study, rate, distortion)? {
+            match chart(study, rate, distortion, &free)? {
                 Some(figure) => figures.push(figure),
                 None => idle.push(format!("{} against {}", distortion.label(), rate.label())),
             }
@@ -54,8 +59,9 @@ pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
     })
 }
 
-/// The chart; nothing of two points, or where all stand above each other or in a row.
-fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Option<Markup>> {
+/// The chart; nothing of two points, or where all stand above each other or in a row. What the configurations `free` of a rate
+/// reach, those without a bottleneck, is a line across.
+fn chart(study: &Study<'_>, rate: &Column, distortion: &Column, free: &[&Configuration<'_>]) -> Result<Option<Markup>> {
     let marks = scatter(study, rate, distortion);
     let points: Vec<(f64, f64)> = marks.iter().flat_map(|one| &one.points).map(|point| (point.x, point.y)).collect();
     let differ = |value: fn(&(f64, f64)) -> f64| points.windows(2).any(|pair| value(&pair[0]) != value(&pair[1]));
@@ -81,6 +87,10 @@ fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Option
         ..Series::default()
     }];
     series.extend(marks);
+    let (left, right) =
+        (points.iter()).fold((f64::MAX, f64::MIN), |ends, point| (ends.0.min(point.0), ends.1.max(point.0)));
+    let across: Vec<Series> = free.iter().filter_map(|one| line(study, one, distortion, [left, right])).collect();
+    series.extend(across.iter().cloned());
     let better = if distortion.measure.better == Better::Higher { "higher" } else { "lower" };
     let positive = points.iter().all(|point| point.1 > 0.0);
     let log = distortion.measure.unit != "dB" && positive;
@@ -101,8 +111,30 @@ fn chart(study: &Study<'_>, rate: &Column, distortion: &Column) -> Result<Option
     let caption = html! {
         (format::capitalized(&distortion.label())) " against " (rate.label()) "; " (better)
         " is better, and the line is the Pareto front." @if several { " Dots: the seeds. Bars, where there are: 95% intervals over seeds." }
+        @if !across.is_empty() { " Lines across: what was trained without a bottleneck, and has no rate." }
     };
-    figure(&chart, caption, html! {}).map(Some)
+    let key = if across.is_empty() {
+        html! {}
+    } else {
+        series_key(&across)
+    };
+    figure(&chart, caption, key).map(Some)
+}
+
+/// What a configuration that has no rate reaches, from end to end: its mean, and the interval over seeds as a band.
+fn line(study: &Study<'_>, of: &Configuration<'_>, distortion: &Column, ends: [f64; 2]) -> Option<Series> {
+    let reached = of.mean(&distortion.quantity)?;
+    let note = format!("{}: {} {}", of.label, distortion.label(), with_unit(&distortion.measure, &reached));
+    let link = Some(format!("t-{}", of.id()));
+    let point = |x| Point {
+        x,
+        y: reached.mean,
+        range: reached.interval,
+        note: note.clone(),
+        link: link.clone(),
+        ..Point::default()
+    };
+    Some(Series { line: true, band: true, ..configuration_series(study, of, ends.map(point).into()) })
 }
 
 /// Configurations of equal bits beside each other: what the same rate buys when it is spent otherwise.
