@@ -1,9 +1,11 @@
 //! Pictures and maps in other sizes, each axis on its own: a new pixel is a weighted sum of old ones.
 //!
 //! What a published system computes hangs on details that are named here: the kernel, whether it widens where the picture
-//! shrinks, and which coordinates pixels have. Nothing here has gradients; it prepares what networks are shown.
+//! shrinks, and which coordinates pixels have. [`Resize::of`] prepares what networks are shown, in f64 and without gradients;
+//! [`Resize::differentiable`] is a part of a model.
 
 use crate::tensor::Tensor;
+use crate::tensor::ops::filter::Filter;
 use crate::{Error, Result};
 use rayon::prelude::*;
 
@@ -166,6 +168,23 @@ impl Resize {
         Ok(Tensor::from_vec(out, &[batch, new_height, new_width, channels])?)
     }
 
+    /// Maps `[B, H, W, C]` in the new size, with gradients and on the device that they are on, summed in f32.
+    ///
+    /// # Errors
+    /// As for [`Resize::of`].
+    pub fn differentiable(&self, maps: &Tensor) -> Result<Tensor> {
+        let [_, height, width, _] = maps.dims("resize")?;
+        if self.size.contains(&0) || height == 0 || width == 0 {
+            return Err(Error::Data(format!("{height} x {width} pixels cannot become {:?}", self.size)));
+        }
+        let filter = |old: usize, axis: usize| {
+            let taps = self.axis(old, axis).into_iter();
+            let taps = taps.map(|tap| (tap.first, tap.weights.iter().map(|&weight| weight as f32).collect()));
+            Filter::new(old, taps.collect())
+        };
+        Ok(maps.filter_map(&filter(height, 0)?, &filter(width, 1)?)?)
+    }
+
     /// The weights of an axis of `old` pixels.
     fn axis(&self, old: usize, axis: usize) -> Vec<Taps> {
         let new = self.size[axis];
@@ -207,6 +226,7 @@ impl Resize {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::tensor::{Rng, Tape};
 
     fn line(values: &[f32]) -> Tensor {
         Tensor::from_vec(values.to_vec(), &[1, 1, values.len(), 1]).unwrap()
@@ -253,6 +273,24 @@ mod tests {
             for width in [1, 2, 7, 11] {
                 assert_close(&resized(&[2.5; 5], width, sampling), &vec![2.5; width]);
             }
+        }
+    }
+
+    #[test]
+    fn what_has_gradients_has_the_same_values() {
+        let x = Tensor::from_vec(Rng::new(1, "maps", 0).normal(2 * 7 * 5 * 3), &[2, 7, 5, 3]).unwrap();
+        let samplings =
+            [Sampling::Area, Sampling::LINEAR, Sampling::CUBIC, Sampling::SMOOTH_CUBIC, Sampling::SMOOTH_LINEAR];
+        for (sampling, size) in samplings.into_iter().flat_map(|s| [[3, 11], [14, 2], [7, 5]].map(|size| (s, size))) {
+            let resize = Resize::to(size, sampling);
+            let leaf = x.leaf();
+            let tape = Tape::start().unwrap();
+            let found = resize.differentiable(&leaf).unwrap();
+            assert_close(found.as_slice(), resize.of(&x).unwrap().as_slice());
+            // The gradient of a sum is what each old pixel counts in it: all of them as much as there are new ones.
+            let gradient = tape.backward(&found.sum_all().unwrap()).unwrap().take(&leaf).unwrap();
+            let (sum, wanted) = (gradient.sum_all().unwrap().item().unwrap(), found.len() as f32);
+            assert!((sum - wanted).abs() < 1e-4 * wanted, "{sum}, wanted {wanted}");
         }
     }
 

@@ -23,6 +23,7 @@ pub mod conv;
 pub mod decoder;
 pub mod dropout;
 pub mod embedding;
+pub mod filter;
 pub(crate) mod kernel;
 pub mod linear;
 pub mod loss;

@@ -47,7 +47,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless weight and bias have shape `[C]` and `groups` divides C.
     pub fn group_norm(&self, groups: usize, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
-        self.group_norm_then("group_norm", groups, weight, bias, eps, false)
+        Ok(self.group_norm_then("group_norm", groups, weight, bias, eps, false)?.0)
     }
 
     /// [`group_norm`](Self::group_norm) followed by [`silu`](Self::silu), in one pass: the GroupNorm and swish of the
@@ -56,9 +56,31 @@ impl Tensor {
     /// # Errors
     /// As of `group_norm`.
     pub fn group_norm_silu(&self, groups: usize, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
-        self.group_norm_then("group_norm_silu", groups, weight, bias, eps, true)
+        Ok(self.group_norm_then("group_norm_silu", groups, weight, bias, eps, true)?.0)
     }
 
+    /// Batch norm of a map `[B, .., C]` by its own statistics, over all positions of all images, with the biased variance;
+    /// weight and bias `[C]` (Ioffe and Szegedy, "Batch normalization", ICML 2015). Beside it mean and biased variance of
+    /// each channel, `[C]`, without a gradient.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless weight and bias have shape `[C]` and there is a position.
+    pub fn batch_norm(&self, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(Tensor, [Tensor; 2])> {
+        check_parameters("batch_norm", self, weight, bias)?;
+        if self.is_empty() {
+            return Err(Error::shape("batch_norm", format!("{:?} has no statistics", self.shape())));
+        }
+        // One map whose groups are channels.
+        let channels = self.last_dim();
+        let all = self.reshape(&[1, self.len() / channels, channels])?;
+        let (out, moments) = all.group_norm_then("batch_norm", channels, weight, bias, eps, false)?;
+        let of = |i: usize| moments.slice(1, i..i + 1)?.reshape(&[channels]);
+        let (mean, scale) = (of(0)?, of(1)?);
+        let variance = scale.div(&scale.square()?.mul(&scale)?)?.add_scalar(-eps)?.clamp(0.0, f32::MAX)?;
+        Ok((out.reshape(self.shape())?, [mean, variance]))
+    }
+
+    /// Beside the norm each group's mean and reciprocal standard deviation: `[B groups, 2]`.
     fn group_norm_then(
         &self,
         op: &'static str,
@@ -67,7 +89,7 @@ impl Tensor {
         bias: &Tensor,
         eps: f32,
         silu: bool,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Tensor)> {
         super::common_device(op, [self, weight, bias])?;
         check_parameters(op, self, weight, bias)?;
         let channels = self.last_dim();
@@ -80,19 +102,21 @@ impl Tensor {
         let positions = self.shape()[1..self.rank() - 1].iter().product();
         let maps = Maps { positions, channels, groups, eps, silu };
         if self.is_empty() {
-            return Ok(self.detach());
+            return Ok((self.detach(), Tensor::zeros(&[0, 2])));
         }
         return_from_gpu!(crate::cuda::norm::group_norm(op, self, weight, bias, maps));
         on_cpu(op, [self, weight, bias])?;
         let (data, moments) = group_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), maps);
+        let moments =
+            Tensor::output(moments.into_flattened(), &[self.len() / (positions * channels) * groups, 2], None);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
         let key = keys.iter().any(Option::is_some).then(GradKey::new);
         let out = Tensor::output(data, self.shape(), key.clone());
         if let Some(key) = key {
-            let (x, weight, bias) = (self.detach(), weight.detach(), bias.detach());
+            let (x, weight, bias, moments) = (self.detach(), weight.detach(), bias.detach(), moments.clone());
             record(&key, move |mut grad, flow| {
-                let (weight, bias) = (weight.as_slice(), bias.as_slice());
-                let mut sums = group_norm_backward(&mut grad, x.as_slice(), &moments, weight, bias, maps);
+                let (weight, bias, moments) = (weight.as_slice(), bias.as_slice(), moments.as_slice().as_chunks().0);
+                let mut sums = group_norm_backward(&mut grad, x.as_slice(), moments, weight, bias, maps);
                 let bias_sums = sums.split_off(channels);
                 let [x_key, weight_key, bias_key] = keys;
                 for (key, grad) in [(x_key, grad), (weight_key, sums), (bias_key, bias_sums)] {
@@ -103,7 +127,7 @@ impl Tensor {
                 Ok(())
             });
         }
-        Ok(out)
+        Ok((out, moments))
     }
 }
 
@@ -195,6 +219,38 @@ mod tests {
                 assert_close(x.group_norm(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
                 let wanted: Vec<f32> = wanted.iter().map(silu).collect();
                 assert_close(x.group_norm_silu(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-5);
+            }
+        });
+    }
+
+    #[test]
+    fn batch_norm_equals_its_definition_and_tells_its_statistics() {
+        on_every_device(|| {
+            for shape in [&[1, 1][..], &[2, 3, 4], &[3, 2, 3, 5], &[2, 5, 7, 24], &[5, 30, 30, 36], &[70, 9]] {
+                let c = shape[shape.len() - 1];
+                let (x, weight, bias) = (random(shape, 4).add_scalar(3.0).unwrap(), random(&[c], 5), random(&[c], 6));
+                let (out, [mean, variance]) = x.batch_norm(&weight, &bias, 1e-5).unwrap();
+                assert_eq!(out.shape(), shape);
+                assert_close(out.as_slice(), &twin(&x, |i| i % c, &weight, &bias, 1e-5), 1e-5);
+                let n = (x.len() / c) as f64;
+                let column = |k: usize| x.as_slice().iter().skip(k).step_by(c).map(|&x| f64::from(x));
+                let means: Vec<f64> = (0..c).map(|k| column(k).sum::<f64>() / n).collect();
+                let spread = |k: usize| column(k).map(|x| (x - means[k]).powi(2)).sum::<f64>() / n;
+                assert_close(mean.as_slice(), &means.iter().map(|&m| m as f32).collect::<Vec<_>>(), 1e-6);
+                assert_close(variance.as_slice(), &(0..c).map(|k| spread(k) as f32).collect::<Vec<_>>(), 1e-6);
+            }
+            let none = Tensor::zeros(&[3]);
+            assert!(Tensor::zeros(&[0, 2, 3]).batch_norm(&none, &none, 1e-5).is_err());
+        });
+    }
+
+    #[test]
+    fn batch_norm_gradients_agree_with_finite_differences() {
+        on_every_device(|| {
+            for shape in [&[3, 5][..], &[2, 3, 3, 8], &[20, 13, 13, 7]] {
+                let c = shape[shape.len() - 1];
+                let operands = [random(shape, 10), random(&[c], 11), random(&[c], 12)];
+                check_gradients(&operands, |t| Ok(t[0].batch_norm(&t[1], &t[2], 1e-5)?.0), 3e-3);
             }
         });
     }

@@ -1,9 +1,10 @@
 //! Pooling of feature maps `[B, H, W, C]` over windows that may overlap.
 
 use crate::cpu::buffer;
-use crate::cpu::loops::pool::Windows;
+use crate::cpu::loops::pool::{Layout, Windows};
 use crate::tape::{GradKey, record};
 use crate::{Codes, Device, Error, Result, Tensor};
+use std::ops::Range;
 
 impl Tensor {
     /// The largest number of every window of `side` x `side` pixels, `stride` pixels apart, over a map with `padding`
@@ -14,7 +15,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless the rank is 4, the stride at least 1, the padding at most half a side, and a window fits.
     pub fn max_pool(&self, side: usize, stride: usize, padding: usize) -> Result<Tensor> {
-        let [batch, height, width, channels] = self.dims("max_pool")?;
+        let [_, height, width, channels] = self.dims("max_pool")?;
         let fits = side > 0 && stride > 0 && 2 * padding <= side && side <= height.min(width) + 2 * padding;
         if !fits {
             return Err(Error::shape(
@@ -23,15 +24,35 @@ impl Tensor {
             ));
         }
         let output = [height, width].map(|size| (size + 2 * padding - side) / stride + 1);
-        let windows = Windows { input: [height, width], output, channels, side, stride, before: padding };
+        let layout = Layout::Even { side, stride, before: padding };
+        self.largest(Windows { input: [height, width], output, channels, layout })
+    }
+
+    /// The largest number of each of `rows` x `columns` shares of a map: `[B, H, W, C] -> [B, rows, columns, C]`. Share i
+    /// of n begins at the pixel `floor(i H / n)` and ends before `ceil((i + 1) H / n)`, where a map has fewer pixels than
+    /// shares, too, as in `torch.nn.functional.adaptive_max_pool2d`. The gradient goes to the first largest pixel.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the rank is 4 and neither the map nor its shares are empty.
+    pub fn adaptive_max_pool(&self, [rows, columns]: [usize; 2]) -> Result<Tensor> {
+        let [_, height, width, channels] = self.dims("adaptive_max_pool")?;
+        if [rows, columns, height, width].contains(&0) {
+            return Err(Error::shape("adaptive_max_pool", format!("{rows} x {columns} shares of {:?}", self.shape())));
+        }
+        let output = [rows, columns];
+        self.largest(Windows { input: [height, width], output, channels, layout: Layout::Shares })
+    }
+
+    fn largest(&self, windows: Windows) -> Result<Tensor> {
         if self.device() != Device::Cpu {
             return self.max_of_copies(&windows);
         }
+        let batch = self.shape()[0];
         let [image, pooled] = windows.images();
         let images = self.len().checked_div(image).unwrap_or(0);
         let data = buffer(images * pooled, |out| windows.largest(self.as_slice(), out));
         let key = self.tracked().map(|x| (x, GradKey::new()));
-        let shape = [batch, output[0], output[1], channels];
+        let shape = [batch, windows.output[0], windows.output[1], windows.channels];
         let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
         if let Some((operand, key)) = key {
             let x = self.detach();
@@ -42,26 +63,25 @@ impl Tensor {
         Ok(out)
     }
 
-    /// The same where there is no kernel: every window's pixels are copied beside each other first. Pixels beyond the map
-    /// are stood for by their neighbours inside, which lie in the same window.
+    /// The same where there is no kernel: every window's pixels are copied beside each other first. The last row and column
+    /// of a window that is smaller than others are copied again.
     fn max_of_copies(&self, windows: &Windows) -> Result<Tensor> {
         let [batch, height, width, channels] = self.dims("max_pool")?;
         let [rows, columns] = windows.output;
-        let side = windows.side;
-        let mut places = Vec::with_capacity(batch * rows * columns * side * side);
-        let inside = |i: usize, size: usize| i.saturating_sub(windows.before).min(size - 1) as u32;
-        for image in 0..batch as u32 {
-            for row in 0..rows {
-                for column in 0..columns {
-                    for cell in 0..side * side {
-                        let y = inside(row * windows.stride + cell / side, height);
-                        let x = inside(column * windows.stride + cell % side, width);
-                        places.push((image * height as u32 + y) * width as u32 + x);
-                    }
+        let pixels = |axis: usize| (0..windows.output[axis]).map(|i| windows.pixels(i, axis)).collect::<Vec<_>>();
+        let (down, across) = (pixels(0), pixels(1));
+        let longest = |ranges: &[Range<usize>]| ranges.iter().map(Range::len).max().unwrap_or(0);
+        let side = [longest(&down), longest(&across)];
+        let mut places = Vec::with_capacity(batch * rows * columns * side[0] * side[1]);
+        for image in 0..batch {
+            for (row, column) in down.iter().flat_map(|row| across.iter().map(move |column| (row, column))) {
+                for (y, x) in (0..side[0]).flat_map(|y| (0..side[1]).map(move |x| (y, x))) {
+                    let (y, x) = ((row.start + y).min(row.end - 1), (column.start + x).min(column.end - 1));
+                    places.push(((image * height + y) * width + x) as u32);
                 }
             }
         }
-        let places = Codes::from_vec(places, &[batch, rows, columns, side * side])?;
+        let places = Codes::from_vec(places, &[batch, rows, columns, side[0] * side[1]])?;
         let cells = self.reshape(&[batch * height * width, channels])?.embedding(&places)?;
         cells.permute(&[0, 1, 2, 4, 3])?.max_last()
     }
@@ -112,12 +132,38 @@ mod tests {
                     input: [shape[1], shape[2]],
                     output: [shape[1], shape[2]],
                     channels: shape[3],
-                    side: 3,
-                    stride: 1,
-                    before: 1,
+                    layout: Layout::Even { side: 3, stride: 1, before: 1 },
                 };
                 assert_eq!(x.max_of_copies(&copied).unwrap().to_vec(), twin(&x, 3, 1, 1));
             }
+        });
+    }
+
+    #[test]
+    fn the_largest_pixel_of_every_share() {
+        on_every_device(|| {
+            for (shape, shares) in [([2, 5, 7, 3], [2, 3]), ([1, 2, 3, 8], [4, 7]), ([3, 4, 4, 1], [4, 1])] {
+                let order = Rng::new(2, "order", 0).permutation(shape.iter().product());
+                let x = Tensor::from_vec(order.into_iter().map(|i| 0.1 * i as f32 - 5.0).collect(), &shape).unwrap();
+                let share = |i: usize, axis: usize| {
+                    let (n, size) = (shares[axis], shape[axis + 1]);
+                    i * size / n..((i + 1) * size).div_ceil(n)
+                };
+                let pooled = x.adaptive_max_pool(shares).unwrap();
+                assert_eq!(pooled.shape(), [shape[0], shares[0], shares[1], shape[3]]);
+                for (i, &found) in pooled.as_slice().iter().enumerate() {
+                    let (c, i) = (i % shape[3], i / shape[3]);
+                    let (b, row, column) = (i / shares[1] / shares[0], i / shares[1] % shares[0], i % shares[1]);
+                    let pixels = share(row, 0).flat_map(|y| share(column, 1).map(move |x| (y, x)));
+                    let at = |(y, z)| x.as_slice()[((b * shape[1] + y) * shape[2] + z) * shape[3] + c];
+                    assert_eq!(found, pixels.map(at).fold(f32::NEG_INFINITY, f32::max));
+                }
+                check_gradients(std::slice::from_ref(&x), |t| t[0].adaptive_max_pool(shares), 1e-3);
+                let layout = Layout::Shares;
+                let windows = Windows { input: [shape[1], shape[2]], output: shares, channels: shape[3], layout };
+                assert_eq!(x.max_of_copies(&windows).unwrap().to_vec(), pooled.to_vec());
+            }
+            assert!(Tensor::zeros(&[1, 4, 4, 2]).adaptive_max_pool([0, 2]).is_err());
         });
     }
 

@@ -114,6 +114,11 @@ function!(Tanh("tanh") {}, |f, x| math::tanh::<FUSED>(x), slope of output: |y| 1
 function!(Sigmoid("sigmoid") {}, |f, x| math::sigmoid::<FUSED>(x), slope of output: |y| y * (1.0 - y));
 // Comparisons are written so that a NaN stays one.
 function!(Relu("relu") {}, |f, x| if x < 0.0 { 0.0 } else { x }, slope of output: |y| if y > 0.0 { 1.0 } else { 0.0 });
+// Its sign is that of the input: the output tells the slope.
+function!(LeakyRelu("leaky_relu") { below }, |f, x| if x < 0.0 { f.below * x } else { x },
+    slope of output: |y| if y > 0.0 { 1.0 } else { f.below });
+function!(Softplus("softplus") {}, |f, x| (-x.abs()).exp().ln_1p() + if x < 0.0 { 0.0 } else { x },
+    slope of input: |x| math::sigmoid::<FUSED>(x));
 function!(Silu("silu") {}, |f, x| x * math::sigmoid::<FUSED>(x), slope of kept: |x| {
     let s = math::sigmoid::<FUSED>(x);
     s * (1.0 + x * (1.0 - s))
@@ -193,6 +198,23 @@ impl Tensor {
         self.unary(Relu {})
     }
 
+    /// `x`, or `below x` where x is negative; slope `below` at 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `below` is negative: the output would not tell the slope.
+    pub fn leaky_relu(&self, below: f32) -> Result<Tensor> {
+        if below >= 0.0 {
+            self.unary(LeakyRelu { below })
+        } else {
+            Err(Error::shape("leaky_relu", format!("the slope {below} below zero is negative")))
+        }
+    }
+
+    /// `ln(1 + e^x)`, for any x.
+    pub fn softplus(&self) -> Result<Tensor> {
+        self.unary(Softplus {})
+    }
+
     /// `x sigmoid(x)`, also known as swish.
     pub fn silu(&self) -> Result<Tensor> {
         self.unary(Silu {})
@@ -264,6 +286,8 @@ mod tests {
                 check(Tensor::tanh, f64::tanh, &x);
                 check(Tensor::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), &x);
                 check(Tensor::relu, |x| x.max(0.0), &away);
+                check(|x| x.leaky_relu(0.2), |x| if x < 0.0 { 0.2 * x } else { x }, &away);
+                check(Tensor::softplus, |x| x.exp().ln_1p(), &x);
                 check(Tensor::silu, |x| x / (1.0 + (-x).exp()), &x);
                 check(Tensor::gelu, gelu, &x);
                 check(|x| x.clamp(-10.0, 10.0), |x| x, &x);
@@ -285,10 +309,21 @@ mod tests {
     }
 
     #[test]
+    fn softplus_neither_overflows_nor_loses_digits() {
+        on_every_device(|| {
+            let x = Tensor::from_vec(vec![-100.0, -20.0, 0.0, 100.0], &[4]).unwrap();
+            let found = x.softplus().unwrap().to_vec();
+            let wanted = [(-100f32).exp(), (-20f32).exp(), std::f32::consts::LN_2, 100.0];
+            assert!(found.iter().zip(wanted).all(|(x, y)| (x - y).abs() <= 1e-6 * y + f32::MIN_POSITIVE), "{found:?}");
+            assert!(x.leaky_relu(-0.1).is_err());
+        });
+    }
+
+    #[test]
     fn a_nan_stays_visible() {
         on_every_device(|| {
             let x = Tensor::scalar(f32::NAN);
-            for f in [Tensor::relu, Tensor::silu, Tensor::gelu, Tensor::tanh, Tensor::exp] {
+            for f in [Tensor::relu, Tensor::softplus, Tensor::silu, Tensor::gelu, Tensor::tanh, Tensor::exp] {
                 assert!(f(&x).unwrap().item().unwrap().is_nan());
             }
             assert!(x.clamp(0.0, 1.0).unwrap().item().unwrap().is_nan());

@@ -3,6 +3,7 @@
 pub(crate) mod by_code;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
+pub(crate) mod filter;
 pub(crate) mod layout;
 pub(crate) mod loss;
 pub(crate) mod pool;

@@ -3,7 +3,7 @@
 use crate::cpu::Output;
 use std::ops::Range;
 
-/// Square windows over a map `[B, H, W, C]`, of which only the pixels inside count.
+/// Windows over a map `[B, H, W, C]`, of which only the pixels inside count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Windows {
     /// Height and width of the map.
@@ -11,19 +11,35 @@ pub(crate) struct Windows {
     /// Windows down and across.
     pub(crate) output: [usize; 2],
     pub(crate) channels: usize,
-    /// Pixels of a window's side.
-    pub(crate) side: usize,
-    /// Pixels between two windows.
-    pub(crate) stride: usize,
-    /// Pixels by which the first window begins before the map; fewer than a side.
-    pub(crate) before: usize,
+    pub(crate) layout: Layout,
+}
+
+/// Where windows lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Layout {
+    /// Squares at equal distances.
+    Even {
+        /// Pixels of a window's side.
+        side: usize,
+        /// Pixels between two windows.
+        stride: usize,
+        /// Pixels by which the first window begins before the map; fewer than a side.
+        before: usize,
+    },
+    /// Equal shares of the map, which share a pixel that two of them touch.
+    Shares,
 }
 
 impl Windows {
     /// The pixels of window `i` along an axis.
     pub(crate) fn pixels(&self, i: usize, axis: usize) -> Range<usize> {
-        let end = (i * self.stride + self.side - self.before).min(self.input[axis]);
-        (i * self.stride).saturating_sub(self.before)..end
+        let (input, output) = (self.input[axis], self.output[axis]);
+        match self.layout {
+            Layout::Even { side, stride, before } => {
+                (i * stride).saturating_sub(before)..(i * stride + side - before).min(input)
+            }
+            Layout::Shares => i * input / output..((i + 1) * input).div_ceil(output),
+        }
     }
 
     /// Elements of an image of the map, and of its windows.

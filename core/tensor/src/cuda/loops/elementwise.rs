@@ -11,8 +11,21 @@ macro_rules! with_slopes {
 }
 
 /// The functions of `elementwise.cu` with their slopes.
-pub(crate) const FUNCTIONS: &[&str] =
-    with_slopes!("abs", "square", "sqrt", "exp", "ln", "tanh", "sigmoid", "relu", "silu", "gelu", "clamp");
+pub(crate) const FUNCTIONS: &[&str] = with_slopes!(
+    "abs",
+    "square",
+    "sqrt",
+    "exp",
+    "ln",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "leaky_relu",
+    "softplus",
+    "silu",
+    "gelu",
+    "clamp"
+);
 
 /// Operations on two tensors: any that stretch to one shape, and flat ones of that shape.
 macro_rules! zips {

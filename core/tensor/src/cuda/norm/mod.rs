@@ -3,7 +3,7 @@
 use crate::cpu::norm::group::Maps;
 use crate::cuda::device::kernels::{block_grid, blocks, check};
 use crate::cuda::device::operands::{on_gpu, output, tracked};
-use crate::cuda::{Gpu, Numbers, length};
+use crate::cuda::{Buffer, Gpu, Numbers, length};
 use crate::tape::record_on_gpu;
 use crate::{Result, Tensor};
 use cudarc::driver::{CudaSlice, DeviceRepr, DeviceSlice, LaunchAsync};
@@ -58,24 +58,25 @@ pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -
 }
 
 /// Group norm of maps, which are not empty and which `maps` describes, with SiLU if it says so; weight and bias are as
-/// long as a row of channels.
+/// long as a row of channels. Beside it the mean and reciprocal standard deviation of each group.
 pub(crate) fn group_norm(
     op: &'static str,
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
     maps: Maps,
-) -> Result<Option<Tensor>> {
+) -> Result<Option<(Tensor, Tensor)>> {
     let Some((gpu, [input, w, b])) = on_gpu(op, [x, weight, bias])? else {
         return Ok(None);
     };
     let pieces = Pieces::new(x.len(), maps)?;
     let (data, moments) = gpu.group_norm([input.numbers(), w.numbers(), b.numbers()], pieces)?;
+    let moments = Tensor::on_gpu(Buffer::new(gpu, moments), &[pieces.batch * maps.groups, 2], None);
     let (x_key, w_key, b_key) = (tracked(x), tracked(weight), tracked(bias));
     let (out, key) = output(gpu, data, x.shape(), x_key.is_some() || w_key.is_some() || b_key.is_some())?;
-    if let Some(key) = key {
+    if let (Some(key), Some(moments)) = (key, moments.gpu_buffer().cloned()) {
         record_on_gpu(&key, move |grad, flow| {
-            let operands = [input.numbers(), &grad, w.numbers(), b.numbers(), &moments];
+            let operands = [input.numbers(), &grad, w.numbers(), b.numbers(), moments.numbers()];
             let sums = gpu.group_norm_sums(operands, pieces)?;
             if w_key.is_some() || b_key.is_some() {
                 let (mut dw, mut db) = (gpu.room(maps.channels)?, gpu.room(maps.channels)?);
@@ -92,7 +93,7 @@ pub(crate) fn group_norm(
             }
         });
     }
-    Ok(Some(out))
+    Ok(Some((out, moments)))
 }
 
 /// `Maps` in `norm.cu`.
