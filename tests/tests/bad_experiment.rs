@@ -16,7 +16,7 @@ const EXPERIMENT: &str = r#"// A strong commitment is far better.
     tokenizer_training: (steps: 100, batch: 4, lr: 3e-3, warmup: 2, log: 5),
     prior_training: (steps: 150, batch: 8, lr: 5e-3, warmup: 2, images: 8, log: 10, augmentation: none),
     evaluation: (images: 8, samples: 10, speed: [], pictures: 2, classifier_steps: 2),
-    axes: { "quantizer.beta": [0.02, 500], "quantizer.restart": [true, false] },
+    axes: { "quantizer.beta": [0.02, 500], "quantizer.dead_codes": [restart, keep] },
     report: (headline: "entropy_bits_per_image"),
     seeds: [0, 1],
 )

@@ -9,7 +9,7 @@ use rqlab_sdk::contracts::{
     CodeSpace, Components, Condition, ConditionSpace, LevelInfo, MapShape, Mode, Prior, PriorContext, QuantizerContext,
     SampleRequest, Targets, TokenBatch, TokenSpace, Tokens,
 };
-use rqlab_sdk::nn::{CodebookInit, EmaCodebook, EmaRule};
+use rqlab_sdk::nn::{CodebookInit, DeadCodes, EmaCodebook, EmaRule};
 use rqlab_sdk::optim::{Adam, AdamSettings};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::plugin::Kind;
@@ -66,7 +66,7 @@ fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Re
          downsample: symmetric, latent: {LATENT})"
     );
     let quantizer = format!(
-        "(depth: {depth}, codebook: {codebook}, shared: true, decay: 0.99, restart: false, initial_count: 1.0, \
+        "(depth: {depth}, codebook: {codebook}, shared: true, decay: 0.99, dead_codes: keep, initial_count: 1.0, \
          beta: 0.25)"
     );
     let autoencoder = component(plugins, Kind::Autoencoder, "resnet", autoencoder)?;
@@ -179,7 +179,7 @@ fn encode([vectors, channels]: [usize; 2], size: usize, depth: usize, plugins: &
 }
 
 fn ema_update([vectors, channels]: [usize; 2], size: usize) -> Result<Prepared> {
-    let rule = EmaRule { initial_count: 1.0, restart: false, ..EmaRule::default() };
+    let rule = EmaRule { initial_count: 1.0, dead_codes: DeadCodes::Keep, ..EmaRule::default() };
     let book = EmaCodebook::new(&Params::new(0), size, channels, CodebookInit::Normal, rule)?;
     let (x, codes) = (normal(&[vectors, channels], "vectors")?, codes(&[vectors], size, "codes")?);
     Ok(Prepared::new(None, move || {

@@ -2,7 +2,7 @@
 
 use super::outputs::{backward, gradient, inner};
 use super::{Case, Outputs, Result};
-use rqlab_quantizer_vq::{BetaOn, CodebookUpdate, Vq, VqConfig};
+use rqlab_quantizer_vq::{BetaOn, CodebookUpdate, DeadCodes, Vq, VqConfig};
 use rqlab_sdk::nn::{CodebookInit, EmaCodebook, EmaRule, rotate_to};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::nearest::{nearest, squared_distances};
@@ -101,7 +101,7 @@ pub(super) fn vqvae2_quantize(case: &Case, out: &mut Outputs) -> Result<()> {
             decay: case.number("decay")?,
             eps: case.number("eps")?,
             beta: 1.0,
-            restart: false,
+            dead_codes: Some(DeadCodes::Keep),
             ..VqConfig::parse("vq")?
         };
         let params = Params::new(0);

@@ -3,9 +3,9 @@
 use super::outputs::{backward, gradient, inner};
 use super::quantizers::{context, put_codebook};
 use super::{Case, Outputs, Result};
-use rqlab_quantizer_rq::{Assignments, Commitment, Rq, RqConfig, StraightThrough, Update};
+use rqlab_quantizer_rq::{Assignments, Commitment, Rq, RqConfig, Update};
 use rqlab_quantizer_vq::{Vq, VqConfig};
-use rqlab_sdk::nn::{RestartDraw, restart_candidates};
+use rqlab_sdk::nn::{DeadCodes, Estimator, RestartDraw, restart_candidates};
 use rqlab_sdk::prelude::*;
 
 /// How latents lie under a code map that may be smaller: cells of latents are folded into one vector.
@@ -53,8 +53,8 @@ pub(super) fn published(case: &Case, depth: usize, sizes: &[usize], shared: bool
         decay: decays[0],
         decays: each(decays.len() == 1).map(|()| decays),
         eps: case.number("eps").unwrap_or(1e-5),
-        restart: false,
-        restart_threshold: 1.0,
+        dead_codes: DeadCodes::Keep,
+        dead_below: 1.0,
         initial_count: Some(0.0),
         beta: 1.0,
         ..RqConfig::parse("rq")?
@@ -139,7 +139,9 @@ pub(super) fn rq_train(case: &Case, out: &mut Outputs) -> Result<()> {
         let mut rq = Rq::new(config.clone(), &context(&params, folding.channels()))?;
         case.load(&params, false, |name| format!("w.{sub}{name}"))?;
         let latents = folding.fold(&case.tensor("in.x")?)?;
-        let (assigned, _) = rq.update(&latents, |_, _, _| Err(Error::Unsupported("no restarts here".to_owned())))?;
+        let rng = Rng::new(0, "step", 0);
+        let (assigned, _) =
+            rq.update(&latents, &rng, |_, _, _| Err(Error::Unsupported("no restarts here".to_owned())))?;
         put_assignments(case, out, &sub, &folding, &rq.assemble(&latents, &assigned)?, &assigned)?;
         put_gradients(case, out, &sub, &folding, &rq, &assigned)?;
         put_state(case, out, &sub, &params)?;
@@ -159,7 +161,7 @@ pub(super) fn rq_eval(case: &Case, out: &mut Outputs) -> Result<()> {
     let codes = quantized.tokens.codes()?.clone();
     let words = (0..depth).map(|d| rq.select(&codes, d)).collect::<rqlab_sdk::Result<Vec<_>>>()?;
     let columns = (0..depth).map(|d| codes.column(d)).collect::<Result<Vec<_>, _>>()?;
-    let assigned = Assignments { codes: columns, codewords: words };
+    let assigned = Assignments { codes: columns, codewords: words, kept: depth };
     put_assignments(case, out, "", &folding, &quantized, &assigned)?;
     put_gradients(case, out, "", &folding, &rq, &assigned)
 }
@@ -179,20 +181,22 @@ pub(super) fn rq_restart(case: &Case, out: &mut Outputs) -> Result<()> {
         codebook: case.size("K")?,
         decay: case.number("decay")?,
         eps: case.number("eps")?,
-        restart_threshold: 1.0,
+        dead_below: 1.0,
         ..VqConfig::parse("vq")?
     };
     for sub in case.sub_cases("w.", "weight") {
-        let step = |restart| -> Result<(Quantized, std::collections::BTreeMap<String, Tensor>)> {
+        let step = |dead_codes| -> Result<(Quantized, std::collections::BTreeMap<String, Tensor>)> {
             let params = Params::new(0);
-            let mut vq = Vq::new(VqConfig { restart, ..config.clone() }, &context(&params, case.size("dim")?))?;
+            let dead_codes = Some(dead_codes);
+            let mut vq = Vq::new(VqConfig { dead_codes, ..config.clone() }, &context(&params, case.size("dim")?))?;
             case.load(&params, false, |name| name.replace("codebooks.0.", &format!("w.{sub}")))?;
-            let quantized = vq.quantize_train_with(&case.tensor(&format!("in.{sub}x"))?, |vectors, size| {
+            let (x, rng) = (case.tensor(&format!("in.{sub}x"))?, Rng::new(0, "step", 0));
+            let quantized = vq.quantize_train_with(&x, &rng, |vectors, size| {
                 candidates(case, &format!("rand.{sub}perm"), &format!("rand.{sub}noise"), vectors, size)
             })?;
             Ok((quantized, params.state()))
         };
-        let (quantized, state) = step(true)?;
+        let (quantized, state) = step(rqlab_quantizer_vq::DeadCodes::Restart)?;
         out.codes(format!("out.{sub}codes"), &quantized.tokens.codes()?.column(0)?);
         out.tensor(format!("out.{sub}quantized"), &quantized.latents);
         for (name, value) in state {
@@ -203,18 +207,18 @@ pub(super) fn rq_restart(case: &Case, out: &mut Outputs) -> Result<()> {
             }
         }
         // Which codes restart: those that the update alone leaves below a count of 1.
-        let counts = step(false)?.1.remove("codebooks.0.cluster_size_ema").ok_or("no counts")?;
-        let restarted: Vec<bool> = counts.as_slice().iter().map(|&n| n < config.restart_threshold).collect();
+        let counts = step(rqlab_quantizer_vq::DeadCodes::Keep)?.1.remove("codebooks.0.cluster_size_ema").ok_or("no counts")?;
+        let restarted: Vec<bool> = counts.as_slice().iter().map(|&n| n < config.dead_below).collect();
         out.flags(format!("out.{sub}restarted"), &restarted);
     }
 
     let folding = Folding::of(case, "rq/")?;
     let config = published(case, case.size("rq/D")?, &case.sizes("rq/K").or(case.sizes("K"))?, true)?;
     let params = Params::new(0);
-    let mut rq = Rq::new(RqConfig { restart: true, ..config }, &context(&params, folding.channels()))?;
+    let mut rq = Rq::new(RqConfig { dead_codes: DeadCodes::Restart, ..config }, &context(&params, folding.channels()))?;
     case.load(&params, false, |name| format!("w.rq.{name}"))?;
     let latents = folding.fold(&case.tensor("in.rq.x")?)?;
-    let (assigned, _) = rq.update(&latents, |depth, vectors, size| {
+    let (assigned, _) = rq.update(&latents, &Rng::new(0, "step", 0), |depth, vectors, size| {
         candidates(case, &format!("rand.rq.perm.{depth}"), &format!("rand.rq.noise.{depth}"), vectors, size)
     })?;
     put_assignments(case, out, "rq.", &folding, &rq.assemble(&latents, &assigned)?, &assigned)?;
@@ -261,7 +265,7 @@ pub(super) fn commitment_grad(case: &Case, out: &mut Outputs) -> Result<()> {
     }
     let positions = &x.shape()[..x.rank() - 1];
     let none = Codes::from_vec(vec![0; positions.iter().product()], positions)?;
-    let assigned = Assignments { codes: vec![none; depth], codewords };
+    let assigned = Assignments { codes: vec![none; depth], codewords, kept: depth };
     for (commitment, name) in [(Commitment::Mean, "out.loss"), (Commitment::Sum, "out.loss_sum_over_depths")] {
         let config = RqConfig { commitment, ..published(case, depth, &[2], true)? };
         let rq = Rq::new(config, &context(&Params::new(0), x.last_dim()))?;
@@ -307,7 +311,8 @@ pub(super) fn vqp_residual_vq(case: &Case, out: &mut Outputs) -> Result<()> {
         let config = RqConfig {
             beta: weight,
             commitment: Commitment::Sum,
-            straight_through: if sub.contains("rot") { StraightThrough::Rotation } else { StraightThrough::PerDepth },
+            estimator: if sub.contains("rot") { Estimator::Rotation } else { Estimator::StraightThrough },
+            estimator_per_depth: true,
             update: Update::PerStep,
             initial_count: Some(1.0),
             ..published(case, depth, &case.sizes("K")?, sub.contains("shared"))?

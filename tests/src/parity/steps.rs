@@ -6,7 +6,7 @@ use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_prior_ar::{Ar, ArConfig};
 use rqlab_prior_rq_transformer::{ConditionPosition, RqTransformer, RqTransformerConfig};
 use rqlab_quantizer_rq::{Rq, RqConfig};
-use rqlab_sdk::nn::Downsampling;
+use rqlab_sdk::nn::{DeadCodes, Downsampling};
 use rqlab_sdk::optim::{Adam, AdamSettings};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Tape;
@@ -62,7 +62,7 @@ pub(super) fn tokenizer_step(case: &Case, out: &mut Outputs) -> Result<()> {
         depth: case.size("depth")?,
         codebook: case.size("codes")?,
         decay: 0.99,
-        restart: false,
+        dead_codes: DeadCodes::Keep,
         initial_count: Some(1.0),
         beta: 0.25,
         ..RqConfig::parse("rq")?

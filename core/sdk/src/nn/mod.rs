@@ -11,6 +11,7 @@ mod conv;
 mod estimator;
 mod linear;
 mod norm;
+mod normalize;
 mod projection;
 mod resample;
 mod residual;
@@ -20,12 +21,16 @@ mod soft_codes;
 mod spatial_attention;
 pub mod transformer;
 
-pub use codebook::{CodebookInit, EmaCodebook, EmaRule, RestartDraw, restart_candidates};
+pub use codebook::{
+    Clusters, CodebookInit, DeadCodes, EmaCodebook, EmaRule, FirstBatch, RestartDraw, Settled, k_means, restart_candidates,
+    sample_vectors,
+};
 pub use condition::{ConditionEmbedding, ConditionKind};
 pub use conv::Conv2d;
 pub use estimator::Estimator;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
+pub use normalize::l2_normalize;
 pub use projection::Projection;
 pub use resample::{Downsample, Downsampling, Upsample};
 pub use residual::ResidualBlock;

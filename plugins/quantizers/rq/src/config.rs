@@ -2,7 +2,7 @@
 
 use rqlab_sdk::choice;
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::{CodebookInit, EmaRule};
+use rqlab_sdk::nn::{CodebookInit, DeadCodes, EmaRule, Estimator};
 use rqlab_sdk::prelude::*;
 
 choice! {
@@ -26,23 +26,13 @@ choice! {
     }
 }
 
-choice! {
-    /// How gradients pass the bottleneck.
-    pub enum StraightThrough {
-        /// Unchanged, past the sum over depths (RQ-VAE).
-        Once = "once",
-        /// Unchanged past each depth, so D times in all (vector-quantize-pytorch without rotation).
-        PerDepth = "per_depth",
-        /// Rotated and scaled with each depth's residual onto its codeword (vector-quantize-pytorch's default).
-        Rotation = "rotation",
-    }
-}
-
 config! {
     /// Residual quantization: D codes per position, each the nearest codeword to the residual of those before it (Lee et
     /// al. 2022). Codebooks follow their vectors by exponential moving averages, and unused codes are restarted.
     ///
-    /// The published models are `rq(depth: 4, codebook: 16384, decay: 0.99, restart_threshold: 1.0)`.
+    /// The published models are `rq(depth: 4, codebook: 16384, decay: 0.99, dead_below: 1.0)`; vector-quantize-pytorch's
+    /// `ResidualVQ` is `rq(shared: false, update: per_step, commitment: sum, estimator: rotation, estimator_per_depth: true, beta: 1.0,
+    /// decay: 0.8, init: kaiming, dead_codes: keep)`.
     pub struct RqConfig {
         /// Codes per position, D.
         depth: usize = 4, in 1..=64;
@@ -52,12 +42,31 @@ config! {
         codebooks: Option<Vec<usize>> = None, in 2..=1_048_576;
         /// Whether all depths share one codebook.
         shared: bool = true;
+        /// Channels of a code, reached and left by a linear map; if not given, those of the latents, and no map.
+        code_dim: Option<usize> = None, in 1..=65536;
         /// Weight of the commitment loss.
         beta: f32 = 0.25, in 0.0..=1000.0;
         /// How the commitment terms of the depths become one.
         commitment: Commitment = Commitment::Mean;
-        /// How gradients pass the bottleneck.
-        straight_through: StraightThrough = StraightThrough::Once;
+        /// How gradients pass.
+        estimator: Estimator = Estimator::StraightThrough;
+        /// Whether they pass each depth on its own, the residual onto its codeword, so that D of them add up (vector-quantize-pytorch),
+        /// or once, the latents onto the sum (RQ-VAE).
+        estimator_per_depth: bool = false;
+        /// Temperature T at which codes are drawn in training, by softmax(-d²/T) at each depth; if not given, they are the nearest.
+        stochastic_codes: Option<f32> = None, in 1e-6..=1e6;
+        /// Stacks of codes that are followed from depth to depth outside training, of which the one that leaves least is taken; 1
+        /// takes the nearest code at each depth.
+        eval_beam: usize = 1, in 1..=256;
+        /// The same in training. Looks at all depths before any codebook moves, so that a shared one needs `update: per_step`.
+        train_beam: usize = 1, in 1..=256;
+        /// Whether each batch of training keeps only its first depths, a number drawn anew (SoundStream, vector-quantize-pytorch's
+        /// `quantize_dropout`). What is dropped adds nothing to latents and losses, and moves no codebook.
+        quantizer_dropout: bool = false;
+        /// The first depth, from 0, that may be the last kept one.
+        dropout_cutoff: usize = 0, in 0..=63;
+        /// The number of kept depths is rounded up to a multiple of this; EnCodec has 4.
+        dropout_multiple_of: usize = 1, in 1..=64;
         /// When the codebook is rewritten.
         update: Update = Update::PerDepth;
         /// Share of the averages that an update keeps. The published models have 0.99; the shorter memory follows an encoder
@@ -67,17 +76,19 @@ config! {
         decays: Option<Vec<f64>> = None, in 0.0..1.0;
         /// Smoothing of the average counts.
         eps: f64 = 1e-5, in 0.0..=1.0;
-        /// Whether codes of low average count restart at random residuals. With it, the first step sets the codebook from
-        /// data, whatever `init` says.
-        restart: bool = true;
+        /// What becomes of codes of low average count. With `restart`, the first step sets the codebook from data, whatever `init`
+        /// says.
+        dead_codes: DeadCodes = DeadCodes::Restart;
         /// The average count, in vectors per update, below which a code is dead. The published models have 1; where a step has
         /// about as many vectors as codes, that restarts codes faster than they can settle.
-        restart_threshold: f32 = 0.1, in 0.0..=1e6;
+        dead_below: f32 = 0.1, in 0.0..=1e6;
         /// How codebooks start.
         init: CodebookInit = CodebookInit::Normal;
-        /// The average count that codes start with; if not given, 0 with restarts and 1 without. The published RQ-VAE has 0,
-        /// and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone, which throws it
-        /// far away.
+        /// Rounds of k-means in the first batch, where `init` is `kmeans`.
+        kmeans_iterations: usize = 10, in 1..=1000;
+        /// The average count that codes start with; if not given, 0 with `dead_codes: restart` and 1 else. The published RQ-VAE has
+        /// 0, and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone, which throws it far
+        /// away.
         initial_count: Option<f32> = None, in 0.0..=1e6;
     }
 }
@@ -100,11 +111,40 @@ impl RqConfig {
         let rule = |decay| EmaRule {
             decay,
             eps: self.eps,
-            initial_count: EmaRule::initial_count(self.initial_count, self.restart),
-            dead_below: self.restart_threshold,
-            restart: self.restart,
+            initial_count: EmaRule::initial_count(self.initial_count, self.dead_codes),
+            dead_below: self.dead_below,
+            dead_codes: self.dead_codes,
+            unit_length: false,
         };
         Ok(decays.into_iter().map(rule).collect())
+    }
+
+    /// Refuses settings that contradict each other.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |field: &str, message: String| Err(ConfigError::field(field, message));
+        if self.train_beam > 1 && self.stochastic_codes.is_some() {
+            let message = "a beam takes the best codes, and `stochastic_codes` draws them; leave one of them out";
+            return refuse("train_beam", message.to_owned());
+        }
+        if self.train_beam > 1 && self.shared && self.update == Update::PerDepth {
+            let message = "a beam looks at all depths with one codebook, and a shared one moves between them; add `update: per_step` \
+                           or `shared: false`";
+            return refuse("train_beam", message.to_owned());
+        }
+        if self.quantizer_dropout && self.dropout_cutoff >= self.depth {
+            let message = format!("depth {} has no depth {} to be the last kept one", self.depth, self.dropout_cutoff);
+            return refuse("dropout_cutoff", message);
+        }
+        Ok(())
+    }
+
+    /// How many depths a batch of training keeps.
+    pub(crate) fn kept(&self, rng: &Rng) -> usize {
+        if !self.quantizer_dropout {
+            return self.depth;
+        }
+        let last = self.dropout_cutoff + rng.below(1, (self.depth - self.dropout_cutoff) as u32)[0] as usize;
+        (last + 1).next_multiple_of(self.dropout_multiple_of).min(self.depth)
     }
 
     fn per_depth<T: Copy + PartialEq>(&self, field: &str, list: Option<&[T]>, one: T) -> Result<Vec<T>, ConfigError> {

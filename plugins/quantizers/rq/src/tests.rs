@@ -28,11 +28,11 @@ fn count_sum(params: &Params, book: usize) -> f64 {
 fn counts_after_a_step_are_geometric_sums() {
     let x = random(&[2, 3, 5, 6], 2);
     for (text, depths) in [
-        ("rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9)", 4),
-        ("rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9, update: per_step)", 4),
-        ("rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9, shared: false)", 1),
+        ("rq(depth: 4, codebook: 8, dead_codes: keep, initial_count: 0.0, decay: 0.9)", 4),
+        ("rq(depth: 4, codebook: 8, dead_codes: keep, initial_count: 0.0, decay: 0.9, update: per_step)", 4),
+        ("rq(depth: 4, codebook: 8, dead_codes: keep, initial_count: 0.0, decay: 0.9, shared: false)", 1),
         (
-            "rq(depth: 4, codebook: 8, restart: false, initial_count: 0.0, decay: 0.9, shared: false, update: per_step)",
+            "rq(depth: 4, codebook: 8, dead_codes: keep, initial_count: 0.0, decay: 0.9, shared: false, update: per_step)",
             1,
         ),
     ] {
@@ -50,7 +50,7 @@ fn counts_after_a_step_are_geometric_sums() {
 fn codes_without_restarts_are_not_thrown_away() {
     let x = random(&[1, 1, 1, 6], 2).broadcast_to(&[2, 3, 5, 6]).unwrap();
     for shared in [true, false] {
-        let (mut rq, params) = rq(&format!("rq(depth: 2, codebook: 64, shared: {shared}, restart: false)"));
+        let (mut rq, params) = rq(&format!("rq(depth: 2, codebook: 64, shared: {shared}, dead_codes: keep)"));
         for step in 0..500 {
             rq.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
             let weight = params.state()["codebooks.0.weight"].clone();
@@ -120,7 +120,7 @@ fn evaluation_never_changes_a_codebook() {
 fn equal_seeds_give_equal_training_and_restarts_use_vectors_of_the_batch() {
     let x = random(&[10, 3, 5, 6], 5);
     let train = |seed| {
-        let (mut rq, params) = rq("rq(depth: 2, codebook: 64, shared: false, decay: 0.99, restart_threshold: 1.0)");
+        let (mut rq, params) = rq("rq(depth: 2, codebook: 64, shared: false, decay: 0.99, dead_below: 1.0)");
         let quantized = rq.quantize_train(&x, &Rng::new(seed, "step", 0)).unwrap();
         let events = quantized.events.iter().map(|(name, count)| (*name, count.item().unwrap()));
         (events.collect::<Vec<_>>(), numbers(&params))
@@ -129,7 +129,7 @@ fn equal_seeds_give_equal_training_and_restarts_use_vectors_of_the_batch() {
     assert_ne!(train(1).1, train(2).1);
     // Of 150 vectors no code gets the 100 that it takes to reach a count of 1 in one step.
     assert_eq!(train(1).0, [("restarted_codes", 128.0), ("dead_codes", 128.0)]);
-    let (mut rq, params) = rq("rq(depth: 1, codebook: 64, decay: 0.99, restart_threshold: 1.0)");
+    let (mut rq, params) = rq("rq(depth: 1, codebook: 64, decay: 0.99, dead_below: 1.0)");
     rq.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap();
     let restarted = params.state()["codebooks.0.embed_ema"].clone();
     assert!(restarted.as_slice().chunks(6).all(|row| x.as_slice().chunks(6).any(|v| v == row)));
@@ -142,7 +142,8 @@ fn the_commitment_gradient_agrees_with_finite_differences() {
         let (rq, _) = rq(&format!("rq(depth: 3, codebook: 8, beta: 0.7, commitment: {commitment})"));
         let x = random(&[2, 3, 5, 6], 6).leaf();
         let tape = Tape::start().unwrap();
-        let assigned = rq.assign(&x, |_, _, _| Ok(())).unwrap();
+        let nearest = |_: usize, x: &Tensor, book: &EmaCodebook| book.nearest(x);
+        let assigned = rq.assign(&x, 3, nearest, |_, _, _| Ok(())).unwrap();
         let quantized = rq.assemble(&x, &assigned).unwrap();
         let gradient = tape.backward(&quantized.loss).unwrap().take(&x).unwrap();
         let energy: f32 = quantized.residual_energy.as_slice().iter().sum();
@@ -162,8 +163,13 @@ fn the_commitment_gradient_agrees_with_finite_differences() {
 #[test]
 fn estimators_scale_the_gradient() {
     let (x, g) = (random(&[2, 3, 5, 6], 8).leaf(), random(&[2, 3, 5, 6], 9));
-    for (how, times) in [("once", 1.0), ("per_depth", 3.0), ("rotation", 0.0)] {
-        let (rq, _) = rq(&format!("rq(depth: 3, codebook: 8, straight_through: {how})"));
+    for (how, times) in [
+        ("straight_through, estimator_per_depth: false", 1.0),
+        ("straight_through, estimator_per_depth: true", 3.0),
+        ("rotation, estimator_per_depth: true", 0.0),
+        ("rotation", 0.0),
+    ] {
+        let (rq, _) = rq(&format!("rq(depth: 3, codebook: 8, estimator: {how})"));
         let tape = Tape::start().unwrap();
         let quantized = rq.quantize(&x).unwrap();
         let gradient = tape.backward(&quantized.latents.mul(&g).unwrap().sum_all().unwrap()).unwrap().take(&x).unwrap();
@@ -248,14 +254,123 @@ fn codes_that_do_not_fit_are_refused() {
     assert!(rq.quantize(&Tensor::zeros(&[2, 3, 5, 7])).is_err());
 }
 
+/// Of 30 vectors each, the better the wider the beam, and never worse than the nearest code at each depth.
+#[test]
+fn a_beam_leaves_no_more_than_the_nearest_codes() {
+    let x = random(&[30, 6], 11);
+    let left = |beam: usize| {
+        let (rq, _) = rq(&format!("rq(depth: 4, codebook: 16, eval_beam: {beam})"));
+        let rest = x.sub(&rq.embed(&rq.quantize(&x).unwrap().tokens, None).unwrap()).unwrap().square().unwrap();
+        rest.sum(&[1], false).unwrap().to_vec()
+    };
+    let (greedy, two, wide) = (left(1), left(2), left(64));
+    for beam in [&two, &wide] {
+        assert!(beam.iter().zip(&greedy).all(|(beam, greedy)| *beam <= greedy + 1e-4));
+    }
+    let sum = |left: &[f32]| left.iter().sum::<f32>();
+    assert!(sum(&wide) < sum(&two) && sum(&two) < 0.99 * sum(&greedy), "{} {} {}", sum(&wide), sum(&two), sum(&greedy));
+}
+
+/// A beam as wide as all stacks finds the best of them.
+#[test]
+fn a_beam_of_everything_is_exhaustive_search() {
+    let x = random(&[5, 6], 12);
+    let (rq, params) = rq("rq(depth: 2, codebook: 6, eval_beam: 36)");
+    let book = params.state()["codebooks.0.weight"].to_vec();
+    let left = |x: &[f32], a: usize, b: usize| {
+        let of = |k: usize, c: usize| book[6 * k + c];
+        x.iter().enumerate().map(|(c, x)| (x - of(a, c) - of(b, c)).powi(2)).sum::<f32>()
+    };
+    let codes = rq.quantize(&x).unwrap().tokens.codes().unwrap().to_owned();
+    for (x, stack) in x.as_slice().chunks(6).zip(codes.as_slice().chunks(2)) {
+        let best = (0..36).map(|n| left(x, n / 6, n % 6)).fold(f32::INFINITY, f32::min);
+        assert!((left(x, stack[0] as usize, stack[1] as usize) - best).abs() < 1e-5);
+    }
+}
+
+/// What was dropped adds nothing, and its codebook stays.
+#[test]
+fn dropped_depths_add_nothing_and_move_nothing() {
+    let x = random(&[8, 3, 5, 6], 13);
+    let text = "rq(depth: 4, codebook: 8, shared: false, quantizer_dropout: true, dropout_cutoff: 1";
+    let mut seen = std::collections::BTreeSet::new();
+    for step in 0..40 {
+        let (mut rq, params) = rq(&format!("{text})"));
+        let before = params.state();
+        let quantized = rq.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
+        let after = params.state();
+        let moved: Vec<bool> = (0..4)
+            .map(|d| format!("codebooks.{d}.weight"))
+            .map(|name| before[&name].to_vec() != after[&name].to_vec())
+            .collect();
+        let kept = moved.iter().filter(|moved| **moved).count();
+        assert!(moved[..kept].iter().all(|moved| *moved), "{moved:?}");
+        let left = quantized.latents.mse(&x).unwrap().item().unwrap();
+        let energies = quantized.residual_energy.to_vec();
+        assert!((left - energies[kept - 1]).abs() < 1e-5, "{left} {energies:?} {kept}");
+        seen.insert(kept);
+    }
+    assert_eq!(seen, [2, 3, 4].into());
+    let config = RqConfig::parse(&format!("{text}, dropout_multiple_of: 4)")).unwrap();
+    assert!((0..20).all(|step| config.kept(&Rng::new(1, "step", step)) == 4));
+}
+
+/// Killed after the first step, the second is that of an unbroken run.
+#[test]
+fn codebooks_that_start_from_data_do_so_once() {
+    let x = random(&[20, 3, 5, 6], 14);
+    let text = "rq(depth: 2, codebook: 16, shared: false, init: kmeans, dead_codes: keep)";
+    let step = |rq: &mut Rq, step| rq.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
+    let (mut unbroken, all) = rq(text);
+    let energies = step(&mut unbroken, 0).residual_energy.to_vec();
+    let (plain, _) = rq("rq(depth: 2, codebook: 16, shared: false, init: kaiming)");
+    assert!(plain.quantize(&x).unwrap().residual_energy.to_vec().iter().zip(&energies).all(|(a, b)| a > b));
+    let (mut resumed, state) = rq(text);
+    state.load(&all.state()).unwrap();
+    step(&mut unbroken, 1);
+    step(&mut resumed, 1);
+    assert_eq!(numbers(&state), numbers(&all));
+}
+
+#[test]
+fn a_small_code_dimension_is_reached_and_left_by_linear_maps() {
+    let (rq, params) = rq("rq(depth: 3, codebook: 8, code_dim: 2)");
+    assert_eq!(params.trained().len(), 4);
+    let quantized = rq.quantize(&random(&[2, 3, 5, 6], 15)).unwrap();
+    // The tables add up to the latents, but for the constant of the map back.
+    let level = rq.level();
+    let codes = quantized.tokens.codes().unwrap();
+    let tables = level.codes().unwrap().tables.iter().enumerate();
+    let rows: Vec<Tensor> = tables.map(|(d, t)| t.embedding(&codes.column(d).unwrap()).unwrap()).collect();
+    let sum = rows.iter().skip(1).fold(rows[0].clone(), |sum, row| sum.add(row).unwrap());
+    let rest = quantized.latents.sub(&sum).unwrap();
+    let first = rest.as_slice()[..6].to_vec();
+    assert!(rest.as_slice().chunks(6).all(|row| row.iter().zip(&first).all(|(a, b)| (a - b).abs() < 1e-5)));
+}
+
+#[test]
+fn contradictions_are_refused_with_a_remedy() {
+    let refused = |text: &str| {
+        let latents = MapShape { height: 1, width: 1, channels: 1 };
+        let cx = QuantizerContext { latents, params: Params::dry(), components: Components::none() };
+        Rq::new(RqConfig::parse(text).unwrap(), &cx).unwrap_err().to_string()
+    };
+    assert!(refused("rq(train_beam: 2)").contains("`update: per_step`"));
+    assert!(refused("rq(train_beam: 2, shared: false, stochastic_codes: 1.0)").contains("`stochastic_codes`"));
+    assert!(refused("rq(depth: 2, quantizer_dropout: true, dropout_cutoff: 2)").contains("no depth 2"));
+}
+
 #[test]
 fn every_variant_keeps_the_contract_of_a_quantizer() {
     let latents = MapShape { height: 3, width: 2, channels: 6 };
     for text in [
         "rq(depth: 3, codebook: 8)",
         "rq(depth: 2, codebooks: [8, 4], shared: false, update: per_step)",
-        "rq(depth: 3, codebook: 8, straight_through: per_depth, commitment: sum, restart: false)",
-        "rq(depth: 2, codebook: 8, straight_through: rotation, init: kaiming, initial_count: 1.0)",
+        "rq(depth: 3, codebook: 8, estimator_per_depth: true, commitment: sum, dead_codes: keep)",
+        "rq(depth: 2, codebook: 8, estimator: rotation, estimator_per_depth: true, init: kaiming, initial_count: 1.0)",
+        "rq(depth: 3, codebook: 8, estimator: rotation, stochastic_codes: 0.5, eval_beam: 3, dead_codes: threshold)",
+        "rq(depth: 3, codebook: 8, update: per_step, eval_beam: 2, train_beam: 4, quantizer_dropout: true)",
+        "rq(depth: 2, codebook: 8, code_dim: 3, init: kmeans, shared: false)",
     ] {
         let config = RqConfig::parse(text).unwrap();
         rqlab_sdk::testing::quantizer(latents, |cx| Rq::new(config.clone(), cx));

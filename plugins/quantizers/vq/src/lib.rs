@@ -1,16 +1,19 @@
 //! Vector quantization (van den Oord et al., "Neural discrete representation learning", NeurIPS 2017): one code per position.
-//! The codebook follows its vectors by moving averages (VQ-VAE-2) or is trained by gradients (VQ-VAE, VQGAN).
+//! The codebook follows its vectors by moving averages (VQ-VAE-2) or is trained by gradients (VQ-VAE, VQGAN); it may lie on a
+//! sphere of few dimensions (LlamaGen), and codes that nothing uses may be brought back.
 //!
-//! Shapes: latents `[.., C]`, usually `[B, h, w, C]`; codes `[.., 1]`.
+//! Shapes: latents `[.., C]`, usually `[B, h, w, C]`; the vectors that are compared `[.., c]`; codes `[.., 1]`.
 
+mod book;
+mod config;
+mod losses;
 #[cfg(test)]
 mod tests;
 
-use rqlab_sdk::choice;
-use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::{
-    CodebookInit, EmaCodebook, EmaRule, RestartDraw, SoftCodes, code_tokens, restart_candidates, soft_codes,
-};
+pub use config::{Anchor, BetaOn, CodebookUpdate, DeadCodes, Normalize, VqConfig};
+
+use book::Book;
+use rqlab_sdk::nn::{Projection, SoftCodes, code_tokens, l2_normalize, soft_codes};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::nearest::nearest;
 
@@ -18,131 +21,88 @@ declare_plugin! {
     quantizer "vq": VqConfig => Vq::new;
 }
 
-choice! {
-    /// What moves the codebook.
-    pub enum CodebookUpdate {
-        /// Moving averages of the vectors that each code got.
-        Ema = "ema",
-        /// The optimizer, by the codebook loss.
-        Gradient = "gradient",
-    }
-}
-
-choice! {
-    /// Which of the two losses beta weighs; the other has weight 1.
-    pub enum BetaOn {
-        /// `|sg(z) - e|² + beta |z - sg(e)|²`: VQ-VAE, equation 3.
-        Commitment = "commitment",
-        /// `beta |sg(z) - e|² + |z - sg(e)|²`: what VQGAN's code does by default.
-        Codebook = "codebook",
-    }
-}
-
-config! {
-    /// Vector quantization: the nearest of K codewords at each position.
-    pub struct VqConfig {
-        /// Codes in the codebook, K.
-        codebook: usize = 512, in 2..=1_048_576;
-        /// What moves the codebook.
-        codebook_update: CodebookUpdate = CodebookUpdate::Ema;
-        /// Weight of the commitment loss, or of the codebook loss if `beta_on` says so.
-        beta: f32 = 0.25, in 0.0..=1000.0;
-        /// Which loss beta weighs. `codebook` needs `codebook_update: gradient`: there is no codebook loss otherwise.
-        beta_on: BetaOn = BetaOn::Commitment;
-        /// Share of the averages that an update keeps (`ema`). The published models have 0.99; the shorter memory follows an
-        /// encoder better that is trained for thousands of steps.
-        decay: f64 = 0.97, in 0.0..1.0;
-        /// Smoothing of the average counts (`ema`).
-        eps: f64 = 1e-5, in 0.0..=1.0;
-        /// Whether codes of low average count restart at random latents (`ema`). With it, the first step sets the codebook
-        /// from data, whatever `init` says. VQ-VAE-2 has none.
-        restart: bool = true;
-        /// The average count, in vectors per update, below which a code is dead (`ema`). RQ-VAE has 1; where a step has about
-        /// as many vectors as codes, that restarts codes faster than they can settle.
-        restart_threshold: f32 = 0.1, in 0.0..=1e6;
-        /// How the codebook starts; if not given, `normal` for `ema` and `uniform` for `gradient`.
-        init: Option<CodebookInit> = None;
-        /// The average count that codes start with (`ema`); if not given, 0 with restarts and 1 without. The published RQ-VAE has 0,
-        /// and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone, which throws it
-        /// far away.
-        initial_count: Option<f32> = None, in 0.0..=1e6;
-    }
-}
-
-#[derive(Debug)]
-enum Book {
-    Ema(EmaCodebook),
-    Gradient(Var),
-}
-
 /// A vector quantizer.
 #[derive(Debug)]
 pub struct Vq {
     config: VqConfig,
     latents: MapShape,
+    projection: Projection,
     book: Book,
     /// Whether the codebook holds nothing: only a plan is being made.
     dry: bool,
 }
 
 impl Vq {
-    /// A quantizer with the codebook `codebooks.0` (moving averages) or the parameter `embedding.weight` `[K, C]`.
+    /// A quantizer with the codebook `codebooks.0` (moving averages) or the parameter `embedding.weight` `[K, c]`, and the maps
+    /// `project_in` and `project_out` if `code_dim` is given.
     ///
     /// # Errors
-    /// `beta_on: codebook` where there is no codebook loss.
+    /// Settings that contradict each other.
     pub fn new(config: VqConfig, cx: &QuantizerContext) -> Result<Self> {
-        let (size, channels) = (config.codebook, cx.latents.channels);
-        let book = match config.codebook_update {
-            CodebookUpdate::Ema if config.beta_on == BetaOn::Codebook => {
-                let message = "an `ema` codebook has no codebook loss to weigh; add `codebook_update: gradient`";
-                return Err(ConfigError::field("beta_on", message).into());
-            }
-            CodebookUpdate::Ema => {
-                let rule = EmaRule {
-                    decay: config.decay,
-                    eps: config.eps,
-                    initial_count: EmaRule::initial_count(config.initial_count, config.restart),
-                    dead_below: config.restart_threshold,
-                    restart: config.restart,
-                };
-                let init = config.init.unwrap_or(CodebookInit::Normal);
-                Book::Ema(EmaCodebook::new(&cx.params.scope("codebooks").scope(0), size, channels, init, rule)?)
-            }
-            CodebookUpdate::Gradient => {
-                let init = config.init.unwrap_or(CodebookInit::Uniform).of(size, channels);
-                Book::Gradient(cx.params.scope("embedding").parameter("weight", &[size, channels], init)?)
-            }
-        };
-        Ok(Self { config, latents: cx.latents, book, dry: cx.params.is_dry() })
+        config.check_losses()?;
+        let projection = Projection::new(&cx.params, cx.latents.channels, config.code_dim)?;
+        let book = Book::new(&config, projection.code_dim(), &cx.params)?;
+        Ok(Self { config, latents: cx.latents, projection, book, dry: cx.params.is_dry() })
     }
 
-    fn weight(&self) -> Tensor {
-        match &self.book {
-            Book::Ema(book) => book.weight(),
-            Book::Gradient(weight) => weight.get(),
+    /// Vectors as they are learned and passed on.
+    fn as_learned(&self, vectors: &Tensor) -> Result<Tensor> {
+        if self.config.normalize == Normalize::Always { l2_normalize(vectors) } else { Ok(vectors.clone()) }
+    }
+
+    /// Vectors as they are compared, without gradient.
+    fn as_compared(&self, vectors: &Tensor) -> Result<Tensor> {
+        let vectors = vectors.detach();
+        if self.config.normalize == Normalize::Lookup { l2_normalize(&vectors) } else { Ok(vectors) }
+    }
+
+    /// The codes as they are passed on `[K, c]`.
+    fn codewords(&self) -> Result<Tensor> {
+        self.as_learned(&self.book.weight())
+    }
+
+    /// The nearest codes of vectors, or in training perhaps drawn ones.
+    fn choose(&self, vectors: &Tensor, codewords: &Tensor, rng: Option<&Rng>) -> Result<Codes> {
+        let (vectors, codewords) = (self.as_compared(vectors)?, self.as_compared(codewords)?);
+        match (self.config.stochastic_codes, rng) {
+            (Some(temperature), Some(rng)) => {
+                let uniforms = rng.part("code", 0).uniform(vectors.len() / vectors.last_dim().max(1));
+                Ok(soft_codes(&vectors, &codewords, temperature, Some(&uniforms))?.0)
+            }
+            _ => Ok(nearest(&vectors, &codewords)?),
         }
     }
 
-    /// The value, losses and gradients of latents with the codes that they got from `weight`.
-    fn assemble(&self, latents: &Tensor, weight: &Tensor, codes: &Codes) -> Result<Quantized> {
-        let codeword = weight.embedding(codes)?;
+    /// The value, losses and gradients of vectors with the codes that they got from `codewords`.
+    fn assemble(&self, vectors: &Tensor, codewords: &Tensor, codes: &Codes, rng: &Rng) -> Result<Quantized> {
+        let codeword = codewords.embedding(codes)?;
         let value = codeword.detach();
-        let commitment = latents.mse(&value)?;
+        let commitment = vectors.mse(&value)?;
         let energy = commitment.detach();
         let mut terms = vec![("commitment", energy.clone())];
-        let loss = match (&self.book, self.config.beta_on) {
-            (Book::Ema(_), _) => commitment.mul_scalar(self.config.beta)?,
-            (Book::Gradient(_), beta_on) => {
-                let codebook = codeword.mse(&latents.detach())?;
+        let beta = self.config.beta;
+        let mut loss = match (&self.book, self.config.beta_on) {
+            (Book::Ema(_), _) => commitment.mul_scalar(beta)?,
+            (Book::Gradient { .. }, beta_on) => {
+                let codebook = codeword.mse(&vectors.detach())?;
                 terms.push(("codebook", energy.clone()));
                 match beta_on {
-                    BetaOn::Commitment => codebook.add(&commitment.mul_scalar(self.config.beta)?)?,
-                    BetaOn::Codebook => commitment.add(&codebook.mul_scalar(self.config.beta)?)?,
+                    BetaOn::Commitment => codebook.add(&commitment.mul_scalar(beta)?)?,
+                    BetaOn::Codebook => commitment.add(&codebook.mul_scalar(beta)?)?,
                 }
             }
         };
+        for (name, weight, term) in [
+            ("orthogonal", self.config.orthogonal_weight, self.orthogonal(codes, rng)?),
+            ("entropy", self.config.entropy_weight, self.entropy(vectors, codewords)?),
+        ] {
+            if let Some(term) = term {
+                terms.push((name, term.detach()));
+                loss = loss.add(&term.mul_scalar(weight)?)?;
+            }
+        }
         Ok(Quantized {
-            latents: latents.straight_through(&value)?,
+            latents: self.projection.project_out(&self.config.estimator.pass(vectors, &value)?)?,
             tokens: Tokens::Codes(Codes::stack(std::slice::from_ref(codes))?),
             loss,
             terms,
@@ -152,57 +112,100 @@ impl Vq {
         })
     }
 
-    /// Quantizes, and updates an `ema` codebook; dead codes restart from `candidates(latents, K)`, `[K, C]`.
+    fn orthogonal(&self, codes: &Codes, rng: &Rng) -> Result<Option<Tensor>> {
+        if self.config.orthogonal_weight == 0.0 {
+            return Ok(None);
+        }
+        let used = self.config.orthogonal_active_only.then_some(codes);
+        let seen = losses::seen_codes(self.config.codebook, used, self.config.orthogonal_max_codes, rng);
+        let weight = self.book.weight();
+        let weight = match seen {
+            Some(seen) => {
+                let count = seen.len();
+                weight.embedding(&Codes::from_vec(seen, &[count])?)?
+            }
+            None => weight,
+        };
+        losses::orthogonal(&weight).map(Some)
+    }
+
+    fn entropy(&self, vectors: &Tensor, codewords: &Tensor) -> Result<Option<Tensor>> {
+        if self.config.entropy_weight == 0.0 {
+            return Ok(None);
+        }
+        let rows = vectors.len() / vectors.last_dim().max(1);
+        let vectors = vectors.reshape(&[rows, vectors.last_dim()])?;
+        losses::entropy(&vectors, codewords, self.config.entropy_temperature).map(Some)
+    }
+
+    /// Quantizes, and updates the codebook where the optimizer does not; dead codes restart from `candidates(vectors, K)`, `[K, c]`.
     ///
     /// # Errors
     /// Shapes that do not fit, and those of `candidates`.
     pub fn quantize_train_with(
         &mut self,
         latents: &Tensor,
+        rng: &Rng,
         candidates: impl FnOnce(&Tensor, usize) -> Result<Tensor>,
     ) -> Result<Quantized> {
-        let Book::Ema(book) = &self.book else { return self.quantize(latents) };
+        let raw = self.projection.project_in(latents)?;
+        let vectors = self.as_learned(&raw)?;
+        let plain = vectors.detach();
+        self.book.start(&plain, &self.config, &rng.part("kmeans", 0))?;
         // The look-up is in the codebook as it was.
-        let (weight, vectors) = (book.weight(), latents.detach());
-        let codes = book.nearest(&vectors)?;
-        book.accumulate(&vectors, &codes)?;
-        let dead = book.dead()?;
-        let restart = || book.restart(|| candidates(&vectors, book.size()));
-        let restarts = if self.config.restart { restart()? } else { Tensor::scalar(0.0) };
-        book.rewrite()?;
-        let events = vec![("restarted_codes", restarts), ("dead_codes", dead)];
-        Ok(Quantized { events, ..self.assemble(latents, &weight, &codes)? })
+        let codewords = self.codewords()?;
+        let codes = self.choose(&plain, &codewords, Some(rng))?;
+        let quantized = self.assemble(&vectors, &codewords, &codes, &rng.part("orthogonal", 0))?;
+        let events = match &self.book {
+            Book::Ema(book) => {
+                book.accumulate(&plain, &codes)?;
+                let settled = book.settle(|| candidates(&plain, book.size()))?;
+                vec![("restarted_codes", settled.restarted), ("dead_codes", settled.dead)]
+            }
+            Book::Gradient { weight, anchors: Some(anchors), .. } => {
+                let rows = |x: &Tensor| x.detach().reshape(&[codes.len(), x.last_dim()]);
+                let (raw, compared) = (rows(&raw)?, rows(&self.as_compared(&plain)?)?);
+                let codes = codes.reshape(&[codes.len()])?;
+                let codewords = self.as_compared(&codewords)?;
+                anchors.pull(weight, (&raw, &compared), &codewords, &codes, &rng.part("anchor", 0))?;
+                Vec::new()
+            }
+            Book::Gradient { .. } => Vec::new(),
+        };
+        Ok(Quantized { events, ..quantized })
     }
 }
 
 impl Quantizer for Vq {
     fn level(&self) -> LevelInfo {
         let MapShape { height, width, channels } = self.latents;
-        let tables = if self.dry { vec![] } else { vec![self.weight().detach()] };
+        let table = || self.projection.project_out(&self.codewords()?).map(|table| table.detach());
+        let tables = if self.dry { vec![] } else { table().into_iter().collect() };
         let space = CodeSpace { sizes: vec![self.config.codebook], tables, shared: false };
         LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
-        let weight = self.weight();
-        let codes = nearest(&latents.detach(), &weight.detach())?;
-        self.assemble(latents, &weight, &codes)
+        let vectors = self.as_learned(&self.projection.project_in(latents)?)?;
+        let codewords = self.codewords()?;
+        let codes = self.choose(&vectors, &codewords, None)?;
+        self.assemble(&vectors, &codewords, &codes, &Rng::new(0, "evaluation", 0))
     }
 
     fn quantize_train(&mut self, latents: &Tensor, rng: &Rng) -> Result<Quantized> {
-        self.quantize_train_with(latents, |vectors, size| {
-            let channels = vectors.last_dim();
-            let draw = RestartDraw::new(vectors.len() / channels.max(1), channels, size, &rng.part("restart", 0));
-            restart_candidates(vectors, size, &draw)
-        })
+        let dead_codes = self.config.rule(self.config.dead_codes()?).dead_codes;
+        let restart = rng.part("restart", 0);
+        self.quantize_train_with(latents, rng, |vectors, size| dead_codes.candidates(vectors, size, &restart))
     }
 
     fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {
         let positions = latents.len() / latents.last_dim().max(1);
         let nearest = || Ok(self.quantize(latents)?.tokens.codes()?.clone());
         code_tokens(request, rng, nearest, |temperature, draw| {
+            let vectors = self.as_compared(&self.as_learned(&self.projection.project_in(latents)?)?)?;
             let uniforms = draw.map(|rng| rng.part("code", 0).uniform(positions));
-            let (codes, targets) = soft_codes(latents, &self.weight(), temperature, uniforms.as_deref())?;
+            let codewords = self.as_compared(&self.codewords()?)?;
+            let (codes, targets) = soft_codes(&vectors, &codewords, temperature, uniforms.as_deref())?;
             Ok(SoftCodes { codes: Codes::stack(&[codes])?, targets: vec![targets] })
         })
     }
@@ -216,6 +219,6 @@ impl Quantizer for Vq {
                 codes.shape()
             )));
         }
-        Ok(self.weight().detach().embedding(&codes.column(0)?)?)
+        self.projection.project_out(&self.codewords()?.embedding(&codes.column(0)?)?)
     }
 }

@@ -39,7 +39,7 @@ fn losses_send_their_gradients_where_beta_says() {
         let tape = Tape::start().unwrap();
         let quantized = vq.quantize(&z).unwrap();
         let mut gradients = tape.backward(&quantized.loss).unwrap();
-        let (codes, e) = (codes(&quantized), vq.weight());
+        let (codes, e) = (codes(&quantized), vq.book.weight());
         let (mut at_z, mut at_e) = (Vec::new(), vec![0.0; e.len()]);
         for (z, &code) in z.as_slice().chunks(4).zip(codes.as_slice()) {
             let row = code as usize * 4..code as usize * 4 + 4;
@@ -93,10 +93,10 @@ fn training_moves_an_ema_codebook_and_evaluation_moves_none() {
 /// With decay 0 one step of training is one step of k-means: every code becomes the mean of its vectors.
 #[test]
 fn without_memory_a_step_is_a_step_of_k_means() {
-    let (mut vq, _) = vq("vq(codebook: 3, decay: 0.0, eps: 0.0, restart: false)");
+    let (mut vq, _) = vq("vq(codebook: 3, decay: 0.0, eps: 0.0, dead_codes: keep)");
     let z = random(&[40, 4], 6);
     let codes = codes(&vq.quantize_train(&z, &Rng::new(1, "step", 0)).unwrap());
-    let weight = vq.weight();
+    let weight = vq.book.weight();
     for code in 0..3 {
         let own = |row: &(&[f32], &u32)| *row.1 == code;
         let rows: Vec<_> = z.as_slice().chunks(4).zip(codes.as_slice()).filter(own).collect();
@@ -111,21 +111,149 @@ fn without_memory_a_step_is_a_step_of_k_means() {
 #[test]
 fn codes_without_restarts_are_not_thrown_away() {
     let x = random(&[1, 1, 1, 4], 2).broadcast_to(&[2, 2, 3, 4]).unwrap();
-    let (mut vq, _) = vq("vq(codebook: 64, restart: false)");
+    let (mut vq, _) = vq("vq(codebook: 64, dead_codes: keep)");
     for step in 0..500 {
         vq.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
-        let largest = vq.weight().as_slice().iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+        let largest = vq.book.weight().as_slice().iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
         assert!(largest < 5.0, "step {step}: {largest}");
     }
 }
 
 #[test]
-fn beta_needs_a_loss_to_weigh() {
-    let latents = MapShape { height: 1, width: 1, channels: 1 };
-    let cx = QuantizerContext { latents, params: Params::dry(), components: Components::none() };
-    let error = Vq::new(VqConfig::parse("vq(beta_on: codebook)").unwrap(), &cx).unwrap_err().to_string();
-    assert!(error.contains("codebook_update: gradient"), "{error}");
-    assert!(VqConfig::parse("vq(codebook: 1)").is_err());
+fn contradictions_are_refused_with_a_remedy() {
+    let refused = |text: &str| {
+        let latents = MapShape { height: 1, width: 1, channels: 1 };
+        let cx = QuantizerContext { latents, params: Params::dry(), components: Components::none() };
+        Vq::new(VqConfig::parse(text).unwrap(), &cx).unwrap_err().to_string()
+    };
+    for text in ["vq(beta_on: codebook)", "vq(orthogonal_weight: 1.0)", "vq(dead_codes: anchored)"] {
+        assert!(refused(text).contains("codebook_update: gradient"), "{text}");
+    }
+    assert!(refused("vq(codebook_update: gradient, dead_codes: restart)").contains("`anchored`"));
+    for text in ["vq(codebook: 1)", "vq(stochastic_codes: 0.0)", "vq(entropy_temperature: 0.0)", "vq(code_dim: 0)"] {
+        assert!(VqConfig::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn normalized_codes_have_length_one_and_a_lookup_keeps_their_own() {
+    let z = random(&[40, 4], 8);
+    let lengths = |x: &Tensor| x.as_slice().chunks(4).map(|x| x.iter().map(|x| x * x).sum::<f32>().sqrt()).collect::<Vec<_>>();
+    for update in ["ema", "gradient"] {
+        let build = |normalize: &str| {
+            vq(&format!("vq(codebook: 6, codebook_update: {update}, init: normal, normalize: {normalize})")).0
+        };
+        let (always, lookup) = (build("always").quantize(&z).unwrap(), build("lookup").quantize(&z).unwrap());
+        assert!(lengths(&always.latents).iter().all(|length| (length - 1.0).abs() < 1e-5));
+        assert!(lengths(&lookup.latents).iter().any(|length| (length - 1.0).abs() > 0.1));
+        // Both look for the largest cosine, in a codebook that only `ema` has already normalized.
+        assert_eq!(codes(&always), codes(&lookup));
+    }
+}
+
+#[test]
+fn a_small_code_dimension_is_reached_and_left_by_linear_maps() {
+    let (vq, params) = vq("vq(codebook: 8, code_dim: 2)");
+    assert_eq!((params.trained().len(), params.state()["codebooks.0.weight"].shape()), (4, &[8, 2][..]));
+    let quantized = vq.quantize(&random(&[2, 2, 3, 4], 9)).unwrap();
+    let table = vq.level().codes().unwrap().tables[0].clone();
+    assert_eq!(table.shape(), [8, 4]);
+    let rows = table.embedding(&codes(&quantized).column(0).unwrap()).unwrap();
+    close(&rows, quantized.latents.as_slice());
+}
+
+/// A codebook of all the vectors' means: k-means in the first step, and never again.
+#[test]
+fn a_codebook_starts_from_its_first_batch_and_a_resumed_one_does_not_start_again() {
+    let z = random(&[64, 4], 10);
+    for update in ["ema", "gradient"] {
+        let text = format!("vq(codebook: 8, codebook_update: {update}, init: kmeans, dead_codes: keep, decay: 0.5)");
+        let step = |vq: &mut Vq, step| vq.quantize_train(&z, &Rng::new(1, "step", step)).unwrap();
+        let (mut unbroken, all) = vq(&text);
+        let before = unbroken.quantize(&z).unwrap().residual_energy.item().unwrap();
+        let started = step(&mut unbroken, 0).residual_energy.item().unwrap();
+        assert!(started < 0.7 * before, "{started} {before}");
+        let (mut resumed, state) = vq(&text);
+        state.load(&all.state()).unwrap();
+        step(&mut unbroken, 1);
+        step(&mut resumed, 1);
+        let numbers = |params: &Params| params.state().values().map(Tensor::to_vec).collect::<Vec<_>>();
+        assert_eq!(numbers(&state), numbers(&all));
+    }
+}
+
+/// All vectors lie in one corner: codes that get none move all the way to an anchor, used ones stay.
+#[test]
+fn unused_codes_move_to_their_anchors() {
+    let z = random(&[50, 4], 11).add_scalar(20.0).unwrap();
+    for anchor in ["closest", "random", "by_distance"] {
+        let (mut vq, _) = vq(&format!(
+            "vq(codebook: 16, codebook_update: gradient, init: normal, dead_codes: anchored, anchor: {anchor})"
+        ));
+        let before = vq.book.weight().to_vec();
+        let used = codes(&vq.quantize_train(&z, &Rng::new(1, "step", 0)).unwrap());
+        let after = vq.book.weight().to_vec();
+        for (code, (before, after)) in before.chunks(4).zip(after.chunks(4)).enumerate() {
+            let moved = before.iter().zip(after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            if used.as_slice().contains(&(code as u32)) {
+                assert!(moved < 1e-3, "{anchor}: {moved}");
+            } else {
+                let near = z.as_slice().chunks(4).any(|z| z.iter().zip(after).all(|(z, e)| (z - e).abs() < 0.1));
+                assert!(near, "{anchor}: {after:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn drawn_codes_are_for_training_alone() {
+    let z = random(&[300, 4], 12);
+    let (mut drawn, _) = vq("vq(codebook: 8, stochastic_codes: 5.0)");
+    let (mut cold, _) = vq("vq(codebook: 8, stochastic_codes: 1e-6)");
+    let (nearest, _) = vq("vq(codebook: 8)");
+    let wanted = codes(&nearest.quantize(&z).unwrap());
+    assert_eq!(codes(&drawn.quantize(&z).unwrap()), wanted);
+    assert_eq!(codes(&cold.quantize_train(&z, &Rng::new(1, "step", 0)).unwrap()), wanted);
+    assert_ne!(codes(&drawn.quantize_train(&z, &Rng::new(1, "step", 0)).unwrap()), wanted);
+}
+
+/// `sum cos² / n² - 1/n`, by hand: 0 for orthogonal codes, (n - 1) / n for equal ones.
+#[test]
+fn the_orthogonal_loss_is_the_mean_squared_cosine_of_pairs() {
+    let eye = Tensor::from_vec((0..16).map(|i| if i % 5 == 0 { 3.0 } else { 0.0 }).collect(), &[4, 4]).unwrap();
+    assert!(losses::orthogonal(&eye).unwrap().item().unwrap().abs() < 1e-6);
+    let equal = Tensor::full(2.0, &[4, 4]);
+    assert!((losses::orthogonal(&equal).unwrap().item().unwrap() - 0.75).abs() < 1e-6);
+    let used = Codes::from_vec(vec![5, 1, 5, 9], &[4]).unwrap();
+    let rng = Rng::new(1, "orthogonal", 0);
+    assert_eq!(losses::seen_codes(12, Some(&used), None, &rng), Some(vec![1, 5, 9]));
+    assert_eq!(losses::seen_codes(12, Some(&used), Some(2), &rng).unwrap().len(), 2);
+    assert_eq!(losses::seen_codes(12, None, Some(4), &rng).unwrap().len(), 4);
+    assert_eq!(losses::seen_codes(12, None, None, &rng), None);
+}
+
+/// By its definition, in f64.
+#[test]
+fn the_entropy_loss_is_entropy_of_each_less_entropy_of_all() {
+    let (z, e) = (random(&[9, 4], 13), random(&[5, 4], 14));
+    let (mut sure, mut mean) = (0.0, vec![0.0; 5]);
+    for z in z.as_slice().chunks(4) {
+        let distance = |e: &[f32]| z.iter().zip(e).map(|(z, e)| f64::from(z - e).powi(2)).sum::<f64>();
+        let p: Vec<f64> = e.as_slice().chunks(4).map(|e| (-distance(e) / 0.7).exp()).collect();
+        let sum: f64 = p.iter().sum();
+        for (p, mean) in p.iter().map(|p| p / sum).zip(&mut mean) {
+            sure -= p * p.ln() / 9.0;
+            *mean += p / 9.0;
+        }
+    }
+    let spread: f64 = mean.iter().map(|m| -m * (m + 1e-5).ln()).sum();
+    let got = losses::entropy(&z, &e, 0.7).unwrap().item().unwrap();
+    assert!((f64::from(got) - (sure - spread)).abs() < 1e-5, "{got} {}", sure - spread);
+    let (vq, _) = vq("vq(codebook: 5, codebook_update: gradient, entropy_weight: 0.5, orthogonal_weight: 2.0)");
+    let quantized = vq.quantize(&z).unwrap();
+    let term = |name: &str| quantized.terms.iter().find(|(term, _)| *term == name).unwrap().1.item().unwrap();
+    let wanted = 0.25 * term("commitment") + term("codebook") + 2.0 * term("orthogonal") + 0.5 * term("entropy");
+    assert!((quantized.loss.item().unwrap() - wanted).abs() < 1e-5);
 }
 
 #[test]
@@ -149,7 +277,13 @@ fn every_variant_keeps_the_contract_of_a_quantizer() {
     for text in [
         "vq(codebook: 8)",
         "vq(codebook: 8, codebook_update: gradient, beta_on: codebook)",
-        "vq(codebook: 8, restart: false)",
+        "vq(codebook: 8, dead_codes: keep)",
+        "vq(codebook: 8, code_dim: 3, normalize: always, codebook_update: gradient, entropy_weight: 0.1)",
+        "vq(codebook: 8, normalize: always, init: kmeans, dead_codes: threshold, stochastic_codes: 0.5)",
+        "vq(codebook: 8, normalize: lookup, estimator: rotation, init: kmeans)",
+        "vq(codebook: 8, codebook_update: gradient, dead_codes: anchored, anchor: by_distance, init: kmeans)",
+        "vq(codebook: 8, codebook_update: gradient, orthogonal_weight: 1.0, orthogonal_active_only: true, \
+         orthogonal_max_codes: 4)",
     ] {
         let config = VqConfig::parse(text).unwrap();
         rqlab_sdk::testing::quantizer(latents, |cx| Vq::new(config.clone(), cx));

@@ -1,7 +1,13 @@
 //! A codebook that follows the vectors it encodes by exponential moving averages (van den Oord et al., "Neural discrete
-//! representation learning", NeurIPS 2017, appendix A.1), with restarts of unused codes as in RQ-VAE (Lee et al.,
-//! "Autoregressive image generation using residual quantization", CVPR 2022).
+//! representation learning", NeurIPS 2017, appendix A.1): how it starts, how it moves, what becomes of codes that nothing uses.
 
+mod restart;
+mod start;
+
+pub use restart::{RestartDraw, restart_candidates, sample_vectors};
+pub use start::{Clusters, CodebookInit, FirstBatch, k_means};
+
+use super::l2_normalize;
 use crate::params::{Init, Params};
 use crate::tensor::ops::averages::{count_rare, replace_rare, update_averages, write_means};
 use crate::tensor::ops::nearest::{Search, nearest};
@@ -9,25 +15,31 @@ use crate::tensor::{Codes, Device, Rng, Tensor, Var};
 use crate::{Error, Result};
 
 crate::choice! {
-    /// How a codebook of K codes with C channels starts.
-    pub enum CodebookInit {
-        /// N(0, 1): RQ-VAE, VQ-VAE-2.
-        Normal = "normal",
-        /// U(±1/K): VQ-VAE, VQGAN.
-        Uniform = "uniform",
-        /// U(±sqrt(6 / (K C))): vector-quantize-pytorch.
-        Kaiming = "kaiming",
+    /// What becomes of the dead codes of an [`EmaCodebook`], those whose average count is low.
+    pub enum DeadCodes {
+        /// They stay where they are: VQ-VAE-2.
+        Keep = "keep",
+        /// Averages restart at random vectors, of which none is taken twice, before the codes are written: RQ-VAE (Lee et al.,
+        /// CVPR 2022).
+        Restart = "restart",
+        /// Codes and averages are replaced by random vectors after the codes are written: vector-quantize-pytorch's
+        /// `threshold_ema_dead_code`.
+        Threshold = "threshold",
     }
 }
 
-impl CodebookInit {
-    /// The distribution of the first values.
-    pub fn of(self, size: usize, channels: usize) -> Init {
-        match self {
-            Self::Normal => Init::Normal(1.0),
-            Self::Uniform => Init::Uniform(1.0 / size.max(1) as f32),
-            Self::Kaiming => Init::Uniform((6.0 / (size * channels).max(1) as f32).sqrt()),
+impl DeadCodes {
+    /// A candidate `[K, C]` for each of `size` codes from vectors `[.., C]`, as the policy draws them.
+    ///
+    /// # Errors
+    /// No vectors.
+    pub fn candidates(self, vectors: &Tensor, size: usize, rng: &Rng) -> Result<Tensor> {
+        if self == Self::Threshold {
+            return sample_vectors(vectors, size, rng);
         }
+        let channels = vectors.last_dim();
+        let draw = RestartDraw::new(vectors.len() / channels.max(1), channels, size, rng);
+        restart_candidates(vectors, size, &draw)
     }
 }
 
@@ -42,8 +54,10 @@ pub struct EmaRule {
     pub initial_count: f32,
     /// A code whose average count is below this is dead.
     pub dead_below: f32,
-    /// Whether dead codes are restarted.
-    pub restart: bool,
+    /// What becomes of dead codes.
+    pub dead_codes: DeadCodes,
+    /// Whether codes have length 1: the vectors must have, too (vector-quantize-pytorch's cosine codebook).
+    pub unit_length: bool,
 }
 
 impl EmaRule {
@@ -51,77 +65,34 @@ impl EmaRule {
     /// count N decay alike: with N = 0 from the start and m = e, its own value, it is thrown to e / eps at the first update.
     /// Restarts forestall that, as the published RQ-VAE does; without them sum and count start alike, as in
     /// vector-quantize-pytorch.
-    pub fn initial_count(asked: Option<f32>, restart: bool) -> f32 {
-        asked.unwrap_or(if restart { 0.0 } else { 1.0 })
+    pub fn initial_count(asked: Option<f32>, dead_codes: DeadCodes) -> f32 {
+        asked.unwrap_or(if dead_codes == DeadCodes::Restart { 0.0 } else { 1.0 })
     }
 }
 
 impl Default for EmaRule {
     /// The published RQ-VAE.
     fn default() -> Self {
-        Self { decay: 0.99, eps: 1e-5, initial_count: 0.0, dead_below: 1.0, restart: true }
+        let dead_codes = DeadCodes::Restart;
+        Self { decay: 0.99, eps: 1e-5, initial_count: 0.0, dead_below: 1.0, dead_codes, unit_length: false }
     }
 }
 
-/// The random numbers of one restart.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RestartDraw {
-    /// An order of the rows of the pool: the vectors, repeated until there are as many as codes.
-    pub order: Vec<usize>,
-    /// Uniform in [0, 1), one for each element of the pool; read only if vectors are repeated.
-    pub noise: Vec<f32>,
-}
-
-impl RestartDraw {
-    /// Draws for `rows` vectors of `channels` and a codebook of `size`.
-    pub fn new(rows: usize, channels: usize, size: usize, rng: &Rng) -> Self {
-        let pool = pool_rows(rows, size);
-        let noise = if pool > rows { rng.part("noise", 0).uniform(pool * channels) } else { Vec::new() };
-        Self { order: rng.part("order", 0).permutation(pool), noise }
-    }
-}
-
-/// Rows of the pool that restarts draw from: `rows`, or the least multiple of it that reaches `size`.
-fn pool_rows(rows: usize, size: usize) -> usize {
-    if rows == 0 { 0 } else { rows * size.div_ceil(rows).max(1) }
-}
-
-/// A candidate `[K, C]` for each of `size` codes, from vectors `[.., C]` in random order without repetition. If there are
-/// fewer vectors than codes, all are repeated in order until there are enough, each element moved by
-/// `u * 0.01 / sqrt(C)`.
-///
-/// # Errors
-/// [`Error::Unsupported`] if there is no vector, or the draw was made for other sizes.
-pub fn restart_candidates(vectors: &Tensor, size: usize, draw: &RestartDraw) -> Result<Tensor> {
-    let channels = vectors.last_dim();
-    let rows = vectors.len() / channels.max(1);
-    let pool = pool_rows(rows, size);
-    let repeated = pool > rows;
-    if rows == 0 || draw.order.len() != pool || (repeated && draw.noise.len() != pool * channels) {
-        return Err(Error::Unsupported(format!(
-            "cannot restart {size} codes from {rows} vectors with an order of {} and {} numbers of noise",
-            draw.order.len(),
-            draw.noise.len()
-        )));
-    }
-    let width = 0.01 / (channels as f32).sqrt();
-    let order = &draw.order[..size];
-    let rows_of = Codes::from_vec(order.iter().map(|row| (row % rows) as u32).collect(), &[size])?;
-    let picked = vectors.detach().reshape(&[rows, channels])?.embedding(&rows_of)?;
-    if !repeated {
-        return Ok(picked);
-    }
-    let noise = order.iter().flat_map(|row| &draw.noise[row * channels..(row + 1) * channels]).map(|u| u * width);
-    let noise = Tensor::from_vec(noise.collect(), &[size, channels])?.to_device(picked.device())?;
-    Ok(picked.add(&noise)?)
+/// What an update did with dead codes, as numbers of rank 0.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// How many there were.
+    pub dead: Tensor,
+    /// How many restarted.
+    pub restarted: Tensor,
 }
 
 /// A codebook `[K, C]` that is not trained by gradients: every code is the average of the vectors it got, over the past
 /// `1 / (1 - decay)` updates or so.
 ///
-/// One update is [`accumulate`](Self::accumulate), perhaps [`restart`](Self::restart), and [`rewrite`](Self::rewrite).
+/// One update is [`accumulate`](Self::accumulate) and [`settle`](Self::settle); before the first comes [`start`](Self::start).
 /// Its state has the published names: `weight` `[K, C]`, `cluster_size_ema` `[K]`, `embed_ema` `[K, C]`. The published
-/// weight has one more row, of zeros, for padding.
+/// weight has one more row, of zeros, for padding. Where it starts from data, there is `initted` `[1]` as well.
 #[derive(Debug, Clone)]
 pub struct EmaCodebook {
     size: usize,
@@ -129,6 +100,7 @@ pub struct EmaCodebook {
     weight: Var,
     cluster_size: Var,
     embed: Var,
+    first: Option<FirstBatch>,
 }
 
 impl EmaCodebook {
@@ -140,12 +112,16 @@ impl EmaCodebook {
         let weight = params.averaged("weight", &[size, channels], init.of(size, channels))?;
         let cluster_size = params.buffer("cluster_size_ema", &[size], Init::Constant(rule.initial_count))?;
         let embed = params.buffer("embed_ema", &[size, channels], Init::ZEROS)?;
+        let first = FirstBatch::new(params, init)?;
         if !params.is_dry() {
+            if rule.unit_length {
+                weight.set(&l2_normalize(&weight.get())?)?;
+            }
             // The sum that belongs to the count. RQ-VAE starts with the code itself and no count.
             let count = if rule.initial_count > 0.0 { rule.initial_count } else { 1.0 };
             embed.set(&weight.get().mul_scalar(count)?)?;
         }
-        Ok(Self { size, rule, weight, cluster_size, embed })
+        Ok(Self { size, rule, weight, cluster_size, embed, first })
     }
 
     /// The number of codes, K.
@@ -196,15 +172,33 @@ impl EmaCodebook {
         Ok(count_rare(&self.cluster_size.get(), self.rule.dead_below)?)
     }
 
-    /// Gives every dead code k the k-th row of what `candidates` returns, `[K, C]`, and the count `dead_below`. Returns how
-    /// many there were, of rank 0. `candidates` is called only if there are any, or if it takes a GPU to know.
+    /// Sets the codes to the means that [`k_means`] finds in the first vectors `[.., C]` that it is shown, and the averages to
+    /// their counts and sums; nothing if the codebook does not start from data, or has started.
+    ///
+    /// # Errors
+    /// No vectors; a device that fails.
+    pub fn start(&self, vectors: &Tensor, iterations: usize, rng: &Rng) -> Result<()> {
+        let Some(first) = &self.first else { return Ok(()) };
+        if !first.is_now()? {
+            return Ok(());
+        }
+        let clusters = k_means(vectors, self.size, iterations, self.rule.unit_length, rng)?;
+        self.embed.set(&clusters.means.mul(&clusters.counts.reshape(&[self.size, 1])?)?)?;
+        self.cluster_size.set(&clusters.counts)?;
+        Ok(self.weight.set(&clusters.means)?)
+    }
+
+    /// Writes the codes anew from the averages, and does with dead ones what the rule says. `candidates` gives what they
+    /// restart from, `[K, C]`, a row for each code; it is called only if there are any, or if it takes a GPU to know.
     ///
     /// # Errors
     /// Shapes that do not fit, and those of `candidates`.
-    pub fn restart(&self, candidates: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    pub fn settle(&self, candidates: impl FnOnce() -> Result<Tensor>) -> Result<Settled> {
         let dead = self.dead()?;
-        if dead.device() == Device::Cpu && dead.item()? == 0.0 {
-            return Ok(dead);
+        let none = self.rule.dead_codes == DeadCodes::Keep || (dead.device() == Device::Cpu && dead.item()? == 0.0);
+        if none {
+            self.rewrite()?;
+            return Ok(Settled { dead, restarted: Tensor::scalar(0.0) });
         }
         let candidates = candidates()?;
         let shape = self.embed.get().shape().to_vec();
@@ -216,16 +210,31 @@ impl EmaCodebook {
                 candidates.shape()
             )));
         }
-        replace_rare(&candidates, self.rule.dead_below, &self.cluster_size, &self.embed)?;
-        Ok(dead)
+        let least = self.rule.dead_below;
+        if self.rule.dead_codes == DeadCodes::Threshold {
+            self.rewrite()?;
+            // The codes themselves: a sum is `least` times the candidate.
+            let counts = Var::buffer(&self.cluster_size.get());
+            replace_rare(&candidates.mul_scalar(1.0 / least)?, least, &counts, &self.weight)?;
+            replace_rare(&candidates, least, &self.cluster_size, &self.embed)?;
+        } else {
+            replace_rare(&candidates, least, &self.cluster_size, &self.embed)?;
+            self.rewrite()?;
+        }
+        Ok(Settled { restarted: dead.clone(), dead })
     }
 
-    /// Writes the codes anew from the averages: with `S = sum N`, `e = m / (S (N + eps) / (S + K eps))`.
+    /// Writes the codes anew from the averages: with `S = sum N`, `e = m / (S (N + eps) / (S + K eps))`, and e / |e| where
+    /// codes have length 1.
     ///
     /// # Errors
     /// None for a codebook that holds numbers.
     pub fn rewrite(&self) -> Result<()> {
-        Ok(write_means(&self.embed.get(), &self.cluster_size.get(), self.rule.eps, &self.weight)?)
+        write_means(&self.embed.get(), &self.cluster_size.get(), self.rule.eps, &self.weight)?;
+        if self.rule.unit_length {
+            self.weight.set(&l2_normalize(&self.weight.get())?)?;
+        }
+        Ok(())
     }
 }
 
@@ -249,7 +258,7 @@ mod tests {
 
     #[test]
     fn counts_and_sums_are_geometric_series() {
-        let rule = EmaRule { decay: 0.9, restart: false, ..EmaRule::default() };
+        let rule = EmaRule { decay: 0.9, ..EmaRule::default() };
         let (book, _) = book(7, 3, rule);
         let (x, first) = (random(&[20, 3], 1), book.embed.get());
         let codes = book.nearest(&x).unwrap();
@@ -294,9 +303,9 @@ mod tests {
         let x = random(&[9, 2], 3);
         book.accumulate(&x, &Codes::from_vec(vec![0, 0, 0, 2, 2, 2, 2, 2, 2], &[9]).unwrap()).unwrap();
         let before = book.embed.get().to_vec();
-        assert_eq!(book.dead().unwrap().item().unwrap(), 2.0);
         let draw = RestartDraw::new(9, 2, 4, &Rng::new(1, "restart", 0));
-        assert_eq!(book.restart(|| restart_candidates(&x, 4, &draw)).unwrap().item().unwrap(), 2.0);
+        let settled = book.settle(|| restart_candidates(&x, 4, &draw)).unwrap();
+        assert_eq!((settled.dead.item().unwrap(), settled.restarted.item().unwrap()), (2.0, 2.0));
         assert_eq!(book.cluster_size.get().to_vec(), [3.0, 1.0, 6.0, 1.0]);
         let after = book.embed.get().to_vec();
         assert_eq!((&after[0..2], &after[4..6]), (&before[0..2], &before[4..6]));
@@ -304,22 +313,50 @@ mod tests {
             let row = draw.order[k];
             assert_eq!(after[2 * k..2 * k + 2], x.as_slice()[2 * row..2 * row + 2]);
         }
-        let none = book.restart(|| Err(Error::Unsupported("not called".to_owned()))).unwrap();
-        assert_eq!(none.item().unwrap(), 0.0);
+        let none = book.settle(|| Err(Error::Unsupported("not called".to_owned()))).unwrap();
+        assert_eq!(none.restarted.item().unwrap(), 0.0);
+    }
+
+    /// vector-quantize-pytorch: the code is the vector, the count the threshold, and the sum their product.
+    #[test]
+    fn a_code_below_the_threshold_becomes_a_vector_of_the_batch() {
+        let rule = EmaRule { decay: 0.5, dead_below: 2.0, dead_codes: DeadCodes::Threshold, ..EmaRule::default() };
+        let (book, _) = book(3, 2, rule);
+        let x = random(&[12, 2], 3);
+        book.accumulate(&x, &Codes::from_vec(vec![1; 12], &[12]).unwrap()).unwrap();
+        let candidates = random(&[3, 2], 4);
+        assert_eq!(book.settle(|| Ok(candidates.clone())).unwrap().restarted.item().unwrap(), 2.0);
+        assert_eq!(book.cluster_size.get().to_vec(), [2.0, 6.0, 2.0]);
+        let (weight, embed) = (book.weight().to_vec(), book.embed.get().to_vec());
+        for (i, &x) in candidates.as_slice().iter().enumerate() {
+            let replaced = i / 2 != 1;
+            assert_eq!((weight[i] == x, embed[i] == 2.0 * x), (replaced, replaced));
+        }
     }
 
     #[test]
-    fn few_vectors_are_repeated_with_a_little_noise() {
-        let x = random(&[3, 4], 4);
-        let draw = RestartDraw::new(3, 4, 8, &Rng::new(2, "restart", 0));
-        assert_eq!((draw.order.len(), draw.noise.len()), (9, 36));
-        let candidates = restart_candidates(&x, 8, &draw).unwrap();
-        for (candidate, &row) in candidates.as_slice().chunks(4).zip(&draw.order) {
-            for (a, b) in candidate.iter().zip(&x.as_slice()[row % 3 * 4..]) {
-                assert!((0.0..0.01 / 2.0 + 1e-6).contains(&(a - b)), "{a} {b}");
-            }
+    fn codes_of_length_one_stay_so() {
+        let (book, _) = book(5, 3, EmaRule { unit_length: true, ..EmaRule::default() });
+        let lengths = || book.weight().as_slice().chunks(3).map(|e| e.iter().map(|x| x * x).sum::<f32>()).collect::<Vec<_>>();
+        let x = l2_normalize(&random(&[40, 3], 1)).unwrap();
+        for _ in 0..2 {
+            assert!(lengths().iter().all(|length| (length - 1.0).abs() < 1e-5), "{:?}", lengths());
+            book.accumulate(&x, &book.nearest(&x).unwrap()).unwrap();
+            book.settle(|| DeadCodes::Restart.candidates(&x, 5, &Rng::new(1, "restart", 0))).unwrap();
         }
-        assert!(restart_candidates(&Tensor::zeros(&[0, 4]), 8, &draw).is_err());
+    }
+
+    #[test]
+    fn a_codebook_starts_from_its_first_batch_alone() {
+        let params = Params::new(5);
+        let book = EmaCodebook::new(&params, 4, 3, CodebookInit::KMeans, EmaRule::default()).unwrap();
+        let (x, rng) = (random(&[50, 3], 1), Rng::new(1, "kmeans", 0));
+        book.start(&x, 10, &rng).unwrap();
+        let clusters = k_means(&x, 4, 10, false, &rng).unwrap();
+        assert_eq!(book.weight().to_vec(), clusters.means.to_vec());
+        assert_eq!(sum(&book.cluster_size.get()), 50.0);
+        book.start(&random(&[50, 3], 2), 10, &rng).unwrap();
+        assert_eq!(book.weight().to_vec(), clusters.means.to_vec());
     }
 
     #[test]
