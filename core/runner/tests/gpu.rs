@@ -50,7 +50,10 @@ fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
     let autoencoder = component(&plugins, Kind::Autoencoder, "resnet", autoencoder);
     for (name, config) in [
         ("rq", "(depth: 2, codebook: 16)"),
-        ("rq", "(depth: 2, codebook: 300, shared: false, update: per_step, estimator: rotation, estimator_per_depth: true)"),
+        (
+            "rq",
+            "(depth: 2, codebook: 300, shared: false, update: per_step, estimator: rotation, estimator_per_depth: true)",
+        ),
         ("vq", "(codebook: 16)"),
         ("vq", "(codebook: 16, codebook_update: gradient)"),
     ] {

@@ -8,6 +8,7 @@
 mod autoencoder;
 mod case;
 mod counts;
+mod lookup_free;
 mod measures;
 mod metrics;
 mod networks;
@@ -48,6 +49,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("frechet_distance", metrics::frechet_distance),
     ("inception_score", metrics::inception_score),
     ("kid", metrics::kid),
+    ("lookup_free", lookup_free::lookup_free),
     ("lpips", networks::lpips),
     ("lr_schedule", training::lr_schedule),
     ("measures", measures::measures),

@@ -207,7 +207,8 @@ pub(super) fn rq_restart(case: &Case, out: &mut Outputs) -> Result<()> {
             }
         }
         // Which codes restart: those that the update alone leaves below a count of 1.
-        let counts = step(rqlab_quantizer_vq::DeadCodes::Keep)?.1.remove("codebooks.0.cluster_size_ema").ok_or("no counts")?;
+        let counts =
+            step(rqlab_quantizer_vq::DeadCodes::Keep)?.1.remove("codebooks.0.cluster_size_ema").ok_or("no counts")?;
         let restarted: Vec<bool> = counts.as_slice().iter().map(|&n| n < config.dead_below).collect();
         out.flags(format!("out.{sub}restarted"), &restarted);
     }

@@ -22,8 +22,8 @@ mod spatial_attention;
 pub mod transformer;
 
 pub use codebook::{
-    Clusters, CodebookInit, DeadCodes, EmaCodebook, EmaRule, FirstBatch, RestartDraw, Settled, k_means, restart_candidates,
-    sample_vectors,
+    Clusters, CodebookInit, DeadCodes, EmaCodebook, EmaRule, FirstBatch, RestartDraw, Settled, k_means,
+    restart_candidates, sample_vectors,
 };
 pub use condition::{ConditionEmbedding, ConditionKind};
 pub use conv::Conv2d;

@@ -127,7 +127,8 @@ impl Rq {
     ) -> Result<(Assignments, Vec<(&'static str, Tensor)>)> {
         self.start(vectors, rng)?;
         let kept = self.config.kept(&rng.part("dropout", 0));
-        let path = (self.config.train_beam > 1).then(|| self.beam_codes(vectors, self.config.train_beam)).transpose()?;
+        let path =
+            (self.config.train_beam > 1).then(|| self.beam_codes(vectors, self.config.train_beam)).transpose()?;
         let choose = |depth: usize, residual: &Tensor, book: &EmaCodebook| match (&path, self.config.stochastic_codes) {
             (Some(path), _) => Ok(path.column(depth)?),
             (None, Some(temperature)) => {

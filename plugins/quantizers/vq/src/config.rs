@@ -173,7 +173,9 @@ impl VqConfig {
             Err(ConfigError::field(field, message))
         };
         match self.codebook_update {
-            CodebookUpdate::Ema if self.beta_on == BetaOn::Codebook => needs_gradient("beta_on", "codebook loss to weigh"),
+            CodebookUpdate::Ema if self.beta_on == BetaOn::Codebook => {
+                needs_gradient("beta_on", "codebook loss to weigh")
+            }
             CodebookUpdate::Ema if self.orthogonal_weight > 0.0 => {
                 needs_gradient("orthogonal_weight", "gradients that could make codes orthogonal")
             }

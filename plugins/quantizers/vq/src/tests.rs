@@ -138,7 +138,8 @@ fn contradictions_are_refused_with_a_remedy() {
 #[test]
 fn normalized_codes_have_length_one_and_a_lookup_keeps_their_own() {
     let z = random(&[40, 4], 8);
-    let lengths = |x: &Tensor| x.as_slice().chunks(4).map(|x| x.iter().map(|x| x * x).sum::<f32>().sqrt()).collect::<Vec<_>>();
+    let lengths =
+        |x: &Tensor| x.as_slice().chunks(4).map(|x| x.iter().map(|x| x * x).sum::<f32>().sqrt()).collect::<Vec<_>>();
     for update in ["ema", "gradient"] {
         let build = |normalize: &str| {
             vq(&format!("vq(codebook: 6, codebook_update: {update}, init: normal, normalize: {normalize})")).0

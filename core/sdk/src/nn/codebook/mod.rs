@@ -337,7 +337,8 @@ mod tests {
     #[test]
     fn codes_of_length_one_stay_so() {
         let (book, _) = book(5, 3, EmaRule { unit_length: true, ..EmaRule::default() });
-        let lengths = || book.weight().as_slice().chunks(3).map(|e| e.iter().map(|x| x * x).sum::<f32>()).collect::<Vec<_>>();
+        let lengths =
+            || book.weight().as_slice().chunks(3).map(|e| e.iter().map(|x| x * x).sum::<f32>()).collect::<Vec<_>>();
         let x = l2_normalize(&random(&[40, 3], 1)).unwrap();
         for _ in 0..2 {
             assert!(lengths().iter().all(|length| (length - 1.0).abs() < 1e-5), "{:?}", lengths());

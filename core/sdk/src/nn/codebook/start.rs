@@ -93,7 +93,8 @@ pub fn k_means(vectors: &Tensor, size: usize, iterations: usize, spherical: bool
     let vectors = vectors.detach().reshape(&[rows, channels])?;
     let draw = RestartDraw::new(rows, channels, size, rng);
     let means = Var::buffer(&restart_candidates(&vectors, size, &draw)?);
-    let zeros = |shape: &[usize]| Ok::<_, crate::Error>(Var::buffer(&Tensor::zeros(shape).to_device(vectors.device())?));
+    let zeros =
+        |shape: &[usize]| Ok::<_, crate::Error>(Var::buffer(&Tensor::zeros(shape).to_device(vectors.device())?));
     let (counts, sums) = (zeros(&[size])?, zeros(&[size, channels])?);
     for _ in 0..iterations {
         let codes = nearest(&vectors, &means.get())?;
