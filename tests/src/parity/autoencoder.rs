@@ -5,7 +5,7 @@ use super::outputs::{backward, gradient, inner};
 use super::{Case, Outputs, Result, residual};
 use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_quantizer_rq::{Rq, RqConfig};
-use rqlab_sdk::nn::{Downsample, Downsampling, ResidualBlock, SpatialAttention, Upsample};
+use rqlab_sdk::nn::{Downsample, Downsampling, ResidualBlock, SpatialAttention, Upsample, patchify, unpatchify};
 use rqlab_sdk::prelude::*;
 
 /// Groups of the published group norms.
@@ -80,6 +80,15 @@ pub(super) fn code_folding(case: &Case, out: &mut Outputs) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn patches(case: &Case, out: &mut Outputs) -> Result<()> {
+    let map = case.map("in.x")?;
+    let patch = case.size("p")?;
+    let patches = patchify(&map, patch)?;
+    let [batch, height, width, features] = patches.dims("patches")?;
+    out.tensor("out.tokens", &patches.reshape(&[batch, height * width, features])?);
+    out.map("out.restored", &unpatchify(&patches, patch)?)
+}
+
 /// The published configuration `ddconfig` for images of `input`, with codes of `code_map` positions.
 pub(super) fn published(
     config: &serde_json::Value,
@@ -93,12 +102,15 @@ pub(super) fn published(
     let resolution = size("resolution")?;
     // The reference overlooks resolutions that no level has; the plugin refuses them.
     let levels: Vec<usize> = (0..multipliers.len()).map(|level| resolution >> level).collect();
-    let attention = sizes("attn_resolutions")?.into_iter().filter(|r| levels.contains(r)).collect();
+    let attention =
+        |path| -> Result<_> { Ok(sizes(path)?.into_iter().filter(|r| levels.contains(r)).collect::<Vec<_>>()) };
+    let decoder = "decoder_attn_resolutions";
     Ok(ResnetConfig {
         width: size("ch")?,
         multipliers,
         blocks: size("num_res_blocks")?,
-        attention,
+        attention: attention("attn_resolutions")?,
+        decoder_attention: config.get(decoder).map(|_| attention(decoder)).transpose()?,
         resolution: Some(resolution),
         latent: size("z_channels")?,
         code_channels: Some(code_channels),

@@ -2,8 +2,10 @@
 
 use super::case::{number, numbers};
 use super::{Case, Outputs, Result, autoencoder, priors};
-use rqlab_autoencoder_resnet::Resnet;
+use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
+use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
 use rqlab_quantizer_rq::{Rq, RqConfig};
+use rqlab_quantizer_vq::{Vq, VqConfig};
 use rqlab_sdk::prelude::*;
 use serde_json::{Value, json};
 
@@ -20,6 +22,10 @@ pub(super) fn parameter_counts(case: &Case, out: &mut Outputs) -> Result<()> {
             rqvae(config)
         } else if counts("body") && counts("head") {
             rqtransformer(config)
+        } else if config.get("encoder_attn_resolutions").is_some() {
+            kl_vae(config)
+        } else if counts("buffers") {
+            vqvae2(config)
         } else {
             out.not_yet(format!("counts.{name}."), name);
             continue;
@@ -80,6 +86,50 @@ fn rqvae(config: &Value) -> Result<Vec<(&'static str, usize)>> {
         ("trainable", trained),
         ("ema_buffers", numbers("_ema")),
     ])
+}
+
+/// The Gaussian autoencoder, whose decoder has no attention on its way up; the size of the images counts no parameters, but
+/// says which levels have attention.
+fn kl_vae(config: &Value) -> Result<Vec<(&'static str, usize)>> {
+    let channels = number(config, "embed_dim")? as usize;
+    let network = json!({
+        "ch": number(config, "ch")?,
+        "ch_mult": numbers(config, "ch_mult")?,
+        "num_res_blocks": number(config, "num_res_blocks")?,
+        "attn_resolutions": numbers(config, "encoder_attn_resolutions")?,
+        "decoder_attn_resolutions": [],
+        "resolution": config.get("resolution").and_then(Value::as_f64).unwrap_or(256.0),
+        "z_channels": channels,
+    });
+    let side = number(&network, "resolution")? as usize;
+    let params = Params::dry();
+    let image = MapShape { height: side, width: side, channels: 3 };
+    let model = ResnetConfig { double_z: true, ..autoencoder::published(&network, channels, None)? };
+    Resnet::new(model, &AutoencoderContext { image, params: params.clone(), components: Components::none() })?;
+    let part = |name: &str| params.scope(name).count();
+    Ok(vec![("total", params.count()), ("encoder", part("encoder")), ("decoder", part("decoder"))])
+}
+
+/// VQ-VAE-2, as published but for what the case says; the reference's codebooks are buffers, with their averages.
+fn vqvae2(config: &Value) -> Result<Vec<(&'static str, usize)>> {
+    let size = |key: &str, published: usize| config.get(key).and_then(Value::as_u64).map_or(published, |n| n as usize);
+    let model = Vqvae2Config {
+        width: size("channel", 128),
+        blocks: size("n_res_block", 2),
+        residual_width: size("n_res_channel", 32),
+        code_channels: size("embed_dim", 64),
+        ..Vqvae2Config::parse("vqvae2")?
+    };
+    let params = Params::dry();
+    let image = MapShape { height: 256, width: 256, channels: size("in_channel", 3) };
+    let cx = AutoencoderContext { image, params: params.clone(), components: Components::none() };
+    let levels = Vqvae2::new(model, &cx)?.levels();
+    let codebooks = Params::dry();
+    for (level, latents) in levels.into_iter().enumerate() {
+        let cx = QuantizerContext { latents, params: codebooks.scope(level), components: Components::none() };
+        Vq::new(VqConfig { codebook: size("n_embed", 512), ..VqConfig::parse("vq")? }, &cx)?;
+    }
+    Ok(vec![("total", params.count()), ("buffers", codebooks.count() + codebooks.buffers())])
 }
 
 fn rqtransformer(config: &Value) -> Result<Vec<(&'static str, usize)>> {

@@ -14,11 +14,13 @@ mod metrics;
 mod networks;
 mod outcome;
 mod outputs;
+mod posterior;
 mod priors;
 mod quantizers;
 mod residual;
 mod steps;
 mod training;
+mod two_levels;
 
 pub use case::Case;
 pub use networks::inception_tensors;
@@ -41,6 +43,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("attn_block", autoencoder::attn_block),
     ("code_folding", autoencoder::code_folding),
     ("commitment_grad", residual::commitment_grad),
+    ("diag_gaussian", posterior::diag_gaussian),
     ("dinov2_features", networks::dinov2_features),
     ("downsample", autoencoder::downsample),
     ("ema_update", quantizers::ema_update),
@@ -49,12 +52,14 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("frechet_distance", metrics::frechet_distance),
     ("inception_score", metrics::inception_score),
     ("kid", metrics::kid),
+    ("kl_vae_forward", posterior::kl_vae_forward),
     ("lookup_free", lookup_free::lookup_free),
     ("lpips", networks::lpips),
     ("lr_schedule", training::lr_schedule),
     ("measures", measures::measures),
     ("parameter_counts", counts::parameter_counts),
     ("partial_decode", residual::partial_decode),
+    ("patchify", autoencoder::patches),
     ("precision_recall", metrics::precision_recall),
     ("psnr_ssim", metrics::psnr_ssim),
     ("resnet_block", autoencoder::resnet_block),
@@ -75,6 +80,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("vq_distances", quantizers::vq_distances),
     ("vq_gradient_codebook", quantizers::vq_gradient_codebook),
     ("vqp_residual_vq", residual::vqp_residual_vq),
+    ("vqvae2_forward", two_levels::vqvae2_forward),
     ("vqvae2_quantize", quantizers::vqvae2_quantize),
 ];
 

@@ -90,11 +90,37 @@ pub(super) fn vq_gradient_codebook(case: &Case, out: &mut Outputs) -> Result<()>
     Ok(())
 }
 
-/// The reference stores codewords as columns: `embed` `[C, K]`.
+/// What the reference of VQ-VAE-2 calls the state of a codebook, and its name here. It stores codewords as columns: `embed`
+/// `[C, K]`.
+const COLUMNS: [(&str, &str); 3] =
+    [("cluster_size", "cluster_size_ema"), ("embed", "weight"), ("embed_avg", "embed_ema")];
+
+/// A codebook's state with rows and columns exchanged.
+fn turned(t: &Tensor) -> Result<Tensor> {
+    Ok(if t.rank() == 2 { t.transpose(0, 1)? } else { t.clone() })
+}
+
+/// Sets the one codebook of `params` from the state that is stored under `prefix`.
+pub(super) fn load_columns(case: &Case, params: &Params, prefix: &str) -> Result<()> {
+    let entries = params.entries();
+    for (published, name) in COLUMNS {
+        let (_, entry) = entries.iter().find(|(full, _)| full.ends_with(name)).ok_or("no such buffer")?;
+        entry.var.set(&turned(&case.tensor(&format!("{prefix}{published}"))?)?)?;
+    }
+    Ok(())
+}
+
+/// Puts the state of the one codebook of `params` under `prefix`.
+pub(super) fn put_columns(out: &mut Outputs, params: &Params, prefix: &str) -> Result<()> {
+    let state = params.state();
+    for (published, name) in COLUMNS {
+        let (_, value) = state.iter().find(|(full, _)| full.ends_with(name)).ok_or("no such buffer")?;
+        out.tensor(format!("{prefix}{published}"), &turned(value)?);
+    }
+    Ok(())
+}
+
 pub(super) fn vqvae2_quantize(case: &Case, out: &mut Outputs) -> Result<()> {
-    const NAMES: [(&str, &str); 3] =
-        [("cluster_size", "cluster_size_ema"), ("embed", "weight"), ("embed_avg", "embed_ema")];
-    let columns = |t: &Tensor| if t.rank() == 2 { t.transpose(0, 1) } else { Ok(t.clone()) };
     for (sub, state, train) in [("cold.", "cold.", true), ("warm.", "warm.", true), ("eval.", "warm.", false)] {
         let config = VqConfig {
             codebook: case.size("K")?,
@@ -106,12 +132,7 @@ pub(super) fn vqvae2_quantize(case: &Case, out: &mut Outputs) -> Result<()> {
         };
         let params = Params::new(0);
         let mut vq = Vq::new(config, &context(&params, case.size("dim")?))?;
-        let entries = params.entries();
-        for (published, name) in NAMES {
-            let value = columns(&case.tensor(&format!("w.{state}{published}"))?)?;
-            let entry = entries.iter().find(|(full, _)| full.ends_with(name)).ok_or("no such buffer")?;
-            entry.1.var.set(&value)?;
-        }
+        load_columns(case, &params, &format!("w.{state}"))?;
         let (x, g) = (case.tensor("in.x")?.leaf(), case.tensor("in.g")?);
         // The gradients do not depend on the update: take them before it.
         let mut ste = backward(|| inner(&vq.quantize(&x)?.latents, &g))?;
@@ -122,11 +143,7 @@ pub(super) fn vqvae2_quantize(case: &Case, out: &mut Outputs) -> Result<()> {
         out.tensor(format!("out.{sub}quantized"), &quantized.latents);
         out.tensor(format!("out.{sub}diff"), &quantized.loss);
         out.codes(format!("out.{sub}codes"), &quantized.tokens.codes()?.column(0)?);
-        let state = params.state();
-        for (published, name) in NAMES {
-            let value = state.iter().find(|(full, _)| full.ends_with(name)).ok_or("no such buffer")?.1;
-            out.tensor(format!("out.{sub}{published}"), &columns(value)?);
-        }
+        put_columns(out, &params, &format!("out.{sub}"))?;
     }
     Ok(())
 }

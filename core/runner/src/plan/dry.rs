@@ -86,29 +86,60 @@ pub(super) fn open(plugins: &Plugins, call: &Call, base: &Path) -> Answer<Opened
     Ok((Arc::new(info), data.absent().map(str::to_owned), variants))
 }
 
-pub(super) fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<MapShape>, Sizes)> {
+/// The latents of a level: what its quantizer is built for, and what the decoder reads in their place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Latents {
+    pub(super) encoded: MapShape,
+    pub(super) decoded: MapShape,
+}
+
+pub(super) fn dry_autoencoder(plugins: &Plugins, call: &Call, image: [usize; 3]) -> Answer<(Vec<Latents>, Sizes)> {
     let params = Params::dry();
     let context =
         AutoencoderContext { image: shape(image), params: params.scope("autoencoder"), components: Components::none() };
     let built = plugins.autoencoder(call, &context)?;
-    Ok((built.levels(), (params.count(), params.buffers())))
+    let levels = built.levels().into_iter().zip(built.decoder_levels());
+    let levels = levels.map(|(encoded, decoded)| Latents { encoded, decoded }).collect();
+    Ok((levels, (params.count(), params.buffers())))
 }
 
 fn shape([height, width, channels]: [usize; 3]) -> MapShape {
     MapShape { height, width, channels }
 }
 
-pub(super) fn dry_quantizers(plugins: &Plugins, calls: &[Call], shapes: &[MapShape]) -> Answer<Levels> {
-    one_per_level("quantizer", calls, shapes.len())?;
+pub(super) fn dry_quantizers(plugins: &Plugins, calls: &[Call], latents: &[Latents]) -> Answer<Levels> {
+    one_per_level("quantizer", calls, latents.len())?;
     let params = Params::dry();
-    let level = |(level, &latents): (usize, &MapShape)| {
-        let params = params.scope(level_scope("quantizer", level, shapes.len()));
-        let context = QuantizerContext { latents, params, components: Components::none() };
-        let built = plugins.quantizer(of_level(calls, level)?, &context);
-        Ok(built.map_err(|error| Problem::from(error).of_item(level))?.level())
+    let level = |(level, latents_of): (usize, &Latents)| {
+        let params = params.scope(level_scope("quantizer", level, latents.len()));
+        let context = QuantizerContext { latents: latents_of.encoded, params, components: Components::none() };
+        let call = of_level(calls, level)?;
+        let built = plugins.quantizer(call, &context).map_err(|error| Problem::from(error).of_item(level))?.level();
+        decodable(&call.name, latents_of, &built).map_err(|problem| problem.of_item(level))?;
+        Ok(built)
     };
-    let levels = shapes.iter().enumerate().map(level).collect::<Answer<_>>()?;
+    let levels = latents.iter().enumerate().map(level).collect::<Answer<_>>()?;
     Ok((levels, (params.count(), params.buffers())))
+}
+
+/// Whether the decoder reads what a quantizer makes of the latents.
+fn decodable(quantizer: &str, latents: &Latents, made: &LevelInfo) -> Answer<()> {
+    let (encoded, decoded) = (latents.encoded.channels, latents.decoded.channels);
+    if made.channels == decoded {
+        return Ok(());
+    }
+    let remedy = if encoded == decoded {
+        "let the autoencoder encode twice as many channels as it decodes (`double_z: true`), or take a quantizer that keeps \
+         their number"
+    } else {
+        "take a quantizer that makes one channel of two, a mean and a log-variance, such as `kl`, or let the autoencoder encode \
+         as many channels as it decodes (`double_z: false`)"
+    };
+    let message = format!(
+        "`{quantizer}` makes {} channels of the {encoded} that are encoded, and the decoder reads {decoded}: {remedy}",
+        made.channels
+    );
+    Err(Problem { item: Some(0), error: ConfigError::whole(message) })
 }
 
 /// A list of components has one for each level; a single one is for all.

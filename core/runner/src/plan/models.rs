@@ -7,14 +7,15 @@ use crate::job::Call;
 use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
 use crate::plan::dry::{
-    Answer, Levels, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objectives, dry_priors, dry_quantizers, open,
+    Answer, Latents, Levels, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objectives, dry_priors,
+    dry_quantizers, open,
 };
 use crate::plan::memory;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, Labels, MissingWeights};
 use crate::weights::WeightsFile;
-use rqlab_sdk::contracts::{GuidanceSchedule, LevelInfo, MapShape};
+use rqlab_sdk::contracts::{GuidanceSchedule, LevelInfo};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::Path;
@@ -97,9 +98,9 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     }
 }
 
-/// What priors are told: their calls, the quantizers' calls, the latents' shapes, the number of classes, and whether they will
+/// What priors are told: their calls, the quantizers' calls, the latents, the number of classes, and whether they will
 /// see the null condition.
-type PriorKey = (Arc<[Call]>, Arc<[Call]>, Vec<MapShape>, usize, bool);
+type PriorKey = (Arc<[Call]>, Arc<[Call]>, Vec<Latents>, usize, bool);
 
 /// What objectives are told: their calls, the image, and the steps over which their weights may move.
 type ObjectivesKey = (Arc<[Call]>, [usize; 3], u64);
@@ -108,8 +109,8 @@ type ObjectivesKey = (Arc<[Call]>, [usize; 3], u64);
 struct Models<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, Arc<Path>), Opened>,
-    autoencoders: Known<(Call, [usize; 3]), (Vec<MapShape>, Sizes)>,
-    quantizers: Known<(Arc<[Call]>, Vec<MapShape>), Levels>,
+    autoencoders: Known<(Call, [usize; 3]), (Vec<Latents>, Sizes)>,
+    quantizers: Known<(Arc<[Call]>, Vec<Latents>), Levels>,
     objectives: Known<ObjectivesKey, usize>,
     priors: Known<PriorKey, Priors>,
     weights: Known<WeightsFile, ()>,
@@ -135,14 +136,14 @@ impl<'a> Models<'a> {
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base))
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
-        let (shapes, (autoencoder, kept)) = self
+        let (latents, (autoencoder, kept)) = self
             .autoencoders
             .get((resolved.autoencoder.clone(), info.image), |(call, image)| dry_autoencoder(plugins, call, *image))
             .map_err(|problem| at(setup, Slot::Autoencoder, &problem))?;
         let (levels, (quantizer, kept_by_quantizer)) = self
             .quantizers
-            .get((resolved.quantizers.clone(), shapes.clone()), |(calls, shapes)| {
-                dry_quantizers(plugins, calls, shapes)
+            .get((resolved.quantizers.clone(), latents.clone()), |(calls, latents)| {
+                dry_quantizers(plugins, calls, latents)
             })
             .map_err(|problem| at(setup, Slot::Quantizer, &problem))?;
         let objectives = self
@@ -156,7 +157,7 @@ impl<'a> Models<'a> {
         let prior = match resolved.priors.is_empty() {
             true => None,
             false => {
-                let key = (resolved.priors.clone(), resolved.quantizers.clone(), shapes, classes, null);
+                let key = (resolved.priors.clone(), resolved.quantizers.clone(), latents, classes, null);
                 let answer = self
                     .priors
                     .get(key, |(calls, _, _, classes, null)| dry_priors(plugins, calls, &levels, *classes, *null));

@@ -42,6 +42,12 @@ pub trait Autoencoder {
     /// The shape of each level's latents: what a quantizer is built for.
     fn levels(&self) -> Vec<MapShape>;
 
+    /// The shape of what the decoder reads at each level. It has other channels than the latents where the quantizer is to
+    /// change their number: a Gaussian posterior is encoded as means and log-variances, and decoded from half as many.
+    fn decoder_levels(&self) -> Vec<MapShape> {
+        self.levels()
+    }
+
     /// Encodes images `[B, H, W, C]` and calls `bottleneck` for each level in turn.
     ///
     /// # Errors

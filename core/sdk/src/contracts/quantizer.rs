@@ -20,7 +20,8 @@ pub struct QuantizerContext {
 /// a GPU until somebody reads them: a training step does not wait for them.
 #[derive(Debug, Clone)]
 pub struct Quantized {
-    /// What the decoder sees `[B, h, w, C]`: the quantized values, with the gradient that the estimator gives.
+    /// What the decoder sees `[B, h, w, C]`: the quantized values, with the gradient that the estimator gives. C is that of
+    /// [`Quantizer::level`], which most quantizers leave as the latents have it.
     pub latents: Tensor,
     /// The tokens that stand for them.
     pub tokens: Tokens,
@@ -29,7 +30,8 @@ pub struct Quantized {
     /// The terms by name, unweighted and of rank 0: `commitment`, `codebook`, ...
     pub terms: Vec<(&'static str, Tensor)>,
     /// Rate in bits of each image, averaged over the batch (rank 0), of a bottleneck whose tokens are vectors: its KL
-    /// divergence. `None` for codes, whose rate follows from their number and frequencies.
+    /// divergence. `None` for codes, whose rate follows from their number and frequencies, and for vectors without any bound
+    /// on what they tell.
     pub bits: Option<Tensor>,
     /// Mean square of what is left of the latents after each depth, `[D]` (mean over all elements); empty, `[0]`, where nothing
     /// is left by design.

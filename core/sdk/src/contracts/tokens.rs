@@ -10,7 +10,7 @@ pub struct LevelInfo {
     pub height: usize,
     /// Columns of the token map.
     pub width: usize,
-    /// Channels of the latents that the tokens stand for.
+    /// Channels of what the tokens stand for: of quantized latents, which a decoder reads.
     pub channels: usize,
     /// What a token is.
     pub space: TokenSpace,

@@ -5,13 +5,13 @@ use crate::params::{Init, Params};
 use crate::tensor::ops::conv::Conv2d as Walk;
 use crate::tensor::{Tensor, Var};
 
-/// A convolution with bias over maps `[B, H, W, I]`. Parameters: `weight` `[O, I, kh, kw]`, `bias` `[O]`.
+/// A convolution over maps `[B, H, W, I]`. Parameters: `weight` `[O, I, kh, kw]` and, if it has one, `bias` `[O]`.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     /// The weight `[O, I, kh, kw]`.
     pub weight: Var,
     /// The bias `[O]`.
-    pub bias: Var,
+    pub bias: Option<Var>,
     walk: Walk,
 }
 
@@ -30,11 +30,18 @@ impl Conv2d {
     /// As for [`Conv2d::new`].
     pub fn with_walk(params: &Params, inputs: usize, outputs: usize, kernel: usize, walk: Walk) -> Result<Self> {
         let init = Init::fan_in(inputs * kernel * kernel);
-        Ok(Self {
-            weight: params.parameter("weight", &[outputs, inputs, kernel, kernel], init)?,
-            bias: params.parameter("bias", &[outputs], init)?,
-            walk,
-        })
+        let bias = params.parameter("bias", &[outputs], init)?;
+        Ok(Self { bias: Some(bias), ..Self::without_bias(params, inputs, outputs, kernel, walk)? })
+    }
+
+    /// The same without a bias.
+    ///
+    /// # Errors
+    /// As for [`Conv2d::new`].
+    pub fn without_bias(params: &Params, inputs: usize, outputs: usize, kernel: usize, walk: Walk) -> Result<Self> {
+        let init = Init::fan_in(inputs * kernel * kernel);
+        let weight = params.parameter("weight", &[outputs, inputs, kernel, kernel], init)?;
+        Ok(Self { weight, bias: None, walk })
     }
 
     /// `[B, H, W, I] -> [B, H2, W2, O]`.
@@ -42,7 +49,7 @@ impl Conv2d {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.conv2d(&self.weight.get(), Some(&self.bias.get()), self.walk)?)
+        Ok(x.conv2d(&self.weight.get(), self.bias.as_ref().map(Var::get).as_ref(), self.walk)?)
     }
 
     /// The same of the map doubled to the nearest pixel, `[B, H, W, I] -> [B, 2H, 2W, O]`, without making that map: for
@@ -51,7 +58,7 @@ impl Conv2d {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.upsample_conv2d(&self.weight.get(), Some(&self.bias.get()))?)
+        Ok(x.upsample_conv2d(&self.weight.get(), self.bias.as_ref().map(Var::get).as_ref())?)
     }
 }
 
@@ -68,6 +75,10 @@ mod tests {
             let layer = Conv2d::new(&params, 3, 2, kernel).unwrap();
             let y = every_parameter_learns(&params, &[2, size[0], size[1], 3], |x| layer.forward(x));
             assert_eq!(y, [2, size[0], size[1], 2]);
+            let params = Params::new(0);
+            let layer = Conv2d::without_bias(&params, 3, 2, kernel, Walk::same(kernel)).unwrap();
+            assert_eq!(every_parameter_learns(&params, &[2, size[0], size[1], 3], |x| layer.forward(x)), y);
+            assert_eq!(params.entries().len(), 1);
         }
     }
 

@@ -108,7 +108,7 @@ mod tests {
             let layer = Downsample::new(&params, 1, how).unwrap();
             let conv = layer.conv.as_ref().unwrap();
             conv.weight.set(&Tensor::full(1.0, &[1, 1, 3, 3])).unwrap();
-            conv.bias.set(&Tensor::zeros(&[1])).unwrap();
+            conv.bias.as_ref().unwrap().set(&Tensor::zeros(&[1])).unwrap();
             layer.forward(&Tensor::full(1.0, &[1, 4, 4, 1])).unwrap().to_vec()
         };
         assert_eq!(layer(Downsampling::Published), [9.0, 6.0, 6.0, 4.0]);

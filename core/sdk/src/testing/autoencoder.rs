@@ -10,7 +10,8 @@ use crate::tensor::{Tape, Tensor, no_grad};
 const IMAGES: usize = 2;
 
 /// Checks an autoencoder of images of that shape:
-/// - the bottleneck is called once per level, in order, with the shapes that `levels` promises;
+/// - the bottleneck is called once per level, in order, with the shapes that `levels` promises; what it gives the decoder has
+///   as many channels as `decoder_levels` says, here the first ones;
 /// - reconstructions have the shape of the images, and decoding what was encoded gives them;
 /// - every level counts, the last layer is a trained parameter that gets a gradient, and a plan can be made;
 /// - images of a batch do not see each other, and evaluation changes nothing;
@@ -48,24 +49,30 @@ fn built<A: Autoencoder>(image: MapShape, build: impl Fn(&AutoencoderContext) ->
     build(&context(image, Params::new(1)))
 }
 
+/// A bottleneck that leaves as many channels as the decoder reads, and changes nothing else.
+fn narrow(model: &impl Autoencoder) -> impl FnMut(usize, &Tensor) -> Result<Tensor> {
+    let levels = model.decoder_levels();
+    move |level, latents| Ok(latents.slice(3, 0..levels[level].channels)?)
+}
+
 /// The reconstruction where the bottleneck changes nothing.
 fn reconstruct(model: &impl Autoencoder, images: &Tensor) -> Result<Tensor> {
-    model.forward(images, &mut |_, latents| Ok(latents.clone()), &Mode::Eval)
+    model.forward(images, &mut narrow(model), &Mode::Eval)
 }
 
 /// The latents of every level where the bottleneck changes nothing.
 fn latents(model: &impl Autoencoder, images: &Tensor) -> Result<Vec<Tensor>> {
-    model.quantized_levels(images, &mut |_, latents| Ok(latents.clone()), &Mode::Eval)
+    model.quantized_levels(images, &mut narrow(model), &Mode::Eval)
 }
 
 fn levels<A: Autoencoder>(image: MapShape, images: &Tensor, build: impl Fn(&AutoencoderContext) -> Result<A>) -> Check {
     let model = built(image, build)?;
     let shape = |level: MapShape| vec![IMAGES, level.height, level.width, level.channels];
     let promised: Vec<_> = model.levels().into_iter().map(shape).enumerate().collect();
-    let mut calls = Vec::new();
+    let (mut calls, mut narrowed) = (Vec::new(), narrow(&model));
     let mut bottleneck = |level: usize, latents: &Tensor| {
         calls.push((level, latents.shape().to_vec()));
-        Ok(latents.clone())
+        narrowed(level, latents)
     };
     model.encode(images, &mut bottleneck, &Mode::Eval)?;
     ensure(calls == promised, || format!("the bottleneck is called with {calls:?}, and `levels` promises {promised:?}"))

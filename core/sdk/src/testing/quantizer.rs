@@ -3,7 +3,7 @@
 use super::{Check, Snapshot, broken, close, ensure, finite, random, settle, terms};
 use crate::Result;
 use crate::contracts::{
-    Components, MapShape, Quantized, Quantizer, QuantizerContext, Targets, TokenRequest, TokenSpace, Tokens,
+    Components, LevelInfo, MapShape, Quantized, Quantizer, QuantizerContext, Targets, TokenRequest, TokenSpace, Tokens,
 };
 use crate::params::Params;
 use crate::tensor::{Rng, Tape, Tensor};
@@ -57,10 +57,10 @@ fn built<Q: Quantizer>(latents: MapShape, build: impl Fn(&QuantizerContext) -> R
 fn level<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&QuantizerContext) -> Result<Q>) -> Check {
     let quantizer = built(latents, build)?;
     let level = quantizer.level();
-    ensure(level.channels == latents.channels, || {
-        format!("the level has latents of {} channels, and is quantized from {}", level.channels, latents.channels)
+    let Quantized { latents: quantized, tokens, .. } = quantizer.quantize(x)?;
+    ensure(level.channels == quantized.last_dim(), || {
+        format!("the level says {} channels, and quantized latents have {}", level.channels, quantized.last_dim())
     })?;
-    let tokens = quantizer.quantize(x)?.tokens;
     let wanted = level.token_shape(IMAGES);
     ensure(tokens.shape() == wanted, || {
         format!("tokens have shape {:?}, and the level says {wanted:?}", tokens.shape())
@@ -106,13 +106,14 @@ fn plan<Q: Quantizer>(latents: MapShape, build: impl Fn(&QuantizerContext) -> Re
 
 fn numbers<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&QuantizerContext) -> Result<Q>) -> Check {
     let mut quantizer = built(latents, build)?;
-    let depth = quantizer.level().depth();
+    let LevelInfo { height, width, channels, .. } = quantizer.level();
+    let (depth, wanted) = (quantizer.level().depth(), [IMAGES, height, width, channels]);
     let sound = |quantized: &Quantized| -> Check {
         finite("the loss", &quantized.loss)?;
         terms(&quantized.terms, 0)?;
         terms(&quantized.events, 0)?;
-        ensure(quantized.latents.shape() == x.shape(), || {
-            format!("quantized latents have shape {:?}, not {:?}", quantized.latents.shape(), x.shape())
+        ensure(quantized.latents.shape() == wanted, || {
+            format!("quantized latents have shape {:?}, not {wanted:?}", quantized.latents.shape())
         })?;
         let energies = quantized.residual_energy.len();
         ensure(energies == 0 || energies == depth.max(1), || {
@@ -120,7 +121,6 @@ fn numbers<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&Quantize
         })?;
         match (&quantized.bits, depth) {
             (Some(bits), 0) => finite("the rate in bits", bits).map(|_| ()),
-            (None, 0) => ensure(false, || "vectors have a rate, `bits`".to_owned()),
             (Some(_), _) => {
                 ensure(false, || "the rate of codes follows from their number: leave `bits` out".to_owned())
             }
@@ -181,7 +181,9 @@ fn partial_depths<Q: Quantizer>(
     let depth = quantizer.level().depth();
     for d in 1..=depth {
         let embedded = quantizer.embed(&quantized.tokens, Some(d))?;
-        ensure(embedded.shape() == x.shape(), || format!("latents of depth {d} have shape {:?}", embedded.shape()))?;
+        ensure(embedded.shape() == quantized.latents.shape(), || {
+            format!("latents of depth {d} have shape {:?}", embedded.shape())
+        })?;
         if d == depth {
             close("the latents of all depths", &embedded, &quantizer.embed(&quantized.tokens, None)?, 0.0)?;
         }
@@ -195,7 +197,7 @@ fn gradient<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&Quantiz
     let leaf = x.leaf();
     let tape = Tape::start()?;
     let quantized = quantizer.quantize(&leaf)?;
-    let projected = quantized.latents.mul(&random(x.shape(), "projection"))?.sum_all()?;
+    let projected = quantized.latents.mul(&random(quantized.latents.shape(), "projection"))?.sum_all()?;
     ensure(projected.wants_grad(), || "no gradient passes the bottleneck".to_owned())?;
     let gradient = tape.backward(&projected)?.take(&leaf).map(|g| g.to_vec()).unwrap_or_default();
     ensure(gradient.iter().any(|g| *g != 0.0), || "no gradient reaches the latents".to_owned())?;
@@ -221,7 +223,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::Error;
-    use crate::contracts::{CodeSpace, LevelInfo};
+    use crate::contracts::CodeSpace;
     use crate::params::Init;
     use crate::tensor::ops::nearest::nearest;
     use crate::tensor::{Codes, Var};

@@ -20,6 +20,7 @@ pub mod attention;
 pub mod averages;
 pub mod blocks;
 pub mod conv;
+pub mod conv_transpose;
 pub mod decoder;
 pub mod dropout;
 pub mod embedding;

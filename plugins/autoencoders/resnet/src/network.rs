@@ -1,78 +1,12 @@
 //! Encoder and decoder.
 
-use crate::ResnetConfig;
+use crate::blocks::{Level, Middle, inner_conv};
 use crate::plan::Plan;
-use rqlab_sdk::nn::{Conv2d, Downsample, GroupNorm, ResidualBlock, SpatialAttention, Upsample};
+use crate::{Family, ResnetConfig};
+use rqlab_sdk::nn::{Conv2d, Downsample, GroupNorm, Upsample};
 use rqlab_sdk::prelude::*;
 
-/// The blocks of one level, each followed by attention if the level has it. Parameters: `block.J.*`, `attn.J.*`.
-struct Level {
-    blocks: Vec<ResidualBlock>,
-    attention: Vec<SpatialAttention>,
-}
-
-impl Level {
-    fn new(
-        config: &ResnetConfig,
-        params: &Params,
-        inputs: usize,
-        outputs: usize,
-        blocks: usize,
-        attends: bool,
-    ) -> Result<Self> {
-        let block = |j| {
-            let inputs = if j == 0 { inputs } else { outputs };
-            let scope = params.scope("block").scope(j);
-            ResidualBlock::new(&scope, inputs, outputs, config.groups, config.dropout)
-        };
-        let attention = |j| SpatialAttention::new(&params.scope("attn").scope(j), outputs, config.groups);
-        Ok(Self {
-            blocks: (0..blocks).map(block).collect::<Result<_>>()?,
-            attention: (0..if attends { blocks } else { 0 }).map(attention).collect::<Result<_>>()?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, mode: &Mode) -> Result<Tensor> {
-        let mut h = x.clone();
-        for (j, block) in self.blocks.iter().enumerate() {
-            h = block.forward(&h, &mode.part("block", j))?;
-            if let Some(attention) = self.attention.get(j) {
-                h = attention.forward(&h)?;
-            }
-        }
-        Ok(h)
-    }
-}
-
-/// The coarsest maps' own blocks. Parameters: `block_1.*`, `attn_1.*`, `block_2.*`.
-struct Middle {
-    block_1: ResidualBlock,
-    attn_1: Option<SpatialAttention>,
-    block_2: ResidualBlock,
-}
-
-impl Middle {
-    fn new(config: &ResnetConfig, params: &Params, channels: usize) -> Result<Self> {
-        let block =
-            |name: &str| ResidualBlock::new(&params.scope(name), channels, channels, config.groups, config.dropout);
-        let attention = || SpatialAttention::new(&params.scope("attn_1"), channels, config.groups);
-        Ok(Self {
-            block_1: block("block_1")?,
-            attn_1: config.mid_attention.then(attention).transpose()?,
-            block_2: block("block_2")?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, mode: &Mode) -> Result<Tensor> {
-        let mut h = self.block_1.forward(x, &mode.part("block", 1))?;
-        if let Some(attention) = &self.attn_1 {
-            h = attention.forward(&h)?;
-        }
-        self.block_2.forward(&h, &mode.part("block", 2))
-    }
-}
-
-/// Images `[B, H, W, C]` to latents `[B, h, w, latent]`. Parameters: `conv_in`, `down.I.block.J`, `down.I.attn.J`,
+/// Images `[B, H, W, C]` to latents `[B, h, w, latent]`, or twice as many channels. Parameters: `conv_in`, `down.I.block.J`, `down.I.attn.J`,
 /// `down.I.downsample`, `mid`, `norm_out`, `conv_out`; level 0 is the finest.
 pub(crate) struct Encoder {
     conv_in: Conv2d,
@@ -84,7 +18,8 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(config: &ResnetConfig, plan: &Plan, params: &Params) -> Result<Self> {
-        let conv_in = Conv2d::new(&params.scope("conv_in"), plan.folded.channels, config.width, 3)?;
+        let conv_in = inner_conv(config.family, &params.scope("conv_in"), plan.folded.channels, config.width, 3)?;
+        let last_kernel = if config.family == Family::Maskgit { 1 } else { 3 };
         let mut down = Vec::new();
         let mut inputs = config.width;
         for (i, (&channels, &attends)) in plan.channels.iter().zip(&plan.attends).enumerate() {
@@ -99,7 +34,7 @@ impl Encoder {
             down,
             mid: Middle::new(config, &params.scope("mid"), inputs)?,
             norm_out: GroupNorm::new(&params.scope("norm_out"), config.groups, inputs, 1e-6)?,
-            conv_out: Conv2d::new(&params.scope("conv_out"), inputs, config.latent, 3)?,
+            conv_out: Conv2d::new(&params.scope("conv_out"), inputs, plan.moments * config.latent, last_kernel)?,
         })
     }
 
@@ -132,10 +67,11 @@ impl Decoder {
         let mut inputs = plan.channels.last().copied().unwrap_or(config.width);
         let conv_in = Conv2d::new(&params.scope("conv_in"), config.latent, inputs, 3)?;
         let mid = Middle::new(config, &params.scope("mid"), inputs)?;
+        let blocks = config.decoder_blocks.unwrap_or(config.blocks + 1);
         let mut up = Vec::new();
-        for (i, (&channels, &attends)) in plan.channels.iter().zip(&plan.attends).enumerate().rev() {
+        for (i, (&channels, &attends)) in plan.channels.iter().zip(&plan.decoder_attends).enumerate().rev() {
             let scope = params.scope("up").scope(i);
-            let level = Level::new(config, &scope, inputs, channels, config.blocks + 1, attends)?;
+            let level = Level::new(config, &scope, inputs, channels, blocks, attends)?;
             let double = || Upsample::new(&scope.scope("upsample"), channels);
             up.push((level, (i > 0).then(double).transpose()?));
             inputs = channels;

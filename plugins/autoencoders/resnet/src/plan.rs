@@ -12,12 +12,18 @@ pub(crate) struct Plan {
     pub(crate) folded: MapShape,
     /// Channels of each level, finest first.
     pub(crate) channels: Vec<usize>,
-    /// Whether each level has attention.
+    /// Whether each level of the encoder has attention.
     pub(crate) attends: Vec<bool>,
+    /// Whether each level of the decoder has attention.
+    pub(crate) decoder_attends: Vec<bool>,
     pub(crate) code_channels: usize,
+    /// Numbers that are encoded for each that is decoded: 2 with means and log-variances.
+    pub(crate) moments: usize,
+    /// Whether the network sees and makes images in [0, 1].
+    pub(crate) unit_range: bool,
     /// Rows and columns of latents that are folded into one code vector.
     pub(crate) cell: [usize; 2],
-    /// What the quantizer sees.
+    /// What the decoder reads.
     pub(crate) code: MapShape,
 }
 
@@ -58,9 +64,21 @@ impl Plan {
             );
             return Err(ConfigError::field("groups", message));
         }
-        let attends = attends(config, folded.height)?;
+        let attends_at = |field, asked| attends(config, folded.height, field, asked);
+        let attends = attends_at("attention", &config.attention)?;
+        let decoder_attends = match &config.decoder_attention {
+            Some(asked) => attends_at("decoder_attention", asked)?,
+            None => attends.clone(),
+        };
 
         let code_channels = config.code_channels.unwrap_or(config.latent);
+        if !config.quant_conv && code_channels != config.latent {
+            let message = format!(
+                "without `quant_conv` nothing makes {code_channels} channels of the {} of `latent`: leave one of the two out",
+                config.latent
+            );
+            return Err(ConfigError::field("code_channels", message));
+        }
         let latent = [folded.height / shrink, folded.width / shrink];
         let map = config.code_map.unwrap_or(latent);
         if map.iter().zip(latent).any(|(&code, latent)| code == 0 || !latent.is_multiple_of(code)) {
@@ -77,8 +95,13 @@ impl Plan {
             return Err(ConfigError::field("code_map", message));
         }
         let cell = [latent[0] / map[0], latent[1] / map[1]];
+        if config.double_z && cell != [1, 1] {
+            let message = "with `double_z` there is a code at every latent: leave `code_map` out, or `double_z`";
+            return Err(ConfigError::field("code_map", message));
+        }
         let code = MapShape { height: map[0], width: map[1], channels: cell[0] * cell[1] * code_channels };
-        Ok(Self { image, folded, channels, attends, code_channels, cell, code })
+        let (moments, unit_range) = (if config.double_z { 2 } else { 1 }, config.unit_range);
+        Ok(Self { image, folded, channels, attends, decoder_attends, code_channels, moments, unit_range, cell, code })
     }
 }
 
@@ -89,19 +112,19 @@ impl Plan {
     }
 }
 
-/// Which levels have attention. Every resolution that is asked for must be that of a level.
-fn attends(config: &ResnetConfig, height: usize) -> Result<Vec<bool>, ConfigError> {
+/// Which levels have attention. Every resolution that `field` asks for must be that of a level.
+fn attends(config: &ResnetConfig, height: usize, field: &str, asked: &[usize]) -> Result<Vec<bool>, ConfigError> {
     let mut resolution = config.resolution.unwrap_or(height);
     let mut resolutions = Vec::new();
     for _ in &config.multipliers {
         resolutions.push(resolution);
         resolution /= 2;
     }
-    match config.attention.iter().find(|asked| !resolutions.contains(asked)) {
+    match asked.iter().find(|asked| !resolutions.contains(asked)) {
         Some(odd) => {
             let message = format!("no level has resolution {odd}; the levels have {resolutions:?}");
-            Err(ConfigError::field("attention", message))
+            Err(ConfigError::field(field, message))
         }
-        None => Ok(resolutions.iter().map(|r| config.attention.contains(r)).collect()),
+        None => Ok(resolutions.iter().map(|r| asked.contains(r)).collect()),
     }
 }

@@ -84,6 +84,50 @@ fn parameters_have_the_published_names() {
     }
 }
 
+/// The counts of the published KL-16 (MAR), whose decoder has no attention on its way up.
+#[test]
+fn the_published_kl_autoencoder_has_its_published_parameters() {
+    let params = Params::dry();
+    let call = "resnet(width: 128, multipliers: [1, 1, 2, 2, 4], blocks: 2, attention: [16], decoder_attention: [], \
+                latent: 16, double_z: true)";
+    let model = build(call, [256, 256, 3], &params).unwrap();
+    assert_eq!(params.scope("encoder").count(), 28_265_760);
+    assert_eq!(params.scope("decoder").count(), 38_188_931);
+    assert_eq!(params.count(), 66_456_019);
+    assert_eq!(model.levels(), [MapShape { height: 16, width: 16, channels: 32 }]);
+    assert_eq!(model.decoder_levels(), [MapShape { height: 16, width: 16, channels: 16 }]);
+}
+
+/// The names of the published parameters, but for numbers of levels.
+#[test]
+fn maskgit_has_no_bias_inside_and_its_shortcut_behind() {
+    let params = Params::new(0);
+    let call = "resnet(family: maskgit, width: 4, multipliers: [2, 1], groups: 2, latent: 3, decoder_blocks: 1, mid_blocks: 1, \
+                mid_attention: false, quant_conv: false, downsample: average, unit_range: true)";
+    build(call, [4, 4, 3], &params).unwrap();
+    let mut names: Vec<String> = params.entries().into_iter().map(|(name, _)| name).collect();
+    names.retain(|name| name.starts_with("encoder") && !name.contains("norm"));
+    assert_eq!(
+        names,
+        [
+            "encoder.conv_in.weight",
+            "encoder.conv_out.bias",
+            "encoder.conv_out.weight",
+            "encoder.down.0.block.0.conv1.weight",
+            "encoder.down.0.block.0.conv2.weight",
+            "encoder.down.0.block.0.nin_shortcut.weight",
+            "encoder.down.1.block.0.conv1.weight",
+            "encoder.down.1.block.0.conv2.weight",
+            "encoder.down.1.block.0.nin_shortcut.weight",
+            "encoder.mid.block_1.conv1.weight",
+            "encoder.mid.block_1.conv2.weight",
+        ]
+    );
+    let shape = |name: &str| params.entries().into_iter().find(|(n, _)| n == name).map(|(_, e)| e.shape);
+    assert_eq!(shape("encoder.down.0.block.0.nin_shortcut.weight"), Some(vec![8, 8, 1, 1]));
+    assert_eq!(shape("encoder.conv_out.weight"), Some(vec![3, 4, 1, 1]));
+}
+
 /// Images need be neither square nor grey nor large.
 #[test]
 fn images_come_back_in_their_size_and_train_every_parameter() {
@@ -172,6 +216,9 @@ fn what_cannot_be_is_refused_with_the_field() {
         ("resnet(width: 48)", image, "groups", "32 groups do not divide the 48 channels"),
         ("resnet(attention: [12])", image, "attention", "resolution 12; the levels have [32, 16, 8]"),
         ("resnet(attention: [16], resolution: 24)", image, "attention", "[24, 12, 6]"),
+        ("resnet(decoder_attention: [64])", image, "decoder_attention", "resolution 64"),
+        ("resnet(quant_conv: false, code_channels: 8)", image, "code_channels", "8 channels of the 64"),
+        ("resnet(double_z: true, code_map: (4, 4))", image, "code_map", "leave `code_map` out"),
     ] {
         let text = complaint(call, image);
         assert!(text.starts_with(&format!("`{field}`")) && text.contains(part), "{call}: {text}");
@@ -187,6 +234,10 @@ fn it_keeps_the_contract_of_an_autoencoder() {
         "resnet(width: 4, multipliers: [1, 2], groups: 2, latent: 5, attention: [8])",
         "resnet(width: 4, multipliers: [1], groups: 2, latent: 5, patch: 2, code_map: (2, 2), mid_attention: false)",
         "resnet(width: 4, multipliers: [1, 2], groups: 2, latent: 5, downsample: average, dropout: 0.5)",
+        "resnet(width: 4, multipliers: [1, 2], groups: 2, latent: 5, code_channels: 3, attention: [8], decoder_attention: [], \
+         double_z: true, mid_blocks: 1)",
+        "resnet(family: maskgit, width: 4, multipliers: [2, 1], groups: 2, latent: 3, decoder_blocks: 1, mid_blocks: 3, \
+         mid_attention: false, quant_conv: false, downsample: average, unit_range: true)",
     ] {
         let config = ResnetConfig::parse(call).unwrap();
         rqlab_sdk::testing::autoencoder(image, |cx| Resnet::new(config.clone(), cx));

@@ -254,7 +254,7 @@ impl Gpu {
     }
 
     /// The gradient of the input.
-    fn convolve_back(&self, method: Method, dy: &Numbers, weight: &Numbers) -> Result<Numbers, CudaError> {
+    pub(crate) fn convolve_back(&self, method: Method, dy: &Numbers, weight: &Numbers) -> Result<Numbers, CudaError> {
         self.convolve_map(method, true, dy, weight, None)
     }
 
@@ -353,7 +353,7 @@ impl Gpu {
     }
 
     /// The gradient of the weight.
-    fn convolve_weight(&self, method: Method, x: &Numbers, dy: &Numbers) -> Result<Numbers, CudaError> {
+    pub(crate) fn convolve_weight(&self, method: Method, x: &Numbers, dy: &Numbers) -> Result<Numbers, CudaError> {
         let ([inputs, outputs], [height, width]) = (method.channels(), method.kernel());
         let n = outputs * inputs * height * width;
         let columns = tile_columns(outputs);
