@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "src/parity/mod.rs"
 PARTS = {"dinov2_features": "reg.", "resnet_block": "same.", "rq_transformer_forward": "text."}
-LEFT_OUT = {"encoder_decoder"}
+LEFT_OUT = {"encoder_decoder", "kl_vae_forward", "vqvae2_forward"}
 
 
 def read_tensors(path):

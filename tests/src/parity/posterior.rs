@@ -34,7 +34,7 @@ pub(super) fn kl_vae_forward(case: &Case, out: &mut Outputs) -> Result<()> {
         "ch_mult": case.sizes("mult")?,
         "num_res_blocks": case.size("nrb")?,
         "attn_resolutions": case.sizes("attn")?,
-        "decoder_attn_resolutions": case.sizes("decoder_attn_resolutions")?,
+        "decoder_attn_resolutions": case.sizes("decoder_attn_resolutions").unwrap_or_default(),
         "resolution": case.size("res")?,
         "z_channels": case.size("z")?,
     });
