@@ -3,7 +3,7 @@
 use super::outputs::backward;
 use super::{Case, Outputs, Result, quantizers};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
-use rqlab_quantizer_vq::{Vq, VqConfig};
+use rqlab_quantizer_vq::{DeadCodes, Vq, VqConfig};
 use rqlab_sdk::prelude::*;
 
 /// What the reference calls the levels, in the order in which they are quantized.
@@ -25,7 +25,7 @@ pub(super) fn vqvae2_forward(case: &Case, out: &mut Outputs) -> Result<()> {
                 codebook: case.size("n_embed")?,
                 decay: case.number("decay")?,
                 beta: case.number("latent_weight")? as f32,
-                restart: false,
+                dead_codes: Some(DeadCodes::Keep),
                 ..VqConfig::parse("vq")?
             };
             let cx = QuantizerContext { latents, params: params.clone(), components: Components::none() };

@@ -18,7 +18,7 @@ config! {
     /// its own, or all share one call.
     ///
     /// The published code (rosinality, 1.4 million parameters, maps of 32x32 and 64x64 for images of 256x256) is
-    /// `vqvae2(width: 128)` with `quantizer: vq(codebook: 512, decay: 0.99, restart: false, beta: 0.25)`. The paper's three
+    /// `vqvae2(width: 128)` with `quantizer: vq(codebook: 512, decay: 0.99, dead_codes: keep, beta: 0.25)`. The paper's three
     /// levels for images of 1024x1024 have `factors: [8, 2, 2]`. One level, `factors: [4]`, is VQ-VAE.
     pub struct Vqvae2Config {
         /// How much smaller each level is, finest first: the first than the images, each further one than the level before it.
