@@ -114,7 +114,8 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
     let codebook = normal(&[*size, LATENT], "codebook")?;
     let params = Params::new(0);
     let space = CodeSpace { sizes: vec![*size; *depth], tables: vec![codebook; *depth], shared: true };
-    let level = LevelInfo { height: *side, width: *side, channels: LATENT, space: TokenSpace::Codes(space) };
+    let level =
+        LevelInfo { height: *side, width: *side, channels: LATENT, space: TokenSpace::Codes(space), scales: None };
     let context = PriorContext {
         levels: vec![level],
         level: 0,

@@ -101,7 +101,7 @@ fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
         let space = CodeSpace { sizes: vec![16; 2], tables: vec![table; 2], shared: true };
         let params = Params::new(1);
         let context = PriorContext {
-            levels: vec![LevelInfo { height: 3, width: 3, channels: 8, space: TokenSpace::Codes(space) }],
+            levels: vec![LevelInfo { height: 3, width: 3, channels: 8, space: TokenSpace::Codes(space), scales: None }],
             level: 0,
             condition: ConditionSpace::Classes(4),
             null_condition: true,

@@ -5,7 +5,8 @@ pub use crate::contracts::{
     Autoencoder, AutoencoderContext, Bottleneck, CodeSpace, Components, Condition, ConditionSpace, CriticTraining,
     Dataset, DatasetContext, DatasetInfo, Given, Guidance, GuidanceSchedule, Images, LevelInfo, Loss, MapShape, Mode,
     Objective, ObjectiveContext, Prior, PriorContext, PriorLoss, Quantized, Quantizer, QuantizerContext,
-    Reconstruction, SampleRequest, Split, Summary, Targets, TokenBatch, TokenRequest, TokenSpace, Tokens, Weight,
+    Reconstruction, SampleRequest, Scales, Split, Summary, Targets, TokenBatch, TokenRequest, TokenSpace, Tokens,
+    Weight,
 };
 pub use crate::params::{Init, Params};
 pub use crate::tensor::{Codes, Rng, Tensor, Var};

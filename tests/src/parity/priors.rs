@@ -30,6 +30,7 @@ pub(super) fn build(
         width: width as usize,
         channels: size("din")?,
         space: TokenSpace::Codes(CodeSpace { sizes, tables, shared }),
+        scales: None,
     };
     let model = RqTransformerConfig {
         width: size("d")?,

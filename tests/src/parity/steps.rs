@@ -108,6 +108,7 @@ fn prior_step(
         width: side,
         channels: tables.first().map_or(0, Tensor::last_dim),
         space: TokenSpace::Codes(CodeSpace { sizes: vec![size; depth], tables, shared: true }),
+        scales: None,
     };
     let params = Params::new(0);
     // As many classes as the condition has rows.

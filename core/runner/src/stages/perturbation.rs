@@ -191,7 +191,7 @@ mod tests {
     impl Quantizer for Line {
         fn level(&self) -> LevelInfo {
             let codes = CodeSpace { sizes: vec![5, 3], tables: vec![], shared: false };
-            LevelInfo { height: 2, width: 1, channels: 1, space: TokenSpace::Codes(codes) }
+            LevelInfo { height: 2, width: 1, channels: 1, space: TokenSpace::Codes(codes), scales: None }
         }
 
         fn quantize(&self, _: &Tensor) -> Result<Quantized> {

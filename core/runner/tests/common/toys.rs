@@ -171,7 +171,7 @@ impl Codebooks {
         }
         let MapShape { height, width, channels } = cx.latents;
         let space = TokenSpace::Codes(CodeSpace { sizes, tables: vec![], shared: true });
-        Ok(Self(LevelInfo { height, width, channels, space }))
+        Ok(Self(LevelInfo { height, width, channels, space, scales: None }))
     }
     fn deep(config: DeepConfig, cx: &QuantizerContext) -> Result<Self> {
         Self::of(vec![config.codebook; config.depth], cx)

@@ -10,6 +10,7 @@ mod guidance;
 mod objective;
 mod prior;
 mod quantizer;
+mod scales;
 mod tokens;
 
 pub use autoencoder::{Autoencoder, AutoencoderContext, Bottleneck, MapShape};
@@ -20,6 +21,7 @@ pub use guidance::{Guidance, GuidanceSchedule};
 pub use objective::{CriticTraining, Loss, Objective, ObjectiveContext, Reconstruction, Weight};
 pub use prior::{Prior, PriorContext, PriorLoss, SampleRequest, Targets, TokenBatch, TokenRequest};
 pub use quantizer::{Quantized, Quantizer, QuantizerContext};
+pub use scales::Scales;
 pub use tokens::{CodeSpace, LevelInfo, TokenSpace, Tokens, code_rows, concat_codes};
 
 use crate::Result;

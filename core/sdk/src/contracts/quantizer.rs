@@ -48,6 +48,13 @@ pub trait Quantizer {
     /// The tokens it makes, with its codebooks as they are now.
     fn level(&self) -> LevelInfo;
 
+    /// What a quantizer that quantizes a residual again divides it by each time, one number for each of the latents'
+    /// channels: how much less than the latents their residual is. Empty where nothing need be done, as for codebooks, which
+    /// follow what they are given.
+    fn residual_scale(&self) -> Vec<f32> {
+        Vec::new()
+    }
+
     /// Quantizes latents `[B, h, w, C]` without any change of state and without randomness. Gradients flow as in training.
     ///
     /// # Errors
@@ -79,7 +86,7 @@ pub trait Quantizer {
     }
 
     /// The latents `[B, h, w, C]` of tokens, from their first `depth` depths; from all with `None`, which is all that
-    /// vectors have.
+    /// vectors have. Gradients reach the parameters that the optimizer trains.
     ///
     /// # Errors
     /// Codes out of range or shapes that do not fit.

@@ -1,5 +1,6 @@
 //! What stands between a tokenizer and a prior: maps of tokens, which are codes or vectors.
 
+use crate::contracts::Scales;
 use crate::tensor::{Codes, Tensor};
 use crate::{Error, Result};
 
@@ -14,6 +15,8 @@ pub struct LevelInfo {
     pub channels: usize,
     /// What a token is.
     pub space: TokenSpace,
+    /// The maps that its one row of tokens consists of; none where the tokens are one map.
+    pub scales: Option<Scales>,
 }
 
 /// What a token is: a stack of codes, or a vector.
@@ -271,7 +274,7 @@ mod tests {
     #[test]
     fn a_level_of_vectors_has_no_nominal_bits() {
         let space = CodeSpace { sizes: vec![256, 16], tables: vec![], shared: false };
-        let mut level = LevelInfo { height: 4, width: 2, channels: 8, space: TokenSpace::Codes(space) };
+        let mut level = LevelInfo { height: 4, width: 2, channels: 8, space: TokenSpace::Codes(space), scales: None };
         assert_eq!(level.nominal_bits(), Some(8.0 * 12.0));
         assert_eq!(level.token_shape(5), [5, 4, 2, 2]);
         level.space = TokenSpace::Vectors { channels: 8 };

@@ -126,7 +126,7 @@ mod tests {
 
     fn shares(guidance: Guidance) -> [f32; 3] {
         let space = CodeSpace { sizes: vec![3; 2], tables: vec![], shared: false };
-        let toy = Toy(LevelInfo { height: 10, width: 10, channels: 1, space: TokenSpace::Codes(space) });
+        let toy = Toy(LevelInfo { height: 10, width: 10, channels: 1, space: TokenSpace::Codes(space), scales: None });
         let labels = Codes::from_vec(vec![0; 50], &[50]).unwrap();
         let request = SampleRequest { guidance, ..SampleRequest::new(Condition::classes(labels).unwrap()) };
         let tokens = sample_codes(&toy, &request, &Rng::new(0, "toy", 0)).unwrap();
@@ -175,7 +175,13 @@ mod tests {
         }
 
         let space = CodeSpace { sizes: vec![3], tables: vec![], shared: false };
-        let toy = Unconditional(LevelInfo { height: 1, width: 2, channels: 1, space: TokenSpace::Codes(space) });
+        let toy = Unconditional(LevelInfo {
+            height: 1,
+            width: 2,
+            channels: 1,
+            space: TokenSpace::Codes(space),
+            scales: None,
+        });
         let plain = SampleRequest::new(Condition::none(2).unwrap());
         assert!(sample_codes(&toy, &plain, &Rng::new(0, "toy", 0)).is_ok());
         for scale in [2.0, f32::NAN] {

@@ -274,7 +274,7 @@ mod tests {
             let size = if self.flaw == Flaw::SmallLevel { 3 } else { 6 };
             let tables = if self.dry && self.flaw != Flaw::TablesInPlan { vec![] } else { vec![self.codebook.get()] };
             let space = CodeSpace { sizes: vec![size], tables, shared: false };
-            LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
+            LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
         }
 
         fn quantize(&self, x: &Tensor) -> Result<Quantized> {

@@ -18,7 +18,7 @@ fn level(map: [usize; 2], sizes: &[usize], shared: bool) -> LevelInfo {
     let seed = |d: usize| if shared { 0 } else { d as u64 };
     let tables = sizes.iter().enumerate().map(|(d, &k)| table(k, seed(d)).unwrap()).collect();
     let space = TokenSpace::Codes(CodeSpace { sizes: sizes.to_vec(), tables, shared });
-    LevelInfo { height: map[0], width: map[1], channels, space }
+    LevelInfo { height: map[0], width: map[1], channels, space, scales: None }
 }
 
 fn context(params: Params, level: LevelInfo) -> PriorContext {
@@ -96,7 +96,7 @@ fn the_parameter_count_is_that_of_the_other_implementation() {
     let count = |config: &str| {
         let params = Params::dry();
         let space = CodeSpace { sizes: vec![512; 4], tables: vec![], shared: true };
-        let level = LevelInfo { height: 8, width: 8, channels: 64, space: TokenSpace::Codes(space) };
+        let level = LevelInfo { height: 8, width: 8, channels: 64, space: TokenSpace::Codes(space), scales: None };
         let condition = ConditionSpace::Classes(10);
         let cx = PriorContext { condition, null_condition: false, ..context(params.clone(), level) };
         Ar::new(ArConfig::parse(config).unwrap(), &cx).unwrap();

@@ -18,7 +18,7 @@ fn level(map: [usize; 2], sizes: &[usize], shared: bool) -> LevelInfo {
     let seed = |d: usize| if shared { 0 } else { d as u64 };
     let tables = sizes.iter().enumerate().map(|(d, &k)| table(k, seed(d)).unwrap()).collect();
     let space = TokenSpace::Codes(CodeSpace { sizes: sizes.to_vec(), tables, shared });
-    LevelInfo { height: map[0], width: map[1], channels, space }
+    LevelInfo { height: map[0], width: map[1], channels, space, scales: None }
 }
 
 fn context(params: Params, level: LevelInfo) -> PriorContext {
@@ -91,7 +91,7 @@ fn sampled(model: &RqTransformer, request: &SampleRequest, seed: u64) -> Codes {
 
 fn dry_level([height, width]: [usize; 2], codebook: usize, channels: usize) -> LevelInfo {
     let space = CodeSpace { sizes: vec![codebook; 4], tables: vec![], shared: true };
-    LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
+    LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
 }
 
 /// The peer benchmark's sizes and the published ones, as counted by their own implementations.

@@ -299,7 +299,7 @@ impl Quantizer for Rq {
         let depths = if self.dry { 0 } else { self.config.depth };
         let tables = (0..depths).filter_map(|depth| self.table(depth).ok()).collect();
         let space = CodeSpace { sizes: self.sizes.clone(), tables, shared: self.config.shared };
-        LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
+        LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {

@@ -182,7 +182,7 @@ impl Quantizer for Vq {
         let table = || self.projection.project_out(&self.codewords()?).map(|table| table.detach());
         let tables = if self.dry { vec![] } else { table().into_iter().collect() };
         let space = CodeSpace { sizes: vec![self.config.codebook], tables, shared: false };
-        LevelInfo { height, width, channels, space: TokenSpace::Codes(space) }
+        LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {

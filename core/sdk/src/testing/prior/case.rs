@@ -29,13 +29,13 @@ impl PriorCase {
         let table = |(d, &size): (usize, &usize)| random(&[size, channels], &format!("codebook {d}"));
         let tables = sizes.iter().enumerate().map(table).collect();
         let space = TokenSpace::Codes(CodeSpace { sizes: sizes.to_vec(), tables, shared: false });
-        let level = LevelInfo { height: 2, width: 2, channels, space };
+        let level = LevelInfo { height: 2, width: 2, channels, space, scales: None };
         Self { levels: vec![level], condition: ConditionSpace::Classes(3) }
     }
 
     /// Vectors of that many channels, under one of three classes.
     pub fn vectors(channels: usize) -> Self {
-        let level = LevelInfo { height: 2, width: 2, channels, space: TokenSpace::Vectors { channels } };
+        let level = LevelInfo { height: 2, width: 2, channels, space: TokenSpace::Vectors { channels }, scales: None };
         Self { levels: vec![level], condition: ConditionSpace::Classes(3) }
     }
 

@@ -57,7 +57,7 @@ impl ToyNoise {
 impl Quantizer for ToyNoise {
     fn level(&self) -> LevelInfo {
         let MapShape { height, width, channels } = self.latents;
-        LevelInfo { height, width, channels, space: TokenSpace::Vectors { channels } }
+        LevelInfo { height, width, channels, space: TokenSpace::Vectors { channels }, scales: None }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {

@@ -76,38 +76,18 @@ impl Quantizer for ToyScaled {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::super::{ToyNoise, ToyNoiseConfig};
+    use super::super::ToyQuantizers;
     use super::*;
-    use crate::config::Call;
-    use crate::contracts::Builder;
-
-    /// Knows `toy_noise` alone.
-    struct Noise;
-
-    impl Builder for Noise {
-        fn autoencoder(&self, _: &Call, _: &AutoencoderContext) -> Result<Box<dyn Autoencoder>> {
-            Err(Error::Unsupported("no autoencoder".to_owned()))
-        }
-
-        fn quantizer(&self, call: &Call, cx: &QuantizerContext) -> Result<Box<dyn Quantizer>> {
-            Ok(Box::new(ToyNoise::new(ToyNoiseConfig::parse(&call.text)?, cx)?))
-        }
-
-        fn prior(&self, _: &Call, _: &PriorContext) -> Result<Box<dyn Prior>> {
-            Err(Error::Unsupported("no prior".to_owned()))
-        }
-
-        fn objective(&self, _: &Call, _: &ObjectiveContext) -> Result<Box<dyn Objective>> {
-            Err(Error::Unsupported("no objective".to_owned()))
-        }
-    }
 
     #[test]
     fn it_keeps_the_contract_with_what_it_holds() {
         let latents = MapShape { height: 2, width: 3, channels: 4 };
         let config = ToyScaledConfig::parse("toy_scaled(of: toy_noise(std: 0.5), scale: 4.0)").unwrap();
         crate::testing::quantizer(latents, |cx| {
-            ToyScaled::new(config.clone(), &QuantizerContext { components: Components::new(Noise), ..cx.clone() })
+            ToyScaled::new(
+                config.clone(),
+                &QuantizerContext { components: Components::new(ToyQuantizers), ..cx.clone() },
+            )
         });
         let cx = QuantizerContext { latents, params: Params::new(1), components: Components::none() };
         assert!(ToyScaled::new(config, &cx).is_err());
