@@ -6,8 +6,8 @@ mod common;
 
 use common::{Lab, experiment, listed, plan_of, plan_with, plugins};
 use rqlab::id::Id;
-use rqlab::plan::Plan;
 use rqlab::plan::estimate::History;
+use rqlab::plan::{Plan, codebooks};
 use rqlab::store::{Done, Store};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -324,4 +324,23 @@ fn every_published_protocol_is_a_stage_of_its_own() {
     // What a protocol looks with is no part of the lab's own measures.
     let lab = plan_of("");
     assert!(lab.jobs.iter().all(|job| plan.jobs.iter().any(|other| other.id == job.id)));
+}
+
+/// Of a codebook that all depths share, each depth's tokens count.
+#[test]
+fn a_codebook_that_a_batch_cannot_fill_is_told_with_its_sizes() {
+    let said = |codes: usize| {
+        let more = format!("quantizer: deep(depth: 2, codebook: {codes}), tokenizer_training: (batch: 3)");
+        let plan = plan_of(&more);
+        let positions = plan.models.values().next().unwrap().levels[0].positions();
+        (codebooks::of_trials(&plan), 3 * 2 * positions)
+    };
+    let (none, tokens) = said(2);
+    assert!(none.is_empty());
+    assert!(said(tokens).0.is_empty());
+    let (sentences, _) = said(2 * tokens);
+    assert_eq!(sentences.len(), 1);
+    for part in ["a batch of 3 images", "50% at most", "`tokenizer_training.batch`"] {
+        assert!(sentences[0].contains(part), "{part}: {sentences:?}");
+    }
 }

@@ -8,6 +8,7 @@
 mod autoencoder;
 mod case;
 mod counts;
+mod grids;
 mod lookup_free;
 mod measures;
 mod metrics;
@@ -50,9 +51,11 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("encoder_decoder", autoencoder::encoder_decoder),
     ("fid_inception", networks::fid_inception),
     ("frechet_distance", metrics::frechet_distance),
+    ("fsq", grids::fsq),
     ("inception_score", metrics::inception_score),
     ("kid", metrics::kid),
     ("kl_vae_forward", posterior::kl_vae_forward),
+    ("lfq", grids::lfq),
     ("lookup_free", lookup_free::lookup_free),
     ("lpips", networks::lpips),
     ("lr_schedule", training::lr_schedule),
@@ -73,6 +76,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("rq_transformer_causality", priors::rq_transformer_causality),
     ("rq_transformer_forward", priors::rq_transformer_forward),
     ("rq_transformer_step", steps::rq_transformer_step),
+    ("simvq", grids::simvq),
     ("soft_target_ce", training::soft_target_ce),
     ("tokenizer_step", steps::tokenizer_step),
     ("topk_topp", training::topk_topp),

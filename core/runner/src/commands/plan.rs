@@ -5,7 +5,7 @@ use crate::commands::{Failure, Outcome, open_to_plan};
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::Severity;
 use crate::plan::estimate::{Forecast, History};
-use crate::plan::{Axis, DataSet, Model, Plan, augmentation, memory};
+use crate::plan::{Axis, DataSet, Model, Plan, augmentation, codebooks, memory};
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
@@ -43,6 +43,7 @@ pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
     let forecast = history.forecast(plan);
     parts.push(jobs(plan, history, &forecast, ui));
     parts.extend(augmentation::of_priors(plan));
+    parts.extend(codebooks::of_trials(plan));
     parts.extend(memory::of_trials(plan));
     parts.extend(plan.left_out.iter().cloned());
     parts.push(time(plan, history, &forecast, ui));

@@ -11,6 +11,7 @@
 pub mod augmentation;
 mod axes;
 pub mod catalog;
+pub mod codebooks;
 mod comparisons;
 mod components;
 mod data;

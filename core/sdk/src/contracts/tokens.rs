@@ -151,6 +151,20 @@ impl Tokens {
         }
     }
 
+    /// The codes `[B, h, w]` of tokens whose depth is 1, where latents of `depth` are asked for.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if they are vectors, or either depth is not 1.
+    pub fn codes_of_depth_1(&self, depth: Option<usize>) -> Result<Codes> {
+        let (codes, asked) = (self.codes()?, depth.unwrap_or(1));
+        if asked != 1 || codes.last_dim() != 1 {
+            let message =
+                format!("there is one code per position; asked for depth {asked} of codes {:?}", codes.shape());
+            return Err(Error::Unsupported(message));
+        }
+        Ok(codes.column(0)?)
+    }
+
     /// The vectors.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use super::Linear;
 use crate::Result;
 use crate::config::ConfigError;
 use crate::params::Params;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Var};
 
 /// A linear map from latents `[.., C]` to vectors `[.., c]` in which codes are chosen, and one back; or neither, where codes
 /// are as wide as latents. Parameters, as vector-quantize-pytorch has them: `project_in` and `project_out`, each with
@@ -66,6 +66,17 @@ impl Projection {
     pub fn project_out(&self, vectors: &Tensor) -> Result<Tensor> {
         self.maps.as_ref().map_or_else(|| Ok(vectors.clone()), |(_, back)| back.forward(vectors))
     }
+
+    /// Codebooks `[K_d, c]` whose vectors are summed, as codebooks `[K_d, C]` of latents: the first has the bias.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn tables(&self, tables: &[Tensor]) -> Result<Vec<Tensor>> {
+        let Some((_, back)) = &self.maps else { return Ok(tables.iter().map(Tensor::detach).collect()) };
+        let (weight, bias) = (back.weight.get(), back.bias.as_ref().map(Var::get));
+        let bias = |d| if d == 0 { bias.as_ref() } else { None };
+        tables.iter().enumerate().map(|(d, table)| Ok(table.linear(&weight, bias(d))?.detach())).collect()
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +96,16 @@ mod tests {
             projection.project_out(&vectors)
         });
         assert_eq!(shape, [2, 5, 12]);
+    }
+
+    #[test]
+    fn projected_tables_sum_to_the_projected_sum() {
+        let projection = Projection::new(&Params::new(0), 6, Some(2)).unwrap();
+        let (a, b) = (random(&[4, 2], 1), random(&[4, 2], 2));
+        let tables = projection.tables(&[a.clone(), b.clone()]).unwrap();
+        let wanted = projection.project_out(&a.add(&b).unwrap()).unwrap();
+        assert!(tables[0].add(&tables[1]).unwrap().mse(&wanted).unwrap().item().unwrap() < 1e-12);
+        assert!(tables.iter().all(|table| !table.wants_grad()));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod arithmetic;
 pub mod attention;
 pub mod averages;
 pub mod blocks;
+pub mod codes;
 pub mod conv;
 pub mod conv_transpose;
 pub mod decoder;

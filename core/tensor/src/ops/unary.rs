@@ -130,6 +130,10 @@ function!(Gelu("gelu") {}, |f, x| x * math::normal::<FUSED>(x).0, slope of kept:
 function!(Clamp("clamp") { low, high },
     |f, x| if x < f.low { f.low } else if x > f.high { f.high } else { x },
     slope of input: |x| if x < f.low || x > f.high { 0.0 } else { 1.0 });
+// Steps, flat wherever they have a slope.
+function!(Round("round") {}, |f, x| x.round_ties_even(), slope of input: |_x| 0.0);
+function!(Floor("floor") {}, |f, x| x.floor(), slope of input: |_x| 0.0);
+function!(Heaviside("heaviside") {}, |f, x| if x > 0.0 { 1.0 } else if x <= 0.0 { 0.0 } else { x }, slope of input: |_x| 0.0);
 
 impl Sloped for Gelu {
     #[inline(always)]
@@ -226,6 +230,21 @@ impl Tensor {
         self.unary(Gelu {})
     }
 
+    /// The nearest whole number, of two the even one; slope 0.
+    pub fn round(&self) -> Result<Tensor> {
+        self.unary(Round {})
+    }
+
+    /// The largest whole number that is not above; slope 0.
+    pub fn floor(&self) -> Result<Tensor> {
+        self.unary(Floor {})
+    }
+
+    /// 1 above 0, else 0; slope 0.
+    pub fn heaviside(&self) -> Result<Tensor> {
+        self.unary(Heaviside {})
+    }
+
     /// `x` limited to `low..=high`; slope 1 within, the ends included.
     ///
     /// # Errors
@@ -320,10 +339,37 @@ mod tests {
     }
 
     #[test]
+    fn steps_are_whole_numbers_and_stop_gradients() {
+        on_every_device(|| {
+            let x = Tensor::from_vec(vec![-2.5, -1.5, -0.6, -0.0, 0.0, 0.5, 1.5, 2.4, 9.5e6], &[9]).unwrap();
+            let leaf = x.leaf();
+            for (step, wanted) in [
+                (Tensor::round as fn(&Tensor) -> _, [-2.0, -2.0, -1.0, 0.0, 0.0, 0.0, 2.0, 2.0, 9.5e6]),
+                (Tensor::floor, [-3.0, -2.0, -1.0, 0.0, 0.0, 0.0, 1.0, 2.0, 9.5e6]),
+                (Tensor::heaviside, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]),
+            ] {
+                assert_eq!(step(&x).unwrap().to_vec(), wanted);
+                let tape = crate::Tape::start().unwrap();
+                let loss = step(&leaf).unwrap().sum_all().unwrap();
+                assert_eq!(tape.backward(&loss).unwrap().take(&leaf).unwrap().to_vec(), [0.0; 9]);
+            }
+        });
+    }
+
+    #[test]
     fn a_nan_stays_visible() {
         on_every_device(|| {
             let x = Tensor::scalar(f32::NAN);
-            for f in [Tensor::relu, Tensor::softplus, Tensor::silu, Tensor::gelu, Tensor::tanh, Tensor::exp] {
+            for f in [
+                Tensor::relu,
+                Tensor::softplus,
+                Tensor::silu,
+                Tensor::gelu,
+                Tensor::tanh,
+                Tensor::exp,
+                Tensor::round,
+                Tensor::heaviside,
+            ] {
                 assert!(f(&x).unwrap().item().unwrap().is_nan());
             }
             assert!(x.clamp(0.0, 1.0).unwrap().item().unwrap().is_nan());

@@ -121,7 +121,7 @@ impl Kl {
 impl Quantizer for Kl {
     fn level(&self) -> LevelInfo {
         let MapShape { height, width, channels } = self.map;
-        LevelInfo { height, width, channels, space: TokenSpace::Vectors { channels } }
+        LevelInfo { height, width, channels, space: TokenSpace::Vectors { channels }, scales: None }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {

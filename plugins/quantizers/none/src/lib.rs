@@ -32,7 +32,7 @@ impl Unquantized {
 impl Quantizer for Unquantized {
     fn level(&self) -> LevelInfo {
         let MapShape { height, width, channels } = self.latents;
-        LevelInfo { height, width, channels, space: TokenSpace::Vectors { channels } }
+        LevelInfo { height, width, channels, space: TokenSpace::Vectors { channels }, scales: None }
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {

@@ -1,6 +1,6 @@
 //! Losses that spread a codebook.
 
-use rqlab_sdk::nn::l2_normalize;
+use rqlab_sdk::nn::{CodeEntropies, EntropyEps, l2_normalize};
 use rqlab_sdk::prelude::*;
 
 /// How far codes `[n, C]` are from orthogonal: the mean squared cosine of all pairs, less that of each with itself,
@@ -37,9 +37,5 @@ pub(crate) fn entropy(vectors: &Tensor, codebook: &Tensor, temperature: f32) -> 
     let own = codebook.square()?.sum(&[1], false)?.reshape(&[1, size])?;
     // |x|² is the same for all codes of a vector, so that softmax does not see it.
     let logits = vectors.matmul_t(codebook)?.mul_scalar(2.0)?.sub(&own)?.mul_scalar(1.0 / temperature)?;
-    let p = logits.softmax()?;
-    let sure = p.mul(&logits.log_softmax()?)?.sum(&[1], false)?.mean_all()?.neg()?;
-    let mean = p.mean(&[0], false)?;
-    let spread = mean.mul(&mean.add_scalar(1e-5)?.ln()?)?.sum_all()?.neg()?;
-    Ok(sure.sub(&spread)?)
+    CodeEntropies::of_logits(&logits, EntropyEps::Mean)?.loss(1.0, 1.0)
 }

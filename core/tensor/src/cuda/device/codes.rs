@@ -2,7 +2,9 @@
 
 use crate::cuda::Gpu;
 use crate::cuda::device::kernels::{check, elements};
-use crate::{Device, Result};
+use crate::cuda::device::operands::on_gpu;
+use crate::cuda::{Numbers, length};
+use crate::{Codes, Device, Result, Tensor};
 use cudarc::driver::{CudaSlice, DeviceSlice, LaunchAsync};
 use dfdx::prelude::CudaError;
 use std::sync::Arc;
@@ -15,7 +17,16 @@ pub(crate) struct OnGpu {
 }
 
 /// The kernels of `codes.cu`.
-pub(crate) const KERNELS: &[&str] = &["copy_codes"];
+pub(crate) const KERNELS: &[&str] = &["copy_codes", "codes_of_numbers"];
+
+/// The whole numbers of `x` as codes below `size`.
+pub(crate) fn of_numbers(x: &Tensor, size: usize) -> Result<Option<Codes>> {
+    let Some((gpu, [numbers])) = on_gpu("to_codes", [x])? else {
+        return Ok(None);
+    };
+    let codes = gpu.codes_of_numbers(numbers.numbers(), size)?;
+    Ok(Some(Codes::of_gpu(OnGpu::new(gpu, codes), x.shape(), size)))
+}
 
 impl OnGpu {
     /// Codes that a kernel has written.
@@ -80,6 +91,21 @@ impl Gpu {
         // SAFETY: any bits are a u32.
         #[allow(unsafe_code)]
         Ok(unsafe { self.driver.alloc(len) }?)
+    }
+
+    /// Numbers as codes below `size`, which is not 0.
+    fn codes_of_numbers(&self, x: &Numbers, size: usize) -> Result<CudaSlice<u32>, CudaError> {
+        let n = length(x);
+        let mut out = self.room_for_codes(n)?;
+        if n > 0 {
+            let kernel = self.kernel("codes_of_numbers")?;
+            // SAFETY: the kernel reads and writes the first n elements; both have n.
+            #[allow(unsafe_code)]
+            unsafe {
+                kernel.launch(elements(n), (&**x, &mut out, n as u64, (size - 1) as f32))?;
+            }
+        }
+        Ok(out)
     }
 
     /// Copies codes from one stride and offset to another, as many as both sides have.

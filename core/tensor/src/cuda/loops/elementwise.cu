@@ -38,6 +38,9 @@ FUNCTION(softplus, fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))) + 0.0f * x, sigmoid(
 FUNCTION(silu, x *sigmoid(x), sigmoid(at) * (1.0f + at * (1.0f - sigmoid(at))))
 FUNCTION(gelu, x *normal_cdf(x), normal_cdf(at) + at * normal_density(at))
 FUNCTION(clamp, x < a ? a : x > b ? b : x, at < a || at > b ? 0.0f : 1.0f)
+FUNCTION(round, rintf(x), 0.0f)
+FUNCTION(floor, floorf(x), 0.0f)
+FUNCTION(heaviside, x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x, 0.0f)
 MAP(add_scalar, x + a)
 MAP(mul_scalar, x *a)
 

@@ -24,7 +24,10 @@ pub(crate) const FUNCTIONS: &[&str] = with_slopes!(
     "softplus",
     "silu",
     "gelu",
-    "clamp"
+    "clamp",
+    "round",
+    "floor",
+    "heaviside"
 );
 
 /// Operations on two tensors: any that stretch to one shape, and flat ones of that shape.
