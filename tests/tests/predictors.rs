@@ -22,6 +22,10 @@ fn codes_that_stay_as_they_are_are_reconstructions_and_others_are_farther() {
     let none = swept(&lab, "perturbation: [0.0]");
     let itself = swept(&lab, "perturbation: [1.0], perturbation_neighbours: 1");
     let any = swept(&lab, "perturbation: [1.0], perturbation_neighbours: 16");
+    let nobody = swept(&lab, "perturbation: [1.0], perturbation_images: 0.0");
+    let some = swept(&lab, "perturbation: [1.0], perturbation_neighbours: 16, perturbation_images: 0.5");
+    assert_eq!(nobody["perturbed_frechet"], nobody["recon_frechet"], "no image was perturbed");
+    assert_ne!(some["perturbed_frechet"], any["perturbed_frechet"], "half of the images are as they were");
     assert_eq!(none["perturbed_frechet"], none["recon_frechet"], "no code was perturbed");
     assert_eq!(itself["perturbed_frechet"], itself["recon_frechet"], "a code's nearest is itself");
     assert_ne!(any["perturbed_frechet"], any["recon_frechet"], "every code was drawn anew");
@@ -36,6 +40,9 @@ fn the_probe_is_a_prior_apart() {
     assert!((450.0..550.0).contains(&row["probe_bits_per_image"]), "{row:?}");
     assert!(!row.contains_key("prior_bits_per_image"), "the experiment has no prior");
     assert!(!row.contains_key("sample_frechet"), "the experiment has no prior");
+    let refused = lab.run("sample tiny.ron --set prior=None --set quantizer.depth=2 -o x.png").unwrap();
+    assert_eq!(refused.code, Some(2), "{}", refused.err);
+    assert!(refused.err.contains("has no prior"), "the probe is not to be sampled: {}", refused.err);
 }
 
 #[test]

@@ -234,6 +234,9 @@ config! {
         perturbation: Vec<f32> = vec![], in 0.0..=1.0;
         /// How many of the codes nearest to its own, this among them, a perturbed code is drawn from.
         perturbation_neighbours: usize = 100, in 1..;
+        /// The share of the test images whose codes are perturbed, the first of them. The published training perturbs 0.1 of a
+        /// batch; what a tokenizer makes of perturbed codes shows most where all are.
+        perturbation_images: f32 = 1.0, in 0.0..=1.0;
         /// Training steps of a small prior that is the same for all tokenizers, `ar(width: 64, heads: 4, layers: 2)`: how well
         /// it learns a tokenizer's codes says what they are worth to priors. 0 for none.
         probe_steps: u64 = 0;

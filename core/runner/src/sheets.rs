@@ -54,7 +54,8 @@ pub fn sample(
         .jobs
         .iter()
         .filter(|job| trial.jobs.contains(&job.id))
-        .find_map(|job| job.stage.is::<MeasurePrior>())
+        .filter_map(|job| job.stage.is::<MeasurePrior>())
+        .find(|stage| !stage.probe)
         .ok_or_else(|| {
             Error::Unsupported("this trial has no prior to sample from; give it one with `prior:`".to_owned())
         })?;

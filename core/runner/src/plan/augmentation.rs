@@ -14,7 +14,7 @@ pub fn of_priors(plan: &Plan) -> Vec<String> {
         let Some(model) = plan.models.get(&trial.id).filter(|model| model.variants != Some(1)) else { continue };
         let jobs = || trial.jobs.iter().filter_map(|id| plan.job(id));
         let tokens = jobs().find_map(|job: &Job| job.stage.is::<EncodeTokens>());
-        let prior = jobs().find_map(|job: &Job| job.stage.is::<TrainPrior>());
+        let prior = jobs().filter_map(|job: &Job| job.stage.is::<TrainPrior>()).find(|prior| !prior.probe);
         if let (Some(tokens), Some(prior)) = (tokens, prior) {
             sentences.push(sentence(tokens, prior, model));
         }

@@ -21,6 +21,7 @@ impl Evaluations {
         let of_perturbation = Evaluation {
             perturbation: all.perturbation.clone(),
             perturbation_neighbours: all.perturbation_neighbours,
+            perturbation_images: all.perturbation_images,
             ..of_reconstruction.clone()
         };
         let of_probe = Evaluation {
@@ -32,6 +33,7 @@ impl Evaluations {
         let of_generation = Evaluation {
             perturbation: defaults.perturbation,
             perturbation_neighbours: defaults.perturbation_neighbours,
+            perturbation_images: defaults.perturbation_images,
             probe_steps: defaults.probe_steps,
             protocols: defaults.protocols,
             protocol_references: defaults.protocol_references,

@@ -75,12 +75,18 @@ impl Stage for MeasurePerturbation {
             .collect::<Result<_>>()?;
         let mut described: Vec<Described> = shares.iter().map(|_| Described::new(info.classes.len())).collect();
         let chosen = test_images(dataset.as_ref(), self.evaluation.images)?;
+        let perturbed = (chosen.len() as f64 * f64::from(self.evaluation.perturbation_images)) as usize;
         cx.each_batch(dataset.as_ref(), (Split::Test, &chosen), "", |first, images| {
             let encoded = no_grad(|| model.encode(&images.pixels))?;
             for (&share, described) in shares.iter().zip(&mut described) {
                 let rng = Rng::new(0, "perturbation", first as u64).part("share", u64::from(share.to_bits()));
                 let tokens = encoded.iter().zip(&mut neighbours).enumerate().map(|(level, ((_, quantized), near))| {
-                    near.perturb(&quantized.tokens, share, &rng.part("level", level as u64))
+                    near.perturb(
+                        &quantized.tokens,
+                        perturbed.saturating_sub(first),
+                        share,
+                        &rng.part("level", level as u64),
+                    )
                 });
                 let tokens = tokens.collect::<Result<Vec<_>>>()?;
                 described.extend(&net.describe(&decoded(&model, &tokens)?)?);
@@ -161,14 +167,15 @@ impl<'a> Neighbours<'a> {
         })
     }
 
-    /// The tokens with a share of the codes replaced.
-    fn perturb(&mut self, tokens: &Tokens, share: f32, rng: &Rng) -> Result<Tokens> {
+    /// The tokens with a share of the codes of the first `images` images replaced.
+    fn perturb(&mut self, tokens: &Tokens, images: usize, share: f32, rng: &Rng) -> Result<Tokens> {
         let codes = tokens.codes()?;
+        let reach = images.saturating_mul(codes.len() / tokens.images().max(1));
         let depths = self.quantizer.level().depth().max(1);
         let chosen = rng.part("chosen", 0).uniform(codes.len());
         let drawn = rng.part("drawn", 0).uniform(codes.len());
         let perturbed = codes.as_slice().iter().enumerate().map(|(i, &code)| {
-            if chosen[i] >= share {
+            if i >= reach || chosen[i] >= share {
                 return code;
             }
             let near = self.of(i % depths, code);
@@ -222,7 +229,7 @@ mod tests {
         let tokens = Tokens::Codes(codes.clone());
         let mut near = Neighbours::new(&Line, 2).unwrap();
         let perturbed = |near: &mut Neighbours<'_>, share| {
-            near.perturb(&tokens, share, &Rng::new(0, "test", 0)).unwrap().codes().unwrap().as_slice().to_vec()
+            near.perturb(&tokens, 2000, share, &Rng::new(0, "test", 0)).unwrap().codes().unwrap().as_slice().to_vec()
         };
         assert_eq!(perturbed(&mut near, 0.0), codes.as_slice());
         let half = perturbed(&mut near, 0.5);
