@@ -103,6 +103,7 @@ fn tokenizer() -> TrainTokenizer {
         autoencoder: call("autoencoder"),
         quantizers: vec![call("quantizer")],
         objectives: vec![call("mse")],
+        classifier: None,
         training: TokenizerTraining::parse("()").unwrap(),
         seed: 0,
     }

@@ -14,6 +14,8 @@ pub enum Init {
     Constant(f32),
     /// Normal with mean 0 and this standard deviation.
     Normal(f32),
+    /// Normal with this mean and standard deviation.
+    Around(f32, f32),
     /// Uniform in [-bound, bound).
     Uniform(f32),
 }
@@ -33,6 +35,7 @@ impl Init {
         match self {
             Self::Constant(value) => vec![value; len],
             Self::Normal(std) => rng.normal(len).into_iter().map(|x| x * std).collect(),
+            Self::Around(mean, std) => rng.normal(len).into_iter().map(|x| mean + x * std).collect(),
             Self::Uniform(bound) => rng.uniform(len).into_iter().map(|u| (2.0 * u - 1.0) * bound).collect(),
         }
     }

@@ -6,8 +6,8 @@ use crate::stages::{condition_space, level_scope, of_level};
 use rqlab_sdk::Error;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{
-    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, ObjectiveContext, PriorContext,
-    QuantizerContext, Split, TokenRequest, Weight,
+    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, NetworkRequest, ObjectiveContext,
+    PriorContext, QuantizerContext, Split, TokenRequest, Weight,
 };
 use rqlab_sdk::params::Params;
 use std::path::Path;
@@ -155,21 +155,32 @@ fn one_per_level(what: &str, calls: &[Call], levels: usize) -> Answer<()> {
     Err(Problem::whole(message))
 }
 
-pub(super) fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3], steps: u64) -> Answer<usize> {
+/// What was learnt of objectives.
+#[derive(Clone)]
+pub(super) struct Objectives {
+    /// Parameters that critics train.
+    pub(super) count: usize,
+    /// The networks that they measure with, and which of them does.
+    pub(super) networks: Vec<(usize, NetworkRequest)>,
+}
+
+pub(super) fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3], steps: u64) -> Answer<Objectives> {
     let params = Params::dry();
     // Weights may move: all of a training is silent if its beginning, its middle and its end are.
     let looked_at = [0, steps / 2, steps.saturating_sub(1)];
     let mut silent = steps > 0;
+    let mut networks = Vec::new();
     for (i, call) in calls.iter().enumerate() {
         let params = params.scope("objective").scope(i);
-        let context = ObjectiveContext { image: shape(image), params, components: Components::none() };
+        let context = ObjectiveContext::new(shape(image), params);
         let objective = plugins.objective(call, &context).map_err(|error| Problem::from(error).of_item(i))?;
+        networks.extend(objective.network().map(|network| (i, network)));
         silent &= looked_at.iter().all(|&step| objective.weight(step) == Weight::Fixed(0.0));
     }
     if silent {
         return Err(Problem::whole("all objectives have the weight 0: nothing would train the decoder".to_owned()));
     }
-    Ok(params.count())
+    Ok(Objectives { count: params.count(), networks })
 }
 
 pub(super) fn dry_priors(

@@ -149,6 +149,7 @@ fn of_trial(found: &Found, seed: u64) -> Result<(Trial, Vec<Job>)> {
         autoencoder: resolved.autoencoder.clone(),
         quantizers: resolved.quantizers.to_vec(),
         objectives: resolved.objectives.to_vec(),
+        classifier: features.as_ref().map(|[classifier, _]| classifier.clone()).filter(|_| measured.model.classifier),
         training: TokenizerTraining::clone(training),
         seed,
     })?;

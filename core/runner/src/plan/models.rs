@@ -7,7 +7,7 @@ use crate::job::Call;
 use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
 use crate::plan::dry::{
-    Answer, Latents, Levels, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objectives, dry_priors,
+    Answer, Latents, Levels, Objectives, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objectives, dry_priors,
     dry_quantizers, open,
 };
 use crate::plan::memory;
@@ -15,7 +15,7 @@ use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, Labels, MissingWeights};
 use crate::weights::WeightsFile;
-use rqlab_sdk::contracts::{GuidanceSchedule, LevelInfo};
+use rqlab_sdk::contracts::{GuidanceSchedule, LevelInfo, NetworkRequest};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::Path;
@@ -32,6 +32,8 @@ pub struct Model {
     pub buffers: usize,
     /// Trained parameters of the objectives: critics.
     pub objectives: usize,
+    /// Whether an objective measures with the classifier of the data set.
+    pub classifier: bool,
     /// Trained parameters of the priors, if there are any.
     pub prior: Option<usize>,
     /// The tokens of one image at each level.
@@ -111,7 +113,7 @@ struct Models<'a> {
     data: Known<(Call, Arc<Path>), Opened>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<Latents>, Sizes)>,
     quantizers: Known<(Arc<[Call]>, Vec<Latents>), Levels>,
-    objectives: Known<ObjectivesKey, usize>,
+    objectives: Known<ObjectivesKey, Objectives>,
     priors: Known<PriorKey, Priors>,
     weights: Known<WeightsFile, ()>,
 }
@@ -153,6 +155,7 @@ impl<'a> Models<'a> {
                 |(calls, image, steps)| dry_objectives(plugins, calls, *image, *steps),
             )
             .map_err(|problem| at(setup, Slot::Objective, &problem))?;
+        let classifier = self.networks(setup, resolved, &objectives, info.classes.len())?;
         let (classes, null) = (info.classes.len(), resolved.prior_training.condition_dropout > 0.0);
         let prior = match resolved.priors.is_empty() {
             true => None,
@@ -183,7 +186,8 @@ impl<'a> Models<'a> {
             autoencoder,
             quantizer,
             buffers: kept + kept_by_quantizer,
-            objectives,
+            objectives: objectives.count,
+            classifier,
             prior: prior.map(|priors| priors.count),
             latents: prior.is_some_and(|priors| priors.latents),
             levels,
@@ -205,6 +209,37 @@ impl<'a> Models<'a> {
             model: Arc::new(model),
             absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
         })
+    }
+
+    /// Whether the networks that objectives measure with can be had, and whether the classifier of the data set is among them.
+    fn networks(
+        &mut self,
+        setup: &Setup,
+        resolved: &Resolved,
+        objectives: &Objectives,
+        classes: usize,
+    ) -> Result<bool, Diagnostic> {
+        let mut classifier = false;
+        for (item, network) in &objectives.networks {
+            let problem = match network {
+                NetworkRequest::Classifier => {
+                    classifier = true;
+                    let message =
+                        "the laboratory's own classifier is trained on labels, and these images have no two classes";
+                    (classes < 2).then(|| Problem::whole(message.to_owned()))
+                }
+                NetworkRequest::Weights { path, digest } => {
+                    let file = WeightsFile { path: resolved.base.join(path), digest: digest.clone() };
+                    let answer = self.weights.get(file, |file| Ok(file.check()?));
+                    answer.err().map(|problem| Problem::field("weights", problem.error.to_string()))
+                }
+            };
+            if let Some(problem) = problem {
+                let problem = Problem { item: Some(*item), ..problem };
+                return Err(at(setup, Slot::Objective, &problem));
+            }
+        }
+        Ok(classifier)
     }
 
     /// Whether the weights that measures look with are there, and are those that they are said to be.

@@ -11,6 +11,7 @@ use crate::store::Done;
 use rqlab_reports::Reading;
 use rqlab_sdk::Result;
 use rqlab_sdk::contracts::{Images, Split};
+use rqlab_sdk::networks::LabClassifier;
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,7 @@ impl Stage for TrainClassifier {
         let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
         let info = dataset.info();
         let params = Params::new(SEED);
-        let net = FeatureNet::new(&params, info.image[2], info.classes.len())?;
+        let net = FeatureNet(LabClassifier::new(&params, info.image[2], info.classes.len())?);
         let recipe = Recipe {
             steps: self.steps,
             lr: 3e-3,
@@ -121,7 +122,7 @@ impl Task for ClassifierTask {
     type Batch = Images;
 
     fn loss(&mut self, _step: u64, batch: &Images) -> Result<Tensor> {
-        let (_, logits) = self.net.forward(&batch.pixels)?;
+        let (_, logits) = self.net.0.forward(&batch.pixels)?;
         Ok(logits.cross_entropy(&batch.labels)?.mean_all()?)
     }
 

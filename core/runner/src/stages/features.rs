@@ -10,16 +10,15 @@ use crate::store::{StageDir, Store};
 use rqlab_reports::Reading;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::metrics::{Ball, Features, Moments, frechet_distance, inception_score, prdc, precision_recall};
-use rqlab_sdk::nn::{Conv2d, GroupNorm, Linear};
+use rqlab_sdk::networks::LabClassifier;
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::ops::conv::Conv2d as Strides;
 use rqlab_sdk::tensor::{Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Channels of the net's three stages, none of which is a stage of a plan; the last is the number of features.
-const CHANNELS: [usize; 3] = [32, 48, 64];
+/// How many features describe an image.
+const FEATURES: usize = LabClassifier::CHANNELS[2];
 /// Neighbours that span the manifold of precision and recall (Kynkäänniemi et al. 2019 take 3).
 pub(crate) const NEIGHBOURS: usize = 3;
 /// And of density and coverage (Naeem et al. 2020 take 5, and balls without their border).
@@ -29,46 +28,16 @@ const SPLITS: usize = 5;
 /// Images that go through the net at once.
 const BATCH: usize = 100;
 
-/// Three strided convolutions with group norm and SiLU, the mean over positions, and a linear layer.
-pub(super) struct FeatureNet {
-    stages: Vec<(Conv2d, GroupNorm)>,
-    classifier: Linear,
-}
+/// The classifier of a data set, as images are described by it.
+pub(super) struct FeatureNet(pub(super) LabClassifier);
 
 impl FeatureNet {
-    /// A fresh net.
-    pub(super) fn new(params: &Params, channels: usize, classes: usize) -> Result<Self> {
-        let mut inputs = channels;
-        let stages = CHANNELS
-            .iter()
-            .enumerate()
-            .map(|(i, &outputs)| {
-                let scope = params.scope(format!("stage.{i}"));
-                let conv = Conv2d::with_walk(&scope.scope("conv"), inputs, outputs, 3, Strides::new(2, [1; 4]))?;
-                inputs = outputs;
-                Ok((conv, GroupNorm::new(&scope.scope("norm"), 8, outputs, 1e-6)?))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { stages, classifier: Linear::new(&params.scope("classifier"), inputs, classes, true)? })
-    }
-
-    /// The trained net of a finished stage.
+    /// The trained one of a finished stage.
     pub(super) fn load(store: &Store, id: &str, channels: usize, classes: usize) -> Result<Self> {
         let params = Params::new(0);
-        let net = Self::new(&params, channels, classes)?;
+        let net = LabClassifier::new(&params, channels, classes)?;
         params.load(&store.stage(id).load_result()?.tensors)?;
-        Ok(net)
-    }
-
-    /// Features `[B, 64]` and logits `[B, classes]` of images `[B, H, W, C]`.
-    pub(super) fn forward(&self, images: &Tensor) -> Result<(Tensor, Tensor)> {
-        let mut x = images.clone();
-        for (conv, norm) in &self.stages {
-            x = norm.forward_silu(&conv.forward(&x)?)?;
-        }
-        let features = x.mean(&[1, 2], false)?;
-        let logits = self.classifier.forward(&features)?;
-        Ok((features, logits))
+        Ok(Self(net))
     }
 
     /// Features and class probabilities of any number of images.
@@ -79,7 +48,7 @@ impl FeatureNet {
             let mut shape = images.shape().to_vec();
             shape[0] = range.len();
             let batch = Tensor::from_vec(images.as_slice()[range.start * size..range.end * size].to_vec(), &shape)?;
-            let (found, logits) = no_grad(|| self.forward(&batch))?;
+            let (found, logits) = no_grad(|| self.0.forward(&batch))?;
             features.extend_from_slice(found.as_slice());
             probabilities.extend_from_slice(logits.softmax()?.as_slice());
             classes = logits.last_dim();
@@ -111,7 +80,7 @@ impl Described {
     pub(super) fn save(&self, path: &Path) -> Result<()> {
         let images = self.images();
         let tensors = BTreeMap::from([
-            ("features".to_owned(), Tensor::from_vec(self.features.clone(), &[images, CHANNELS[2]])?),
+            ("features".to_owned(), Tensor::from_vec(self.features.clone(), &[images, FEATURES])?),
             ("probabilities".to_owned(), Tensor::from_vec(self.probabilities.clone(), &[images, self.classes])?),
         ]);
         Checkpoint { tensors, ..Checkpoint::default() }.save(path)
@@ -121,7 +90,7 @@ impl Described {
     pub(super) fn load(stage: &StageDir) -> Result<Self> {
         let kept = stage.load_result()?;
         match (kept.tensors.get("features"), kept.tensors.get("probabilities")) {
-            (Some(features), Some(probabilities)) if features.last_dim() == CHANNELS[2] => Ok(Self {
+            (Some(features), Some(probabilities)) if features.last_dim() == FEATURES => Ok(Self {
                 features: features.to_vec(),
                 probabilities: probabilities.to_vec(),
                 classes: probabilities.last_dim(),
@@ -135,12 +104,12 @@ impl Described {
 
     /// How many images.
     pub(super) fn images(&self) -> usize {
-        self.features.len() / CHANNELS[2]
+        self.features.len() / FEATURES
     }
 
     /// The features, 64 for each image.
     pub(super) fn view(&self) -> Result<Features<'_>> {
-        Ok(Features::new(&self.features, CHANNELS[2])?)
+        Ok(Features::new(&self.features, FEATURES)?)
     }
 
     /// Fréchet distance between Gaussians fitted to the features of two sets.

@@ -1,16 +1,19 @@
 //! Trains an autoencoder and its quantizers.
 
+use super::features::FeatureNet;
 use super::training::batches::{Order, training_images};
 use super::training::means::{LateMean, UNREAD};
 use super::training::objectives::{Objectives, SCOPE};
 use super::training::{Recipe, Task, train};
 use super::{Context, Stage, Tokenizer, as_json, from_json, open_dataset};
+use crate::id::Id;
 use crate::job::Call;
 use crate::settings::{Precision, TokenizerTraining};
 use crate::store::Done;
+use crate::weights::WeightsFile;
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::config::{Config, Scope};
-use rqlab_sdk::contracts::{Images, LevelInfo, Mode, Quantized, Tokens};
+use rqlab_sdk::contracts::{DatasetInfo, Images, LevelInfo, Mode, Network, NetworkRequest, Quantized, Tokens};
 use rqlab_sdk::metrics::{CodeCounts, perplexity, usage};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::{Codes, Rng, Tensor};
@@ -30,6 +33,9 @@ pub struct TrainTokenizer {
     pub quantizers: Vec<Call>,
     /// What it is trained for.
     pub objectives: Vec<Call>,
+    /// The classifier of the data set, where an objective measures with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<Id>,
     /// How.
     pub training: TokenizerTraining,
     /// Of initial values, batches and augmentation.
@@ -48,6 +54,10 @@ impl Stage for TrainTokenizer {
 
     fn revision(&self) -> u32 {
         2
+    }
+
+    fn needs(&self) -> Vec<&str> {
+        self.classifier.as_deref().into_iter().collect()
     }
 
     fn calls(&self) -> Vec<&Call> {
@@ -86,7 +96,8 @@ impl Stage for TrainTokenizer {
         let model = Tokenizer::build(cx.plugins, &self.autoencoder, &self.quantizers, info.image, params.clone())?;
         let parameters: Vec<_> = params.trained();
         let (count, buffers) = (params.count(), params.buffers());
-        let objectives = Objectives::build(cx.plugins, &self.objectives, model.image(), &params)?;
+        let networks = |request| self.network(cx, info, request);
+        let objectives = Objectives::build(cx.plugins, &self.objectives, model.image(), &params, networks)?;
         let recipe = Recipe::from(training);
         let critics = objectives.critics(&recipe);
         let order = Order::new(seed, info.train, training.batch);
@@ -124,6 +135,24 @@ impl Stage for TrainTokenizer {
 
     fn describe(&self) -> Result<Value> {
         as_json(self)
+    }
+}
+
+impl TrainTokenizer {
+    /// A network that an objective measures with.
+    fn network(&self, cx: &Context<'_>, info: &DatasetInfo, request: NetworkRequest) -> Result<Network> {
+        match (request, &self.classifier) {
+            (NetworkRequest::Weights { path, digest }, _) => {
+                Ok(Network::Weights(WeightsFile { path: cx.job.base.join(path), digest }.load()?))
+            }
+            (NetworkRequest::Classifier, Some(id)) => {
+                let net = FeatureNet::load(cx.store, id, info.image[2], info.classes.len())?;
+                Ok(Network::Classifier(net.0))
+            }
+            (NetworkRequest::Classifier, None) => {
+                Err(Error::Unsupported("an objective measures with the classifier, which was not planned".to_owned()))
+            }
+        }
     }
 }
 
@@ -173,6 +202,10 @@ impl Task for Training {
             Some(output) => self.objectives.critic(critic, &batch.pixels, output, step, &rng),
             None => Ok(None),
         }
+    }
+
+    fn not_finite(&self) -> Vec<String> {
+        self.objectives.not_finite()
     }
 
     fn observe(&mut self) -> Result<Vec<Reading>> {

@@ -18,7 +18,9 @@ pub use components::{Builder, Components};
 pub use condition::{Condition, ConditionSpace, Given};
 pub use dataset::{Dataset, DatasetContext, DatasetInfo, Images, LeftOut, Progress, Sizes, Split, Summary};
 pub use guidance::{Guidance, GuidanceSchedule};
-pub use objective::{CriticTraining, Loss, Objective, ObjectiveContext, Reconstruction, Weight};
+pub use objective::{
+    CriticTraining, Loss, Network, NetworkRequest, Objective, ObjectiveContext, Reconstruction, Weight,
+};
 pub use prior::{Prior, PriorContext, PriorLoss, SampleRequest, Targets, TokenBatch, TokenRequest};
 pub use quantizer::{Quantized, Quantizer, QuantizerContext};
 pub use scales::Scales;

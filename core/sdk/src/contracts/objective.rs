@@ -3,6 +3,7 @@
 
 use crate::Result;
 use crate::contracts::{Components, MapShape};
+use crate::networks::{LabClassifier, Weights};
 use crate::params::Params;
 use crate::tensor::{Rng, Tensor};
 
@@ -15,6 +16,38 @@ pub struct ObjectiveContext {
     pub params: Params,
     /// Builds the components that its configuration calls.
     pub components: Components,
+    /// The network that it measures with ([`Objective::network`]). Where a plan is made there is none yet.
+    pub network: Option<Network>,
+}
+
+impl ObjectiveContext {
+    /// Of images of that shape, with no components and no network: all that most objectives need.
+    pub fn new(image: MapShape, params: Params) -> Self {
+        Self { image, params, components: Components::none(), network: None }
+    }
+}
+
+/// A network that others trained, which an objective measures with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkRequest {
+    /// The classifier that the laboratory trains on the labels of the data set, in a stage of its own.
+    Classifier,
+    /// A safetensors file of published weights.
+    Weights {
+        /// Where it lies, seen from the experiment file.
+        path: String,
+        /// The SHA-256 that it must have, in hexadecimal.
+        digest: String,
+    },
+}
+
+/// What is given for a [`NetworkRequest`].
+#[derive(Debug, Clone)]
+pub enum Network {
+    /// The trained classifier.
+    Classifier(LabClassifier),
+    /// The tensors of the file, whose digest was checked.
+    Weights(Weights),
 }
 
 /// A batch of images and what the autoencoder makes of them, at one training step.
@@ -93,6 +126,12 @@ pub trait Objective {
     fn critic(&mut self, reconstruction: &Reconstruction<'_>) -> Result<Option<Loss>> {
         let _ = reconstruction;
         Ok(None)
+    }
+
+    /// The network that it measures with and does not train. The runner has it there before training begins, and says in the
+    /// plan what is missing.
+    fn network(&self) -> Option<NetworkRequest> {
+        None
     }
 
     /// How the critic is trained.

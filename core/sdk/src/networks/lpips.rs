@@ -119,7 +119,10 @@ impl Lpips {
 }
 
 /// Every pixel's channels divided by their length plus 1e-10. Where all are 0, so is the result, and its gradient.
-fn directions(map: &Tensor) -> Result<Tensor> {
+///
+/// # Errors
+/// None for maps.
+pub fn directions(map: &Tensor) -> Result<Tensor> {
     // Far below the rounding of any other sum of squares, and keeps the root's slope finite.
     let length = map.square()?.sum(&[3], true)?.add_scalar(1e-20)?.sqrt()?;
     Ok(map.div(&length.add_scalar(1e-10)?)?)

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Tensors by their published names. A network takes those that it has, and [`Weights::finish`] asks whether any is left:
 /// a file of another network is found by what it lacks, by shapes, or by what it has more.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     source: String,

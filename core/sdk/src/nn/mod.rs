@@ -34,7 +34,7 @@ pub use entropy::{CodeEntropies, EntropyEps};
 pub use estimator::Estimator;
 pub use grid::{BitOrder, GridAxis, GridCodes, GridSettings};
 pub use linear::Linear;
-pub use norm::{GroupNorm, LayerNorm};
+pub use norm::{BatchNorm, GroupNorm, LayerNorm};
 pub use normalize::l2_normalize;
 pub use patches::{patchify, unpatchify};
 pub use projection::Projection;

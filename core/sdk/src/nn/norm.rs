@@ -77,6 +77,65 @@ impl GroupNorm {
     }
 }
 
+/// Normalises a map by the statistics of the batch and of all positions, per channel (Ioffe and Szegedy, ICML 2015), and keeps
+/// running ones. Parameters: `weight` and `bias` `[C]`; buffers: `running_mean` and `running_var` `[C]`, which start at zero
+/// and one.
+#[derive(Debug, Clone)]
+pub struct BatchNorm {
+    /// The scale `[C]`.
+    pub weight: Var,
+    /// The shift `[C]`.
+    pub bias: Var,
+    running_mean: Var,
+    running_var: Var,
+}
+
+impl BatchNorm {
+    /// Added to the variance, as PyTorch does.
+    pub const EPS: f32 = 1e-5;
+    /// The share of a batch in the running statistics.
+    const MOMENTUM: f32 = 0.1;
+
+    /// Over `channels`; the scale starts as `weight` says.
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub fn new(params: &Params, channels: usize, weight: Init) -> Result<Self> {
+        Ok(Self {
+            weight: params.parameter("weight", &[channels], weight)?,
+            bias: params.parameter("bias", &[channels], Init::ZEROS)?,
+            running_mean: params.buffer("running_mean", &[channels], Init::ZEROS)?,
+            running_var: params.buffer("running_var", &[channels], Init::ONES)?,
+        })
+    }
+
+    /// By the batch's own statistics, a tenth of which moves the running ones (of the variance the unbiased one):
+    /// `[B, .., C] -> [B, .., C]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; an empty batch.
+    pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
+        let (out, [mean, variance]) = x.batch_norm(&self.weight.get(), &self.bias.get(), Self::EPS)?;
+        let n = (x.len() / x.last_dim()) as f32;
+        let unbiased = variance.mul_scalar(n / (n - 1.0).max(1.0))?;
+        for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
+            let kept = running.get().mul_scalar(1.0 - Self::MOMENTUM)?;
+            running.set(&kept.add(&batch.mul_scalar(Self::MOMENTUM)?)?)?;
+        }
+        Ok(out)
+    }
+
+    /// By the running statistics: `[.., C] -> [.., C]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let deviation = self.running_var.get().add_scalar(Self::EPS)?.sqrt()?;
+        let normal = x.sub(&self.running_mean.get())?.div(&deviation)?;
+        Ok(normal.mul(&self.weight.get())?.add(&self.bias.get())?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -103,6 +162,21 @@ mod tests {
         let layer = GroupNorm::new(&params, 3, 9, 1e-6).unwrap();
         every_parameter_learns(&params, &[2, 3, 5, 9], |x| layer.forward(x));
         every_parameter_learns(&params, &[2, 3, 5, 9], |x| layer.forward_silu(x));
+    }
+
+    #[test]
+    fn batch_norm_learns_and_its_running_statistics_approach_those_of_the_batches() {
+        let params = Params::new(0);
+        let layer = BatchNorm::new(&params, 5, Init::ONES).unwrap();
+        every_parameter_learns(&params, &[3, 2, 5], |x| layer.forward_train(x));
+        every_parameter_learns(&params, &[3, 2, 5], |x| layer.forward(x));
+        let x = random(&[64, 5], 6).mul_scalar(3.0).unwrap().add_scalar(2.0).unwrap();
+        let normal = (0..200).map(|_| layer.forward_train(&x).unwrap()).last().unwrap();
+        let found = layer.forward(&x).unwrap();
+        // The running variance is the unbiased one: 64/63 of that which normalises.
+        for (found, normal) in found.as_slice().iter().zip(normal.as_slice()) {
+            assert!((found - normal * (63.0f32 / 64.0).sqrt()).abs() < 1e-3, "{found}, {normal}");
+        }
     }
 
     #[test]

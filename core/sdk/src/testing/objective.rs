@@ -2,7 +2,7 @@
 
 use super::{Check, Snapshot, broken, close, ensure, finite, gradients, random_images, settle, terms};
 use crate::Result;
-use crate::contracts::{Components, Loss, MapShape, Objective, ObjectiveContext, Reconstruction, Weight};
+use crate::contracts::{Loss, MapShape, Objective, ObjectiveContext, Reconstruction, Weight};
 use crate::optim::{Adam, AdamSettings};
 use crate::params::Params;
 use crate::tensor::{Rng, Tape, Tensor, Var};
@@ -15,7 +15,8 @@ const STEPS: usize = 20;
 
 /// Checks an objective on images of that shape:
 /// - its loss and terms are finite numbers, and equal for equal images and streams;
-/// - its gradient at the output is that of finite differences, and the loss changes nothing of its own;
+/// - its gradient at the output is that of finite differences, and the loss changes no parameter (but perhaps buffers, such as
+///   the running statistics of a batch norm);
 /// - its weight is a number at every step;
 /// - what has trained parameters is a critic, whose gradients are those of finite differences and whose loss falls when it
 ///   is trained; what has none is no critic.
@@ -55,7 +56,7 @@ impl<O: Objective> Bench<O> {
     fn new(image: MapShape, build: impl Fn(&ObjectiveContext) -> Result<O>) -> Result<Self> {
         let shape = [2, image.height, image.width, image.channels];
         let params = Params::new(1);
-        let objective = build(&ObjectiveContext { image, params: params.clone(), components: Components::none() })?;
+        let objective = build(&ObjectiveContext::new(image, params.clone()))?;
         let (images, output) = (random_images(&shape, "images"), random_images(&shape, "output"));
         Ok(Self { objective, params, images, output, rng: Rng::new(7, "objective", 0) })
     }
@@ -93,7 +94,7 @@ fn gradient<O: Objective>(image: MapShape, build: impl Fn(&ObjectiveContext) -> 
 
 fn constancy<O: Objective>(image: MapShape, build: impl Fn(&ObjectiveContext) -> Result<O>) -> Check {
     let mut bench = Bench::new(image, build)?;
-    let before = Snapshot::of(&bench.params);
+    let before = Snapshot::of_trained(&bench.params);
     let output = bench.output.leaf();
     let tape = Tape::start()?;
     let loss = bench.loss(&output)?.loss;

@@ -43,6 +43,22 @@ impl Tensor {
         self.largest(Windows { input: [height, width], output, channels, layout: Layout::Shares })
     }
 
+    /// The derivative of [`adaptive_max_pool`](Self::adaptive_max_pool) along `direction`, of the shape of `self`: its numbers
+    /// where those of `self` are the largest. Differentiable in `direction`.
+    ///
+    /// # Errors
+    /// As for `adaptive_max_pool`; another shape.
+    pub fn adaptive_max_pool_along(&self, direction: &Tensor, [rows, columns]: [usize; 2]) -> Result<Tensor> {
+        let [_, height, width, channels] = self.dims("adaptive_max_pool")?;
+        if [rows, columns, height, width].contains(&0) || direction.shape() != self.shape() {
+            let message = format!("{rows} x {columns} shares of {:?} and {:?}", self.shape(), direction.shape());
+            return Err(Error::shape("adaptive_max_pool", message));
+        }
+        let output = [rows, columns];
+        let windows = Windows { input: [height, width], output, channels, layout: Layout::Shares };
+        direction.copies(&windows)?.gather_last(&self.detach().copies(&windows)?.argmax_last()?)
+    }
+
     fn largest(&self, windows: Windows) -> Result<Tensor> {
         if self.device() != Device::Cpu {
             return self.max_of_copies(&windows);
@@ -63,9 +79,14 @@ impl Tensor {
         Ok(out)
     }
 
-    /// The same where there is no kernel: every window's pixels are copied beside each other first. The last row and column
-    /// of a window that is smaller than others are copied again.
+    /// The same where there is no kernel.
     fn max_of_copies(&self, windows: &Windows) -> Result<Tensor> {
+        self.copies(windows)?.max_last()
+    }
+
+    /// Every window's pixels beside each other: `[B, rows, columns, C, pixels]`. The last row and column of a window that is
+    /// smaller than others are copied again.
+    fn copies(&self, windows: &Windows) -> Result<Tensor> {
         let [batch, height, width, channels] = self.dims("max_pool")?;
         let [rows, columns] = windows.output;
         let pixels = |axis: usize| (0..windows.output[axis]).map(|i| windows.pixels(i, axis)).collect::<Vec<_>>();
@@ -83,7 +104,7 @@ impl Tensor {
         }
         let places = Codes::from_vec(places, &[batch, rows, columns, side[0] * side[1]])?;
         let cells = self.reshape(&[batch * height * width, channels])?.embedding(&places)?;
-        cells.permute(&[0, 1, 2, 4, 3])?.max_last()
+        cells.permute(&[0, 1, 2, 4, 3])
     }
 }
 
@@ -92,7 +113,7 @@ impl Tensor {
 mod tests {
     use super::*;
     use crate::Rng;
-    use crate::ops::testing::{check_gradients, on_every_device};
+    use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
 
     /// The definition, over a map with a border of minus infinity.
     fn twin(x: &Tensor, side: usize, stride: usize, padding: usize) -> Vec<f32> {
@@ -159,6 +180,12 @@ mod tests {
                     assert_eq!(found, pixels.map(at).fold(f32::NEG_INFINITY, f32::max));
                 }
                 check_gradients(std::slice::from_ref(&x), |t| t[0].adaptive_max_pool(shares), 1e-3);
+                // Along a direction it changes as differences say.
+                let direction = random(&shape, 3);
+                let ahead = x.add(&direction.mul_scalar(1e-3).unwrap()).unwrap().adaptive_max_pool(shares).unwrap();
+                let wanted = ahead.sub(&pooled).unwrap().mul_scalar(1e3).unwrap();
+                let found = x.adaptive_max_pool_along(&direction, shares).unwrap();
+                assert_close(found.as_slice(), wanted.as_slice(), 2e-2);
                 let layout = Layout::Shares;
                 let windows = Windows { input: [shape[1], shape[2]], output: shares, channels: shape[3], layout };
                 assert_eq!(x.max_of_copies(&windows).unwrap().to_vec(), pooled.to_vec());

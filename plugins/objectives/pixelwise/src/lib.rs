@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn they_are_means_over_pixels_of_squares_and_of_absolute_values() {
-        let cx = ObjectiveContext { image: IMAGE, params: Params::new(0), components: Components::none() };
+        let cx = ObjectiveContext::new(IMAGE, Params::new(0));
         let images = Tensor::from_vec(vec![0.0, 1.0, -1.0, 0.5], &[1, 2, 2, 1]).unwrap();
         let output = Tensor::from_vec(vec![0.5, 1.0, 1.0, 0.0], &[1, 2, 2, 1]).unwrap();
         let rng = Rng::new(0, "objective", 0);

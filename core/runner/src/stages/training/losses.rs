@@ -21,40 +21,44 @@ pub(super) type Pending = (Mean, Option<(u64, u64)>);
 #[derive(Default)]
 pub(super) struct Losses {
     unread: Vec<Taken>,
-    critics: Vec<(u64, Tensor, GradientNorm)>,
+    critics: Vec<(String, Taken)>,
     loss: Mean,
     /// The learning rate and the norm of the gradients at the last step that was read.
     last: Option<(f64, f64)>,
 }
 
 impl Losses {
-    /// Takes note of a step of the model.
+    /// Takes note of a step of the model; where its loss is no finite number, `not_finite` tells what in it is none.
     ///
     /// # Errors
     /// [`Error::Diverged`] where this or an earlier step went wrong: at once on the CPU, within [`UNREAD`] steps on a GPU,
     /// where nothing was changed by a step whose gradients were not finite.
-    pub(super) fn add(&mut self, taken: Taken) -> Result<()> {
+    pub(super) fn add(&mut self, taken: Taken, not_finite: impl Fn() -> Vec<String>) -> Result<()> {
         let there = taken.loss.device() == Device::Cpu;
         self.unread.push(taken);
-        if there || self.unread.len() >= UNREAD { self.read() } else { Ok(()) }
+        if there || self.unread.len() >= UNREAD { self.read(not_finite) } else { Ok(()) }
     }
 
     /// Watches over a critic's step, which has no curve here: its objective names its terms.
     ///
     /// # Errors
     /// As for [`Losses::add`].
-    pub(super) fn watch(&mut self, step: u64, loss: Tensor, norm: GradientNorm) -> Result<()> {
-        let there = loss.device() == Device::Cpu;
-        self.critics.push((step, loss, norm));
+    pub(super) fn watch(&mut self, critic: &str, taken: Taken) -> Result<()> {
+        let there = taken.loss.device() == Device::Cpu;
+        self.critics.push((critic.to_owned(), taken));
         if there || self.critics.len() >= UNREAD { self.read_critics() } else { Ok(()) }
     }
 
-    fn read(&mut self) -> Result<()> {
+    fn read(&mut self, not_finite: impl Fn() -> Vec<String>) -> Result<()> {
         for Taken { step, lr, loss, norm } in self.unread.drain(..) {
             let value = loss.item()?;
             if !value.is_finite() {
+                let of = match not_finite().as_slice() {
+                    [] => String::new(),
+                    names => format!(" (that of {})", names.join(", ")),
+                };
                 return Err(Error::Diverged(format!(
-                    "the loss is {value} at step {step}, with the learning rate {lr}; \
+                    "the loss{of} is {value} at step {step}, with the learning rate {lr}; \
                      lower `lr`, lengthen `warmup` or set `max_grad_norm`"
                 )));
             }
@@ -65,11 +69,13 @@ impl Losses {
     }
 
     fn read_critics(&mut self) -> Result<()> {
-        for (step, loss, norm) in self.critics.drain(..) {
+        for (critic, Taken { step, lr, loss, norm }) in self.critics.drain(..) {
             let value = loss.item()?;
             if !value.is_finite() {
-                let message = format!("the loss of a critic is {value} at step {step}; lower its learning rate");
-                return Err(Error::Diverged(message));
+                return Err(Error::Diverged(format!(
+                    "the loss of the critic of `{critic}` is {value} at step {step}, with the learning rate {lr}; lower its \
+                     `lr`, let it start later, or weaken its regularisation"
+                )));
             }
             norm.read()?;
         }
@@ -81,7 +87,7 @@ impl Losses {
     /// # Errors
     /// As for [`Losses::add`].
     pub(super) fn pending(&mut self) -> Result<Pending> {
-        self.read()?;
+        self.read(Vec::new)?;
         self.read_critics()?;
         Ok((self.loss.clone(), self.last.map(|(lr, norm)| (lr.to_bits(), norm.to_bits()))))
     }
@@ -97,7 +103,7 @@ impl Losses {
     /// # Errors
     /// As for [`Losses::add`].
     pub(super) fn take(&mut self) -> Result<Vec<Reading>> {
-        self.read()?;
+        self.read(Vec::new)?;
         self.read_critics()?;
         let loss = self.loss.take().map(|loss| ("loss", loss));
         let last = self.last.take().map(|(lr, norm)| [("learning_rate", lr), ("gradient_norm", norm)]);

@@ -66,6 +66,8 @@ impl Recipe {
 
 /// What takes a step of its own in each round: the model first, then the critics.
 struct Player {
+    /// What experiment files call it; empty for the model.
+    name: String,
     /// Put before the names of its optimizer's state in checkpoints; empty for the model.
     prefix: String,
     optimizer: Adam,
@@ -74,14 +76,14 @@ struct Player {
 }
 
 impl Player {
-    fn new(prefix: String, parameters: Vec<(String, Var)>, recipe: &Recipe) -> Result<Self> {
+    fn new(name: String, prefix: String, parameters: Vec<(String, Var)>, recipe: &Recipe) -> Result<Self> {
         let settings = AdamSettings {
             betas: recipe.betas.map(f64::from),
             weight_decay: f64::from(recipe.weight_decay),
             ..AdamSettings::default()
         };
         let optimizer = Adam::new(parameters, settings)?;
-        Ok(Self { prefix, optimizer, schedule: recipe.schedule(), max_grad_norm: recipe.max_grad_norm })
+        Ok(Self { name, prefix, optimizer, schedule: recipe.schedule(), max_grad_norm: recipe.max_grad_norm })
     }
 
     /// Sends the gradient of a loss back and takes a step with it.
@@ -125,6 +127,11 @@ pub(super) trait Task {
     /// Codes that cannot be counted.
     fn observe(&mut self) -> Result<Vec<Reading>>;
 
+    /// What in the last loss was no finite number, by name.
+    fn not_finite(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What was gathered since the last call of [`Task::observe`], as a checkpoint keeps it.
     ///
     /// # Errors
@@ -145,6 +152,8 @@ pub(super) trait Task {
 
 /// The parameters of a critic, and how they are trained.
 pub(super) struct Critic {
+    /// What experiment files call it.
+    pub(super) name: String,
     /// Where its parameters stand, such as `objective.1`.
     pub(super) scope: String,
     pub(super) parameters: Vec<(String, Var)>,
@@ -174,8 +183,9 @@ pub(super) fn train<T: Task>(
 ) -> Result<Trained> {
     let stage = cx.job.stage.name();
     let mut average = recipe.ema_decay.map(|decay| WeightAverage::new(parameters.clone(), decay)).transpose()?;
-    let mut model = Player::new(String::new(), parameters, recipe)?;
-    let player = |critic: Critic| Player::new(format!("{}.", critic.scope), critic.parameters, &critic.recipe);
+    let mut model = Player::new(String::new(), String::new(), parameters, recipe)?;
+    let player =
+        |critic: Critic| Player::new(critic.name, format!("{}.", critic.scope), critic.parameters, &critic.recipe);
     let mut critics = critics.into_iter().map(player).collect::<Result<Vec<_>>>()?;
     let mut curves: Vec<Curve> = Vec::new();
     let (mut first, mut earlier) = (0, 0.0);
@@ -203,15 +213,15 @@ pub(super) fn train<T: Task>(
         let loss = task.loss(step, &batch)?;
         let (lr, norm) = model.step(tape, &loss, step)?;
         let loss = loss.detach();
-        losses.add(Taken { step, lr, loss: loss.clone(), norm })?;
+        losses.add(Taken { step, lr, loss: loss.clone(), norm }, || task.not_finite())?;
         if let Some(average) = &mut average {
             average.update()?;
         }
         for (i, critic) in critics.iter_mut().enumerate() {
             let tape = Tape::start()?;
             if let Some(loss) = task.critic(i, step, &batch)? {
-                let (_, norm) = critic.step(tape, &loss, step)?;
-                losses.watch(step, loss.detach(), norm)?;
+                let (lr, norm) = critic.step(tape, &loss, step)?;
+                losses.watch(&critic.name, Taken { step, lr, loss: loss.detach(), norm })?;
             }
         }
 

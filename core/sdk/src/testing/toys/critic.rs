@@ -84,7 +84,7 @@ mod tests {
         let config = ToyCriticConfig::parse("toy_critic(start: 5)").unwrap();
         crate::testing::objective(image, |cx| ToyCritic::new(config.clone(), cx));
 
-        let cx = ObjectiveContext { image, params: Params::new(1), components: Components::none() };
+        let cx = ObjectiveContext::new(image, Params::new(1));
         let mut critic = ToyCritic::new(config, &cx).unwrap();
         assert_eq!(critic.weight(4), Weight::Fixed(0.0));
         assert!(matches!(critic.weight(5), Weight::Adaptive { .. }));
