@@ -13,6 +13,7 @@ mod lookup_free;
 mod measures;
 mod metrics;
 mod networks;
+mod objectives;
 mod outcome;
 mod outputs;
 mod posterior;
@@ -40,6 +41,7 @@ pub type Compute = fn(&Case, &mut Outputs) -> Result<()>;
 
 /// The cases of systems that exist.
 pub const TABLE: &[(&str, Compute)] = &[
+    ("adaptive_weight_hinge", objectives::adaptive_weight_hinge),
     ("ar_step", steps::ar_step),
     ("attn_block", autoencoder::attn_block),
     ("code_folding", autoencoder::code_folding),
@@ -62,9 +64,11 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("measures", measures::measures),
     ("parameter_counts", counts::parameter_counts),
     ("partial_decode", residual::partial_decode),
+    ("patch_discriminator", objectives::patch_discriminator),
     ("patchify", autoencoder::patches),
     ("precision_recall", metrics::precision_recall),
     ("psnr_ssim", metrics::psnr_ssim),
+    ("regularisers", objectives::regularisers),
     ("resnet_block", autoencoder::resnet_block),
     ("rotation_trick", quantizers::rotation_trick),
     ("rq_eval", residual::rq_eval),
@@ -83,6 +87,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("upsample", autoencoder::upsample),
     ("vq_distances", quantizers::vq_distances),
     ("vq_gradient_codebook", quantizers::vq_gradient_codebook),
+    ("vqgan_steps", objectives::vqgan_steps),
     ("vqp_residual_vq", residual::vqp_residual_vq),
     ("vqvae2_forward", two_levels::vqvae2_forward),
     ("vqvae2_quantize", quantizers::vqvae2_quantize),

@@ -171,7 +171,10 @@ mod tests {
         every_parameter_learns(&params, &[3, 2, 5], |x| layer.forward_train(x));
         every_parameter_learns(&params, &[3, 2, 5], |x| layer.forward(x));
         let x = random(&[64, 5], 6).mul_scalar(3.0).unwrap().add_scalar(2.0).unwrap();
-        let normal = (0..200).map(|_| layer.forward_train(&x).unwrap()).last().unwrap();
+        let mut normal = layer.forward_train(&x).unwrap();
+        for _ in 0..200 {
+            normal = layer.forward_train(&x).unwrap();
+        }
         let found = layer.forward(&x).unwrap();
         // The running variance is the unbiased one: 64/63 of that which normalises.
         for (found, normal) in found.as_slice().iter().zip(normal.as_slice()) {

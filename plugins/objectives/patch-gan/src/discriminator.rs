@@ -115,13 +115,14 @@ impl Discriminator {
         width: usize,
         Blurred { groups, kernel, pool }: Blurred,
     ) -> Result<Self> {
-        let side = image.height.min(image.width);
-        if side >> stages < 1 {
+        let (mut side, mut fits) = (image.height.min(image.width), 0);
+        while let Some(next) = blurred_size(side, kernel).filter(|next| *next < side) {
+            (side, fits) = (next, fits + 1);
+        }
+        if stages > fits {
             let message = format!(
-                "a discriminator of {stages} halvings is larger than images of {} x {}: `n_layers: {}` fits",
-                image.height,
-                image.width,
-                side.ilog2()
+                "a discriminator of {stages} halvings is larger than images of {} x {}: `n_layers: {fits}` fits",
+                image.height, image.width
             );
             return Err(ConfigError::field("n_layers", message).into());
         }
@@ -222,6 +223,16 @@ pub(crate) fn blur(x: &Tensor, kernel: usize) -> Result<Tensor> {
     Ok(x.filter_map(&blurred(height, kernel)?, &blurred(width, kernel)?)?)
 }
 
+/// Zeros that stand around an axis.
+fn padding(size: usize) -> usize {
+    (2 * size.div_ceil(2) + 2).saturating_sub(size)
+}
+
+/// Positions of a blurred axis; none if the kernel is longer than the axis with its zeros.
+fn blurred_size(size: usize, kernel: usize) -> Option<usize> {
+    Some((size + padding(size)).checked_sub(kernel)? / 2 + 1)
+}
+
 fn blurred(size: usize, kernel: usize) -> Result<Filter> {
     let mut row = vec![1.0f32];
     for _ in 1..kernel {
@@ -233,9 +244,8 @@ fn blurred(size: usize, kernel: usize) -> Result<Filter> {
             .collect();
     }
     let sum: f32 = row.iter().sum();
-    let padding = (2 * size.div_ceil(2) + 2).saturating_sub(size);
-    let before = padding / 2;
-    let taps = (0..(size + padding - kernel) / 2 + 1).map(|i| {
+    let before = padding(size) / 2;
+    let taps = (0..blurred_size(size, kernel).unwrap_or(0)).map(|i| {
         let inside = |k: usize| (before..before + size).contains(&(2 * i + k));
         let weights: Vec<f32> = (0..kernel).filter(|&k| inside(k)).map(|k| row[k] / sum).collect();
         ((2 * i).saturating_sub(before), weights)

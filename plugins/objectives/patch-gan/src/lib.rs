@@ -142,11 +142,11 @@ impl Objective for PatchGan {
         }
         // Reconstructions first, as in RQ-VAE: running statistics remember the images best.
         let (fake, real) = (self.logits(output)?, self.logits(images)?);
-        let own = config.loss.critic(&real, &fake)?.mul_scalar(config.critic_weight)?;
+        let own = config.loss.critic(&real, &fake)?;
         let mean = |logits: &Tensor| logits.detach().mean_all();
         let mut terms =
             vec![("critic_loss", own.detach()), ("real_logits", mean(&real)?), ("fake_logits", mean(&fake)?)];
-        let mut loss = own;
+        let mut loss = own.mul_scalar(config.critic_weight)?;
         if let Some(lecam) = &self.lecam {
             let term = lecam.term(&real, &fake)?;
             terms.push(("lecam", term.detach()));

@@ -75,8 +75,8 @@ fn a_discriminator_larger_than_its_image_is_refused() {
         message.contains("`n_layers`") && message.contains("13 x 12") && message.contains("n_layers: 2"),
         "{message}"
     );
-    let message = complaint("patch_gan(discriminator: blur_patch, n_layers: 4, width: 32)", IMAGE);
-    assert!(message.contains("n_layers: 3"), "{message}");
+    let message = complaint("patch_gan(discriminator: blur_patch, n_layers: 5, width: 32)", IMAGE);
+    assert!(message.contains("n_layers: 4"), "{message}");
     assert!(complaint("patch_gan(n_layers: 1, norm: group, width: 8)", IMAGE).contains("`groups`"));
     assert!(complaint("patch_gan(n_layers: 1)", MapShape { height: 5, ..IMAGE }).contains("no number of layers"));
 }
