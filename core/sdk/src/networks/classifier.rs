@@ -42,9 +42,10 @@ impl LabClassifier {
 
     /// Its parameters, which an objective that measures with it keeps frozen.
     pub fn parameters(&self) -> Vec<Var> {
-        let of_stage =
-            |(conv, norm): &(Conv2d, GroupNorm)| [&conv.weight, &conv.bias, &norm.weight, &norm.bias].map(Var::clone);
-        self.stages.iter().flat_map(of_stage).collect()
+        let of_stage = |(conv, norm): &(Conv2d, GroupNorm)| {
+            [Some(&conv.weight), conv.bias.as_ref(), Some(&norm.weight), Some(&norm.bias)].map(Option::<&Var>::cloned)
+        };
+        self.stages.iter().flat_map(of_stage).flatten().collect()
     }
 
     /// The maps of images `[B, H, W, C]`: a half, a quarter and an eighth of their size, rounded up.
