@@ -327,6 +327,32 @@ fn objectives_that_all_count_nothing_are_refused() {
 }
 
 #[test]
+fn a_quantizer_that_makes_other_channels_than_the_decoder_reads_is_refused_with_both_remedies() {
+    assert_refused_at(
+        "groups: 4,",
+        "groups: 4, double_z: true,",
+        "6:16",
+        &["`rq` makes 16 channels of the 16 that are encoded", "reads 8", "such as `kl`", "`double_z: false`"],
+    );
+    let lab = Lab::new().unwrap();
+    let autoencoder = "resnet(width: 8, multipliers: [1, 2], groups: 4, mid_attention: false, latent: 8)";
+    let question = "question: \"What is the rate of a posterior?\"";
+    let text = format!("({question}, data: {DATA}, autoencoder: {autoencoder}, quantizer: kl())");
+    lab.write("tiny.ron", text).unwrap();
+    let said = sweep(&lab);
+    assert_refused(
+        &lab,
+        &said,
+        &["`kl` makes 4 channels of the 8", "reads 8", "`double_z: true`", "keeps their number"],
+    );
+    let fits = "plan tiny.ron --runs runs --set autoencoder.double_z=true";
+    let said = lab.run(fits).unwrap();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let said = lab.run(&format!("{fits} --set tokenizer_training.quantize_after=9")).unwrap();
+    assert_refused(&lab, &said, &["leave `quantize_after` at 0"]);
+}
+
+#[test]
 fn decay_rates_lie_below_one() {
     let lab = Lab::new().unwrap();
     let said = lab.run("sweep tiny.ron --runs runs --out out --set prior_training.betas=(0.9,1.0)").unwrap();

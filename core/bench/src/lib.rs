@@ -24,7 +24,9 @@ pub use machine::Machine;
 pub use measure::{Row, Sampling, measure};
 pub use models::prepare;
 pub use processes::{Children, Peers};
-pub use workloads::{Family, Format, ImageSizes, Operation, PriorSizes, TokenizerSizes, Workload, workloads};
+pub use workloads::{
+    Family, Format, ImageSizes, Operation, PriorSizes, TokenizerCalls, TokenizerSizes, Workload, workloads,
+};
 
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::wait_for_device;

@@ -1,6 +1,6 @@
 //! Workloads made ready: models, codebooks, start-up.
 
-use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerSizes, Workload};
+use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerCalls, TokenizerSizes, Workload};
 use crate::{Prepared, Task, images, operations, sweeps};
 use rqlab::job::{Call, Called};
 use rqlab::plugins::Plugins;
@@ -27,7 +27,8 @@ use std::rc::Rc;
 /// A plugin that is missing, sizes that do not fit.
 pub fn prepare(workload: &Workload, plugins: &Plugins, folders: &[PathBuf]) -> Result<Prepared> {
     match workload {
-        Workload::TokenizerStep { tokenizer, batch } => tokenizer_step(tokenizer, *batch, plugins),
+        Workload::TokenizerStep { tokenizer, batch } => tokenizer_step(&tokenizer.calls(*batch), plugins),
+        Workload::TokenizerStepOf(calls) => tokenizer_step(calls, plugins),
         Workload::PriorStep { prior, batch } => prior_step(prior, *batch, plugins),
         Workload::Sample { prior, batch, cache } => sample(prior, *batch, *cache, plugins),
         Workload::Encode { vectors, channels, codebook, depth } => {
@@ -59,22 +60,37 @@ pub(crate) fn component(plugins: &Plugins, kind: Kind, name: &str, config: Strin
     Ok(Called { name: name.to_owned(), config, trained, sampled, plugins }.into())
 }
 
-fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Result<Prepared> {
-    let TokenizerSizes { width, multipliers, blocks, codebook, depth } = sizes;
-    let autoencoder = format!(
-        "(width: {width}, multipliers: {multipliers:?}, blocks: {blocks}, groups: 8, mid_attention: false, \
-         downsample: symmetric, latent: {LATENT})"
-    );
-    let quantizer = format!(
-        "(depth: {depth}, codebook: {codebook}, shared: true, decay: 0.99, dead_codes: keep, initial_count: 1.0, \
-         beta: 0.25)"
-    );
-    let autoencoder = component(plugins, Kind::Autoencoder, "resnet", autoencoder)?;
-    let quantizer = component(plugins, Kind::Quantizer, "rq", quantizer)?;
+impl TokenizerSizes {
+    fn calls(&self, batch: usize) -> TokenizerCalls {
+        let Self { width, multipliers, blocks, codebook, depth } = self;
+        let autoencoder = format!(
+            "(width: {width}, multipliers: {multipliers:?}, blocks: {blocks}, groups: 8, mid_attention: false, \
+             downsample: symmetric, latent: {LATENT})"
+        );
+        let quantizer = format!(
+            "(depth: {depth}, codebook: {codebook}, shared: true, decay: 0.99, dead_codes: keep, initial_count: 1.0, \
+             beta: 0.25)"
+        );
+        TokenizerCalls {
+            autoencoder: ["resnet".to_owned(), autoencoder],
+            quantizer: ["rq".to_owned(), quantizer],
+            side: SIDE,
+            batch,
+            lr: 1e-4,
+            betas: [0.9, 0.99],
+        }
+    }
+}
+
+fn tokenizer_step(calls: &TokenizerCalls, plugins: &Plugins) -> Result<Prepared> {
+    let TokenizerCalls { autoencoder, quantizer, side, batch, lr, betas } = calls.clone();
+    let call = |kind, [name, fields]: [String; 2]| component(plugins, kind, &name, fields);
+    let autoencoder = call(Kind::Autoencoder, autoencoder)?;
+    let quantizer = call(Kind::Quantizer, quantizer)?;
     let params = Params::new(0);
-    let mut model = Tokenizer::build(plugins, &autoencoder, &[quantizer], [SIDE, SIDE, 3], params.clone())?;
-    let mut optimizer = Adam::new(params.trained(), AdamSettings { betas: [0.9, 0.99], ..AdamSettings::default() })?;
-    let shape = [batch, SIDE, SIDE, 3];
+    let mut model = Tokenizer::build(plugins, &autoencoder, &[quantizer], [side, side, 3], params.clone())?;
+    let mut optimizer = Adam::new(params.trained(), AdamSettings { betas, ..AdamSettings::default() })?;
+    let shape = [batch, side, side, 3];
     let pixels = Rng::new(0, "images", 0).uniform(shape.iter().product()).into_iter().map(|u| 2.0 * u - 1.0);
     let images = Tensor::from_vec(pixels.collect(), &shape)?;
     let mut step = 0;
@@ -82,19 +98,19 @@ fn tokenizer_step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> Re
         let rng = Rng::new(0, "step", step);
         step += 1;
         let tape = Tape::start()?;
-        let mut auxiliary = None;
+        let mut auxiliary = Vec::new();
         let mut bottleneck = |level: usize, latents: &Tensor| {
             let quantized = model.quantizers[level].quantize_train(latents, &rng)?;
-            auxiliary = Some(quantized.loss);
+            auxiliary.push(quantized.loss);
             Ok(quantized.latents)
         };
         let reconstruction = model.autoencoder.forward(&images, &mut bottleneck, &Mode::Train(rng))?;
         let mut loss = reconstruction.mse(&images)?;
-        if let Some(auxiliary) = auxiliary {
-            loss = loss.add(&auxiliary)?;
+        for auxiliary in &auxiliary {
+            loss = loss.add(auxiliary)?;
         }
         let mut gradients = tape.backward(&loss)?;
-        optimizer.step(&mut gradients, 1e-4, None)?;
+        optimizer.step(&mut gradients, lr, None)?;
         Ok(())
     }))
 }

@@ -140,7 +140,7 @@ config! {
         ema_decay: Option<f32> = None, in 0.0..1.0;
         /// Steps before latents are quantized: until then they pass as they are. From small random weights the latents
         /// hardly vary, and a codebook that follows them from the start can hold them there; it starts from data when its
-        /// turn comes.
+        /// turn comes. 0 where the quantizer changes the number of channels, as `kl` does.
         quantize_after: u64 = 0;
         /// Whether the data set's augmentation is on.
         augment: bool = true;

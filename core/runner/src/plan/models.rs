@@ -148,6 +148,12 @@ impl<'a> Models<'a> {
                 dry_quantizers(plugins, calls, latents)
             })
             .map_err(|problem| at(setup, Slot::Quantizer, &problem))?;
+        if resolved.tokenizer_training.quantize_after > 0 && latents.iter().any(|level| level.encoded != level.decoded)
+        {
+            let message = "until the quantizer's turn comes latents pass as they are, and this decoder does not read as many \
+                           channels as are encoded: leave `quantize_after` at 0";
+            return Err(at(setup, Slot::TokenizerTraining, &Problem::field("quantize_after", message.to_owned())));
+        }
         let objectives = self
             .objectives
             .get(
