@@ -10,6 +10,7 @@ mod case;
 mod counts;
 mod grids;
 mod lookup_free;
+mod masked;
 mod measures;
 mod metrics;
 mod networks;
@@ -54,6 +55,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("fid_inception", networks::fid_inception),
     ("frechet_distance", metrics::frechet_distance),
     ("fsq", grids::fsq),
+    ("guidance", masked::guidance),
     ("inception_score", metrics::inception_score),
     ("kid", metrics::kid),
     ("kl_vae_forward", posterior::kl_vae_forward),
@@ -61,6 +63,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("lookup_free", lookup_free::lookup_free),
     ("lpips", networks::lpips),
     ("lr_schedule", training::lr_schedule),
+    ("maskgit", masked::maskgit),
     ("measures", measures::measures),
     ("parameter_counts", counts::parameter_counts),
     ("partial_decode", residual::partial_decode),

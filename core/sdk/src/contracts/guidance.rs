@@ -48,9 +48,15 @@ impl Guidance {
         self.scale != 1.0
     }
 
-    /// The scale at step `step`, from 0, of `steps`; a single step counts as the last.
+    /// The scale at step `step`, from 0, of `steps`: that at the progress `step / (steps - 1)`, which is 1 at the last step; a
+    /// single step counts as the last.
     pub fn at(&self, step: usize, steps: usize) -> f32 {
-        let t = if steps > 1 { step.min(steps - 1) as f32 / (steps - 1) as f32 } else { 1.0 };
+        self.at_progress(if steps > 1 { step.min(steps - 1) as f32 / (steps - 1) as f32 } else { 1.0 })
+    }
+
+    /// The scale at progress `t` in [0, 1]. Published samplers that take `step / steps` for it never reach the end of a
+    /// schedule (1d-tokenizer, RAR); others take the share of tokens that are known (MAR).
+    pub fn at_progress(&self, t: f32) -> f32 {
         match self.schedule {
             GuidanceSchedule::Constant => self.scale,
             GuidanceSchedule::Linear => 1.0 + (self.scale - 1.0) * t,

@@ -41,7 +41,7 @@ pub use projection::Projection;
 pub use resample::{Downsample, Downsampling, Upsample};
 pub use residual::ResidualBlock;
 pub use rotation::rotate_to;
-pub use sampling::{CodeSteps, sample_codes};
+pub use sampling::{CodeSteps, is_guided, sample_codes};
 pub use soft_codes::{SoftCodes, code_tokens, soft_codes};
 pub use spatial_attention::SpatialAttention;
 

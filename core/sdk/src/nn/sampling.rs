@@ -31,6 +31,25 @@ pub trait CodeSteps {
     fn next(&self, state: &mut Self::State, last: Option<&Codes>) -> Result<Tensor>;
 }
 
+/// Whether a prior that reads `condition` samples with guidance: every image then has a twin without its condition.
+///
+/// # Errors
+/// [`Error::Unsupported`] for guidance that is not a number, or of a prior without conditions.
+pub fn is_guided(guidance: &Guidance, condition: ConditionSpace) -> Result<bool> {
+    if !guidance.is_on() {
+        return Ok(false);
+    }
+    if !guidance.scale.is_finite() {
+        return Err(Error::Unsupported(format!("the guidance scale must be a number, found {}", guidance.scale)));
+    }
+    if condition == ConditionSpace::None {
+        let message = "an unconditional prior has nothing to be guided by: leave the guidance scale at 1, or train the prior \
+                       with a condition";
+        return Err(Error::Unsupported(message.to_owned()));
+    }
+    Ok(true)
+}
+
 /// Draws the codes `[B, h, w, D]` that a request asks for.
 ///
 /// With guidance every image is computed twice, with and without its condition, and draws from the mixed logits (see
@@ -46,18 +65,7 @@ pub fn sample_codes<P: CodeSteps>(prior: &P, request: &SampleRequest, rng: &Rng)
     if images == 0 {
         return Ok(Tokens::Codes(Codes::from_vec(Vec::new(), &wanted)?));
     }
-    let guided = request.guidance.is_on();
-    if guided && !request.guidance.scale.is_finite() {
-        return Err(Error::Unsupported(format!(
-            "the guidance scale must be a number, found {}",
-            request.guidance.scale
-        )));
-    }
-    if guided && prior.condition() == ConditionSpace::None {
-        let message = "an unconditional prior has nothing to be guided by: leave the guidance scale at 1, or train the prior \
-                       with a condition";
-        return Err(Error::Unsupported(message.to_owned()));
-    }
+    let guided = is_guided(&request.guidance, prior.condition())?;
     let codes = no_grad(|| -> Result<Codes> {
         let mut state = if guided {
             let twice: Vec<usize> = (0..images).flat_map(|image| [image, image]).collect();

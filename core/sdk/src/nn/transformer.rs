@@ -39,6 +39,14 @@ impl WeightInit {
         }
     }
 
+    /// How the weight of a linear map of `inputs` numbers starts.
+    pub fn weight(self, inputs: usize) -> Init {
+        match self {
+            Self::Published => Init::fan_in(inputs),
+            Self::Gpt => Init::Normal(0.02),
+        }
+    }
+
     /// How the rows of an embedding start.
     pub fn embedding(self) -> Init {
         match self {
