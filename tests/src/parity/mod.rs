@@ -13,6 +13,7 @@ mod lookup_free;
 mod masked;
 mod measures;
 mod metrics;
+mod multi_scale;
 mod networks;
 mod objectives;
 mod outcome;
@@ -88,6 +89,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("tokenizer_step", steps::tokenizer_step),
     ("topk_topp", training::topk_topp),
     ("upsample", autoencoder::upsample),
+    ("var", multi_scale::var),
     ("vq_distances", quantizers::vq_distances),
     ("vq_gradient_codebook", quantizers::vq_gradient_codebook),
     ("vqgan_steps", objectives::vqgan_steps),

@@ -10,9 +10,9 @@ use std::sync::Arc;
 /// What the tokens of the first scales say of the next one.
 type Next = dyn Fn(&Tokens, usize) -> Result<Tensor> + Send + Sync;
 
-/// The maps of a level whose tokens are of several: from coarse to fine, each in raster order, one after another. The map of such a
-/// level is one row of all of them; a prior that goes from position to position needs to know no more, one that goes from
-/// scale to scale (Tian et al., "Visual autoregressive modeling", NeurIPS 2024) asks here.
+/// The maps of a level whose tokens are of several: from coarse to fine, each in raster order, one after another. The map
+/// of such a level is one row of all of them; a prior that goes from position to position needs to know no more, one that
+/// goes from scale to scale (Tian et al., "Visual autoregressive modeling", NeurIPS 2024) asks here.
 #[derive(Clone)]
 pub struct Scales {
     sizes: Vec<[usize; 2]>,
@@ -25,8 +25,8 @@ impl Scales {
         Self { sizes, next: None }
     }
 
-    /// Maps of `sizes`, height and width, coarse to fine. `next(tokens, n)` makes of the tokens `[B, 1, T, D]` of at least the first n scales
-    /// the latents `[B, h_n, w_n, C]` that they stand for, in the size of the scale after them.
+    /// Maps of `sizes`, height and width, coarse to fine. `next(tokens, n)` makes of the tokens `[B, 1, T, D]` of at
+    /// least the first n scales the latents `[B, h_n, w_n, C]` that they stand for, in the size of the scale after them.
     pub fn new(
         sizes: Vec<[usize; 2]>,
         next: impl Fn(&Tokens, usize) -> Result<Tensor> + Send + Sync + 'static,

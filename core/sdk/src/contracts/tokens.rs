@@ -1,6 +1,6 @@
 //! What stands between a tokenizer and a prior: maps of tokens, which are codes or vectors.
 
-use crate::contracts::Scales;
+use crate::contracts::{MapShape, Scales};
 use crate::tensor::{Codes, Tensor};
 use crate::{Error, Result};
 
@@ -54,6 +54,13 @@ impl LevelInfo {
     /// Positions of the map, T.
     pub fn positions(&self) -> usize {
         self.height * self.width
+    }
+
+    /// The shape of the latents that the tokens stand for: as large as the map, or as the last of several scales.
+    pub fn latents(&self) -> MapShape {
+        let last = self.scales.as_ref().and_then(|scales| scales.sizes().last().copied());
+        let [height, width] = last.unwrap_or([self.height, self.width]);
+        MapShape { height, width, channels: self.channels }
     }
 
     /// The codebooks, if tokens are codes.

@@ -3,7 +3,7 @@
 use super::{Check, Snapshot, broken, close, ensure, finite, random, settle, terms};
 use crate::Result;
 use crate::contracts::{
-    Components, LevelInfo, MapShape, Quantized, Quantizer, QuantizerContext, Targets, TokenRequest, TokenSpace, Tokens,
+    Components, MapShape, Quantized, Quantizer, QuantizerContext, Targets, TokenRequest, TokenSpace, Tokens,
 };
 use crate::params::Params;
 use crate::tensor::{Rng, Tape, Tensor};
@@ -106,7 +106,7 @@ fn plan<Q: Quantizer>(latents: MapShape, build: impl Fn(&QuantizerContext) -> Re
 
 fn numbers<Q: Quantizer>(latents: MapShape, x: &Tensor, build: impl Fn(&QuantizerContext) -> Result<Q>) -> Check {
     let mut quantizer = built(latents, build)?;
-    let LevelInfo { height, width, channels, .. } = quantizer.level();
+    let MapShape { height, width, channels } = quantizer.level().latents();
     let (depth, wanted) = (quantizer.level().depth(), [IMAGES, height, width, channels]);
     let sound = |quantized: &Quantized| -> Check {
         finite("the loss", &quantized.loss)?;
@@ -223,7 +223,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::Error;
-    use crate::contracts::CodeSpace;
+    use crate::contracts::{CodeSpace, LevelInfo};
     use crate::params::Init;
     use crate::tensor::ops::nearest::nearest;
     use crate::tensor::{Codes, Var};

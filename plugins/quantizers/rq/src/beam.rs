@@ -1,7 +1,7 @@
 //! Stacks of codes by beam search.
 //!
-//! Where depths share a codebook, the orders of a stack leave the same but for rounding: each distance is a sum of its own in one
-//! order, so that the codes of a vector do not depend on what else is in the batch.
+//! Where depths share a codebook, the orders of a stack leave the same but for rounding: each distance is a sum of its
+//! own in one order, so that the codes of a vector do not depend on what else is in the batch.
 
 use rqlab_sdk::prelude::*;
 
@@ -22,9 +22,9 @@ struct Stack {
     left: f32,
 }
 
-/// For vectors `[.., C]` the stacks `[.., D]` of codes from `books`, each `[K_d, C]`, whose sums leave least, among `beam` that are
-/// followed from depth to depth: those that leave least so far, and always the one of the nearest code at every depth, so that
-/// none leaves more than that. A GPU is waited for.
+/// For vectors `[.., C]` the stacks `[.., D]` of codes from `books`, each `[K_d, C]`, whose sums leave least, among
+/// `beam` that are followed from depth to depth: those that leave least so far, and always the one of the nearest code at
+/// every depth, so that none leaves more than that. A GPU is waited for.
 pub(crate) fn codes(vectors: &Tensor, books: &[Tensor], beam: usize) -> Result<Codes> {
     let books: Vec<Book> = books.iter().map(Book::new).collect();
     let rows = vectors.as_slice().chunks_exact(vectors.last_dim().max(1));

@@ -31,8 +31,8 @@ config! {
     /// al. 2022). Codebooks follow their vectors by exponential moving averages, and unused codes are restarted.
     ///
     /// The published models are `rq(depth: 4, codebook: 16384, decay: 0.99, dead_below: 1.0)`; vector-quantize-pytorch's
-    /// `ResidualVQ` is `rq(shared: false, update: per_step, commitment: sum, estimator: rotation, estimator_per_depth: true, beta: 1.0,
-    /// decay: 0.8, init: kaiming, dead_codes: keep)`.
+    /// `ResidualVQ` is `rq(shared: false, update: per_step, commitment: sum, estimator: rotation, estimator_per_depth:
+    /// true, beta: 1.0, decay: 0.8, init: kaiming, dead_codes: keep)`.
     pub struct RqConfig {
         /// Codes per position, D.
         depth: usize = 4, in 1..=64;
@@ -50,18 +50,21 @@ config! {
         commitment: Commitment = Commitment::Mean;
         /// How gradients pass.
         estimator: Estimator = Estimator::StraightThrough;
-        /// Whether they pass each depth on its own, the residual onto its codeword, so that D of them add up (vector-quantize-pytorch),
-        /// or once, the latents onto the sum (RQ-VAE).
+        /// Whether they pass each depth on its own, the residual onto its codeword, so that D of them add up
+        /// (vector-quantize-pytorch), or once, the latents onto the sum (RQ-VAE).
         estimator_per_depth: bool = false;
-        /// Temperature T at which codes are drawn in training, by softmax(-d²/T) at each depth; if not given, they are the nearest.
+        /// Temperature T at which codes are drawn in training, by softmax(-d²/T) at each depth; if not given, they are
+        /// the nearest.
         stochastic_codes: Option<f32> = None, in 1e-6..=1e6;
-        /// Stacks of codes that are followed from depth to depth outside training, of which the one that leaves least is taken; 1
-        /// takes the nearest code at each depth.
+        /// Stacks of codes that are followed from depth to depth outside training, of which the one that leaves least is
+        /// taken; 1 takes the nearest code at each depth.
         eval_beam: usize = 1, in 1..=256;
-        /// The same in training. Looks at all depths before any codebook moves, so that a shared one needs `update: per_step`.
+        /// The same in training. Looks at all depths before any codebook moves, so that a shared one needs `update:
+        /// per_step`.
         train_beam: usize = 1, in 1..=256;
-        /// Whether each batch of training keeps only its first depths, a number drawn anew (SoundStream, vector-quantize-pytorch's
-        /// `quantize_dropout`). What is dropped adds nothing to latents and losses, and moves no codebook.
+        /// Whether each batch of training keeps only its first depths, a number drawn anew (SoundStream,
+        /// vector-quantize-pytorch's `quantize_dropout`). What is dropped adds nothing to latents and losses, and moves
+        /// no codebook.
         quantizer_dropout: bool = false;
         /// The first depth, from 0, that may be the last kept one.
         dropout_cutoff: usize = 0, in 0..=63;
@@ -76,19 +79,19 @@ config! {
         decays: Option<Vec<f64>> = None, in 0.0..1.0;
         /// Smoothing of the average counts.
         eps: f64 = 1e-5, in 0.0..=1.0;
-        /// What becomes of codes of low average count. With `restart`, the first step sets the codebook from data, whatever `init`
-        /// says.
+        /// What becomes of codes of low average count. With `restart`, the first step sets the codebook from data,
+        /// whatever `init` says.
         dead_codes: DeadCodes = DeadCodes::Restart;
-        /// The average count, in vectors per update, below which a code is dead. The published models have 1; where a step has
-        /// about as many vectors as codes, that restarts codes faster than they can settle.
+        /// The average count, in vectors per update, below which a code is dead. The published models have 1; where a
+        /// step has about as many vectors as codes, that restarts codes faster than they can settle.
         dead_below: f32 = 0.1, in 0.0..=1e6;
         /// How codebooks start.
         init: CodebookInit = CodebookInit::Normal;
         /// Rounds of k-means in the first batch, where `init` is `kmeans`.
         kmeans_iterations: usize = 10, in 1..=1000;
-        /// The average count that codes start with; if not given, 0 with `dead_codes: restart` and 1 else. The published RQ-VAE has
-        /// 0, and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone, which throws it far
-        /// away.
+        /// The average count that codes start with; if not given, 0 with `dead_codes: restart` and 1 else. The published
+        /// RQ-VAE has 0, and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone,
+        /// which throws it far away.
         initial_count: Option<f32> = None, in 0.0..=1e6;
     }
 }
@@ -127,8 +130,8 @@ impl RqConfig {
             return refuse("train_beam", message.to_owned());
         }
         if self.train_beam > 1 && self.shared && self.update == Update::PerDepth {
-            let message = "a beam looks at all depths with one codebook, and a shared one moves between them; add `update: per_step` \
-                           or `shared: false`";
+            let message = "a beam looks at all depths with one codebook, and a shared one moves between them; add \
+                           `update: per_step` or `shared: false`";
             return refuse("train_beam", message.to_owned());
         }
         if self.quantizer_dropout && self.dropout_cutoff >= self.depth {

@@ -46,8 +46,8 @@ pub struct Assignments {
 }
 
 impl Rq {
-    /// A quantizer with the codebooks `codebooks.0`, `codebooks.1`, ...; only the first if it is shared; and the maps `project_in`
-    /// and `project_out` if `code_dim` is given.
+    /// A quantizer with the codebooks `codebooks.0`, `codebooks.1`, ...; only the first if it is shared; and the maps
+    /// `project_in` and `project_out` if `code_dim` is given.
     ///
     /// # Errors
     /// Lists in the configuration that do not fit `depth` or `shared`, settings that contradict each other.
@@ -87,8 +87,8 @@ impl Rq {
         Ok(())
     }
 
-    /// Quantizes depth by depth in training: `choose` gives the codes of a depth's residuals in a codebook. `found` is told each
-    /// kept depth's residuals and codes; what it writes to the codebook is seen from the next depth on.
+    /// Quantizes depth by depth in training: `choose` gives the codes of a depth's residuals in a codebook. `found` is
+    /// told each kept depth's residuals and codes; what it writes to the codebook is seen from the next depth on.
     fn assign(
         &self,
         vectors: &Tensor,
@@ -114,8 +114,8 @@ impl Rq {
         Ok(assigned)
     }
 
-    /// One training step's codes and codebook updates for vectors `[.., c]`. `candidates(depth, residuals, K)` gives what dead
-    /// codes restart from, `[K, c]`; it is called only where there are any.
+    /// One training step's codes and codebook updates for vectors `[.., c]`. `candidates(depth, residuals, K)` gives what
+    /// dead codes restart from, `[K, c]`; it is called only where there are any.
     ///
     /// # Errors
     /// Shapes that do not fit, and those of `candidates`.
@@ -170,8 +170,8 @@ impl Rq {
         Ok((assigned, vec![("restarted_codes", restarts), ("dead_codes", dead)]))
     }
 
-    /// The value, loss and gradients of what vectors `[.., c]` were assigned: commitment is `|x - sg(z_d)|²` for each partial sum
-    /// `z_d`, averaged over elements.
+    /// The value, loss and gradients of what vectors `[.., c]` were assigned: commitment is `|x - sg(z_d)|²` for each
+    /// partial sum `z_d`, averaged over elements.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -228,14 +228,13 @@ impl Rq {
         beam::codes(&vectors.detach(), &books, beam)
     }
 
-    /// What each code of a depth adds to the latents `[K, C]`. The constant of the map back belongs to none.
-    fn table(&self, depth: usize) -> Result<Tensor> {
-        let weight = self.book(depth).weight();
-        if self.config.code_dim.is_none() {
-            return Ok(weight);
-        }
-        let constant = self.projection.project_out(&Tensor::zeros(&[1, self.projection.code_dim()]))?;
-        Ok(self.projection.project_out(&weight)?.sub(&constant)?.detach())
+    /// What each code of each depth adds to the latents `[K_d, C]`; the same of all depths that share a codebook.
+    fn tables(&self) -> Result<Vec<Tensor>> {
+        let depth = self.config.depth;
+        let weights: Vec<Tensor> = (0..depth).map(|depth| self.book(depth).weight()).collect();
+        let tables = self.projection.tables(&weights)?;
+        // The first has the bias of the map back, which is none of the codebook's.
+        Ok(if self.config.shared && depth > 1 { vec![tables[1].clone(); depth] } else { tables })
     }
 
     /// The codeword of each depth side by side: codes `[.., D]` to `[.., D, c]`.
@@ -296,8 +295,7 @@ impl Rq {
 impl Quantizer for Rq {
     fn level(&self) -> LevelInfo {
         let MapShape { height, width, channels } = self.latents;
-        let depths = if self.dry { 0 } else { self.config.depth };
-        let tables = (0..depths).filter_map(|depth| self.table(depth).ok()).collect();
+        let tables = if self.dry { vec![] } else { self.tables().unwrap_or_default() };
         let space = CodeSpace { sizes: self.sizes.clone(), tables, shared: self.config.shared };
         LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }

@@ -71,9 +71,9 @@ impl Anchors {
         Ok(Self { choice: config.anchor, decay: config.anchor_decay, used })
     }
 
-    /// Takes the codes of a batch into the averages of use, and moves every code by `exp(-10 K u / (1 - decay) - 0.001)` of
-    /// the way to its anchor among `raw` `[N, C]`. Anchors are chosen by the distance of `codewords` `[K, C]` to `compared` `[N, C]`,
-    /// which are the same vectors, perhaps divided by their lengths.
+    /// Takes the codes of a batch into the averages of use, and moves every code by `exp(-10 K u / (1 - decay) - 0.001)`
+    /// of the way to its anchor among `raw` `[N, C]`. Anchors are chosen by the distance of `codewords` `[K, C]` to
+    /// `compared` `[N, C]`, which are the same vectors, perhaps divided by their lengths.
     pub(crate) fn pull(
         &self,
         weight: &Var,

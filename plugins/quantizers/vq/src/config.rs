@@ -67,13 +67,15 @@ choice! {
 config! {
     /// Vector quantization: the nearest of K codewords at each position.
     ///
-    /// LlamaGen's is `vq(codebook: 16384, code_dim: 8, normalize: always, codebook_update: gradient)`, VQGAN's `vq(codebook: 1024,
-    /// codebook_update: gradient, beta_on: codebook)`, VQ-VAE-2's `vq(codebook: 512, decay: 0.99, dead_codes: keep, initial_count:
-    /// 0.0)`, TiTok's later one `vq(codebook: 8192, code_dim: 64, codebook_update: gradient, dead_codes: anchored)`.
+    /// LlamaGen's is `vq(codebook: 16384, code_dim: 8, normalize: always, codebook_update: gradient)`, VQGAN's
+    /// `vq(codebook: 1024, codebook_update: gradient, beta_on: codebook)`, VQ-VAE-2's `vq(codebook: 512, decay: 0.99,
+    /// dead_codes: keep, initial_count: 0.0)`, TiTok's later one `vq(codebook: 8192, code_dim: 64, codebook_update:
+    /// gradient, dead_codes: anchored)`.
     pub struct VqConfig {
         /// Codes in the codebook, K.
         codebook: usize = 512, in 2..=1_048_576;
-        /// Channels of a code, reached and left by a linear map; if not given, those of the latents, and no map. LlamaGen has 8, TiTok 12.
+        /// Channels of a code, reached and left by a linear map; if not given, those of the latents, and no map. LlamaGen
+        /// has 8, TiTok 12.
         code_dim: Option<usize> = None, in 1..=65536;
         /// Where latents and codes are divided by their lengths.
         normalize: Normalize = Normalize::Never;
@@ -96,15 +98,15 @@ config! {
         decay: f64 = 0.97, in 0.0..1.0;
         /// Smoothing of the average counts (`ema`).
         eps: f64 = 1e-5, in 0.0..=1.0;
-        /// The average count that codes start with (`ema`); if not given, 0 with `dead_codes: restart` and 1 else. The published RQ-VAE
-        /// has 0, and counts on restarts: a code that starts with 0 and gets no vector is divided by `eps` alone, which throws
-        /// it far away.
+        /// The average count that codes start with (`ema`); if not given, 0 with `dead_codes: restart` and 1 else. The
+        /// published RQ-VAE has 0, and counts on restarts: a code that starts with 0 and gets no vector is divided by
+        /// `eps` alone, which throws it far away.
         initial_count: Option<f32> = None, in 0.0..=1e6;
-        /// What becomes of codes that few vectors use; if not given, `restart` for `ema` and `keep` for `gradient`. With `restart`,
-        /// the first step sets the codebook from data, whatever `init` says.
+        /// What becomes of codes that few vectors use; if not given, `restart` for `ema` and `keep` for `gradient`. With
+        /// `restart`, the first step sets the codebook from data, whatever `init` says.
         dead_codes: Option<DeadCodes> = None;
-        /// The average count, in vectors per update, below which a code is dead (`restart`, `threshold`). RQ-VAE has 1; where a
-        /// step has about as many vectors as codes, that restarts codes faster than they can settle.
+        /// The average count, in vectors per update, below which a code is dead (`restart`, `threshold`). RQ-VAE has 1;
+        /// where a step has about as many vectors as codes, that restarts codes faster than they can settle.
         dead_below: f32 = 0.1, in 0.0..=1e6;
         /// Which vector a code moves to (`anchored`).
         anchor: Anchor = Anchor::Closest;
@@ -118,8 +120,9 @@ config! {
         orthogonal_active_only: bool = false;
         /// The most codes that it sees, drawn anew at each step; if not given, all. Its memory grows with their square.
         orthogonal_max_codes: Option<usize> = None, in 2..=1_048_576;
-        /// Weight of the entropy loss `E H(p) - H(E p)`, p = softmax(-d²/T) over all codes: each vector sure of its code, all codes
-        /// in use. LlamaGen's code has it, with weight 0 by default; its memory is a number for each vector and code.
+        /// Weight of the entropy loss `E H(p) - H(E p)`, p = softmax(-d²/T) over all codes: each vector sure of its code,
+        /// all codes in use. LlamaGen's code has it, with weight 0 by default; its memory is a number for each vector and
+        /// code.
         entropy_weight: f32 = 0.0, in 0.0..=1000.0;
         /// The temperature T of the entropy loss; LlamaGen has 0.01.
         entropy_temperature: f32 = 0.01, in 1e-6..=1e6;

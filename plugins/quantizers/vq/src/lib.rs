@@ -1,6 +1,6 @@
-//! Vector quantization (van den Oord et al., "Neural discrete representation learning", NeurIPS 2017): one code per position.
-//! The codebook follows its vectors by moving averages (VQ-VAE-2) or is trained by gradients (VQ-VAE, VQGAN); it may lie on a
-//! sphere of few dimensions (LlamaGen), and codes that nothing uses may be brought back.
+//! Vector quantization (van den Oord et al., "Neural discrete representation learning", NeurIPS 2017): one code per
+//! position. The codebook follows its vectors by moving averages (VQ-VAE-2) or is trained by gradients (VQ-VAE, VQGAN);
+//! it may lie on a sphere of few dimensions (LlamaGen), and codes that nothing uses may be brought back.
 //!
 //! Shapes: latents `[.., C]`, usually `[B, h, w, C]`; the vectors that are compared `[.., c]`; codes `[.., 1]`.
 
@@ -13,7 +13,7 @@ mod tests;
 pub use config::{Anchor, BetaOn, CodebookUpdate, DeadCodes, Normalize, VqConfig};
 
 use book::Book;
-use rqlab_sdk::nn::{Projection, SoftCodes, code_tokens, l2_normalize, soft_codes};
+use rqlab_sdk::nn::{CodeEntropies, Projection, SoftCodes, code_tokens, l2_normalize, soft_codes};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::nearest::nearest;
 
@@ -33,8 +33,8 @@ pub struct Vq {
 }
 
 impl Vq {
-    /// A quantizer with the codebook `codebooks.0` (moving averages) or the parameter `embedding.weight` `[K, c]`, and the maps
-    /// `project_in` and `project_out` if `code_dim` is given.
+    /// A quantizer with the codebook `codebooks.0` (moving averages) or the parameter `embedding.weight` `[K, c]`, and
+    /// the maps `project_in` and `project_out` if `code_dim` is given.
     ///
     /// # Errors
     /// Settings that contradict each other.
@@ -92,14 +92,13 @@ impl Vq {
                 }
             }
         };
-        for (name, weight, term) in [
-            ("orthogonal", self.config.orthogonal_weight, self.orthogonal(codes, rng)?),
-            ("entropy", self.config.entropy_weight, self.entropy(vectors, codewords)?),
-        ] {
-            if let Some(term) = term {
-                terms.push((name, term.detach()));
-                loss = loss.add(&term.mul_scalar(weight)?)?;
-            }
+        if let Some(orthogonal) = self.orthogonal(codes, rng)? {
+            loss = loss.add(&orthogonal.mul_scalar(self.config.orthogonal_weight)?)?;
+            terms.push(("orthogonal", orthogonal.detach()));
+        }
+        if let Some(entropies) = self.entropies(vectors, codewords)? {
+            loss = loss.add(&entropies.loss(1.0, 1.0)?.mul_scalar(self.config.entropy_weight)?)?;
+            terms.extend(entropies.terms());
         }
         Ok(Quantized {
             latents: self.projection.project_out(&self.config.estimator.pass(vectors, &value)?)?,
@@ -129,16 +128,17 @@ impl Vq {
         losses::orthogonal(&weight).map(Some)
     }
 
-    fn entropy(&self, vectors: &Tensor, codewords: &Tensor) -> Result<Option<Tensor>> {
+    fn entropies(&self, vectors: &Tensor, codewords: &Tensor) -> Result<Option<CodeEntropies>> {
         if self.config.entropy_weight == 0.0 {
             return Ok(None);
         }
         let rows = vectors.len() / vectors.last_dim().max(1);
         let vectors = vectors.reshape(&[rows, vectors.last_dim()])?;
-        losses::entropy(&vectors, codewords, self.config.entropy_temperature).map(Some)
+        losses::entropies(&vectors, codewords, self.config.entropy_temperature).map(Some)
     }
 
-    /// Quantizes, and updates the codebook where the optimizer does not; dead codes restart from `candidates(vectors, K)`, `[K, c]`.
+    /// Quantizes, and updates the codebook where the optimizer does not; dead codes restart from `candidates(vectors,
+    /// K)`, `[K, c]`.
     ///
     /// # Errors
     /// Shapes that do not fit, and those of `candidates`.
@@ -179,8 +179,8 @@ impl Vq {
 impl Quantizer for Vq {
     fn level(&self) -> LevelInfo {
         let MapShape { height, width, channels } = self.latents;
-        let table = || self.projection.project_out(&self.codewords()?).map(|table| table.detach());
-        let tables = if self.dry { vec![] } else { table().into_iter().collect() };
+        let table = || self.codewords().and_then(|codewords| self.projection.tables(&[codewords]));
+        let tables = if self.dry { vec![] } else { table().unwrap_or_default() };
         let space = CodeSpace { sizes: vec![self.config.codebook], tables, shared: false };
         LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }
@@ -211,14 +211,6 @@ impl Quantizer for Vq {
     }
 
     fn embed(&self, tokens: &Tokens, depth: Option<usize>) -> Result<Tensor> {
-        let codes = tokens.codes()?;
-        if depth.unwrap_or(1) != 1 || codes.last_dim() != 1 {
-            return Err(Error::Unsupported(format!(
-                "vector quantization has depth 1; asked for depth {} of codes {:?}",
-                depth.unwrap_or(1),
-                codes.shape()
-            )));
-        }
-        self.projection.project_out(&self.codewords()?.embedding(&codes.column(0)?)?)
+        self.projection.project_out(&self.codewords()?.embedding(&tokens.codes_of_depth_1(depth)?)?)
     }
 }

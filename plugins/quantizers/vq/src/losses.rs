@@ -30,12 +30,11 @@ pub(crate) fn seen_codes(size: usize, used: Option<&Codes>, most: Option<usize>,
     Some(seen)
 }
 
-/// The entropy loss of vectors `[N, C]` among codes `[K, C]`, `E H(p) - H(E p)` in nats, with p = softmax(-d²/T) and `H(E p) =
-/// -sum m log(m + 1e-5)`, as LlamaGen and MAGVIT-2's descendants compute it.
-pub(crate) fn entropy(vectors: &Tensor, codebook: &Tensor, temperature: f32) -> Result<Tensor> {
+/// The entropies of vectors `[N, C]` among codes `[K, C]`, with p = softmax(-d²/T), as LlamaGen computes them.
+pub(crate) fn entropies(vectors: &Tensor, codebook: &Tensor, temperature: f32) -> Result<CodeEntropies> {
     let size = codebook.shape()[0];
     let own = codebook.square()?.sum(&[1], false)?.reshape(&[1, size])?;
     // |x|² is the same for all codes of a vector, so that softmax does not see it.
     let logits = vectors.matmul_t(codebook)?.mul_scalar(2.0)?.sub(&own)?.mul_scalar(1.0 / temperature)?;
-    CodeEntropies::of_logits(&logits, EntropyEps::Mean)?.loss(1.0, 1.0)
+    CodeEntropies::of_logits(&logits, EntropyEps::Mean)
 }

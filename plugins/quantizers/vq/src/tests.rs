@@ -248,12 +248,13 @@ fn the_entropy_loss_is_entropy_of_each_less_entropy_of_all() {
         }
     }
     let spread: f64 = mean.iter().map(|m| -m * (m + 1e-5).ln()).sum();
-    let got = losses::entropy(&z, &e, 0.7).unwrap().item().unwrap();
+    let got = losses::entropies(&z, &e, 0.7).unwrap().loss(1.0, 1.0).unwrap().item().unwrap();
     assert!((f64::from(got) - (sure - spread)).abs() < 1e-5, "{got} {}", sure - spread);
     let (vq, _) = vq("vq(codebook: 5, codebook_update: gradient, entropy_weight: 0.5, orthogonal_weight: 2.0)");
     let quantized = vq.quantize(&z).unwrap();
     let term = |name: &str| quantized.terms.iter().find(|(term, _)| *term == name).unwrap().1.item().unwrap();
-    let wanted = 0.25 * term("commitment") + term("codebook") + 2.0 * term("orthogonal") + 0.5 * term("entropy");
+    let entropy = term("sample_entropy") - term("codebook_entropy");
+    let wanted = 0.25 * term("commitment") + term("codebook") + 2.0 * term("orthogonal") + 0.5 * entropy;
     assert!((quantized.loss.item().unwrap() - wanted).abs() < 1e-5);
 }
 

@@ -1,5 +1,6 @@
 //! A codebook that follows the vectors it encodes by exponential moving averages (van den Oord et al., "Neural discrete
-//! representation learning", NeurIPS 2017, appendix A.1): how it starts, how it moves, what becomes of codes that nothing uses.
+//! representation learning", NeurIPS 2017, appendix A.1): how it starts, how it moves, what becomes of codes that nothing
+//! uses.
 
 mod restart;
 mod start;
@@ -19,8 +20,8 @@ crate::choice! {
     pub enum DeadCodes {
         /// They stay where they are: VQ-VAE-2.
         Keep = "keep",
-        /// Averages restart at random vectors, of which none is taken twice, before the codes are written: RQ-VAE (Lee et al.,
-        /// CVPR 2022).
+        /// Averages restart at random vectors, of which none is taken twice, before the codes are written: RQ-VAE (Lee et
+        /// al., CVPR 2022).
         Restart = "restart",
         /// Codes and averages are replaced by random vectors after the codes are written: vector-quantize-pytorch's
         /// `threshold_ema_dead_code`.
@@ -61,9 +62,9 @@ pub struct EmaRule {
 }
 
 impl EmaRule {
-    /// The count that codes start with if none is `asked` for. A code that gets no vector is `m / (N + eps)`, where sum m and
-    /// count N decay alike: with N = 0 from the start and m = e, its own value, it is thrown to e / eps at the first update.
-    /// Restarts forestall that, as the published RQ-VAE does; without them sum and count start alike, as in
+    /// The count that codes start with if none is `asked` for. A code that gets no vector is `m / (N + eps)`, where sum m
+    /// and count N decay alike: with N = 0 from the start and m = e, its own value, it is thrown to e / eps at the first
+    /// update. Restarts forestall that, as the published RQ-VAE does; without them sum and count start alike, as in
     /// vector-quantize-pytorch.
     pub fn initial_count(asked: Option<f32>, dead_codes: DeadCodes) -> f32 {
         asked.unwrap_or(if dead_codes == DeadCodes::Restart { 0.0 } else { 1.0 })
@@ -90,9 +91,10 @@ pub struct Settled {
 /// A codebook `[K, C]` that is not trained by gradients: every code is the average of the vectors it got, over the past
 /// `1 / (1 - decay)` updates or so.
 ///
-/// One update is [`accumulate`](Self::accumulate) and [`settle`](Self::settle); before the first comes [`start`](Self::start).
-/// Its state has the published names: `weight` `[K, C]`, `cluster_size_ema` `[K]`, `embed_ema` `[K, C]`. The published
-/// weight has one more row, of zeros, for padding. Where it starts from data, there is `initted` `[1]` as well.
+/// One update is [`accumulate`](Self::accumulate) and [`settle`](Self::settle); before the first comes
+/// [`start`](Self::start). Its state has the published names: `weight` `[K, C]`, `cluster_size_ema` `[K]`, `embed_ema`
+/// `[K, C]`. The published weight has one more row, of zeros, for padding. Where it starts from data, there is `initted`
+/// `[1]` as well.
 #[derive(Debug, Clone)]
 pub struct EmaCodebook {
     size: usize,
@@ -172,8 +174,8 @@ impl EmaCodebook {
         Ok(count_rare(&self.cluster_size.get(), self.rule.dead_below)?)
     }
 
-    /// Sets the codes to the means that [`k_means`] finds in the first vectors `[.., C]` that it is shown, and the averages to
-    /// their counts and sums; nothing if the codebook does not start from data, or has started.
+    /// Sets the codes to the means that [`k_means`] finds in the first vectors `[.., C]` that it is shown, and the
+    /// averages to their counts and sums; nothing if the codebook does not start from data, or has started.
     ///
     /// # Errors
     /// No vectors; a device that fails.

@@ -18,8 +18,8 @@ crate::choice! {
         Uniform = "uniform",
         /// U(±sqrt(6 / (K C))): vector-quantize-pytorch.
         Kaiming = "kaiming",
-        /// The means that k-means finds in the first batch of training (vector-quantize-pytorch's `kmeans_init`); `kaiming` until
-        /// then.
+        /// The means that k-means finds in the first batch of training (vector-quantize-pytorch's `kmeans_init`);
+        /// `kaiming` until then.
         KMeans = "kmeans",
     }
 }

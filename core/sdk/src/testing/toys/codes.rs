@@ -60,11 +60,7 @@ impl Quantizer for ToyCodes {
     }
 
     fn embed(&self, tokens: &Tokens, depth: Option<usize>) -> Result<Tensor> {
-        let codes = tokens.codes()?;
-        if depth.unwrap_or(1) != 1 || codes.last_dim() != 1 {
-            return Err(Error::Unsupported("toy codes have depth 1".to_owned()));
-        }
-        Ok(self.codebook.get().embedding(&codes.column(0)?)?)
+        Ok(self.codebook.get().embedding(&tokens.codes_of_depth_1(depth)?)?)
     }
 }
 
