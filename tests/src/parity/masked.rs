@@ -77,7 +77,7 @@ fn model(case: &Case, config: MaskGitConfig, state: &BTreeMap<String, Tensor>) -
         TokenSpace::Codes(CodeSpace { sizes: vec![case.size("codebook_size")?], tables: vec![], shared: false });
     let params = Params::new(0);
     let cx = PriorContext {
-        levels: vec![LevelInfo { height: 1, width: case.size("image_seq_len")?, channels: 1, space }],
+        levels: vec![LevelInfo { height: 1, width: case.size("image_seq_len")?, channels: 1, space, scales: None }],
         level: 0,
         condition: ConditionSpace::Classes(case.size("condition_num_classes")?),
         null_condition: true,

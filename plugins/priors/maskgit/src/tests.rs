@@ -12,7 +12,7 @@ use rqlab_sdk::testing::{PriorCase, prior};
 
 fn level(map: [usize; 2], sizes: &[usize]) -> LevelInfo {
     let space = TokenSpace::Codes(CodeSpace { sizes: sizes.to_vec(), tables: vec![], shared: false });
-    LevelInfo { height: map[0], width: map[1], channels: 5, space }
+    LevelInfo { height: map[0], width: map[1], channels: 5, space, scales: None }
 }
 
 fn context(level: LevelInfo, params: Params) -> PriorContext {
