@@ -118,8 +118,15 @@ const INCEPTION_DIGEST: &str = "b7a528bf4051f62c057bc14657865abf180a23eb1748d00f
 config! {
     /// How the tokenizer (autoencoder and quantizer) is trained: Adam, or AdamW where `weight_decay` is not 0.
     pub struct TokenizerTraining {
-        /// Optimizer steps.
+        /// Optimizer steps; with 0 it stays as it starts, such as `from` a file.
         steps: u64 = 1000, in 0..;
+        /// A file of weights to start from, in place of the seed's: what `rqlab import` made of a published checkpoint, the
+        /// `result.safetensors` of a finished stage, or the directory of that (runs/stages/ID). Relative to the file that this
+        /// stands in. Its digest is part of the result's identity.
+        from: Option<String> = None, local;
+        /// Parameters that stay as they are, by their names, with `*` for any letters: `["encoder.*", "quantizer.*"]` trains the
+        /// decoder alone.
+        freeze: Vec<String> = vec![];
         /// Images per step.
         batch: usize = 32, in 1..=1_048_576;
         /// Peak learning rate.
@@ -156,8 +163,12 @@ config! {
 config! {
     /// How the prior is trained: AdamW.
     pub struct PriorTraining {
-        /// Optimizer steps.
+        /// Optimizer steps; with 0 it stays as it starts, such as `from` a file.
         steps: u64 = 1000, in 0..;
+        /// A file of weights to start from, as in `tokenizer_training`; of a prior of one level.
+        from: Option<String> = None, local;
+        /// Parameters that stay as they are, by their names, with `*` for any letters.
+        freeze: Vec<String> = vec![];
         /// Images per step.
         batch: usize = 32, in 1..=1_048_576;
         /// Peak learning rate.

@@ -125,7 +125,11 @@ pub fn reconstruct(
     sheet(&rows, out)
 }
 
-fn require_done(store: &Store, ids: &[&Id], repeat: &Repeat) -> Result<()> {
+/// That stages are done.
+///
+/// # Errors
+/// Which command does them.
+pub(crate) fn require_done(store: &Store, ids: &[&Id], repeat: &Repeat) -> Result<()> {
     for id in ids {
         if store.stage(id).done()?.is_none() {
             return Err(Error::Data(format!(

@@ -1,12 +1,11 @@
 //! Files of published weights, and whether they are what they are said to be.
 
 use rqlab_sdk::networks::Weights;
-use rqlab_sdk::{Error, Result};
+use rqlab_sdk::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A safetensors file of weights, and the digest that it must have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,22 +16,35 @@ pub struct WeightsFile {
     pub digest: String,
 }
 
+/// The SHA-256 of a plain file, in hexadecimal.
+fn digest(path: &Path) -> Result<String> {
+    let (mut input, _) = files::open(path)?;
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        let read = input.read(&mut chunk).map_err(Error::file(path))?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&chunk[..read]);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 impl WeightsFile {
+    /// A file as it is now.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of(path: PathBuf) -> Result<Self> {
+        Ok(Self { digest: digest(&path)?, path })
+    }
+
     /// Checks that the file is there and has its digest.
     ///
     /// # Errors
     /// It cannot be read; another digest.
     pub fn check(&self) -> Result<()> {
-        let mut input = File::open(&self.path).map_err(Error::file(&self.path))?;
-        let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 20]);
-        loop {
-            let read = input.read(&mut chunk).map_err(Error::file(&self.path))?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&chunk[..read]);
-        }
-        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = digest(&self.path)?;
         if found == self.digest.to_lowercase() {
             return Ok(());
         }

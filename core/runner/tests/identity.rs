@@ -12,6 +12,7 @@ use rqlab::plan::{self, Plan};
 use rqlab::settings::{Precision, TokenizerTraining};
 use rqlab::stages::{Context, Stage, TrainTokenizer};
 use rqlab::store::{Done, StageDir};
+use rqlab::weights::WeightsFile;
 use rqlab_sdk::Result;
 use rqlab_sdk::config::Config;
 use serde_json::Value;
@@ -105,6 +106,7 @@ fn tokenizer() -> TrainTokenizer {
         objectives: vec![call("mse")],
         classifier: None,
         training: TokenizerTraining::parse("()").unwrap(),
+        from: None,
         seed: 0,
     }
 }
@@ -158,6 +160,13 @@ fn a_stages_revision_the_data_and_each_plugin_are_in_its_name() {
     holder.plugins.insert("quantizer inner".to_owned(), "digest".to_owned());
     nested.quantizers[0] = holder.into();
     assert_ne!(plain, id(&nested, "pixels"));
+    let from = |path: &str, digest: &str| {
+        let from = Some(WeightsFile { path: path.into(), digest: digest.to_owned() });
+        id(&TrainTokenizer { from, ..tokenizer() }, "pixels")
+    };
+    assert_ne!(plain, from("a", "1"));
+    assert_ne!(from("a", "1"), from("a", "2"));
+    assert_eq!(from("a", "1"), from("b", "1"));
     let mut moved = tokenizer();
     moved.data = Called { config: "(path: \"elsewhere\")".to_owned(), ..Called::clone(&moved.data) }.into();
     assert_eq!(plain, id(&moved, "pixels"));

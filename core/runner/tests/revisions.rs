@@ -33,6 +33,7 @@ const SOURCES: [(&str, &[&str]); 12] = [
             "training/means.rs",
             "training/mod.rs",
             "training/objectives.rs",
+            "training/start.rs",
         ],
     ),
     ("tokens", &["model.rs", "subset.rs", "token_file.rs", "tokens.rs", "training/batches.rs"]),
@@ -50,6 +51,7 @@ const SOURCES: [(&str, &[&str]); 12] = [
             "training/losses.rs",
             "training/means.rs",
             "training/mod.rs",
+            "training/start.rs",
         ],
     ),
     (

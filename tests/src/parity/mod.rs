@@ -28,7 +28,7 @@ mod two_levels;
 
 pub use case::Case;
 pub use networks::inception_tensors;
-pub use outcome::{Outcome, Summary};
+pub use outcome::{Outcome, Summary, compare};
 pub use outputs::Outputs;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

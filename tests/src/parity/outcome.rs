@@ -117,7 +117,7 @@ impl fmt::Display for Summary {
 }
 
 /// Compares all that is expected with what was computed.
-pub(super) fn compare(expect: &[Expect], outputs: &Outputs) -> Outcome {
+pub fn compare(expect: &[Expect], outputs: &Outputs) -> Outcome {
     let (mut worst, mut compared, mut failed, mut not_yet): (Option<Entry>, _, _, _) = (None, 0, 0, 0);
     let mut parts: Vec<String> = Vec::new();
     for wanted in expect {

@@ -1,7 +1,8 @@
 //! Groups of arguments that commands share or have for themselves.
 
-use super::values::{Seeds, above_zero, folder_name, margin, not_negative, positive, seeds, share};
+use super::values::{Seeds, above_zero, folder_name, margin, not_negative, positive, seeds, share, sides};
 use crate::home::at_home;
+use crate::import::Weights;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -119,4 +120,57 @@ pub struct ReconstructArgs {
     /// The picture.
     #[arg(long, short, value_name = "FILE", default_value = "reconstructions.png")]
     pub output: PathBuf,
+}
+
+/// What to import, and how.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// The published file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What it is called here: imports/NAME.safetensors, and imports/NAME.ron.
+    #[arg(long = "as", value_name = "NAME", value_parser = folder_name)]
+    pub name: String,
+    /// Which of its weights: as the optimizer left them, or their average.
+    #[arg(long, default_value = "plain")]
+    pub weights: Weights,
+    /// The published system [default: recognised by its names]: a wrong name lists them.
+    #[arg(long, value_name = "NAME")]
+    pub system: Option<String>,
+    /// Its configuration [default: config.yaml, project.yaml or config.json beside it].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Height and width of the images, such as 256 or 256x384 [default: those of the configuration, or 256].
+    #[arg(long, value_name = "SIZE", value_parser = sides)]
+    pub size: Option<[usize; 2]>,
+    /// Directory of what was imported.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("imports"))]
+    pub imports: PathBuf,
+    /// Takes the place of what was imported under that name.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// A tokenizer: what was imported, or one that an experiment trained.
+#[derive(Debug, Clone, Args)]
+pub struct TokenizerArgs {
+    /// The tokenizer: what `rqlab import` made, by its name or file, or an experiment (a .ron file, or its stem), whose trial's
+    /// it is.
+    #[arg(value_name = "TOKENIZER")]
+    pub tokenizer: String,
+    /// The trial of an experiment, by the first digits of its id; not needed if there is only one.
+    #[arg(long, value_name = "ID")]
+    pub trial: Option<String>,
+    /// Sets a field of an experiment; may be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Seeds instead of the file's: 0,1,2.
+    #[arg(long, value_name = "SEEDS", value_parser = seeds)]
+    pub seeds: Option<Seeds>,
+    /// Directory that holds finished work.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
+    pub runs: PathBuf,
+    /// Directory of what was imported.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("imports"))]
+    pub imports: PathBuf,
 }

@@ -3,7 +3,9 @@
 mod arguments;
 mod values;
 
-pub use arguments::{CompareArgs, CurvesArgs, ExperimentArgs, ReconstructArgs, SampleArgs, SweepArgs};
+pub use arguments::{
+    CompareArgs, CurvesArgs, ExperimentArgs, ImportArgs, ReconstructArgs, SampleArgs, SweepArgs, TokenizerArgs,
+};
 pub use values::Seeds;
 
 use crate::gpu::DeviceChoice;
@@ -235,6 +237,85 @@ Examples:
         /// What to reconstruct.
         #[command(flatten)]
         reconstruct: ReconstructArgs,
+    },
+    /// Makes a published checkpoint something that experiments can start from.
+    #[command(after_help = "\
+FILE is a safetensors file, the index of several, or a file of PyTorch (.pt, .pth, .ckpt, .bin). It is read without running
+anything that it holds: what names a function or class without a place among weights is refused. Its configuration is looked for
+beside it: config.yaml, project.yaml, config.json.
+
+It becomes imports/NAME.safetensors, and imports/NAME.ron, an experiment to be based on:
+
+  (
+      base: \"../imports/NAME.ron\",
+      question: \"How well does it do on my images?\",
+      data: folder(path: \"..\", size: 256),
+  )
+
+With `tokenizer_training: (from: .., steps: 0)`, as it stands there, the weights stay as they are. With more steps they are
+trained further, and `freeze: [\"autoencoder.encoder.*\", \"quantizer.*\"]` leaves those as they are whose names fit.
+
+Names and shapes that do not fit are listed, all of them. docs/import.md tells what is checked.
+
+Examples:
+  rqlab import imagenet_1.4B/stage1/model.pt --as rqvae
+  rqlab import last.ckpt --as vqgan --size 128
+  rqlab import epoch10_model.pt --as rqvae-ema --weights ema")]
+    Import(ImportArgs),
+    /// Writes a tokenizer's or a prior's weights under the names of a published system, as safetensors.
+    #[command(after_help = "\
+Examples:
+  rqlab export rqvae -o model.safetensors             what was imported, under the names that it had
+  rqlab export mine --trial 1a2b3c4d --system rqvae -o mine.safetensors
+  rqlab export mine --trial 1a2b3c4d --prior 1 --system rqtransformer -o prior.safetensors
+
+Numbers are written as f32. What a published file holds beside the model, such as an optimizer's state, is not in it.")]
+    Export {
+        /// What to write.
+        #[command(flatten)]
+        tokenizer: TokenizerArgs,
+        /// The published system [default: the one that it was imported from]: a wrong name lists them.
+        #[arg(long, value_name = "NAME")]
+        system: Option<String>,
+        /// The prior of this level of an experiment's trial, from 1, in place of its tokenizer.
+        #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u16).range(1..))]
+        prior: Option<u16>,
+        /// The file.
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Encodes your own pictures into a file of codes.
+    #[command(after_help = "\
+Pictures are files (PNG, JPEG, WebP, TIFF, GIF, BMP, PNM) or folders of them. One of another size than the tokenizer's is scaled
+until it covers that, and cut at both ends alike; how many were is said. The file is safetensors: `codes` of the shape
+[pictures, rows, columns, depth], and among its texts the pictures' names and the identity of the tokenizer.
+
+Examples:
+  rqlab tokenize rqvae holidays/ -o codes.safetensors
+  rqlab tokenize mine --trial 1a2b3c4d a.png b.jpg -o codes.safetensors")]
+    Tokenize {
+        /// What to encode with.
+        #[command(flatten)]
+        tokenizer: TokenizerArgs,
+        /// The pictures, or folders of them.
+        #[arg(value_name = "IMAGES", required = true)]
+        images: Vec<PathBuf>,
+        /// The file.
+        #[arg(long, short, value_name = "FILE", default_value = "codes.safetensors")]
+        output: PathBuf,
+    },
+    /// Decodes a file of codes into pictures.
+    #[command(after_help = "Example:\n  rqlab detokenize rqvae codes.safetensors -o pictures")]
+    Detokenize {
+        /// What to decode with: the tokenizer that the codes were made with. Another one refuses them.
+        #[command(flatten)]
+        tokenizer: TokenizerArgs,
+        /// The file of codes.
+        #[arg(value_name = "CODES")]
+        codes: PathBuf,
+        /// The folder of the pictures, NAME.png for each.
+        #[arg(long, short, value_name = "DIR")]
+        output: PathBuf,
     },
     /// Times training, encoding, sampling and single operations on fixed workloads.
     // Another program, beside this one, reads the arguments and answers `--help`.

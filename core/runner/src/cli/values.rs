@@ -81,6 +81,15 @@ pub(super) fn share(text: &str) -> Result<f32, String> {
         .ok_or_else(|| format!("`{text}` is not a number in (0, 1]"))
 }
 
+/// Height and width: `256`, `256x384`.
+pub(super) fn sides(text: &str) -> Result<[usize; 2], String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    match (height.parse(), width.parse()) {
+        (Ok(height @ 1..=65_536), Ok(width @ 1..=65_536)) => Ok([height, width]),
+        _ => Err("give a side, or height and width as in 256x384".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,11 +6,14 @@ mod completions;
 mod curves;
 mod describe;
 mod doctor;
+mod export;
 mod images;
+mod import;
 mod plan;
 mod plugins;
 mod remeasure;
 mod sweep;
+mod tokenize;
 mod watch;
 mod worker;
 
@@ -160,6 +163,16 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Reconstruct { experiment, reconstruct } => {
             images::run_reconstruct(global, experiment, reconstruct, ui)
         }
+        Command::Import(arguments) => import::run(global, arguments, ui),
+        Command::Export { tokenizer, system, prior, output } => {
+            export::run(global, tokenizer, system.as_deref(), *prior, output, ui)
+        }
+        Command::Tokenize { tokenizer, images, output } => {
+            tokenize::run_tokenize(global, tokenizer, images, output, ui)
+        }
+        Command::Detokenize { tokenizer, codes, output } => {
+            tokenize::run_detokenize(global, tokenizer, codes, output, ui)
+        }
         Command::Worker { id, runs, lifeline } => worker::run(global, id, runs, *lifeline),
         Command::Bench { arguments } => bench::run(global, arguments),
         Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
@@ -179,11 +192,15 @@ fn computes(command: &Command) -> bool {
         | Command::Watch { .. }
         | Command::Sample { .. }
         | Command::Reconstruct { .. }
+        | Command::Tokenize { .. }
+        | Command::Detokenize { .. }
         | Command::Worker { .. } => true,
         Command::Plan { .. }
         | Command::Report { .. }
         | Command::Curves { .. }
         | Command::Compare(_)
+        | Command::Import(_)
+        | Command::Export { .. }
         | Command::Bench { .. }
         | Command::Describe { .. }
         | Command::Plugins(_)

@@ -7,7 +7,9 @@ use crate::experiment::{Setup, Slot, help_of};
 use crate::job::{Call, Called};
 use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
+use crate::plugins::Plugins;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
+use crate::weights::WeightsFile;
 use rqlab_sdk::config::{self, Config, ConfigError, Description, Fault, FieldDoc, Scope, ValueKind};
 use rqlab_sdk::plugin::Kind;
 use std::collections::{BTreeMap, HashMap};
@@ -32,7 +34,11 @@ pub(crate) struct Resolved {
     pub(super) priors: Arc<[Call]>,
     pub(super) objectives: Arc<[Call]>,
     pub(super) tokenizer_training: Arc<TokenizerTraining>,
+    /// What the tokenizer starts from, if it is not the seed's initial values.
+    pub(super) tokenizer_from: Option<WeightsFile>,
     pub(super) prior_training: Arc<PriorTraining>,
+    /// What the prior starts from, likewise.
+    pub(super) prior_from: Option<WeightsFile>,
     pub(super) evaluation: Arc<Evaluations>,
     /// The small prior that every tokenizer's codes are probed with, if that is asked for.
     pub(super) probe: Option<Call>,
@@ -69,6 +75,23 @@ pub(super) fn resolve(
     resolved.collect()
 }
 
+/// A call that no experiment holds, resolved.
+///
+/// # Errors
+/// All that is wrong with it.
+pub(crate) fn resolve_call(plugins: &Plugins, kind: Kind, text: &str) -> rqlab_sdk::Result<Call> {
+    let failed = |wrong: Vec<Diagnostic>| {
+        let wrong: Vec<String> = wrong.iter().map(|one| one.render(false)).collect();
+        rqlab_sdk::Error::Unsupported(wrong.join("\n"))
+    };
+    let (owner, catalog) = (format!("the {kind}"), Catalog::new(plugins));
+    let piece = default_piece(&owner, text);
+    let written = Written::calls(kind, Shape::One, &piece, &owner).map_err(|error| failed(vec![error]))?;
+    let call = written.items().into_iter().next();
+    let call = call.ok_or_else(|| rqlab_sdk::Error::Unsupported(format!("{owner} is missing")))?;
+    Resolver::new("", &catalog).resolved(call, 1).map_err(failed)
+}
+
 /// A call resolved, or all that is wrong with it.
 type Answer = Result<Call, Vec<Diagnostic>>;
 
@@ -80,8 +103,8 @@ struct Resolver<'a> {
     question: Arc<str>,
     catalog: &'a Catalog<'a>,
     calls: Known<Arc<[Call]>>,
-    tokenizer_training: Known<Arc<TokenizerTraining>>,
-    prior_training: Known<Arc<PriorTraining>>,
+    tokenizer_training: Known<(Arc<TokenizerTraining>, Option<WeightsFile>)>,
+    prior_training: Known<(Arc<PriorTraining>, Option<WeightsFile>)>,
     evaluations: Known<Arc<Evaluations>>,
     probe: Option<Call>,
     bases: HashMap<PathBuf, Arc<Path>>,
@@ -135,10 +158,13 @@ impl<'a> Resolver<'a> {
             if let Some(written) = setup.call(Slot::TokenizerTraining) {
                 complaints.extend(untrained_quantizer(&training, written));
             }
-            Some(Arc::new(training))
+            let from = complaints.take(start(setup, Slot::TokenizerTraining, training.from.as_deref()))?;
+            Some((Arc::new(training), from))
         });
         let prior_training = once(&mut self.prior_training, setup, Slot::PriorTraining, || {
-            settings(setup, Slot::PriorTraining, complaints).map(Arc::new)
+            let training = settings::<PriorTraining>(setup, Slot::PriorTraining, complaints)?;
+            let from = complaints.take(start(setup, Slot::PriorTraining, training.from.as_deref()))?;
+            Some((Arc::new(training), from))
         });
         let evaluation = once(&mut self.evaluations, setup, Slot::Evaluation, || {
             let evaluation = settings::<Evaluation>(setup, Slot::Evaluation, complaints)?;
@@ -148,6 +174,8 @@ impl<'a> Resolver<'a> {
             Some(evaluation) if evaluation.all.probe_steps > 0 => Some(self.probe(complaints)?),
             _ => None,
         };
+        let (tokenizer_training, tokenizer_from) = tokenizer_training?;
+        let (prior_training, prior_from) = prior_training?;
         Some(Resolved {
             question: self.question.clone(),
             data: data?.first()?.clone(),
@@ -155,8 +183,10 @@ impl<'a> Resolver<'a> {
             quantizers: quantizers?,
             priors: priors?,
             objectives: objectives?,
-            tokenizer_training: tokenizer_training?,
-            prior_training: prior_training?,
+            tokenizer_training,
+            tokenizer_from,
+            prior_training,
+            prior_from,
             evaluation: evaluation?,
             probe,
             base: self.base(setup),
@@ -326,6 +356,21 @@ fn settings<C: Config>(setup: &Setup, slot: Slot, complaints: &mut Complaints) -
     }
 }
 
+/// The file that training starts from, as it is now: `from` is relative to where it is written, and may be a stage's directory.
+fn start(setup: &Setup, slot: Slot, from: Option<&str>) -> Result<Option<WeightsFile>, Diagnostic> {
+    let (Some(from), Some(call)) = (from, setup.call(slot)) else { return Ok(None) };
+    let dir = call.field("from").map_or(Path::new(""), |field| field.value.whole().source.dir.as_path());
+    let mut path = dir.join(from);
+    if path.is_dir() {
+        path.push("result.safetensors");
+    }
+    let file = std::fs::canonicalize(&path).map_err(rqlab_sdk::Error::file(&path)).and_then(WeightsFile::of);
+    file.map(Some).map_err(|error| {
+        let help = "`rqlab import FILE --as NAME` makes a file of a published checkpoint; `from` is relative to the file that it stands in";
+        call.complaint(Some("from"), &error.to_string()).help(help)
+    })
+}
+
 /// A field's default, taken apart.
 fn default(call: &WrittenCall, field: &FieldDoc) -> Result<Written, Diagnostic> {
     let owner = format!("`{}` of {}", field.name, call.called());
@@ -408,7 +453,8 @@ fn plain(given: &Field, description: &Description) -> String {
 /// A warning if training ends before the quantizer has begun.
 fn untrained_quantizer(training: &TokenizerTraining, written: &WrittenCall) -> Option<Diagnostic> {
     let (after, steps) = (training.quantize_after, training.steps);
-    (after >= steps).then(|| {
+    // What starts from given weights may stay as it is.
+    (after >= steps && training.from.is_none()).then(|| {
         let message = format!("no step trains the quantizer: it starts after {after} steps of {steps}");
         let field = ["quantize_after", "steps"].into_iter().find(|field| written.field(field).is_some());
         Diagnostic { severity: Severity::Warning, ..written.complaint(field, &message) }

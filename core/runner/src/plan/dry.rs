@@ -2,7 +2,9 @@
 
 use crate::job::Call;
 use crate::plugins::Plugins;
-use crate::stages::{condition_space, level_scope, of_level};
+use crate::stages::start::{self, Frozen};
+use crate::stages::{Tokenizer, condition_space, level_scope, of_level};
+use crate::weights::WeightsFile;
 use rqlab_sdk::Error;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{
@@ -181,6 +183,57 @@ pub(super) fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3
         return Err(Problem::whole("all objectives have the weight 0: nothing would train the decoder".to_owned()));
     }
     Ok(Objectives { count: params.count(), networks })
+}
+
+/// Whether a tokenizer's file fits it, and the parameters that it is to leave as they are exist.
+pub(super) fn dry_tokenizer_start(
+    plugins: &Plugins,
+    autoencoder: &Call,
+    quantizers: &[Call],
+    image: [usize; 3],
+    from: Option<&WeightsFile>,
+    freeze: &[String],
+) -> Answer<()> {
+    let model = Tokenizer::build(plugins, autoencoder, quantizers, image, Params::dry())?;
+    fitting(&model.params, &model.scopes(), from, freeze)
+}
+
+/// The same of a prior.
+pub(super) fn dry_prior_start(
+    plugins: &Plugins,
+    calls: &[Call],
+    levels: &[LevelInfo],
+    classes: usize,
+    null_condition: bool,
+    from: Option<&WeightsFile>,
+    freeze: &[String],
+) -> Answer<()> {
+    if levels.len() > 1 && from.is_some() {
+        let message = format!("there are {} levels with a prior each, and one file to start them from", levels.len());
+        return Err(Problem::field("from", message));
+    }
+    for level in 0..levels.len() {
+        let params = Params::dry();
+        let context = PriorContext {
+            levels: levels.to_vec(),
+            level,
+            condition: condition_space(classes),
+            null_condition,
+            params: params.scope("prior"),
+            components: Components::none(),
+        };
+        plugins.prior(of_level(calls, level)?, &context)?;
+        fitting(&params, &[], from, freeze)?;
+    }
+    Ok(())
+}
+
+fn fitting(params: &Params, scopes: &[String], from: Option<&WeightsFile>, freeze: &[String]) -> Answer<()> {
+    if let Some(file) = from {
+        start::check(file, params).map_err(|error| Problem::field("from", error.to_string()))?;
+    }
+    let frozen = Frozen::new(params, freeze, scopes);
+    frozen.map(|_| ()).map_err(|error| Problem::field("freeze", error.to_string()))
 }
 
 pub(super) fn dry_priors(

@@ -151,6 +151,7 @@ fn of_trial(found: &Found, seed: u64) -> Result<(Trial, Vec<Job>)> {
         objectives: resolved.objectives.to_vec(),
         classifier: features.as_ref().map(|[classifier, _]| classifier.clone()).filter(|_| measured.model.classifier),
         training: TokenizerTraining::clone(training),
+        from: resolved.tokenizer_from.clone(),
         seed,
     })?;
     let mut measuring = vec![jobs.add(MeasureTokenizer {
@@ -264,6 +265,7 @@ fn of_priors(
             level,
             prior: of_level(calls, level)?.clone(),
             training: training.clone(),
+            from: if probe { None } else { resolved.prior_from.clone() },
             seed,
             probe,
         })

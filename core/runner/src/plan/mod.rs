@@ -27,7 +27,7 @@ mod text;
 mod values;
 
 pub use axes::NOT_APPLICABLE;
-pub(crate) use components::Resolved;
+pub(crate) use components::{Resolved, resolve_call};
 pub use data::DataSet;
 pub use models::Model;
 

@@ -7,8 +7,8 @@ use crate::job::Call;
 use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
 use crate::plan::dry::{
-    Answer, Latents, Levels, Objectives, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objectives, dry_priors,
-    dry_quantizers, open,
+    Answer, Latents, Levels, Objectives, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objectives,
+    dry_prior_start, dry_priors, dry_quantizers, dry_tokenizer_start, open,
 };
 use crate::plan::memory;
 use crate::plan::setups::Combination;
@@ -107,6 +107,9 @@ type PriorKey = (Arc<[Call]>, Arc<[Call]>, Vec<Latents>, usize, bool);
 /// What objectives are told: their calls, the image, and the steps over which their weights may move.
 type ObjectivesKey = (Arc<[Call]>, [usize; 3], u64);
 
+/// What a tokenizer is that starts from a file or leaves parameters as they are: its calls, the image, the file, the names.
+type StartKey = (Call, Arc<[Call]>, [usize; 3], Option<WeightsFile>, Vec<String>);
+
 /// Builds models, each part once for all combinations that have it in common.
 struct Models<'a> {
     plugins: &'a Plugins,
@@ -116,6 +119,7 @@ struct Models<'a> {
     objectives: Known<ObjectivesKey, Objectives>,
     priors: Known<PriorKey, Priors>,
     weights: Known<WeightsFile, ()>,
+    tokenizer_starts: Known<StartKey, ()>,
 }
 
 impl<'a> Models<'a> {
@@ -128,6 +132,7 @@ impl<'a> Models<'a> {
             objectives: Known(HashMap::new()),
             priors: Known(HashMap::new()),
             weights: Known(HashMap::new()),
+            tokenizer_starts: Known(HashMap::new()),
         }
     }
 
@@ -173,6 +178,7 @@ impl<'a> Models<'a> {
                 Some(answer.map_err(|problem| at(setup, Slot::Prior, &problem))?)
             }
         };
+        self.starts(setup, resolved, info.image, &levels, classes)?;
         self.weights(setup, resolved)?;
         guidance(setup, resolved, classes, prior.is_none_or(|priors| priors.guidable))?;
         if let Some(probe) = &resolved.probe
@@ -246,6 +252,40 @@ impl<'a> Models<'a> {
             }
         }
         Ok(classifier)
+    }
+
+    /// Whether what training starts from fits, and what it is to leave as it is exists.
+    fn starts(
+        &mut self,
+        setup: &Setup,
+        resolved: &Resolved,
+        image: [usize; 3],
+        levels: &[LevelInfo],
+        classes: usize,
+    ) -> Result<(), Diagnostic> {
+        let plugins = self.plugins;
+        let training = &resolved.tokenizer_training;
+        if resolved.tokenizer_from.is_some() || !training.freeze.is_empty() {
+            let key = (
+                resolved.autoencoder.clone(),
+                resolved.quantizers.clone(),
+                image,
+                resolved.tokenizer_from.clone(),
+                training.freeze.clone(),
+            );
+            let answer = self.tokenizer_starts.get(key, |(autoencoder, quantizers, image, from, freeze)| {
+                dry_tokenizer_start(plugins, autoencoder, quantizers, *image, from.as_ref(), freeze)
+            });
+            answer.map_err(|problem| at(setup, Slot::TokenizerTraining, &problem))?;
+        }
+        let training = &resolved.prior_training;
+        if (resolved.prior_from.is_some() || !training.freeze.is_empty()) && !resolved.priors.is_empty() {
+            let null = training.condition_dropout > 0.0;
+            let (from, freeze) = (resolved.prior_from.as_ref(), &training.freeze);
+            dry_prior_start(plugins, &resolved.priors, levels, classes, null, from, freeze)
+                .map_err(|problem| at(setup, Slot::PriorTraining, &problem))?;
+        }
+        Ok(())
     }
 
     /// Whether the weights that measures look with are there, and are those that they are said to be.

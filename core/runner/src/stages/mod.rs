@@ -37,6 +37,7 @@ pub use reference::DescribeReference;
 pub(crate) use subset::shown;
 pub use tokenizer::TrainTokenizer;
 pub use tokens::{EncodeTokens, Variants};
+pub(crate) use training::start;
 pub use training_images::DescribeTraining;
 
 use crate::job::{Call, Job};

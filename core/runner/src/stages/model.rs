@@ -117,6 +117,12 @@ impl Tokenizer {
         self.quantizers.iter().map(|quantizer| quantizer.level()).collect()
     }
 
+    /// Where the quantizer of each level keeps its parameters.
+    pub fn scopes(&self) -> Vec<String> {
+        let levels = self.quantizers.len();
+        (0..levels).map(|level| level_scope("quantizer", level, levels)).collect()
+    }
+
     /// The index that readings of a level carry: none where there is one level.
     pub fn index(&self, level: usize) -> Vec<Index> {
         if self.quantizers.len() > 1 { vec![Index::Level(level + 1)] } else { vec![] }

@@ -4,6 +4,7 @@ use super::features::FeatureNet;
 use super::training::batches::{Order, training_images};
 use super::training::means::{LateMean, UNREAD};
 use super::training::objectives::{Objectives, SCOPE};
+use super::training::start::{self, Frozen};
 use super::training::{Recipe, Task, train};
 use super::{Context, Stage, Tokenizer, as_json, from_json, open_dataset};
 use crate::id::Id;
@@ -16,7 +17,7 @@ use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::{DatasetInfo, Images, LevelInfo, Mode, Network, NetworkRequest, Quantized, Tokens};
 use rqlab_sdk::metrics::{CodeCounts, perplexity, usage};
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Codes, Rng, Tensor};
+use rqlab_sdk::tensor::{Codes, Rng, Tensor, Var};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,6 +39,9 @@ pub struct TrainTokenizer {
     pub classifier: Option<Id>,
     /// How.
     pub training: TokenizerTraining,
+    /// What it starts from, in place of the seed's initial values.
+    #[serde(default)]
+    pub from: Option<WeightsFile>,
     /// Of initial values, batches and augmentation.
     pub seed: u64,
 }
@@ -73,6 +77,7 @@ impl Stage for TrainTokenizer {
             "quantizers": trained(&self.quantizers),
             "objectives": trained(&self.objectives),
             "training": self.training.identity(Scope::Training)?,
+            "from": self.from.as_ref().map(|file| &file.digest),
             "seed": self.seed,
         }))
     }
@@ -94,7 +99,12 @@ impl Stage for TrainTokenizer {
         let (training, seed) = (&self.training, self.seed);
         let params = Params::new(seed);
         let model = Tokenizer::build(cx.plugins, &self.autoencoder, &self.quantizers, info.image, params.clone())?;
-        let parameters: Vec<_> = params.trained();
+        if let Some(file) = &self.from {
+            start::load(file, &params)?;
+        }
+        let scopes = model.scopes();
+        let frozen = Frozen::new(&params, &training.freeze, &scopes)?;
+        let parameters: Vec<_> = params.trained().into_iter().filter(|(name, _)| !frozen.has(name)).collect();
         let (count, buffers) = (params.count(), params.buffers());
         let networks = |request| self.network(cx, info, request);
         let objectives = Objectives::build(cx.plugins, &self.objectives, model.image(), &params, networks)?;
@@ -103,6 +113,8 @@ impl Stage for TrainTokenizer {
         let order = Order::new(seed, info.train, training.batch);
         let mut task = Training {
             health: Health::new(&model)?,
+            held: scopes.iter().map(|scope| frozen.holds(scope)).collect(),
+            frozen: frozen.vars,
             model,
             objectives,
             training: training.clone(),
@@ -169,21 +181,27 @@ struct Training {
     seed: u64,
     /// The last reconstruction, for the critics.
     output: Option<Tensor>,
+    /// Parameters that stay as they are.
+    frozen: Vec<Var>,
+    /// Whether each level's quantizer does, whose codebook may follow its vectors without an optimizer.
+    held: Vec<bool>,
 }
 
-impl Task for Training {
-    type Batch = Images;
-
-    fn loss(&mut self, step: u64, batch: &Images) -> Result<Tensor> {
+impl Training {
+    /// The loss, with all variables as they are found.
+    fn recorded(&mut self, step: u64, batch: &Images) -> Result<Tensor> {
         let rng = Rng::new(self.seed, "tokenizer", step);
-        let (quantizers, health) = (&mut self.model.quantizers, &mut self.health);
+        let (quantizers, health, held) = (&mut self.model.quantizers, &mut self.health, &self.held);
         let mut added: Vec<Tensor> = Vec::new();
         let passes = step < self.training.quantize_after;
         let mut bottleneck = |level: usize, latents: &Tensor| {
             if passes {
                 return Ok(latents.clone());
             }
-            let quantized = quantizers[level].quantize_train(latents, &rng.part("quantizer", level as u64))?;
+            let quantized = match held[level] {
+                true => quantizers[level].quantize(latents)?,
+                false => quantizers[level].quantize_train(latents, &rng.part("quantizer", level as u64))?,
+            };
             health.see(level, latents, &quantized)?;
             added.push(quantized.loss);
             Ok(quantized.latents)
@@ -194,6 +212,15 @@ impl Task for Training {
         let (distance, output) = self.objectives.loss(autoencoder, &features, &batch.pixels, step, &rng)?;
         self.output = Some(output);
         added.iter().try_fold(distance, |total, term| Ok(total.add(term)?))
+    }
+}
+
+impl Task for Training {
+    type Batch = Images;
+
+    fn loss(&mut self, step: u64, batch: &Images) -> Result<Tensor> {
+        let frozen = self.frozen.clone();
+        Var::frozen(&frozen, || self.recorded(step, batch))
     }
 
     fn critic(&mut self, critic: usize, step: u64, batch: &Images) -> Result<Option<Tensor>> {

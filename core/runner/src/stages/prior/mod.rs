@@ -6,19 +6,21 @@ mod validation;
 use super::model::build_prior;
 use super::training::batches::Order;
 use super::training::means::LateMean;
+use super::training::start::{self, Frozen};
 use super::training::{Recipe, Task, train};
 use super::{Context, EncodeTokens, Stage, Tokenizer, as_json, from_json, load_tokenizer};
 use crate::id::Id;
 use crate::job::Call;
 use crate::settings::{Augmentation, Precision, PriorTraining};
 use crate::store::Done;
+use crate::weights::WeightsFile;
 use feed::{Feed, Read, Source};
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::{Mode, Prior};
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Rng, Tensor, no_grad};
+use rqlab_sdk::tensor::{Rng, Tensor, Var, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -40,6 +42,9 @@ pub struct TrainPrior {
     pub prior: Call,
     /// How.
     pub training: PriorTraining,
+    /// What it starts from, in place of the seed's initial values.
+    #[serde(default)]
+    pub from: Option<WeightsFile>,
     /// Of initial values, batches and draws.
     pub seed: u64,
     /// Whether it is the lab's own probe of the tokenizer, not the experiment's prior.
@@ -81,6 +86,7 @@ impl Stage for TrainPrior {
             "level": self.level,
             "prior": [self.prior.name, self.prior.trained],
             "training": self.training.identity(Scope::Training)?,
+            "from": self.from.as_ref().map(|file| &file.digest),
             "seed": self.seed,
         }))
     }
@@ -99,6 +105,11 @@ impl Stage for TrainPrior {
         let params = Params::new(self.seed);
         let levels = model.levels();
         let prior = build_prior(cx.plugins, self, levels.clone(), classes, &params)?;
+        if let Some(file) = &self.from {
+            start::load(file, &params)?;
+        }
+        let frozen = Frozen::new(&params, &self.training.freeze, &[])?;
+        let parameters: Vec<_> = params.trained().into_iter().filter(|(name, _)| !frozen.has(name)).collect();
         let source = Source::open(cx, self, &levels, prior.wants(), dataset.as_ref())?;
         let tokens = cx.store.stage(&self.tokens);
         let scales = (0..=self.level).map(|level| EncodeTokens::scale(&tokens, level)).collect::<Result<_>>()?;
@@ -109,8 +120,18 @@ impl Stage for TrainPrior {
         let order = Order::new(self.seed, source.images(), training.batch);
         let batch = |step| source.read(&order.at(step), &Rng::new(self.seed, "augment", step));
         let (terms, model) = (BTreeMap::new(), &model);
-        let mut task = Training { stage: self, model, prior, feed, validation, terms, at: at.clone(), done: 0 };
-        let trained = train(cx, &params, params.trained(), vec![], &Recipe::from(&self.training), batch, &mut task)?;
+        let mut task = Training {
+            stage: self,
+            model,
+            prior,
+            feed,
+            validation,
+            terms,
+            at: at.clone(),
+            frozen: frozen.vars,
+            done: 0,
+        };
+        let trained = train(cx, &params, parameters, vec![], &Recipe::from(&self.training), batch, &mut task)?;
         trained.save(|| params.state(), &cx.dir().result())?;
         Ok(Done {
             readings: [
@@ -148,6 +169,8 @@ struct Training<'a> {
     validation: Validation,
     terms: BTreeMap<String, LateMean>,
     at: Vec<Index>,
+    /// Parameters that stay as they are.
+    frozen: Vec<Var>,
     /// Steps that are done.
     done: u64,
 }
@@ -165,7 +188,7 @@ impl Task for Training<'_> {
                 self.feed.batch(self.model, &images.labels, &given, dropout, &rng)
             }
         })?;
-        let loss = self.prior.loss(&batch, &Mode::Train(rng))?;
+        let loss = Var::frozen(&self.frozen, || self.prior.loss(&batch, &Mode::Train(rng)))?;
         for (name, value) in &loss.terms {
             self.terms.entry((*name).to_owned()).or_default().add(value);
         }

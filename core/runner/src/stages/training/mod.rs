@@ -5,6 +5,7 @@ pub(crate) mod batches;
 mod losses;
 pub(crate) mod means;
 pub(crate) mod objectives;
+pub(crate) mod start;
 
 use super::Context;
 use crate::settings::{self, PriorTraining, TokenizerTraining};

@@ -1,0 +1,130 @@
+//! Training from given weights, parameters that stay as they are, and one's own pictures as tokens.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_tests::lab::{Lab, Said};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One trial; NAME stands for further settings of the tokenizer's training.
+fn experiment(training: &str) -> String {
+    format!(
+        r#"(
+    question: "Does it start where it should?",
+    data: dead_leaves(size: 16, train: 64, test: 32, classes: 2),
+    autoencoder: resnet(width: 8, multipliers: [1, 2], groups: 4, mid_attention: false, latent: 8),
+    quantizer: rq(depth: 2, codebook: 16),
+    tokenizer_training: (batch: 4, warmup: 2, {training}),
+    evaluation: (images: 16, speed: [], pictures: 2, classifier_steps: 5),
+)
+"#
+    )
+}
+
+fn ok(lab: &Lab, arguments: &str) -> Said {
+    let said = lab.run(arguments).unwrap();
+    assert_eq!(said.code, Some(0), "rqlab {arguments}\n{}\n{}", said.out, said.err);
+    said
+}
+
+fn refused(lab: &Lab, arguments: &str) -> String {
+    let said = lab.run(arguments).unwrap();
+    assert_eq!(said.code, Some(2), "rqlab {arguments}\n{}\n{}", said.out, said.err);
+    said.err
+}
+
+/// The tokenizer's stage of an experiment's only trial, in a folder of runs of its own.
+fn trained(lab: &Lab, name: &str, training: &str) -> PathBuf {
+    lab.write(&format!("{name}.ron"), experiment(training)).unwrap();
+    ok(lab, &format!("sweep {name}.ron --runs {name} --out o --jobs 1"));
+    lab.stages(name, "tokenizer").unwrap().remove(0)
+}
+
+fn weights(stage: &Path) -> Checkpoint {
+    Checkpoint::load(&stage.join("result.safetensors")).unwrap()
+}
+
+#[test]
+fn a_tokenizer_starts_from_given_weights_and_leaves_what_is_frozen() {
+    let lab = Lab::new().unwrap();
+    let first = weights(&trained(&lab, "first", "steps: 6"));
+    let stage = lab.stages("first", "tokenizer").unwrap().remove(0);
+    let from = stage.strip_prefix(lab.path("")).unwrap_or(&stage).display().to_string();
+
+    let kept = weights(&trained(&lab, "kept", &format!("from: {from:?}, steps: 0")));
+    for (name, tensor) in &first.tensors {
+        assert_eq!(kept.tensors[name].to_vec(), tensor.to_vec(), "{name}");
+    }
+
+    let settings =
+        format!("from: {from:?}, steps: 6, lr: 1e-2, freeze: [\"encoder.*\", \"quant_conv.*\", \"quantizer.*\"]");
+    let tuned = weights(&trained(&lab, "tuned", &settings));
+    for (name, tensor) in &first.tensors {
+        let stays =
+            ["autoencoder.encoder.", "autoencoder.quant_conv.", "quantizer."].iter().any(|part| name.starts_with(part));
+        assert_eq!(tuned.tensors[name].to_vec() == tensor.to_vec(), stays, "{name}");
+    }
+}
+
+#[test]
+fn other_weights_are_another_result_and_what_does_not_fit_is_refused_before_any_work() {
+    let lab = Lab::new().unwrap();
+    let stage = trained(&lab, "first", "steps: 2");
+    fs::copy(stage.join("result.safetensors"), lab.path("given.safetensors")).unwrap();
+    let id = |name: &str| {
+        let stage = trained(&lab, name, "from: \"given.safetensors\", steps: 0");
+        stage.file_name().unwrap().to_owned()
+    };
+    let before = id("a");
+    assert_eq!(before, id("b"), "the same file under the same name");
+    let mut changed = Checkpoint::load(&lab.path("given.safetensors")).unwrap();
+    let tensor = changed.tensors.get_mut("autoencoder.decoder.conv_out.bias").unwrap();
+    *tensor = tensor.add_scalar(0.5).unwrap();
+    changed.save(&lab.path("given.safetensors")).unwrap();
+    assert_ne!(before, id("c"), "another file under the same name");
+
+    let plan = |training: &str| {
+        lab.write("x.ron", experiment(training)).unwrap();
+        refused(&lab, "plan x.ron")
+    };
+    assert!(plan("from: \"absent.safetensors\", steps: 0").contains("absent.safetensors"));
+    assert!(plan("freeze: [\"endocer.*\"]").contains("`freeze` names `endocer.*`, which no parameter is called"));
+    assert!(plan("freeze: [\"*.embed_ema\"]").contains("name all of `quantizer.*` or none of it"));
+    changed.tensors.remove("autoencoder.quant_conv.bias");
+    changed.tensors.insert("autoencoder.more".to_owned(), rqlab_sdk::tensor::Tensor::zeros(&[1]));
+    changed.save(&lab.path("given.safetensors")).unwrap();
+    let said = plan("from: \"given.safetensors\", steps: 0");
+    assert!(said.contains("there is no `autoencoder.quant_conv.bias` [8]"), "{said}");
+    assert!(said.contains("`autoencoder.more` [1] is no part of the model"), "{said}");
+}
+
+/// A picture with a gradient.
+fn picture(path: &Path, width: u32, height: u32) {
+    image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(8 * x) as u8, (8 * y) as u8, 128])).save(path).unwrap();
+}
+
+#[test]
+fn pictures_become_codes_and_codes_pictures_of_their_tokenizer_alone() {
+    let lab = Lab::new().unwrap();
+    trained(&lab, "one", "steps: 4");
+    trained(&lab, "two", "steps: 5");
+    fs::create_dir(lab.path("in")).unwrap();
+    picture(&lab.path("in/a.png"), 16, 16);
+    picture(&lab.path("in/b.jpg"), 40, 20);
+    let said = ok(&lab, "tokenize one.ron in --runs one -o codes.safetensors");
+    assert!(said.err.contains("1 picture scaled and cut to 16 x 16"), "{}", said.err);
+    let codes = Checkpoint::load(&lab.path("codes.safetensors")).unwrap();
+    assert_eq!(codes.codes["codes"].shape(), [2, 8, 8, 2]);
+    ok(&lab, "detokenize one.ron codes.safetensors --runs one -o out");
+    for name in ["a", "b"] {
+        assert_eq!(image::image_dimensions(lab.path(&format!("out/{name}.png"))).unwrap(), (16, 16));
+    }
+    assert!(refused(&lab, "detokenize one.ron codes.safetensors --runs one -o out").contains("is there already"));
+    let said = refused(&lab, "detokenize two.ron codes.safetensors --runs two -o other");
+    assert!(said.contains("these are codes of the tokenizer") && !lab.path("other").exists(), "{said}");
+    lab.write("in/c.png", "no picture").unwrap();
+    assert!(refused(&lab, "tokenize one.ron in --runs one").contains("c.png"));
+    assert!(refused(&lab, "tokenize one.ron absent.png --runs one").contains("absent.png"));
+    assert!(refused(&lab, "tokenize nothing absent.png").contains("nothing"));
+}
