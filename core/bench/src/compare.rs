@@ -17,7 +17,7 @@ fn target(name: &str) -> f64 {
         "ar_sample_b1" => 0.30,
         "ar_sample_b16" => 0.45,
         "ar_sample_b100" => 0.60,
-        "kl_train_small" | "vqvae2_train" => 0.70,
+        "fsq_train_small" | "lfq_train_small" | "kl_train_small" | "vqvae2_train" => 0.70,
         "start_up" => 0.03,
         // Half as many images again in the same time.
         name if name.starts_with("data_") => 0.67,

@@ -12,6 +12,9 @@ pub(crate) const SIDE: usize = 32;
 /// Images per batch that is decoded.
 pub(crate) const BATCH: usize = 64;
 
+/// Ten bits, entropies over all 1024 codes.
+const LFQ_SMALL: &str = "(bits: 10, entropy_group: 10, entropy_eps: clamp, bit_order: msb_first)";
+
 /// What is computed in one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Workload {
@@ -265,7 +268,9 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
     vec![
         ("tokenizer_train_small", Workload::TokenizerStep { tokenizer: tokenizer_small(), batch: 64 }),
         ("tokenizer_train_base", Workload::TokenizerStep { tokenizer: tokenizer_base(), batch: 64 }),
-        ("kl_train_small", Workload::TokenizerStepOf(kl_small())),
+        ("fsq_train_small", small("code_channels: 4", ["fsq", "(levels: [8, 5, 5, 5])"])),
+        ("lfq_train_small", small("code_channels: 10", ["lfq", LFQ_SMALL])),
+        ("kl_train_small", small("code_channels: 16, double_z: true", ["kl", "(weight: 1e-6)"])),
         ("vqvae2_train", Workload::TokenizerStepOf(vqvae2())),
         ("rq_encode_64x1024", encode(64, 1024)),
         ("rq_encode_256x16384", encode(256, 16384)),
@@ -302,22 +307,22 @@ fn tokenizer_base() -> TokenizerSizes {
     TokenizerSizes { width: 64, multipliers: vec![1, 2, 2], blocks: 2, codebook: 512, depth: 4 }
 }
 
-/// The small autoencoder with a posterior of 16 channels. Its encoder ends in twice 64 channels, as the published ones do;
-/// PyTorch's has 64 there, and 39 thousand parameters of 1.3 million less.
-fn kl_small() -> TokenizerCalls {
+/// The small autoencoder with other fields of its bottleneck, around another quantizer. With `double_z` its encoder ends in
+/// twice 64 channels, as the published ones do; PyTorch's has 64 there, and 39 thousand parameters of 1.3 million less.
+fn small(bottleneck: &str, [name, fields]: [&str; 2]) -> Workload {
     let TokenizerSizes { width, multipliers, blocks, .. } = tokenizer_small();
     let autoencoder = format!(
         "(width: {width}, multipliers: {multipliers:?}, blocks: {blocks}, groups: 8, mid_attention: false, \
-         downsample: symmetric, latent: {LATENT}, code_channels: 16, double_z: true)"
+         downsample: symmetric, latent: {LATENT}, {bottleneck})"
     );
-    TokenizerCalls {
+    Workload::TokenizerStepOf(TokenizerCalls {
         autoencoder: ["resnet".to_owned(), autoencoder],
-        quantizer: ["kl".to_owned(), "(weight: 1e-6)".to_owned()],
+        quantizer: [name.to_owned(), fields.to_owned()],
         side: SIDE,
         batch: 64,
         lr: 1e-4,
         betas: [0.9, 0.99],
-    }
+    })
 }
 
 /// Half of the published width, maps of 8x8 and 16x16 codes.

@@ -97,8 +97,9 @@ impl GridCodes {
         let Some(sizes) = sizes else {
             let bits: f64 = axes.iter().map(|axis| (axis.levels as f64).log2()).sum();
             let message = format!(
-                "2^{bits:.1} codes are more than one code can be chosen among, {MOST}; have a position hold several \
-                 codes: `sub_tokens: [..]` with the channels of each, {channels} in all"
+                "2^{} codes are more than one code can be chosen among, {MOST}; have a position hold several \
+                 codes: `sub_tokens: [..]` with the channels of each, {channels} in all",
+                (10.0 * bits).round() / 10.0
             );
             return Err(ConfigError::field(field, message).into());
         };
@@ -311,7 +312,7 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let complaint =
             |levels: &[usize], sub_tokens| grid(levels, BitOrder::LsbFirst, sub_tokens).unwrap_err().to_string();
-        assert!(complaint(&[2; 36], None).contains("2^36.0 codes"));
+        assert!(complaint(&[2; 36], None).contains("2^36 codes"));
         assert!(complaint(&[2; 64], Some(&[32, 32])).contains("`sub_tokens: [..]`"));
         assert!(complaint(&[2; 6], Some(&[3, 2])).contains("do not share out 6 channels"));
         assert!(complaint(&[2; 6], Some(&[6, 0])).contains("do not share out"));
