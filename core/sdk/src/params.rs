@@ -31,6 +31,11 @@ impl Init {
         Self::Uniform(1.0 / (fan_in.max(1) as f32).sqrt())
     }
 
+    /// Uniform by inputs and outputs: U(±sqrt(6 / (inputs + outputs))) (Glorot and Bengio, AISTATS 2010).
+    pub fn xavier(inputs: usize, outputs: usize) -> Self {
+        Self::Uniform((6.0 / (inputs + outputs).max(1) as f32).sqrt())
+    }
+
     fn fill(self, rng: &Rng, len: usize) -> Vec<f32> {
         match self {
             Self::Constant(value) => vec![value; len],

@@ -1,7 +1,7 @@
 //! Parameter counts of the published configurations, from models that hold no numbers.
 
 use super::case::{number, numbers};
-use super::{Case, Outputs, Result, autoencoder, priors};
+use super::{Case, Outputs, Result, autoencoder, mar, priors};
 use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
 use rqlab_quantizer_rq::{Rq, RqConfig};
@@ -26,6 +26,8 @@ pub(super) fn parameter_counts(case: &Case, out: &mut Outputs) -> Result<()> {
             kl_vae(config)
         } else if counts("buffers") {
             vqvae2(config)
+        } else if counts("diffloss") {
+            mar::counts(config)
         } else {
             out.not_yet(format!("counts.{name}."), name);
             continue;

@@ -8,8 +8,10 @@
 mod autoencoder;
 mod case;
 mod counts;
+mod diffusion;
 mod grids;
 mod lookup_free;
+mod mar;
 mod masked;
 mod measures;
 mod metrics;
@@ -44,11 +46,16 @@ pub type Compute = fn(&Case, &mut Outputs) -> Result<()>;
 /// The cases of systems that exist.
 pub const TABLE: &[(&str, Compute)] = &[
     ("adaptive_weight_hinge", objectives::adaptive_weight_hinge),
+    ("ar_diffusion", mar::ar_diffusion),
     ("ar_step", steps::ar_step),
     ("attn_block", autoencoder::attn_block),
     ("code_folding", autoencoder::code_folding),
     ("commitment_grad", residual::commitment_grad),
     ("diag_gaussian", posterior::diag_gaussian),
+    ("diffloss_mlp", diffusion::mlp),
+    ("diffusion_losses", diffusion::losses),
+    ("diffusion_sample", diffusion::sample),
+    ("diffusion_timesteps", diffusion::timesteps),
     ("dinov2_features", networks::dinov2_features),
     ("downsample", autoencoder::downsample),
     ("ema_update", quantizers::ema_update),
@@ -64,6 +71,9 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("lookup_free", lookup_free::lookup_free),
     ("lpips", networks::lpips),
     ("lr_schedule", training::lr_schedule),
+    ("mar_forward", mar::forward),
+    ("mar_mask_schedule", mar::mask_schedule),
+    ("mar_sample_tokens", mar::sample_tokens),
     ("maskgit", masked::maskgit),
     ("measures", measures::measures),
     ("parameter_counts", counts::parameter_counts),

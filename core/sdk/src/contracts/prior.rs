@@ -145,6 +145,16 @@ pub trait Prior {
     /// Shapes that do not fit.
     fn likelihood(&self, batch: &TokenBatch) -> Result<Option<Tensor>>;
 
+    /// An upper bound of the negative log-likelihood in nats of each image's tokens, summed over positions, `[B, 1]`: estimated
+    /// with draws from `rng`, for priors whose likelihood cannot be computed. Of vectors it is that of their bins of width
+    /// 2/255, as scaled. `None` where there is no such bound.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn bound(&self, _batch: &TokenBatch, _rng: &Rng) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// Tokens of the requested images. Equal requests and streams give equal tokens, with and without cache; guidance of
     /// scale 1 gives what no guidance gives. Priors of codes are [`crate::nn::CodeSteps`], and leave drawing and guidance to
     /// [`crate::nn::sample_codes`].

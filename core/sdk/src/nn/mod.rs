@@ -8,6 +8,7 @@ mod codebook;
 pub mod codes;
 mod condition;
 mod conv;
+pub mod diffusion;
 mod entropy;
 mod estimator;
 mod grid;

@@ -19,7 +19,7 @@ use case::IMAGES;
 const SAMPLES: usize = 4096;
 
 /// Checks a prior:
-/// - its loss, likelihood and samples have the promised shapes;
+/// - its loss, likelihood, bound and samples have the promised shapes;
 /// - the loss is the mean of the likelihood, where there is one, and the probabilities of all maps of codes sum to 1 (those
 ///   of a prior that sees what it predicts do not);
 /// - samples come as often as the likelihood says, with cache and without the same;
@@ -58,6 +58,7 @@ fn promises<P: Prior>(case: &PriorCase, build: &impl Fn(&PriorContext) -> Result
     let built = || build(&case.context(true));
     broken([
         ("likelihood", likelihood(case, built)),
+        ("bound", bound(case, built)),
         ("normalisation", normalisation(case, built)),
         ("frequencies", frequencies(case, built)),
         ("samples", samples(case, built)),
@@ -98,6 +99,16 @@ fn likelihood<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Chec
     let wanted = nats.as_slice().iter().map(|&x| f64::from(x)).sum::<f64>() / IMAGES as f64 / codes;
     ensure((mean - wanted).abs() <= 1e-4 * wanted.abs().max(1.0), || {
         format!("the loss is {mean} nats per code, and the likelihood says {wanted}")
+    })
+}
+
+fn bound<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
+    let (prior, batch) = (build()?, case.batch()?);
+    let Some(nats) = prior.bound(&batch, &Rng::new(7, "bound", 0))? else { return Ok(()) };
+    ensure(nats.shape() == [IMAGES, 1], || format!("the bound has shape {:?}, not [{IMAGES}, 1]", nats.shape()))?;
+    ensure(nats.as_slice().iter().all(|x| x.is_finite()), || "the bound is not finite".to_owned())?;
+    ensure(nats.to_vec() == prior.bound(&batch, &Rng::new(7, "bound", 0))?.map_or(vec![], |again| again.to_vec()), || {
+        "equal streams give different bounds".to_owned()
     })
 }
 

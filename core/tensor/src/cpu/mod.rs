@@ -7,6 +7,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod denoiser;
 pub(crate) mod gemm;
 pub(crate) mod isa;
 pub(crate) mod loops;

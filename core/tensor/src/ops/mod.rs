@@ -23,6 +23,7 @@ pub mod codes;
 pub mod conv;
 pub mod conv_transpose;
 pub mod decoder;
+pub mod denoiser;
 pub mod dropout;
 pub mod embedding;
 pub mod filter;

@@ -6,7 +6,7 @@ use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
 use rqlab_sdk::contracts::{Dataset, LevelInfo, Split, Targets, TokenBatch, Tokens};
 use rqlab_sdk::metrics::CodeCounts;
-use rqlab_sdk::tensor::no_grad;
+use rqlab_sdk::tensor::{Rng, Tensor, no_grad};
 use std::f64::consts::LN_2;
 
 /// What the test images' tokens showed.
@@ -23,6 +23,8 @@ struct Level {
     at: Vec<Index>,
     /// Nats by depth; none once a batch had none.
     nats: Option<Vec<f64>>,
+    /// Nats of the bound; none once a batch had none, and where there is a likelihood.
+    bound: Option<f64>,
 }
 
 /// Encodes the test images `images`, a batch at a time, and asks each level's prior for their likelihood.
@@ -41,8 +43,9 @@ pub(super) fn measure(
     let sizes: Option<Vec<Vec<usize>>> = sizes.collect();
     let mut counts = sizes.map(|sizes| sizes.iter().map(|sizes| CodeCounts::new(sizes)).collect::<Result<Vec<_>, _>>());
     let mut counts = counts.take().transpose()?;
-    let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()) };
+    let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()), bound: Some(0.0) };
     let mut levels: Vec<Level> = infos.into_iter().enumerate().map(level).collect();
+    let mut batches = 0;
     cx.each_batch(dataset, (Split::Test, images), "likelihood", |_, batch| {
         let encoded = no_grad(|| model.encode(&batch.pixels))?;
         let mut above: Vec<Tokens> = Vec::new();
@@ -54,6 +57,10 @@ pub(super) fn measure(
             let condition = sampler.condition(&batch.labels)?;
             let asked = TokenBatch { tokens: tokens.clone(), targets: Targets::Hard, condition, above: above.clone() };
             let nats = no_grad(|| prior.prior.likelihood(&asked))?;
+            let of_bound = Rng::new(0, "bound", batches).part("level", level as u64);
+            let bound = if nats.is_some() { None } else { no_grad(|| prior.prior.bound(&asked, &of_bound))? };
+            let sum = |(sum, nats): (f64, Tensor)| sum + nats.as_slice().iter().map(|&x| f64::from(x)).sum::<f64>();
+            levels[level].bound = levels[level].bound.zip(bound).map(sum);
             match (nats, &mut levels[level].nats) {
                 (Some(nats), Some(sums)) => {
                     sums.resize(nats.last_dim(), 0.0);
@@ -65,6 +72,7 @@ pub(super) fn measure(
             }
             above.push(tokens);
         }
+        batches += 1;
         Ok(())
     })?;
     let scales: Vec<f64> = sampler.levels().iter().map(|level| f64::from(level.scale)).collect();
@@ -75,6 +83,8 @@ fn readings(levels: &[Level], scales: &[f64], images: usize) -> Vec<Reading> {
     let mut out = Vec::new();
     let mut total = Some(0.0);
     for (level, scale) in levels.iter().zip(scales) {
+        let bound = level.bound.map(|nats| nats / images.max(1) as f64 / LN_2);
+        out.extend(bound.map(|bits| Reading::new("prior_bound_bits", level.at.clone(), bits)));
         let bits = level.nats.as_ref().map(|nats| nats.iter().map(|nats| nats / images.max(1) as f64 / LN_2).collect());
         let bits: Option<Vec<f64>> = bits.filter(|bits: &Vec<f64>| !bits.is_empty());
         let Some(bits) = bits else {

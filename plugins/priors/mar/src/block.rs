@@ -1,0 +1,164 @@
+//! The transformer block of vision transformers, plain or modulated.
+
+use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::nn::{LayerNorm, Linear};
+use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::ops::attention::{attention, attention_qkv};
+use rqlab_sdk::tensor::ops::decoder::BlockWeights;
+
+/// What layer norms add to the variance.
+pub(crate) const EPS: f32 = 1e-6;
+
+/// A linear map that starts uniform by both its sizes, without bias, as published.
+pub(crate) fn linear(params: &Params, inputs: usize, outputs: usize) -> Result<Linear> {
+    Linear::with_init(params, inputs, outputs, Init::xavier(inputs, outputs), Some(Init::ZEROS))
+}
+
+/// A map to what modulates layer norms: it starts at zero, so that a block starts as the identity.
+pub(crate) fn modulation(params: &Params, inputs: usize, outputs: usize) -> Result<Linear> {
+    Linear::with_init(&params.scope("adaLN_modulation.1"), inputs, outputs, Init::ZEROS, Some(Init::ZEROS))
+}
+
+/// What the blocks of a transformer have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockSizes {
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) causal: bool,
+    pub(crate) dropout: f32,
+}
+
+/// `x += attn(norm1 x)`, `x += mlp(norm2 x)`, with exact GELU inside `mlp`. Modulated by c, the norms are `norm(x) (1 + scale)
+/// + shift` and what is added is multiplied by a gate: shift, scale and gate of attention and of `mlp` are the sixths of
+/// `adaLN_modulation(silu c)` (Peebles and Xie, "Scalable diffusion models with transformers", ICCV 2023).
+///
+/// Parameters, as published: `norm1`, `attn.qkv`, `attn.proj`, `norm2`, `mlp.fc1`, `mlp.fc2`, `adaLN_modulation.1`.
+#[derive(Debug)]
+pub(crate) struct Block {
+    norm1: LayerNorm,
+    qkv: Linear,
+    proj: Linear,
+    norm2: LayerNorm,
+    expand: Linear,
+    contract: Linear,
+    modulation: Option<Linear>,
+    sizes: BlockSizes,
+}
+
+/// The keys and values `[B, n, W]` that a block has read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Past(Option<[Tensor; 2]>);
+
+impl Block {
+    fn new(params: &Params, sizes: BlockSizes, modulated: bool) -> Result<Self> {
+        let BlockSizes { width, heads, .. } = sizes;
+        if !width.is_multiple_of(heads) {
+            let message = format!("{heads} heads do not divide a width of {width}");
+            return Err(ConfigError::field("heads", message).into());
+        }
+        Ok(Self {
+            norm1: LayerNorm::new(&params.scope("norm1"), width, EPS)?,
+            qkv: linear(&params.scope("attn.qkv"), width, 3 * width)?,
+            proj: linear(&params.scope("attn.proj"), width, width)?,
+            norm2: LayerNorm::new(&params.scope("norm2"), width, EPS)?,
+            expand: linear(&params.scope("mlp.fc1"), width, 4 * width)?,
+            contract: linear(&params.scope("mlp.fc2"), 4 * width, width)?,
+            modulation: modulated.then(|| modulation(params, width, 6 * width)).transpose()?,
+            sizes,
+        })
+    }
+
+    /// `layers` blocks under `params`, named by their numbers.
+    pub(crate) fn stack(params: &Params, layers: usize, sizes: BlockSizes, modulated: bool) -> Result<Vec<Self>> {
+        (0..layers).map(|i| Self::new(&params.scope(i), sizes, modulated)).collect()
+    }
+
+    /// Sequences `[B, T, W]` through `blocks`; `silu c` `[B, T, W]` modulates.
+    pub(crate) fn through(blocks: &[Self], x: &Tensor, c: Option<&Tensor>, mode: &Mode) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (i, block) in blocks.iter().enumerate() {
+            let heads = block.sizes.heads;
+            x = block.run(&x, c, &mode.part("block", i), |qkv| Ok(attention_qkv(qkv, heads, block.sizes.causal)?))?;
+        }
+        Ok(x)
+    }
+
+    /// The next position `[B, 1, W]` of sequences whose past is kept: what [`Block::through`] gives there, if causal.
+    pub(crate) fn step(&self, x: &Tensor, c: Option<&Tensor>, past: &mut Past) -> Result<Tensor> {
+        self.run(x, c, &Mode::Eval, |qkv| {
+            let width = self.sizes.width;
+            let third = |i: usize| qkv.slice(2, i * width..(i + 1) * width);
+            let new = [third(1)?, third(2)?];
+            let [keys, values] = match past.0.take() {
+                None => new,
+                Some([keys, values]) => [Tensor::concat(&[&keys, &new[0]], 1)?, Tensor::concat(&[&values, &new[1]], 1)?],
+            };
+            let attended = attention(&third(0)?, &keys, &values, self.sizes.heads, false)?;
+            past.0 = Some([keys, values]);
+            Ok(attended)
+        })
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        c: Option<&Tensor>,
+        mode: &Mode,
+        attend: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let width = self.sizes.width;
+        let maps = self.modulation.as_ref().zip(c).map(|(map, c)| map.forward(c)).transpose()?;
+        let part = |i: usize| maps.as_ref().map(|maps| maps.slice(2, i * width..(i + 1) * width)).transpose();
+        let normal = modulated(&self.norm1.forward(x)?, part(0)?, part(1)?)?;
+        let attended = attend(&self.qkv.forward(&normal)?)?;
+        let x = &self.onto(x, &self.proj, &attended, part(2)?, (mode, "attention"))?;
+        let normal = modulated(&self.norm2.forward(x)?, part(3)?, part(4)?)?;
+        self.onto(x, &self.contract, &self.expand.forward_gelu(&normal)?, part(5)?, (mode, "mlp"))
+    }
+
+    /// Adds what `linear` makes of `hidden` to `x`, times the gate.
+    fn onto(
+        &self,
+        x: &Tensor,
+        linear: &Linear,
+        hidden: &Tensor,
+        gate: Option<Tensor>,
+        (mode, name): (&Mode, &str),
+    ) -> Result<Tensor> {
+        let drops = matches!(mode, Mode::Train(_)) && self.sizes.dropout > 0.0;
+        if gate.is_none() && !drops {
+            return linear.forward_add(hidden, x);
+        }
+        let added = mode.dropout(&linear.forward(hidden)?, self.sizes.dropout, name)?;
+        Ok(x.add(&match gate {
+            Some(gate) => gate.mul(&added)?,
+            None => added,
+        })?)
+    }
+
+    /// The weights of a block that nothing modulates.
+    pub(crate) fn weights(&self) -> BlockWeights {
+        let norm = |norm: &LayerNorm| [norm.weight.get(), norm.bias.get()];
+        let linear = |linear: &Linear| -> [Tensor; 2] {
+            let weight = linear.weight.get();
+            let bias = linear.bias.as_ref().map_or_else(|| Tensor::zeros(&weight.shape()[..1]), Var::get);
+            [weight, bias]
+        };
+        BlockWeights {
+            norm1: norm(&self.norm1),
+            qkv: linear(&self.qkv),
+            proj: linear(&self.proj),
+            norm2: norm(&self.norm2),
+            expand: linear(&self.expand),
+            contract: linear(&self.contract),
+        }
+    }
+}
+
+/// `normal (1 + scale) + shift`.
+pub(crate) fn modulated(normal: &Tensor, shift: Option<Tensor>, scale: Option<Tensor>) -> Result<Tensor> {
+    match (shift, scale) {
+        (Some(shift), Some(scale)) => Ok(normal.mul(&scale.add_scalar(1.0)?)?.add(&shift)?),
+        _ => Ok(normal.clone()),
+    }
+}
