@@ -6,7 +6,10 @@ impl Workload {
     /// Units that a call works on, and what they are.
     pub fn units(&self) -> (f64, &'static str) {
         let (count, unit) = match self {
-            Self::TokenizerStep { batch, .. } | Self::Sample { batch, .. } => (*batch, "images"),
+            Self::TokenizerStep { batch, .. }
+            | Self::Sample { batch, .. }
+            | Self::VectorPriorStep { batch, .. }
+            | Self::SampleVectors { batch, .. } => (*batch, "images"),
             Self::TokenizerStepOf(calls) => (calls.batch, "images"),
             Self::PriorStep { prior, batch } => (batch * prior.positions() * prior.depth, "codes"),
             Self::Encode { vectors, .. } | Self::EmaUpdate { vectors, .. } => (*vectors, "vectors"),
@@ -29,6 +32,8 @@ impl Workload {
             Self::Operation(operation) => operation.flop()?,
             Self::TokenizerStepOf(_)
             | Self::Sample { .. }
+            | Self::VectorPriorStep { .. }
+            | Self::SampleVectors { .. }
             | Self::EmaUpdate { .. }
             | Self::Batch { .. }
             | Self::StartUp

@@ -18,6 +18,7 @@ mod processes;
 pub mod scaling;
 mod show;
 mod sweeps;
+mod vector_priors;
 mod workloads;
 
 pub use machine::Machine;

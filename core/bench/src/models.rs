@@ -1,7 +1,7 @@
 //! Workloads made ready: models, codebooks, start-up.
 
 use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerCalls, TokenizerSizes, Workload};
-use crate::{Prepared, Task, images, operations, sweeps};
+use crate::{Prepared, Task, images, operations, sweeps, vector_priors};
 use rqlab::job::{Call, Called};
 use rqlab::plugins::Plugins;
 use rqlab::stages::Tokenizer;
@@ -31,6 +31,8 @@ pub fn prepare(workload: &Workload, plugins: &Plugins, folders: &[PathBuf]) -> R
         Workload::TokenizerStepOf(calls) => tokenizer_step(calls, plugins),
         Workload::PriorStep { prior, batch } => prior_step(prior, *batch, plugins),
         Workload::Sample { prior, batch, cache } => sample(prior, *batch, *cache, plugins),
+        Workload::VectorPriorStep { prior, batch } => vector_priors::step(prior, *batch, plugins),
+        Workload::SampleVectors { prior, batch } => vector_priors::sample(prior, *batch, plugins),
         Workload::Encode { vectors, channels, codebook, depth } => {
             encode([*vectors, *channels], *codebook, *depth, plugins)
         }

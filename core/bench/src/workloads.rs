@@ -43,6 +43,20 @@ pub enum Workload {
         /// Whether keys and values of the past are kept; without, all of it is computed again for each code.
         cache: bool,
     },
+    /// One step of training a prior of random vectors by diffusion, with clipped AdamW and an average of the weights.
+    VectorPriorStep {
+        /// The model.
+        prior: VectorPriorSizes,
+        /// Maps of vectors.
+        batch: usize,
+    },
+    /// Whole maps of vectors.
+    SampleVectors {
+        /// The model.
+        prior: VectorPriorSizes,
+        /// Maps.
+        batch: usize,
+    },
     /// Greedy residual codes of vectors from N(0, 1), one codebook from N(0, 1/4) at all depths.
     Encode {
         /// How many.
@@ -176,6 +190,17 @@ pub struct PriorSizes {
     pub heads: usize,
 }
 
+/// A transformer of model width 256 over 8x8 vectors of 16 channels, whose head is a diffusion of width 256 and 3 blocks, which
+/// samples in 25 steps. Masked, 56 vectors are predicted in training, and all in 16 iterations with guidance of scale 2; causal,
+/// one after another without guidance, from a cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VectorPriorSizes {
+    /// Whether each vector is predicted from those before it.
+    pub causal: bool,
+    /// Blocks of encoder and decoder each, or half of the causal ones.
+    pub layers: usize,
+}
+
 /// A kind of prior, with its blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
@@ -262,6 +287,7 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
     let sample = |prior: &PriorSizes, batch| Workload::Sample { prior: prior.clone(), batch, cache: true };
     let encode = |channels, codebook| Workload::Encode { vectors: 16384, channels, codebook, depth: 4 };
     let operation = Workload::Operation;
+    let mar = VectorPriorSizes { causal: false, layers: 4 };
     let batch =
         |format, file, side| Workload::Batch { images: ImageSizes { format, file, side }, folder: PathBuf::new() };
     let jpeg = Format::Jpeg { quality: 90 };
@@ -284,6 +310,13 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("ar_sample_b1", sample(&ar, 1)),
         ("ar_sample_b16", sample(&ar, 16)),
         ("ar_sample_b100", sample(&ar, 100)),
+        ("mar_train_small", Workload::VectorPriorStep { prior: mar.clone(), batch: 32 }),
+        ("mar_sample_b1", Workload::SampleVectors { prior: mar.clone(), batch: 1 }),
+        ("mar_sample_b16", Workload::SampleVectors { prior: mar, batch: 16 }),
+        (
+            "ar_diffusion_sample_b16",
+            Workload::SampleVectors { prior: VectorPriorSizes { causal: true, layers: 4 }, batch: 16 },
+        ),
         ("conv3x3_64x32", operation(Operation::Conv3x3 { batch: 64, side: 32, channels: 64 })),
         ("linear_2048x256x1024", operation(Operation::Linear { rows: 2048, inputs: 256, outputs: 1024 })),
         ("attention_causal_32x8x64x32", operation(Operation::Attention { batch: 32, heads: 8, length: 64, head: 32 })),

@@ -5,8 +5,8 @@ use super::outputs::{backward, gradient, inner};
 use super::{Case, Outputs, Result};
 use rqlab_sdk::contracts::Guidance;
 use rqlab_sdk::nn::diffusion::{
-    DenoisingMlp, DiffusionHead, DiffusionHeadConfig, GaussianDiffusion, HeadNoise, HeadRequest, NoiseSchedule, Predicted,
-    Process, ddim_timesteps, respaced_timesteps,
+    DenoisingMlp, DiffusionHead, DiffusionHeadConfig, GaussianDiffusion, HeadNoise, HeadRequest, NoiseSchedule,
+    Predicted, Process, ddim_timesteps, respaced_timesteps,
 };
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::Tensor;
@@ -184,7 +184,11 @@ pub(super) fn sample(case: &Case, out: &mut Outputs) -> Result<()> {
         let conditions = if guided { pairs(&c)? } else { c.clone() };
         let own = noise.slice(1, 0..vectors)?;
         let request = HeadRequest { guidance, temperature };
-        let drawn = head.sampler(c.shape()[0])?.sample(&conditions, &request, &HeadNoise { start: start.clone(), steps: own })?;
+        let drawn = head.sampler(c.shape()[0])?.sample(
+            &conditions,
+            &request,
+            &HeadNoise { start: start.clone(), steps: own },
+        )?;
         out.tensor(format!("out.{sub}sample"), &drawn);
 
         let times: Vec<usize> = respaced_timesteps(STEPS, &[steps])?.into_iter().rev().collect();

@@ -4,8 +4,9 @@ use super::case::number;
 use super::diffusion::tame;
 use super::outputs::{backward, gradient};
 use super::{Case, Outputs, Result};
-use rqlab_prior_mar::{CausalCondition, Draws, Mar, MarConfig, Order, Orders, Preset, steps_of};
+use rqlab_prior_mar::{CausalCondition, Draws, Mar, MarConfig, Order, Orders, Preset, masked_count, steps_of};
 use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadNoise};
+use rqlab_sdk::optim::{Adam, AdamSettings, Schedule, WeightAverage};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Gradients;
 use rqlab_sdk::tensor::ops::sampling::Draw;
@@ -50,7 +51,7 @@ fn masked(case: &Case, sampling: Option<(usize, usize)>) -> Result<(Mar, Params)
     if size("decoder_embed_dim")? != config.width {
         return Err("encoder and decoder differ in width".into());
     }
-    let level = level(size("img_size")? / size("vae_stride")?, size("vae_embed_dim")?);
+    let level = level(size("seq_len")?.isqrt() * size("patch_size")?, size("vae_embed_dim")?);
     let params = Params::new(0);
     let model = Mar::new(config, &context(&params, level, size("class_num")?))?;
     load(case, &params, &[])?;
@@ -115,10 +116,11 @@ fn orders_of(stored: &Codes, masked: usize) -> Result<Orders> {
 fn rows_of(orders: &Orders, masked: usize, repeat: usize) -> Result<Vec<usize>> {
     let (images, length) = (orders.images(), orders.length());
     let places = orders.positions(length - masked..length)?;
-    let row = |block: usize, i: usize| {
-        (block * images + i / masked.max(1)) * length + places.as_slice()[i] as usize
-    };
-    Ok((0..repeat).flat_map(|block| (0..places.len()).map(move |i| (block, i))).map(|(block, i)| row(block, i)).collect())
+    let row = |block: usize, i: usize| (block * images + i / masked.max(1)) * length + places.as_slice()[i] as usize;
+    Ok((0..repeat)
+        .flat_map(|block| (0..places.len()).map(move |i| (block, i)))
+        .map(|(block, i)| row(block, i))
+        .collect())
 }
 
 /// The loss of a batch with the stored steps and noise of the masked tokens.
@@ -134,9 +136,8 @@ fn loss(
     let t: Vec<usize> = rows.iter().map(|&row| all[row]).collect();
     let noise = noise.embedding(&Codes::from_vec(rows.iter().map(|&row| row as u32).collect(), &[rows.len()])?)?;
     let length = orders.length();
-    let loss = model.loss_of(batch, orders, length - masked..length, &Mode::Eval, |head, x, z| {
-        head.loss_at(x, z, &t, &noise)
-    })?;
+    let loss = model
+        .loss_of(batch, orders, length - masked..length, &Mode::Eval, |head, x, z| head.loss_at(x, z, &t, &noise))?;
     Ok(loss.loss)
 }
 
@@ -299,12 +300,14 @@ pub(super) fn ar_diffusion(case: &Case, out: &mut Outputs) -> Result<()> {
     for (order, name) in [(Order::Raster, "raster"), (Order::Random, "random")] {
         let (model, params) = build(order)?;
         let orders = orders_in(order, tokens.images())?;
-        let batch = TokenBatch { tokens: tokens.clone(), targets: Targets::Hard, condition: condition.clone(), above: vec![] };
+        let batch =
+            TokenBatch { tokens: tokens.clone(), targets: Targets::Hard, condition: condition.clone(), above: vec![] };
         let z = model.conditions(&model.read(&tokens)?, &condition, &orders, 0..length, &Mode::Eval)?;
         out.tensor(format!("out.{name}.z"), &z);
         let mut found = backward(|| {
             let (t, noise) = (case.indices("rand.t")?, case.tensor("rand.noise")?);
-            let loss = model.loss_of(&batch, &orders, 0..length, &Mode::Eval, |head, x, z| head.loss_at(x, z, &t, &noise))?;
+            let loss =
+                model.loss_of(&batch, &orders, 0..length, &Mode::Eval, |head, x, z| head.loss_at(x, z, &t, &noise))?;
             out.tensor(format!("out.{name}.loss"), &loss.loss);
             Ok(loss.loss)
         })?;
@@ -341,6 +344,57 @@ pub(super) fn ar_diffusion(case: &Case, out: &mut Outputs) -> Result<()> {
         let z = halves.iter().map(|condition| model.conditions(&read, condition, &orders, 0..length, &Mode::Eval));
         let z = z.collect::<rqlab_sdk::Result<Vec<_>>>()?;
         out.tensor(format!("out.{name}z"), &Tensor::concat(&z.iter().collect::<Vec<_>>(), 0)?);
+    }
+    Ok(())
+}
+
+/// The factor of the published KL autoencoder's latents.
+const LATENT_SCALE: f32 = 0.2325;
+
+/// A draw from the posterior whose mean and log-variance are the halves of `moments` `[B, h, w, 2C]`, scaled.
+fn latent(moments: &Tensor, noise: &Tensor) -> Result<Tensor> {
+    let channels = noise.last_dim();
+    let deviation = moments.slice(3, channels..2 * channels)?.clamp(-30.0, 20.0)?.mul_scalar(0.5)?.exp()?;
+    Ok(moments.slice(3, 0..channels)?.add(&deviation.mul(noise)?)?.mul_scalar(LATENT_SCALE)?)
+}
+
+pub(super) fn steps(case: &Case, out: &mut Outputs) -> Result<()> {
+    let (model, params) = masked(case, None)?;
+    let steps = case.size("steps")?;
+    let settings =
+        AdamSettings { betas: [0.9, 0.95], weight_decay: case.number("weight_decay")?, ..AdamSettings::default() };
+    let mut optimizer = Adam::new(params.trained(), settings)?.without_decay(|name, shape| !model.decays(name, shape));
+    let mut average = WeightAverage::new(params.trained(), case.number("ema_rate")? as f32)?;
+    let (lr, warmup) = (case.number("lr")?, (case.number("warmup_epochs")? * steps as f64) as u64);
+    let schedule = match case.config["lr_schedule"].as_str() {
+        Some("cosine") => Schedule::cosine(lr, warmup, (case.size("epochs")? * steps) as u64, case.number("min_lr")?),
+        _ => Schedule::constant(lr, warmup),
+    };
+    let first = (case.number("epoch")? * steps as f64) as u64;
+    for s in 0..steps {
+        let latent = latent(&case.map(&format!("in.{s}.moments"))?, &case.map(&format!("rand.{s}.posterior_noise"))?)?;
+        out.map(format!("out.{s}.latent"), &latent)?;
+        let condition = dropped(case, &format!("in.{s}.labels"), &format!("rand.{s}.label_u"))?;
+        let stored = case.codes(&format!("rand.{s}.order"))?;
+        let share = case.array(&format!("rand.{s}.mask_rate"))?.data[0];
+        let masked = masked_count(share, stored.last_dim());
+        let orders = orders_of(&stored, masked)?;
+        let batch = TokenBatch { tokens: Tokens::Vectors(latent), targets: Targets::Hard, condition, above: vec![] };
+        let mut found = backward(|| {
+            let loss = loss(case, &model, &batch, (&orders, masked), &format!("rand.{s}."))?;
+            out.tensor(format!("out.{s}.loss"), &loss);
+            Ok(loss)
+        })?;
+        let lr = schedule.lr(first + s as u64);
+        let norm = optimizer.step(&mut found, lr, Some(case.number("grad_clip")? as f32))?.read()?;
+        average.update()?;
+        out.number(format!("out.{s}.lr"), lr);
+        out.number(format!("out.{s}.grad_norm"), norm);
+        for (prefix, state) in [("", params.state()), ("ema.", average.with(|| params.state()))] {
+            for (name, value) in published(state, &[])? {
+                out.tensor(format!("out.{s}.{prefix}{name}"), &value);
+            }
+        }
     }
     Ok(())
 }

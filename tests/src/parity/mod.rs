@@ -74,6 +74,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("mar_forward", mar::forward),
     ("mar_mask_schedule", mar::mask_schedule),
     ("mar_sample_tokens", mar::sample_tokens),
+    ("mar_steps", mar::steps),
     ("maskgit", masked::maskgit),
     ("measures", measures::measures),
     ("parameter_counts", counts::parameter_counts),

@@ -132,6 +132,12 @@ pub trait Prior {
         true
     }
 
+    /// Whether weight decay moves a parameter of this full name and shape: all of them, unless the published model leaves
+    /// some out.
+    fn decays(&self, _name: &str, _shape: &[usize]) -> bool {
+        true
+    }
+
     /// The loss of a batch.
     ///
     /// # Errors

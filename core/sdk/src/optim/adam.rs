@@ -30,6 +30,7 @@ struct Slot {
     parameter: Var,
     m: Var,
     v: Var,
+    decays: bool,
 }
 
 /// Adam (Kingma and Ba, ICLR 2015), or AdamW (Loshchilov and Hutter, ICLR 2019) with a weight decay, over a fixed list of
@@ -62,10 +63,19 @@ impl Adam {
         let slot = |(name, parameter): (String, Var)| {
             let shape = parameter.get().shape().to_vec();
             let (m, v) = (m.buffer(&name, &shape, Init::ZEROS)?, v.buffer(&name, &shape, Init::ZEROS)?);
-            Ok(Slot { name: name.into(), parameter, m, v })
+            Ok(Slot { name: name.into(), parameter, m, v, decays: true })
         };
         let slots = parameters.into_iter().map(slot).collect::<Result<_>>()?;
         Ok(Self { settings, slots, state, saved, steps: 0 })
+    }
+
+    /// The same without weight decay of the parameters, by name and shape, that `exempt` picks.
+    #[must_use]
+    pub fn without_decay(mut self, exempt: impl Fn(&str, &[usize]) -> bool) -> Self {
+        for slot in &mut self.slots {
+            slot.decays = !exempt(&slot.name, slot.parameter.get().shape());
+        }
+        self
     }
 
     /// How many steps it has taken, those among them that changed nothing.
@@ -86,12 +96,18 @@ impl Adam {
         let squares = Squares::of(&taken.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>())?;
         let scale = squares.clip_factor(clip.unwrap_or(f32::INFINITY))?;
         let AdamSettings { betas: [beta1, beta2], eps, weight_decay } = self.settings;
-        let how = AdamStep { lr, beta1, beta2, eps, weight_decay, l2: 0.0, step };
-        let slots: Vec<AdamSlot<'_>> = taken
-            .iter()
-            .map(|(slot, grad)| AdamSlot { param: &slot.parameter, grad, m: &slot.m, v: &slot.v })
-            .collect();
-        adam_all(&slots, &scale, &how)?;
+        for decays in [true, false] {
+            let weight_decay = if decays { weight_decay } else { 0.0 };
+            let how = AdamStep { lr, beta1, beta2, eps, weight_decay, l2: 0.0, step };
+            let slots: Vec<AdamSlot<'_>> = taken
+                .iter()
+                .filter(|(slot, _)| slot.decays == decays)
+                .map(|(slot, grad)| AdamSlot { param: &slot.parameter, grad, m: &slot.m, v: &slot.v })
+                .collect();
+            if !slots.is_empty() {
+                adam_all(&slots, &scale, &how)?;
+            }
+        }
         self.steps = step;
         Ok(GradientNorm { squares, names: taken.iter().map(|(slot, _)| slot.name.clone()).collect(), step })
     }

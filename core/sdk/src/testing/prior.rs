@@ -107,9 +107,10 @@ fn bound<P: Prior>(case: &PriorCase, build: impl Fn() -> Result<P>) -> Check {
     let Some(nats) = prior.bound(&batch, &Rng::new(7, "bound", 0))? else { return Ok(()) };
     ensure(nats.shape() == [IMAGES, 1], || format!("the bound has shape {:?}, not [{IMAGES}, 1]", nats.shape()))?;
     ensure(nats.as_slice().iter().all(|x| x.is_finite()), || "the bound is not finite".to_owned())?;
-    ensure(nats.to_vec() == prior.bound(&batch, &Rng::new(7, "bound", 0))?.map_or(vec![], |again| again.to_vec()), || {
-        "equal streams give different bounds".to_owned()
-    })
+    ensure(
+        nats.to_vec() == prior.bound(&batch, &Rng::new(7, "bound", 0))?.map_or(vec![], |again| again.to_vec()),
+        || "equal streams give different bounds".to_owned(),
+    )
 }
 
 /// The probability of every map of codes under the n-th condition.

@@ -127,7 +127,10 @@ impl Denoiser {
         };
         for block in &weights.blocks {
             if block.norm.iter().any(|t| t.shape() != [width]) {
-                return Err(Error::shape("Denoiser", format!("a layer norm {:?}, width {width}", block.norm[0].shape())));
+                return Err(Error::shape(
+                    "Denoiser",
+                    format!("a layer norm {:?}, width {width}", block.norm[0].shape()),
+                ));
             }
             modulate(&block.modulation, 3)?;
             blocks.push(Block {
@@ -235,7 +238,8 @@ impl Denoiser {
             x = x.mul_scalar(step.signal)?.add(&prediction.mul_scalar(step.prediction)?)?;
             if self.outputs > channels && i + 1 < how.steps.len() {
                 let [low, high] = step.log_variance;
-                let half = of(0, channels)?.mul_scalar(0.25 * (high - low))?.add_scalar(0.25 * (high - low) + 0.5 * low)?;
+                let half =
+                    of(0, channels)?.mul_scalar(0.25 * (high - low))?.add_scalar(0.25 * (high - low) + 0.5 * low)?;
                 let noise = how.noise.slice(0, i..i + 1)?.reshape(&[vectors, channels])?;
                 x = x.add(&half.exp()?.mul(&noise)?)?;
             }
@@ -282,9 +286,13 @@ mod tests {
     #[test]
     fn all_steps_at_once_give_what_one_operation_after_another_gives() {
         on_every_device(|| {
-            for (vectors, group, channels, width, depth, count) in
-                [(1, 1, 1, 1, 0, 1), (1, 2, 4, 20, 2, 3), (3, 1, 16, 33, 1, 4), (9, 2, 5, 48, 3, 5), (40, 2, 16, 64, 2, 2)]
-            {
+            for (vectors, group, channels, width, depth, count) in [
+                (1, 1, 1, 1, 0, 1),
+                (1, 2, 4, 20, 2, 3),
+                (3, 1, 16, 33, 1, 4),
+                (9, 2, 5, 48, 3, 5),
+                (40, 2, 16, 64, 2, 2),
+            ] {
                 for outputs in [channels, 2 * channels] {
                     let denoiser = Denoiser::new(&weights(width, channels, outputs, depth), vectors * group).unwrap();
                     let how = Denoising {

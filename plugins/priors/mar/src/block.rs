@@ -5,6 +5,7 @@ use rqlab_sdk::nn::{LayerNorm, Linear};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::attention::{attention, attention_qkv};
 use rqlab_sdk::tensor::ops::decoder::BlockWeights;
+use std::ops::Range;
 
 /// What layer norms add to the variance.
 pub(crate) const EPS: f32 = 1e-6;
@@ -83,6 +84,22 @@ impl Block {
         Ok(x)
     }
 
+    /// Positions `wanted` of [`Block::through`], unmodulated and not causal: the last block computes no others.
+    pub(crate) fn through_to(blocks: &[Self], x: &Tensor, wanted: Range<usize>, mode: &Mode) -> Result<Tensor> {
+        let Some((last, first)) = blocks.split_last() else { return Ok(x.slice(1, wanted)?) };
+        let (x, mode) = (Self::through(first, x, None, mode)?, mode.part("block", first.len()));
+        let normal = last.norm1.forward(&x)?;
+        let width = last.sizes.width;
+        let part = |x: &Tensor, rows: Range<usize>| -> Result<Tensor> {
+            let bias = last.qkv.bias.as_ref().map(|bias| bias.get().slice(0, rows.clone())).transpose()?;
+            Ok(x.linear(&last.qkv.weight.get().slice(0, rows)?, bias.as_ref())?)
+        };
+        let queries = part(&normal.slice(1, wanted.clone())?, 0..width)?;
+        let [keys, values] = [1, 2].map(|third| part(&normal, third * width..(third + 1) * width));
+        let attended = attention(&queries, &keys?, &values?, last.sizes.heads, false)?;
+        last.after(&x.slice(1, wanted)?, &attended, None, &mode)
+    }
+
     /// The next position `[B, 1, W]` of sequences whose past is kept: what [`Block::through`] gives there, if causal.
     pub(crate) fn step(&self, x: &Tensor, c: Option<&Tensor>, past: &mut Past) -> Result<Tensor> {
         self.run(x, c, &Mode::Eval, |qkv| {
@@ -91,7 +108,9 @@ impl Block {
             let new = [third(1)?, third(2)?];
             let [keys, values] = match past.0.take() {
                 None => new,
-                Some([keys, values]) => [Tensor::concat(&[&keys, &new[0]], 1)?, Tensor::concat(&[&values, &new[1]], 1)?],
+                Some([keys, values]) => {
+                    [Tensor::concat(&[&keys, &new[0]], 1)?, Tensor::concat(&[&values, &new[1]], 1)?]
+                }
             };
             let attended = attention(&third(0)?, &keys, &values, self.sizes.heads, false)?;
             past.0 = Some([keys, values]);
@@ -106,12 +125,22 @@ impl Block {
         mode: &Mode,
         attend: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let width = self.sizes.width;
         let maps = self.modulation.as_ref().zip(c).map(|(map, c)| map.forward(c)).transpose()?;
-        let part = |i: usize| maps.as_ref().map(|maps| maps.slice(2, i * width..(i + 1) * width)).transpose();
-        let normal = modulated(&self.norm1.forward(x)?, part(0)?, part(1)?)?;
+        let normal = modulated(&self.norm1.forward(x)?, self.part(maps.as_ref(), 0)?, self.part(maps.as_ref(), 1)?)?;
         let attended = attend(&self.qkv.forward(&normal)?)?;
-        let x = &self.onto(x, &self.proj, &attended, part(2)?, (mode, "attention"))?;
+        self.after(x, &attended, maps.as_ref(), mode)
+    }
+
+    /// A sixth of what modulates.
+    fn part(&self, maps: Option<&Tensor>, i: usize) -> Result<Option<Tensor>> {
+        let width = self.sizes.width;
+        Ok(maps.map(|maps| maps.slice(2, i * width..(i + 1) * width)).transpose()?)
+    }
+
+    /// The rest of the block after its attention.
+    fn after(&self, x: &Tensor, attended: &Tensor, maps: Option<&Tensor>, mode: &Mode) -> Result<Tensor> {
+        let part = |i: usize| self.part(maps, i);
+        let x = &self.onto(x, &self.proj, attended, part(2)?, (mode, "attention"))?;
         let normal = modulated(&self.norm2.forward(x)?, part(3)?, part(4)?)?;
         self.onto(x, &self.contract, &self.expand.forward_gelu(&normal)?, part(5)?, (mode, "mlp"))
     }

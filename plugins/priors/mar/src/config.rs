@@ -186,7 +186,8 @@ impl MarConfig {
             loss: self.loss.unwrap_or(preset.loss),
         };
         if causal && cell.tokens_per_step == TokensPerStep::Many {
-            let message = "causal attention predicts one token from those before it: take `attention: bidirectional`, or `one`";
+            let message =
+                "causal attention predicts one token from those before it: take `attention: bidirectional`, or `one`";
             return Err(ConfigError::field("tokens_per_step", message));
         }
         Ok(cell)

@@ -92,8 +92,8 @@ impl Masked {
             let masks = self.mask.get().broadcast_to(&[images, masked, self.width])?;
             Tensor::concat(&[&known, &masks], 1)?
         };
-        let hidden = Block::through(&self.decoder, &sequence.add(&table)?, None, &mode.part("decoder", 0))?;
-        let hidden = hidden.slice(1, self.buffer + wanted.start..self.buffer + wanted.end)?;
+        let rows = self.buffer + wanted.start..self.buffer + wanted.end;
+        let hidden = Block::through_to(&self.decoder, &sequence.add(&table)?, rows, &mode.part("decoder", 0))?;
         let position = self.head_position.get().reshape(&[self.length, self.width])?;
         Ok(self.decoder_norm.forward(&hidden)?.add(&position.embedding(&orders.positions(wanted)?)?)?)
     }

@@ -63,7 +63,8 @@ impl Mar {
     pub fn new(config: MarConfig, cx: &PriorContext) -> Result<Self> {
         let cell = config.cell()?;
         if !cx.above().is_empty() {
-            let message = "mar is not conditioned on the levels above; take a prior that is, or a tokenizer of one level";
+            let message =
+                "mar is not conditioned on the levels above; take a prior that is, or a tokenizer of one level";
             return Err(Error::Unsupported(message.to_owned()));
         }
         let (level, params, width, patch) = (cx.own()?.clone(), &cx.params, config.width, config.patch);
@@ -79,7 +80,8 @@ impl Mar {
             return Err(ConfigError::field("patch", message).into());
         }
         if !level.height.is_multiple_of(patch) || !level.width.is_multiple_of(patch) {
-            let message = format!("squares of {patch} x {patch} do not tile a map of {} x {}", level.height, level.width);
+            let message =
+                format!("squares of {patch} x {patch} do not tile a map of {} x {}", level.height, level.width);
             return Err(ConfigError::field("patch", message).into());
         }
         let map = [level.height / patch, level.width / patch];
@@ -278,6 +280,11 @@ impl Prior for Mar {
         self.condition.space() != ConditionSpace::None
     }
 
+    /// As published: biases, norms and the head do not decay.
+    fn decays(&self, name: &str, shape: &[usize]) -> bool {
+        shape.len() > 1 && !name.contains("diffloss.")
+    }
+
     fn loss(&self, batch: &TokenBatch, mode: &Mode) -> Result<PriorLoss> {
         let rng = match mode {
             Mode::Train(rng) => *rng,
@@ -337,7 +344,9 @@ impl Prior for Mar {
                     Head::Vectors(head) => {
                         let x = orders.pick(&self.vectors(&batch.tokens)?, wanted.clone())?;
                         let rows = |x: &Tensor| x.reshape(&[x.len() / x.last_dim(), x.last_dim()]);
-                        let Some(bits) = head.bound(&rows(&x)?, &rows(&z)?, &rng.part("steps", 0))? else { return Ok(None) };
+                        let Some(bits) = head.bound(&rows(&x)?, &rows(&z)?, &rng.part("steps", 0))? else {
+                            return Ok(None);
+                        };
                         bits.mul_scalar(LN_2)?
                     }
                 };

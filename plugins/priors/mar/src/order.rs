@@ -85,7 +85,8 @@ impl Orders {
     /// Shapes that do not fit.
     pub fn pick(&self, x: &Tensor, range: Range<usize>) -> Result<Tensor> {
         let rows = self.positions.chunks(self.length).enumerate();
-        let rows = rows.flat_map(|(b, image)| image[range.clone()].iter().map(move |&p| b as u32 * self.length as u32 + p));
+        let rows =
+            rows.flat_map(|(b, image)| image[range.clone()].iter().map(move |&p| b as u32 * self.length as u32 + p));
         let rows = Codes::from_vec(rows.collect(), &[self.images(), range.len()])?;
         Ok(x.reshape(&[self.positions.len(), x.last_dim()])?.embedding(&rows)?)
     }
@@ -143,7 +144,8 @@ mod tests {
     #[test]
     fn steps_are_the_published_ones() {
         let counts = steps_of(256, 8);
-        let each: Vec<usize> = std::iter::once(counts[0]).chain(counts.windows(2).map(|pair| pair[1] - pair[0])).collect();
+        let each: Vec<usize> =
+            std::iter::once(counts[0]).chain(counts.windows(2).map(|pair| pair[1] - pair[0])).collect();
         assert_eq!(each, [5, 15, 24, 31, 39, 45, 48, 49]);
         assert_eq!(steps_of(5, 5), [1, 2, 3, 4, 5]);
         assert_eq!(steps_of(5, 1), [5]);

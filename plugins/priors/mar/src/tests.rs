@@ -9,7 +9,8 @@ use rqlab_sdk::tensor::Tape;
 use rqlab_sdk::testing::{PriorCase, prior};
 
 const CLASSES: usize = 3;
-const SMALL: &str = "width: 12, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 2, head_width: 12, head_layers: 1";
+const SMALL: &str =
+    "width: 12, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 2, head_width: 12, head_layers: 1";
 const CELLS: [&str; 4] = ["ar", "random_causal", "mar_one", "mar"];
 
 fn context(params: Params, level: LevelInfo) -> PriorContext {
@@ -28,9 +29,8 @@ fn vectors(side: usize, channels: usize) -> LevelInfo {
 }
 
 fn codes(sizes: &[usize]) -> LevelInfo {
-    let table = |(d, &k): (usize, &usize)| {
-        Tensor::from_vec(Rng::new(1, "codebook", d as u64).normal(k * 5), &[k, 5]).unwrap()
-    };
+    let table =
+        |(d, &k): (usize, &usize)| Tensor::from_vec(Rng::new(1, "codebook", d as u64).normal(k * 5), &[k, 5]).unwrap();
     let tables = sizes.iter().enumerate().map(table).collect();
     let space = TokenSpace::Codes(CodeSpace { sizes: sizes.to_vec(), tables, shared: false });
     LevelInfo { height: 2, width: 3, channels: 5, space, scales: None }
@@ -102,7 +102,8 @@ fn samples_are_equal_with_cache_and_without() {
             awake(&params);
             let guidance = Guidance { scale: 2.0, schedule: GuidanceSchedule::Linear };
             let request = |cache| SampleRequest { cache, guidance, ..SampleRequest::new(classes(4)) };
-            let sample = |cache| model.sample(&request(cache), &Rng::new(0, "s", 0)).unwrap().vectors().unwrap().to_vec();
+            let sample =
+                |cache| model.sample(&request(cache), &Rng::new(0, "s", 0)).unwrap().vectors().unwrap().to_vec();
             let (cached, anew) = (sample(true), sample(false));
             let size = cached.iter().fold(1.0f32, |m, x| m.max(x.abs()));
             assert!(cached.iter().zip(&anew).all(|(a, b)| (a - b).abs() < 1e-3 * size), "{preset} {modulation}");
@@ -118,7 +119,8 @@ fn training_on_one_map_per_class_makes_samples_of_it() {
     for preset in CELLS {
         let params = Params::new(3);
         let text = format!("preset: {preset}_diffloss, loss: flow, sampling_steps: 10, noise_draws: 16, iterations: 2");
-        let sizes = "width: 32, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 2, head_width: 64, head_layers: 2";
+        let sizes =
+            "width: 32, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 2, head_width: 64, head_layers: 2";
         let config = MarConfig::parse(&format!("mar({sizes}, {text}, least_masked: 0.1)")).unwrap();
         let model = Mar::new(config, &context(params.clone(), level.clone())).unwrap();
         let batch = TokenBatch {
@@ -168,21 +170,25 @@ fn the_variational_bound_falls_with_training() {
 fn the_parameter_counts_are_those_of_the_other_implementation() {
     let count = |text: &str, null: bool| {
         let params = Params::dry();
-        let cx = PriorContext { condition: ConditionSpace::Classes(10), null_condition: null, ..context(params.clone(), vectors(8, 16)) };
+        let cx = PriorContext {
+            condition: ConditionSpace::Classes(10),
+            null_condition: null,
+            ..context(params.clone(), vectors(8, 16))
+        };
         Mar::new(MarConfig::parse(text).unwrap(), &cx).unwrap();
         params.count()
     };
     let small = "mar(width: 256, heads: 8, encoder_layers: 4, decoder_layers: 4, buffer: 16, head_width: 256, sampling_steps: 25)";
     assert_eq!(count(small, true), 7_780_128);
-    let causal = "mar(preset: ar_diffloss, width: 256, heads: 8, encoder_layers: 4, decoder_layers: 4, head_width: 256)";
+    let causal =
+        "mar(preset: ar_diffloss, width: 256, heads: 8, encoder_layers: 4, decoder_layers: 4, head_width: 256)";
     assert_eq!(count(causal, false), 7_671_840);
 }
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let refused = |text: &str, level: LevelInfo| {
-        Mar::new(config(text), &context(Params::dry(), level)).unwrap_err().to_string()
-    };
+    let refused =
+        |text: &str, level: LevelInfo| Mar::new(config(text), &context(Params::dry(), level)).unwrap_err().to_string();
     assert!(refused("preset: mar_crossent", vectors(2, 4)).contains("diffusion"));
     assert!(refused("preset: ar_crossent", codes(&[7; 2])).contains("rq_transformer"));
     assert!(refused("attention: causal, tokens_per_step: many", vectors(2, 4)).contains("bidirectional"));
@@ -191,7 +197,12 @@ fn what_cannot_be_is_refused() {
     assert!(refused("patch: 2", vectors(3, 4)).contains("tile"));
     assert!(refused("patch: 2", codes(&[7])).contains("squares"));
     assert!(MarConfig::parse("mar(iterations: 0)").is_err());
-    assert!(MarConfig::parse("mar(heads: 5)").map(|c| Mar::new(c, &context(Params::dry(), vectors(2, 4)))).unwrap().is_err());
+    assert!(
+        MarConfig::parse("mar(heads: 5)")
+            .map(|c| Mar::new(c, &context(Params::dry(), vectors(2, 4))))
+            .unwrap()
+            .is_err()
+    );
     let model = Mar::new(config("loss: flow, patch: 2"), &context(Params::new(0), vectors(4, 2))).unwrap();
     assert_eq!(model.sample(&SampleRequest::new(classes(2)), &Rng::new(0, "s", 0)).unwrap().shape(), [2, 4, 4, 2]);
 }

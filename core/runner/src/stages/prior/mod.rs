@@ -196,6 +196,10 @@ impl Task for Training<'_> {
         Ok(loss.loss)
     }
 
+    fn decays(&self, name: &str, shape: &[usize]) -> bool {
+        self.prior.decays(name, shape)
+    }
+
     fn observe(&mut self) -> Result<Vec<Reading>> {
         let mut points: Vec<Reading> =
             self.terms.iter_mut().flat_map(|(name, mean)| mean.take(name, &self.at)).collect();

@@ -122,6 +122,12 @@ pub(super) trait Task {
         Ok(None)
     }
 
+    /// Whether weight decay moves a parameter of the model.
+    fn decays(&self, name: &str, shape: &[usize]) -> bool {
+        let _ = (name, shape);
+        true
+    }
+
     /// Points for the curves, gathered over the steps since the last call.
     ///
     /// # Errors
@@ -185,6 +191,7 @@ pub(super) fn train<T: Task>(
     let stage = cx.job.stage.name();
     let mut average = recipe.ema_decay.map(|decay| WeightAverage::new(parameters.clone(), decay)).transpose()?;
     let mut model = Player::new(String::new(), String::new(), parameters, recipe)?;
+    model.optimizer = model.optimizer.without_decay(|name, shape| !task.decays(name, shape));
     let player =
         |critic: Critic| Player::new(critic.name, format!("{}.", critic.scope), critic.parameters, &critic.recipe);
     let mut critics = critics.into_iter().map(player).collect::<Result<Vec<_>>>()?;

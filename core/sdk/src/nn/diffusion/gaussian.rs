@@ -131,7 +131,8 @@ impl GaussianDiffusion {
         let mut betas = Vec::with_capacity(kept.len());
         for &step in kept {
             let left = self.alphas_cumprod.get(step);
-            let left = left.ok_or_else(|| Error::Unsupported(format!("there is no step {step} of {}", self.steps())))?;
+            let left =
+                left.ok_or_else(|| Error::Unsupported(format!("there is no step {step} of {}", self.steps())))?;
             betas.push(1.0 - left / last);
             last = *left;
         }

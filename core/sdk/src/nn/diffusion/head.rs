@@ -114,8 +114,9 @@ impl DiffusionHead {
     /// Shapes that do not fit.
     pub fn loss(&self, vectors: &Tensor, conditions: &Tensor, rng: &Rng) -> Result<HeadLoss> {
         let rows = vectors.shape()[0] * self.config.repeat;
-        let noise = Tensor::from_vec(rng.part("noise", 0).normal(rows * self.config.channels), &[rows, self.config.channels])?
-            .to_device(vectors.device())?;
+        let noise =
+            Tensor::from_vec(rng.part("noise", 0).normal(rows * self.config.channels), &[rows, self.config.channels])?
+                .to_device(vectors.device())?;
         let draws = rng.part("time", 0);
         match &self.process {
             Some(process) => {
@@ -151,7 +152,9 @@ impl DiffusionHead {
     }
 
     fn diffusion(&self) -> Result<&GaussianDiffusion> {
-        self.process.as_ref().ok_or_else(|| Error::Unsupported("a flow has no steps and no variational bound".to_owned()))
+        self.process
+            .as_ref()
+            .ok_or_else(|| Error::Unsupported("a flow has no steps and no variational bound".to_owned()))
     }
 
     fn outputs(
@@ -211,7 +214,10 @@ impl DiffusionHead {
             Ok(Tensor::from_vec(rng.part(name, 0).normal(shape.iter().product()), shape)?)
         };
         let steps = if self.process.is_some() { self.steps.len() - 1 } else { 0 };
-        Ok(HeadNoise { start: draw("start", &[vectors, channels])?, steps: draw("steps", &[steps, vectors, channels])? })
+        Ok(HeadNoise {
+            start: draw("start", &[vectors, channels])?,
+            steps: draw("steps", &[steps, vectors, channels])?,
+        })
     }
 
     /// The network as it is now, laid out to sample about `rows` vectors, each twice if guided.
@@ -250,7 +256,8 @@ impl HeadSampler {
             &[vectors, width] => [vectors, 1, width],
             _ => embedded.dims("HeadSampler")?,
         };
-        let scaled = |noise: &Tensor, scale: f32| if scale == 1.0 { Ok(noise.clone()) } else { noise.mul_scalar(scale) };
+        let scaled =
+            |noise: &Tensor, scale: f32| if scale == 1.0 { Ok(noise.clone()) } else { noise.mul_scalar(scale) };
         let start = scaled(&noise.start, if self.flow { request.temperature } else { 1.0 })?;
         Ok(self.denoiser.run(&Denoising {
             condition: &embedded.reshape(&[vectors, group, width])?,
@@ -284,8 +291,7 @@ mod tests {
         DiffusionHead::new(params, config).unwrap()
     }
 
-    const PROCESSES: [Process; 2] =
-        [Process::Diffusion { schedule: NoiseSchedule::Linear, steps: 100 }, Process::Flow];
+    const PROCESSES: [Process; 2] = [Process::Diffusion { schedule: NoiseSchedule::Linear, steps: 100 }, Process::Flow];
 
     /// Two kinds of condition, each with a vector of its own: samples lie where the training data lie.
     #[test]
@@ -296,7 +302,8 @@ mod tests {
             let rows = 64;
             let condition: Vec<f32> =
                 (0..rows).flat_map(|i| if i % 2 == 0 { [1.0, 0.0, 0.0] } else { [0.0, 1.0, 0.0] }).collect();
-            let vectors: Vec<f32> = (0..rows).flat_map(|i| if i % 2 == 0 { [1.0, -0.5] } else { [-1.0, 0.5] }).collect();
+            let vectors: Vec<f32> =
+                (0..rows).flat_map(|i| if i % 2 == 0 { [1.0, -0.5] } else { [-1.0, 0.5] }).collect();
             let z = Tensor::from_vec(condition, &[rows, 3]).unwrap();
             let x = Tensor::from_vec(vectors.clone(), &[rows, 2]).unwrap();
             let mut optimizer = Adam::new(params.trained(), AdamSettings::default()).unwrap();
@@ -308,7 +315,8 @@ mod tests {
             let request = HeadRequest { guidance: 1.0, temperature: 1.0 };
             let noise = head.noise(rows, &Rng::new(0, "sample", 0)).unwrap();
             let samples = head.sampler(rows).unwrap().sample(&z, &request, &noise).unwrap();
-            let error = samples.to_vec().iter().zip(&vectors).map(|(a, b)| (a - b).abs()).sum::<f32>() / (2 * rows) as f32;
+            let error =
+                samples.to_vec().iter().zip(&vectors).map(|(a, b)| (a - b).abs()).sum::<f32>() / (2 * rows) as f32;
             assert!(error < 0.15, "{process:?}: {error}");
             let bound = head.bound(&x, &z, &Rng::new(0, "bound", 0)).unwrap();
             assert_eq!(bound.is_some(), process != Process::Flow);

@@ -150,7 +150,10 @@ impl DenoisingMlp {
     fn modulated(&self, normal: &Tensor, y: &Tensor, map: &Linear) -> Result<Tensor> {
         let rows = |part: usize| part * self.width..(part + 1) * self.width;
         let bias = |part: usize| map.bias.as_ref().map(|bias| bias.get().slice(0, rows(part))).transpose();
-        let scaled = normal.mul(&y.linear(&map.weight.get().slice(0, rows(1))?, bias(1)?.map(|b| b.add_scalar(1.0)).transpose()?.as_ref())?)?;
+        let scaled = normal.mul(&y.linear(
+            &map.weight.get().slice(0, rows(1))?,
+            bias(1)?.map(|b| b.add_scalar(1.0)).transpose()?.as_ref(),
+        )?)?;
         Ok(y.linear_add(&map.weight.get().slice(0, rows(0))?, bias(0)?.as_ref(), &scaled)?)
     }
 
