@@ -16,7 +16,7 @@ TABLE = HERE.parent / "src/parity/mod.rs"
 PARTS = {"dinov2_features": "reg.", "resnet_block": "same.", "rq_transformer_forward": "text."}
 # The priors of a tokenizer.
 WITHOUT = {"var": ("anorm.", "shared.", "mask")}
-LEFT_OUT = {"encoder_decoder", "kl_vae_forward", "vqvae2_forward"}
+LEFT_OUT = {"encoder_decoder", "kl_vae_forward", "mar_forward", "mar_sample_tokens", "vqvae2_forward"}
 
 
 def read_tensors(path):
