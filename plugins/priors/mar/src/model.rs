@@ -208,7 +208,11 @@ impl Mar {
         wanted: Range<usize>,
         mode: &Mode,
     ) -> Result<Tensor> {
-        let condition = self.embed_condition(condition)?;
+        let mut condition = self.embed_condition(condition)?;
+        if wanted.start == 0 {
+            // Where nothing is known, what reads tokens has a gradient of zeros, as published: its optimizer goes on.
+            condition = condition.add(&read.mean(&[1], true)?.mul_scalar(0.0)?)?;
+        }
         match &self.net {
             Net::Causal(net) => {
                 let known = orders.pick(read, 0..self.length() - 1)?;
