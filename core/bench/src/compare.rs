@@ -17,6 +17,9 @@ fn target(name: &str) -> f64 {
         "ar_sample_b1" => 0.30,
         "ar_sample_b16" => 0.45,
         "ar_sample_b100" => 0.60,
+        "mar_sample_b1" => 0.50,
+        "mar_sample_b16" => 0.60,
+        "ar_diffusion_sample_b16" => 0.35,
         "fsq_train_small" | "lfq_train_small" | "kl_train_small" | "vqvae2_train" => 0.70,
         "start_up" => 0.03,
         // Half as many images again in the same time.
