@@ -27,7 +27,8 @@ fn prior(sizes: &VectorPriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>,
     let preset = if *causal { "ar_diffloss" } else { "mar_diffloss" };
     let config = format!(
         "(preset: {preset}, width: 256, heads: 8, encoder_layers: {layers}, decoder_layers: {layers}, buffer: 16, masked: 0.875, \
-         head_width: 256, head_layers: 3, noise_draws: 4, sampling_steps: 25, iterations: 16)"
+         head_width: 256, head_layers: 3, noise_draws: 4, noise_schedule: cosine, \
+         sampling_steps: 25, iterations: 16)"
     );
     let params = Params::new(0);
     let space = TokenSpace::Vectors { channels: CHANNELS };

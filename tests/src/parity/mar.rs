@@ -5,7 +5,7 @@ use super::diffusion::tame;
 use super::outputs::{backward, gradient};
 use super::{Case, Outputs, Result};
 use rqlab_prior_mar::{CausalCondition, Draws, Mar, MarConfig, Order, Orders, Preset, masked_count, steps_of};
-use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadNoise};
+use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadNoise, NoiseSchedule};
 use rqlab_sdk::optim::{Adam, AdamSettings, Schedule, WeightAverage};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Gradients;
@@ -44,6 +44,7 @@ fn masked(case: &Case, sampling: Option<(usize, usize)>) -> Result<(Mar, Params)
         head_width: size("diffloss_w")?,
         head_layers: size("diffloss_d")?,
         noise_draws: size("diffusion_batch_mul")?,
+        noise_schedule: NoiseSchedule::Cosine,
         iterations: Some(iterations),
         sampling_steps: steps,
         ..MarConfig::parse("mar")?
@@ -280,6 +281,7 @@ pub(super) fn ar_diffusion(case: &Case, out: &mut Outputs) -> Result<()> {
             head_width: size("diffloss_w")?,
             head_layers: size("diffloss_d")?,
             noise_draws: size("diffusion_batch_mul")?,
+            noise_schedule: NoiseSchedule::Cosine,
             sampling_steps: size("num_sampling_steps")?,
             ..MarConfig::parse("mar")?
         };
