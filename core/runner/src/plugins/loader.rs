@@ -2,11 +2,11 @@
 //! loaded stays loaded: components hold pointers into it.
 
 use crate::experiment::Diagnostic;
-use crate::plugins::{Origin, Plugins, Refused, probe};
+use crate::plugins::{Origin, Plugins, Refused, linked, probe};
 use libloading::Library;
 use object::{BinaryFormat, Object, ObjectSection};
 use rqlab_sdk::files;
-use rqlab_sdk::plugin::{Fields, Handshake, MAGIC, Register, Registry, SDK_HASH, SECTION};
+use rqlab_sdk::plugin::{Fields, Handshake, Register, Registry, SDK_HASH, SECTION};
 use std::collections::HashSet;
 use std::env::{self, consts};
 use std::fs;
@@ -65,14 +65,14 @@ pub enum NotLoadable {
 pub fn inspect(bytes: &[u8]) -> Result<Fields, NotLoadable> {
     let broken = || {
         let reason = "it is no shared library of this system, or a damaged one: build it again, or remove it";
-        NotLoadable::Refused(None, reason.to_owned())
+        NotLoadable::Refused(handshake_in(bytes).map(|fields| fields.plugin), reason.to_owned())
     };
     let file = object::File::parse(bytes).map_err(|_| broken())?;
     if file.kind() != object::ObjectKind::Dynamic {
         return Err(broken());
     }
     let Some(section) = file.section_by_name(SECTION) else {
-        if lacks_sections(&file) || holds_handshake(bytes) {
+        if lacks_sections(&file) || handshake_in(bytes).is_some() {
             return Err(broken());
         }
         let reason = format!("it has no `{SECTION}` section: it is no rqlab plugin (does it call `declare_plugin!`?)");
@@ -87,6 +87,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Fields, NotLoadable> {
             let reason = format!("{reason}; build it again with `rqlab plugins build`");
             Err(NotLoadable::Refused(Some(fields.plugin), reason))
         }
+        None if linked::is_altered(bytes) => {
+            let reason = "it is damaged: its contents are not those that its linker took a digest of; build it again, or \
+                          remove it";
+            Err(NotLoadable::Refused(Some(fields.plugin), reason.to_owned()))
+        }
         None => Ok(fields),
     }
 }
@@ -96,13 +101,10 @@ fn lacks_sections(file: &object::File<'_>) -> bool {
     file.format() == BinaryFormat::Elf && file.section_by_name(".dynsym").is_none()
 }
 
-/// Whether there is a handshake somewhere: the name of its section may be damaged.
-fn holds_handshake(bytes: &[u8]) -> bool {
-    let mut head = MAGIC.to_vec();
-    head.extend((size_of::<Handshake>() as u32).to_ne_bytes());
+/// A handshake somewhere in a file: the name of its section may be damaged.
+fn handshake_in(bytes: &[u8]) -> Option<Fields> {
     // It has the alignment of its numbers.
-    let aligned = (0..bytes.len()).step_by(align_of::<Handshake>());
-    aligned.into_iter().any(|at| bytes[at..].starts_with(&head))
+    (0..bytes.len()).step_by(align_of::<Handshake>()).find_map(|at| Handshake::read(&bytes[at..]))
 }
 
 pub(super) fn load(search: &Search) -> Result<Plugins, Diagnostic> {

@@ -1,6 +1,7 @@
 //! The plugins of this process: found, checked, loaded, and asked for components by name.
 
 pub mod build;
+mod linked;
 mod loader;
 mod make;
 pub mod new;
@@ -16,6 +17,9 @@ use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How many refused files are told of where a component is missing.
+const SHOWN: usize = 3;
 
 /// Where a component comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,20 +147,21 @@ impl Plugins {
         error.help.extend(suggestion(name, &format!("{kind}s"), self.names(kind)));
         let searched: Vec<String> = self.searched.iter().map(|dir| dir.display().to_string()).collect();
         error = error.help(format!("searched: {}", searched.join(", ")));
+        // What a refused file would provide cannot be asked; those that are called like what is missing come first.
         let simple = |text: &str| text.replace('-', "_");
-        for refused in &self.refused {
+        let is_other = |refused: &&Refused| {
             let file = refused.path.file_name().unwrap_or_default().to_string_lossy();
-            let called = refused.plugin.as_deref().unwrap_or(&file);
-            if simple(called).contains(&simple(name)) {
-                error = error.help(format!("{} was refused: {}", refused.path.display(), refused.reason));
-            }
+            !simple(refused.plugin.as_deref().unwrap_or(&file)).contains(&simple(name))
+        };
+        let mut refused: Vec<&Refused> = self.refused.iter().collect();
+        refused.sort_by_key(is_other);
+        for Refused { path, reason, .. } in refused.iter().take(SHOWN) {
+            error = error.help(format!("{} was refused: {reason}", path.display()));
         }
-        if !self.refused.is_empty() {
-            let count = self.refused.len();
-            let were = if count == 1 { "plugin was" } else { "plugins were" };
-            error = error.help(format!("{count} {were} refused; `rqlab plugins list` says why"));
+        match refused.len().saturating_sub(SHOWN) {
+            0 => error,
+            more => error.help(format!("{more} more were refused; `rqlab plugins list` says why")),
         }
-        error
     }
 
     /// The component that a planned job calls, from the very plugin that it was planned with.
