@@ -1,5 +1,6 @@
 //! Tensors as pictures, and classes by name.
 
+use crate::ui::in_line;
 use rqlab_reports::Image;
 use rqlab_sdk::tensor::Tensor;
 use rqlab_sdk::{Error, Result};
@@ -8,7 +9,7 @@ use rqlab_sdk::{Error, Result};
 pub(crate) fn class(classes: &[String], index: u32) -> String {
     match classes.get(index as usize) {
         _ if classes.is_empty() => String::new(),
-        Some(name) if name.parse::<f64>().is_err() => name.clone(),
+        Some(name) if name.parse::<f64>().is_err() => in_line(name).into_owned(),
         Some(number) => format!("class {number}"),
         None => format!("class number {index}"),
     }
@@ -38,6 +39,7 @@ mod tests {
     fn a_class_goes_by_its_name_not_by_its_place() {
         let classes = ["1", "10", "cat"].map(str::to_owned);
         assert_eq!([0, 1, 2, 3].map(|index| class(&classes, index)), ["class 1", "class 10", "cat", "class number 3"]);
+        assert_eq!(class(&["two\nlines".to_owned()], 0), "two\\u{a}lines");
         assert_eq!(class(&[], 0), "");
     }
 }

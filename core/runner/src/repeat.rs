@@ -5,6 +5,7 @@ use crate::collect::shown;
 use crate::experiment::find;
 use crate::gpu::DeviceChoice;
 use crate::home::{HOME, at_home};
+use crate::machine;
 use crate::ui::quoted;
 use rqlab_reports::Trial;
 use std::env;
@@ -77,14 +78,19 @@ impl Repeat {
         self
     }
 
-    /// With the instructions that the trials were computed with, where they say so with one voice and this process does not use
-    /// them by itself.
-    pub fn as_computed<'a>(mut self, trials: impl Iterator<Item = &'a Trial>) -> Self {
-        let mut used: Vec<&str> =
-            trials.flat_map(|trial| &trial.origins).map(|origin| origin.environment.instructions.as_str()).collect();
-        used.sort_unstable();
-        used.dedup();
-        let [one] = used[..] else { return self };
+    /// With the threads and the instructions that the trials were computed with, where they say so with one voice, nothing else
+    /// is given, and this process does not use them by itself.
+    pub fn as_computed<'a>(mut self, trials: impl Iterator<Item = &'a Trial> + Clone) -> Self {
+        let environments = || trials.clone().flat_map(|trial| &trial.origins).map(|origin| &origin.environment);
+        if let Some(threads) = the_one(environments().map(|environment| environment.threads))
+            && self.machine.is_empty()
+            && threads != machine::cores()
+        {
+            // Jobs side by side share the threads.
+            self.machine = ["--threads", &threads.to_string(), "--jobs", "1"].map(str::to_owned).to_vec();
+        }
+        let instructions = environments().map(|environment| environment.instructions.as_str());
+        let Some(one) = the_one(instructions) else { return self };
         let asked = self.variables.iter().any(|(name, _)| name == INSTRUCTIONS);
         let here = rqlab_sdk::tensor::instructions();
         if let Some(level) = level(one).filter(|_| asked || one != here) {
@@ -116,6 +122,12 @@ impl Repeat {
         let arguments = parts.iter().flat_map(|part| part.iter()).chain(&self.global).map(|word| quoted(word));
         variables.chain(words).chain(arguments).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// The value of all, if there is one and no other.
+fn the_one<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Option<T> {
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
 }
 
 /// What [`INSTRUCTIONS`] calls the instructions that a stage names.
@@ -187,9 +199,32 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_those_that_computed_unless_some_are_given() {
+        let trial = |threads: &[usize]| {
+            let instructions = rqlab_sdk::tensor::instructions().to_owned();
+            let environment = Environment { instructions, ..Environment::default() };
+            let with = |&threads| Environment { threads, ..environment.clone() };
+            let origins = threads.iter().map(with).map(|environment| Origin { stage: "prior".to_owned(), environment });
+            Trial { origins: origins.collect(), ..Trial::default() }
+        };
+        let line =
+            |words: &[&str], trials: &[Trial]| repeat(words).without_machine().as_computed(trials.iter()).sweep();
+        let more = machine::cores() + 1;
+        let swept = ["rqlab", "sweep", "x.ron", "--threads", "7"];
+        let told = format!("rqlab sweep x.ron --threads {more} --jobs 1");
+        assert_eq!(line(&swept, &[trial(&[more, more]), trial(&[more])]), told);
+        for alike in [&[machine::cores()][..], &[more, 1], &[]] {
+            assert_eq!(line(&swept, &[trial(alike)]), "rqlab sweep x.ron");
+        }
+        let given = repeat(&swept).as_computed([trial(&[more])].iter()).sweep();
+        assert_eq!(given, "rqlab sweep x.ron --threads 7");
+    }
+
+    #[test]
     fn instructions_are_those_that_computed() {
         let trial = |instructions: &str| {
-            let environment = Environment { instructions: instructions.to_owned(), ..Environment::default() };
+            let threads = machine::cores();
+            let environment = Environment { instructions: instructions.to_owned(), threads, ..Environment::default() };
             Trial { origins: vec![Origin { stage: "tokenizer".to_owned(), environment }], ..Trial::default() }
         };
         let line = |trials: &[Trial]| repeat(&["rqlab", "sweep", "x.ron"]).as_computed(trials.iter()).sweep();

@@ -2,7 +2,7 @@
 
 use crate::collect::{Collected, collect};
 use crate::jobs::launcher::Local;
-use crate::jobs::sinks::{EventsFile, for_people};
+use crate::jobs::sinks::{EventsFile, Owners, for_people};
 use crate::jobs::{End, Outcome, Outcomes, Scheduler, Sinks, Stopped};
 use crate::place::Place;
 use crate::plan::Plan;
@@ -101,7 +101,7 @@ pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<Outcome
         Err(error) => say(format!("warning: {error}; what happens is not kept there")),
     }
     if !options.quiet {
-        sinks.0.push(for_people(plan.owners()));
+        sinks.0.push(for_people(Owners(plan.owners())));
     }
     let scheduler = Scheduler { store, slots: options.jobs.max(1), threads: options.threads.max(1) };
     let outcomes = match scheduler.run(&plan.jobs, &mut launcher, &mut sinks)? {

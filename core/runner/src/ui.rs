@@ -162,6 +162,15 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A name from a file or from data within a line: all its control characters as `\u{a}`, line ends and colours, too.
+pub fn in_line(name: &str) -> Cow<'_, str> {
+    if !name.contains(char::is_control) {
+        return Cow::Borrowed(name);
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() };
+    Cow::Owned(name.chars().map(escaped).collect())
+}
+
 /// The sequence that sets a colour (SGR), if a text begins with one.
 fn colour_at(text: &str) -> Option<&str> {
     let numbers = text.strip_prefix("\u{1b}[")?;
@@ -257,6 +266,12 @@ mod tests {
         assert_eq!(visible("two\nlines\tof \u{1b}[1mtext\u{1b}[0m"), "two\nlines\tof \u{1b}[1mtext\u{1b}[0m");
         assert_eq!(visible("\u{1b}[2Jgone\u{1b}]0;title\u{7}"), "\\u{1b}[2Jgone\\u{1b}]0;title\\u{7}");
         assert_eq!(visible("\u{9b}31m\u{1b}[\r"), "\\u{9b}31m\\u{1b}[\\u{d}");
+    }
+
+    #[test]
+    fn a_name_cannot_break_its_line() {
+        assert_eq!(in_line("maine coon"), "maine coon");
+        assert_eq!(in_line("two\nlines\tand \u{1b}[1mmore"), "two\\u{a}lines\\u{9}and \\u{1b}[1mmore");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a plan and a report tell of a data set.
 
-use crate::ui::thousands;
+use crate::ui::{in_line, thousands};
 use rqlab_sdk::contracts::{DatasetInfo, LeftOut, Sizes};
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl DataSet {
         let images = format!("{} + {} images", thousands(info.train), thousands(info.test));
         let mut parts = vec![classes, images];
         parts.extend(left_out(&info.summary.left_out));
-        parts.join(", ")
+        in_line(&parts.join(", ")).into_owned()
     }
 
     /// What there is to know of it, by what it is about: names and counts of classes, sizes, how splits are made, what is left
@@ -53,7 +53,8 @@ impl DataSet {
             ("in training", summary.augmentation.join("; ")),
             ("note", summary.notes.join("; ")),
         ];
-        facts.into_iter().filter(|(_, fact)| !fact.is_empty()).collect()
+        let shown = facts.into_iter().filter(|(_, fact)| !fact.is_empty());
+        shown.map(|(what, fact)| (what, in_line(&fact).into_owned())).collect()
     }
 
     /// The classes that have no image in the split: 0 is training, 1 is test.
@@ -147,6 +148,14 @@ mod tests {
             "4 classes, 224 + 16 images, 3 files left out (2 .svg, 1 damaged), 1 row left out (1 empty)"
         );
         assert_eq!(set(counts, vec![]).headline(), "4 classes, 224 + 16 images");
+    }
+
+    #[test]
+    fn a_name_with_a_line_end_stays_in_its_line() {
+        let mut set = set(vec![[10, 2]], vec![out("file", 1, ".a\nb")]);
+        Arc::make_mut(&mut set.info).classes[0] = "ant\u{1b}[2J\nlion".to_owned();
+        assert!(set.headline().ends_with("(1 .a\\u{a}b)"), "{}", set.headline());
+        assert_eq!(set.facts()[0], ("classes", "ant\\u{1b}[2J\\u{a}lion".to_owned()));
     }
 
     #[test]

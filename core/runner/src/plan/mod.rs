@@ -38,7 +38,7 @@ use crate::experiment::{Complaints, Diagnostic, Invalid, find, read};
 use crate::id::Id;
 use crate::job::{Job, Trial};
 use crate::plugins::Plugins;
-use crate::ui::counted;
+use crate::ui::{counted, in_line};
 use catalog::Catalog;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ impl Experiment {
     pub fn name_of(&self, trial: &Trial) -> String {
         let value = |axis: &Axis| {
             let text = trial.axes.get(&axis.path).filter(|text| *text != NOT_APPLICABLE)?;
-            Some(format!("{}={text}", axis.label))
+            Some(format!("{}={}", axis.label, in_line(text)))
         };
         self.axes.iter().filter_map(value).collect::<Vec<_>>().join(" ")
     }

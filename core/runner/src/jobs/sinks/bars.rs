@@ -1,6 +1,6 @@
 //! Bars on a terminal: one for all jobs with the time left, and one per running job.
 
-use super::{Event, Sink, failed, warned};
+use super::{Event, Owners, Sink, failed, warned};
 use crate::id::Id;
 use crate::job::Job;
 use crate::jobs::{Outcome, Progress, weight};
@@ -14,6 +14,7 @@ pub struct Bars {
     bars: MultiProgress,
     overall: ProgressBar,
     running: BTreeMap<Id, Running>,
+    owners: Owners,
 }
 
 struct Running {
@@ -22,12 +23,14 @@ struct Running {
     counted: u64,
 }
 
-impl Default for Bars {
-    fn default() -> Self {
+impl Bars {
+    /// Bars that say whose each job is.
+    pub fn of(owners: Owners) -> Self {
         Self {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             overall: ProgressBar::hidden(),
             running: BTreeMap::new(),
+            owners,
         }
     }
 }
@@ -38,7 +41,7 @@ impl Sink for Bars {
             Event::Planned { waiting, .. } if !waiting.is_empty() => self.plan(waiting),
             Event::Started { job, .. } => self.start(job),
             Event::Progress { job, progress } => self.progress(job, progress),
-            Event::Warned { job, warning } => self.say(&warned(job, warning)),
+            Event::Warned { job, warning } => self.say(&warned(job, warning, &self.owners)),
             Event::Interrupted { job, .. } => {
                 let lacking = self.clear(job);
                 self.overall.dec(weight(job) - lacking);
@@ -60,8 +63,8 @@ impl Bars {
 
     fn start(&mut self, job: &Job) {
         let bar = self.bars.add(ProgressBar::new(1));
-        bar.set_style(style("  {prefix:12.dim} {bar:30} {pos:>6}/{len:6} {msg:.dim}"));
-        bar.set_prefix(job.stage.name());
+        bar.set_style(style("  {prefix:.dim} {bar:30} {pos:>6}/{len:6} {msg:.dim}"));
+        bar.set_prefix(format!("{:12} {}", job.stage.name(), self.owners.name(job)));
         self.running.insert(job.id.clone(), Running { bar, weight: weight(job), counted: 0 });
     }
 
@@ -86,7 +89,7 @@ impl Bars {
         let lacking = self.clear(job);
         self.overall.inc(lacking);
         if let Outcome::Failed(error) = outcome {
-            self.say(&failed(job, error));
+            self.say(&failed(job, error, &self.owners));
         }
     }
 

@@ -1,22 +1,20 @@
 //! A line per job, where no terminal shows bars.
 
-use super::{Event, Sink, failed, short, warned};
-use crate::id::Id;
+use super::{Event, Owners, Sink, failed, warned};
 use crate::jobs::Outcome;
 use crate::ui::say;
-use std::collections::HashMap;
 
 /// Lines on standard error.
 #[derive(Debug, Default)]
 pub struct Lines {
     ended: usize,
     jobs: usize,
-    owners: HashMap<Id, String>,
+    owners: Owners,
 }
 
 impl Lines {
     /// Lines that say whose each job is.
-    pub fn of(owners: HashMap<Id, String>) -> Self {
+    pub fn of(owners: Owners) -> Self {
         Self { owners, ..Self::default() }
     }
 
@@ -28,18 +26,16 @@ impl Lines {
                 let cached = jobs - waiting.len();
                 (cached > 0 && self.jobs > 0).then(|| format!("{cached} of {jobs} jobs were done before"))
             }
-            Event::Warned { job, warning } => Some(warned(job, warning)),
+            Event::Warned { job, warning } => Some(warned(job, warning, &self.owners)),
             Event::Interrupted { job, cause } => {
-                Some(format!("{} {} was ended from outside ({cause}); it goes on", job.stage.name(), short(job)))
+                Some(format!("{} was ended from outside ({cause}); it goes on", self.owners.job(job)))
             }
             Event::Ended { job, outcome, seconds } => {
                 self.ended += 1;
                 match outcome {
-                    Outcome::Failed(error) => Some(failed(job, error)),
+                    Outcome::Failed(error) => Some(failed(job, error, &self.owners)),
                     Outcome::Done => {
-                        let name = job.stage.name();
-                        let of = self.owners.get(&job.id).map(|of| format!(", {of}")).unwrap_or_default();
-                        Some(format!("{}/{} {name} {} {seconds:.1} s{of}", self.ended, self.jobs, short(job)))
+                        Some(format!("{}/{} {}, {seconds:.1} s", self.ended, self.jobs, self.owners.job(job)))
                     }
                     Outcome::Cached | Outcome::Blocked(_) => None,
                 }

@@ -84,22 +84,33 @@ impl Sink for Sinks {
     }
 }
 
+/// Whose each job is, in words: `depth=4 seed 1`, or `6 trials`.
+#[derive(Debug, Clone, Default)]
+pub struct Owners(pub HashMap<Id, String>);
+
+impl Owners {
+    /// Whose a job is; the first digits of its id where that is not known.
+    fn name<'a>(&'a self, job: &'a Job) -> &'a str {
+        self.0.get(&job.id).map_or_else(|| job.id.get(..8).unwrap_or(&job.id), String::as_str)
+    }
+
+    /// A job in a line: its stage, and whose it is.
+    fn job(&self, job: &Job) -> String {
+        format!("{} of {}", job.stage.name(), self.name(job))
+    }
+}
+
 /// What a person on standard error sees: bars on a terminal, a line per job elsewhere, with whose it is.
-pub fn for_people(owners: HashMap<Id, String>) -> Box<dyn Sink> {
-    if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::of(owners)) }
+pub fn for_people(owners: Owners) -> Box<dyn Sink> {
+    if std::io::stderr().is_terminal() { Box::new(Bars::of(owners)) } else { Box::new(Lines::of(owners)) }
 }
 
 /// What a line says of a job that failed.
-fn failed(job: &Job, error: &str) -> String {
-    format!("failed  {} {}: {error}", job.stage.name(), short(job))
+fn failed(job: &Job, error: &str, owners: &Owners) -> String {
+    format!("failed  {}: {error}", owners.job(job))
 }
 
 /// What a line says of a warning.
-fn warned(job: &Job, warning: &str) -> String {
-    format!("warning  {} {}: {warning}", job.stage.name(), short(job))
-}
-
-/// The digits of a job's id that are shown.
-fn short(job: &Job) -> &str {
-    job.id.get(..8).unwrap_or(&job.id)
+fn warned(job: &Job, warning: &str, owners: &Owners) -> String {
+    format!("warning  {}: {warning}", owners.job(job))
 }
