@@ -49,6 +49,7 @@ impl Protocol {
         const ADM_NEIGHBOURS: &str = "k = 3, borders included, of all samples and 10,000 training images; squared distances in f64, where ADM has half precision; density and coverage are the lab's addition";
         const NONE: &str = "none";
         const OF_THE_LAB: &str = "the lab's";
+        const ADDED_TO_ADM: &str = "density, coverage, gKID, gFID of infinitely many samples";
         match self {
             Self::Adm => Pins {
                 levels: ROUNDED,
@@ -57,6 +58,7 @@ impl Protocol {
                 neighbours: ADM_NEIGHBOURS,
                 inception_score: "without the layer's bias; the mean over runs of 5,000",
                 distortions: OF_THE_LAB,
+                added: ADDED_TO_ADM,
             },
             Self::Clean => Pins {
                 levels: ROUNDED,
@@ -66,6 +68,7 @@ impl Protocol {
                 neighbours: NONE,
                 inception_score: NONE,
                 distortions: OF_THE_LAB,
+                added: "gFID of infinitely many samples",
             },
             Self::Titok => Pins {
                 levels: "decoded pictures cut down, half a level darker; originals exact",
@@ -74,6 +77,7 @@ impl Protocol {
                 neighbours: ADM_NEIGHBOURS,
                 inception_score: "without the layer's bias; of all images at once",
                 distortions: OF_THE_LAB,
+                added: ADDED_TO_ADM,
             },
             Self::Llamagen => Pins {
                 levels: "decoded pictures rounded, originals left as floats for PSNR and SSIM",
@@ -83,6 +87,7 @@ impl Protocol {
                 inception_score: "without the layer's bias; the mean over runs of 5,000",
                 distortions: "PSNR per image in [0, 1]; SSIM with a uniform window of 7 x 7, sample covariance and a range of 2.0 on \
                               [0, 1], which inflates it",
+                added: ADDED_TO_ADM,
             },
             Self::Rqvae => Pins {
                 levels: "left as floats",
@@ -91,6 +96,7 @@ impl Protocol {
                 neighbours: NONE,
                 inception_score: "with the layer's bias; the mean over 10 equal runs",
                 distortions: OF_THE_LAB,
+                added: "gKID, gFID of infinitely many samples",
             },
             Self::Dgm => Pins {
                 levels: ROUNDED,
@@ -99,6 +105,7 @@ impl Protocol {
                 neighbours: "k = 5, borders excluded, of 10,000 samples and 10,000 training images",
                 inception_score: NONE,
                 distortions: OF_THE_LAB,
+                added: NONE,
             },
         }
     }
@@ -113,6 +120,7 @@ pub struct Pins {
     neighbours: &'static str,
     inception_score: &'static str,
     distortions: &'static str,
+    added: &'static str,
 }
 
 impl Pins {
@@ -124,10 +132,11 @@ impl Pins {
         neighbours: "precision and recall: k = 3, borders included; density and coverage: k = 5, borders excluded",
         inception_score: "the classifier's own; the mean over 5 equal runs",
         distortions: "PSNR per image, mean over images; SSIM with an 11 x 11 Gaussian window (sigma 1.5), windows inside the image",
+        added: "all is the lab's",
     };
 
     /// Each aspect by its name, in the order to show.
-    pub fn aspects(self) -> [(&'static str, &'static str); 6] {
+    pub fn aspects(self) -> [(&'static str, &'static str); 7] {
         [
             ("to 8 bits", self.levels),
             ("extractor", self.extractor),
@@ -135,6 +144,7 @@ impl Pins {
             ("precision, recall, density, coverage", self.neighbours),
             ("inception score", self.inception_score),
             ("PSNR and SSIM", self.distortions),
+            ("added to it for samples", self.added),
         ]
     }
 }

@@ -34,9 +34,9 @@ image_config! {
         /// The files of the test split; the same. By default the first split there is of `test`, `validation` and their
         /// synonyms whose images are labelled: the hub's test splits often have -1 for every label.
         test: Option<Vec<String>> = None, local;
-        /// Where there is no split to measure on: the fraction of the training images of each class that becomes one, at least
-        /// one where a class has two.
-        test_fraction: Option<f32> = None, in 0.0..=0.9;
+        /// Without a split to measure on: the fraction of the images of each class that makes the test split, at least one
+        /// where a class has two. Places in the files decide. 0 asks for such a split.
+        test_fraction: f32 = 0.1, in 0.0..=0.9;
         /// The column of images; by default `image` or `img`.
         image_column: Option<String> = None;
         /// The column of labels; by default the first there is of `label`, `labels`, `fine_label`, `coarse_label`; without any
@@ -101,7 +101,7 @@ pub fn open(config: ParquetConfig, cx: &DatasetContext) -> Result<Parquet> {
     let for_test: Vec<bool> = if divided {
         let names: Vec<String> = used.iter().map(|&(row, _)| rows.name(row)).collect();
         let named = used.iter().zip(&names).map(|(&(_, class), name)| (class, name.as_bytes()));
-        splits::by_class(named, config.test_fraction.unwrap_or_default())
+        splits::by_class(named, config.test_fraction)
     } else {
         used.iter().map(|&(row, _)| rows.is_of_test(row)).collect()
     };

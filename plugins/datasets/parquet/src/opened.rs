@@ -83,14 +83,14 @@ impl Opened {
             self.splits = format!("test images come from the split `{name}`");
             self.test = Some(part);
         }
-        match (&self.test, config.test_fraction) {
-            (Some(_), _) => Ok(()),
-            (None, Some(fraction)) => {
-                self.splits = format!("{fraction} of each class of the training split for test, chosen by place");
-                Ok(())
+        if self.test.is_none() {
+            if config.test_fraction == 0.0 {
+                return Err(passed_over.unwrap_or_else(|| layout.lacks_held_out()));
             }
-            (None, None) => Err(passed_over.unwrap_or_else(|| layout.lacks_held_out())),
+            let of = if self.train.has_labels() { "each class of the training split" } else { "the training split" };
+            self.splits = format!("{} of {of} for test, chosen by place", config.test_fraction);
         }
+        Ok(())
     }
 }
 

@@ -86,8 +86,12 @@ fn an_unlabelled_test_split_gives_way_to_a_labelled_one() {
     assert_eq!((set.info().test, set.info().classes.len()), (4, 0), "without labels the test split is as good");
 
     fs::remove_file(dir.path().join("validation.parquet")).unwrap();
-    let error = complaint(dir.path(), "path: \".\"");
+    let error = complaint(dir.path(), "path: \".\", test_fraction: 0.0");
     assert!(error.contains("every label") && error.contains("label_column: \"\""), "{error}");
+    let set = open(dir.path(), "path: \".\", test_fraction: 0.5").unwrap();
+    let summary = &set.info().summary;
+    assert!(summary.notes.iter().any(|note| note.contains("`test` is not used: every label in it is -1")));
+    assert_eq!(summary.splits, "0.5 of each class of the training split for test, chosen by place");
 }
 
 #[test]
@@ -104,7 +108,9 @@ fn files_of_no_split_are_counted() {
 fn test_images_can_be_taken_from_the_training_split_by_class() {
     let dir = TempDir::new().unwrap();
     write(&dir.path().join("train-0.parquet"), &rows(0, 60), 7, &NAMES, Compression::SNAPPY);
-    let set = open(dir.path(), "path: \".\", test_fraction: 0.1").unwrap();
+    let missing = complaint(dir.path(), "path: \".\", test_fraction: 0.0");
+    assert!(missing.contains("there is no test-*.parquet or validation-*.parquet"), "{missing}");
+    let set = open(dir.path(), "path: \".\"").unwrap();
     assert_eq!(set.info().summary.per_class, [[18, 2]; 3]);
     let all = |split: Split| {
         let indices: Vec<usize> = (0..set.info().len(split)).collect();
