@@ -1,6 +1,6 @@
 //! Files of published weights, and whether they are what they are said to be.
 
-use rqlab_sdk::networks::Weights;
+use rqlab_sdk::networks::{Dinov2, Inception, Lpips, Weights};
 use rqlab_sdk::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -54,6 +54,19 @@ impl WeightsFile {
              they are converted, and if this is your conversion, state its digest",
             self.digest
         )))
+    }
+
+    /// Checks that the file holds the network that a setting of the evaluation names, too.
+    ///
+    /// # Errors
+    /// Those of [`WeightsFile::load`]; another network; numbers that are not finite.
+    pub fn check_network(&self, setting: &str) -> Result<()> {
+        let weights = self.load()?;
+        match setting {
+            "inception" => Inception::new(weights).map(drop),
+            "dinov2" => Dinov2::published(weights).map(drop),
+            _ => Lpips::new(weights).map(drop),
+        }
     }
 
     /// The tensors of the file, after a check.

@@ -212,7 +212,7 @@ fn open(path: &Path) -> Result<(BufReader<File>, Metadata)> {
 
 fn damaged(path: &Path, found: &str) -> Error {
     Error::Checkpoint(format!(
-        "{}: this checkpoint cannot be used: {found}. Delete the file to start afresh, or put back a sound copy",
+        "{}: this file cannot be used: {found}. Put back a sound copy; or delete it, if it is one that rqlab wrote, to start afresh",
         path.display()
     ))
 }
@@ -288,7 +288,7 @@ mod tests {
         let error = Checkpoint::load(path).unwrap_err();
         assert!(matches!(error, Error::Checkpoint(_)), "{error}");
         let text = error.to_string();
-        assert!(text.contains("model.safetensors") && text.contains("Delete the file"), "{text}");
+        assert!(text.contains("model.safetensors") && text.contains("to start afresh"), "{text}");
         text
     }
 

@@ -41,7 +41,7 @@ impl Place {
             Err(error) => {
                 let text = error.to_string();
                 assert!(matches!(error, Error::Checkpoint(_)), "{text}");
-                assert!(text.contains("model.safetensors") && text.contains("Delete the file"), "{text}");
+                assert!(text.contains("model.safetensors") && text.contains("to start afresh"), "{text}");
                 None
             }
         }

@@ -207,7 +207,8 @@ impl<'a> Models<'a> {
             variants,
             memory: 0.0,
         };
-        model.memory = memory::least(&model, &resolved.tokenizer_training, &resolved.prior_training);
+        model.memory =
+            memory::least(&model, &resolved.tokenizer_training, &resolved.prior_training, &resolved.evaluation.all);
         if model.memory > memory::TOO_MUCH {
             let message = format!(
                 "training takes at least {:.1e} GiB of memory, which no machine has: make the models, the codebooks, the batch or \
@@ -295,7 +296,7 @@ impl<'a> Models<'a> {
         let mut check = |setting: &str, given: bool| -> Answer<bool> {
             match evaluation.weights(setting, &resolved.base) {
                 Some(file) => {
-                    let answer = self.weights.get(file, |file| Ok(file.check()?));
+                    let answer = self.weights.get(file, |file| Ok(file.check_network(setting)?));
                     answer.map_err(|problem| Problem::field(setting, problem.error.to_string()))?;
                     Ok(true)
                 }

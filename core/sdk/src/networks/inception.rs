@@ -53,6 +53,10 @@ impl Conv {
         };
         let (gain, shift) = (norm("weight")?, norm("bias")?);
         let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
+        if variance.iter().any(|&variance| variance < 0.0) {
+            let message = format!("{}: `{name}.bn.running_var` is negative: the file is damaged", weights.source());
+            return Err(Error::Checkpoint(message));
+        }
         let scale: Vec<f64> =
             gain.iter().zip(&variance).map(|(gain, variance)| gain / (variance + EPS).sqrt()).collect();
         let bias = (0..outputs).map(|o| (shift[o] - mean[o] * scale[o]) as f32).collect();
