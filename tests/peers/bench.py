@@ -1,9 +1,10 @@
-"""What PyTorch's DataLoader with Pillow takes for the batches that `rqlab bench --only data_` times.
+"""What PyTorch's DataLoader with Pillow takes for the batches that `rqlab bench --only data_` times, and PyTorch for the networks
+that images are measured with (networks.py).
 
-    rqlab bench --peers tests/peers --python VENV/bin/python --only data_jpeg
+    rqlab bench --peers tests/peers --python VENV/bin/python --only data_jpeg --only inception
 
 rqlab writes the image files, times its own plugin over them, and then has this program do the same (`--one NAME --images
-DIR`), in a process of its own. VENV needs torch, numpy and pillow.
+DIR`), in a process of its own. VENV needs torch, torchvision, numpy and pillow.
 
 A call is the next batch of 64 training images: file opened, decoded, made RGB, the shorter side scaled with Pillow's
 bicubic filter, a random square cut out, mirrored at random, as a float32 tensor [3, H, W] normalized to [-1, 1]. These are
@@ -19,6 +20,8 @@ import platform
 import random
 import statistics
 import time
+
+import networks
 
 BATCH = 64
 WORKLOADS = {"data_jpeg_64": 64, "data_jpeg_256": 256, "data_png_64": 64}    # name -> side of the square
@@ -108,7 +111,7 @@ def peak_rss_mib():
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
-def measure(batch, seconds):
+def measure(batch, seconds, images=BATCH, ahead=8, inner=4):
     """The rule of the other workloads: a first call, warm-up for a second, then samples of 20 ms or more."""
     def call(n):
         start = time.perf_counter()
@@ -119,7 +122,7 @@ def measure(batch, seconds):
     first = call(1)
     warm, once = first, first
     # The batches that were prepared ahead while others were waited for count as warm-up.
-    for _ in range(8):
+    for _ in range(ahead):
         once = call(1)
         warm += once
     while warm < 1:
@@ -129,19 +132,24 @@ def measure(batch, seconds):
     cpu, busy = cpu_seconds(), busy_seconds()
     while len(samples) < 5 or (total < seconds and len(samples) < 200):
         # Workers finish about at the same time: what one call waits for, the next one does not.
-        t = call(4)
-        samples.append(t / 4)
+        t = call(inner)
+        samples.append(t / inner)
         total += t
     cpu = cpu_seconds() - cpu
     others = max(0.0, busy_seconds() - busy - cpu)
     median = statistics.median(samples)
     return {"median_ms": 1e3 * median, "min_ms": 1e3 * min(samples), "first_ms": 1e3 * first,
-            "cpu_ms": 1e3 * cpu / (4 * len(samples)), "throughput": BATCH / median, "unit": "images/s",
-            "ms_per_unit": 1e3 * median / BATCH, "peak_rss_mib": peak_rss_mib(), "samples": len(samples), "inner": 4,
+            "cpu_ms": 1e3 * cpu / (inner * len(samples)), "throughput": images / median, "unit": "images/s",
+            "ms_per_unit": 1e3 * median / images, "peak_rss_mib": peak_rss_mib(), "samples": len(samples), "inner": inner,
             "params": None, "other_cpu_fraction": others / (total * (os.cpu_count() or 1))}
 
 
 def run_one(name, args):
+    if name in networks.WORKLOADS:
+        for variant, (call, images) in networks.variants(name, args.threads):
+            row = measure(call, args.seconds, images=images, ahead=1, inner=1)
+            print("ROW " + json.dumps({"name": f"{name}/{variant}", **row}))
+        return
     if args.images is None:
         raise SystemExit("rqlab writes the images: start this with `rqlab bench --peers`")
     iterator = batches(name, args.images, args.threads)
@@ -150,7 +158,7 @@ def run_one(name, args):
 
 def describe(args):
     from importlib.metadata import version
-    return {"versions": {package: version(package) for package in ("torch", "numpy", "pillow")},
+    return {"versions": {package: version(package) for package in ("torch", "torchvision", "numpy", "pillow")},
             "python": platform.python_version(), "cores": os.cpu_count(), "threads": args.threads,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": []}
 
@@ -158,19 +166,19 @@ def describe(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="names the workloads")
-    parser.add_argument("--one", choices=WORKLOADS, help="times a workload, and prints its row")
+    parser.add_argument("--one", choices=[*WORKLOADS, *networks.WORKLOADS], help="times a workload, and prints its row")
     parser.add_argument("--images", metavar="DIR", help="the files, in folders `train/CLASS`")
     parser.add_argument("--threads", type=int, default=2, help="worker processes")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--json", metavar="FILE", help="says what this is, in a run without rows")
-    # What rqlab tells every peer: images are decoded on the CPU, whatever the device.
+    # What rqlab tells every peer: these compute on the CPU, whatever the device.
     for option in ("--device", "--dtype", "--only"):
         parser.add_argument(option, help=argparse.SUPPRESS)
     for option in ("--tf32", "--channels-last"):
         parser.add_argument(option, action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.list:
-        print("\n".join(WORKLOADS))
+        print("\n".join([*WORKLOADS, *networks.WORKLOADS]))
     if args.one:
         run_one(args.one, args)
     if args.json:

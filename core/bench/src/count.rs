@@ -9,7 +9,8 @@ impl Workload {
             Self::TokenizerStep { batch, .. }
             | Self::Sample { batch, .. }
             | Self::VectorPriorStep { batch, .. }
-            | Self::SampleVectors { batch, .. } => (*batch, "images"),
+            | Self::SampleVectors { batch, .. }
+            | Self::Network { batch, .. } => (*batch, "images"),
             Self::TokenizerStepOf(calls) => (calls.batch, "images"),
             Self::PriorStep { prior, batch } => (batch * prior.positions() * prior.depth, "codes"),
             Self::Encode { vectors, .. } | Self::EmaUpdate { vectors, .. } => (*vectors, "vectors"),
@@ -35,6 +36,7 @@ impl Workload {
             | Self::VectorPriorStep { .. }
             | Self::SampleVectors { .. }
             | Self::EmaUpdate { .. }
+            | Self::Network { .. }
             | Self::Batch { .. }
             | Self::StartUp
             | Self::Sweep { .. } => return None,
@@ -213,7 +215,7 @@ mod tests {
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model; none where sizes are
     /// not counted here.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 28] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 31] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("fsq_train_small", None, None),
@@ -239,6 +241,9 @@ mod tests {
         ("groupnorm_64x128x8x8", None, None),
         ("gelu_1m", None, None),
         ("softmax_ce_8192x512", None, None),
+        ("inception_b8", None, None),
+        ("dinov2_vits14_b8", None, None),
+        ("lpips_b8", None, None),
         ("data_jpeg_64", None, None),
         ("data_jpeg_256", None, None),
         ("data_png_64", None, None),

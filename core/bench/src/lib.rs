@@ -13,6 +13,7 @@ mod images;
 mod machine;
 mod measure;
 mod models;
+mod networks;
 mod operations;
 mod processes;
 pub mod scaling;
@@ -26,7 +27,7 @@ pub use measure::{Row, Sampling, measure};
 pub use models::prepare;
 pub use processes::{Children, Peers};
 pub use workloads::{
-    Family, Format, ImageSizes, Operation, PriorSizes, TokenizerCalls, TokenizerSizes, Workload, workloads,
+    Family, Format, ImageSizes, Network, Operation, PriorSizes, TokenizerCalls, TokenizerSizes, Workload, workloads,
 };
 
 use rqlab_sdk::Result;

@@ -1,7 +1,7 @@
 //! Workloads made ready: models, codebooks, start-up.
 
 use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerCalls, TokenizerSizes, Workload};
-use crate::{Prepared, Task, images, operations, sweeps, vector_priors};
+use crate::{Prepared, Task, images, networks, operations, sweeps, vector_priors};
 use rqlab::job::{Call, Called};
 use rqlab::plugins::Plugins;
 use rqlab::stages::Tokenizer;
@@ -38,6 +38,7 @@ pub fn prepare(workload: &Workload, plugins: &Plugins, folders: &[PathBuf]) -> R
         }
         Workload::EmaUpdate { vectors, channels, codebook } => ema_update([*vectors, *channels], *codebook),
         Workload::Operation(operation) => operations::prepare(*operation),
+        Workload::Network { network, batch, side } => networks::prepare(*network, *batch, *side),
         Workload::Batch { images, folder } => images::prepare(images, folder, plugins),
         Workload::StartUp => start_up(folders),
         Workload::Sweep { trials, apart } => sweeps::prepare(*trials, *apart, folders),

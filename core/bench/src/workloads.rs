@@ -79,6 +79,15 @@ pub enum Workload {
     },
     /// One operation forward, then backward from a fixed gradient into every operand.
     Operation(Operation),
+    /// A published network on prepared images, without gradients: what measures look with.
+    Network {
+        /// Which.
+        network: Network,
+        /// Images.
+        batch: usize,
+        /// Height and width of each.
+        side: usize,
+    },
     /// A batch of 64 training images from files, by the plugin `folder`: decoded, the shorter side scaled (bicubic), a random
     /// square cut out, mirrored at random, as numbers in [-1, 1].
     Batch {
@@ -106,6 +115,22 @@ impl Workload {
         }
         self
     }
+}
+
+/// A network that images are measured with, of weights that are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// Inception-v3 of 2015, to its pooled features.
+    Inception,
+    /// DINOv2 with patches of 14 x 14, to its class token.
+    Dinov2 {
+        /// Channels of a token, in heads of 64.
+        width: usize,
+        /// Blocks.
+        blocks: usize,
+    },
+    /// LPIPS on VGG16, between two batches.
+    Lpips,
 }
 
 /// Image files, and the size that they are brought to.
@@ -290,6 +315,7 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
     let mar = VectorPriorSizes { causal: false, layers: 4 };
     let batch =
         |format, file, side| Workload::Batch { images: ImageSizes { format, file, side }, folder: PathBuf::new() };
+    let network = |network, batch, side| Workload::Network { network, batch, side };
     let jpeg = Format::Jpeg { quality: 90 };
     vec![
         ("tokenizer_train_small", Workload::TokenizerStep { tokenizer: tokenizer_small(), batch: 64 }),
@@ -324,6 +350,9 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("groupnorm_64x128x8x8", operation(Operation::GroupNorm { batch: 64, side: 8, channels: 128 })),
         ("gelu_1m", operation(Operation::Gelu { elements: 1 << 20 })),
         ("softmax_ce_8192x512", operation(Operation::CrossEntropy { rows: 8192, codes: 512 })),
+        ("inception_b8", network(Network::Inception, 8, 299)),
+        ("dinov2_vits14_b8", network(Network::Dinov2 { width: 384, blocks: 12 }, 8, 224)),
+        ("lpips_b8", network(Network::Lpips, 8, 128)),
         ("data_jpeg_64", batch(jpeg, [375, 500], 64)),
         ("data_jpeg_256", batch(jpeg, [375, 500], 256)),
         ("data_png_64", batch(Format::Png, [128, 128], 64)),
