@@ -239,8 +239,15 @@ fn memory_is_told_from_shapes_and_refused_where_no_machine_has_it() {
         plan.models[&plan.trials[0].id].memory
     };
     let (one, two) = (memory("tokenizer_training: (batch: 1),"), memory("tokenizer_training: (batch: 2),"));
-    let image: usize = plan_of("").data()[0].info.image.iter().product();
-    assert_eq!(two - one, 4.0 * 2.0 * image as f64);
+    let plan = plan_of("");
+    let image: usize = plan.data()[0].info.image.iter().product();
+    let level = &plan.models[&plan.trials[0].id].levels[0];
+    let latents = level.height * level.width * level.channels;
+    assert_eq!(two - one, 4.0 * 2.0 * (image + latents) as f64);
+    // Pictures that are sampled to time that, of trials with a prior.
+    let of_speed = memory("prior: guess(width: 1), evaluation: (speed: [65536, 1]),");
+    assert!(of_speed >= 4.0 * 65_536.0 * (image + latents) as f64, "{of_speed}");
+    assert!(memory("evaluation: (speed: [65536]),") < of_speed);
     // Value, gradient, two moments; an average is another number.
     let averaged = memory("tokenizer_training: (batch: 1, ema_decay: Some(0.9)),");
     assert_eq!(averaged - one, 4.0 * 24.0);

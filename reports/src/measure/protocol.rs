@@ -46,7 +46,7 @@ impl Protocol {
         const ROUNDED: &str = "rounded";
         const TENSORFLOW: &str = "Inception-v3 of 2015; to 299 x 299 bilinear as TensorFlow 1 does (upper left corners aligned), (level - 128) / 128";
         const TRAINING: &str = "the training images";
-        const ADM_NEIGHBOURS: &str = "k = 3, borders included, of all samples and 10,000 training images; squared distances in f64, where ADM has half precision; density and coverage are the lab's addition";
+        const ADM_NEIGHBOURS: &str = "k = 3, borders included, of all samples and 10,000 training images; squared distances in f64, where ADM has half precision";
         const NONE: &str = "none";
         const OF_THE_LAB: &str = "the lab's";
         const ADDED_TO_ADM: &str = "density, coverage, gKID, gFID of infinitely many samples";

@@ -7,7 +7,7 @@ use crate::experiment::Diagnostic;
 use crate::job::Trial;
 use crate::jobs::Outcomes;
 use crate::place::Place;
-use crate::plan::Plan;
+use crate::plan::{Plan, memory};
 use crate::provenance::{here, provenance};
 use crate::repeat::Repeat;
 use crate::store::Store;
@@ -32,6 +32,7 @@ pub(super) fn run_sweep(
     for data in plan.data() {
         ui.note(format!("{}: {}", data.name, data.headline()));
     }
+    fits(global, &plan)?;
     let started = Instant::now();
     let options = options(global, arguments, how, &plan, ui)?;
     let summary = sweep(&plan, &options)?;
@@ -67,6 +68,7 @@ pub(super) fn run_trial(
     mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();
     plan.keep_only(chosen);
+    fits(global, &plan)?;
     let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
     let _lock = store.lock()?;
@@ -112,6 +114,12 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
                 .into())
         }
     }
+}
+
+/// Refuses what cannot fit into the memory of this machine. How much a GPU has is not known here.
+fn fits(global: &Global, plan: &Plan) -> Result<(), Failure> {
+    let refusal = (global.device.resolve().0 == Device::Cpu).then(|| memory::refusal(plan)).flatten();
+    refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
 }
 
 fn options(

@@ -9,6 +9,7 @@ use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
+use crate::shared::Shared;
 use crate::weights::WeightsFile;
 use rqlab_sdk::config::{self, Config, ConfigError, Description, Fault, FieldDoc, Scope, ValueKind};
 use rqlab_sdk::plugin::Kind;
@@ -51,13 +52,13 @@ pub(crate) struct Resolved {
 pub(super) struct Evaluations {
     pub(super) all: Evaluation,
     /// What measures of reconstructions depend on.
-    pub(super) of_reconstruction: Arc<Evaluation>,
+    pub(super) of_reconstruction: Shared<Evaluation>,
     /// What measures of perturbed codes depend on.
-    pub(super) of_perturbation: Arc<Evaluation>,
+    pub(super) of_perturbation: Shared<Evaluation>,
     /// What priors and measures of them depend on.
-    pub(super) of_generation: Arc<Evaluation>,
+    pub(super) of_generation: Shared<Evaluation>,
     /// What measures of the probe depend on.
-    pub(super) of_probe: Arc<Evaluation>,
+    pub(super) of_probe: Shared<Evaluation>,
 }
 
 /// Resolves all combinations; one that cannot be is left out, with a complaint.

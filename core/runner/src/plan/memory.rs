@@ -1,51 +1,121 @@
-//! What jobs need of memory, as far as shapes tell it before anything is allocated: never more than they take.
+//! What jobs need of memory and disk, as far as shapes tell it before anything is allocated: never more than they take.
 
 use super::{Model, Plan};
-use crate::settings::{PriorTraining, TokenizerTraining};
+use crate::experiment::Diagnostic;
+use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
+use crate::stages::EncodeTokens;
+use rqlab_sdk::contracts::LevelInfo;
+use std::collections::HashMap;
 
 /// More than any machine holds.
 pub(super) const TOO_MUCH: f64 = (1_u64 << 51) as f64;
 
 /// Bytes of a number.
 const NUMBER: f64 = 4.0;
+/// Less is not worth a word.
+const MENTIONED: f64 = (1_u64 << 30) as f64;
 
-/// Bytes that training a trial's models takes at least: parameters with their gradients, moments and averages, codebooks, and
-/// a batch of images with its reconstruction. Activations are not counted.
-pub(super) fn least(model: &Model, tokenizer: &TokenizerTraining, prior: &PriorTraining) -> f64 {
+/// Bytes that a trial takes at least. Its training: parameters with their gradients, moments and averages, codebooks, a batch of
+/// images with its reconstruction, and latents before and after quantization. The timing of its samples: priors, and the
+/// largest batch of pictures with its latents. Other activations are not counted.
+pub(super) fn least(
+    model: &Model,
+    tokenizer: &TokenizerTraining,
+    prior: &PriorTraining,
+    evaluation: &Evaluation,
+) -> f64 {
     let trained = |count: usize, averaged: bool| count as f64 * (4.0 + f64::from(u8::from(averaged)));
     let image: f64 = model.data.info.image.iter().map(|&side| side as f64).product();
+    let latents: f64 = model.levels.iter().map(latents).sum();
     let of_tokenizer = trained(model.autoencoder, tokenizer.ema_decay.is_some())
         + trained(model.objectives, false)
         + (model.quantizer + model.buffers) as f64
-        + 2.0 * tokenizer.batch as f64 * image;
+        + 2.0 * tokenizer.batch as f64 * (image + latents);
     let of_prior = model.prior.map_or(0.0, |count| trained(count, prior.ema_decay.is_some()));
-    NUMBER * of_tokenizer.max(of_prior)
+    let timed = evaluation.speed.iter().max().map_or(0.0, |&batch| batch as f64 * (image + latents));
+    let of_sampling = model.prior.map_or(0.0, |count| count as f64 + timed);
+    NUMBER * of_tokenizer.max(of_prior).max(of_sampling)
 }
 
-/// A sentence where some trial of a plan needs more than a small machine has anyway.
-pub fn of_trials(plan: &Plan) -> Option<String> {
-    sentence(plan.models.values().map(|model| model.memory).fold(0.0, f64::max), of_machine())
+/// Numbers of an image's latents at a level.
+fn latents(level: &LevelInfo) -> f64 {
+    (level.height * level.width * level.channels) as f64
+}
+
+/// A sentence where some trial of a plan needs more memory than a small machine has anyway, and one where its token files take
+/// much of a disk.
+pub fn of_trials(plan: &Plan) -> Vec<String> {
+    [sentence(most(plan), of_machine()), on_disk(of_tokens(plan))].into_iter().flatten().collect()
+}
+
+/// Why the plan cannot be worked on by this machine's processor: it has too little memory.
+pub fn refusal(plan: &Plan) -> Option<Diagnostic> {
+    too_much(most(plan), of_machine()?)
+}
+
+fn too_much(needed: f64, machine: f64) -> Option<Diagnostic> {
+    (needed > machine).then(|| {
+        Diagnostic::error(format!(
+            "a trial takes at least {} of memory, and this machine has {}",
+            gib(needed),
+            gib(machine)
+        ))
+        .help("make the models, the codebooks, the images, `batch` or `evaluation.speed` smaller, or run it on a larger machine")
+    })
+}
+
+fn most(plan: &Plan) -> f64 {
+    plan.models.values().map(|model| model.memory).fold(0.0, f64::max)
+}
+
+fn gib(bytes: f64) -> String {
+    format!("{:.1} GiB", bytes / MENTIONED)
 }
 
 fn sentence(needed: f64, machine: Option<f64>) -> Option<String> {
-    const MENTIONED: f64 = (1_u64 << 30) as f64;
-    let gib = |bytes: f64| format!("{:.1} GiB", bytes / MENTIONED);
     (needed >= MENTIONED).then(|| {
         let more = machine.filter(|&machine| needed > machine);
-        let more = more.map(|machine| format!(", more than the {} of this machine", gib(machine))).unwrap_or_default();
+        let more = more.map(|machine| format!(", more than the {} of this machine, whose processor refuses it", gib(machine)));
         format!(
-            "Memory: at least {} for parameters, optimizer, codebooks and a batch of images{more}; activations come on top.",
-            gib(needed)
+            "Memory: at least {} for parameters, optimizer, codebooks and a batch of images{}; activations come on top.",
+            gib(needed),
+            more.unwrap_or_default()
         )
     })
 }
 
-/// Bytes of this machine's memory, where it tells.
+fn on_disk(bytes: f64) -> Option<String> {
+    (bytes >= MENTIONED).then(|| format!("Disk: {} for the tokens of training images.", gib(bytes)))
+}
+
+/// Bytes of all files of tokens.
+fn of_tokens(plan: &Plan) -> f64 {
+    let mut files = HashMap::new();
+    for trial in &plan.trials {
+        let Some(model) = plan.models.get(&trial.id) else { continue };
+        for (id, job) in trial.jobs.iter().filter_map(|id| Some((id, plan.job(id)?))) {
+            if let Some(stage) = job.stage.is::<EncodeTokens>() {
+                let tokens = |level: &LevelInfo| level.token_shape(1).iter().product::<usize>() as f64;
+                let of = |level: &LevelInfo| if stage.latents { latents(level) } else { tokens(level) };
+                let numbers: f64 = model.levels.iter().map(of).sum();
+                files.insert(id, NUMBER * numbers * (stage.images * stage.variants.count()) as f64);
+            }
+        }
+    }
+    files.values().sum()
+}
+
+/// Bytes of memory that this machine, or the group of processes that this one is in, may use; none where it is not told.
 fn of_machine() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(1024.0 * kib)
+    let kib = |name: &str| -> Option<f64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    let machine = 1024.0 * (kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0.0));
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|text| text.trim().parse::<f64>().ok());
+    Some(limit.map_or(machine, |limit| limit.min(machine)))
 }
 
 #[cfg(test)]
@@ -61,5 +131,10 @@ mod tests {
         let said = sentence(gib(32.0), Some(gib(16.0))).unwrap_or_default();
         assert!(said.contains("more than the 16.0 GiB of this machine"), "{said}");
         assert!(sentence(gib(32.0), None).is_some());
+        assert_eq!(on_disk(gib(0.5)), None);
+        assert_eq!(on_disk(gib(2.5)).as_deref(), Some("Disk: 2.5 GiB for the tokens of training images."));
+        assert_eq!(too_much(gib(8.5), gib(16.0)), None);
+        let refused = too_much(gib(32.0), gib(16.0)).map(|complaint| complaint.message).unwrap_or_default();
+        assert_eq!(refused, "a trial takes at least 32.0 GiB of memory, and this machine has 16.0 GiB");
     }
 }

@@ -6,17 +6,17 @@ use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenize
 use crate::id::Id;
 use crate::needs::enough;
 use crate::settings::{Evaluation, Precision};
+use crate::shared::Shared;
 use crate::store::Done;
 use rqlab_reports::Reading;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::config::{Config, Scope};
+use rqlab_sdk::config::Scope;
 use rqlab_sdk::contracts::{Quantizer, Split, Tokens};
 use rqlab_sdk::tensor::{Codes, Rng, no_grad};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Measures images decoded from perturbed codes (pFID's way: Qiu et al. 2025, "Image Tokenizer Needs Post-Training"): each code
 /// of a test image becomes, with some probability, one of the codes nearest to it, itself among them, all equally likely.
@@ -27,8 +27,7 @@ pub struct MeasurePerturbation {
     /// The jobs of the classifier and of its reference.
     pub features: [Id; 2],
     /// What is measured; settings that do not count here are at their defaults.
-    #[serde(with = "crate::shared")]
-    pub evaluation: Arc<Evaluation>,
+    pub evaluation: Shared<Evaluation>,
 }
 
 impl MeasurePerturbation {

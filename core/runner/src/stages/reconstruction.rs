@@ -9,11 +9,12 @@ use super::{Context, DescribeReference, Stage, Tokenizer, as_json, load_tokenize
 use crate::id::Id;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
+use crate::shared::Shared;
 use crate::store::{Done, StageDir};
 use rqlab_reports::{CodeMap, Example, Index, Reading};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::config::{Config, Scope};
+use rqlab_sdk::config::Scope;
 use rqlab_sdk::contracts::{Dataset, LevelInfo, Quantized, Split, Tokens};
 use rqlab_sdk::metrics::{self, CodeCounts, DataRange, Ssim};
 use rqlab_sdk::tensor::ops::optim::sum_of_squares;
@@ -21,7 +22,6 @@ use rqlab_sdk::tensor::{Codes, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Measures a tokenizer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,8 +31,7 @@ pub struct MeasureTokenizer {
     /// The jobs of the classifier and of its reference; none for data without classes.
     pub features: Option<[Id; 2]>,
     /// What is measured; settings of samples are at their defaults.
-    #[serde(with = "crate::shared")]
-    pub evaluation: Arc<Evaluation>,
+    pub evaluation: Shared<Evaluation>,
 }
 
 impl MeasureTokenizer {

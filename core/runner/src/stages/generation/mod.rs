@@ -15,20 +15,20 @@ use crate::id::Id;
 use crate::needs::enough;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
+use crate::shared::Shared;
 use crate::store::{Done, StageDir};
 use copies::Copies;
 use labels::Mixture;
 use rqlab_reports::{Index, Reading, Sample};
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::config::{Config, Scope};
+use rqlab_sdk::config::Scope;
 use rqlab_sdk::contracts::Dataset;
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use samples::How;
 pub(super) use samples::tokens;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// Measures the priors of all levels together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,8 +43,7 @@ pub struct MeasurePrior {
     #[serde(default)]
     pub training: Option<Id>,
     /// What is measured.
-    #[serde(with = "crate::shared")]
-    pub evaluation: Arc<Evaluation>,
+    pub evaluation: Shared<Evaluation>,
     /// Whether the priors are the lab's own probe of the tokenizer, not the experiment's.
     #[serde(default)]
     pub probe: bool,
