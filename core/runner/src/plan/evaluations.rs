@@ -3,6 +3,7 @@
 
 use super::components::Evaluations;
 use crate::settings::Evaluation;
+use crate::shared::Shared;
 use rqlab_sdk::config::{Config, ConfigError};
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ impl Evaluations {
             ..all.clone()
         };
         let [of_reconstruction, of_perturbation, of_generation, of_probe] =
-            [of_reconstruction, of_perturbation, of_generation, of_probe].map(Arc::new);
+            [of_reconstruction, of_perturbation, of_generation, of_probe].map(Shared::from);
         Ok(Arc::new(Self { all, of_reconstruction, of_perturbation, of_generation, of_probe }))
     }
 }

@@ -8,9 +8,23 @@ use rqlab_sdk::Result;
 use rqlab_sdk::tensor::{Codes, Rng, no_grad, wait_for_device};
 use std::time::Instant;
 
-/// A call is timed in rounds, of which there are at least three: until so many seconds have passed, or so many rounds.
-const SECONDS: f64 = 1.0;
-const ROUNDS: std::ops::Range<usize> = 3..15;
+/// All calls take turns, so many times. What slows a machine for seconds, such as where its scheduler or its host puts two threads,
+/// then shows in the spread of each, and not in the median of one.
+const TURNS: usize = 3;
+/// In a turn a call is timed in rounds, until so many seconds have passed, or so many rounds.
+const SECONDS: f64 = 1.0 / TURNS as f64;
+const ROUNDS: usize = 5;
+
+/// A call that is timed.
+struct Timed<'a> {
+    measure: &'static str,
+    at: Vec<Index>,
+    /// Images of a call.
+    count: usize,
+    call: Box<dyn Fn() -> Result<()> + 'a>,
+    /// What its rounds took.
+    seconds: Vec<f64>,
+}
 
 /// Measures at each batch size: the median of the rounds, and the quartiles of them; and how much of the machine others used
 /// meanwhile.
@@ -18,38 +32,58 @@ const ROUNDS: std::ops::Range<usize> = 3..15;
 /// # Errors
 /// Those of the plugins.
 pub(super) fn measure(model: &Tokenizer, sampler: &Sampler, how: &How, batches: &[usize]) -> Result<Vec<Reading>> {
-    let mut readings = Vec::new();
     let before = Usage::now();
-    for &count in batches {
-        let labels = Codes::from_vec(how.mixture.labels(count), &[count])?;
-        let rng = Rng::new(0, "speed", 0);
-        let sample = |cache: bool| sampler.sample(&labels, &how.draw, how.guidance, cache, &rng);
-        let tokens = sample(true)?;
-        for cache in [true, false] {
-            let seconds = seconds_per_call(|| sample(cache).map(drop))?;
-            speeds("images_per_second", &[Index::Batch(count), Index::Cache(cache)], count, &seconds, &mut readings);
-        }
-        let seconds = seconds_per_call(|| no_grad(|| model.decode(&tokens, None)).map(drop))?;
-        speeds("decode_images_per_second", &[Index::Batch(count)], count, &seconds, &mut readings);
+    let mut timed = calls(model, sampler, how, batches)?;
+    for _ in 0..TURNS {
+        timed.iter_mut().try_for_each(Timed::turn)?;
+    }
+    let mut readings = Vec::new();
+    for Timed { measure, at, count, mut seconds, .. } in timed {
+        seconds.sort_by(f64::total_cmp);
+        speeds(measure, &at, count, &seconds, &mut readings);
     }
     let others = before.zip(Usage::now()).and_then(|(before, after)| before.others_until(&after));
     readings.extend(others.filter(|_| !batches.is_empty()).map(|share| Reading::new("other_load", [], share)));
     Ok(readings)
 }
 
-/// The seconds that each of several calls takes, ascending.
-fn seconds_per_call(mut call: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
-    let started = Instant::now();
-    let mut seconds = Vec::new();
-    while seconds.len() < ROUNDS.start || (seconds.len() < ROUNDS.end && started.elapsed().as_secs_f64() < SECONDS) {
-        let round = Instant::now();
-        call()?;
-        // A GPU may still be at it.
-        wait_for_device()?;
-        seconds.push(round.elapsed().as_secs_f64());
+/// What is timed; sampling with a cache was called once.
+fn calls<'a>(model: &'a Tokenizer, sampler: &'a Sampler, how: &'a How, batches: &[usize]) -> Result<Vec<Timed<'a>>> {
+    let mut timed = Vec::new();
+    for &count in batches {
+        let labels = Codes::from_vec(how.mixture.labels(count), &[count])?;
+        let sample = move |labels: &Codes, cache: bool| {
+            sampler.sample(labels, &how.draw, how.guidance, cache, &Rng::new(0, "speed", 0))
+        };
+        let tokens = sample(&labels, true)?;
+        for cache in [true, false] {
+            let (at, labels) = (vec![Index::Batch(count), Index::Cache(cache)], labels.clone());
+            let call = Box::new(move || sample(&labels, cache).map(drop));
+            timed.push(Timed { measure: "images_per_second", at, count, call, seconds: Vec::new() });
+        }
+        let call = Box::new(move || no_grad(|| model.decode(&tokens, None)).map(drop));
+        let at = vec![Index::Batch(count)];
+        timed.push(Timed { measure: "decode_images_per_second", at, count, call, seconds: Vec::new() });
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds)
+    Ok(timed)
+}
+
+impl Timed<'_> {
+    /// Times the rounds of a turn.
+    fn turn(&mut self) -> Result<()> {
+        let started = Instant::now();
+        for n in 0..ROUNDS {
+            if n > 0 && started.elapsed().as_secs_f64() > SECONDS {
+                break;
+            }
+            let round = Instant::now();
+            (self.call)()?;
+            // A GPU may still be at it.
+            wait_for_device()?;
+            self.seconds.push(round.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
 }
 
 /// The median of the speeds of `count` images in each of `seconds` (ascending), and their quartiles.
