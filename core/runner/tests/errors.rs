@@ -348,6 +348,10 @@ fn weights_are_those_that_they_are_said_to_be() {
             r#"lpips: "w.safetensors", lpips_digest: "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD""#,
             &["of which `protocols` names none"],
         ),
+        (
+            r#"protocols: [dgm], dinov2: "w.safetensors", dinov2_digest: "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD""#,
+            &["w.safetensors: this file cannot be used: it ends after 3 of 8 bytes"],
+        ),
     ] {
         let lab = Lab::new();
         lab.write("w.safetensors", "abc");

@@ -245,7 +245,7 @@ fn memory_is_told_from_shapes_and_refused_where_no_machine_has_it() {
     let latents = level.height * level.width * level.channels;
     assert_eq!(two - one, 4.0 * 2.0 * (image + latents) as f64);
     // Pictures that are sampled to time that, of trials with a prior.
-    let of_speed = memory("prior: guess(width: 1), evaluation: (speed: [65536, 1]),");
+    let of_speed = memory("prior: guess, evaluation: (speed: [65536, 1]),");
     assert!(of_speed >= 4.0 * 65_536.0 * (image + latents) as f64, "{of_speed}");
     assert!(memory("evaluation: (speed: [65536]),") < of_speed);
     // Value, gradient, two moments; an average is another number.

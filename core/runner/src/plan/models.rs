@@ -321,11 +321,11 @@ impl<'a> Models<'a> {
             }
         }
         if evaluation.lpips.is_some() {
-            check("lpips", true).map_err(|problem| at(setup, Slot::Evaluation, &problem))?;
             if protocols.is_empty() {
                 let message = "LPIPS is measured by published protocols, of which `protocols` names none".to_owned();
                 return Err(at(setup, Slot::Evaluation, &Problem::field("lpips", message)));
             }
+            check("lpips", true).map_err(|problem| at(setup, Slot::Evaluation, &problem))?;
         }
         Ok(())
     }
