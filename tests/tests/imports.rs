@@ -102,10 +102,9 @@ impl Imported {
     }
 
     fn decode_tokens(&self, levels: &[(Tensor, Quantized)]) -> Tensor {
-        let embed = |(quantizer, (_, level)): (&Box<dyn Quantizer>, &(Tensor, Quantized))| {
-            quantizer.embed(&level.tokens, None).unwrap()
-        };
-        let latents: Vec<Tensor> = self.quantizers.iter().zip(levels).map(embed).collect();
+        let pairs = self.quantizers.iter().zip(levels);
+        let latents: Vec<Tensor> =
+            pairs.map(|(quantizer, (_, level))| quantizer.embed(&level.tokens, None).unwrap()).collect();
         self.autoencoder.decode(&latents).unwrap()
     }
 }
