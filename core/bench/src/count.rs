@@ -1,5 +1,6 @@
 //! What a call computes, counted from its sizes.
 
+use crate::adversarial::{FEATURES, PERCEPTUAL};
 use crate::workloads::{BATCH, CLASSES, Family, LATENT, Operation, PriorSizes, SIDE, TokenizerSizes, Workload};
 
 impl Workload {
@@ -7,10 +8,11 @@ impl Workload {
     pub fn units(&self) -> (f64, &'static str) {
         let (count, unit) = match self {
             Self::TokenizerStep { batch, .. }
-            | Self::Sample { batch, .. }
+            Self::Sample { batch, .. }
             | Self::VectorPriorStep { batch, .. }
             | Self::SampleVectors { batch, .. }
-            | Self::Network { batch, .. } => (*batch, "images"),
+            | Self::Network { batch, .. }
+            | Self::AdversarialStep { batch, .. } => (*batch, "images"),
             Self::TokenizerStepOf(calls) => (calls.batch, "images"),
             Self::PriorStep { prior, batch } => (batch * prior.positions() * prior.depth, "codes"),
             Self::Encode { vectors, .. } | Self::EmaUpdate { vectors, .. } => (*vectors, "vectors"),
@@ -28,6 +30,8 @@ impl Workload {
     pub fn flop(&self) -> Option<u64> {
         let flop = match self {
             Self::TokenizerStep { tokenizer, batch } => tokenizer.step_flop(*batch),
+            Self::AdversarialStep { tokenizer, batch } => tokenizer.step_flop(*batch) + batch * ADVERSARIAL_FLOP,
+            Self::Features { batch } => batch * (convolved(FEATURES) + 2 * 256 * CLASSES),
             Self::PriorStep { prior, batch } => prior.step_flop(*batch),
             Self::Encode { vectors, channels, codebook, depth } => 2 * vectors * channels * codebook * depth,
             Self::Operation(operation) => operation.flop()?,
@@ -48,10 +52,39 @@ impl Workload {
     pub fn parameters(&self) -> Option<usize> {
         match self {
             Self::TokenizerStep { tokenizer, .. } => Some(tokenizer.parameters()),
+            Self::AdversarialStep { tokenizer, .. } => Some(tokenizer.parameters() + DISCRIMINATOR_PARAMETERS),
+            Self::Features { .. } => Some(CLASSIFIER_PARAMETERS),
             Self::PriorStep { prior, .. } | Self::Sample { prior, .. } => Some(prior.parameters()),
             _ => None,
         }
     }
+}
+
+/// Parameters of a discriminator of width 32 with two halvings, and of the classifier.
+const DISCRIMINATOR_PARAMETERS: usize = 167_841;
+const CLASSIFIER_PARAMETERS: usize = 1_147_978;
+
+/// What an adversarial step adds for an image: the fixed network forward of both and back to the reconstruction; the
+/// discriminator forward and back for the tokenizer, then forward, back and into its weights for both, but not into the
+/// image; and the gradient of the last layer's weight for both sides of the ratio.
+const ADVERSARIAL_FLOP: usize = {
+    let first = 2 * 16 * 16 * 3 * 32 * 16;
+    let discriminator = first + 2 * 16 * (8 * 8 * 32 * 64 + 7 * 7 * 64 * 128 + 6 * 6 * 128);
+    let last_layer = 2 * SIDE * SIDE * 32 * 3 * 9;
+    3 * convolved(PERCEPTUAL) + 8 * discriminator - 2 * first + 2 * last_layer
+};
+
+/// Operations of convolutions of a picture, forward.
+const fn convolved(convolutions: &[(usize, usize)]) -> usize {
+    let (mut side, mut inputs, mut flop, mut i) = (SIDE, 3, 0, 0);
+    while i < convolutions.len() {
+        let (outputs, stride) = convolutions[i];
+        side /= stride;
+        flop += 2 * side * side * inputs * outputs * 9;
+        inputs = outputs;
+        i += 1;
+    }
+    flop
 }
 
 /// One convolution of a tokenizer.
@@ -188,9 +221,10 @@ impl Operation {
     /// Elements of the first operand.
     fn elements(&self) -> usize {
         match *self {
-            Self::Conv3x3 { batch, side, channels } | Self::GroupNorm { batch, side, channels } => {
-                batch * side * side * channels
-            }
+            Self::Conv3x3 { batch, side, channels }
+            | Self::GroupNorm { batch, side, channels }
+            | Self::BatchNorm { batch, side, channels }
+            | Self::Resize { batch, side, channels, .. } => batch * side * side * channels,
             Self::Linear { rows, inputs, .. } => rows * inputs,
             Self::Attention { batch, heads, length, head } => batch * heads * length * head,
             Self::LayerNorm { rows, width } => rows * width,
@@ -215,13 +249,14 @@ mod tests {
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model; none where sizes are
     /// not counted here.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 31] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 36] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("fsq_train_small", None, None),
         ("lfq_train_small", None, None),
         ("kl_train_small", None, None),
         ("vqvae2_train", None, None),
+        ("gan_train_small", Some(91_377_106_944), Some(1_460_164)),
         ("rq_encode_64x1024", Some(8_589_934_592), None),
         ("rq_encode_256x16384", Some(549_755_813_888), None),
         ("codebook_ema_64x1024", None, None),
@@ -239,8 +274,12 @@ mod tests {
         ("attention_causal_32x8x64x32", Some(402_653_184), None),
         ("layernorm_2048x256", None, None),
         ("groupnorm_64x128x8x8", None, None),
+        ("discriminator_batchnorm_64x128x16x16", None, None),
+        ("bilinear_resize_64x3x64x64_224", None, None),
+        ("bilinear_resize_forward_64x3x64x64_224", None, None),
         ("gelu_1m", None, None),
         ("softmax_ce_8192x512", None, None),
+        ("features", Some(19_554_172_928), Some(1_147_978)),
         ("inception_b8", None, None),
         ("dinov2_vits14_b8", None, None),
         ("lpips_b8", None, None),

@@ -1,7 +1,7 @@
 //! Workloads made ready: models, codebooks, start-up.
 
 use crate::workloads::{CLASSES, Family, LATENT, PriorSizes, SIDE, TokenizerCalls, TokenizerSizes, Workload};
-use crate::{Prepared, Task, images, networks, operations, sweeps, vector_priors};
+use crate::{Prepared, Task, adversarial, images, networks, operations, sweeps, vector_priors};
 use rqlab::job::{Call, Called};
 use rqlab::plugins::Plugins;
 use rqlab::stages::Tokenizer;
@@ -29,6 +29,8 @@ pub fn prepare(workload: &Workload, plugins: &Plugins, folders: &[PathBuf]) -> R
     match workload {
         Workload::TokenizerStep { tokenizer, batch } => tokenizer_step(&tokenizer.calls(*batch), plugins),
         Workload::TokenizerStepOf(calls) => tokenizer_step(calls, plugins),
+        Workload::AdversarialStep { tokenizer, batch } => adversarial::step(tokenizer, *batch, plugins),
+        Workload::Features { batch } => adversarial::features(*batch),
         Workload::PriorStep { prior, batch } => prior_step(prior, *batch, plugins),
         Workload::Sample { prior, batch, cache } => sample(prior, *batch, *cache, plugins),
         Workload::VectorPriorStep { prior, batch } => vector_priors::step(prior, *batch, plugins),
@@ -64,7 +66,7 @@ pub(crate) fn component(plugins: &Plugins, kind: Kind, name: &str, config: Strin
 }
 
 impl TokenizerSizes {
-    fn calls(&self, batch: usize) -> TokenizerCalls {
+    pub(crate) fn calls(&self, batch: usize) -> TokenizerCalls {
         let Self { width, multipliers, blocks, codebook, depth } = self;
         let autoencoder = format!(
             "(width: {width}, multipliers: {multipliers:?}, blocks: {blocks}, groups: 8, mid_attention: false, \
@@ -85,17 +87,29 @@ impl TokenizerSizes {
     }
 }
 
-fn tokenizer_step(calls: &TokenizerCalls, plugins: &Plugins) -> Result<Prepared> {
-    let TokenizerCalls { autoencoder, quantizer, side, batch, lr, betas } = calls.clone();
+/// The autoencoder with its quantizer, and its parameters.
+pub(crate) fn tokenizer(calls: &TokenizerCalls, plugins: &Plugins) -> Result<(Tokenizer, Params)> {
+    let TokenizerCalls { autoencoder, quantizer, side, .. } = calls.clone();
     let call = |kind, [name, fields]: [String; 2]| component(plugins, kind, &name, fields);
     let autoencoder = call(Kind::Autoencoder, autoencoder)?;
     let quantizer = call(Kind::Quantizer, quantizer)?;
     let params = Params::new(0);
-    let mut model = Tokenizer::build(plugins, &autoencoder, &[quantizer], [side, side, 3], params.clone())?;
-    let mut optimizer = Adam::new(params.trained(), AdamSettings { betas, ..AdamSettings::default() })?;
+    let model = Tokenizer::build(plugins, &autoencoder, &[quantizer], [side, side, 3], params.clone())?;
+    Ok((model, params))
+}
+
+/// Random pictures of `side` x `side` pixels in [-1, 1).
+pub(crate) fn pictures(batch: usize, side: usize) -> Result<Tensor> {
     let shape = [batch, side, side, 3];
     let pixels = Rng::new(0, "images", 0).uniform(shape.iter().product()).into_iter().map(|u| 2.0 * u - 1.0);
-    let images = Tensor::from_vec(pixels.collect(), &shape)?;
+    Ok(Tensor::from_vec(pixels.collect(), &shape)?)
+}
+
+fn tokenizer_step(calls: &TokenizerCalls, plugins: &Plugins) -> Result<Prepared> {
+    let (mut model, params) = tokenizer(calls, plugins)?;
+    let (lr, betas) = (calls.lr, calls.betas);
+    let mut optimizer = Adam::new(params.trained(), AdamSettings { betas, ..AdamSettings::default() })?;
+    let images = pictures(calls.batch, calls.side)?;
     let mut step = 0;
     Ok(Prepared::new(Some(params.count()), move || {
         let rng = Rng::new(0, "step", step);

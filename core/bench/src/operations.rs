@@ -4,9 +4,10 @@ use crate::Prepared;
 use crate::models::{codes, normal};
 use crate::workloads::Operation;
 use rqlab_sdk::Result;
+use rqlab_sdk::resize::{Resize, Sampling};
 use rqlab_sdk::tensor::ops::attention::attention;
 use rqlab_sdk::tensor::ops::conv::Conv2d;
-use rqlab_sdk::tensor::{Device, Tape, Tensor, wait_for_device};
+use rqlab_sdk::tensor::{Device, Tape, Tensor, no_grad, wait_for_device};
 use std::time::Instant;
 
 /// An operation on its operands.
@@ -37,6 +38,14 @@ pub(crate) fn prepare(operation: Operation) -> Result<Prepared> {
             vec![vec![batch, side, side, channels], vec![channels], vec![channels]],
             Box::new(|t| Ok(t[0].group_norm(8, &t[1], &t[2], 1e-6)?)),
         ),
+        Operation::BatchNorm { batch, side, channels } => (
+            vec![vec![batch, side, side, channels], vec![channels], vec![channels]],
+            Box::new(|t| Ok(t[0].batch_norm(&t[1], &t[2], 1e-5)?.0)),
+        ),
+        Operation::Resize { batch, side, channels, to, .. } => {
+            let resize = Resize::to([to; 2], Sampling::SMOOTH_LINEAR);
+            (vec![vec![batch, side, side, channels]], Box::new(move |t| resize.differentiable(&t[0])))
+        }
         Operation::Gelu { elements } => (vec![vec![elements]], Box::new(|t| Ok(t[0].gelu()?))),
         Operation::CrossEntropy { rows, codes: size } => {
             let targets = codes(&[rows], size, "targets")?;
@@ -45,6 +54,9 @@ pub(crate) fn prepare(operation: Operation) -> Result<Prepared> {
     };
     let operands = shapes.iter().enumerate().map(|(i, shape)| normal(shape, &format!("operand {i}")));
     let leaves: Vec<Tensor> = operands.map(|x| Ok(x?.leaf())).collect::<Result<_>>()?;
+    if matches!(operation, Operation::Resize { backward: false, .. }) {
+        return Ok(Prepared::new(None, move || no_grad(|| apply(&leaves)).map(drop)));
+    }
     let result = apply(&leaves)?;
     let gradient = match result.len() {
         1 => Tensor::full(1.0, result.shape()),

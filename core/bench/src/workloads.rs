@@ -27,6 +27,19 @@ pub enum Workload {
     },
     /// One step of training of a tokenizer of another kind: mean squared error and the losses of its quantizers, Adam.
     TokenizerStepOf(TokenizerCalls),
+    /// A step of [`Workload::TokenizerStep`] with VQGAN's losses: mean squared error, a distance on the features of a fixed network, hinge loss with an
+    /// adaptive weight; then a step of the discriminator.
+    AdversarialStep {
+        /// The model.
+        tokenizer: TokenizerSizes,
+        /// Images.
+        batch: usize,
+    },
+    /// Images through a classifier of six convolutions, forward only.
+    Features {
+        /// Images.
+        batch: usize,
+    },
     /// One step of training on random codes with hard targets: AdamW without clipping.
     PriorStep {
         /// The model.
@@ -291,6 +304,28 @@ pub enum Operation {
         /// Channels.
         channels: usize,
     },
+    /// Map, scale and bias, by the statistics of the batch.
+    BatchNorm {
+        /// Maps.
+        batch: usize,
+        /// Rows and columns.
+        side: usize,
+        /// Channels.
+        channels: usize,
+    },
+    /// A map in another size, bilinear with antialiasing.
+    Resize {
+        /// Maps.
+        batch: usize,
+        /// Rows and columns.
+        side: usize,
+        /// Channels.
+        channels: usize,
+        /// Rows and columns of the result.
+        to: usize,
+        /// Whether the gradient goes back, too.
+        backward: bool,
+    },
     /// The exact function, by erf.
     Gelu {
         /// Elements.
@@ -317,6 +352,7 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         |format, file, side| Workload::Batch { images: ImageSizes { format, file, side }, folder: PathBuf::new() };
     let network = |network, batch, side| Workload::Network { network, batch, side };
     let jpeg = Format::Jpeg { quality: 90 };
+    let resize = |backward| operation(Operation::Resize { batch: 64, side: 64, channels: 3, to: 224, backward });
     vec![
         ("tokenizer_train_small", Workload::TokenizerStep { tokenizer: tokenizer_small(), batch: 64 }),
         ("tokenizer_train_base", Workload::TokenizerStep { tokenizer: tokenizer_base(), batch: 64 }),
@@ -324,6 +360,7 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("lfq_train_small", small("code_channels: 10", ["lfq", LFQ_SMALL])),
         ("kl_train_small", small("code_channels: 16, double_z: true", ["kl", "(weight: 1e-6)"])),
         ("vqvae2_train", Workload::TokenizerStepOf(vqvae2())),
+        ("gan_train_small", Workload::AdversarialStep { tokenizer: tokenizer_small(), batch: 64 }),
         ("rq_encode_64x1024", encode(64, 1024)),
         ("rq_encode_256x16384", encode(256, 16384)),
         ("codebook_ema_64x1024", Workload::EmaUpdate { vectors: 16384, channels: 64, codebook: 1024 }),
@@ -348,8 +385,15 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("attention_causal_32x8x64x32", operation(Operation::Attention { batch: 32, heads: 8, length: 64, head: 32 })),
         ("layernorm_2048x256", operation(Operation::LayerNorm { rows: 2048, width: 256 })),
         ("groupnorm_64x128x8x8", operation(Operation::GroupNorm { batch: 64, side: 8, channels: 128 })),
+        (
+            "discriminator_batchnorm_64x128x16x16",
+            operation(Operation::BatchNorm { batch: 64, side: 16, channels: 128 }),
+        ),
+        ("bilinear_resize_64x3x64x64_224", resize(true)),
+        ("bilinear_resize_forward_64x3x64x64_224", resize(false)),
         ("gelu_1m", operation(Operation::Gelu { elements: 1 << 20 })),
         ("softmax_ce_8192x512", operation(Operation::CrossEntropy { rows: 8192, codes: 512 })),
+        ("features", Workload::Features { batch: 64 }),
         ("inception_b8", network(Network::Inception, 8, 299)),
         ("dinov2_vits14_b8", network(Network::Dinov2 { width: 384, blocks: 12 }, 8, 224)),
         ("lpips_b8", network(Network::Lpips, 8, 128)),

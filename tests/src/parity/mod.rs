@@ -20,6 +20,7 @@ mod networks;
 mod objectives;
 mod outcome;
 mod outputs;
+mod players;
 mod posterior;
 mod priors;
 mod quantizers;
@@ -103,7 +104,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("var", multi_scale::var),
     ("vq_distances", quantizers::vq_distances),
     ("vq_gradient_codebook", quantizers::vq_gradient_codebook),
-    ("vqgan_steps", objectives::vqgan_steps),
+    ("vqgan_steps", players::vqgan_steps),
     ("vqp_residual_vq", residual::vqp_residual_vq),
     ("vqvae2_forward", two_levels::vqvae2_forward),
     ("vqvae2_quantize", quantizers::vqvae2_quantize),
