@@ -5,8 +5,8 @@
 //! process of its own, so that its peak memory is its own. [`Workload`] says what is computed and counts it, [`prepare`]
 //! makes it ready, [`measure`] times it; [`compare`] sets two runs side by side, [`scaling`] varies sizes.
 
-pub mod adversarial;
-mod cli;
+mod adversarial;
+pub mod cli;
 pub mod command;
 pub mod compare;
 mod count;

@@ -211,3 +211,40 @@ fn a_critic_that_is_no_number_stays_visible() {
     let asked = Reconstruction { images: &images, output: &images, step: 0, rng: &rng };
     assert!(gan.critic(&asked).unwrap().unwrap().loss.item().unwrap().is_nan());
 }
+
+/// Parameters and buffers are all that a critic is: it goes on from them as if it had not been interrupted.
+#[test]
+fn a_resumed_critic_is_the_unbroken_one() {
+    let text = "patch_gan(n_layers: 1, width: 4, lecam: 0.1, r1: 1.0, r1_every: 2)";
+    let steps = |gan: &mut PatchGan, params: &Params, range: std::ops::Range<u64>| {
+        for step in range {
+            let (images, output) = (pictures(step, &[2, 13, 12, 3]), pictures(100 + step, &[2, 13, 12, 3]));
+            let rng = Rng::new(0, "objective", step);
+            let asked = Reconstruction { images: &images, output: &output, step, rng: &rng };
+            gan.loss(&asked).unwrap();
+            let tape = Tape::start().unwrap();
+            let loss = gan.critic(&asked).unwrap().unwrap().loss;
+            let mut gradients = tape.backward(&loss).unwrap();
+            for (_, var) in params.trained() {
+                if let Some(gradient) = gradients.take(&var.get()) {
+                    var.set(&var.get().sub(&gradient.mul_scalar(0.01).unwrap()).unwrap()).unwrap();
+                }
+            }
+        }
+    };
+    let new = || {
+        let cx = ObjectiveContext::new(IMAGE, Params::new(1));
+        (build(text)(&cx).unwrap(), cx.params)
+    };
+    let (mut whole, params) = new();
+    steps(&mut whole, &params, 0..6);
+    let (mut first, kept) = new();
+    steps(&mut first, &kept, 0..3);
+    let (mut second, resumed) = new();
+    resumed.load(&kept.state()).unwrap();
+    steps(&mut second, &resumed, 3..6);
+    for (name, wanted) in params.state() {
+        assert_eq!(resumed.state()[&name].to_vec(), wanted.to_vec(), "{name}");
+    }
+    assert!(params.state().contains_key("ema_real") && params.state().contains_key("main.3.running_var"));
+}
