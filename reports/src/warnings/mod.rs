@@ -10,6 +10,7 @@ mod collapse;
 mod copies;
 mod critic;
 mod images;
+mod judged;
 mod likelihood;
 mod mixture;
 mod norms;
@@ -106,7 +107,7 @@ fn of_tokens(measure: &Measure) -> bool {
 }
 
 /// The kinds, the gravest first.
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind { title: "A tokenizer has learned nothing", spoils: of_tokens, find: training::warnings },
     Kind {
         title: "A codebook has collapsed",
@@ -134,6 +135,11 @@ const KINDS: [Kind; 15] = [
         title: "Samples are near training images",
         spoils: |measure| measure.group == Group::Prior && measure.comparable == Comparable::Features,
         find: copies::warnings,
+    },
+    Kind {
+        title: "A tokenizer was trained on what measures it",
+        spoils: |measure| measure.comparable == Comparable::Features,
+        find: judged::warnings,
     },
     Kind {
         title: "A critic tells nothing",

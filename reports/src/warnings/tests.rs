@@ -279,6 +279,17 @@ fn codes_far_outside_the_latents_are_told() {
 }
 
 #[test]
+fn a_tokenizer_that_is_measured_with_what_it_was_trained_on_is_told() {
+    let of = |features: &str| {
+        let mut trial = sound();
+        trial.settings.insert("objective[2].features".to_owned(), features.to_owned());
+        said(&trial)
+    };
+    assert!(of("lab")[0].contains("trained on features of the classifier"), "{:?}", of("lab"));
+    assert_eq!(of("lpips"), [""; 0]);
+}
+
+#[test]
 fn a_critic_that_has_won_or_died_is_told() {
     let with = |curves: &[(&str, &[f64])]| {
         let mut trial = sound();

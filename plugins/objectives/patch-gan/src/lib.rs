@@ -80,7 +80,7 @@ config! {
         r1_every: u64 = 16, in 1..=100_000;
         /// Peak learning rate of the critic; that of the tokenizer if none.
         lr: Option<f32> = None, in 0.0..=1.0;
-        /// Decay rates of the two moments of its optimizer; those of the tokenizer if none (VQGAN and RQ-VAE: [0.5, 0.9] for
+        /// Decay rates of the two moments of its optimizer; those of the tokenizer if none (VQGAN and RQ-VAE: (0.5, 0.9) for
         /// both).
         betas: Option<[f32; 2]> = None, in 0.0..1.0;
     }

@@ -111,3 +111,32 @@ impl Losses {
         Ok(points.map(|(name, value)| Reading::new(name, [], value)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use rqlab_sdk::optim::{Adam, AdamSettings};
+    use rqlab_sdk::tensor::{Tape, Var};
+
+    /// Step 7, whose loss is `value`.
+    fn taken(value: f32) -> Taken {
+        let weight = Var::parameter(&Tensor::scalar(1.0));
+        let mut optimizer = Adam::new(vec![("w".to_owned(), weight.clone())], AdamSettings::default()).unwrap();
+        let tape = Tape::start().unwrap();
+        let mut gradients = tape.backward(&weight.get().square().unwrap()).unwrap();
+        let norm = optimizer.step(&mut gradients, 1e-3, None).unwrap();
+        Taken { step: 7, lr: 1e-3, loss: Tensor::scalar(value), norm }
+    }
+
+    #[test]
+    fn whose_loss_is_no_number_is_said_with_its_step_and_a_remedy() {
+        let mut losses = Losses::default();
+        losses.add(taken(1.0), Vec::new).unwrap();
+        losses.watch("patch_gan", taken(1.0)).unwrap();
+        let said = losses.add(taken(f32::NAN), || vec!["perceptual".to_owned()]).unwrap_err().to_string();
+        assert!(said.contains("(that of perceptual) is NaN at step 7") && said.contains("lower `lr`"), "{said}");
+        let said = losses.watch("patch_gan", taken(f32::INFINITY)).unwrap_err().to_string();
+        assert!(said.contains("the critic of `patch_gan` is inf at step 7") && said.contains("start later"), "{said}");
+    }
+}
