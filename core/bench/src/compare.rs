@@ -20,11 +20,10 @@ fn target(name: &str) -> f64 {
         "mar_sample_b1" => 0.50,
         "mar_sample_b16" => 0.60,
         "ar_diffusion_sample_b16" => 0.35,
-        "fsq_train_small" | "lfq_train_small" | "kl_train_small" | "vqvae2_train" => 0.70,
+        "fsq_train_small" | "lfq_train_small" | "kl_train_small" | "vqvae2_train" | "gan_train_small" => 0.70,
         "start_up" => 0.03,
         // Half as many images again in the same time.
         name if name.starts_with("data_") => 0.67,
-        "gan_train_small" => 0.70,
         name if name.contains("_train_") => 0.85,
         _ => 1.0,
     }
