@@ -99,7 +99,7 @@ fn the_plan_knows_what_objectives_need() {
     };
     let digest = "00".repeat(32);
     let lpips = format!("[mse(), perceptual(features: lpips, weights: \"vgg.safetensors\", digest: \"{digest}\")]");
-    refused("absent", &lpips, &["vgg.safetensors", "absent.ron:6"]);
+    refused("absent", &lpips, &["vgg.safetensors", "absent.ron:6", "docs/weights.md"]);
     lab.write("vgg.safetensors", "another file").unwrap();
     refused("another", &lpips, &["SHA-256", "docs/weights.md"]);
     refused("unnamed", "perceptual(features: lpips)", &["weights", "docs/weights.md"]);

@@ -243,8 +243,10 @@ impl<'a> Models<'a> {
                 }
                 NetworkRequest::Weights { path, digest } => {
                     let file = WeightsFile { path: resolved.base.join(path), digest: digest.clone() };
+                    let there = file.path.is_file();
                     let answer = self.weights.get(file, |file| Ok(file.check()?));
-                    answer.err().map(|problem| Problem::field("weights", problem.error.to_string()))
+                    let remedy = if there { "" } else { "; docs/weights.md tells how to make the file" };
+                    answer.err().map(|problem| Problem::field("weights", problem.error.message + remedy))
                 }
             };
             if let Some(problem) = problem {
