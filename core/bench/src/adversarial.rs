@@ -1,7 +1,7 @@
 //! A step of a tokenizer against a discriminator, and the features that quality is measured with.
 
-use crate::models::{component, pictures, tokenizer};
-use crate::workloads::{SIDE, TokenizerSizes};
+use crate::models::{component, normal, pictures, tokenizer};
+use crate::workloads::{BATCH, CLASSES, SIDE, TokenizerSizes};
 use crate::{Prepared, Result};
 use rqlab::plugins::Plugins;
 use rqlab_sdk::contracts::{MapShape, Mode, ObjectiveContext, Reconstruction, Weight};
@@ -109,11 +109,11 @@ pub(crate) fn step(sizes: &TokenizerSizes, batch: usize, plugins: &Plugins) -> R
 ///
 /// # Errors
 /// None for sizes that are fixed.
-pub(crate) fn features(batch: usize) -> Result<Prepared> {
-    let (layers, images) = (weights(FEATURES)?, pictures(batch, SIDE)?);
+pub(crate) fn features() -> Result<Prepared> {
+    let (layers, images) = (weights(FEATURES)?, pictures(BATCH, SIDE)?);
     let biases: Vec<Tensor> = FEATURES.iter().map(|(outputs, _)| Tensor::zeros(&[*outputs])).collect();
-    let head = crate::models::normal(&[crate::workloads::CLASSES, 256], "head")?;
-    let bias = Tensor::zeros(&[crate::workloads::CLASSES]);
+    let head = normal(&[CLASSES, 256], "head")?;
+    let bias = Tensor::zeros(&[CLASSES]);
     let parameters = layers.iter().map(|(weight, _)| weight.len()).chain(biases.iter().map(Tensor::len));
     let count = parameters.sum::<usize>() + head.len() + bias.len();
     Ok(Prepared::new(Some(count), move || {

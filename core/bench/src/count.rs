@@ -8,12 +8,13 @@ impl Workload {
     pub fn units(&self) -> (f64, &'static str) {
         let (count, unit) = match self {
             Self::TokenizerStep { batch, .. }
-            Self::Sample { batch, .. }
+            | Self::Sample { batch, .. }
             | Self::VectorPriorStep { batch, .. }
             | Self::SampleVectors { batch, .. }
             | Self::Network { batch, .. }
             | Self::AdversarialStep { batch, .. } => (*batch, "images"),
             Self::TokenizerStepOf(calls) => (calls.batch, "images"),
+            Self::Features => (BATCH, "images"),
             Self::PriorStep { prior, batch } => (batch * prior.positions() * prior.depth, "codes"),
             Self::Encode { vectors, .. } | Self::EmaUpdate { vectors, .. } => (*vectors, "vectors"),
             Self::Operation(operation) => (operation.elements(), "elements"),
@@ -31,7 +32,7 @@ impl Workload {
         let flop = match self {
             Self::TokenizerStep { tokenizer, batch } => tokenizer.step_flop(*batch),
             Self::AdversarialStep { tokenizer, batch } => tokenizer.step_flop(*batch) + batch * ADVERSARIAL_FLOP,
-            Self::Features { batch } => batch * (convolved(FEATURES) + 2 * 256 * CLASSES),
+            Self::Features => BATCH * (convolved(FEATURES) + 2 * 256 * CLASSES),
             Self::PriorStep { prior, batch } => prior.step_flop(*batch),
             Self::Encode { vectors, channels, codebook, depth } => 2 * vectors * channels * codebook * depth,
             Self::Operation(operation) => operation.flop()?,
@@ -53,7 +54,7 @@ impl Workload {
         match self {
             Self::TokenizerStep { tokenizer, .. } => Some(tokenizer.parameters()),
             Self::AdversarialStep { tokenizer, .. } => Some(tokenizer.parameters() + DISCRIMINATOR_PARAMETERS),
-            Self::Features { .. } => Some(CLASSIFIER_PARAMETERS),
+            Self::Features => Some(CLASSIFIER_PARAMETERS),
             Self::PriorStep { prior, .. } | Self::Sample { prior, .. } => Some(prior.parameters()),
             _ => None,
         }

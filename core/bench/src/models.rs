@@ -30,7 +30,7 @@ pub fn prepare(workload: &Workload, plugins: &Plugins, folders: &[PathBuf]) -> R
         Workload::TokenizerStep { tokenizer, batch } => tokenizer_step(&tokenizer.calls(*batch), plugins),
         Workload::TokenizerStepOf(calls) => tokenizer_step(calls, plugins),
         Workload::AdversarialStep { tokenizer, batch } => adversarial::step(tokenizer, *batch, plugins),
-        Workload::Features { batch } => adversarial::features(*batch),
+        Workload::Features => adversarial::features(),
         Workload::PriorStep { prior, batch } => prior_step(prior, *batch, plugins),
         Workload::Sample { prior, batch, cache } => sample(prior, *batch, *cache, plugins),
         Workload::VectorPriorStep { prior, batch } => vector_priors::step(prior, *batch, plugins),

@@ -35,11 +35,8 @@ pub enum Workload {
         /// Images.
         batch: usize,
     },
-    /// Images through a classifier of six convolutions, forward only.
-    Features {
-        /// Images.
-        batch: usize,
-    },
+    /// A batch of images through a classifier of six convolutions, forward only.
+    Features,
     /// One step of training on random codes with hard targets: AdamW without clipping.
     PriorStep {
         /// The model.
@@ -393,7 +390,7 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("bilinear_resize_forward_64x3x64x64_224", resize(false)),
         ("gelu_1m", operation(Operation::Gelu { elements: 1 << 20 })),
         ("softmax_ce_8192x512", operation(Operation::CrossEntropy { rows: 8192, codes: 512 })),
-        ("features", Workload::Features { batch: 64 }),
+        ("features", Workload::Features),
         ("inception_b8", network(Network::Inception, 8, 299)),
         ("dinov2_vits14_b8", network(Network::Dinov2 { width: 384, blocks: 12 }, 8, 224)),
         ("lpips_b8", network(Network::Lpips, 8, 128)),
