@@ -250,7 +250,7 @@ mod tests {
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model; none where sizes are
     /// not counted here.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 36] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 35] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("fsq_train_small", None, None),
