@@ -82,7 +82,8 @@ pub(super) fn resolve(
 /// All that is wrong with it.
 pub(crate) fn resolve_call(plugins: &Plugins, kind: Kind, text: &str) -> rqlab_sdk::Result<Call> {
     let failed = |wrong: Vec<Diagnostic>| {
-        let wrong: Vec<String> = wrong.iter().map(|one| one.render(false)).collect();
+        let wrong: Vec<String> =
+            wrong.iter().map(|one| one.render(false).trim_start_matches("error: ").to_owned()).collect();
         rqlab_sdk::Error::Unsupported(wrong.join("\n"))
     };
     let (owner, catalog) = (format!("the {kind}"), Catalog::new(plugins));
