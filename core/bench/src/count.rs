@@ -250,7 +250,7 @@ mod tests {
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model; none where sizes are
     /// not counted here.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 35] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 40] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("fsq_train_small", None, None),
@@ -270,6 +270,10 @@ mod tests {
         ("ar_sample_b1", None, Some(6_649_344)),
         ("ar_sample_b16", None, Some(6_649_344)),
         ("ar_sample_b100", None, Some(6_649_344)),
+        ("mar_train_small", None, None),
+        ("mar_sample_b1", None, None),
+        ("mar_sample_b16", None, None),
+        ("ar_diffusion_sample_b16", None, None),
         ("conv3x3_64x32", Some(14_495_514_624), None),
         ("linear_2048x256x1024", Some(3_221_225_472), None),
         ("attention_causal_32x8x64x32", Some(402_653_184), None),
