@@ -39,7 +39,7 @@ fn experiment(quantizers: &[&str], priors: &[&str]) -> String {
     prior: {},
     tokenizer_training: (steps: 2, batch: 8, lr: 1e-3, warmup: 1, log: 1),
     prior_training: (steps: 2, batch: 4, lr: 1e-3, warmup: 1, images: 8, log: 1),
-    evaluation: (images: 8, samples: 4, speed: [], pictures: 2, classifier_steps: 2),
+    evaluation: (images: 8, samples: 6, speed: [], pictures: 2, classifier_steps: 2),
     axes: {{ "quantizer": [{}], "prior": [{}] }},
     seeds: [0],
 )
