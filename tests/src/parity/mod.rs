@@ -10,6 +10,7 @@ mod case;
 mod counts;
 mod diffusion;
 mod grids;
+mod llama;
 mod lookup_free;
 mod mar;
 mod masked;
@@ -69,6 +70,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("kid", metrics::kid),
     ("kl_vae_forward", posterior::kl_vae_forward),
     ("lfq", grids::lfq),
+    ("llama_ar", llama::llama_ar),
     ("lookup_free", lookup_free::lookup_free),
     ("lpips", networks::lpips),
     ("lr_schedule", training::lr_schedule),

@@ -1,11 +1,14 @@
 //! The plain autoregressive baseline: one transformer over all codes of an image as a flat sequence, position by
-//! position, at each position depth by depth.
+//! position, at each position depth by depth. Its blocks are GPT's or LlamaGen's.
 
+mod body;
+mod llama;
 mod model;
 mod sample;
 #[cfg(test)]
 mod tests;
 
+pub use llama::{Rotary, StartRotation, swiglu_width};
 pub use model::Ar;
 pub use sample::ArState;
 
@@ -24,6 +27,17 @@ rqlab_sdk::choice! {
     }
 }
 
+rqlab_sdk::choice! {
+    /// What the transformer is made of.
+    pub enum BlockKind {
+        /// GPT-2's blocks with learned positions.
+        Gpt = "gpt",
+        /// LlamaGen's blocks: RMS norms, SwiGLU, no biases, rotary positions by row and column instead of learned ones, and where
+        /// a position has several codes a learned vector for each depth.
+        Llama = "llama",
+    }
+}
+
 config! {
     /// A plain autoregressive transformer over the flattened codes: T x D of them in one sequence.
     pub struct ArConfig {
@@ -33,11 +47,17 @@ config! {
         heads: usize = 4, in 1..=256;
         /// Blocks.
         layers: usize = 6, in 1..=256;
+        /// The transformer's blocks. LlamaGen-B: `ar(block: llama, width: 768, heads: 12, layers: 12, init: gpt)`.
+        block: BlockKind = BlockKind::Gpt;
+        /// With llama: the hidden width of its SwiGLU is 8/3 of the model width, up to a multiple of this.
+        mlp_multiple: usize = 256, in 1..=65536;
+        /// With llama: how queries and keys of the condition are turned, which has no cell.
+        start_rotation: StartRotation = StartRotation::Zero;
         /// What stands for a code at the input: a learned vector, or its frozen codebook vector through a linear map.
         embedding: Embedding = Embedding::Learned;
         /// Whether it is told the class of the image.
         condition: ConditionKind = ConditionKind::Class;
-        /// One position embedding for the whole sequence, or one for positions in the map and one for depths.
+        /// With gpt: one position embedding for the whole sequence, or one for positions in the map and one for depths.
         position: Position = Position::Flat;
         /// Predict the codes, or soft distributions over the codebook.
         targets: TargetKind = TargetKind::Hard;
@@ -47,11 +67,12 @@ config! {
         temperature: f32 = 0.5, in 1e-4..=1e4;
         /// Dropout on what each block adds.
         dropout: f32 = 0.0, in 0.0..=0.9;
-        /// Dropout on attention probabilities.
+        /// Dropout on attention probabilities; with gpt alone.
         attention_dropout: f32 = 0.0, in 0.0..=0.9;
         /// Dropout on the inputs.
         embedding_dropout: f32 = 0.0, in 0.0..=0.9;
-        /// First values: PyTorch's defaults, or normal with deviation 0.02, which is small for small widths.
+        /// First values: PyTorch's defaults, or normal with deviation 0.02, which is small for small widths; with llama the logits
+        /// are then zero at first, as published.
         init: WeightInit = WeightInit::Published;
     }
 }

@@ -1,8 +1,8 @@
 //! The network and its likelihood.
 
-use crate::{ArConfig, Position};
-use rqlab_sdk::nn::codes::{self, CodeClassifier, CodeEmbedding, Embedding};
-use rqlab_sdk::nn::transformer::{BlockConfig, Stack};
+use crate::body::Body;
+use crate::{ArConfig, BlockKind, Position, Rotary};
+use rqlab_sdk::nn::codes::{self, CodeEmbedding, Embedding};
 use rqlab_sdk::nn::{ConditionEmbedding, Linear, sample_codes};
 use rqlab_sdk::prelude::*;
 
@@ -10,8 +10,8 @@ use rqlab_sdk::prelude::*;
 /// embedding of the code that is to be predicted there.
 ///
 /// T positions of the map, D depths. Parameters: `cond_emb.weight` `[V, W]`, `tok_emb` (or `input_mlp` where codes enter as
-/// codebook vectors), `pos_emb` `[1, T D, W]` (or `pos_emb_hw` `[1, T, 1, W]` and `pos_emb_d` `[1, 1, D, W]`), `transformer`,
-/// `classifier`.
+/// codebook vectors), `pos_emb` `[1, T D, W]` (or `pos_emb_hw` `[1, T, 1, W]` and `pos_emb_d` `[1, 1, D, W]`; of llama blocks
+/// the latter alone, if D is above 1), `transformer`, `classifier` (of llama blocks `output`).
 #[derive(Debug)]
 pub struct Ar {
     config: ArConfig,
@@ -20,21 +20,23 @@ pub struct Ar {
     position: PositionEmbedding,
     pub(crate) embedding: CodeEmbedding,
     input: Option<Linear>,
-    pub(crate) stack: Stack,
-    pub(crate) classifier: CodeClassifier,
+    pub(crate) body: Body,
 }
 
 #[derive(Debug)]
 enum PositionEmbedding {
     Flat(Var),
     Factored { position: Var, depth: Var },
+    // Places in the map come from rotations.
+    Depth(Option<Var>),
 }
 
 impl Ar {
     /// A model of the codes of one level, conditioned on the class if there are classes and the configuration agrees.
     ///
     /// # Errors
-    /// `heads` that do not divide `width`; [`Error::Unsupported`] for vectors, levels above, or a condition of several tokens.
+    /// `heads` that do not divide `width`, choices that its blocks do not have; [`Error::Unsupported`] for vectors, levels
+    /// above, or a condition of several tokens.
     pub fn new(config: ArConfig, cx: &PriorContext) -> Result<Self> {
         let level = codes::only_level(cx, "ar")?;
         let condition = config.condition.of(cx.condition);
@@ -43,21 +45,16 @@ impl Ar {
                 "ar reads a condition of one token, such as a class; take `condition: none`, or rq_transformer";
             return Err(Error::Unsupported(message.to_owned()));
         }
-        let (params, sizes, width, init) = (&cx.params, level.sizes(), config.width, config.init);
+        let (params, width, init) = (&cx.params, config.width, config.init);
         let (positions, depth) = (level.positions(), level.depth());
-        let block = BlockConfig {
-            width,
-            heads: config.heads,
-            causal: true,
-            dropout: config.dropout,
-            attention_dropout: config.attention_dropout,
-            init,
-        };
         let embedding = CodeEmbedding::new(config.embedding, level, width, init, &params.scope("tok_emb"))?;
         let frozen = config.embedding == Embedding::Codebook;
         let input = frozen.then(|| init.linear(&params.scope("input_mlp"), embedding.width(), width)).transpose()?;
         let table = |name: &str, shape: &[usize]| params.parameter(name, shape, Init::Normal(0.02));
         let position = match config.position {
+            _ if config.block == BlockKind::Llama => {
+                PositionEmbedding::Depth((depth > 1).then(|| table("pos_emb_d", &[1, 1, depth, width])).transpose()?)
+            }
             Position::Flat => PositionEmbedding::Flat(table("pos_emb", &[1, positions * depth, width])?),
             Position::Factored => PositionEmbedding::Factored {
                 position: table("pos_emb_hw", &[1, positions, 1, width])?,
@@ -69,8 +66,7 @@ impl Ar {
             condition: ConditionEmbedding::new(&scope, condition, cx.null_condition, width, init)?,
             position,
             input,
-            stack: Stack::new(&params.scope("transformer"), config.layers, &block)?,
-            classifier: CodeClassifier::new(&params.scope("classifier"), width, sizes, init)?,
+            body: Body::new(params, &config, level)?,
             embedding,
             level: level.clone(),
             config,
@@ -91,9 +87,12 @@ impl Ar {
         } else {
             start
         };
-        let sequence = sequence.add(&self.positions()?)?;
+        let sequence = match self.positions()? {
+            Some(positions) => sequence.add(&positions)?,
+            None => sequence,
+        };
         let sequence = mode.dropout(&sequence, self.config.embedding_dropout, "input")?;
-        self.stack.forward(&sequence, mode)
+        self.body.forward(&sequence, mode)
     }
 
     /// Vectors of codes `[.., E] -> [.., W]`.
@@ -104,15 +103,23 @@ impl Ar {
         }
     }
 
-    /// The position embedding of the sequence, `[1, T D, W]`.
-    pub(crate) fn positions(&self) -> Result<Tensor> {
-        let width = self.config.width;
-        match &self.position {
-            PositionEmbedding::Flat(table) => Ok(table.get()),
-            PositionEmbedding::Factored { position, depth } => {
-                let sum = position.get().add(&depth.get())?;
-                Ok(sum.reshape(&[1, sum.len() / width, width])?)
-            }
+    /// The position embedding of the sequence, `[1, T D, W]`; none where rotations say all.
+    pub(crate) fn positions(&self) -> Result<Option<Tensor>> {
+        let (width, positions, depths) = (self.config.width, self.level.positions(), self.level.depth());
+        let table = match &self.position {
+            PositionEmbedding::Depth(None) => return Ok(None),
+            PositionEmbedding::Flat(table) => table.get(),
+            PositionEmbedding::Factored { position, depth } => position.get().add(&depth.get())?,
+            PositionEmbedding::Depth(Some(depth)) => depth.get().broadcast_to(&[1, positions, depths, width])?,
+        };
+        Ok(Some(table.reshape(&[1, positions * depths, width])?))
+    }
+
+    /// The rotations of llama blocks; none of others.
+    pub fn rotary(&self) -> Option<&Rotary> {
+        match &self.body {
+            Body::Llama { model, .. } => Some(&model.rotary),
+            Body::Gpt { .. } => None,
         }
     }
 
@@ -123,11 +130,11 @@ impl Ar {
     pub fn logits(&self, codes: &Codes, condition: &Condition) -> Result<Vec<Tensor>> {
         let depth = self.level.depth();
         let hidden = self.forward(codes, condition, &Mode::Eval)?;
-        self.classifier.by_depth(&hidden.reshape(&[codes.len() / depth, depth, self.config.width])?)
+        self.body.by_depth(&hidden.reshape(&[codes.len() / depth, depth, self.config.width])?)
     }
 
     fn losses(&self, codes: &Codes, condition: &Condition, targets: &Targets, mode: &Mode) -> Result<Tensor> {
-        self.classifier.losses(&self.forward(codes, condition, mode)?, codes, targets)
+        self.body.losses(&self.forward(codes, condition, mode)?, codes, targets)
     }
 }
 

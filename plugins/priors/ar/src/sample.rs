@@ -1,18 +1,16 @@
 //! Sampling: one code after another.
 
 use crate::Ar;
+use crate::body::BodyDecoding;
 use rqlab_sdk::nn::CodeSteps;
-use rqlab_sdk::nn::codes::PackedClassifier;
-use rqlab_sdk::nn::transformer::Decoding;
 use rqlab_sdk::prelude::*;
 
 /// Images of which [`Ar`] has drawn some codes.
 #[derive(Debug)]
 pub struct ArState {
-    decoding: Decoding,
-    classifier: PackedClassifier,
-    /// The position embedding of the sequence, `[1, T D, W]`.
-    positions: Tensor,
+    decoding: BodyDecoding,
+    /// The position embedding of the sequence, `[1, T D, W]`, if it has one.
+    positions: Option<Tensor>,
     /// The embedded condition `[B, 1, W]`: what the first code is predicted from.
     start: Tensor,
     /// Codes that have been predicted so far.
@@ -34,8 +32,7 @@ impl CodeSteps for Ar {
         let images = condition.images();
         let length = self.level.positions() * self.level.depth();
         Ok(ArState {
-            decoding: Decoding::new(&self.stack, images, length, cache)?,
-            classifier: self.classifier.packed(images)?,
+            decoding: self.body.decoding(images, length, cache)?,
             positions: self.positions()?,
             start: self.condition.forward(condition)?,
             predicted: 0,
@@ -51,8 +48,11 @@ impl CodeSteps for Ar {
                 self.read(&vectors)?
             }
         };
-        state.decoding.push(input.add(&state.positions.slice(1, n..n + 1)?)?);
         state.predicted += 1;
-        state.classifier.logits(&state.decoding.output()?, n % depth)
+        let input = match &state.positions {
+            Some(positions) => input.add(&positions.slice(1, n..n + 1)?)?,
+            None => input,
+        };
+        state.decoding.next(input, n % depth)
     }
 }

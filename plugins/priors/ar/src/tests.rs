@@ -53,6 +53,8 @@ fn variants() -> Vec<(Ar, Params, Vec<usize>)> {
         made("embedding: codebook, position: factored", &[7, 5, 6], false),
         made("", &[7, 5, 6], false),
         made("", &[7], true),
+        made("block: llama, mlp_multiple: 8", &[7, 5, 6], false),
+        made("block: llama, mlp_multiple: 8, embedding: codebook", &[7], true),
     ]
 }
 
@@ -285,6 +287,18 @@ fn what_cannot_be_is_refused() {
         |config: &str, cx: &PriorContext| Ar::new(ArConfig::parse(config).unwrap(), cx).unwrap_err().to_string();
     let cx = context(Params::dry(), level([2, 3], &[7; 2], true));
     assert!(build("p(width: 10, heads: 4)", &cx).contains("`heads`"));
+    assert!(
+        build("p(width: 12, heads: 2, block: llama)", &context(Params::dry(), level([2, 3], &[7; 2], true)))
+            .contains("`heads`")
+    );
+    assert!(
+        build("p(block: llama, position: factored)", &context(Params::dry(), level([2, 3], &[7; 2], true)))
+            .contains("`position`")
+    );
+    assert!(
+        build("p(block: llama, attention_dropout: 0.1)", &context(Params::dry(), level([2, 3], &[7; 2], true)))
+            .contains("`attention_dropout`")
+    );
     let lower = PriorContext { levels: vec![cx.levels[0].clone(); 2], level: 1, ..cx.clone() };
     assert!(build("p", &lower).contains("levels above"));
     let vectors = LevelInfo { space: TokenSpace::Vectors { channels: 5 }, ..cx.levels[0].clone() };
@@ -301,11 +315,34 @@ fn what_cannot_be_is_refused() {
     assert!(model.loss(&odd, &Mode::Eval).unwrap_err().to_string().contains("[2, 2, 3, 3]"));
 }
 
+/// The published widths of LlamaGen-B, -L, -XL and -XXL.
+#[test]
+fn a_swiglu_is_as_wide_as_published() {
+    let widths = [768, 1024, 1280, 1536].map(|width| crate::swiglu_width(width, 256));
+    assert_eq!(widths, [2048, 2816, 3584, 4096]);
+}
+
+/// With its rotation zero the condition's query and key vanish: every score of the first code's row, and every score for
+/// the condition, is 0. In a row of one key nothing changes; in a later one it does.
+#[test]
+fn the_rotation_of_the_condition_matters_after_the_first_code_alone() {
+    let shared = "layers: 2, block: llama, mlp_multiple: 8";
+    let of = |rotation: &str| {
+        let (model, _) = model(&format!("{shared}, start_rotation: {rotation}"), &[7], true);
+        logits(&model, &batch(&[7], 1, 3)).remove(0).to_vec()
+    };
+    let (zero, identity) = (of("zero"), of("identity"));
+    assert_eq!(zero[..7], identity[..7]);
+    assert_ne!(zero[7..14], identity[7..14]);
+}
+
 #[test]
 fn it_keeps_the_contract_of_a_prior() {
     for text in [
         "ar(width: 8, heads: 2, layers: 1)",
         "ar(width: 8, heads: 2, layers: 1, embedding: codebook, position: factored)",
+        "ar(width: 8, heads: 2, layers: 2, block: llama, mlp_multiple: 8)",
+        "ar(width: 8, heads: 1, layers: 1, block: llama, mlp_multiple: 8, start_rotation: identity)",
     ] {
         let config = ArConfig::parse(text).unwrap();
         for case in [
