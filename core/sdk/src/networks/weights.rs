@@ -153,7 +153,8 @@ mod tests {
         let lpips = Lpips::new(Weights::drawn(BTreeMap::new())).unwrap();
         let images = Tensor::full(0.5, &[1, 16, 16, 3]);
         let distance = lpips.distance(&images, &images.mul_scalar(-1.0).unwrap()).unwrap();
-        assert!(distance.as_slice()[0].is_finite() && distance.as_slice()[0] > 0.0);
+        // Of either sign: drawn heads have weights below zero, trained ones have none.
+        assert!(distance.as_slice()[0].is_finite() && distance.as_slice()[0] != 0.0);
     }
 
     #[test]

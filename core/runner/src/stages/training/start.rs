@@ -139,8 +139,7 @@ fn beginning(name: &str) -> String {
 
 /// Whether a name, or what follows its first part, fits a pattern with `*` for any letters.
 fn fits(pattern: &str, name: &str) -> bool {
-    let inner = name.split_once('.').map_or("", |(_, inner)| inner);
-    matches(pattern, name) || matches(pattern, inner)
+    matches(pattern, name) || name.split_once('.').is_some_and(|(_, inner)| matches(pattern, inner))
 }
 
 fn matches(pattern: &str, name: &str) -> bool {

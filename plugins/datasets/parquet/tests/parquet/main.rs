@@ -200,7 +200,7 @@ fn complaints_name_file_and_place() {
     expect("path: \".\"", &["train-00001", "cannot be read as Parquet"]);
     fs::write(&train, &whole).unwrap();
     fs::remove_file(dir.path().join("test-00000-of-00001.parquet")).unwrap();
-    expect("path: \".\"", &["no test-*.parquet or validation-*.parquet", "train-00000", "`test`"]);
+    expect("path: \".\", test_fraction: 0.0", &["no test-*.parquet or validation-*.parquet", "train-00000", "`test`"]);
 }
 
 #[test]
