@@ -74,7 +74,7 @@ impl Stage for MeasurePerturbation {
             .collect::<Result<_>>()?;
         let mut described: Vec<Described> = shares.iter().map(|_| Described::new(info.classes.len())).collect();
         let chosen = test_images(dataset.as_ref(), self.evaluation.images)?;
-        let perturbed = (chosen.len() as f64 * f64::from(self.evaluation.perturbation_images)) as usize;
+        let perturbed = (chosen.len() as f32 * self.evaluation.perturbation_images) as usize;
         cx.each_batch(dataset.as_ref(), (Split::Test, &chosen), "", |first, images| {
             let encoded = no_grad(|| model.encode(&images.pixels))?;
             for (&share, described) in shares.iter().zip(&mut described) {

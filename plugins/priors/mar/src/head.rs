@@ -12,7 +12,7 @@ use rqlab_sdk::tensor::ops::nearest::nearest;
 #[derive(Debug)]
 pub(crate) enum Head {
     Codes(CodeClassifier),
-    Vectors(DiffusionHead),
+    Vectors(Box<DiffusionHead>),
 }
 
 impl Head {
@@ -49,7 +49,7 @@ impl Head {
             repeat: config.noise_draws,
             sampling_steps: config.sampling_steps,
         };
-        Ok(Self::Vectors(DiffusionHead::new(&params.scope("diffloss"), sizes)?))
+        Ok(Self::Vectors(Box::new(DiffusionHead::new(&params.scope("diffloss"), sizes)?)))
     }
 }
 

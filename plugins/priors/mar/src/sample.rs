@@ -39,7 +39,7 @@ impl Draws for Streams<'_> {
 /// The head as it is now.
 enum Drawer<'a> {
     Codes { classifier: PackedClassifier, input: &'a rqlab_sdk::nn::codes::CodeEmbedding },
-    Vectors { sampler: HeadSampler, head: &'a DiffusionHead, of_codes: Option<&'a Embedded> },
+    Vectors { sampler: Box<HeadSampler>, head: &'a DiffusionHead, of_codes: Option<&'a Embedded> },
 }
 
 /// Tokens of a step: `[B, n]` codes, or `[B, n, C]` vectors.
@@ -128,7 +128,7 @@ impl Mar {
                 Drawer::Codes { classifier: classifier.packed(rows)?, input }
             }
             (Head::Vectors(head), Input::Vectors { of_codes, .. }) => {
-                Drawer::Vectors { sampler: head.sampler(rows)?, head, of_codes: of_codes.as_ref() }
+                Drawer::Vectors { sampler: Box::new(head.sampler(rows)?), head, of_codes: of_codes.as_ref() }
             }
             _ => return Err(Error::Unsupported("head and input of this prior do not fit".to_owned())),
         })

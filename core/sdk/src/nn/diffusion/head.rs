@@ -334,7 +334,7 @@ mod tests {
             let params = Params::new(0);
             let head = head(process, &params);
             for (i, (_, var)) in params.trained().into_iter().enumerate() {
-                var.set(&random(&var.get().shape().to_vec(), i as u64).mul_scalar(0.2).unwrap()).unwrap();
+                var.set(&random(var.get().shape(), i as u64).mul_scalar(0.2).unwrap()).unwrap();
             }
             let z = random(&[6, 2, 3], 1);
             let noise = head.noise(6, &Rng::new(0, "sample", 0)).unwrap();
