@@ -10,8 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Systems whose smallest case is too large for the repository: see `tests/parity/README.md`.
-const LEFT_OUT: [&str; 5] =
-    ["encoder_decoder", "kl_vae_forward", "mar_forward", "mar_sample_tokens", "vqvae2_forward"];
+const LEFT_OUT: [&str; 5] = ["encoder_decoder", "kl_vae_forward", "mar_forward", "mar_sample_tokens", "vqvae2_forward"];
 
 fn kept(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)

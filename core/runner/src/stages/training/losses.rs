@@ -135,7 +135,10 @@ mod tests {
         losses.add(taken(1.0), Vec::new).unwrap();
         losses.watch("patch_gan", taken(1.0)).unwrap();
         let said = losses.add(taken(f32::NAN), || vec!["perceptual".to_owned()]).unwrap_err().to_string();
-        assert!(said.contains("the loss is NaN at step 7 (that of perceptual)") && said.contains("lower `lr`"), "{said}");
+        assert!(
+            said.contains("the loss is NaN at step 7 (that of perceptual)") && said.contains("lower `lr`"),
+            "{said}"
+        );
         let said = losses.watch("patch_gan", taken(f32::INFINITY)).unwrap_err().to_string();
         assert!(said.contains("the critic of `patch_gan` is inf at step 7") && said.contains("start later"), "{said}");
     }
