@@ -188,6 +188,13 @@ fn a_tokenizer_that_learned_nothing_is_told() {
     expect(|trial| trial.sizes.steps = Some(0), &["not trained (0 steps)"]);
     expect(|trial| draw(trial, "loss", &[0.5, 0.7, 0.9]), &["did not fall: 0.5000 at first, 0.9000 at the end"]);
     expect(|trial| draw(trial, "loss", &[0.5, f64::NAN]), &["did not fall"]);
+    // What a quantizer adds to the loss begins late: pixels say whether anything was learned.
+    let mut late = sound();
+    draw(&mut late, "loss", &[0.5, 0.1, 70.0]);
+    late.curves.push(curve("tokenizer", "mse", &[], &[0.5, 0.1, 0.05]));
+    assert_eq!(said(&late), [""; 0]);
+    let rising = |trial: &mut Trial| trial.curves.push(curve("tokenizer", "l1", &[], &[0.5, 0.7]));
+    expect(rising, &["the tokenizer's l1 did not fall"]);
     // Both pictures become the same grey, further off than the other picture is.
     expect(
         |trial| trial.examples = vec![example(0, 255), example(200, 0)],
