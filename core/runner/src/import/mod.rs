@@ -1,8 +1,8 @@
 //! Published checkpoints as tokenizers and priors of ours: what `rqlab import` makes, and `rqlab export` writes back.
 //!
 //! A file is read without running anything that it holds ([`rqlab_weights`]), recognised by its names, and expressed by
-//! components ([`systems`]). Every parameter of these is found by name and shape among the published ones, and all that does not
-//! fit is listed ([`names`]). What comes of it is a safetensors file with our names, which experiments start from (`from` in
+//! components (`systems`). Every parameter of these is found by name and shape among the published ones, and all that does not
+//! fit is listed (`names`). What comes of it is a safetensors file with our names, which experiments start from (`from` in
 //! `tokenizer_training` and `prior_training`), and beside it an experiment to be based on.
 
 mod names;

@@ -23,7 +23,7 @@ const BOUND_DRAWS: usize = 4;
 /// The prior. L tokens of an image are its positions, or squares of them.
 ///
 /// Parameters: `class_emb.weight` `[V, W]`, whose last row is the null condition's where it occurs, `z_proj` (or `tok_emb` of
-/// codes under cross entropy), those of [`Masked`] or [`Causal`], and `diffloss.net` or `classifier`.
+/// codes under cross entropy), those of `Masked` or `Causal`, and `diffloss.net` or `classifier`.
 #[derive(Debug)]
 pub struct Mar {
     pub(crate) config: MarConfig,
