@@ -1,20 +1,27 @@
-//! Every quantizer with every prior, each trained for two steps; and what does not go together is refused in the plan.
+//! Every quantizer of codes with every prior of codes, each trained for two steps, measured and sampled; and what does not go
+//! together is refused in the plan.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use rqlab_tests::lab::Lab;
+use rqlab_tests::lab::{Lab, csv};
 
-/// Quantizers of codes, for latents of 8 x 8 x 8.
-const CODES: &[&str] = &[
+/// Quantizers of codes that have soft targets and drawn codes, for latents of 8 x 8 x 8.
+const PLAIN: &[&str] = &[
     "vq(codebook: 16)",
-    "vq(codebook: 16, code_dim: 4, normalize: always, codebook_update: gradient, init: kmeans, dead_codes: anchored)",
     "rq(depth: 2, codebook: 16)",
-    "rq(depth: 2, codebook: 16, shared: false, code_dim: 4, train_beam: 2, eval_beam: 2, quantizer_dropout: true)",
-    "fsq(levels: [4, 4, 3], projection: true)",
+    "fsq(levels: [5, 4, 3], projection: true)",
+    "fsq(levels: [3, 3, 3, 3, 2, 2, 2, 2], sub_tokens: [4, 4])",
     "lfq(bits: 8)",
+    "lfq(bits: 6, sub_tokens: [2, 4], projection: true)",
     "bsq(bits: 8, entropy_group: 4)",
-    "simvq(codebook: 16)",
+    "simvq(codebook: 16, code_dim: 4)",
     "ibq(codebook: 16)",
+];
+
+/// More of them, and those that hold others.
+const OTHERS: &[&str] = &[
+    "vq(codebook: 16, code_dim: 4, normalize: always, codebook_update: gradient, init: kmeans, dead_codes: anchored)",
+    "rq(depth: 2, codebook: 16, shared: false, code_dim: 4, train_beam: 2, eval_beam: 2, quantizer_dropout: true)",
     "residual(of: fsq(levels: [4, 4, 3]), depth: 2, code_dim: 3, soft_clamp: 1.0)",
     "residual(of: lfq(bits: 8), depth: 2)",
     "residual(of: simvq(codebook: 16), depth: 2, shared: true)",
@@ -24,9 +31,21 @@ const CODES: &[&str] = &[
     "multi_scale(of: bsq(bits: 8, entropy_group: 4), scales: [1, 3, 8], losses: both)",
 ];
 
-/// Priors of codes.
-const PRIORS: &[&str] =
-    &["ar(width: 16, heads: 2, layers: 1)", "rq_transformer(width: 16, heads: 2, body_layers: 1, head_layers: 1)"];
+/// Priors of codes that have a likelihood.
+const PRIORS: &[&str] = &[
+    "ar(width: 16, heads: 2, layers: 1)",
+    "ar(width: 16, heads: 2, layers: 1, block: llama)",
+    "rq_transformer(width: 16, heads: 2, body_layers: 1, head_layers: 1)",
+];
+
+/// A prior of codes without one.
+const MASKED: &str = "maskgit(width: 16, heads: 2, layers: 1)";
+
+/// Priors that begin with the codebooks, or are fed soft targets and drawn codes.
+const DEMANDING: &[&str] = &[
+    "ar(width: 16, heads: 2, layers: 1, embedding: codebook)",
+    "rq_transformer(width: 16, heads: 2, body_layers: 1, head_layers: 1, targets: soft, codes: stochastic)",
+];
 
 fn experiment(quantizers: &[&str], priors: &[&str]) -> String {
     format!(
@@ -51,14 +70,35 @@ fn experiment(quantizers: &[&str], priors: &[&str]) -> String {
     )
 }
 
+/// Trains each pair; gives a column of the results, a number or nothing for each.
+fn swept(quantizers: &[&str], priors: &[&str], measure: &str) -> Vec<Option<f64>> {
+    let lab = Lab::new().unwrap();
+    lab.write("all.ron", experiment(quantizers, priors)).unwrap();
+    let said = lab.run("sweep all.ron --runs runs --out out --jobs 2").unwrap();
+    assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+    assert_eq!(lab.stages("runs", "tokenizer").unwrap().len(), quantizers.len());
+    assert_eq!(lab.stages("runs", "prior").unwrap().len(), quantizers.len() * priors.len());
+    let rows = csv(&lab.read("out/all/results.csv").unwrap());
+    let column = rows[0].iter().position(|name| name == measure).unwrap();
+    assert_eq!(rows.len(), 1 + quantizers.len() * priors.len());
+    rows[1..].iter().map(|row| row[column].parse().ok()).collect()
+}
+
+fn assert_bits(bits: &[Option<f64>]) {
+    assert!(bits.iter().all(|bits| bits.is_some_and(|bits| bits.is_finite() && bits > 0.0)), "{bits:?}");
+}
+
 #[test]
 fn every_quantizer_of_codes_trains_with_every_prior_of_codes() {
-    let lab = Lab::new().unwrap();
-    lab.write("all.ron", experiment(CODES, PRIORS)).unwrap();
-    let said = lab.run("sweep all.ron --runs runs --out out").unwrap();
-    assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
-    assert_eq!(lab.stages("runs", "tokenizer").unwrap().len(), CODES.len());
-    assert_eq!(lab.stages("runs", "prior").unwrap().len(), CODES.len() * PRIORS.len());
+    let all = [PLAIN, OTHERS].concat();
+    assert_bits(&swept(&all, PRIORS, "prior_bits_per_image"));
+    let distances = swept(&all, &[MASKED], "sample_frechet");
+    assert!(distances.iter().all(|d| d.is_some_and(|d| d.is_finite() && d >= 0.0)), "{distances:?}");
+}
+
+#[test]
+fn codebooks_soft_targets_and_drawn_codes_are_had_of_every_plain_quantizer() {
+    assert_bits(&swept(PLAIN, DEMANDING, "prior_bits_per_image"));
 }
 
 /// What a plan says of a quantizer with a prior.
@@ -72,11 +112,11 @@ fn refused(quantizer: &str, prior: &str) -> String {
 
 #[test]
 fn what_does_not_go_together_is_refused_in_the_plan() {
-    for prior in PRIORS {
-        for quantizer in ["none", "kl"] {
-            let said = refused(quantizer, prior);
-            assert!(said.contains("codes") || said.contains("double_z"), "{quantizer} with {prior}: {said}");
-        }
+    for prior in PRIORS.iter().chain(&[MASKED]) {
+        let said = refused("none", prior);
+        assert!(said.contains("codes"), "none with {prior}: {said}");
+        let said = refused("kl", prior);
+        assert!(said.contains("double_z"), "kl with {prior}: {said}");
     }
     for (quantizer, reason) in [
         ("residual(of: none, depth: 2)", "`none` makes vectors"),

@@ -50,7 +50,18 @@ fn every_leaf_of_the_published_layouts_is_read_bit_for_bit() {
                         assert_eq!(about(&checkpoint, tensor), said, "{}: {name}", path.display());
                     }
                     Some(Value::Int(number)) => assert_eq!(format!("int {number}"), said, "{name}"),
-                    Some(Value::Text(_) | Value::None | Value::Bool(_) | Value::Float(_) | Value::Opaque(_)) => {}
+                    Some(Value::None) => assert_eq!(said, "NoneType None", "{name}"),
+                    Some(Value::Bool(yes)) => assert_eq!(said.to_lowercase(), format!("bool {yes}"), "{name}"),
+                    Some(Value::Float(number)) => {
+                        assert_eq!(said.strip_prefix("float ").unwrap().parse::<f64>().unwrap(), *number, "{name}");
+                    }
+                    // Of long texts the beginning.
+                    Some(Value::Text(text)) => {
+                        let beginning = said.strip_prefix("str '").unwrap().trim_end_matches(['\'', '.', '…']);
+                        assert!(text.starts_with(beginning), "{name}: {text}, not {said}");
+                    }
+                    // Of whose contents nothing is kept.
+                    Some(Value::Opaque(_)) => {}
                     // What has no members, and objects, whose members are leaves of their own here.
                     None => assert!(
                         !said.contains("] ") || said.starts_with("list"),

@@ -139,21 +139,20 @@ impl Block {
     }
 
     fn weights(&self) -> BlockWeights {
-        let norm = |norm: &LayerNorm| [norm.weight.get(), norm.bias.get()];
-        let linear = |linear: &Linear| -> [Tensor; 2] {
-            let weight = linear.weight.get();
-            let bias = linear.bias.as_ref().map_or_else(|| Tensor::zeros(&weight.shape()[..1]), Var::get);
-            [weight, bias]
-        };
-        BlockWeights {
-            norm1: norm(&self.ln1),
-            qkv: linear(&self.qkv),
-            proj: linear(&self.proj),
-            norm2: norm(&self.ln2),
-            expand: linear(&self.expand),
-            contract: linear(&self.contract),
-        }
+        block_weights([&self.ln1, &self.ln2], [&self.qkv, &self.proj, &self.expand, &self.contract])
     }
+}
+
+/// What a cached [`Decoder`] reads of a block: its norms before attention and before the maps that follow, and its linear maps
+/// to queries, keys and values, out of attention, to the wide state, and back. A map without a bias gets one of zeros.
+pub fn block_weights(norms: [&LayerNorm; 2], linears: [&Linear; 4]) -> BlockWeights {
+    let [norm1, norm2] = norms.map(|norm| [norm.weight.get(), norm.bias.get()]);
+    let [qkv, proj, expand, contract] = linears.map(|linear| {
+        let weight = linear.weight.get();
+        let bias = linear.bias.as_ref().map_or_else(|| Tensor::zeros(&weight.shape()[..1]), Var::get);
+        [weight, bias]
+    });
+    BlockWeights { norm1, qkv, proj, norm2, expand, contract }
 }
 
 /// Attention written out, since the fused one keeps no probabilities to drop from.

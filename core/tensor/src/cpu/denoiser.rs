@@ -7,9 +7,9 @@ use crate::cpu::gemm::packed::{Operands, Weight};
 use crate::cpu::isa::fma;
 use crate::cpu::isa::math::{exp, sigmoid};
 use crate::cpu::isa::simd;
-use crate::cpu::loops::reduce::LANES;
 use crate::cpu::memory::scratch::scratch;
 use crate::cpu::norm::layer::layer_norm_rows;
+use crate::cpu::norm::rows::{stride, written};
 use crate::cpu::threads::team::{Member, region};
 use crate::ops::denoiser::DenoisingStep;
 use std::ops::Range;
@@ -42,15 +42,6 @@ pub(crate) struct Sizes {
     pub(crate) channels: usize,
     pub(crate) width: usize,
     pub(crate) eps: f32,
-}
-
-/// Up to so many rows, each member normalises all of them for itself: cheaper than a barrier.
-const FEW_ROWS: usize = 4;
-
-/// Numbers between the rows of a product's left operand: rows that lay a power of two apart would share few lines of
-/// the first-level cache, and push each other out.
-fn stride(columns: usize) -> usize {
-    columns.next_multiple_of(LANES) + LANES
 }
 
 /// What lies between two products, row by row: what modulates, its maps, the state, the modulated norm, the state inside a
@@ -227,16 +218,8 @@ unsafe fn modulated(
             }
         }
     };
-    if rows <= FEW_ROWS || member.count() == 1 {
-        scratch(rows * stride, |own| {
-            norm(0..rows, own.as_mut_ptr());
-            f(own.as_ptr());
-        });
-    } else {
-        norm(member.share(rows), room.normal.get());
-        member.barrier();
-        f(room.normal.get());
-    }
+    // SAFETY: the room was made for these rows, and `norm` writes those of its range.
+    unsafe { written(rows, width, room.normal, member, norm, f) };
 }
 
 /// This member's vectors after the step.

@@ -1,6 +1,7 @@
 //! The transformer block of vision transformers, plain or modulated.
 
 use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::nn::transformer::block_weights;
 use rqlab_sdk::nn::{LayerNorm, Linear};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::attention::{attention, attention_qkv};
@@ -167,20 +168,7 @@ impl Block {
 
     /// The weights of a block that nothing modulates.
     pub(crate) fn weights(&self) -> BlockWeights {
-        let norm = |norm: &LayerNorm| [norm.weight.get(), norm.bias.get()];
-        let linear = |linear: &Linear| -> [Tensor; 2] {
-            let weight = linear.weight.get();
-            let bias = linear.bias.as_ref().map_or_else(|| Tensor::zeros(&weight.shape()[..1]), Var::get);
-            [weight, bias]
-        };
-        BlockWeights {
-            norm1: norm(&self.norm1),
-            qkv: linear(&self.qkv),
-            proj: linear(&self.proj),
-            norm2: norm(&self.norm2),
-            expand: linear(&self.expand),
-            contract: linear(&self.contract),
-        }
+        block_weights([&self.norm1, &self.norm2], [&self.qkv, &self.proj, &self.expand, &self.contract])
     }
 }
 

@@ -10,6 +10,7 @@ use crate::cpu::isa::math::normal;
 use crate::cpu::isa::simd;
 use crate::cpu::memory::scratch::scratch;
 use crate::cpu::norm::layer::layer_norm_rows;
+use crate::cpu::norm::rows::{stride, written};
 use crate::cpu::threads::team::{Member, region};
 use std::ops::Range;
 
@@ -38,15 +39,6 @@ pub(crate) struct Sizes {
     pub(crate) heads: usize,
     pub(crate) width: usize,
     pub(crate) eps: f32,
-}
-
-/// Up to so many rows, each member normalises all of them for itself: cheaper than a barrier.
-const FEW_ROWS: usize = 4;
-
-/// Numbers between the rows of a product's left operand: rows that lay a power of two apart would share few lines of
-/// the first-level cache, and push each other out.
-fn stride(columns: usize) -> usize {
-    columns.next_multiple_of(LANES) + LANES
 }
 
 /// What lies between two products: rows of the normalised input, of query, key and value, of what attention gives, and
@@ -195,16 +187,8 @@ unsafe fn normalised(
             layer_norm_rows(x, weight, bias, sizes.eps, out, &mut [[0.0; 2]]);
         }
     };
-    if rows <= FEW_ROWS || member.count() == 1 {
-        scratch(rows * stride, |own| {
-            norm(0..rows, own.as_mut_ptr());
-            f(own.as_ptr());
-        });
-    } else {
-        norm(member.share(rows), normal.get());
-        member.barrier();
-        f(normal.get());
-    }
+    // SAFETY: the room was made for these rows, and `norm` writes those of its range.
+    unsafe { written(rows, width, normal, member, norm, f) };
 }
 
 /// Gathers the new keys and values of this member's heads, and attends with their queries.
