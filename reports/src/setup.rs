@@ -34,7 +34,7 @@ pub struct Sizes {
     pub test_images: Option<usize>,
     /// Of these, how many are measured.
     pub measured_images: Option<usize>,
-    /// Optimizer steps of the tokenizer.
+    /// Optimizer steps of the tokenizer; none if it started from given weights, which nobody here trained.
     pub steps: Option<u64>,
     /// The token map of each level that has codes.
     pub levels: Vec<CodeSizes>,

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_tests::lab::{Lab, Said};
+use rqlab_tests::lab::{Lab, Said, csv};
+use safetensors::SafeTensors;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +98,51 @@ fn other_weights_are_another_result_and_what_does_not_fit_is_refused_before_any_
     let said = plan("from: \"given.safetensors\", steps: 0");
     assert!(said.contains("there is no `autoencoder.quant_conv.bias` [8]"), "{said}");
     assert!(said.contains("`autoencoder.more` [1] is no part of the model"), "{said}");
+}
+
+/// The numbers of the only trial in a table, but for times and memory.
+fn measures(lab: &Lab, name: &str) -> Vec<(String, String)> {
+    let rows = csv(&lab.read(&format!("o/{name}/results.csv")).unwrap());
+    let passing = ["trial", "seconds", "memory", "_per_"];
+    let cells = rows[0].iter().cloned().zip(rows[1].iter().cloned());
+    cells.filter(|(column, _)| !passing.iter().any(|part| column.contains(part))).collect()
+}
+
+/// What was trained here goes out under the names of a published system, comes back, and is what experiments stand on.
+#[test]
+fn a_tokenizer_comes_back_from_published_names_as_it_was() {
+    let lab = Lab::new().unwrap();
+    let experiment = |start: &str| {
+        format!(
+            r#"({start}
+    question: "Is it as it was?",
+    data: dead_leaves(size: 16, train: 32, test: 16, classes: 2),
+    evaluation: (images: 16, speed: [], pictures: 2, classifier_steps: 5),
+    seeds: [0],
+)
+"#
+        )
+    };
+    let components = "
+    autoencoder: vqvae2(factors: [2, 2], width: 8, blocks: 1, residual_width: 4, code_channels: 4),
+    quantizer: vq(codebook: 16, decay: 0.99, dead_codes: keep, initial_count: 0.0),
+    tokenizer_training: (steps: 3, batch: 8, warmup: 1),";
+    lab.write("here.ron", experiment(components)).unwrap();
+    ok(&lab, "sweep here.ron --out o --jobs 1");
+    ok(&lab, "export here.ron --system vqvae2 -o published.safetensors");
+    let published = fs::read(lab.path("published.safetensors")).unwrap();
+    let published = SafeTensors::deserialize(&published).unwrap();
+    for (name, shape) in [("quantize_t.embed", vec![4, 16]), ("quantize_b.cluster_size", vec![16])] {
+        assert_eq!(published.tensor(name).unwrap().shape(), shape, "{name}");
+    }
+    let said = ok(&lab, "import published.safetensors --as back --size 16x16");
+    assert!(said.out.contains("vqvae2"), "{}", said.out);
+
+    lab.write("back.ron", experiment("\n    base: \"imports/back.ron\",")).unwrap();
+    ok(&lab, "sweep back.ron --out o --jobs 1");
+    assert_eq!(measures(&lab, "back"), measures(&lab, "here"));
+    let page = lab.read("o/back/index.html").unwrap();
+    assert!(page.contains("started from") && !page.contains("was not trained"));
 }
 
 /// A picture with a gradient.

@@ -23,7 +23,7 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
         if let Some(stage) = job.stage.is::<TrainClassifier>() {
             facts.push(Fact::new("classifier's training", counted(stage.steps as usize, "step")));
         } else if let Some(stage) = job.stage.is::<TrainTokenizer>() {
-            out.sizes.steps = Some(stage.training.steps);
+            out.sizes.steps = stage.training.from.is_none().then_some(stage.training.steps);
             let quantizers = if stage.quantizers.is_empty() { "none".to_owned() } else { names(&stage.quantizers) };
             facts.push(Fact::new(
                 "tokenizer",
@@ -119,6 +119,7 @@ fn of_tokenizer(training: &TokenizerTraining) -> String {
     let mut parts = recipe(steps, batch, weight_decay, rate(lr, warmup, schedule), ema_decay);
     let late = training.quantize_after as usize;
     parts.extend((late > 0).then(|| format!("quantized after {}", counted(late, "step"))));
+    parts.extend(start(training.from.as_deref(), &training.freeze));
     parts.join(", ")
 }
 
@@ -127,7 +128,15 @@ fn of_prior(training: &PriorTraining) -> String {
     let mut parts = recipe(steps, batch, weight_decay, rate(lr, warmup, schedule), ema_decay);
     let dropout = training.condition_dropout;
     parts.extend((dropout > 0.0).then(|| format!("conditions left out at {dropout}")));
+    parts.extend(start(training.from.as_deref(), &training.freeze));
     parts.join(", ")
+}
+
+/// Which weights a training began with, if not the seed's, and which it left as they were.
+fn start(from: Option<&str>, freeze: &[String]) -> Vec<String> {
+    let from = from.map(|from| format!("started from {from}"));
+    let frozen = (!freeze.is_empty()).then(|| format!("without {}", freeze.join(", ")));
+    from.into_iter().chain(frozen).collect()
 }
 
 /// What the training of tokenizers and priors has in common.
