@@ -64,3 +64,42 @@ fn a_measure_that_lacks_images_is_left_out_alone() {
     let page = lab.read("o/measured/index.html").unwrap();
     assert!(page.contains("it needs 6 samples, and there are 5") && page.contains("it needs 20 real images"), "{page}");
 }
+
+/// What was drawn for each value of an axis, told by its Fréchet distances; of one prior, trained once.
+fn drawn_along(axis: &str, prior: &str) -> Vec<f64> {
+    let lab = lab(100, 60);
+    let text = lab.read("one.ron").unwrap();
+    let text = text
+        .replace("ar(width: 32, heads: 2, layers: 1)", prior)
+        .replace("\n)", &format!("\n    axes: {{ {axis} }},\n)"));
+    lab.write("one.ron", text.replace("validation: 0", "validation: 0, condition_dropout: 0.1")).unwrap();
+    let plan = lab.run("plan one.ron").unwrap().out;
+    let jobs = plan.lines().find_map(|line| line.trim().strip_prefix("prior ")).unwrap();
+    assert_eq!(jobs.split_whitespace().next(), Some("1"), "one training for all values:\n{plan}");
+    let said = lab.run("sweep one.ron --out o --name measured").unwrap();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let rows = csv(&lab.read("o/measured/results.csv").unwrap());
+    let column = rows[0].iter().position(|name| name == "sample_frechet").unwrap();
+    rows[1..].iter().map(|row| row[column].parse().unwrap()).collect()
+}
+
+/// Sampling's own settings, of the evaluation and of priors, are axes that train nothing; each value draws other samples.
+#[test]
+fn choices_of_sampling_draw_anew_and_train_nothing() {
+    let masked = "maskgit(width: 32, heads: 2, layers: 1)";
+    let diffused = "mar(width: 32, heads: 2, encoder_layers: 1, decoder_layers: 1, head_width: 16, head_layers: 1)";
+    for (axis, prior) in [
+        (r#""evaluation.guidance": [1, 3]"#, "ar(width: 32, heads: 2, layers: 1)"),
+        (r#""evaluation.temperature": [1, 0.5]"#, "ar(width: 32, heads: 2, layers: 1)"),
+        (r#""evaluation.top_k": [2, 20], "evaluation.top_p": [0.5, 1]"#, "ar(width: 32, heads: 2, layers: 1)"),
+        (r#""prior.iterations": [2, 4], "prior.noise": [0, 9]"#, masked),
+        (r#""prior.iterations": [2, 8], "prior.sampling_steps": [2, 10]"#, diffused),
+    ] {
+        let mut distances = drawn_along(axis, prior);
+        let values = 2usize.pow(axis.matches('[').count() as u32);
+        assert_eq!(distances.len(), values, "{axis}: {distances:?}");
+        distances.sort_by(f64::total_cmp);
+        distances.dedup();
+        assert_eq!(distances.len(), values, "{axis}: equal samples among {distances:?}");
+    }
+}

@@ -70,7 +70,7 @@ pub fn sample(
         return Err(Error::Unsupported(message.to_owned()));
     }
     fits(dataset.info().image, how.count, 1)?;
-    let sampler = load_prior(plugins, store, &stage.priors, &model, classes)?;
+    let sampler = load_prior(plugins, store, stage.levels(), &model, classes)?;
     let labels = match how.class {
         Some(class) => vec![class; how.count],
         None => stage.labels(dataset.as_ref(), how.count)?,

@@ -170,7 +170,8 @@ fn of_trial(found: &Found, seed: u64) -> Result<(Trial, Vec<Job>)> {
         })?;
         let (tokenizer, features, training) = (tokenizer.clone(), features.clone(), Some(training));
         let evaluation = resolved.evaluation.of_generation.clone();
-        let drawn = MeasurePrior { tokenizer, priors, features, training, evaluation, probe: false };
+        let calls = resolved.priors.to_vec();
+        let drawn = MeasurePrior { tokenizer, priors, calls, features, training, evaluation, probe: false };
         generation = Some(jobs.add(drawn)?);
         measuring.extend(generation.clone());
     }
@@ -293,7 +294,15 @@ fn predictors(jobs: &mut Jobs<'_>, tokenizer: &Id, features: Option<&[Id; 2]>, s
         let priors = of_priors(jobs, tokenizer, std::slice::from_ref(probe), &training, seed, true)?;
         let evaluation = resolved.evaluation.of_probe.clone();
         let (tokenizer, features) = (tokenizer.clone(), features.cloned());
-        ids.push(jobs.add(MeasurePrior { tokenizer, priors, features, training: None, evaluation, probe: true })?);
+        ids.push(jobs.add(MeasurePrior {
+            tokenizer,
+            priors,
+            calls: vec![],
+            features,
+            training: None,
+            evaluation,
+            probe: true,
+        })?);
     }
     Ok(ids)
 }

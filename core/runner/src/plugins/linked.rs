@@ -28,19 +28,25 @@ pub(super) fn is_altered(bytes: &[u8]) -> bool {
 fn is_as_linked(bytes: &[u8]) -> bool {
     let Some(at) = find(bytes, NOTE).map(|at| at + NOTE.len()) else { return false };
     let Some(id) = bytes.get(at..at + LENGTH) else { return false };
-    let mut unsigned = bytes.to_vec();
-    unsigned[at..at + LENGTH].fill(0);
-    let parts: Vec<u8> = unsigned.chunks(PART).flat_map(digest).collect();
-    digest(&parts) == id
+    let parts: Vec<u8> = bytes.chunks(PART).enumerate().flat_map(|(n, part)| unsigned(part, n * PART, at)).collect();
+    digest(blake3::hash(&parts)) == id
 }
 
-fn digest(bytes: &[u8]) -> [u8; LENGTH] {
-    let whole = blake3::hash(bytes);
+/// The digest of a part that begins at `start`, as if the digest of the whole, at `at`, held zeros.
+fn unsigned(part: &[u8], start: usize, at: usize) -> [u8; LENGTH] {
+    let within = |place: usize| place.clamp(start, start + part.len()) - start;
+    let (from, to) = (within(at), within(at + LENGTH));
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&part[..from]).update(&[0; LENGTH][..to - from]).update(&part[to..]);
+    digest(hasher.finalize())
+}
+
+fn digest(whole: blake3::Hash) -> [u8; LENGTH] {
     std::array::from_fn(|i| whole.as_bytes()[i])
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+    memchr::memmem::find(bytes, wanted)
 }
 
 #[cfg(test)]
@@ -54,14 +60,14 @@ mod tests {
         file.resize(at + LENGTH, 0);
         file.extend((0..after).map(|i| (i / 7) as u8));
         file.extend(SIGNATURE);
-        let parts: Vec<u8> = file.chunks(PART).flat_map(digest).collect();
-        file[at..at + LENGTH].copy_from_slice(&digest(&parts));
+        let parts: Vec<u8> = file.chunks(PART).flat_map(|part| digest(blake3::hash(part))).collect();
+        file[at..at + LENGTH].copy_from_slice(&digest(blake3::hash(&parts)));
         file
     }
 
     #[test]
     fn a_bit_anywhere_is_told() {
-        for (before, after) in [(0, 0), (64, 300), (100, PART + 5)] {
+        for (before, after) in [(0, 0), (64, 300), (100, PART + 5), (PART - NOTE.len() - 5, 60)] {
             let file = linked(before, after);
             assert!(is_as_linked(&file));
             for at in [0, before, before + NOTE.len(), file.len() / 2, file.len() - 1] {

@@ -156,10 +156,11 @@ pub fn condition_space(classes: usize) -> ConditionSpace {
     if classes == 0 { ConditionSpace::None } else { ConditionSpace::Classes(classes) }
 }
 
-/// A prior of one level of a trained tokenizer, with fresh parameters in `params`.
+/// A prior of one level of a trained tokenizer, called so, with fresh parameters in `params`.
 pub(super) fn build_prior(
     plugins: &Plugins,
     stage: &TrainPrior,
+    call: &Call,
     levels: Vec<LevelInfo>,
     classes: usize,
     params: &Params,
@@ -172,7 +173,7 @@ pub(super) fn build_prior(
         params: params.scope("prior"),
         components: Components::none(),
     };
-    plugins.prior(&stage.prior, &context)
+    plugins.prior(call, &context)
 }
 
 /// A trained prior, and what its vectors were multiplied with to have unit variance (1 for codes).
@@ -181,14 +182,14 @@ pub(super) struct LoadedPrior {
     pub(super) scale: f32,
 }
 
-/// The trained prior of a finished stage, on its tokenizer.
+/// The trained prior of a finished stage, on its tokenizer; called as then, or so.
 ///
 /// # Errors
 /// As for [`load_tokenizer`].
 pub(super) fn load_level(
     plugins: &Plugins,
     store: &Store,
-    id: &str,
+    (id, call): (&str, Option<&Call>),
     tokenizer: &Tokenizer,
     classes: usize,
 ) -> Result<LoadedPrior> {
@@ -198,7 +199,7 @@ pub(super) fn load_level(
         return Err(Error::Data(format!("stage {id} is a {}, not a prior", job.stage.name())));
     };
     let params = Params::new(0);
-    let prior = build_prior(plugins, stage, tokenizer.levels(), classes, &params)?;
+    let prior = build_prior(plugins, stage, call.unwrap_or(&stage.prior), tokenizer.levels(), classes, &params)?;
     params.load(&dir.load_result()?.tensors)?;
     let scale = EncodeTokens::scale(&store.stage(&stage.tokens), stage.level)?;
     Ok(LoadedPrior { prior, scale })
@@ -210,18 +211,23 @@ pub struct Sampler {
     classes: usize,
 }
 
-/// The trained priors of finished stages, one per level, on their tokenizer.
+/// The trained priors of finished stages, one per level, on their tokenizer; called so to be drawn from, or as they were trained
+/// if there are no calls.
 ///
 /// # Errors
 /// As for [`load_tokenizer`].
 pub fn load_prior(
     plugins: &Plugins,
     store: &Store,
-    ids: &[Id],
+    (ids, calls): (&[Id], &[Call]),
     tokenizer: &Tokenizer,
     classes: usize,
 ) -> Result<Sampler> {
-    let levels = ids.iter().map(|id| load_level(plugins, store, id, tokenizer, classes)).collect::<Result<_>>()?;
+    let level = |(level, id): (usize, &Id)| {
+        let call = if calls.is_empty() { None } else { Some(of_level(calls, level)?) };
+        load_level(plugins, store, (id, call), tokenizer, classes)
+    };
+    let levels = ids.iter().enumerate().map(level).collect::<Result<_>>()?;
     Ok(Sampler { levels, classes })
 }
 

@@ -19,7 +19,7 @@ impl MeasurePrior {
     /// Results that are missing or damaged, and those of the plugins.
     pub fn time_again(&self, plugins: &Plugins, store: &Store) -> Result<Vec<Reading>> {
         let (dataset, model) = load_tokenizer(plugins, store, &self.tokenizer)?;
-        let sampler = load_prior(plugins, store, &self.priors, &model, dataset.info().classes.len())?;
+        let sampler = load_prior(plugins, store, self.levels(), &model, dataset.info().classes.len())?;
         speed::measure(&model, &sampler, &self.how(dataset.as_ref())?, &self.evaluation.speed)
     }
 }

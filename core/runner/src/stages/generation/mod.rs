@@ -12,6 +12,7 @@ use super::features::{Described, FeatureNet};
 use super::subset::subset;
 use super::{Context, DescribeReference, Stage, as_json, load_prior, load_tokenizer};
 use crate::id::Id;
+use crate::job::Call;
 use crate::needs::enough;
 use crate::pictures::{class, image};
 use crate::settings::{Evaluation, Precision};
@@ -37,6 +38,10 @@ pub struct MeasurePrior {
     pub tokenizer: Id,
     /// The priors' jobs, one per level.
     pub priors: Vec<Id>,
+    /// The priors as they are drawn from, one per level or one for all; those of their jobs if there are none. Their settings of
+    /// sampling are in no id of what was trained.
+    #[serde(default)]
+    pub calls: Vec<Call>,
     /// The jobs of the classifier and of its reference; none for data without classes.
     pub features: Option<[Id; 2]>,
     /// The job that described training images; none if samples are not compared with them.
@@ -54,6 +59,11 @@ impl MeasurePrior {
     pub const NAME: &str = "generation";
     /// Its name for a probe.
     pub const PROBE: &str = "probe";
+
+    /// The jobs of the priors, and how they are drawn from.
+    pub fn levels(&self) -> (&[Id], &[Call]) {
+        (&self.priors, &self.calls)
+    }
 
     /// Which classes samples are drawn of.
     fn mixture(&self, dataset: &dyn Dataset) -> Result<Mixture> {
@@ -101,7 +111,12 @@ impl Stage for MeasurePrior {
     }
 
     fn identity(&self) -> Result<Value> {
-        Ok(json!(self.evaluation.identity(Scope::Sampling)?))
+        let evaluation = self.evaluation.identity(Scope::Sampling)?;
+        // What the priors are is in the ids of their jobs, but for their settings of sampling.
+        if self.calls.iter().all(|call| call.sampled == call.trained) {
+            return Ok(json!(evaluation));
+        }
+        Ok(json!([evaluation, self.calls.iter().map(|call| &call.sampled).collect::<Vec<_>>()]))
     }
 
     fn precision(&self) -> Precision {
@@ -120,7 +135,7 @@ impl Stage for MeasurePrior {
         let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
         let info = dataset.info().clone();
         let classes = info.classes.len();
-        let sampler = load_prior(cx.plugins, cx.store, &self.priors, &model, classes)?;
+        let sampler = load_prior(cx.plugins, cx.store, self.levels(), &model, classes)?;
         let evaluation = &self.evaluation;
 
         let images = subset(info.test, evaluation.images);

@@ -104,7 +104,7 @@ impl Stage for TrainPrior {
         let classes = dataset.info().classes.len();
         let params = Params::new(self.seed);
         let levels = model.levels();
-        let prior = build_prior(cx.plugins, self, levels.clone(), classes, &params)?;
+        let prior = build_prior(cx.plugins, self, &self.prior, levels.clone(), classes, &params)?;
         if let Some(file) = &self.from {
             start::load(file, &params)?;
         }
