@@ -28,7 +28,8 @@ pub use measure::{Row, Sampling, measure};
 pub use models::prepare;
 pub use processes::{Children, Peers};
 pub use workloads::{
-    Family, Format, ImageSizes, Network, Operation, PriorSizes, TokenizerCalls, TokenizerSizes, Workload, workloads,
+    Family, Format, ImageSizes, Network, Operation, PriorSizes, TokenizerCalls, TokenizerSizes, VectorPriorSizes,
+    Workload, workloads,
 };
 
 use rqlab_sdk::Result;

@@ -1,7 +1,17 @@
 //! The workloads by name, and their sizes.
 
+mod priors;
+mod tokenizers;
+
+pub use priors::{Family, PriorSizes, VectorPriorSizes};
+pub use tokenizers::{TokenizerCalls, TokenizerSizes};
+
+pub(crate) use priors::{ar_base, rq_base, rq_small};
+pub(crate) use tokenizers::tokenizer_small;
+
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use tokenizers::{LFQ_SMALL, small, tokenizer_base, vqvae2};
 
 /// Channels of the latents and length of a codeword.
 pub(crate) const LATENT: usize = 64;
@@ -11,9 +21,6 @@ pub(crate) const CLASSES: usize = 10;
 pub(crate) const SIDE: usize = 32;
 /// Images per batch that is decoded.
 pub(crate) const BATCH: usize = 64;
-
-/// Ten bits, entropies over all 1024 codes.
-const LFQ_SMALL: &str = "(bits: 10, entropy_group: 10, entropy_eps: clamp, bit_order: msb_first)";
 
 /// What is computed in one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -176,83 +183,6 @@ impl Format {
     }
 }
 
-/// A residual-quantized autoencoder with one shared codebook, latents of 64 channels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TokenizerSizes {
-    /// Channels of the finest level.
-    pub width: usize,
-    /// Channels of each level as multiples.
-    pub multipliers: Vec<usize>,
-    /// Residual blocks per level of the encoder.
-    pub blocks: usize,
-    /// Codes, K.
-    pub codebook: usize,
-    /// Codes per position, D.
-    pub depth: usize,
-}
-
-/// A tokenizer as an experiment writes it, and a step of its training on images of 3 channels in [-1, 1).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TokenizerCalls {
-    /// Name and fields of the autoencoder.
-    pub autoencoder: [String; 2],
-    /// Name and fields of the quantizer of all levels.
-    pub quantizer: [String; 2],
-    /// Rows and columns of the images.
-    pub side: usize,
-    /// Images.
-    pub batch: usize,
-    /// Learning rate.
-    pub lr: f64,
-    /// Decay rates of Adam's averages.
-    pub betas: [f64; 2],
-}
-
-/// A transformer over square code maps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PriorSizes {
-    /// Which.
-    pub family: Family,
-    /// Rows and columns of the map.
-    pub side: usize,
-    /// Codes per position, D.
-    pub depth: usize,
-    /// Codes in the codebook that all depths share, K.
-    pub codebook: usize,
-    /// Model width (d_model).
-    pub width: usize,
-    /// Attention heads.
-    pub heads: usize,
-}
-
-/// A transformer of model width 256 over 8x8 vectors of 16 channels, whose head is a diffusion of width 256 and 3 blocks, which
-/// samples in 25 steps. Masked, 56 vectors are predicted in training, and all in 16 iterations with guidance of scale 2; causal,
-/// one after another without guidance, from a cache.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VectorPriorSizes {
-    /// Whether each vector is predicted from those before it.
-    pub causal: bool,
-    /// Blocks of encoder and decoder each, or half of the causal ones.
-    pub layers: usize,
-}
-
-/// A kind of prior, with its blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Family {
-    /// A body over positions and a head over depths.
-    RqTransformer {
-        /// Blocks over positions.
-        body: usize,
-        /// Blocks over depths.
-        head: usize,
-    },
-    /// One transformer over all codes.
-    Ar {
-        /// Blocks.
-        layers: usize,
-    },
-}
-
 /// An operation with the sizes of its operands; maps are channels last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
@@ -399,61 +329,4 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("data_png_64", batch(Format::Png, [128, 128], 64)),
         ("start_up", Workload::StartUp),
     ]
-}
-
-/// 1.3 million parameters, maps of 4x4 codes.
-pub(crate) fn tokenizer_small() -> TokenizerSizes {
-    TokenizerSizes { width: 32, multipliers: vec![1, 2, 2, 2], blocks: 1, codebook: 256, depth: 4 }
-}
-
-fn tokenizer_base() -> TokenizerSizes {
-    TokenizerSizes { width: 64, multipliers: vec![1, 2, 2], blocks: 2, codebook: 512, depth: 4 }
-}
-
-/// The small autoencoder with other fields of its bottleneck, around another quantizer. With `double_z` its encoder ends in
-/// twice 64 channels, as the published ones do; PyTorch's has 64 there, and 39 thousand parameters of 1.3 million less.
-fn small(bottleneck: &str, [name, fields]: [&str; 2]) -> Workload {
-    let TokenizerSizes { width, multipliers, blocks, .. } = tokenizer_small();
-    let autoencoder = format!(
-        "(width: {width}, multipliers: {multipliers:?}, blocks: {blocks}, groups: 8, mid_attention: false, \
-         downsample: symmetric, latent: {LATENT}, {bottleneck})"
-    );
-    Workload::TokenizerStepOf(TokenizerCalls {
-        autoencoder: ["resnet".to_owned(), autoencoder],
-        quantizer: [name.to_owned(), fields.to_owned()],
-        side: SIDE,
-        batch: 64,
-        lr: 1e-4,
-        betas: [0.9, 0.99],
-    })
-}
-
-/// Half of the published width, maps of 8x8 and 16x16 codes.
-fn vqvae2() -> TokenizerCalls {
-    let quantizer = "(codebook: 512, decay: 0.99, dead_codes: keep, initial_count: 0.0, beta: 0.25)";
-    TokenizerCalls {
-        autoencoder: ["vqvae2".to_owned(), "(width: 64)".to_owned()],
-        quantizer: ["vq".to_owned(), quantizer.to_owned()],
-        side: 64,
-        batch: 16,
-        lr: 3e-4,
-        betas: [0.9, 0.999],
-    }
-}
-
-/// 1.2 million parameters over 4x4x4 codes.
-pub(crate) fn rq_small() -> PriorSizes {
-    let family = Family::RqTransformer { body: 4, head: 2 };
-    PriorSizes { family, side: 4, depth: 4, codebook: 256, width: 128, heads: 4 }
-}
-
-/// 6.5 million parameters over 8x8x4 codes.
-pub(crate) fn rq_base() -> PriorSizes {
-    let family = Family::RqTransformer { body: 6, head: 2 };
-    PriorSizes { family, side: 8, depth: 4, codebook: 512, width: 256, heads: 8 }
-}
-
-/// 6.6 million parameters over 16x16 codes.
-pub(crate) fn ar_base() -> PriorSizes {
-    PriorSizes { family: Family::Ar { layers: 8 }, side: 16, depth: 1, codebook: 512, width: 256, heads: 8 }
 }
