@@ -2,6 +2,7 @@
 
 use crate::{Device, Error, Result};
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// Indices in a row-major shape: codes, labels, positions. Cloning is cheap. They are where they were made; each device
@@ -65,7 +66,7 @@ impl Codes {
 
     /// The GPU that holds the codes or, if none does, is to hold them: the one that new tensors are placed on.
     #[cfg(feature = "cuda")]
-    fn gpu(&self) -> Result<Option<&'static crate::cuda::Gpu>> {
+    pub(crate) fn gpu(&self) -> Result<Option<&'static crate::cuda::Gpu>> {
         match (self.numbers.gpu.get(), Device::default_of_process()) {
             (Some(codes), _) => Ok(Some(codes.gpu())),
             (None, Device::Cuda(ordinal)) => crate::cuda::open(ordinal).map(Some),
@@ -147,6 +148,22 @@ impl Codes {
         Ok(Self { numbers: self.numbers.clone(), shape: shape.into() })
     }
 
+    /// A copy of the codes `range` of `axis`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the axis or the range does not exist, [`Error::Device`] if the GPU that holds the codes fails.
+    pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Self> {
+        let size = self.shape.get(axis).copied().unwrap_or(0);
+        if range.start > range.end || range.end > size || axis >= self.shape.len() {
+            let message = format!("no range {range:?} in axis {axis} of codes of shape {:?}", self.shape);
+            return Err(Error::shape("slice", message));
+        }
+        let inner: usize = self.shape[axis + 1..].iter().product();
+        let mut shape = self.shape.to_vec();
+        shape[axis] = range.len();
+        self.blocks(range.start * inner..range.end * inner, size * inner, &shape)
+    }
+
     /// Column `index` of the innermost axis: of codes `[.., D]`, those of one depth, `[..]`.
     ///
     /// # Errors
@@ -156,13 +173,40 @@ impl Codes {
         if index >= depth {
             return Err(Error::shape("column", format!("no column {index} in codes of shape {:?}", self.shape)));
         }
-        let shape = &self.shape[..self.shape.len().saturating_sub(1)];
+        self.blocks(index..index + 1, depth, &self.shape[..self.shape.len().saturating_sub(1)])
+    }
+
+    /// Of every `step` codes those of `range`.
+    fn blocks(&self, range: Range<usize>, step: usize, shape: &[usize]) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = self.gpu()? {
-            let column = self.on_gpu(gpu)?.column(index, depth)?;
-            return Ok(Self::of_gpu(column, shape, self.bound()));
+            let blocks = self.on_gpu(gpu)?.blocks(range.start, range.len(), step)?;
+            return Ok(Self::of_gpu(blocks, shape, self.bound()));
         }
-        Self::from_vec(self.as_slice().iter().skip(index).step_by(depth).copied().collect(), shape)
+        let blocks = self.as_slice().chunks_exact(step.max(1));
+        Self::from_vec(blocks.flat_map(|block| &block[range.clone()]).copied().collect(), shape)
+    }
+
+    /// Joins codes along `axis`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are none, the axis does not exist, or other axes differ, [`Error::Device`] if the GPU that
+    /// holds them fails.
+    pub fn concat(parts: &[&Self], axis: usize) -> Result<Self> {
+        let first = parts.first().ok_or_else(|| Error::shape("concat", "no codes to join"))?;
+        let others = |codes: &Self| [&codes.shape[..axis], &codes.shape[axis + 1..]].concat();
+        if axis >= first.shape.len() {
+            return Err(Error::shape("concat", format!("no axis {axis} in codes of shape {:?}", first.shape)));
+        }
+        if let Some(odd) = parts.iter().find(|c| c.shape.len() != first.shape.len() || others(c) != others(first)) {
+            let message = format!("{:?} and {:?} differ beside axis {axis}", first.shape, odd.shape);
+            return Err(Error::shape("concat", message));
+        }
+        let inner: usize = first.shape[axis + 1..].iter().product();
+        let mut shape = first.shape.to_vec();
+        shape[axis] = parts.iter().map(|part| part.shape[axis]).sum();
+        let lens: Vec<usize> = parts.iter().map(|part| part.shape[axis] * inner).collect();
+        Self::joined(parts, &lens, &shape)
     }
 
     /// Joins `D` codes of one shape `[..]` into `[.., D]`.
@@ -176,14 +220,27 @@ impl Codes {
         }
         let mut shape = first.shape.to_vec();
         shape.push(columns.len());
+        Self::joined(&columns.iter().collect::<Vec<_>>(), &vec![1; columns.len()], &shape)
+    }
+
+    /// By turns so many codes of each part.
+    fn joined(parts: &[&Self], lens: &[usize], shape: &[usize]) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        if let Some(gpu) = first.gpu()? {
-            let parts = columns.iter().map(|column| column.on_gpu(gpu)).collect::<Result<Vec<_>>>()?;
-            let bound = columns.iter().map(Self::bound).max().unwrap_or(0);
-            return Ok(Self::of_gpu(crate::cuda::device::codes::OnGpu::stack(gpu, &parts)?, &shape, bound));
+        if let Some(gpu) = parts.first().map(|part| part.gpu()).transpose()?.flatten() {
+            let there = parts.iter().zip(lens).map(|(part, &len)| Ok((part.on_gpu(gpu)?, len)));
+            let bound = parts.iter().map(|part| part.bound()).max().unwrap_or(0);
+            let joined = crate::cuda::device::codes::OnGpu::join(gpu, &there.collect::<Result<Vec<_>>>()?)?;
+            return Ok(Self::of_gpu(joined, shape, bound));
         }
-        let slices: Vec<&[u32]> = columns.iter().map(Self::as_slice).collect();
-        Self::from_vec((0..first.len()).flat_map(|i| slices.iter().map(move |c| c[i])).collect(), &shape)
+        let step: usize = lens.iter().sum();
+        let total: usize = shape.iter().product();
+        let mut data = Vec::with_capacity(total);
+        for block in 0..total.checked_div(step).unwrap_or(0) {
+            for (part, &len) in parts.iter().zip(lens) {
+                data.extend_from_slice(&part.as_slice()[block * len..(block + 1) * len]);
+            }
+        }
+        Self::from_vec(data, shape)
     }
 }
 
@@ -212,6 +269,19 @@ mod tests {
     use crate::ops::testing::on_every_device;
     use crate::{Rng, Tensor};
 
+    /// Rows of an image after those of another, not the two images by turns.
+    #[test]
+    fn an_inner_axis_is_joined_block_by_block() {
+        on_every_device(|| {
+            let codes = |data: &[u32], shape: &[usize]| Codes::from_vec(data.to_vec(), shape).unwrap();
+            let (a, b) = (codes(&[1, 2, 3, 4], &[2, 2]), codes(&[5, 6], &[2, 1]));
+            let both = Codes::concat(&[&a, &b], 1).unwrap();
+            assert_eq!((both.shape(), both.as_slice()), (&[2, 3][..], &[1, 2, 5, 3, 4, 6][..]));
+            assert_eq!(both.slice(1, 1..3).unwrap().as_slice(), [2, 5, 4, 6]);
+            assert!(Codes::concat(&[&a, &b], 0).is_err() && Codes::concat(&[&a], 2).is_err());
+        });
+    }
+
     #[test]
     fn columns_and_their_stack_are_the_same_codes() {
         on_every_device(|| {
@@ -228,6 +298,16 @@ mod tests {
                 assert_eq!(stacked, codes);
                 assert!(stacked.bound() <= 900 && stacked.as_slice().iter().all(|&c| (c as usize) < stacked.bound()));
                 assert_eq!(codes.reshape(&[codes.len()]).unwrap().as_slice(), codes.as_slice());
+                for axis in 0..shape.len() {
+                    let middle = shape[axis] / 2;
+                    let halves = [0..middle, middle..shape[axis]].map(|range| codes.slice(axis, range).unwrap());
+                    assert_eq!(halves[1].shape()[axis], shape[axis] - middle);
+                    let joined = Codes::concat(&[&halves[0], &halves[1]], axis).unwrap();
+                    assert_eq!(joined, codes);
+                    assert_eq!(joined.device(), Tensor::zeros(&[1]).device());
+                    assert!(codes.slice(axis, 0..shape[axis] + 1).is_err());
+                }
+                assert!(codes.slice(shape.len(), 0..0).is_err() && Codes::concat(&[], 0).is_err());
                 let there = codes.to_device(Tensor::zeros(&[1]).device()).unwrap();
                 assert_eq!(there.to_device(Device::Cpu).unwrap(), codes);
             }

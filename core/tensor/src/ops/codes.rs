@@ -1,4 +1,4 @@
-//! Numbers to codes.
+//! Numbers to codes, and back.
 
 use super::on_cpu;
 use crate::{Codes, Error, Result, Tensor};
@@ -23,6 +23,20 @@ impl Tensor {
     }
 }
 
+impl Codes {
+    /// The codes `[..]` as numbers `[..]`. Not differentiable.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] of codes above 2^24, where f32 leaves out whole numbers.
+    pub fn to_numbers(&self) -> Result<Tensor> {
+        if self.bound() > EXACT {
+            return Err(Error::shape("to_numbers", format!("codes below {} are no numbers of f32", self.bound())));
+        }
+        return_from_gpu!(crate::cuda::device::codes::to_numbers(self));
+        Tensor::from_vec(self.as_slice().iter().map(|&code| code as f32).collect(), self.shape())
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
@@ -37,6 +51,10 @@ mod tests {
             let codes = x.to_codes(EXACT).unwrap();
             assert_eq!((codes.shape(), codes.device()), (&[2, 4][..], x.device()));
             assert_eq!(codes.as_slice(), [0, 7, last as u32, 0, 2, 0, last as u32, 0]);
+            let back = codes.to_numbers().unwrap();
+            assert_eq!(back.to_vec(), [0.0, 7.0, last, 0.0, 2.0, 0.0, last, 0.0]);
+            assert_eq!((back.shape(), back.device()), (x.shape(), x.device()));
+            assert!(Codes::from_vec(vec![1 << 24], &[1]).unwrap().to_numbers().is_err());
             assert_eq!(x.to_codes(5).unwrap().as_slice(), [0, 4, 4, 0, 2, 0, 4, 0]);
             assert!(Tensor::zeros(&[0, 3]).to_codes(1).unwrap().is_empty());
             assert!(x.to_codes(0).is_err() && x.to_codes(EXACT + 1).is_err());

@@ -127,6 +127,11 @@ function!(Gelu("gelu") {}, |f, x| x * math::normal::<FUSED>(x).0, slope of kept:
     let (cdf, density) = math::normal::<FUSED>(x);
     cdf + x * density
 });
+// x sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3): half of one plus tanh u is that sigmoid.
+function!(GeluTanh("gelu_tanh") {}, |f, x| x * math::sigmoid::<FUSED>(TWICE_ROOT * x * (1.0 + CUBIC * x * x)), slope of kept: |x| {
+    let s = math::sigmoid::<FUSED>(TWICE_ROOT * x * (1.0 + CUBIC * x * x));
+    s + x * s * (1.0 - s) * TWICE_ROOT * (1.0 + 3.0 * CUBIC * x * x)
+});
 function!(Clamp("clamp") { low, high },
     |f, x| if x < f.low { f.low } else if x > f.high { f.high } else { x },
     slope of input: |x| if x < f.low || x > f.high { 0.0 } else { 1.0 });
@@ -134,6 +139,10 @@ function!(Clamp("clamp") { low, high },
 function!(Round("round") {}, |f, x| x.round_ties_even(), slope of input: |_x| 0.0);
 function!(Floor("floor") {}, |f, x| x.floor(), slope of input: |_x| 0.0);
 function!(Heaviside("heaviside") {}, |f, x| if x > 0.0 { 1.0 } else if x <= 0.0 { 0.0 } else { x }, slope of input: |_x| 0.0);
+
+/// Of the tanh approximation of GELU: 2 sqrt(2 / pi), and the share of the cube.
+const TWICE_ROOT: f32 = 1.595_769;
+const CUBIC: f32 = 0.044_715;
 
 impl Sloped for Gelu {
     #[inline(always)]
@@ -230,6 +239,11 @@ impl Tensor {
         self.unary(Gelu {})
     }
 
+    /// `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2`, the approximation of [`Tensor::gelu`] that GPT-2 and VAR take.
+    pub fn gelu_tanh(&self) -> Result<Tensor> {
+        self.unary(GeluTanh {})
+    }
+
     /// The nearest whole number, of two the even one; slope 0.
     pub fn round(&self) -> Result<Tensor> {
         self.unary(Round {})
@@ -287,6 +301,11 @@ mod tests {
         x * (0.5 + h / 3.0 * (0..=n).map(|i| weight(i) * density(f64::from(i) * h)).sum::<f64>())
     }
 
+    /// By its definition.
+    fn gelu_tanh(x: f64) -> f64 {
+        x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()) / 2.0
+    }
+
     #[test]
     fn functions_equal_their_definitions_and_slopes_the_finite_differences() {
         on_every_device(|| {
@@ -309,6 +328,7 @@ mod tests {
                 check(Tensor::softplus, |x| x.exp().ln_1p(), &x);
                 check(Tensor::silu, |x| x / (1.0 + (-x).exp()), &x);
                 check(Tensor::gelu, gelu, &x);
+                check(Tensor::gelu_tanh, gelu_tanh, &x);
                 check(|x| x.clamp(-10.0, 10.0), |x| x, &x);
             }
         });
@@ -365,6 +385,7 @@ mod tests {
                 Tensor::softplus,
                 Tensor::silu,
                 Tensor::gelu,
+                Tensor::gelu_tanh,
                 Tensor::tanh,
                 Tensor::exp,
                 Tensor::round,

@@ -3,7 +3,7 @@
 use crate::cuda::Gpu;
 use crate::cuda::device::kernels::{check, elements};
 use crate::cuda::device::operands::on_gpu;
-use crate::cuda::{Numbers, length};
+use crate::cuda::{Buffer, Numbers, length};
 use crate::{Codes, Device, Result, Tensor};
 use cudarc::driver::{CudaSlice, DeviceSlice, LaunchAsync};
 use dfdx::prelude::CudaError;
@@ -17,7 +17,7 @@ pub(crate) struct OnGpu {
 }
 
 /// The kernels of `codes.cu`.
-pub(crate) const KERNELS: &[&str] = &["copy_codes", "codes_of_numbers"];
+pub(crate) const KERNELS: &[&str] = &["copy_codes", "codes_of_numbers", "numbers_of_codes"];
 
 /// The whole numbers of `x` as codes below `size`.
 pub(crate) fn of_numbers(x: &Tensor, size: usize) -> Result<Option<Codes>> {
@@ -26,6 +26,15 @@ pub(crate) fn of_numbers(x: &Tensor, size: usize) -> Result<Option<Codes>> {
     };
     let codes = gpu.codes_of_numbers(numbers.numbers(), size)?;
     Ok(Some(Codes::of_gpu(OnGpu::new(gpu, codes), x.shape(), size)))
+}
+
+/// Codes as numbers.
+pub(crate) fn to_numbers(codes: &Codes) -> Result<Option<Tensor>> {
+    let Some(gpu) = codes.gpu()? else {
+        return Ok(None);
+    };
+    let numbers = gpu.numbers_of_codes(&codes.on_gpu(gpu)?.codes)?;
+    Ok(Some(Tensor::on_gpu(Buffer::new(gpu, numbers), codes.shape(), None)))
 }
 
 impl OnGpu {
@@ -68,18 +77,23 @@ impl OnGpu {
         &self.codes
     }
 
-    /// Every `depth`-th code from `index` on.
-    pub(crate) fn column(&self, index: usize, depth: usize) -> Result<Self> {
-        let mut out = self.gpu.room_for_codes(self.len() / depth)?;
-        self.gpu.copy_codes(&self.codes, [depth, index], &mut out, [1, 0])?;
+    /// Of every `step` codes the `len` from `start` on.
+    pub(crate) fn blocks(&self, start: usize, len: usize, step: usize) -> Result<Self> {
+        let count = self.len() / step.max(1);
+        let mut out = self.gpu.room_for_codes(count * len)?;
+        self.gpu.copy_codes(&self.codes, [step, start], &mut out, [len, 0], [count, len])?;
         Ok(Self::new(self.gpu, out))
     }
 
-    /// The codes of equally long `parts` by turns.
-    pub(crate) fn stack(gpu: &'static Gpu, parts: &[Self]) -> Result<Self> {
-        let mut out = gpu.room_for_codes(parts.iter().map(Self::len).sum())?;
-        for (index, part) in parts.iter().enumerate() {
-            gpu.copy_codes(&part.codes, [1, 0], &mut out, [parts.len(), index])?;
+    /// By turns so many codes of each part.
+    pub(crate) fn join(gpu: &'static Gpu, parts: &[(Self, usize)]) -> Result<Self> {
+        let step: usize = parts.iter().map(|(_, len)| len).sum();
+        let mut out = gpu.room_for_codes(parts.iter().map(|(part, _)| part.len()).sum())?;
+        let count = out.len() / step.max(1);
+        let mut start = 0;
+        for (part, len) in parts {
+            gpu.copy_codes(&part.codes, [*len, 0], &mut out, [step, start], [count, *len])?;
+            start += len;
         }
         Ok(Self::new(gpu, out))
     }
@@ -108,26 +122,43 @@ impl Gpu {
         Ok(out)
     }
 
-    /// Copies codes from one stride and offset to another, as many as both sides have.
+    /// Codes as numbers.
+    fn numbers_of_codes(&self, codes: &CudaSlice<u32>) -> Result<Numbers, CudaError> {
+        let n = codes.len();
+        let mut out = self.room(n)?;
+        if n > 0 {
+            let kernel = self.kernel("numbers_of_codes")?;
+            // SAFETY: the kernel reads and writes the first n elements; both have n.
+            #[allow(unsafe_code)]
+            unsafe {
+                kernel.launch(elements(n), (codes, &mut *out, n as u64))?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Copies `count` blocks of `len` codes, which begin in steps from a start on either side.
     fn copy_codes(
         &self,
         from: &CudaSlice<u32>,
-        [from_stride, from_start]: [usize; 2],
+        [from_step, from_start]: [usize; 2],
         to: &mut CudaSlice<u32>,
-        [to_stride, to_start]: [usize; 2],
+        [to_step, to_start]: [usize; 2],
+        [count, len]: [usize; 2],
     ) -> Result<(), CudaError> {
-        let n = to.len() / to_stride;
+        let n = count * len;
         if n == 0 {
             return Ok(());
         }
-        check((n - 1) * from_stride + from_start < from.len() && (n - 1) * to_stride + to_start < to.len())?;
+        check((count - 1) * from_step + from_start + len <= from.len())?;
+        check((count - 1) * to_step + to_start + len <= to.len())?;
         let kernel = self.kernel("copy_codes")?;
-        let [from_stride, from_start, to_stride, to_start] =
-            [from_stride, from_start, to_stride, to_start].map(|x| x as u64);
+        let [from_step, from_start, to_step, to_start] = [from_step, from_start, to_step, to_start].map(|x| x as u64);
         // SAFETY: the kernel reads and writes n codes, the last of which were just checked to be inside.
         #[allow(unsafe_code)]
         unsafe {
-            kernel.launch(elements(n), (from, to, n as u64, from_stride, from_start, to_stride, to_start))?;
+            let arguments = (from, to, n as u64, len as u64, from_step, from_start, to_step, to_start);
+            kernel.launch(elements(n), arguments)?;
         }
         Ok(())
     }

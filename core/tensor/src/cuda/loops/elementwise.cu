@@ -25,6 +25,11 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 __device__ __forceinline__ float normal_cdf(float x) { return 0.5f * erfcf(-x * 0.70710678118654752f); }
 __device__ __forceinline__ float normal_density(float x) { return 0.39894228040143268f * expf(-0.5f * x * x); }
 
+// Half of one plus tanh(sqrt(2 / pi) (x + 0.044715 x^3)).
+__device__ __forceinline__ float gelu_gate(float x) {
+    return sigmoid(1.5957691216f * x * (1.0f + 0.044715f * x * x));
+}
+
 FUNCTION(abs, fabsf(x), at > 0.0f ? 1.0f : at < 0.0f ? -1.0f : 0.0f)
 FUNCTION(square, x *x, 2.0f * at)
 FUNCTION(sqrt, sqrtf(x), 0.5f / at)
@@ -37,6 +42,8 @@ FUNCTION(leaky_relu, x < 0.0f ? a * x : x, at > 0.0f ? 1.0f : a)
 FUNCTION(softplus, fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))) + 0.0f * x, sigmoid(at))
 FUNCTION(silu, x *sigmoid(x), sigmoid(at) * (1.0f + at * (1.0f - sigmoid(at))))
 FUNCTION(gelu, x *normal_cdf(x), normal_cdf(at) + at * normal_density(at))
+FUNCTION(gelu_tanh, x *gelu_gate(x),
+         gelu_gate(at) * (1.0f + at * (1.0f - gelu_gate(at)) * 1.5957691216f * (1.0f + 0.134145f * at * at)))
 FUNCTION(clamp, x < a ? a : x > b ? b : x, at < a || at > b ? 0.0f : 1.0f)
 FUNCTION(round, rintf(x), 0.0f)
 FUNCTION(floor, floorf(x), 0.0f)

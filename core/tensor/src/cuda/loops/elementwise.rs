@@ -24,6 +24,7 @@ pub(crate) const FUNCTIONS: &[&str] = with_slopes!(
     "softplus",
     "silu",
     "gelu",
+    "gelu_tanh",
     "clamp",
     "round",
     "floor",
