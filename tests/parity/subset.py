@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the cases of this folder anew from a folder of all cases: `subset.py FULL_SET` (README.md says what they are).
 
-A case is copied as it is, with three exceptions: of the cases in PARTS only one sub-case is kept, those in WITHOUT lose some, and
-those in LEFT_OUT are not there, because the smallest model that the published code can build is too large for a repository.
+A case is copied as it is, with two exceptions: of the cases in PARTS only one sub-case is kept, and those in LEFT_OUT are not
+there, because the smallest model that the published code can build is too large for a repository.
 """
 
 import json
@@ -14,8 +14,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "src/parity/mod.rs"
 PARTS = {"dinov2_features": "reg.", "resnet_block": "same.", "rq_transformer_forward": "text."}
-# The priors of a tokenizer.
-WITHOUT = {"var": ("anorm.", "shared.", "mask")}
 LEFT_OUT = {"encoder_decoder", "kl_vae_forward", "mar_forward", "mar_sample_tokens", "vqvae2_forward"}
 
 
@@ -43,10 +41,9 @@ def write_tensors(path, entries):
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(numbers for *_, numbers in entries))
 
 
-def keep(name, part, without):
-    """Whether a tensor or result belongs to the sub-case, if there is one, and to none of others: names are `group.sub-case.rest`."""
-    rest = name.split(".", 1)[1]
-    return rest.startswith(part) and not rest.startswith(without)
+def keep(name, part):
+    """Whether a tensor or result belongs to the sub-case, if there is one: names are `group.sub-case.rest`."""
+    return name.split(".", 1)[1].startswith(part)
 
 
 def main(full):
@@ -56,23 +53,21 @@ def main(full):
         if name in LEFT_OUT or not source.is_dir():
             continue
         target.mkdir(exist_ok=True)
-        part, without = PARTS.get(name, ""), WITHOUT.get(name, ())
+        part = PARTS.get(name, "")
         case = json.loads((source / "case.json").read_text())
         case.pop("variant", None)
         # Which set a case is of says nothing about its numbers.
         case["what"] = re.sub(r" \((open|held)\)", "", case["what"])
-        case["inputs"] = [entry for entry in case["inputs"] if keep(entry, part, without)]
-        case["expect"] = [entry for entry in case["expect"] if keep(entry["name"], part, without)]
+        case["inputs"] = [entry for entry in case["inputs"] if keep(entry, part)]
+        case["expect"] = [entry for entry in case["expect"] if keep(entry["name"], part)]
         if "tensors" in case:
-            case["tensors"] = {entry: about for entry, about in case["tensors"].items() if keep(entry, part, without)}
+            case["tensors"] = {entry: about for entry, about in case["tensors"].items() if keep(entry, part)}
         if part:
             case["notes"] += f" Of the sub-cases, {part} alone is kept here."
-        if without:
-            case["notes"] += f" Of the sub-cases, {', '.join(without)} are not kept here."
         (target / "case.json").write_text(json.dumps(case, indent=1) + "\n")
         if (source / "data.safetensors").is_file():
             entries = read_tensors(source / "data.safetensors")
-            write_tensors(target / "data.safetensors", [entry for entry in entries if keep(entry[0], part, without)])
+            write_tensors(target / "data.safetensors", [entry for entry in entries if keep(entry[0], part)])
     size = sum(file.stat().st_size for file in HERE.rglob("*") if file.is_file())
     print(f"{size} bytes")
 

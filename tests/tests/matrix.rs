@@ -38,7 +38,10 @@ const PRIORS: &[&str] = &[
     "rq_transformer(width: 16, heads: 2, body_layers: 1, head_layers: 1)",
 ];
 
-/// A prior of codes without one.
+/// A prior of the codes of several scales, with the quantizers that make them.
+const NEXT_SCALE: &str = "var(width: 16, heads: 2, layers: 1)";
+
+/// A prior of codes without a likelihood.
 const MASKED: &str = "maskgit(width: 16, heads: 2, layers: 1)";
 
 /// Priors that begin with the codebooks, or are fed soft targets and drawn codes.
@@ -92,6 +95,8 @@ fn assert_bits(bits: &[Option<f64>]) {
 fn every_quantizer_of_codes_trains_with_every_prior_of_codes() {
     let all = [PLAIN, OTHERS].concat();
     assert_bits(&swept(&all, PRIORS, "prior_bits_per_image"));
+    let of_scales: Vec<&str> = OTHERS.iter().copied().filter(|call| call.starts_with("multi_scale")).collect();
+    assert_bits(&swept(&of_scales, &[NEXT_SCALE], "prior_bits_per_image"));
     let distances = swept(&all, &[MASKED], "sample_frechet");
     assert!(distances.iter().all(|d| d.is_some_and(|d| d.is_finite() && d >= 0.0)), "{distances:?}");
 }
@@ -112,7 +117,11 @@ fn refused(quantizer: &str, prior: &str) -> String {
 
 #[test]
 fn what_does_not_go_together_is_refused_in_the_plan() {
-    for prior in PRIORS.iter().chain(&[MASKED]) {
+    for quantizer in ["vq(codebook: 16)", "multi_scale(of: vq(codebook: 16), scales: [8])"] {
+        let said = refused(quantizer, NEXT_SCALE);
+        assert!(said.contains("of one"), "{quantizer} with {NEXT_SCALE}: {said}");
+    }
+    for prior in PRIORS.iter().chain(&[MASKED, NEXT_SCALE]) {
         let said = refused("none", prior);
         assert!(said.contains("codes"), "none with {prior}: {said}");
         let said = refused("kl", prior);

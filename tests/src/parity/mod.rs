@@ -18,6 +18,7 @@ mod measures;
 mod metrics;
 mod multi_scale;
 mod networks;
+mod next_scale;
 mod objectives;
 mod outcome;
 mod outputs;

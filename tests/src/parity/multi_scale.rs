@@ -1,17 +1,12 @@
-//! Multi-scale residual quantization.
+//! VAR: multi-scale residual quantization, and the prior over its codes.
 
 use super::outputs::{backward, gradient, inner};
-use super::{Case, Outputs, Result};
+use super::{Case, Outputs, Result, next_scale};
 use crate::held::Held;
 use rqlab_quantizer_multi_scale::{MultiScale, MultiScaleConfig, phi_of};
 use rqlab_sdk::prelude::*;
 
-/// The quantizer of VAR; its prior is another system.
 pub(super) fn var(case: &Case, out: &mut Outputs) -> Result<()> {
-    for name in ["anorm.", "shared.", "mask"] {
-        out.not_yet(format!("out.{name}"), "prior");
-        out.not_yet(format!("grad.{name}"), "prior");
-    }
     for scales in case.sizes("phi_counts")? {
         for phis in case.sizes("phi_shared")? {
             let chosen = (0..scales).map(|scale| phi_of(scale, scales, phis) as f64);
@@ -58,10 +53,9 @@ pub(super) fn var(case: &Case, out: &mut Outputs) -> Result<()> {
     let sums = sums.iter().map(|sum| sum.permute(&[0, 3, 1, 2])).collect::<Result<Vec<_>, _>>()?;
     out.tensor("out.f_hat_by_scale", &Tensor::stack(&sums.iter().collect::<Vec<_>>(), 0)?);
     let scales = quantizer.level().scales.ok_or("the level has no scales")?;
-    let seen = |scale: usize| -> Result<Tensor> {
-        Ok(scales.before(&tokens, scale)?.reshape(&[images, scales.positions(scale).len(), channels])?)
-    };
-    let seen = (1..sides.len()).map(seen).collect::<Result<Vec<_>>>()?;
+    let seen = scales.before(&tokens, 1..sides.len())?;
+    let rows = |map: &Tensor| map.reshape(&[images, map.len() / (images * channels), channels]);
+    let seen = seen.iter().map(rows).collect::<Result<Vec<_>, _>>()?;
     out.tensor("out.prior_input", &Tensor::concat(&seen.iter().collect::<Vec<_>>(), 1)?);
-    Ok(())
+    next_scale::prior(case, &quantizer, &tokens, out)
 }

@@ -7,8 +7,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the tokens of the first scales say of the next one.
-type Next = dyn Fn(&Tokens, usize) -> Result<Tensor> + Send + Sync;
+/// What the tokens of the first scales say of those after them.
+type Next = dyn Fn(&Tokens, Range<usize>) -> Result<Vec<Tensor>> + Send + Sync;
 
 /// The maps of a level whose tokens are of several: from coarse to fine, each in raster order, one after another. The map
 /// of such a level is one row of all of them; a prior that goes from position to position needs to know no more, one that
@@ -25,11 +25,12 @@ impl Scales {
         Self { sizes, next: None }
     }
 
-    /// Maps of `sizes`, height and width, coarse to fine. `next(tokens, n)` makes of the tokens `[B, 1, T, D]` of at
-    /// least the first n scales the latents `[B, h_n, w_n, C]` that they stand for, in the size of the scale after them.
+    /// Maps of `sizes`, height and width, coarse to fine. `next(tokens, scales)` makes of the tokens `[B, 1, T, D]` of at
+    /// least the scales before the last of `scales`, for each n of these, the latents `[B, h_n, w_n, C]` that the first n
+    /// stand for, in the size of the scale after them.
     pub fn new(
         sizes: Vec<[usize; 2]>,
-        next: impl Fn(&Tokens, usize) -> Result<Tensor> + Send + Sync + 'static,
+        next: impl Fn(&Tokens, Range<usize>) -> Result<Vec<Tensor>> + Send + Sync + 'static,
     ) -> Self {
         Self { sizes, next: Some(Arc::new(next)) }
     }
@@ -46,18 +47,18 @@ impl Scales {
         start..start + self.sizes.get(scale).map_or(0, area)
     }
 
-    /// What a prior sees of the scales before scale `scale`, counted from 0: the latents that their tokens stand for,
-    /// resized to this one, `[B, h, w, C]`. Tokens `[B, 1, T, D]` may be those before it alone, or more.
+    /// What a prior sees of the scales before each of `scales`, counted from 0: the latents that their tokens stand for,
+    /// resized to that scale, `[B, h, w, C]`. Tokens `[B, 1, T, D]` may be those before the last of them alone, or more.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for the first scale, for one that is not there, and in a plan; tokens that do not fit.
-    pub fn before(&self, tokens: &Tokens, scale: usize) -> Result<Tensor> {
-        if !(1..self.sizes.len()).contains(&scale) {
-            let message = format!("there is nothing to see before scale {scale} of {}", self.sizes.len());
+    pub fn before(&self, tokens: &Tokens, scales: Range<usize>) -> Result<Vec<Tensor>> {
+        if scales.start == 0 || scales.end > self.sizes.len() {
+            let message = format!("there is nothing to see before scales {scales:?} of {}", self.sizes.len());
             return Err(Error::Unsupported(message));
         }
         match &self.next {
-            Some(next) => next(tokens, scale),
+            Some(next) => next(tokens, scales),
             None => Err(Error::Unsupported("a plan holds no tokens of any scale".to_owned())),
         }
     }
@@ -85,10 +86,11 @@ mod tests {
     #[test]
     fn nothing_lies_before_the_first_scale() {
         let sizes = vec![[1, 1], [2, 2]];
-        let known = Scales::new(sizes.clone(), |_, scale| Ok(Tensor::full(scale as f32, &[1, 2, 2, 1])));
+        let full = |scale: usize| Tensor::full(scale as f32, &[1, 2, 2, 1]);
+        let known = Scales::new(sizes.clone(), move |_, scales| Ok(scales.map(full).collect()));
         let tokens = Tokens::Codes(Codes::from_vec(vec![0], &[1, 1, 1, 1]).unwrap());
-        assert_eq!(known.before(&tokens, 1).unwrap().to_vec(), [1.0; 4]);
-        assert!(known.before(&tokens, 0).is_err() && known.before(&tokens, 2).is_err());
-        assert!(Scales::planned(sizes).before(&tokens, 1).is_err());
+        assert_eq!(known.before(&tokens, 1..2).unwrap()[0].to_vec(), [1.0; 4]);
+        assert!(known.before(&tokens, 0..1).is_err() && known.before(&tokens, 1..3).is_err());
+        assert!(Scales::planned(sizes).before(&tokens, 1..2).is_err());
     }
 }

@@ -110,8 +110,8 @@ impl MultiScale {
         let first = Codes::from_vec(vec![0; tables.len()], &[1, 1, 1, tables.len()])?;
         let common = held.embed(&Tokens::Codes(first.clone()), None)?.sub(&summed(&tables, &first)?)?.detach();
         let maps = self.maps.frozen()?;
-        Ok(Scales::new(sizes, move |tokens, scale| {
-            maps.before(tokens.codes()?, scale, |codes| Ok(summed(&tables, &codes)?.add(&common)?))
+        Ok(Scales::new(sizes, move |tokens, scales| {
+            maps.before(tokens.codes()?, scales, |codes| Ok(summed(&tables, &codes)?.add(&common)?))
         }))
     }
 

@@ -4,6 +4,7 @@ use rqlab_sdk::nn::Conv2d;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::resize::{Resize, Sampling};
 use rqlab_sdk::tensor::ops::conv::Conv2d as Convolution;
+use std::ops::Range;
 
 /// The convolution of scale `scale` of `scales`, of `phis` that they share: that whose tick lies nearest to `scale /
 /// (scales - 1)`, of equals the first. Ticks go evenly from `1 / (3 K)` to `1 - 1 / (3 K)` for K = 4, else from `1 / (2
@@ -105,9 +106,7 @@ impl<Phi: Smooth> Maps<Phi> {
         let mut from = 0;
         for (scale, side) in self.sides[..scales].iter().enumerate() {
             let own = from..from + side * side;
-            let rows = codes.as_slice().chunks_exact((count * depth).max(1));
-            let picked: Vec<u32> = rows.flat_map(|row| &row[own.start * depth..own.end * depth]).copied().collect();
-            let picked = Codes::from_vec(picked, &[images, *side, *side, depth])?.to_device(codes.device())?;
+            let picked = codes.slice(2, own.clone())?.reshape(&[images, *side, *side, depth])?;
             let added = self.enlarged(&embed(picked)?, scale)?;
             sums.push(match sums.last() {
                 Some(sum) => sum.add(&added)?,
@@ -118,16 +117,15 @@ impl<Phi: Smooth> Maps<Phi> {
         Ok(sums)
     }
 
-    /// The latents of the scales before one, in its size.
+    /// The latents of the scales before each of `scales`, none of which is the first, in the size of that.
     pub(crate) fn before(
         &self,
         codes: &Codes,
-        scale: usize,
+        scales: Range<usize>,
         embed: impl Fn(Codes) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let sums = self.sums(codes, scale, embed)?;
-        let last = sums.last().ok_or_else(|| Error::Unsupported("nothing lies before the first scale".to_owned()))?;
-        self.averaged(last, scale)
+    ) -> Result<Vec<Tensor>> {
+        let sums = self.sums(codes, scales.end.saturating_sub(1), embed)?;
+        scales.map(|scale| self.averaged(&sums[scale - 1], scale)).collect()
     }
 }
 
@@ -137,15 +135,12 @@ pub(crate) fn positions(map: &Tensor) -> Result<Tensor> {
     Ok(map.reshape(&[images, 1, height * width, last])?)
 }
 
-/// The codes of several maps `[B, p, p, D]` as one row `[B, 1, T, D]`. A GPU is waited for.
+/// The codes of several maps `[B, p, p, D]` as one row `[B, 1, T, D]`.
 pub(crate) fn concat_positions(maps: &[Codes]) -> Result<Codes> {
-    let Some(first) = maps.first() else { return Err(Error::Unsupported("codes of no scale".to_owned())) };
-    let (images, depth) = (first.shape()[0], first.last_dim());
-    let of_image = |image: usize, map: &Codes| {
-        let length = map.len() / images.max(1);
-        map.as_slice()[image * length..(image + 1) * length].to_vec()
+    let row = |map: &Codes| {
+        let (images, depth) = (map.shape()[0], map.last_dim());
+        map.reshape(&[images, 1, map.len() / (images * depth).max(1), depth])
     };
-    let row: Vec<u32> = (0..images).flat_map(|image| maps.iter().flat_map(move |map| of_image(image, map))).collect();
-    let count = row.len() / (images * depth).max(1);
-    Ok(Codes::from_vec(row, &[images, 1, count, depth])?.to_device(first.device())?)
+    let rows = maps.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+    Ok(Codes::concat(&rows.iter().collect::<Vec<_>>(), 2)?)
 }

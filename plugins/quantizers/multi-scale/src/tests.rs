@@ -39,13 +39,15 @@ fn tokens_are_one_row_from_coarse_to_fine() {
     assert_eq!(scales.sizes(), [[1, 1], [2, 2], [4, 4]]);
     // What is seen before the second scale is the mean of what the first one adds; it needs the first code alone.
     let sums = quantizer.sums(&quantized.tokens, 3, None).unwrap();
-    let seen = scales.before(&quantized.tokens, 1).unwrap();
+    let seen = scales.before(&quantized.tokens, 1..3).unwrap();
+    assert!(seen[1].mse(&sums[1]).unwrap().item().unwrap() < 1e-10);
+    let seen = &seen[0];
     let whole = [seen.mean(&[1, 2], false).unwrap(), sums[0].mean(&[1, 2], false).unwrap()];
     assert!(whole[0].mse(&whole[1]).unwrap().item().unwrap() < 1e-10 && seen.shape() == [2, 2, 2, 3]);
     let first: Vec<u32> = quantized.tokens.codes().unwrap().as_slice().chunks(21).map(|row| row[0]).collect();
     let first = Tokens::Codes(Codes::from_vec(first, &[2, 1, 1, 1]).unwrap());
-    assert_eq!(scales.before(&first, 1).unwrap().to_vec(), seen.to_vec());
-    assert!(scales.before(&first, 2).is_err());
+    assert_eq!(scales.before(&first, 1..2).unwrap()[0].to_vec(), seen.to_vec());
+    assert!(scales.before(&first, 1..3).is_err());
     assert_eq!(sums[2].to_vec(), quantized.latents.to_vec());
 }
 
