@@ -11,8 +11,8 @@ use rqlab::job::{Call, Called};
 use rqlab::plugins::{Plugins, Search, key};
 use rqlab::stages::Tokenizer;
 use rqlab_sdk::contracts::{
-    CodeSpace, Components, Condition, ConditionSpace, LevelInfo, Mode, PriorContext, Targets, TokenBatch, TokenSpace,
-    Tokens,
+    CodeSpace, Components, Condition, ConditionSpace, Guidance, GuidanceSchedule, LevelInfo, Mode, Prior, PriorContext,
+    SampleRequest, Scales, Targets, TokenBatch, TokenSpace, Tokens,
 };
 use rqlab_sdk::optim::{Adam, AdamSettings, WeightAverage};
 use rqlab_sdk::params::Params;
@@ -90,25 +90,63 @@ fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
     }
 }
 
+/// Priors of one map of codes, of several scales and of vectors.
+const PRIORS: [(&str, &str, Made); 6] = [
+    ("rq_transformer", "(width: 16, heads: 2, body_layers: 1, head_layers: 1)", Made::Codes),
+    ("ar", "(width: 16, heads: 2, layers: 1)", Made::Codes),
+    ("maskgit", "(width: 16, heads: 2, layers: 1, iterations: 4)", Made::Codes),
+    ("maskgit", "(width: 16, heads: 2, layers: 1, iterations: 4, proposals: gumbel)", Made::Codes),
+    ("var", "(width: 16, heads: 2, layers: 1)", Made::Scales),
+    (
+        "mar",
+        "(width: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, iterations: 4, sampling_steps: 10)",
+        Made::Vectors,
+    ),
+];
+
+/// What a tokenizer makes of an image.
+#[derive(Clone, Copy, PartialEq)]
+enum Made {
+    Codes,
+    Scales,
+    Vectors,
+}
+
+const CHANNELS: usize = 8;
+
+fn prior_of(plugins: &Plugins, name: &str, config: &str, made: Made, params: &Params) -> (Box<dyn Prior>, LevelInfo) {
+    let table = Tensor::from_vec(Rng::new(1, "codebook", 0).normal(16 * CHANNELS), &[16, CHANNELS]).unwrap();
+    let codes = TokenSpace::Codes(CodeSpace { sizes: vec![16; 2], tables: vec![table.clone(); 2], shared: true });
+    let (height, width, space, scales) = match made {
+        Made::Codes => (3, 3, codes, None),
+        Made::Vectors => (3, 3, TokenSpace::Vectors { channels: CHANNELS }, None),
+        Made::Scales => {
+            let first = move |tokens: &Tokens, scales: std::ops::Range<usize>| {
+                let codes = tokens.codes()?.slice(2, 0..1)?.column(0)?;
+                let seen = |_| Ok(table.embedding(&codes)?.broadcast_to(&[codes.shape()[0], 2, 2, CHANNELS])?);
+                scales.map(seen).collect()
+            };
+            (1, 5, codes, Some(Scales::new(vec![[1, 1], [2, 2]], first)))
+        }
+    };
+    let level = LevelInfo { height, width, channels: CHANNELS, space, scales };
+    let context = PriorContext {
+        levels: vec![level.clone()],
+        level: 0,
+        condition: ConditionSpace::Classes(4),
+        null_condition: true,
+        params: params.scope("prior"),
+        components: Components::none(),
+    };
+    (plugins.prior(&component(plugins, Kind::Prior, name, config), &context).unwrap(), level)
+}
+
 #[test]
 fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
     let Some((plugins, _alone)) = on_a_gpu() else { return };
-    for (name, config) in [
-        ("rq_transformer", "(width: 16, heads: 2, body_layers: 1, head_layers: 1)"),
-        ("ar", "(width: 16, heads: 2, layers: 1)"),
-    ] {
-        let table = Tensor::from_vec(Rng::new(1, "codebook", 0).normal(16 * 8), &[16, 8]).unwrap();
-        let space = CodeSpace { sizes: vec![16; 2], tables: vec![table; 2], shared: true };
+    for (name, config, made) in PRIORS {
         let params = Params::new(1);
-        let context = PriorContext {
-            levels: vec![LevelInfo { height: 3, width: 3, channels: 8, space: TokenSpace::Codes(space), scales: None }],
-            level: 0,
-            condition: ConditionSpace::Classes(4),
-            null_condition: true,
-            params: params.scope("prior"),
-            components: Components::none(),
-        };
-        let prior = plugins.prior(&component(&plugins, Kind::Prior, name, config), &context).unwrap();
+        let (prior, level) = prior_of(&plugins, name, config, made, &params);
         let mut optimizer = Adam::new(params.trained(), AdamSettings::default()).unwrap();
         for step in 0..3 {
             let rng = Rng::new(1, "step", step);
@@ -116,12 +154,16 @@ fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
                 Codes::from_vec(rng.part(purpose, 0).below(shape.iter().product(), size), shape).unwrap()
             };
             let condition = Condition::classes(draw("labels", &[2], 4)).unwrap();
-            let batch = TokenBatch {
-                tokens: Tokens::Codes(draw("codes", &[2, 3, 3, 2], 16)),
-                targets: Targets::Hard,
-                condition: condition.dropped(0.5, &rng).unwrap(),
-                above: vec![],
+            let shape = level.token_shape(2);
+            let tokens = match made {
+                Made::Vectors => {
+                    let numbers = rng.part("vectors", 0).normal(shape.iter().product());
+                    Tokens::Vectors(Tensor::from_vec(numbers, &shape).unwrap())
+                }
+                _ => Tokens::Codes(draw("codes", &shape, 16)),
             };
+            let condition = condition.dropped(0.5, &rng).unwrap();
+            let batch = TokenBatch { tokens, targets: Targets::Hard, condition, above: vec![] };
             let before = host_reads();
             let tape = Tape::start().unwrap();
             let loss = prior.loss(&batch, &Mode::Train(rng)).unwrap().loss;
@@ -129,6 +171,24 @@ fn a_step_of_a_prior_reads_nothing_from_a_gpu() {
             let norm = optimizer.step(&mut gradients, 1e-3, Some(1.0)).unwrap();
             assert_eq!(host_reads(), before, "{name}, step {step}");
             assert!(norm.read().unwrap() > 0.0 && host_reads() > before);
+        }
+    }
+}
+
+/// Nor does the host wait for what is drawn: tokens lie on the GPU until somebody reads them.
+#[test]
+fn samples_of_a_prior_read_nothing_from_a_gpu() {
+    let Some((plugins, _alone)) = on_a_gpu() else { return };
+    for (name, config, made) in PRIORS {
+        let (prior, level) = prior_of(&plugins, name, config, made, &Params::new(1));
+        for scale in [1.0, 2.0] {
+            let guidance = Guidance { scale, schedule: GuidanceSchedule::Linear };
+            let condition = Condition::classes(Codes::from_vec(vec![1, 2], &[2]).unwrap()).unwrap();
+            let request = SampleRequest { guidance, ..SampleRequest::new(condition) };
+            let before = host_reads();
+            let tokens = prior.sample(&request, &Rng::new(1, "samples", 0)).unwrap();
+            assert_eq!(host_reads(), before, "{name}{config}, guidance {scale}");
+            assert_eq!(tokens.shape(), level.token_shape(2));
         }
     }
 }

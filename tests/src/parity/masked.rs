@@ -208,12 +208,12 @@ fn sampled(case: &Case, sub: &Value, out: &mut Outputs) -> Result<()> {
     out.tensor(format!("out.{name}first_logits"), &logits.reshape(&[images, length, size])?);
     let mut entering = Vec::new();
     for step in 0..iterations {
-        entering.extend(ids(canvas.codes(), canvas.masked(), size));
+        entering.extend(ids(&canvas.codes(), &canvas.masked(), size));
         let noise = Noise { proposals: vec![of_step(&tokens, step)], confidence: of_step(&confidence, step) };
         model.step(&mut canvas, &request, step, &noise)?;
     }
     out.array(format!("out.{name}ids_entering"), &[iterations, images, length], entering);
-    out.array(format!("out.{name}ids"), &[images, length], ids(canvas.codes(), canvas.masked(), size));
+    out.array(format!("out.{name}ids"), &[images, length], ids(&canvas.codes(), &canvas.masked(), size));
     Ok(())
 }
 

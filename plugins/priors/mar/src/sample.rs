@@ -153,29 +153,16 @@ impl Mar {
                 TokenSpace::Vectors { .. } => Tokens::Vectors(Tensor::from_vec(Vec::new(), &wanted)?),
             });
         }
-        let (mut vectors, mut codes) = (Vec::new(), Vec::new());
-        for step in drawn {
-            match step {
-                Drawn::Vectors(step) => vectors.push(step),
-                Drawn::Codes(step) => codes.push(step),
-            }
+        let of_step = |step: &Drawn| match step {
+            Drawn::Vectors(vectors) => Ok(vectors.clone()),
+            Drawn::Codes(codes) => Ok(codes.to_numbers()?.reshape(&[images, codes.last_dim(), 1])?),
+        };
+        let parts = drawn.iter().map(of_step).collect::<Result<Vec<_>>>()?;
+        let all = orders.restore(&Tensor::concat(&parts.iter().collect::<Vec<_>>(), 1)?)?;
+        if let Input::Codes(_) = &self.input {
+            let size = self.level.sizes().first().copied().unwrap_or(1);
+            return Ok(Tokens::Codes(all.to_codes(size)?.reshape(&wanted)?));
         }
-        if vectors.is_empty() {
-            let length = self.length();
-            let places = orders.positions(0..length)?;
-            let mut data = vec![0; images * length];
-            let mut from = 0;
-            for step in codes {
-                let new = step.last_dim();
-                for (i, &code) in step.as_slice().iter().enumerate() {
-                    let (image, n) = (i / new, from + i % new);
-                    data[image * length + places.as_slice()[image * length + n] as usize] = code;
-                }
-                from += new;
-            }
-            return Ok(Tokens::Codes(Codes::from_vec(data, &wanted)?));
-        }
-        let all = orders.restore(&Tensor::concat(&vectors.iter().collect::<Vec<_>>(), 1)?)?;
         let squares = all.reshape(&[images, self.map[0], self.map[1], all.last_dim()])?;
         let vectors = unpatchify(&squares, self.config.patch)?;
         Ok(match &self.input {

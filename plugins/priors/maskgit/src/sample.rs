@@ -5,7 +5,7 @@ use crate::{MaskGit, MaskGitConfig};
 use rqlab_sdk::nn::is_guided;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::no_grad;
-use rqlab_sdk::tensor::ops::sampling::{Draw, probabilities, sample};
+use rqlab_sdk::tensor::ops::sampling::{Draw, probabilities, sample, top_k_logits};
 
 rqlab_sdk::choice! {
     /// Which positions are kept at a step.
@@ -42,25 +42,27 @@ rqlab_sdk::choice! {
     }
 }
 
-/// Images that are being filled in.
+/// Images that are being filled in. All is where the model is: nothing is read back from a GPU while they are.
 #[derive(Debug, Clone)]
 pub struct Canvas {
-    /// `[B, T, D]`; those at masked positions mean nothing.
-    codes: Vec<u32>,
-    masked: Vec<bool>,
+    /// The numbers of codes, `[B, T, D]`; those at masked positions mean nothing.
+    codes: Tensor,
+    masks: Masks,
+    /// Masked positions of an image, but for those that stay masked since they are as sure as the last one that is.
+    open: usize,
     /// The order in which positions are kept, `[B, T]`, where it does not follow from confidence.
     order: Vec<usize>,
 }
 
 impl Canvas {
     /// The codes `[B, T, D]`, row-major; those at masked positions mean nothing.
-    pub fn codes(&self) -> &[u32] {
-        &self.codes
+    pub fn codes(&self) -> Vec<u32> {
+        self.codes.as_slice().iter().map(|&code| code as u32).collect()
     }
 
     /// Whether each position is masked, `[B, T]`.
-    pub fn masked(&self) -> &[bool] {
-        &self.masked
+    pub fn masked(&self) -> Vec<bool> {
+        self.masks.masked.as_slice().iter().map(|&masked| masked > 0.0).collect()
     }
 }
 
@@ -71,10 +73,6 @@ pub struct Noise {
     pub proposals: Vec<Vec<f32>>,
     /// Of the confidences, `[B, T]`.
     pub confidence: Vec<f32>,
-}
-
-fn gumbel(uniform: f32) -> f32 {
-    -(-uniform.ln()).ln()
 }
 
 impl MaskGit {
@@ -97,7 +95,12 @@ impl MaskGit {
                 offsets.into_iter().flat_map(rolled).collect()
             }
         };
-        Canvas { codes: vec![0; images * cells * self.level.depth()], masked: vec![true; images * cells], order }
+        Canvas {
+            codes: Tensor::zeros(&[images, cells, self.level.depth()]),
+            masks: Masks { masked: Tensor::full(1.0, &[images, cells, 1]) },
+            open: cells,
+            order,
+        }
     }
 
     /// The numbers of step `step` of `images` images.
@@ -122,7 +125,17 @@ impl MaskGit {
                 self.step(&mut canvas, request, step, &self.noise(images, step, rng))?;
             }
         }
-        Ok(Tokens::Codes(Codes::from_vec(canvas.codes, &self.level.token_shape(images))?))
+        Ok(Tokens::Codes(self.codes(&canvas)?))
+    }
+
+    /// The codes `[B, h, w, D]` of images.
+    fn codes(&self, canvas: &Canvas) -> Result<Codes> {
+        let [images, positions, _] = canvas.codes.dims("codes")?;
+        let column = |(d, &size): (usize, &usize)| -> Result<Codes> {
+            Ok(canvas.codes.slice(2, d..d + 1)?.reshape(&[images, positions])?.to_codes(size)?)
+        };
+        let columns = self.level.sizes().iter().enumerate().map(column).collect::<Result<Vec<_>>>()?;
+        Ok(Codes::stack(&columns)?.reshape(&self.level.token_shape(images))?)
     }
 
     /// Logits `[B T, K_d]` of every depth at step `step`, guided and annealed. Guidance takes the share of the steps that are
@@ -133,14 +146,15 @@ impl MaskGit {
     pub fn guided_logits(&self, canvas: &Canvas, request: &SampleRequest, step: usize) -> Result<Vec<Tensor>> {
         let (images, positions) = (request.images(), self.level.positions());
         let guided = is_guided(&request.guidance, self.condition.space())?;
-        let copies = if guided { 2 } else { 1 };
-        let rows: Vec<usize> = (0..images).flat_map(|image| std::iter::repeat_n(image, copies)).collect();
-        let codes = Tokens::Codes(Codes::from_vec(canvas.codes.clone(), &self.level.token_shape(images))?);
-        let masked = canvas.masked.iter().map(|&masked| if masked { 1.0 } else { 0.0 }).collect();
-        let masked = Tokens::Vectors(Tensor::from_vec(masked, &[images, positions, 1])?).rows(&rows)?;
-        let masks = Masks { masked: masked.vectors()?.clone() };
-        let condition = if guided { request.condition.paired()? } else { request.condition.clone() };
-        let logits = no_grad(|| self.logits(codes.rows(&rows)?.codes()?, &masks, &condition, &Mode::Eval))?;
+        let (codes, masks) = (self.codes(canvas)?, &canvas.masks);
+        let logits = no_grad(|| {
+            if !guided {
+                return self.logits(&codes, masks, &request.condition, &Mode::Eval);
+            }
+            let pairs = Codes::concat(&[&codes, &codes], 1)?.reshape(&self.level.token_shape(2 * images))?;
+            let masked = Tensor::concat(&[&masks.masked, &masks.masked], 1)?.reshape(&[2 * images, positions, 1])?;
+            self.logits(&pairs, &Masks { masked }, &request.condition.paired()?, &Mode::Eval)
+        })?;
         let MaskGitConfig { iterations, annealed_logits, .. } = self.config;
         let scale = request.guidance.at_progress(step as f32 / iterations as f32);
         let left = 1.0 - (step + 1) as f32 / iterations as f32;
@@ -161,68 +175,73 @@ impl MaskGit {
     /// # Errors
     /// As for [`MaskGit::guided_logits`]; too few random numbers.
     pub fn step(&self, canvas: &mut Canvas, request: &SampleRequest, step: usize, noise: &Noise) -> Result<()> {
-        let (depth, rows) = (self.level.depth(), canvas.masked.len());
+        let shape = canvas.masks.masked.shape().to_vec();
         let left = 1.0 - (step + 1) as f32 / self.config.iterations as f32;
         let strength = self.config.noise * left;
-        let mut confidence = vec![0.0f32; rows];
+        let mut confidence = gumbel_noise(&noise.confidence, strength, &shape[..2])?;
+        let mut proposed = Vec::with_capacity(self.level.depth());
         for (d, logits) in self.guided_logits(canvas, request, step)?.iter().enumerate() {
             let (draw, uniforms) = (request.draw_at(d), &noise.proposals[d]);
-            let proposed = match self.gumbel_proposals() {
+            let codes = match self.gumbel_proposals() {
                 true => largest_with_noise(logits, &draw, strength, uniforms)?,
                 false => sample(logits, &draw, uniforms)?,
             };
             let sure = match self.config.confidence {
-                Confidence::LogProbability => logits.cross_entropy(&proposed)?.neg()?,
-                Confidence::Logit => logits.gather_last(&proposed)?,
+                Confidence::LogProbability => logits.cross_entropy(&codes)?.neg()?,
+                Confidence::Logit => logits.gather_last(&codes)?,
             };
-            confidence.iter_mut().zip(sure.as_slice()).for_each(|(sum, x)| *sum += x);
-            for (row, &code) in proposed.as_slice().iter().enumerate().filter(|(row, _)| canvas.masked[*row]) {
-                canvas.codes[row * depth + d] = code;
-            }
+            confidence = confidence.add(&sure.reshape(&shape[..2])?)?;
+            proposed.push(codes.to_numbers()?.reshape(&shape)?);
         }
-        if strength > 0.0 {
-            confidence.iter_mut().zip(&noise.confidence).for_each(|(x, &u)| *x += strength * gumbel(u));
-        }
-        self.mask_again(canvas, &confidence, step);
-        Ok(())
+        let proposed = Tensor::concat(&proposed.iter().collect::<Vec<_>>(), 2)?;
+        canvas.codes = canvas.codes.add(&proposed.sub(&canvas.codes)?.mul(&canvas.masks.masked)?)?;
+        self.mask_again(canvas, &confidence, step)
     }
 
-    /// Keeps the positions that step `step` is to keep.
-    fn mask_again(&self, canvas: &mut Canvas, confidence: &[f32], step: usize) {
+    /// Keeps the positions that step `step` is to keep: those of the order, or all that were masked but for the least of the
+    /// confidences `[B, T]`.
+    fn mask_again(&self, canvas: &mut Canvas, confidence: &Tensor, step: usize) -> Result<()> {
         let MaskGitConfig { iterations, schedule, .. } = self.config;
         let positions = self.level.positions();
-        if step + 1 >= iterations {
-            canvas.masked.fill(false);
-            return;
-        }
-        let share = schedule.share((step + 1) as f64 / iterations as f64);
-        let known = ((positions as f64 * (1.0 - share)) as usize).clamp(step + 1, positions);
-        for (image, masked) in canvas.masked.chunks_mut(positions).enumerate() {
-            if let Some(order) = canvas.order.get(image * positions..(image + 1) * positions) {
-                order[..known].iter().for_each(|&cell| masked[cell] = false);
-                continue;
+        let shape = canvas.masks.masked.shape().to_vec();
+        let masked = if step + 1 >= iterations {
+            Tensor::zeros(&shape)
+        } else if canvas.order.is_empty() {
+            let count = schedule.masked_after(step, iterations, positions, canvas.open);
+            canvas.open = count;
+            let masked = canvas.masks.masked.reshape(&shape[..2])?;
+            let doubts = confidence.neg()?.clamp(-LARGEST, LARGEST)?;
+            // A known position is surer than any other.
+            let doubts = doubts.mul(&masked)?.add(&masked.add_scalar(-1.0)?.mul_scalar(4.0 * LARGEST)?)?;
+            top_k_logits(&doubts, count)?.add_scalar(2.0 * LARGEST)?.heaviside()?.reshape(&shape)?
+        } else {
+            let share = schedule.share((step + 1) as f64 / iterations as f64);
+            let known = ((positions as f64 * (1.0 - share)) as usize).clamp(step + 1, positions);
+            let mut masked = vec![1.0; canvas.order.len()];
+            for (order, masked) in canvas.order.chunks(positions).zip(masked.chunks_mut(positions)) {
+                order[..known].iter().for_each(|&cell| masked[cell] = 0.0);
             }
-            let confidence = &confidence[image * positions..(image + 1) * positions];
-            let mut open: Vec<f32> = confidence.iter().zip(&*masked).filter_map(|(&c, &m)| m.then_some(c)).collect();
-            let count = schedule.masked_after(step, iterations, positions, open.len());
-            open.sort_by(f32::total_cmp);
-            let threshold = open.get(count - 1).or(open.last()).copied().unwrap_or(f32::INFINITY);
-            masked.iter_mut().zip(confidence).for_each(|(masked, &c)| *masked &= c <= threshold);
-        }
+            Tensor::from_vec(masked, &shape)?
+        };
+        canvas.masks = Masks { masked };
+        Ok(())
     }
+}
+
+/// Larger than any confidence, such that four of them are a number.
+const LARGEST: f32 = 1e30;
+
+/// Gumbel noise of a strength from uniform numbers.
+fn gumbel_noise(uniforms: &[f32], strength: f32, shape: &[usize]) -> Result<Tensor> {
+    let gumbel = |&u: &f32| -(-u.ln()).ln();
+    let noise = |u: &f32| if strength > 0.0 { strength * gumbel(u) } else { 0.0 };
+    Ok(Tensor::from_vec(uniforms.iter().map(noise).collect(), shape)?)
 }
 
 /// Of every row of logits `[N, K]`, as `draw` leaves them, the code of the largest with Gumbel noise of `strength` from
 /// `uniforms` `[N, K]`.
 fn largest_with_noise(logits: &Tensor, draw: &Draw, strength: f32, uniforms: &[f32]) -> Result<Codes> {
-    let mut noisy = if *draw == Draw::default() {
-        logits.to_vec()
-    } else {
-        // Up to a constant per row what the draw makes of them; minus infinity where it leaves nothing.
-        probabilities(logits, draw)?.to_vec().into_iter().map(f32::ln).collect()
-    };
-    if strength > 0.0 {
-        noisy.iter_mut().zip(uniforms).for_each(|(z, &u)| *z += strength * gumbel(u));
-    }
-    Ok(Tensor::from_vec(noisy, logits.shape())?.argmax_last()?)
+    // Up to a constant per row what the draw makes of them; minus infinity where it leaves nothing.
+    let left = if *draw == Draw::default() { logits.clone() } else { probabilities(logits, draw)?.ln()? };
+    Ok(left.add(&gumbel_noise(uniforms, strength, logits.shape())?)?.argmax_last()?)
 }
