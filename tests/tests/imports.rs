@@ -8,6 +8,7 @@
 use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_autoencoder_vit::{Vit, VitConfig};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
+use rqlab_prior_mar::{Mar, MarConfig, Orders};
 use rqlab_prior_rq_transformer::{RqTransformer, RqTransformerConfig};
 use rqlab_quantizer_kl::{Kl, KlConfig};
 use rqlab_quantizer_rq::{Rq, RqConfig};
@@ -215,6 +216,71 @@ fn rqtransformer() {
     }
     expect(&case, &out);
     exports_its_bits(&lab, &file, "plain", &|path| path.strip_prefix("state_dict/").map(str::to_owned));
+}
+
+/// Tokens that are known, then those that are masked, each in raster order.
+fn orders(mask: &Tensor) -> (Orders, usize) {
+    let (length, masked) = (mask.last_dim(), mask.as_slice().chunks(mask.last_dim()).next().unwrap());
+    let known = masked.iter().filter(|&&masked| masked == 0.0).count();
+    let order = |image: &[f32]| {
+        let mut order: Vec<u32> = (0..length as u32).collect();
+        order.sort_by_key(|&place| image[place as usize] != 0.0);
+        order
+    };
+    (Orders::new(mask.as_slice().chunks(length).flat_map(order).collect(), length).unwrap(), known)
+}
+
+#[test]
+fn mar() {
+    let Some(folder) = case("mar") else { return };
+    let (case, file, lab) = (Case::read(&folder).unwrap(), weights(&folder, &["pth"]), Lab::new().unwrap());
+    lab.write("mar.json", case.config.to_string()).unwrap();
+    let (orders, known) = orders(&case.tensor("in.mask").unwrap());
+    let labels = Condition::classes(case.codes("in.labels").unwrap()).unwrap();
+    let tokens = Tokens::Vectors(case.map("in.latent").unwrap());
+    let mut out = Outputs::default();
+    for (name, prefix) in [("plain", "out."), ("ema", "out.ema.")] {
+        if !case.wants(&format!("{prefix}z")) {
+            continue;
+        }
+        let said = import(&lab, &file, name, &format!("--weights {name} --config mar.json"));
+        assert!(said.out.contains("mar"), "{}", said.out);
+        let base = lab.read(&format!("imports/{name}.ron")).unwrap();
+        assert!(base.contains("condition_dropout: 0.1"), "{base}");
+        let checkpoint = Checkpoint::load_sealed(&lab.path(&format!("imports/{name}.safetensors"))).unwrap();
+        let params = Params::new(0);
+        let &[_, height, width, channels] = tokens.shape() else { panic!("a latent is [B, H, W, C]") };
+        let space = TokenSpace::Vectors { channels };
+        let cx = PriorContext {
+            levels: vec![LevelInfo { height, width, channels, space, scales: None }],
+            level: 0,
+            condition: ConditionSpace::Classes(checkpoint.tensors["prior.class_emb.weight"].shape()[0] - 1),
+            null_condition: true,
+            params: params.scope("prior"),
+            components: Components::none(),
+        };
+        let model = Mar::new(MarConfig::parse(&checkpoint.metadata["prior"]).unwrap(), &cx).unwrap();
+        params.load(&checkpoint.tensors).unwrap();
+
+        let net = model.masked().unwrap();
+        let visible = orders.pick(&model.read(&tokens).unwrap(), 0..known).unwrap();
+        let condition = model.embed_condition(&labels).unwrap();
+        let encoded = net.encode(&visible, &condition, &orders, &Mode::Eval).unwrap();
+        let z = net.decode(&encoded, 0..orders.length(), &orders, &Mode::Eval).unwrap();
+        let z = orders.restore(&z).unwrap();
+        out.tensor(format!("{prefix}z"), &z);
+        let denoiser = &model.diffusion().unwrap().net;
+        let rows = z.reshape(&[z.len() / z.last_dim(), z.last_dim()]).unwrap();
+        let times = denoiser.embed_times(case.tensor("in.t").unwrap().as_slice()).unwrap();
+        let conditions = denoiser.embed_condition(&rows).unwrap();
+        let noised = case.tensor("in.x_t").unwrap();
+        out.tensor(format!("{prefix}denoiser"), &denoiser.forward(&noised, &times, &conditions).unwrap());
+        out.tensor("out.tokens", &model.vectors(&tokens).unwrap());
+    }
+    expect(&case, &out);
+    exports_its_bits(&lab, &file, "plain", &|path| path.strip_prefix("model/").map(str::to_owned));
+    let refused = lab.run(&format!("import {} --as mar", file.display())).unwrap();
+    assert!(refused.code != Some(0) && refused.err.contains("encoder_num_heads"), "{}", refused.err);
 }
 
 #[test]

@@ -69,13 +69,16 @@ impl Imported {
     pub fn experiment(&self, file: &str) -> String {
         let components = self.components.iter().map(|(slot, call)| format!("    {slot}: {call},\n"));
         let training = if self.image.is_some() { "tokenizer_training" } else { "prior_training" };
+        // Only a prior that is trained on dropped conditions has a null condition.
+        let null = self.checkpoint.metadata.get("null_condition").is_some_and(|null| null == "true");
+        let null = if null { ", condition_dropout: 0.1" } else { "" };
         let source = self.checkpoint.metadata.get("source").map_or("", String::as_str);
         let images = self.image.map_or(String::new(), |[height, width, channels]| {
             format!("// Its images have {height} x {width} pixels of {channels} channels: `data` must give such.\n")
         });
         format!(
             "// Imported from {source}: {}.\n// A base for experiments: `base: \"{}.ron\"`. With 0 steps the weights stay as \
-             they are.\n{images}(\n{}    {training}: (from: {file:?}, steps: 0),\n)\n",
+             they are.\n{images}(\n{}    {training}: (from: {file:?}, steps: 0{null}),\n)\n",
             self.about,
             file.trim_end_matches(".safetensors"),
             components.collect::<String>(),
@@ -117,17 +120,18 @@ pub fn import(request: &Request, plugins: &Plugins) -> Result<Imported> {
             let model = tokenizer(plugins, &components, image, Params::dry())?;
             (components, Some(image), shapes(&model.params), model.depth())
         }
-        Parts::Prior { prior, level, condition } => {
+        Parts::Prior { prior, level, condition, null } => {
             let (params, depth) = (Params::dry(), level.depth());
             let context = PriorContext {
                 levels: vec![level],
                 level: 0,
                 condition,
-                null_condition: false,
+                null_condition: null,
                 params: params.scope("prior"),
                 components: Components::none(),
             };
             plugins.prior(&resolve_call(plugins, Kind::Prior, &prior)?, &context)?;
+            metadata.insert("null_condition".to_owned(), null.to_string());
             (vec![("prior", prior)], None, shapes(&params), depth)
         }
     };

@@ -15,8 +15,10 @@ pub(super) enum How {
     Padded(usize),
     /// Transposed.
     Transposed,
-    /// In parts, one name for each, one below the other.
+    /// In equal parts, one name for each, one below the other.
     Stacked,
+    /// In two parts: all rows but the last, and the last.
+    LastRowApart,
 }
 
 /// Where a parameter of ours is to be found.
@@ -81,10 +83,10 @@ impl<E: Into<Error>> From<E> for Misfit {
 }
 
 fn found(published: &Published, rule: &Rule, shape: &[usize]) -> Result<Tensor, Misfit> {
-    let stored = stored_shape(rule, shape);
     let mut wrong = Vec::new();
     let mut tensors: Vec<&TensorInfo> = Vec::new();
-    for name in &rule.names {
+    for (part, name) in rule.names.iter().enumerate() {
+        let stored = stored_shape(rule, shape, part);
         match published.tensors().get(name) {
             Some(tensor) if agree(&tensor.shape, &stored) => tensors.push(tensor),
             Some(tensor) => wrong.push(format!("`{name}` is {:?}, not {stored:?}", tensor.shape)),
@@ -98,7 +100,9 @@ fn found(published: &Published, rule: &Rule, shape: &[usize]) -> Result<Tensor, 
         published.checkpoint.read_f32(tensor).map_err(|error| Error::Checkpoint(error.to_string()))
     };
     let numbers = match (rule.how, tensors.as_slice()) {
-        (How::Stacked, parts) => parts.iter().map(|part| read(part)).collect::<Result<Vec<_>>>()?.concat(),
+        (How::Stacked | How::LastRowApart, parts) => {
+            parts.iter().map(|part| read(part)).collect::<Result<Vec<_>>>()?.concat()
+        }
         (_, [first, others @ ..]) => {
             let numbers = read(first)?;
             for (name, other) in rule.names[1..].iter().zip(others) {
@@ -118,18 +122,19 @@ fn found(published: &Published, rule: &Rule, shape: &[usize]) -> Result<Tensor, 
     }
     Ok(match rule.how {
         How::Padded(_) => Tensor::from_vec(numbers[..shape.iter().product()].to_vec(), shape)?,
-        How::Transposed => Tensor::from_vec(numbers, &stored)?.transpose(0, 1)?,
+        How::Transposed => Tensor::from_vec(numbers, &stored_shape(rule, shape, 0))?.transpose(0, 1)?,
         _ => Tensor::from_vec(numbers, shape)?,
     })
 }
 
-/// The shape that each of the published tensors has.
-fn stored_shape(rule: &Rule, shape: &[usize]) -> Vec<usize> {
+/// The shape that the published tensor of a part has.
+fn stored_shape(rule: &Rule, shape: &[usize], part: usize) -> Vec<usize> {
     let mut stored = shape.to_vec();
     match (rule.how, stored.as_mut_slice()) {
         (How::Padded(rows), [first, ..]) => *first += rows,
         (How::Transposed, both) => both.reverse(),
         (How::Stacked, [first, ..]) => *first /= rule.names.len().max(1),
+        (How::LastRowApart, [first, ..]) => *first = if part == 0 { first.saturating_sub(1) } else { 1 },
         _ => {}
     }
     stored
@@ -165,10 +170,12 @@ pub(super) fn give(
                 Tensor::concat(&[tensor, &Tensor::zeros(&padding)], 0)?
             }
             How::Transposed => tensor.transpose(0, 1)?,
-            How::Stacked => {
-                let rows = tensor.shape()[0] / rule.names.len().max(1);
+            How::Stacked | How::LastRowApart => {
+                let mut from = 0;
                 for (part, name) in rule.names.iter().enumerate() {
-                    given.insert(name.clone(), tensor.slice(0, part * rows..(part + 1) * rows)?);
+                    let rows = stored_shape(&rule, tensor.shape(), part)[0];
+                    given.insert(name.clone(), tensor.slice(0, from..from + rows)?);
+                    from += rows;
                 }
                 continue;
             }

@@ -4,6 +4,7 @@
 mod convolutional;
 mod diffusers;
 mod llamagen_vq;
+mod mar;
 mod mar_kl16;
 mod maskgit_vqgan;
 mod rqtransformer;
@@ -46,8 +47,8 @@ pub(super) enum Parts {
         autoencoder: String,
         quantizer: String,
     },
-    /// A prior, of codes and under conditions like these.
-    Prior { prior: String, level: LevelInfo, condition: ConditionSpace },
+    /// A prior, of tokens and under conditions like these; `null` says whether it knows the null condition.
+    Prior { prior: String, level: LevelInfo, condition: ConditionSpace, null: bool },
 }
 
 /// What the names depend on.
@@ -84,6 +85,7 @@ pub(super) const ALL: &[System] = &[
     llamagen_vq::SYSTEM,
     vqvae2::SYSTEM,
     titok::SYSTEM,
+    mar::SYSTEM,
     mar_kl16::SYSTEM,
     diffusers::VQ,
     diffusers::KL,
@@ -151,6 +153,7 @@ mod tests {
                 "autoencoder.decoder.mid.attn_1.proj_out.bias",
                 vec!["decoder.mid_block.attentions.0.to_out.0.bias"],
             ),
+            ("mar", "prior.class_emb.weight", vec!["class_emb.weight", "fake_latent"]),
             ("vqvae2", "quantizer.0.codebooks.0.weight", vec!["quantize_t.embed"]),
             ("vqvae2", "quantizer.1.codebooks.0.cluster_size_ema", vec!["quantize_b.cluster_size"]),
             (
