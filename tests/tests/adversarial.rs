@@ -3,8 +3,11 @@
 #![cfg(target_os = "linux")] // Workers are found in /proc.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_sdk::tensor::Tensor;
 use rqlab_tests::lab::Lab;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
 
@@ -98,10 +101,31 @@ fn the_plan_knows_what_objectives_need() {
         }
     };
     let digest = "00".repeat(32);
-    let lpips = format!("[mse(), perceptual(features: lpips, weights: \"vgg.safetensors\", digest: \"{digest}\")]");
-    refused("absent", &lpips, &["vgg.safetensors", "absent.ron:6", "docs/weights.md"]);
+    let lpips = |digest: &str| {
+        format!("[mse(), perceptual(features: lpips, weights: \"vgg.safetensors\", digest: \"{digest}\")]")
+    };
+    // A plan is made without the file, which it names; nothing is begun without it.
+    write(&lab, "absent", &lpips(&digest));
+    for (command, code) in [("plan absent.ron", 0), ("sweep absent.ron --quiet --runs none --out none", 2)] {
+        let said = lab.run(command).unwrap();
+        assert_eq!(said.code, Some(code), "{}", said.err);
+        for wanted in ["vgg.safetensors is not there", "absent.ron:6", "docs/weights.md"] {
+            assert!(said.err.contains(wanted), "no {wanted} in {}", said.err);
+        }
+    }
+    assert!(!lab.path("none").exists());
     lab.write("vgg.safetensors", "another file").unwrap();
-    refused("another", &lpips, &["SHA-256", "docs/weights.md"]);
+    refused("another", &lpips(&digest), &["SHA-256", "docs/weights.md"]);
+    // Of the digest that is asked for, and another network or cut off.
+    let tensors = [("features.0.weight".to_owned(), Tensor::zeros(&[64, 1, 3, 3]))].into();
+    Checkpoint { tensors, ..Checkpoint::default() }.save(&lab.path("vgg.safetensors")).unwrap();
+    let sha256 = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let bytes = fs::read(lab.path("vgg.safetensors")).unwrap();
+    refused("other", &lpips(&sha256(&bytes)), &["holds another network", "[64, 1, 3, 3]", "other.ron:6"]);
+    lab.write("vgg.safetensors", &bytes[..bytes.len() - 4]).unwrap();
+    refused("cut", &lpips(&sha256(&bytes[..bytes.len() - 4])), &["vgg.safetensors", "cut.ron:6"]);
     refused("unnamed", "perceptual(features: lpips)", &["weights", "docs/weights.md"]);
     refused("large", "[mse(), patch_gan(n_layers: 4)]", &["n_layers: 2", "larger than images of 16 x 16"]);
+    let blurred = "[mse(), patch_gan(discriminator: blur_patch, n_layers: 6, width: 32)]";
+    refused("larger", blurred, &["n_layers: 4", "larger than images of 16 x 16"]);
 }

@@ -117,6 +117,28 @@ fn every_experiment_has_a_whole_header() {
     }
 }
 
+/// Published tokenizers have the parameters that their authors' code has, and the plan names what is not here.
+#[test]
+fn published_tokenizers_have_their_published_parameters() {
+    let lab = Lab::new().unwrap();
+    for (name, parameters, weights) in [
+        ("rqvae", "100,207,491", Some("lpips.safetensors")),
+        ("vqvae2", "1,388,867", None),
+        ("kl16", "66,456,019", Some("lpips.safetensors")),
+        ("maskbit-lfq", "", Some("resnet50.safetensors")),
+    ] {
+        let path = root().join(format!("paper/imagenet-{name}.ron"));
+        let mut command = lab.command("plan --runs runs").unwrap();
+        let said = Said::from(command.arg(&path).output().unwrap());
+        assert_eq!(said.code, Some(0), "{name}:\n{}", said.err);
+        assert!(said.out.contains(parameters), "{name} has no {parameters} parameters:\n{}", said.out);
+        for missing in ["data/imagenet"].into_iter().chain(weights) {
+            let is_there = root().with_file_name("data").join(missing.trim_start_matches("data/")).exists();
+            assert!(is_there || said.err.contains(missing), "{name} does not name {missing}:\n{}", said.err);
+        }
+    }
+}
+
 /// Data that a machine lacks are said to be missing, and nothing else is wrong; the rest is planned on others.
 #[test]
 fn every_experiment_can_be_planned() {

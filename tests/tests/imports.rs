@@ -169,6 +169,28 @@ fn rqvae() {
     exports_its_bits(&lab, &file, "plain", &|path| path.strip_prefix("state_dict/").map(str::to_owned));
 }
 
+/// Without its configuration a file is read by a trial that has its components.
+#[test]
+fn a_trial_stands_in_for_a_configuration() {
+    let Some(folder) = case("rqvae") else { return };
+    let (file, lab) = (weights(&folder, &["pt"]), Lab::new().unwrap());
+    import(&lab, &file, "told", "");
+    fs::copy(&file, lab.path("alone.pt")).unwrap();
+    let said = lab.run("import alone.pt --as alone").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("name it with --config"), "{}", said.err);
+
+    let told = Checkpoint::load_sealed(&lab.path("imports/told.safetensors")).unwrap();
+    let side = told.metadata["image"].split(' ').next().unwrap();
+    let experiment = format!(
+        "(base: \"imports/told.ron\", question: \"Is it the same?\", data: dead_leaves(size: {side}), seeds: [0])"
+    );
+    lab.write("told.ron", experiment).unwrap();
+    import(&lab, &lab.path("alone.pt"), "alone", "--trial told.ron");
+    let alone = Checkpoint::load_sealed(&lab.path("imports/alone.safetensors")).unwrap();
+    assert_eq!(alone.tensors.len(), told.tensors.len());
+    assert!(told.tensors.iter().all(|(name, tensor)| tensor.to_vec() == alone.tensors[name].to_vec()));
+}
+
 #[test]
 fn rqtransformer() {
     let Some(folder) = case("rqtransformer") else { return };

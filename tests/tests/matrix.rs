@@ -15,7 +15,7 @@ const PLAIN: &[&str] = &[
     "lfq(bits: 6, sub_tokens: [2, 4], projection: true)",
     "bsq(bits: 8, entropy_group: 4)",
     "simvq(codebook: 16, code_dim: 4)",
-    "ibq(codebook: 16)",
+    "ibq(codebook: 16, stochastic_codes: 1.0)",
 ];
 
 /// More of them, and those that hold others.
@@ -23,12 +23,12 @@ const OTHERS: &[&str] = &[
     "vq(codebook: 16, code_dim: 4, normalize: always, codebook_update: gradient, init: kmeans, dead_codes: anchored)",
     "rq(depth: 2, codebook: 16, shared: false, code_dim: 4, train_beam: 2, eval_beam: 2, quantizer_dropout: true)",
     "residual(of: fsq(levels: [4, 4, 3]), depth: 2, code_dim: 3, soft_clamp: 1.0)",
-    "residual(of: lfq(bits: 8), depth: 2)",
+    "residual(of: lfq(bits: 8, entropy_annealing_factor: 2.0), depth: 2, quantizer_dropout: true)",
     "residual(of: simvq(codebook: 16), depth: 2, shared: true)",
     "product(of: vq(codebook: 16), parts: 2)",
     "product(of: residual(of: vq(codebook: 16), depth: 2), parts: 2)",
     "multi_scale(of: vq(codebook: 16, codebook_update: gradient), scales: [1, 2, 4, 8])",
-    "multi_scale(of: bsq(bits: 8, entropy_group: 4), scales: [1, 3, 8], losses: both)",
+    "multi_scale(of: bsq(bits: 8, entropy_group: 4), scales: [1, 3, 8], losses: both, quantizer_dropout: true)",
 ];
 
 /// Priors of codes that have a likelihood.
@@ -113,6 +113,30 @@ fn refused(quantizer: &str, prior: &str) -> String {
     let said = lab.run("plan one.ron").unwrap();
     assert_eq!(said.code, Some(2), "{quantizer} with {prior}\n{}", said.out);
     said.err
+}
+
+/// A batch of 8 images has 512 tokens of each depth, and those of all depths for a codebook that these share.
+#[test]
+fn the_plan_says_which_codebooks_a_batch_cannot_fill() {
+    let lab = Lab::new().unwrap();
+    for (quantizer, tokens, codes) in [
+        ("vq(codebook: 1024)", "512", "1,024"),
+        ("vq(codebook: 1024, codebook_update: gradient)", "512", "1,024"),
+        ("rq(depth: 4, codebook: 4096)", "2,048", "4,096"),
+        ("rq(depth: 4, codebook: 1024, shared: false)", "512", "1,024"),
+        ("simvq(codebook: 1024)", "512", "1,024"),
+        ("ibq(codebook: 1024)", "512", "1,024"),
+        ("residual(of: vq(codebook: 1024), depth: 2)", "512", "1,024"),
+        ("residual(of: vq(codebook: 2048), depth: 2, shared: true)", "1,024", "2,048"),
+        ("product(of: vq(codebook: 1024), parts: 2)", "512", "1,024"),
+        ("multi_scale(of: vq(codebook: 1024), scales: [1, 2, 4, 8])", "680", "1,024"),
+    ] {
+        lab.write("one.ron", experiment(&[quantizer], &PRIORS[..1])).unwrap();
+        let said = lab.run("plan one.ron").unwrap();
+        assert_eq!(said.code, Some(0), "{quantizer}\n{}", said.err);
+        let sentence = format!("Codebooks: a batch of 8 images has {tokens} tokens for {codes} codes");
+        assert!(said.out.contains(&sentence), "{quantizer}: no `{sentence}` in\n{}", said.out);
+    }
 }
 
 #[test]

@@ -143,6 +143,18 @@ fn a_tokenizer_comes_back_from_published_names_as_it_was() {
     assert_eq!(measures(&lab, "back"), measures(&lab, "here"));
     let page = lab.read("o/back/index.html").unwrap();
     assert!(page.contains("started from") && !page.contains("was not trained"));
+
+    // A trial says what the file is as well as its shapes do; one of another model does not.
+    ok(&lab, "import published.safetensors --as again --trial here.ron");
+    let [back, again] =
+        ["back", "again"].map(|name| Checkpoint::load(&lab.path(&format!("imports/{name}.safetensors"))).unwrap());
+    assert_eq!(back.tensors.keys().collect::<Vec<_>>(), again.tensors.keys().collect::<Vec<_>>());
+    assert!(back.tensors.iter().all(|(name, tensor)| tensor.to_vec() == again.tensors[name].to_vec()));
+    lab.write("wide.ron", experiment(&components.replace("width: 8", "width: 12"))).unwrap();
+    let said = refused(&lab, "import published.safetensors --as wide --trial wide.ron");
+    assert!(said.contains("enc_b.blocks.0.weight") && said.contains("dec.blocks.0.weight"), "{said}");
+    let said = refused(&lab, "import published.safetensors --as none --trial here.ron#zzzz");
+    assert!(said.contains("no trial begins with `zzzz`"), "{said}");
 }
 
 /// A picture with a gradient.

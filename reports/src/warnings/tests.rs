@@ -314,6 +314,17 @@ fn a_critic_that_has_won_or_died_is_told() {
     assert!(logits(5.0, -6.0)[0].contains("has won (its logits are 5 for real images and \u{2212}6 for decoded ones"));
     assert!(logits(0.5, 0.5)[0].contains("does not tell real from decoded"));
     assert_eq!(logits(0.6, -0.4), [""; 0]);
+    // Beyond 1 the hinge has no gradient, and a cross-entropy still has.
+    let with_loss = |loss: &str| {
+        let mut trial = sound();
+        trial.settings.insert("objective[1].loss".to_owned(), loss.to_owned());
+        for (measure, value) in [("real_logits", 1.5), ("fake_logits", -1.2)] {
+            trial.curves.push(curve("tokenizer", measure, &[], &[0.0, value]));
+        }
+        said(&trial)
+    };
+    assert!(with_loss("hinge")[0].contains("the critic has won"), "{:?}", with_loss("hinge"));
+    assert_eq!([with_loss("vanilla"), with_loss("non_saturating")], [vec![""; 0], vec![]]);
     assert_eq!(with(&[("critic_loss", &[2.0, 1.5, 1.2, 1.3])]), [""; 0]);
 }
 

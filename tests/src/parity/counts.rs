@@ -4,6 +4,7 @@ use super::case::{number, numbers};
 use super::{Case, Outputs, Result, autoencoder, mar, priors};
 use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
+use rqlab_objective_patch_gan::{PatchGan, PatchGanConfig};
 use rqlab_quantizer_rq::{Rq, RqConfig};
 use rqlab_quantizer_vq::{Vq, VqConfig};
 use rqlab_sdk::prelude::*;
@@ -28,6 +29,8 @@ pub(super) fn parameter_counts(case: &Case, out: &mut Outputs) -> Result<()> {
             vqvae2(config)
         } else if counts("diffloss") {
             mar::counts(config)
+        } else if config.get("ndf").is_some() {
+            patch_discriminator(config)
         } else {
             out.not_yet(format!("counts.{name}."), name);
             continue;
@@ -132,6 +135,20 @@ fn vqvae2(config: &Value) -> Result<Vec<(&'static str, usize)>> {
         Vq::new(VqConfig { codebook: size("n_embed", 512), ..VqConfig::parse("vq")? }, &cx)?;
     }
     Ok(vec![("total", params.count()), ("buffers", codebooks.count() + codebooks.buffers())])
+}
+
+/// The patch discriminator with batch norm, which counts the same for images of any size.
+fn patch_discriminator(config: &Value) -> Result<Vec<(&'static str, usize)>> {
+    let channels = config.get("in_channels").and_then(Value::as_u64).map_or(3, |n| n as usize);
+    let params = Params::dry();
+    let image = MapShape { height: 256, width: 256, channels };
+    let model = PatchGanConfig {
+        n_layers: number(config, "n_layers")? as usize,
+        width: number(config, "ndf")? as usize,
+        ..PatchGanConfig::parse("patch_gan")?
+    };
+    PatchGan::new(model, &ObjectiveContext::new(image, params.clone()))?;
+    Ok(vec![("total", params.count())])
 }
 
 fn rqtransformer(config: &Value) -> Result<Vec<(&'static str, usize)>> {

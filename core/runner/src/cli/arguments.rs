@@ -140,6 +140,10 @@ pub struct ImportArgs {
     /// Its configuration [default: config.yaml, project.yaml or config.json beside it].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Takes the components and the size of the images from a trial of an experiment, in place of a configuration: the
+    /// experiment, and if it has several trials `#` and the first digits of one's id, such as paper/imagenet-vqgan#1a2b3c4d.
+    #[arg(long, value_name = "EXPERIMENT[#ID]", conflicts_with_all = ["config", "size"])]
+    pub trial: Option<String>,
     /// Height and width of the images, such as 256 or 256x384 [default: those of the configuration, or 256].
     #[arg(long, value_name = "SIZE", value_parser = sides)]
     pub size: Option<[usize; 2]>,

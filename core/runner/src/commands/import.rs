@@ -1,9 +1,10 @@
 //! `rqlab import`.
 
 use crate::cli::{Global, ImportArgs};
+use crate::commands::sweep::choose;
 use crate::commands::{Failure, Outcome, load_plugins};
-use crate::import::{Request, import};
-use crate::plugins::short_path;
+use crate::import::{Expression, Request, import};
+use crate::plugins::{Plugins, short_path};
 use crate::ui::{Ui, thousands};
 use rqlab_sdk::{Error, files};
 use std::io::Write;
@@ -25,6 +26,7 @@ pub(super) fn run(global: &Global, arguments: &ImportArgs, ui: Ui) -> Result<Out
             weights: arguments.weights,
             system: arguments.system.clone(),
             size: arguments.size,
+            trial: arguments.trial.as_deref().map(|trial| of_trial(trial, &plugins)).transpose()?,
         },
         &plugins,
     )?;
@@ -41,4 +43,12 @@ pub(super) fn run(global: &Global, arguments: &ImportArgs, ui: Ui) -> Result<Out
         ui.note("the file holds the average of these weights, too: `--weights ema` takes that");
     }
     Ok(Outcome::Done)
+}
+
+/// The components of `EXPERIMENT#ID`, or of the one trial of `EXPERIMENT`. Its images need not be here.
+fn of_trial(name: &str, plugins: &Plugins) -> Result<Expression, Failure> {
+    let (experiment, id) = name.split_once('#').map_or((name, None), |(experiment, id)| (experiment, Some(id)));
+    let plan = crate::plan::open(experiment, &[], None, plugins)?;
+    let trial = choose(&plan, id)?;
+    Ok(Expression::of_trial(&plan, trial)?)
 }

@@ -5,6 +5,7 @@
 //! fit is listed (`names`). What comes of it is a safetensors file with our names, which experiments start from (`from` in
 //! `tokenizer_training` and `prior_training`), and beside it an experiment to be based on.
 
+mod expression;
 mod names;
 mod published;
 mod systems;
@@ -14,6 +15,7 @@ use crate::job::Call;
 use crate::plan::resolve_call;
 use crate::plugins::Plugins;
 use crate::stages::Tokenizer;
+pub use expression::Expression;
 use names::Shapes;
 use published::Published;
 pub use published::Weights;
@@ -40,6 +42,8 @@ pub struct Request {
     pub system: Option<String>,
     /// Height and width of the images, where the file does not say or other ones are wanted.
     pub size: Option<[usize; 2]>,
+    /// The components that express it, if no configuration is to say.
+    pub trial: Option<Expression>,
 }
 
 /// What was imported.
@@ -113,7 +117,11 @@ pub fn import(request: &Request, plugins: &Plugins) -> Result<Imported> {
     (system.prepare)(&mut published);
     let mut metadata =
         BTreeMap::from([("system".to_owned(), system.name.to_owned()), ("source".to_owned(), source(&request.file))]);
-    let (components, image, ours, depth) = match (system.read)(&published)? {
+    let parts = match &request.trial {
+        Some(trial) => trial.parts(system, plugins)?,
+        None => (system.read)(&published)?,
+    };
+    let (components, image, ours, depth) = match parts {
         Parts::Tokenizer { image, autoencoder, quantizer } => {
             let components = vec![("autoencoder", autoencoder), ("quantizer", quantizer)];
             metadata.insert("image".to_owned(), format!("{} {} {}", image[0], image[1], image[2]));

@@ -8,8 +8,8 @@ use crate::weights::WeightsFile;
 use rqlab_sdk::Error;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{
-    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, NetworkRequest, ObjectiveContext,
-    PriorContext, QuantizerContext, Split, TokenRequest, Weight,
+    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, Network, NetworkRequest,
+    ObjectiveContext, PriorContext, QuantizerContext, Split, TokenRequest, Weight,
 };
 use rqlab_sdk::params::Params;
 use std::path::Path;
@@ -183,6 +183,18 @@ pub(super) fn dry_objectives(plugins: &Plugins, calls: &[Call], image: [usize; 3
         return Err(Problem::whole("all objectives have the weight 0: nothing would train the decoder".to_owned()));
     }
     Ok(Objectives { count: params.count(), networks })
+}
+
+/// Whether a file holds the network that an objective measures with.
+pub(super) fn dry_objective_weights(
+    plugins: &Plugins,
+    call: &Call,
+    image: [usize; 3],
+    file: &WeightsFile,
+) -> Answer<()> {
+    let network = Some(Network::Weights(file.load()?));
+    plugins.objective(call, &ObjectiveContext { network, ..ObjectiveContext::new(shape(image), Params::dry()) })?;
+    Ok(())
 }
 
 /// Whether a tokenizer's file fits it, and the parameters that it is to leave as they are exist.

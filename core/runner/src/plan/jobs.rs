@@ -34,7 +34,7 @@ pub(super) struct Planned {
     pub(super) models: HashMap<Id, Arc<Model>>,
     /// Where in `jobs` the job of an id stands.
     pub(super) places: HashMap<Id, usize>,
-    /// Data that are not on this machine, each place once.
+    /// Images and weights that are not on this machine, each place once.
     pub(super) absent: Vec<Diagnostic>,
     /// Measures that images or samples are too few for, a sentence for each reason.
     pub(super) left_out: Vec<String>,

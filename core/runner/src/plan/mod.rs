@@ -119,7 +119,7 @@ pub struct Plan {
     pub models: HashMap<Id, Arc<Model>>,
     /// What is probably not meant.
     pub warnings: Vec<Diagnostic>,
-    /// Data that are not on this machine: it can be planned, not worked on. Each place once.
+    /// Images and weights that are not on this machine: it can be planned, not worked on. Each place once.
     pub absent: Vec<Diagnostic>,
     /// Measures that images or samples are too few for: a sentence for each reason.
     pub left_out: Vec<String>,

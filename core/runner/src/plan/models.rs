@@ -7,15 +7,15 @@ use crate::job::Call;
 use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
 use crate::plan::dry::{
-    Answer, Latents, Levels, Objectives, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objectives,
-    dry_prior_start, dry_priors, dry_quantizers, dry_tokenizer_start, open,
+    Answer, Latents, Levels, Objectives, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objective_weights,
+    dry_objectives, dry_prior_start, dry_priors, dry_quantizers, dry_tokenizer_start, open,
 };
 use crate::plan::memory;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, Labels, MissingWeights};
 use crate::weights::WeightsFile;
-use rqlab_sdk::contracts::{GuidanceSchedule, LevelInfo, NetworkRequest};
+use rqlab_sdk::contracts::{DatasetInfo, GuidanceSchedule, LevelInfo, NetworkRequest};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::Path;
@@ -61,8 +61,9 @@ pub(super) struct Measured {
     pub(super) model: Arc<Model>,
     /// The digest of its data.
     pub(super) digest: Id,
-    /// Why the images cannot be read, if this is known only from what the configuration promises.
-    pub(super) absent: Option<Diagnostic>,
+    /// What is not on this machine, and need not be for a plan: images of which the configuration says enough, and weights that
+    /// objectives measure with.
+    pub(super) absent: Vec<Diagnostic>,
 }
 
 /// A combination with its models.
@@ -119,6 +120,7 @@ struct Models<'a> {
     objectives: Known<ObjectivesKey, Objectives>,
     priors: Known<PriorKey, Priors>,
     weights: Known<WeightsFile, ()>,
+    objective_weights: Known<(Call, [usize; 3], WeightsFile), ()>,
     tokenizer_starts: Known<StartKey, ()>,
 }
 
@@ -132,6 +134,7 @@ impl<'a> Models<'a> {
             objectives: Known(HashMap::new()),
             priors: Known(HashMap::new()),
             weights: Known(HashMap::new()),
+            objective_weights: Known(HashMap::new()),
             tokenizer_starts: Known(HashMap::new()),
         }
     }
@@ -166,7 +169,7 @@ impl<'a> Models<'a> {
                 |(calls, image, steps)| dry_objectives(plugins, calls, *image, *steps),
             )
             .map_err(|problem| at(setup, Slot::Objective, &problem))?;
-        let classifier = self.networks(setup, resolved, &objectives, info.classes.len())?;
+        let (classifier, absent_weights) = self.networks(setup, resolved, &objectives, &info)?;
         let (classes, null) = (info.classes.len(), resolved.prior_training.condition_dropout > 0.0);
         let prior = match resolved.priors.is_empty() {
             true => None,
@@ -217,44 +220,51 @@ impl<'a> Models<'a> {
             );
             return Err(setup.complaint(Slot::Autoencoder, &message));
         }
+        let images = absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message)));
         Ok(Measured {
             digest: info.digest.as_str().into(),
             model: Arc::new(model),
-            absent: absent.map(|message| at(setup, Slot::Data, &Problem::field("path", message))),
+            absent: images.into_iter().chain(absent_weights).collect(),
         })
     }
 
-    /// Whether the networks that objectives measure with can be had, and whether the classifier of the data set is among them.
+    /// Whether the networks that objectives measure with can be had: whether the classifier of the data set is among them, and
+    /// which files are not there.
     fn networks(
         &mut self,
         setup: &Setup,
         resolved: &Resolved,
         objectives: &Objectives,
-        classes: usize,
-    ) -> Result<bool, Diagnostic> {
-        let mut classifier = false;
+        info: &DatasetInfo,
+    ) -> Result<(bool, Vec<Diagnostic>), Diagnostic> {
+        let plugins = self.plugins;
+        let (mut classifier, mut absent) = (false, Vec::new());
         for (item, network) in &objectives.networks {
-            let problem = match network {
-                NetworkRequest::Classifier => {
-                    classifier = true;
+            let complain = |problem: Problem| at(setup, Slot::Objective, &Problem { item: Some(*item), ..problem });
+            match network {
+                NetworkRequest::Classifier if info.classes.len() < 2 => {
                     let message =
                         "the laboratory's own classifier is trained on labels, and these images have no two classes";
-                    (classes < 2).then(|| Problem::whole(message.to_owned()))
+                    return Err(complain(Problem::whole(message.to_owned())));
                 }
+                NetworkRequest::Classifier => classifier = true,
                 NetworkRequest::Weights { path, digest } => {
                     let file = WeightsFile { path: resolved.base.join(path), digest: digest.clone() };
-                    let there = file.path.is_file();
-                    let answer = self.weights.get(file, |file| Ok(file.check()?));
-                    let remedy = if there { "" } else { "; docs/weights.md tells how to make the file" };
-                    answer.err().map(|problem| Problem::field("weights", problem.error.message + remedy))
+                    if !file.path.exists() {
+                        let message =
+                            format!("{} is not there; docs/weights.md tells how to make the file", file.path.display());
+                        absent.push(complain(Problem::field("weights", message)));
+                        continue;
+                    }
+                    let key = (resolved.objectives[*item].clone(), info.image, file);
+                    let answer = self
+                        .objective_weights
+                        .get(key, |(call, image, file)| dry_objective_weights(plugins, call, *image, file));
+                    answer.map_err(|problem| complain(Problem::field("weights", problem.error.message)))?;
                 }
-            };
-            if let Some(problem) = problem {
-                let problem = Problem { item: Some(*item), ..problem };
-                return Err(at(setup, Slot::Objective, &problem));
             }
         }
-        Ok(classifier)
+        Ok((classifier, absent))
     }
 
     /// Whether what training starts from fits, and what it is to leave as it is exists.

@@ -25,6 +25,8 @@ pub struct Tokenizer {
     /// Where its parameters live.
     pub params: Params,
     image: MapShape,
+    /// Codes per position of each level; 0 of vectors. To ask a quantizer for its level makes tables of its codes.
+    depths: Vec<usize>,
 }
 
 /// Opens a data set.
@@ -74,8 +76,9 @@ impl Tokenizer {
             let context = QuantizerContext { latents, params, components: Components::none() };
             plugins.quantizer(of_level(quantizers, level)?, &context)
         };
-        let quantizers = levels.iter().enumerate().map(quantizer).collect::<Result<_>>()?;
-        Ok(Self { autoencoder, quantizers, params, image })
+        let quantizers: Vec<_> = levels.iter().enumerate().map(quantizer).collect::<Result<_>>()?;
+        let depths = quantizers.iter().map(|quantizer| quantizer.level().depth()).collect();
+        Ok(Self { autoencoder, quantizers, params, image, depths })
     }
 
     /// The shape of the images.
@@ -105,8 +108,7 @@ impl Tokenizer {
     /// Those of the plugins.
     pub fn decode(&self, tokens: &[Tokens], depth: Option<usize>) -> Result<Tensor> {
         let mut latents = Vec::with_capacity(tokens.len());
-        for (quantizer, tokens) in self.quantizers.iter().zip(tokens) {
-            let own = quantizer.level().depth();
+        for ((quantizer, &own), tokens) in self.quantizers.iter().zip(&self.depths).zip(tokens) {
             latents.push(quantizer.embed(tokens, depth.map(|depth| depth.min(own)).filter(|_| own > 0))?);
         }
         self.autoencoder.decode(&latents)
@@ -130,7 +132,7 @@ impl Tokenizer {
 
     /// The most codes per position of any level; 0 if all tokens are vectors.
     pub fn depth(&self) -> usize {
-        self.levels().iter().map(LevelInfo::depth).max().unwrap_or(0)
+        self.depths.iter().copied().max().unwrap_or(0)
     }
 }
 

@@ -46,28 +46,13 @@ impl Conv {
         [h, w]: [usize; 2],
         steps: Steps,
     ) -> Result<Self> {
-        let weight = weights.take(&format!("{name}.conv.weight"), &[outputs, inputs, h, w])?;
-        let mut norm = |part: &str| -> Result<Vec<f64>> {
-            let values = weights.take(&format!("{name}.bn.{part}"), &[outputs])?;
-            Ok(values.to_vec().into_iter().map(f64::from).collect())
-        };
-        let (gain, shift) = (norm("weight")?, norm("bias")?);
-        let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
-        if variance.iter().any(|&variance| variance < 0.0) {
-            let message = format!("{}: `{name}.bn.running_var` is negative: the file is damaged", weights.source());
-            return Err(Error::Checkpoint(message));
-        }
-        let scale: Vec<f64> =
-            gain.iter().zip(&variance).map(|(gain, variance)| gain / (variance + EPS).sqrt()).collect();
-        let bias = (0..outputs).map(|o| (shift[o] - mean[o] * scale[o]) as f32).collect();
-        let of_one = inputs * h * w;
-        let folded = weight.to_vec().into_iter().enumerate().map(|(i, x)| (f64::from(x) * scale[i / of_one]) as f32);
-        let weight = Tensor::from_vec(folded.collect(), weight.shape())?;
+        let shape = [outputs, inputs, h, w];
+        let [weight, bias] = weights.folded(&format!("{name}.conv"), &format!("{name}.bn"), shape, EPS)?;
         let how = match steps {
             Steps::Same => Strides::new(1, [h / 2, h / 2, w / 2, w / 2]),
             Steps::Inside(stride) => Strides::new(stride, [0; 4]),
         };
-        Ok(Self { weight, bias: Tensor::from_vec(bias, &[outputs])?, how })
+        Ok(Self { weight, bias, how })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

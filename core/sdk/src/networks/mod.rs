@@ -9,10 +9,12 @@ mod dinov2;
 mod inception;
 mod lpips;
 mod pool;
+mod resnet50;
 mod weights;
 
 pub use classifier::LabClassifier;
 pub use dinov2::{Dinov2, Dinov2Config, Dinov2Tokens};
 pub use inception::{Inception, InceptionMaps};
 pub use lpips::{Lpips, Vgg16, directions};
+pub use resnet50::Resnet50;
 pub use weights::Weights;

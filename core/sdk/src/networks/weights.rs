@@ -36,11 +36,6 @@ impl Weights {
         Ok(Self::new(Checkpoint::load(path)?.tensors, path.display().to_string()))
     }
 
-    /// Where they are from.
-    pub(super) fn source(&self) -> &str {
-        &self.source
-    }
-
     /// Whether there is a tensor `name`.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
@@ -72,6 +67,32 @@ impl Weights {
             return Err(Error::Checkpoint(message));
         }
         Ok(tensor)
+    }
+
+    /// Takes the weight of shape `[O, I, h, w]` of the convolution `conv`, which has no bias, and the batch norm `norm` after it,
+    /// and makes one convolution of both: its weight and its bias. The norm goes by its running statistics.
+    ///
+    /// # Errors
+    /// Those of [`Weights::take`]; a negative variance.
+    pub(super) fn folded(&mut self, conv: &str, norm: &str, shape: [usize; 4], eps: f64) -> Result<[Tensor; 2]> {
+        let weight = self.take(&format!("{conv}.weight"), &shape)?;
+        let outputs = shape[0];
+        let mut part = |part: &str| -> Result<Vec<f64>> {
+            let values = self.take(&format!("{norm}.{part}"), &[outputs])?;
+            Ok(values.to_vec().into_iter().map(f64::from).collect())
+        };
+        let (gain, shift) = (part("weight")?, part("bias")?);
+        let (mean, variance) = (part("running_mean")?, part("running_var")?);
+        if variance.iter().any(|&variance| variance < 0.0) {
+            let message = format!("{}: `{norm}.running_var` is negative: the file is damaged", self.source);
+            return Err(Error::Checkpoint(message));
+        }
+        let scale: Vec<f64> =
+            gain.iter().zip(&variance).map(|(gain, variance)| gain / (variance + eps).sqrt()).collect();
+        let bias = (0..outputs).map(|o| (shift[o] - mean[o] * scale[o]) as f32).collect();
+        let of_one: usize = shape[1..].iter().product();
+        let folded = weight.to_vec().into_iter().enumerate().map(|(i, x)| (f64::from(x) * scale[i / of_one]) as f32);
+        Ok([Tensor::from_vec(folded.collect(), &shape)?, Tensor::from_vec(bias, &[outputs])?])
     }
 
     /// Leaves out what a network of this kind may have and has no use for.
@@ -110,7 +131,7 @@ fn draw(name: &str, shape: &[usize]) -> Result<Tensor> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use crate::networks::{Dinov2, Inception, Lpips};
+    use crate::networks::{Dinov2, Inception, Lpips, Resnet50};
     use std::fs;
 
     fn zeros(tensors: &[(&str, &[usize])]) -> Weights {
@@ -119,11 +140,12 @@ mod tests {
     }
 
     /// Of every network, what it says of these tensors.
-    fn said(tensors: &[(&str, &[usize])]) -> [String; 3] {
+    fn said(tensors: &[(&str, &[usize])]) -> [String; 4] {
         let said = [
             Inception::new(zeros(tensors)).map(drop),
             Dinov2::published(zeros(tensors)).map(drop),
             Lpips::new(zeros(tensors)).map(drop),
+            Resnet50::new(zeros(tensors)).map(drop),
         ];
         said.map(|answer| answer.unwrap_err().to_string())
     }
@@ -135,15 +157,17 @@ mod tests {
             assert!(error.contains("net.safetensors holds another network: there is no `"), "{error}");
             assert!(error.contains("docs/weights.md"), "{error}");
         }
-        let [inception, dinov2, lpips] = said(&[
+        let [inception, dinov2, lpips, resnet50] = said(&[
             (first, &[32, 3, 5, 5]),
             ("norm.weight", &[128]),
             ("patch_embed.proj.weight", &[64, 3, 14, 14]),
             ("features.0.weight", &[64, 1, 3, 3]),
+            ("conv1.weight", &[64, 3, 3, 3]),
         ]);
         assert!(inception.contains("is [32, 3, 5, 5], not [32, 3, 3, 3]"), "{inception}");
         assert!(dinov2.contains("is [64, 3, 14, 14], not [128, 3, 14, 14]"), "{dinov2}");
         assert!(lpips.contains("is [64, 1, 3, 3], not [64, 3, 3, 3]"), "{lpips}");
+        assert!(resnet50.contains("is [64, 3, 3, 3], not [64, 3, 7, 7]"), "{resnet50}");
         let left = zeros(&[("more", &[1])]).finish().unwrap_err().to_string();
         assert!(left.contains("`more` is no part of it"), "{left}");
     }

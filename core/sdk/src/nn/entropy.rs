@@ -2,7 +2,8 @@
 //! beats diffusion", ICLR 2024, equation 5), BSQ and IBQ.
 
 use crate::Result;
-use crate::tensor::Tensor;
+use crate::params::{Init, Params};
+use crate::tensor::{Tensor, Var};
 
 crate::choice! {
     /// How logarithms of probabilities near 0 are kept finite. Published codes differ.
@@ -103,6 +104,41 @@ impl CodeEntropies {
     }
 }
 
+/// A weight that is larger at first: `1 + factor max(0, 1 - t / steps)` times what it comes to, t the passes of training before,
+/// as MaskBit and BSQ-ViT have it for their entropy terms. The passes are counted in the buffer `entropy_annealing` `[1]`, so
+/// that a resumed run goes on where the first one stood, and a GPU is never waited for.
+#[derive(Debug)]
+pub struct EntropyAnnealing {
+    factor: f32,
+    steps: f32,
+    passed: Var,
+}
+
+impl EntropyAnnealing {
+    /// One that begins at `1 + factor` and ends after `steps` passes, at most 2^24, which f32 counts exactly; none if the factor
+    /// or the steps are 0.
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub fn new(params: &Params, factor: f32, steps: u64) -> Result<Option<Self>> {
+        if factor == 0.0 || steps == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self { factor, steps: steps as f32, passed: params.buffer("entropy_annealing", &[1], Init::ZEROS)? }))
+    }
+
+    /// What the weight is multiplied by in this pass (rank 0), which is counted.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn pass(&self) -> Result<Tensor> {
+        let passed = self.passed.get();
+        self.passed.set(&passed.add_scalar(1.0)?.clamp(0.0, self.steps)?)?;
+        let left = passed.mul_scalar(-1.0 / self.steps)?.add_scalar(1.0)?;
+        Ok(left.mul_scalar(self.factor)?.add_scalar(1.0)?.reshape(&[])?)
+    }
+}
+
 /// Half the signs of all values of `bits` bits, `[2^bits, bits]`: what log odds are multiplied with for logits.
 fn signs(bits: usize) -> Result<Tensor> {
     let sign = |value: usize, bit: usize| if value >> bit & 1 == 1 { 0.5 } else { -0.5 };
@@ -148,6 +184,22 @@ mod tests {
             assert!((a - b).abs() < 1e-4, "{group}: {a} {b}");
             assert!(grouped.codebook.item().unwrap() > joint.codebook.item().unwrap() - 1e-3);
         }
+    }
+
+    #[test]
+    fn annealing_sinks_to_one_and_goes_on_from_its_buffer() {
+        let params = Params::new(0);
+        assert!(EntropyAnnealing::new(&params, 0.0, 10).unwrap().is_none());
+        assert!(EntropyAnnealing::new(&params, 2.0, 0).unwrap().is_none());
+        let annealing = EntropyAnnealing::new(&params, 2.0, 4).unwrap().unwrap();
+        let pass = || annealing.pass().unwrap().item().unwrap();
+        assert_eq!([pass(), pass()], [3.0, 2.5]);
+        let resumed = Params::new(1);
+        let other = EntropyAnnealing::new(&resumed, 2.0, 4).unwrap().unwrap();
+        resumed.load(&params.state()).unwrap();
+        let after: Vec<f32> = (0..4).map(|_| other.pass().unwrap().item().unwrap()).collect();
+        assert_eq!(after, [2.0, 1.5, 1.0, 1.0]);
+        assert_eq!((params.count(), params.buffers()), (0, 1));
     }
 
     /// Along a random direction. The logits are small: `clamp` has kinks.

@@ -20,6 +20,8 @@ crate::choice! {
 pub struct Held {
     quantizers: Vec<Box<dyn Quantizer>>,
     count: usize,
+    /// Codes per position of each.
+    depth: usize,
 }
 
 impl Held {
@@ -55,7 +57,7 @@ impl Held {
                 "makes codes of several scales, which only the outermost quantizer can; let it hold this one",
             );
         }
-        Ok(Self { quantizers, count })
+        Ok(Self { quantizers, count, depth: level.depth() })
     }
 
     /// How many there seem to be.
@@ -91,7 +93,7 @@ impl Held {
 
     /// Codes per position of each.
     pub fn depth(&self) -> usize {
-        self.quantizers[0].level().depth()
+        self.depth
     }
 
     /// The codes `[.., d]` of quantizer `n` among those of all, `[.., D]`: its own first `depth` ones.

@@ -8,6 +8,7 @@ mod codebook;
 pub mod codes;
 mod condition;
 mod conv;
+mod depth_dropout;
 pub mod diffusion;
 mod entropy;
 mod estimator;
@@ -32,7 +33,8 @@ pub use codebook::{
 };
 pub use condition::{ConditionEmbedding, ConditionKind};
 pub use conv::Conv2d;
-pub use entropy::{CodeEntropies, EntropyEps};
+pub use depth_dropout::DepthDropout;
+pub use entropy::{CodeEntropies, EntropyAnnealing, EntropyEps};
 pub use estimator::Estimator;
 pub use grid::{BitOrder, GridAxis, GridCodes, GridSettings};
 pub use held::{Gathered, Held, Losses, side_by_side};

@@ -32,6 +32,9 @@ config! {
         residual_width: usize = 32, in 1..=16384;
         /// Channels of the latents of every level (embed_dim).
         code_channels: usize = 64, in 1..=65536;
+        /// Whether two numbers are encoded for each that is decoded, at every level: means and log-variances for the quantizer
+        /// `kl`.
+        double_z: bool = false;
     }
 }
 
@@ -59,6 +62,8 @@ pub struct Vqvae2 {
     image: MapShape,
     /// The finest first.
     levels: Vec<Level>,
+    /// Numbers that are encoded for each that is decoded: 2 with means and log-variances.
+    moments: usize,
     decoder: Decoder,
 }
 
@@ -73,6 +78,7 @@ impl Vqvae2 {
         let sizes = Sizes { width: config.width, blocks: config.blocks, residual_width: config.residual_width };
         let params = &cx.params;
         let halvings = |factor: usize| factor.trailing_zeros() as usize;
+        let moments = if config.double_z { 2 } else { 1 };
         let mut levels = Vec::new();
         for (level, (&shape, &factor)) in shapes.iter().zip(&config.factors).enumerate() {
             let name = name(level, count);
@@ -90,14 +96,14 @@ impl Vqvae2 {
             };
             levels.push(Level {
                 encoder: Encoder::new(&scope("enc"), inputs, halvings(factor), sizes)?,
-                quantize_conv: Conv2d::new(&scope("quantize_conv"), known, config.code_channels, 1)?,
+                quantize_conv: Conv2d::new(&scope("quantize_conv"), known, moments * config.code_channels, 1)?,
                 down: (level > 0).then(down).transpose()?,
                 shape,
             });
         }
         let (joined, factor) = (count * config.code_channels, halvings(config.factors[0]));
         let decoder = Decoder::new(&params.scope("dec"), joined, cx.image.channels, factor, sizes)?;
-        Ok(Self { image: cx.image, levels, decoder })
+        Ok(Self { image: cx.image, levels, moments, decoder })
     }
 }
 
@@ -166,6 +172,11 @@ fn join(coarser: Option<&(&Down, Tensor)>, own: &Tensor) -> Result<Tensor> {
 impl Autoencoder for Vqvae2 {
     /// The coarsest first.
     fn levels(&self) -> Vec<MapShape> {
+        let encoded = |shape: MapShape| MapShape { channels: self.moments * shape.channels, ..shape };
+        self.decoder_levels().into_iter().map(encoded).collect()
+    }
+
+    fn decoder_levels(&self) -> Vec<MapShape> {
         self.levels.iter().rev().map(|level| level.shape).collect()
     }
 

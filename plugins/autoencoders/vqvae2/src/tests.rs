@@ -11,7 +11,7 @@ fn build(call: &str, image: MapShape, params: &Params) -> Result<Vqvae2> {
 
 #[test]
 fn any_number_of_levels_keeps_the_contract() {
-    for factors in ["[4, 2]", "[2]", "[2, 2, 2]", "[2, 4]"] {
+    for factors in ["[4, 2]", "[2]", "[2, 2, 2]", "[2, 4]", "[4, 2], double_z: true"] {
         let call = format!("vqvae2(factors: {factors}, width: 24, blocks: 1, residual_width: 16, code_channels: 6)");
         let config = Vqvae2Config::parse(&call).unwrap();
         rqlab_sdk::testing::autoencoder(IMAGE, |cx| Vqvae2::new(config.clone(), cx));
@@ -39,6 +39,13 @@ fn the_published_autoencoder_has_its_published_parameters() {
     ] {
         assert_eq!(shape(name).as_deref(), Some(wanted), "{name}");
     }
+}
+
+#[test]
+fn every_level_has_a_mean_and_a_log_variance_for_each_channel_that_is_decoded() {
+    let model = build("vqvae2(factors: [4, 2], code_channels: 6, double_z: true)", IMAGE, &Params::dry()).unwrap();
+    let levels = |channels| [MapShape { height: 2, width: 1, channels }, MapShape { height: 4, width: 2, channels }];
+    assert_eq!((model.levels(), model.decoder_levels()), (levels(12).to_vec(), levels(6).to_vec()));
 }
 
 /// A finer level is encoded knowing the quantized coarser one.

@@ -33,8 +33,9 @@ config! {
     /// An adversarial loss on patches, with a discriminator of its own, which steps after the tokenizer.
     ///
     /// Published: VQGAN `weight: 0.8` from step 30000 or 250001 on, `n_layers: 3`; RQ-VAE `weight: 0.75, critic_weight: 0.75`;
-    /// LlamaGen `weight: 0.5, adaptive: false` from 20000 on; MaskBit and TiTok `discriminator: blur_patch, width: 128`,
-    /// `weight: 0.02` and 0.1, `adaptive: false, lecam: 0.001` from 20000 and 200000 on.
+    /// LlamaGen `weight: 0.5, adaptive: false, critic_weight: 0.5` from 20000 on; MaskBit and TiTok `discriminator: blur_patch,
+    /// width: 128, unit_range: true`, `n_layers: 4` and 3, `weight: 0.02` and 0.1, `adaptive: false, lecam: 0.001` from 20000 and
+    /// 200000 on.
     pub struct PatchGanConfig {
         /// Which network.
         discriminator: Network = Network::Patch;
@@ -50,8 +51,10 @@ config! {
         groups: usize = 32, in 1..=1024;
         /// Numbers of the binomial row that `blur_patch` blurs with.
         blur: usize = 4, in 3..=5;
-        /// Rows and columns of logits that `blur_patch` pools its map to (TiTok 16, MaskBit none).
+        /// Rows and columns of logits that `blur_patch` pools its map to: 16 in TiTok and MaskBit, whose own map has that size.
         pool: Option<usize> = Some(16), in 1..=256;
+        /// Whether the discriminator sees images in [0, 1], as MaskBit's and TiTok's; it is given [-1, 1] either way.
+        unit_range: bool = false;
         /// The losses of the two players.
         loss: GanLoss = GanLoss::Hinge;
         /// Whether the logits of an image are averaged before they are judged (SEED-Voken's Open-MAGVIT2).
@@ -73,7 +76,7 @@ config! {
         lecam_order: LecamOrder = LecamOrder::After;
         /// Share of LeCam's averages that a step keeps.
         lecam_decay: f32 = 0.999, in 0.0..=1.0;
-        /// Weight of the penalty R1: `r1 / 2` times the squared gradient at the images (BSQ-ViT's file says 10, but its code
+        /// Weight of the penalty R1: `r1 / 2` times the squared gradient at the images as they are seen (BSQ-ViT's file says 10, but its code
         /// moves no weight by it).
         r1: f32 = 0.0, in 0.0..=1e6;
         /// Steps from one penalty to the next; it counts as much more (Karras et al. 2020, "lazy regularization").
@@ -112,9 +115,14 @@ impl PatchGan {
         Ok(Self { discriminator, lecam: lecam.transpose()?, config })
     }
 
+    /// Images as the discriminator sees them.
+    fn seen(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(if self.config.unit_range { images.add_scalar(1.0)?.mul_scalar(0.5)? } else { images.clone() })
+    }
+
     /// The logits of images, or their means if these are judged, in a pass that moves running statistics.
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        let logits = self.discriminator.forward(&Dual::plain(images), Statistics::Move)?.value;
+        let logits = self.discriminator.forward(&Dual::plain(&self.seen(images)?), Statistics::Move)?.value;
         if self.config.image_mean { Ok(logits.mean(&[1, 2, 3], false)?) } else { Ok(logits) }
     }
 }
@@ -153,7 +161,7 @@ impl Objective for PatchGan {
             loss = loss.add(&term.mul_scalar(config.lecam)?)?;
         }
         if config.r1 > 0.0 && (step - config.start).is_multiple_of(config.r1_every) {
-            let penalty = r1(images, |images| self.discriminator.forward(images, Statistics::Keep))?;
+            let penalty = r1(&self.seen(images)?, |seen| self.discriminator.forward(seen, Statistics::Keep))?;
             terms.push(("r1", penalty.detach()));
             loss = loss.add(&penalty.mul_scalar(0.5 * config.r1 * config.r1_every as f32)?)?;
         }

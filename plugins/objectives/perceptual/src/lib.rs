@@ -7,7 +7,7 @@ mod tests;
 use rqlab_sdk::choice;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{Network, NetworkRequest};
-use rqlab_sdk::networks::{LabClassifier, Lpips, directions};
+use rqlab_sdk::networks::{LabClassifier, Lpips, Resnet50, directions};
 use rqlab_sdk::prelude::*;
 
 declare_plugin! {
@@ -21,24 +21,28 @@ choice! {
         Lab = "lab",
         /// VGG16 with the heads of LPIPS, from a file.
         Lpips = "lpips",
+        /// ResNet-50, whose logits are compared, from a file.
+        Resnet50 = "resnet50",
     }
 }
 
 config! {
-    /// Distance of features: at every position of some maps of a network, the squared difference of the features' directions.
+    /// Distance of features: what a network sees in two images, compared.
     ///
     /// `lab` compares the three maps of the small classifier that the laboratory trains on the data set's labels: it needs no
     /// file and no network connection, and its values mean something for one data set alone. `lpips` is LPIPS 0.1 on VGG16
-    /// (Zhang et al., CVPR 2018), the perceptual loss of VQGAN, RQ-VAE, LlamaGen and most others, all with weight 1.
+    /// (Zhang et al., CVPR 2018), the perceptual loss of VQGAN, RQ-VAE, LlamaGen and most others, all with weight 1. Both take the
+    /// squared difference of the features' directions at every position. `resnet50` is the mean squared difference of the 1000
+    /// logits of torchvision's ResNet-50: MaskBit, with weight 0.1.
     pub struct PerceptualConfig {
         /// Whose features are compared.
         features: Features = Features::Lab;
         /// What it counts beside other objectives.
         weight: f32 = 1.0, in 0.0..=1e6;
-        /// The safetensors file of VGG16 and the heads (`lpips`), seen from the experiment file; docs/weights.md tells how to
-        /// make it.
+        /// The safetensors file of VGG16 and the heads (`lpips`) or of ResNet-50 (`resnet50`), seen from the experiment file;
+        /// docs/weights.md tells how to make it.
         weights: Option<String> = None, local;
-        /// The SHA-256 of that file (`lpips`).
+        /// The SHA-256 of that file.
         digest: Option<String> = None;
     }
 }
@@ -55,6 +59,7 @@ pub struct Perceptual {
 enum Measure {
     Lab(LabClassifier, Vec<Var>),
     Lpips(Lpips),
+    Resnet50(Resnet50),
 }
 
 /// Pixels of a side that VGG16 halves four times.
@@ -73,20 +78,27 @@ impl Perceptual {
             (Features::Lab, Some(_), _) => {
                 return complain(
                     "weights",
-                    "the laboratory's classifier has no file: write `features: lpips`, or leave it out",
+                    "the laboratory's classifier has no file: write `features: lpips` or `resnet50`, or leave it out",
                 );
             }
             (Features::Lab, None, Some(_)) => {
                 return complain("digest", "`features: lab` has no file to have a digest");
             }
-            (Features::Lpips, None, _) => {
-                return complain("weights", "LPIPS needs its weights: docs/weights.md tells how to make the file");
+            (_, None, _) => {
+                return complain(
+                    "weights",
+                    "these features need their weights: docs/weights.md tells how to make the file",
+                );
             }
-            (Features::Lpips, _, None) => {
+            (_, _, None) => {
                 return complain(
                     "digest",
                     "the SHA-256 of `weights` is not given: docs/weights.md tells how it is found",
                 );
+            }
+            (Features::Resnet50, ..) if channels != 3 => {
+                let message = format!("ResNet-50 sees images of 3 channels, and these have {channels}");
+                return complain("features", &message);
             }
             (Features::Lpips, ..) if channels != 3 || height.min(width) < LPIPS_SIDE => {
                 let message = format!(
@@ -95,11 +107,14 @@ impl Perceptual {
                 );
                 return complain("features", &message);
             }
-            (Features::Lpips, ..) => {}
+            (Features::Lpips | Features::Resnet50, ..) => {}
         }
         let measure = match (&cx.network, config.features) {
             (Some(Network::Classifier(net)), Features::Lab) => Some(Measure::Lab(net.clone(), net.parameters())),
             (Some(Network::Weights(weights)), Features::Lpips) => Some(Measure::Lpips(Lpips::new(weights.clone())?)),
+            (Some(Network::Weights(weights)), Features::Resnet50) => {
+                Some(Measure::Resnet50(Resnet50::new(weights.clone())?))
+            }
             _ => None,
         };
         Ok(Self { config, measure })
@@ -118,6 +133,10 @@ impl Objective for Perceptual {
                 let loss = lpips.distance(output, images)?.mean_all()?;
                 Ok(Loss { terms: vec![("lpips", loss.detach())], loss })
             }
+            Some(Measure::Resnet50(net)) => {
+                let loss = net.logits(output)?.mse(&net.logits(images)?)?;
+                Ok(Loss { terms: vec![("logit_distance", loss.detach())], loss })
+            }
             None => Err(Error::Unsupported("`perceptual` was given no network to measure with".to_owned())),
         }
     }
@@ -129,10 +148,10 @@ impl Objective for Perceptual {
     fn network(&self) -> Option<NetworkRequest> {
         match (&self.config.features, &self.config.weights, &self.config.digest) {
             (Features::Lab, ..) => Some(NetworkRequest::Classifier),
-            (Features::Lpips, Some(path), Some(digest)) => {
+            (_, Some(path), Some(digest)) => {
                 Some(NetworkRequest::Weights { path: path.clone(), digest: digest.clone() })
             }
-            (Features::Lpips, ..) => None,
+            _ => None,
         }
     }
 }

@@ -7,7 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use rqlab_sdk::nn::{BitOrder, CodeEntropies, EntropyEps, Estimator, GridAxis, GridCodes, GridSettings, l2_normalize};
+use rqlab_sdk::nn::{
+    BitOrder, CodeEntropies, EntropyAnnealing, EntropyEps, Estimator, GridAxis, GridCodes, GridSettings, l2_normalize,
+};
 use rqlab_sdk::prelude::*;
 
 declare_plugin! {
@@ -31,6 +33,12 @@ config! {
         estimator: Estimator = Estimator::StraightThrough;
         /// Weight of both entropy terms (the published zeta, and the weight of the quantizer's loss).
         entropy_weight: f32 = 0.1, in 0.0..=1000.0;
+        /// How much larger both entropy terms weigh in the first pass of training: `1 + entropy_annealing_factor` times, sinking
+        /// linearly to once in `entropy_annealing_steps` passes. A quantizer that serves several depths or scales has as many
+        /// passes per step. BSQ-ViT has 2 and 2000.
+        entropy_annealing_factor: f32 = 0.0, in 0.0..=1000.0;
+        /// Passes until they weigh as they are given; 0 for from the start.
+        entropy_annealing_steps: u64 = 2000, in 0..=16_777_216;
         /// Weight of the mean entropy of a vector's distribution over codes (the published gamma0).
         sample_entropy_weight: f32 = 1.0, in 0.0..=1000.0;
         /// Weight of the entropy of the mean distribution (the published gamma).
@@ -56,12 +64,13 @@ config! {
 pub struct Bsq {
     config: BsqConfig,
     codes: GridCodes,
+    annealing: Option<EntropyAnnealing>,
     /// Of the entries of codes: 1 / sqrt(L).
     magnitude: f32,
 }
 
 impl Bsq {
-    /// A quantizer without parameters, or with those of its projection.
+    /// A quantizer without parameters, or with those of its projection; buffers are those of its annealing.
     ///
     /// # Errors
     /// More codes than a code can be chosen among, latents that do not fit.
@@ -75,7 +84,9 @@ impl Bsq {
             field: "bits",
         };
         let codes = GridCodes::new(cx, settings)?;
-        Ok(Self { config, codes, magnitude })
+        let (factor, steps) = (config.entropy_annealing_factor, config.entropy_annealing_steps);
+        let annealing = EntropyAnnealing::new(&cx.params, factor, steps)?;
+        Ok(Self { config, codes, annealing, magnitude })
     }
 
     /// The vectors `[.., L]` on the unit sphere.
@@ -95,6 +106,11 @@ impl Bsq {
     /// # Errors
     /// Shapes that do not fit.
     pub fn quantize_on_sphere(&self, vectors: &Tensor) -> Result<Quantized> {
+        self.quantized(vectors, None)
+    }
+
+    /// The same with entropy terms that weigh `annealed` times what is configured, where that is given.
+    fn quantized(&self, vectors: &Tensor, annealed: Option<&Tensor>) -> Result<Quantized> {
         let BsqConfig { sample_entropy_weight, codebook_entropy_weight, entropy_weight, beta, .. } = self.config;
         let bits = vectors.detach().heaviside()?;
         let points = self.codes.points(&bits)?;
@@ -104,7 +120,11 @@ impl Bsq {
         if entropy_weight > 0.0 {
             let entropies = self.entropies(vectors)?;
             let entropy = entropies.loss(sample_entropy_weight, codebook_entropy_weight)?;
-            loss = loss.add(&entropy.mul_scalar(entropy_weight / self.config.inv_temperature)?)?;
+            let mut entropy = entropy.mul_scalar(entropy_weight / self.config.inv_temperature)?;
+            if let Some(annealed) = annealed {
+                entropy = entropy.mul(annealed)?;
+            }
+            loss = loss.add(&entropy)?;
             terms.extend(entropies.terms());
         }
         let signs = bits.mul_scalar(2.0)?.add_scalar(-1.0)?;
@@ -128,6 +148,11 @@ impl Quantizer for Bsq {
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         self.quantize_on_sphere(&self.vectors(latents)?)
+    }
+
+    fn quantize_train(&mut self, latents: &Tensor, _: &Rng) -> Result<Quantized> {
+        let annealed = self.annealing.as_ref().map(EntropyAnnealing::pass).transpose()?;
+        self.quantized(&self.vectors(latents)?, annealed.as_ref())
     }
 
     fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {

@@ -61,7 +61,7 @@ fn thirty_six_bits_need_sub_tokens() {
 #[test]
 fn every_variant_keeps_the_contract_of_a_quantizer() {
     for (text, channels) in [
-        ("bsq(bits: 4)", 4),
+        ("bsq(bits: 4, entropy_annealing_factor: 2.0, entropy_annealing_steps: 3)", 4),
         ("bsq(bits: 5, entropy_group: 2, bit_order: lsb_first, beta: 0.25, estimator: rotation)", 5),
         ("bsq(bits: 6, sub_tokens: [2, 4], projection: true, entropy_weight: 0.0)", 9),
     ] {

@@ -40,6 +40,8 @@ config! {
         entropy_temperature: f32 = 0.01, in 1e-5..=1e3;
         /// How logarithms of probabilities near 0 are kept finite.
         entropy_eps: EntropyEps = EntropyEps::Mean;
+        /// Temperature T at which codes are drawn in training, by softmax(z.e/T); if not given, they are the best.
+        stochastic_codes: Option<f32> = None, in 1e-6..=1e6;
     }
 }
 
@@ -70,23 +72,16 @@ impl Ibq {
     fn logits(&self, vectors: &Tensor) -> Result<Tensor> {
         Ok(vectors.linear(&self.codebook.get(), None)?)
     }
-}
 
-impl Quantizer for Ibq {
-    fn level(&self) -> LevelInfo {
-        let MapShape { height, width, channels } = self.latents;
-        let tables = if self.dry { Ok(vec![]) } else { self.projection.tables(&[self.codebook.get()]) };
-        // There is no failure: codebook and projection were made to fit.
-        let tables = tables.unwrap_or_default();
-        let space = CodeSpace { sizes: vec![self.config.codebook], tables, shared: false };
-        LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
+    /// Codes `[..]` drawn by the probabilities `[.., K]`.
+    fn drawn(&self, probabilities: &Tensor, rng: &Rng) -> Result<Codes> {
+        let positions = probabilities.len() / self.config.codebook;
+        Ok(multinomial(probabilities, &rng.part("code", 0).uniform(positions))?)
     }
 
-    fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
+    /// The value, losses and gradients of vectors `[.., c]` with their scores `[.., K]` and the codes that they got.
+    fn assemble(&self, vectors: &Tensor, logits: &Tensor, codes: Codes) -> Result<Quantized> {
         let IbqConfig { beta, entropy_weight, entropy_temperature, .. } = self.config;
-        let vectors = self.projection.project_in(latents)?;
-        let logits = self.logits(&vectors)?;
-        let codes = logits.argmax_last()?;
         let codebook = self.codebook.get();
         let codewords = codebook.embedding(&codes)?;
         // (onehot + p - sg(p)) E: the value and the gradient at E are those of the one-hot vector, the gradient at p is E's.
@@ -95,7 +90,7 @@ impl Quantizer for Ibq {
         let commitment = vectors.mse(&codewords.detach())?;
         let towards_latents = codewords.mse(&vectors.detach())?;
         let energy = commitment.detach();
-        let mut loss = value.mse(&vectors)?.add(&commitment)?.add(&towards_latents.mul_scalar(beta)?)?;
+        let mut loss = value.mse(vectors)?.add(&commitment)?.add(&towards_latents.mul_scalar(beta)?)?;
         let mut terms = vec![("commitment", energy.clone()), ("codebook", energy.clone())];
         if entropy_weight > 0.0 {
             let sharp = logits.mul_scalar(1.0 / entropy_temperature)?;
@@ -114,6 +109,32 @@ impl Quantizer for Ibq {
             events: Vec::new(),
         })
     }
+}
+
+impl Quantizer for Ibq {
+    fn level(&self) -> LevelInfo {
+        let MapShape { height, width, channels } = self.latents;
+        let tables = if self.dry { Ok(vec![]) } else { self.projection.tables(&[self.codebook.get()]) };
+        // There is no failure: codebook and projection were made to fit.
+        let tables = tables.unwrap_or_default();
+        let space = CodeSpace { sizes: vec![self.config.codebook], tables, shared: false };
+        LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
+    }
+
+    fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
+        let vectors = self.projection.project_in(latents)?;
+        let logits = self.logits(&vectors)?;
+        let codes = logits.argmax_last()?;
+        self.assemble(&vectors, &logits, codes)
+    }
+
+    fn quantize_train(&mut self, latents: &Tensor, rng: &Rng) -> Result<Quantized> {
+        let Some(temperature) = self.config.stochastic_codes else { return self.quantize(latents) };
+        let vectors = self.projection.project_in(latents)?;
+        let logits = self.logits(&vectors)?;
+        let codes = self.drawn(&logits.detach().mul_scalar(1.0 / temperature)?.softmax()?, rng)?;
+        self.assemble(&vectors, &logits, codes)
+    }
 
     /// Distributions at temperature T are `softmax(z.e / T)`.
     fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {
@@ -126,7 +147,7 @@ impl Quantizer for Ibq {
             let targets = logits.mul_scalar(1.0 / temperature)?.softmax()?;
             let codes = match draw {
                 None => logits.argmax_last()?,
-                Some(rng) => multinomial(&targets, &rng.part("code", 0).uniform(logits.len() / self.config.codebook))?,
+                Some(rng) => self.drawn(&targets, rng)?,
             };
             Ok(SoftCodes { codes: Codes::stack(&[codes])?, targets: vec![targets] })
         })

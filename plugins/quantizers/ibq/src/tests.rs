@@ -57,6 +57,22 @@ fn the_gradient_passes_through_the_softmax_to_every_code() {
     }
 }
 
+/// Codes are drawn in training alone; at a low temperature they are those of evaluation.
+#[test]
+fn codes_may_be_drawn_in_training() {
+    let x = random(&[40, 4], 9);
+    let codes = |quantized: Quantized| quantized.tokens.codes().unwrap().to_owned();
+    let of = |temperature: f32| {
+        let text = format!("ibq(codebook: 9, stochastic_codes: {temperature:?})");
+        let (mut drawn, _) = ibq(&text, 4);
+        let trained = codes(drawn.quantize_train(&x, &Rng::new(1, "step", 0)).unwrap());
+        (codes(drawn.quantize(&x).unwrap()), trained)
+    };
+    let ((nearest, cold), (same, warm)) = (of(1e-5), of(5.0));
+    assert_eq!((&nearest, &nearest), (&cold, &same));
+    assert_ne!(nearest, warm);
+}
+
 #[test]
 fn every_variant_keeps_the_contract_of_a_quantizer() {
     for (text, channels) in [("ibq(codebook: 9)", 4), ("ibq(codebook: 9, code_dim: 3, entropy_weight: 0.0)", 6)] {

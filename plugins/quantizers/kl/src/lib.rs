@@ -32,12 +32,13 @@ config! {
     /// channel that it decodes (`double_z: true`). Training decodes draws and weighs the KL divergence from N(0, 1); its
     /// rate in bits is that divergence. Tokens are vectors, which priors get as draws if they ask for them.
     ///
-    /// The published KL-16 of MAR (Li et al., NeurIPS 2024) is `kl(weight: 1e-6)` under
+    /// The published KL-16 of MAR (Li et al., NeurIPS 2024) is `kl` under
     /// `resnet(width: 128, multipliers: [1, 1, 2, 2, 4], blocks: 2, attention: [16], decoder_attention: [], latent: 16,
     /// double_z: true)`; KL-8 of latent diffusion (Rombach et al., CVPR 2022) has the same weight.
     pub struct KlConfig {
         /// Weight of the KL divergence: in nats, summed over an image's latents, averaged over the batch. Latent diffusion has
-        /// 1e-6 beside a mean absolute error; larger ones trade distortion for rate.
+        /// 1e-6 beside errors that are summed over an image, too: where these are means, as `l1` and `mse` of weight 1, that is
+        /// 5e-12 for 256x256 pixels. Larger ones trade distortion for rate.
         weight: f32 = 1e-6, in 0.0..=1e6;
         /// Bits per position that each channel may tell at no cost: the loss counts the larger of this and the channel's
         /// divergence, averaged over positions and batch (Kingma et al., "Improved variational inference with inverse

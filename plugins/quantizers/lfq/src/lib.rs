@@ -7,7 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use rqlab_sdk::nn::{BitOrder, CodeEntropies, EntropyEps, Estimator, GridAxis, GridCodes, GridSettings, l2_normalize};
+use rqlab_sdk::nn::{
+    BitOrder, CodeEntropies, EntropyAnnealing, EntropyEps, Estimator, GridAxis, GridCodes, GridSettings, l2_normalize,
+};
 use rqlab_sdk::prelude::*;
 
 declare_plugin! {
@@ -19,7 +21,8 @@ config! {
     /// of a code. The loss is `entropy_weight (sample_entropy_weight E H(p) - codebook_entropy_weight H(E p)) + beta |z - q|²`,
     /// where p is the softmax over codes c of `2 inv_temperature z.c`, in nats.
     ///
-    /// Published: MaskBit `lfq(bits: 14, entropy_group: 14, entropy_weight: 0.02)`, also of 10, 12, 16 and 18 bits; Open-MAGVIT2
+    /// Published: MaskBit `lfq(bits: 14, entropy_group: 14, entropy_weight: 0.02, entropy_annealing_factor: 2.0)`, also of 10, 12,
+    /// 16 and 18 bits; Open-MAGVIT2
     /// `lfq(bits: 18, sub_tokens: [6, 12])`; vector-quantize-pytorch `lfq(bit_order: msb_first, entropy_eps: clamp)`.
     pub struct LfqConfig {
         /// Bits of a position, L.
@@ -34,6 +37,12 @@ config! {
         estimator: Estimator = Estimator::StraightThrough;
         /// Weight of both entropy terms.
         entropy_weight: f32 = 0.1, in 0.0..=1000.0;
+        /// How much larger both entropy terms weigh in the first pass of training: `1 + entropy_annealing_factor` times, sinking
+        /// linearly to once in `entropy_annealing_steps` passes. A quantizer that serves several depths or scales has as many
+        /// passes per step. MaskBit has 2 and 2000.
+        entropy_annealing_factor: f32 = 0.0, in 0.0..=1000.0;
+        /// Passes until they weigh as they are given; 0 for from the start.
+        entropy_annealing_steps: u64 = 2000, in 0..=16_777_216;
         /// Weight of the mean entropy of a vector's distribution over codes, which is made small.
         sample_entropy_weight: f32 = 1.0, in 0.0..=1000.0;
         /// Weight of the entropy of the mean distribution, which is made large.
@@ -60,12 +69,13 @@ config! {
 pub struct Lfq {
     config: LfqConfig,
     codes: GridCodes,
+    annealing: Option<EntropyAnnealing>,
     /// Of the entries of codes.
     magnitude: f32,
 }
 
 impl Lfq {
-    /// A quantizer without parameters, or with those of its projection.
+    /// A quantizer without parameters, or with those of its projection; buffers are those of its annealing.
     ///
     /// # Errors
     /// More codes than a code can be chosen among, latents that do not fit.
@@ -79,7 +89,9 @@ impl Lfq {
             field: "bits",
         };
         let codes = GridCodes::new(cx, settings)?;
-        Ok(Self { config, codes, magnitude })
+        let (factor, steps) = (config.entropy_annealing_factor, config.entropy_annealing_steps);
+        let annealing = EntropyAnnealing::new(&cx.params, factor, steps)?;
+        Ok(Self { config, codes, annealing, magnitude })
     }
 
     /// The vectors `[.., L]` whose signs are taken.
@@ -97,6 +109,36 @@ impl Lfq {
         let log_odds = vectors.mul_scalar(4.0 * self.config.inv_temperature * self.magnitude)?;
         CodeEntropies::of_bits(&log_odds, self.config.entropy_group, self.config.entropy_eps)
     }
+
+    /// Quantizes with entropy terms that weigh `annealed` times what is configured, where that is given.
+    fn quantized(&self, latents: &Tensor, annealed: Option<&Tensor>) -> Result<Quantized> {
+        let LfqConfig { sample_entropy_weight, codebook_entropy_weight, entropy_weight, beta, .. } = self.config;
+        let vectors = self.vectors(latents)?;
+        let bits = vectors.detach().heaviside()?;
+        let points = self.codes.points(&bits)?;
+        let commitment = vectors.mse(&points)?;
+        let mut loss = commitment.mul_scalar(beta)?;
+        let mut terms = vec![("commitment", commitment.detach())];
+        if entropy_weight > 0.0 {
+            let entropies = self.entropies(&vectors)?;
+            let mut entropy =
+                entropies.loss(sample_entropy_weight, codebook_entropy_weight)?.mul_scalar(entropy_weight)?;
+            if let Some(annealed) = annealed {
+                entropy = entropy.mul(annealed)?;
+            }
+            loss = loss.add(&entropy)?;
+            terms.extend(entropies.terms());
+        }
+        Ok(Quantized {
+            latents: self.codes.projection().project_out(&self.config.estimator.pass(&vectors, &points)?)?,
+            tokens: Tokens::Codes(self.codes.codes(&bits)?),
+            loss,
+            terms,
+            bits: None,
+            residual_energy: self.codes.residual_energy(&vectors, &points)?,
+            events: Vec::new(),
+        })
+    }
 }
 
 impl Quantizer for Lfq {
@@ -110,28 +152,12 @@ impl Quantizer for Lfq {
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
-        let LfqConfig { sample_entropy_weight, codebook_entropy_weight, entropy_weight, beta, .. } = self.config;
-        let vectors = self.vectors(latents)?;
-        let bits = vectors.detach().heaviside()?;
-        let points = self.codes.points(&bits)?;
-        let commitment = vectors.mse(&points)?;
-        let mut loss = commitment.mul_scalar(beta)?;
-        let mut terms = vec![("commitment", commitment.detach())];
-        if entropy_weight > 0.0 {
-            let entropies = self.entropies(&vectors)?;
-            let entropy = entropies.loss(sample_entropy_weight, codebook_entropy_weight)?;
-            loss = loss.add(&entropy.mul_scalar(entropy_weight)?)?;
-            terms.extend(entropies.terms());
-        }
-        Ok(Quantized {
-            latents: self.codes.projection().project_out(&self.config.estimator.pass(&vectors, &points)?)?,
-            tokens: Tokens::Codes(self.codes.codes(&bits)?),
-            loss,
-            terms,
-            bits: None,
-            residual_energy: self.codes.residual_energy(&vectors, &points)?,
-            events: Vec::new(),
-        })
+        self.quantized(latents, None)
+    }
+
+    fn quantize_train(&mut self, latents: &Tensor, _: &Rng) -> Result<Quantized> {
+        let annealed = self.annealing.as_ref().map(EntropyAnnealing::pass).transpose()?;
+        self.quantized(latents, annealed.as_ref())
     }
 
     fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {

@@ -91,6 +91,27 @@ fn the_entropy_terms_spread_vectors_over_codes() {
     assert_eq!(used(&x), 8);
 }
 
+/// The published schedule: three times the weight at first, once from its last step on; a resumed run goes on where it stood.
+#[test]
+fn entropy_terms_weigh_more_at_first() {
+    let text =
+        "lfq(bits: 4, beta: 0.0, inv_temperature: 1.0, entropy_annealing_factor: 2.0, entropy_annealing_steps: 4)";
+    let (params, x) = (Params::new(1), random(&[9, 4], 7));
+    let mut quantizer = build(text, 4, &params).unwrap();
+    let plain = quantizer.quantize(&x).unwrap().loss.item().unwrap();
+    let mut ratio = |quantizer: &mut Lfq| {
+        quantizer.quantize_train(&x, &Rng::new(0, "step", 0)).unwrap().loss.item().unwrap() / plain
+    };
+    let mut ratios: Vec<f32> = (0..3).map(|_| ratio(&mut quantizer)).collect();
+    let resumed = Params::new(2);
+    let mut other = build(text, 4, &resumed).unwrap();
+    resumed.load(&params.state()).unwrap();
+    ratios.extend((0..3).map(|_| ratio(&mut other)));
+    for (got, wanted) in ratios.iter().zip([3.0, 2.5, 2.0, 1.5, 1.0, 1.0]) {
+        assert!((got - wanted).abs() < 1e-5, "{ratios:?}");
+    }
+}
+
 /// The tables and distributions of 18 bits at once would be 2^18 times as many numbers as there are positions.
 #[test]
 fn many_bits_are_quantized_in_groups() {
@@ -114,7 +135,7 @@ fn every_variant_keeps_the_contract_of_a_quantizer() {
     for (text, channels) in [
         ("lfq(bits: 4)", 4),
         ("lfq(bits: 5, entropy_group: 2, bit_order: msb_first, entropy_eps: clamp)", 5),
-        ("lfq(bits: 4, spherical: true, estimator: rotation)", 4),
+        ("lfq(bits: 4, spherical: true, estimator: rotation, entropy_annealing_factor: 2.0)", 4),
         ("lfq(bits: 6, sub_tokens: [2, 4], projection: true, entropy_weight: 0.0)", 9),
     ] {
         let latents = MapShape { height: 3, width: 2, channels };

@@ -12,7 +12,7 @@ pub use maps::phi_of;
 use maps::{Maps, concat_positions, positions};
 use rqlab_sdk::choice;
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::{Conv2d, Estimator, Gathered, Held, Losses, SoftCodes, code_tokens};
+use rqlab_sdk::nn::{Conv2d, DepthDropout, Estimator, Gathered, Held, Losses, SoftCodes, code_tokens};
 use rqlab_sdk::prelude::*;
 
 declare_plugin! {
@@ -53,6 +53,20 @@ config! {
         beta: f32 = 0.25, in 0.0..=1000.0;
         /// How gradients pass from the latents to the last sum.
         estimator: Estimator = Estimator::StraightThrough;
+        /// Whether each batch of training keeps only its first scales, a number drawn anew. What is dropped adds nothing to
+        /// latents and losses, and trains no quantizer. VAR has none; XQ-GAN drops scales of a share of a batch's images.
+        quantizer_dropout: bool = false;
+        /// The first scale, from 0, that may be the last kept one.
+        dropout_cutoff: usize = 0, in 0..=63;
+        /// The number of kept scales is rounded up to a multiple of this.
+        dropout_multiple_of: usize = 1, in 1..=64;
+    }
+}
+
+impl MultiScaleConfig {
+    fn dropout(&self) -> Option<DepthDropout> {
+        let dropout = DepthDropout { cutoff: self.dropout_cutoff, multiple_of: self.dropout_multiple_of };
+        self.quantizer_dropout.then_some(dropout)
     }
 }
 
@@ -70,7 +84,8 @@ impl MultiScale {
     /// A quantizer whose inner one is `of`, with the convolutions `quant_resi.qresi_ls.0`, `quant_resi.qresi_ls.1`, ...
     ///
     /// # Errors
-    /// Latents that are not square or not of the last scale; those of the inner quantizer, which may not make vectors.
+    /// Latents that are not square or not of the last scale; those of the inner quantizer, which may not make vectors; a cutoff of
+    /// dropout that no scale has.
     pub fn new(config: MultiScaleConfig, cx: &QuantizerContext) -> Result<Self> {
         let MapShape { height, width, channels } = cx.latents;
         let refuse = |message: String| Err(ConfigError::field("scales", message).into());
@@ -80,11 +95,12 @@ impl MultiScale {
         if config.scales.windows(2).any(|pair| pair[0] >= pair[1]) {
             return refuse(format!("{:?} do not go from coarse to fine", config.scales));
         }
+        config.dropout().map_or(Ok(()), |dropout| dropout.check(config.scales.len(), "scale"))?;
         let own = cx.params.scope("quant_resi").scope("qresi_ls");
         let phis = if config.phi_ratio > 0.0 { config.phis } else { 0 };
         let phis = (0..phis).map(|n| Conv2d::new(&own.scope(n), channels, channels, 3)).collect::<Result<_>>()?;
-        let maps = Maps { sides: config.scales.clone(), phis, ratio: config.phi_ratio };
         let held = Held::new(&config.of, 1, false, cx.latents, cx)?;
+        let maps = Maps { sides: config.scales.clone(), phis, ratio: config.phi_ratio };
         Ok(Self { config, maps, held, latents: cx.latents, dry: cx.params.is_dry() })
     }
 
@@ -129,11 +145,21 @@ impl MultiScale {
         })
     }
 
-    /// The value, losses and gradients of the sums after each scale.
-    fn assemble(&self, latents: &Tensor, codes: Codes, sums: &[Tensor], gathered: Gathered) -> Result<Quantized> {
+    /// The value, losses and gradients of the sums after each scale, of which the first `kept` count.
+    fn assemble(
+        &self,
+        latents: &Tensor,
+        codes: Codes,
+        sums: &[Tensor],
+        kept: usize,
+        gathered: Gathered,
+    ) -> Result<Quantized> {
         let zero = Tensor::scalar(0.0);
         let (mut commitment, mut codebook) = (zero.clone(), zero);
         let plain = latents.detach();
+        // Dropped scales tell what they would leave, too.
+        let energy = sums.last().map_or_else(|| plain.square()?.mean_all(), |all| plain.mse(&all.detach()))?;
+        let (energy, sums) = (energy.reshape(&[1])?, &sums[..kept]);
         for sum in sums {
             commitment = commitment.add(&latents.mse(&sum.detach())?)?;
             codebook = codebook.add(&sum.mse(&plain)?)?;
@@ -149,7 +175,6 @@ impl MultiScale {
         };
         terms.extend(gathered.terms()?);
         let value = sums.last().cloned().unwrap_or_else(|| plain.clone()).detach();
-        let energy = plain.mse(&value)?.reshape(&[1])?;
         Ok(Quantized {
             latents: self.config.estimator.pass(latents, &value)?,
             residual_energy: if codes.last_dim() == 1 { energy } else { Tensor::zeros(&[0]) },
@@ -210,19 +235,26 @@ impl Quantizer for MultiScale {
             gathered.add(&quantized)?;
             Ok(quantized.tokens.codes()?.clone())
         })?;
-        self.assemble(latents, codes, &sums, gathered)
+        self.assemble(latents, codes, &sums, sums.len(), gathered)
     }
 
     fn quantize_train(&mut self, latents: &Tensor, rng: &Rng) -> Result<Quantized> {
         let mut gathered = Gathered::default();
-        let (maps, held) = (&self.maps, &mut self.held);
+        let (maps, held, scales) = (&self.maps, &mut self.held, self.config.scales.len());
+        let dropout = self.config.dropout();
+        let kept = dropout.map_or(scales, |dropout| dropout.kept(scales, &rng.part("dropout", 0)));
         let (codes, sums) = assign(maps, latents, |scale, map| {
-            let quantized = held.get_mut(0)?.quantize_train(map, &rng.part("scale", scale as u64))?;
-            gathered.add(&quantized)?;
+            let quantized = if scale < kept {
+                let quantized = held.get_mut(0)?.quantize_train(map, &rng.part("scale", scale as u64))?;
+                gathered.add(&quantized)?;
+                quantized
+            } else {
+                held.get(0)?.quantize(map)?
+            };
             let codes = quantized.tokens.codes()?.clone();
             Ok((held.get(0)?.embed(&quantized.tokens, None)?, codes))
         })?;
-        self.assemble(latents, codes, &sums, gathered)
+        self.assemble(latents, codes, &sums, kept, gathered)
     }
 
     fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {

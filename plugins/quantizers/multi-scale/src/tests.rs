@@ -24,6 +24,7 @@ fn every_variant_keeps_the_contract_of_a_quantizer() {
         "multi_scale(of: toy_codes, scales: [1, 2, 4])",
         "multi_scale(of: toy_codes, scales: [1, 3, 4], phi_ratio: 0.0, losses: inner)",
         "multi_scale(of: toy_codes, scales: [4], phis: 1, losses: both, estimator: rotation)",
+        "multi_scale(of: toy_codes, scales: [1, 2, 4], quantizer_dropout: true)",
     ] {
         let config = MultiScaleConfig::parse(text).unwrap();
         rqlab_sdk::testing::quantizer(LATENTS, |cx| MultiScale::new(config.clone(), &with_toys(cx)));
@@ -75,6 +76,30 @@ fn gradients_reach_the_codes_of_every_scale() {
         let got = gradient.map_or(0.0, dot);
         assert!((got - wanted).abs() < 2e-2 * wanted.abs().max(0.1), "{name}: {got} {wanted}");
     }
+}
+
+/// What was dropped adds nothing: the value is the sum of the kept scales, and the loss theirs.
+#[test]
+fn dropped_scales_add_nothing() {
+    let x = random(7);
+    let text = "multi_scale(of: toy_codes, scales: [1, 2, 3, 4], quantizer_dropout: true, dropout_cutoff: 1";
+    let mut seen = std::collections::BTreeSet::new();
+    for step in 0..40 {
+        let mut quantizer = multi_scale(&format!("{text})"), LATENTS).unwrap();
+        let quantized = quantizer.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
+        assert_eq!(quantized.tokens.shape(), [2, 1, 30, 1]);
+        let sums = quantizer.sums(&quantized.tokens, 4, None).unwrap();
+        let value = quantized.latents.to_vec();
+        let kept = 1 + sums.iter().position(|sum| sum.to_vec() == value).unwrap();
+        let mean = sums[..kept].iter().map(|sum| sum.mse(&x).unwrap().item().unwrap()).sum::<f32>() / kept as f32;
+        assert!((quantized.loss.item().unwrap() - 1.25 * mean).abs() < 1e-5);
+        let left = sums[3].mse(&x).unwrap().item().unwrap();
+        assert!((quantized.residual_energy.to_vec()[0] - left).abs() < 1e-6);
+        seen.insert(kept);
+    }
+    assert_eq!(seen, [2, 3, 4].into());
+    let refused = multi_scale(&format!("{text}, dropout_cutoff: 4)").replace("dropout_cutoff: 1, ", ""), LATENTS);
+    assert!(refused.unwrap_err().to_string().contains("no scale 4"));
 }
 
 /// Without convolutions, one scale is plain quantization.

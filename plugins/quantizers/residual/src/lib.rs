@@ -7,7 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use rqlab_sdk::nn::{Estimator, Gathered, Held, Losses, Projection, SoftCodes, code_tokens, side_by_side};
+use rqlab_sdk::nn::{
+    DepthDropout, Estimator, Gathered, Held, Losses, Projection, SoftCodes, code_tokens, side_by_side,
+};
 use rqlab_sdk::prelude::*;
 
 declare_plugin! {
@@ -37,6 +39,21 @@ config! {
         estimator: Option<Estimator> = None;
         /// How the losses of the depths become one.
         losses: Losses = Losses::Mean;
+        /// Whether each batch of training keeps only its first depths, a number drawn anew (SoundStream,
+        /// vector-quantize-pytorch's `quantize_dropout`). What is dropped adds nothing to latents and losses, and trains no
+        /// quantizer.
+        quantizer_dropout: bool = false;
+        /// The first depth, from 0, that may be the last kept one.
+        dropout_cutoff: usize = 0, in 0..=63;
+        /// The number of kept depths is rounded up to a multiple of this; EnCodec has 4.
+        dropout_multiple_of: usize = 1, in 1..=64;
+    }
+}
+
+impl ResidualConfig {
+    fn dropout(&self) -> Option<DepthDropout> {
+        let dropout = DepthDropout { cutoff: self.dropout_cutoff, multiple_of: self.dropout_multiple_of };
+        self.quantizer_dropout.then_some(dropout)
     }
 }
 
@@ -65,8 +82,9 @@ impl Residual {
     /// `code_dim` is given.
     ///
     /// # Errors
-    /// Those of the inner quantizers, of which none may make vectors.
+    /// Those of the inner quantizers, of which none may make vectors; a cutoff of dropout that no depth has.
     pub fn new(config: ResidualConfig, cx: &QuantizerContext) -> Result<Self> {
+        config.dropout().map_or(Ok(()), |dropout| dropout.check(config.depth, "depth"))?;
         let projection = Projection::new(&cx.params, cx.latents.channels, config.code_dim)?;
         let latents = MapShape { channels: projection.code_dim(), ..cx.latents };
         let held = Held::new(&config.of, config.depth, config.shared, latents, cx)?;
@@ -127,10 +145,11 @@ impl Rounds {
         })
     }
 
-    /// Quantizes depth by depth by `quantize(depth, vectors)`.
+    /// Quantizes depth by depth by `quantize(depth, vectors)`, of which the first `kept` depths count.
     fn run(
         &self,
         latents: &Tensor,
+        kept: usize,
         mut quantize: impl FnMut(usize, &Tensor) -> Result<Quantized>,
     ) -> Result<Quantized> {
         let vectors = self.vectors(latents)?;
@@ -144,8 +163,10 @@ impl Rounds {
             left = left.sub(&added.detach())?;
             energies.push(left.detach().square()?.mean_all()?);
             codes.push(quantized.tokens.codes()?.clone());
-            sum = Some(plus(sum, &added)?);
-            gathered.add(&quantized)?;
+            if depth < kept {
+                sum = Some(plus(sum, &added)?);
+                gathered.add(&quantized)?;
+            }
         }
         let sum = sum.unwrap_or_else(|| vectors.clone());
         let passed = match self.config.estimator {
@@ -178,13 +199,20 @@ impl Quantizer for Residual {
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
-        self.rounds.run(latents, |depth, vectors| self.held.get(depth)?.quantize(vectors))
+        let depth = self.rounds.config.depth;
+        self.rounds.run(latents, depth, |depth, vectors| self.held.get(depth)?.quantize(vectors))
     }
 
     fn quantize_train(&mut self, latents: &Tensor, rng: &Rng) -> Result<Quantized> {
         let (rounds, held) = (&self.rounds, &mut self.held);
-        rounds.run(latents, |depth, vectors| {
-            held.get_mut(depth)?.quantize_train(vectors, &rng.part("depth", depth as u64))
+        let config = &rounds.config;
+        let kept = config.dropout().map_or(config.depth, |dropout| dropout.kept(config.depth, &rng.part("dropout", 0)));
+        rounds.run(latents, kept, |depth, vectors| {
+            if depth < kept {
+                held.get_mut(depth)?.quantize_train(vectors, &rng.part("depth", depth as u64))
+            } else {
+                held.get(depth)?.quantize(vectors)
+            }
         })
     }
 

@@ -26,6 +26,7 @@ fn every_variant_keeps_the_contract_of_a_quantizer() {
         "residual(of: toy_codes, depth: 3)",
         "residual(of: toy_codes(codebook: 5), depth: 2, shared: true, losses: sum, estimator: rotation)",
         "residual(of: toy_codes, depth: 2, code_dim: 3, soft_clamp: 2.0, estimator: straight_through)",
+        "residual(of: toy_codes, depth: 3, quantizer_dropout: true, dropout_cutoff: 1)",
     ] {
         let config = ResidualConfig::parse(text).unwrap();
         rqlab_sdk::testing::quantizer(LATENTS, |cx| Residual::new(config.clone(), &with_toys(cx)));
@@ -65,6 +66,37 @@ fn gradients_pass_each_depth_or_once() {
             assert!((got - times * g).abs() < 1e-5, "{got} {g}");
         }
     }
+}
+
+/// What was dropped adds nothing, and trains no quantizer: neither latents nor losses have gradients there.
+#[test]
+fn dropped_depths_add_nothing_and_train_nothing() {
+    let x = random(6);
+    let mut seen = std::collections::BTreeSet::new();
+    for step in 0..40 {
+        let (mut residual, params) =
+            residual("residual(of: toy_codes, depth: 4, quantizer_dropout: true, dropout_cutoff: 1)");
+        let tape = Tape::start().unwrap();
+        let quantized = residual.quantize_train(&x, &Rng::new(1, "step", step)).unwrap();
+        let mut gradients = tape.backward(&quantized.loss).unwrap();
+        let trains: Vec<bool> = params
+            .trained()
+            .iter()
+            .map(|(_, var)| gradients.take(&var.get()).is_some_and(|g| g.as_slice().iter().any(|g| *g != 0.0)))
+            .collect();
+        let kept = trains.iter().filter(|trains| **trains).count();
+        assert!(trains[..kept].iter().all(|trains| *trains), "{trains:?}");
+        let left = quantized.latents.mse(&x).unwrap().item().unwrap();
+        let energies = quantized.residual_energy.to_vec();
+        assert!((left - energies[kept - 1]).abs() < 1e-5, "{left} {energies:?} {kept}");
+        assert_eq!(quantized.tokens.shape(), [2, 3, 2, 4]);
+        seen.insert(kept);
+    }
+    assert_eq!(seen, [2, 3, 4].into());
+    let cx = QuantizerContext { latents: LATENTS, params: Params::dry(), components: Components::none() };
+    let config = ResidualConfig::parse("residual(of: toy_codes, depth: 2, quantizer_dropout: true, dropout_cutoff: 2)");
+    let refused = Residual::new(config.unwrap(), &with_toys(&cx)).unwrap_err().to_string();
+    assert!(refused.starts_with("`dropout_cutoff`") && refused.contains("no depth 2"), "{refused}");
 }
 
 #[test]

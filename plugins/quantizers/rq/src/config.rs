@@ -2,7 +2,7 @@
 
 use rqlab_sdk::choice;
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::{CodebookInit, DeadCodes, EmaRule, Estimator};
+use rqlab_sdk::nn::{CodebookInit, DeadCodes, DepthDropout, EmaRule, Estimator};
 use rqlab_sdk::prelude::*;
 
 choice! {
@@ -57,10 +57,10 @@ config! {
         /// the nearest.
         stochastic_codes: Option<f32> = None, in 1e-6..=1e6;
         /// Stacks of codes that are followed from depth to depth outside training, of which the one that leaves least is
-        /// taken; 1 takes the nearest code at each depth.
+        /// taken; 1 takes the nearest code at each depth. More are searched on the CPU, for which a GPU waits.
         eval_beam: usize = 1, in 1..=256;
-        /// The same in training. Looks at all depths before any codebook moves, so that a shared one needs `update:
-        /// per_step`.
+        /// The same in training, at every step. Looks at all depths before any codebook moves, so that a shared one needs
+        /// `update: per_step`.
         train_beam: usize = 1, in 1..=256;
         /// Whether each batch of training keeps only its first depths, a number drawn anew (SoundStream,
         /// vector-quantize-pytorch's `quantize_dropout`). What is dropped adds nothing to latents and losses, and moves
@@ -134,20 +134,16 @@ impl RqConfig {
                            `update: per_step` or `shared: false`";
             return refuse("train_beam", message.to_owned());
         }
-        if self.quantizer_dropout && self.dropout_cutoff >= self.depth {
-            let message = format!("depth {} has no depth {} to be the last kept one", self.depth, self.dropout_cutoff);
-            return refuse("dropout_cutoff", message);
-        }
-        Ok(())
+        if self.quantizer_dropout { self.dropout().check(self.depth, "depth") } else { Ok(()) }
+    }
+
+    fn dropout(&self) -> DepthDropout {
+        DepthDropout { cutoff: self.dropout_cutoff, multiple_of: self.dropout_multiple_of }
     }
 
     /// How many depths a batch of training keeps.
     pub(crate) fn kept(&self, rng: &Rng) -> usize {
-        if !self.quantizer_dropout {
-            return self.depth;
-        }
-        let last = self.dropout_cutoff + rng.below(1, (self.depth - self.dropout_cutoff) as u32)[0] as usize;
-        (last + 1).next_multiple_of(self.dropout_multiple_of).min(self.depth)
+        if self.quantizer_dropout { self.dropout().kept(self.depth, rng) } else { self.depth }
     }
 
     fn per_depth<T: Copy + PartialEq>(&self, field: &str, list: Option<&[T]>, one: T) -> Result<Vec<T>, ConfigError> {

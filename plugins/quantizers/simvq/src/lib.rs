@@ -34,6 +34,8 @@ config! {
         beta: f32 = 0.25, in 0.0..=1000.0;
         /// How gradients pass the quantizer. vector-quantize-pytorch rotates by default.
         estimator: Estimator = Estimator::StraightThrough;
+        /// Temperature T at which codes are drawn in training, by softmax(-d²/T); if not given, they are the nearest.
+        stochastic_codes: Option<f32> = None, in 1e-6..=1e6;
     }
 }
 
@@ -77,6 +79,25 @@ impl SimVq {
         // The rows first: the map of the whole table is needed for the search alone.
         self.transform.forward(&self.table.get().embedding(codes)?)
     }
+
+    /// The value, losses and gradients of vectors `[.., c]` with the codes that they got.
+    fn assemble(&self, vectors: &Tensor, codes: Codes) -> Result<Quantized> {
+        let codewords = self.codewords(&codes)?;
+        let value = codewords.detach();
+        let commitment = vectors.mse(&value)?;
+        let codebook = codewords.mse(&vectors.detach())?;
+        let energy = commitment.detach();
+        let loss = codebook.mul_scalar(self.config.codebook_weight)?.add(&commitment.mul_scalar(self.config.beta)?)?;
+        Ok(Quantized {
+            latents: self.projection.project_out(&self.config.estimator.pass(vectors, &value)?)?,
+            tokens: Tokens::Codes(Codes::stack(&[codes])?),
+            loss,
+            terms: vec![("commitment", energy.clone()), ("codebook", energy.clone())],
+            bits: None,
+            residual_energy: energy.reshape(&[1])?,
+            events: Vec::new(),
+        })
+    }
 }
 
 impl Quantizer for SimVq {
@@ -92,22 +113,15 @@ impl Quantizer for SimVq {
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         let vectors = self.projection.project_in(latents)?;
-        let codes = nearest(&vectors.detach(), &self.codebook()?)?;
-        let codewords = self.codewords(&codes)?;
-        let value = codewords.detach();
-        let commitment = vectors.mse(&value)?;
-        let codebook = codewords.mse(&vectors.detach())?;
-        let energy = commitment.detach();
-        let loss = codebook.mul_scalar(self.config.codebook_weight)?.add(&commitment.mul_scalar(self.config.beta)?)?;
-        Ok(Quantized {
-            latents: self.projection.project_out(&self.config.estimator.pass(&vectors, &value)?)?,
-            tokens: Tokens::Codes(Codes::stack(&[codes])?),
-            loss,
-            terms: vec![("commitment", energy.clone()), ("codebook", energy.clone())],
-            bits: None,
-            residual_energy: energy.reshape(&[1])?,
-            events: Vec::new(),
-        })
+        self.assemble(&vectors, nearest(&vectors.detach(), &self.codebook()?)?)
+    }
+
+    fn quantize_train(&mut self, latents: &Tensor, rng: &Rng) -> Result<Quantized> {
+        let Some(temperature) = self.config.stochastic_codes else { return self.quantize(latents) };
+        let vectors = self.projection.project_in(latents)?;
+        let uniforms = rng.part("code", 0).uniform(vectors.len() / vectors.last_dim().max(1));
+        let (codes, _) = soft_codes(&vectors.detach(), &self.codebook()?, temperature, Some(&uniforms))?;
+        self.assemble(&vectors, codes)
     }
 
     fn tokens(&self, latents: &Tensor, request: &TokenRequest, rng: &Rng) -> Result<(Tokens, Targets)> {

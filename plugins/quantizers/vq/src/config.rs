@@ -116,9 +116,9 @@ config! {
         /// Weight of the loss that keeps codes orthogonal, the mean squared cosine between two of them (`gradient`).
         /// vector-quantize-pytorch suggests 10.
         orthogonal_weight: f32 = 0.0, in 0.0..=1000.0;
-        /// Whether that loss sees only the codes that the batch uses. A GPU is waited for at every step then.
+        /// Whether that loss sees only the codes that the batch uses.
         orthogonal_active_only: bool = false;
-        /// The most codes that it sees, drawn anew at each step; if not given, all. Its memory grows with their square.
+        /// The most codes that it sees, drawn anew at each step; if not given, all.
         orthogonal_max_codes: Option<usize> = None, in 2..=1_048_576;
         /// Weight of the entropy loss `E H(p) - H(E p)`, p = softmax(-d²/T) over all codes: each vector sure of its code,
         /// all codes in use. LlamaGen's code has it, with weight 0 by default; its memory is a number for each vector and

@@ -116,16 +116,8 @@ impl Vq {
             return Ok(None);
         }
         let used = self.config.orthogonal_active_only.then_some(codes);
-        let seen = losses::seen_codes(self.config.codebook, used, self.config.orthogonal_max_codes, rng);
-        let weight = self.book.weight();
-        let weight = match seen {
-            Some(seen) => {
-                let count = seen.len();
-                weight.embedding(&Codes::from_vec(seen, &[count])?)?
-            }
-            None => weight,
-        };
-        losses::orthogonal(&weight).map(Some)
+        let seen = losses::seen_codes(self.config.codebook, used, self.config.orthogonal_max_codes, rng)?;
+        losses::orthogonal(&self.book.weight(), &seen).map(Some)
     }
 
     fn entropies(&self, vectors: &Tensor, codewords: &Tensor) -> Result<Option<CodeEntropies>> {

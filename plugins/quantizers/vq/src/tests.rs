@@ -222,15 +222,28 @@ fn drawn_codes_are_for_training_alone() {
 #[test]
 fn the_orthogonal_loss_is_the_mean_squared_cosine_of_pairs() {
     let eye = Tensor::from_vec((0..16).map(|i| if i % 5 == 0 { 3.0 } else { 0.0 }).collect(), &[4, 4]).unwrap();
-    assert!(losses::orthogonal(&eye).unwrap().item().unwrap().abs() < 1e-6);
+    let orthogonal = |codes: &Tensor, seen: &[f32]| {
+        let seen = Tensor::from_vec(seen.to_vec(), &[seen.len()]).unwrap();
+        losses::orthogonal(codes, &seen).unwrap().item().unwrap()
+    };
+    assert!(orthogonal(&eye, &[1.0; 4]).abs() < 1e-6);
     let equal = Tensor::full(2.0, &[4, 4]);
-    assert!((losses::orthogonal(&equal).unwrap().item().unwrap() - 0.75).abs() < 1e-6);
+    assert!((orthogonal(&equal, &[1.0; 4]) - 0.75).abs() < 1e-6);
+    // Codes that are not seen count for nothing.
+    let some = Tensor::concat(&[&equal, &random(&[2, 4], 5)], 0).unwrap();
+    assert!((orthogonal(&some, &[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]) - 0.75).abs() < 1e-6);
     let used = Codes::from_vec(vec![5, 1, 5, 9], &[4]).unwrap();
     let rng = Rng::new(1, "orthogonal", 0);
-    assert_eq!(losses::seen_codes(12, Some(&used), None, &rng), Some(vec![1, 5, 9]));
-    assert_eq!(losses::seen_codes(12, Some(&used), Some(2), &rng).unwrap().len(), 2);
-    assert_eq!(losses::seen_codes(12, None, Some(4), &rng).unwrap().len(), 4);
-    assert_eq!(losses::seen_codes(12, None, None, &rng), None);
+    let seen = |used: Option<&Codes>, most| {
+        let seen = losses::seen_codes(12, used, most, &rng).unwrap().to_vec();
+        assert!(seen.iter().all(|&seen| seen == 0.0 || seen == 1.0), "{seen:?}");
+        (0..12).filter(|&code| seen[code] == 1.0).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(Some(&used), None), [1, 5, 9]);
+    let drawn = seen(Some(&used), Some(2));
+    assert!(drawn.len() == 2 && drawn.iter().all(|code| [1, 5, 9].contains(code)), "{drawn:?}");
+    assert_eq!((seen(Some(&used), Some(5)), seen(None, Some(4)).len()), (vec![1, 5, 9], 4));
+    assert_eq!(seen(None, None), (0..12).collect::<Vec<_>>());
 }
 
 /// By its definition, in f64.
