@@ -22,8 +22,8 @@ config! {
     /// where p is the softmax over codes c of `2 inv_temperature z.c`, in nats.
     ///
     /// Published: MaskBit `lfq(bits: 14, entropy_group: 14, entropy_weight: 0.02, entropy_annealing_factor: 2.0)`, also of 10, 12,
-    /// 16 and 18 bits; Open-MAGVIT2
-    /// `lfq(bits: 18, sub_tokens: [6, 12])`; vector-quantize-pytorch `lfq(bit_order: msb_first, entropy_eps: clamp)`.
+    /// 16 and 18 bits; Open-MAGVIT2 `lfq(bits: 18, sub_tokens: [6, 12])`; vector-quantize-pytorch `lfq(bit_order: msb_first,
+    /// entropy_eps: clamp)`.
     pub struct LfqConfig {
         /// Bits of a position, L.
         bits: usize = 10, in 1..=64;
