@@ -15,7 +15,8 @@ pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui
     let (_plugins, plan) = open_to_plan(global, arguments, ui)?;
     super::mention_another_format(&arguments.runs, ui);
     for absent in &plan.absent {
-        let help = "a plan needs no more than what the experiment says of it; to run it, have it there, or set its path";
+        let help =
+            "a plan needs no more than what the experiment says of it; to run it, have it there, or set its path";
         ui.diagnostic(&Diagnostic { severity: Severity::Warning, ..absent.clone() }.help(help));
     }
     let history = History::read(&arguments.runs);

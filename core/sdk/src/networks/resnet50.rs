@@ -167,7 +167,8 @@ mod tests {
         for (stage, (&count, &width)) in BLOCKS.iter().zip(&WIDTHS).enumerate() {
             for block in 0..count {
                 let name = |part: &str| format!("layer{}.{block}.{part}", stage + 1);
-                for (n, sizes) in [[inputs, width, 1], [width, width, 3], [width, 4 * width, 1]].into_iter().enumerate() {
+                for (n, sizes) in [[inputs, width, 1], [width, width, 3], [width, 4 * width, 1]].into_iter().enumerate()
+                {
                     conv(name(&format!("conv{}", n + 1)), name(&format!("bn{}", n + 1)), sizes);
                 }
                 if block == 0 {
