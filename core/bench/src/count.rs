@@ -191,6 +191,7 @@ impl PriorSizes {
         logits
             + match self.family {
                 Family::Ar { layers } => layers * block(batch, positions * depth),
+                Family::MaskGit { layers } => layers * block(batch, 1 + positions),
                 Family::RqTransformer { body, head } => {
                     // The codebook's vectors enter by two linear maps and want no gradient.
                     let read = (positions - 1) + positions * (depth - 1);
@@ -209,6 +210,7 @@ impl PriorSizes {
             + classifier
             + match self.family {
                 Family::Ar { layers } => layers * block + self.codebook * width + positions * depth * width,
+                Family::MaskGit { layers } => layers * block + (self.codebook + 1) * width + (1 + positions) * width,
                 Family::RqTransformer { body, head } => {
                     let reading = LATENT * width + width;
                     let readings = if depth > 1 { 2 } else { 1 };
@@ -250,7 +252,7 @@ mod tests {
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model; none where sizes are
     /// not counted here.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 40] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 44] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("fsq_train_small", None, None),
@@ -271,9 +273,13 @@ mod tests {
         ("ar_sample_b16", None, Some(6_649_344)),
         ("ar_sample_b100", None, Some(6_649_344)),
         ("mar_train_small", None, None),
+        ("mar_train_base", None, None),
         ("mar_sample_b1", None, None),
         ("mar_sample_b16", None, None),
+        ("mar_sample_b64", None, None),
         ("ar_diffusion_sample_b16", None, None),
+        ("maskgit_train_small", Some(83_450_658_816), Some(6_600_704)),
+        ("maskgit_sample_b16", None, Some(6_600_704)),
         ("conv3x3_64x32", Some(14_495_514_624), None),
         ("linear_2048x256x1024", Some(3_221_225_472), None),
         ("attention_causal_32x8x64x32", Some(402_653_184), None),

@@ -143,6 +143,13 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
             ),
         ),
         Family::Ar { layers } => ("ar", format!("(width: {width}, heads: {heads}, layers: {layers})")),
+        Family::MaskGit { layers } => (
+            "maskgit",
+            format!(
+                "(width: {width}, heads: {heads}, layers: {layers}, trunk: pre_norm, masking: cosine, visible_weight: 0.0, \
+                 iterations: 12, schedule: cosine)"
+            ),
+        ),
     };
     let codebook = normal(&[*size, LATENT], "codebook")?;
     let params = Params::new(0);
@@ -184,8 +191,9 @@ fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Pre
 
 fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> Result<Prepared> {
     let (prior, params) = prior(sizes, plugins)?;
+    let top_k = (!matches!(sizes.family, Family::MaskGit { .. })).then_some(sizes.codebook / 2);
     let request = SampleRequest {
-        draw: vec![Draw { temperature: 1.0, top_k: Some(sizes.codebook / 2), top_p: None }],
+        draw: vec![Draw { temperature: 1.0, top_k, top_p: None }],
         cache,
         ..SampleRequest::new(Condition::classes(codes(&[batch], CLASSES, "labels")?)?)
     };

@@ -23,10 +23,10 @@ const CONDITION_DROPOUT: f32 = 0.1;
 
 /// A prior with fresh parameters.
 fn prior(sizes: &VectorPriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Params)> {
-    let VectorPriorSizes { causal, layers } = sizes;
+    let VectorPriorSizes { causal, width, layers } = sizes;
     let preset = if *causal { "ar_diffloss" } else { "mar_diffloss" };
     let config = format!(
-        "(preset: {preset}, width: 256, heads: 8, encoder_layers: {layers}, decoder_layers: {layers}, buffer: 16, masked: 0.875, \
+        "(preset: {preset}, width: {width}, heads: 8, encoder_layers: {layers}, decoder_layers: {layers}, buffer: 16, masked: 0.875, \
          head_width: 256, head_layers: 3, noise_draws: 4, noise_schedule: cosine, \
          sampling_steps: 25, iterations: 16)"
     );

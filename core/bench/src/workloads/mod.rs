@@ -7,6 +7,7 @@ pub use priors::{Family, PriorSizes, VectorPriorSizes};
 pub use tokenizers::{TokenizerCalls, TokenizerSizes};
 
 pub(crate) use priors::{ar_base, rq_base, rq_small};
+use priors::{mar_base, mar_small, maskgit_small};
 pub(crate) use tokenizers::tokenizer_small;
 
 use serde::{Deserialize, Serialize};
@@ -274,7 +275,8 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
     let sample = |prior: &PriorSizes, batch| Workload::Sample { prior: prior.clone(), batch, cache: true };
     let encode = |channels, codebook| Workload::Encode { vectors: 16384, channels, codebook, depth: 4 };
     let operation = Workload::Operation;
-    let mar = VectorPriorSizes { causal: false, layers: 4 };
+    let mar_step = |prior| Workload::VectorPriorStep { prior, batch: 32 };
+    let mar_sample = |batch| Workload::SampleVectors { prior: mar_small(), batch };
     let batch =
         |format, file, side| Workload::Batch { images: ImageSizes { format, file, side }, folder: PathBuf::new() };
     let network = |network, batch, side| Workload::Network { network, batch, side };
@@ -300,13 +302,17 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("ar_sample_b1", sample(&ar, 1)),
         ("ar_sample_b16", sample(&ar, 16)),
         ("ar_sample_b100", sample(&ar, 100)),
-        ("mar_train_small", Workload::VectorPriorStep { prior: mar.clone(), batch: 32 }),
-        ("mar_sample_b1", Workload::SampleVectors { prior: mar.clone(), batch: 1 }),
-        ("mar_sample_b16", Workload::SampleVectors { prior: mar, batch: 16 }),
+        ("mar_train_small", mar_step(mar_small())),
+        ("mar_train_base", mar_step(mar_base())),
+        ("mar_sample_b1", mar_sample(1)),
+        ("mar_sample_b16", mar_sample(16)),
+        ("mar_sample_b64", mar_sample(64)),
         (
             "ar_diffusion_sample_b16",
-            Workload::SampleVectors { prior: VectorPriorSizes { causal: true, layers: 4 }, batch: 16 },
+            Workload::SampleVectors { prior: VectorPriorSizes { causal: true, ..mar_small() }, batch: 16 },
         ),
+        ("maskgit_train_small", prior(&maskgit_small(), 32)),
+        ("maskgit_sample_b16", sample(&maskgit_small(), 16)),
         ("conv3x3_64x32", operation(Operation::Conv3x3 { batch: 64, side: 32, channels: 64 })),
         ("linear_2048x256x1024", operation(Operation::Linear { rows: 2048, inputs: 256, outputs: 1024 })),
         ("attention_causal_32x8x64x32", operation(Operation::Attention { batch: 32, heads: 8, length: 64, head: 32 })),

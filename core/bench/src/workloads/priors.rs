@@ -19,13 +19,15 @@ pub struct PriorSizes {
     pub heads: usize,
 }
 
-/// A transformer of model width 256 over 8x8 vectors of 16 channels, whose head is a diffusion of width 256 and 3 blocks, which
+/// A transformer of 8 heads over 8x8 vectors of 16 channels, whose head is a diffusion of width 256 and 3 blocks, which
 /// samples in 25 steps. Masked, 56 vectors are predicted in training, and all in 16 iterations with guidance of scale 2; causal,
 /// one after another without guidance, from a cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VectorPriorSizes {
     /// Whether each vector is predicted from those before it.
     pub causal: bool,
+    /// Model width (d_model).
+    pub width: usize,
     /// Blocks of encoder and decoder each, or half of the causal ones.
     pub layers: usize,
 }
@@ -42,6 +44,11 @@ pub enum Family {
     },
     /// One transformer over all codes.
     Ar {
+        /// Blocks.
+        layers: usize,
+    },
+    /// A masked one, which samples in 12 iterations.
+    MaskGit {
         /// Blocks.
         layers: usize,
     },
@@ -62,4 +69,19 @@ pub(crate) fn rq_base() -> PriorSizes {
 /// 6.6 million parameters over 16x16 codes.
 pub(crate) fn ar_base() -> PriorSizes {
     PriorSizes { family: Family::Ar { layers: 8 }, side: 16, depth: 1, codebook: 512, width: 256, heads: 8 }
+}
+
+/// 6.6 million parameters over 8x8 codes, masked.
+pub(crate) fn maskgit_small() -> PriorSizes {
+    PriorSizes { family: Family::MaskGit { layers: 8 }, side: 8, ..ar_base() }
+}
+
+/// 7.8 million parameters over vectors, masked.
+pub(crate) fn mar_small() -> VectorPriorSizes {
+    VectorPriorSizes { causal: false, width: 256, layers: 4 }
+}
+
+/// 22.9 million parameters over vectors, masked.
+pub(crate) fn mar_base() -> VectorPriorSizes {
+    VectorPriorSizes { causal: false, width: 384, layers: 6 }
 }
