@@ -139,6 +139,24 @@ fn published_tokenizers_have_their_published_parameters() {
     }
 }
 
+/// Published priors have the parameters that their authors' code has.
+#[test]
+fn published_priors_have_their_published_parameters() {
+    let lab = Lab::new().unwrap();
+    for (name, parameters) in [
+        ("mar", &["207,924,768", "478,326,304", "942,403,104"][..]),
+        ("maskgit", &["172,650,496"]),
+        ("var", &["310,283,520", "600,917,136", "1,033,399,360"]),
+    ] {
+        let mut command = lab.command("plan --runs runs").unwrap();
+        let said = Said::from(command.arg(root().join(format!("paper/imagenet-{name}.ron"))).output().unwrap());
+        assert_eq!(said.code, Some(0), "{name}:\n{}", said.err);
+        for count in parameters {
+            assert!(said.out.contains(count), "{name} has no {count} parameters:\n{}", said.out);
+        }
+    }
+}
+
 /// Data that a machine lacks are said to be missing, and nothing else is wrong; the rest is planned on others.
 #[test]
 fn every_experiment_can_be_planned() {
