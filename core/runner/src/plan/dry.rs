@@ -72,6 +72,8 @@ pub(super) struct Priors {
     pub(super) latents: bool,
     /// Whether a condition changes what all of them draw.
     pub(super) guidable: bool,
+    /// Whether all of them draw codes.
+    pub(super) draws_codes: bool,
 }
 
 pub(super) fn open(plugins: &Plugins, call: &Call, base: &Path) -> Answer<Opened> {
@@ -224,20 +226,35 @@ pub(super) fn dry_prior_start(
         let message = format!("there are {} levels with a prior each, and one file to start them from", levels.len());
         return Err(Problem::field("from", message));
     }
-    for level in 0..levels.len() {
-        let params = Params::dry();
-        let context = PriorContext {
-            levels: levels.to_vec(),
-            level,
-            condition: condition_space(classes),
-            null_condition,
-            params: params.scope("prior"),
-            components: Components::none(),
+    let fits = |null_condition: bool| -> Answer<()> {
+        for level in 0..levels.len() {
+            let params = Params::dry();
+            let context = PriorContext {
+                levels: levels.to_vec(),
+                level,
+                condition: condition_space(classes),
+                null_condition,
+                params: params.scope("prior"),
+                components: Components::none(),
+            };
+            plugins.prior(of_level(calls, level)?, &context)?;
+            fitting(&params, &[], from, freeze)?;
+        }
+        Ok(())
+    };
+    fits(null_condition).map_err(|problem| {
+        if fits(!null_condition).is_err() {
+            return problem;
+        }
+        let message = if null_condition {
+            "these weights have no null condition, which a prior learns where conditions are dropped: set \
+             `condition_dropout: 0.0`; it cannot be guided then"
+        } else {
+            "these weights have a null condition, which a prior learns where conditions are dropped: set \
+             `condition_dropout: 0.1`"
         };
-        plugins.prior(of_level(calls, level)?, &context)?;
-        fitting(&params, &[], from, freeze)?;
-    }
-    Ok(())
+        Problem::field("from", message.to_owned())
+    })
 }
 
 fn fitting(params: &Params, scopes: &[String], from: Option<&WeightsFile>, freeze: &[String]) -> Answer<()> {
@@ -256,7 +273,7 @@ pub(super) fn dry_priors(
     null: bool,
 ) -> Answer<Priors> {
     one_per_level("prior", calls, levels.len())?;
-    let mut all = Priors { count: 0, latents: false, guidable: true };
+    let mut all = Priors { count: 0, latents: false, guidable: true, draws_codes: true };
     for level in 0..levels.len() {
         let params = Params::dry();
         let context = PriorContext {
@@ -271,6 +288,7 @@ pub(super) fn dry_priors(
         let prior = built.map_err(|error| Problem::from(error).of_item(level))?;
         all.latents |= prior.wants() != TokenRequest::default();
         all.guidable &= prior.can_be_guided();
+        all.draws_codes &= prior.draws_codes();
         all.count += params.count();
     }
     Ok(all)

@@ -184,6 +184,7 @@ impl<'a> Models<'a> {
         self.starts(setup, resolved, info.image, &levels, classes)?;
         self.weights(setup, resolved)?;
         guidance(setup, resolved, classes, prior.is_none_or(|priors| priors.guidable))?;
+        cuts(setup, resolved, prior.is_none_or(|priors| priors.draws_codes))?;
         if let Some(probe) = &resolved.probe
             && levels.iter().all(|level| level.code_space().is_some())
         {
@@ -361,6 +362,10 @@ fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) 
     } else if resolved.prior_training.condition_dropout == 1.0 {
         "training drops every condition, so that the prior learns none to be guided by: lower `condition_dropout`"
             .to_owned()
+    } else if resolved.prior_training.condition_dropout == 0.0 && resolved.prior_from.is_some() {
+        "guidance compares with predictions without the condition, and the weights that training starts from have learnt none: \
+         leave it at 1, or train a prior from the start with `prior_training: (condition_dropout: 0.1)`"
+            .to_owned()
     } else if resolved.prior_training.condition_dropout == 0.0 {
         "guidance compares with predictions without the condition, which this prior never learns: \
          set `prior_training: (condition_dropout: 0.1)`"
@@ -369,6 +374,22 @@ fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) 
         return Ok(());
     };
     Err(at(setup, Slot::Evaluation, &Problem::field("guidance", message)))
+}
+
+/// Cuts of distributions over codes where vectors are drawn.
+fn cuts(setup: &Setup, resolved: &Resolved, draws_codes: bool) -> Result<(), Diagnostic> {
+    let evaluation = &resolved.evaluation.all;
+    let given = [("top_k", evaluation.top_k.is_some()), ("top_p", evaluation.top_p.is_some())];
+    match given.iter().find(|(_, given)| *given && !draws_codes) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let message = format!(
+                "`{field}` cuts distributions over codes, and the prior draws vectors by diffusion: leave it out; \
+                 `temperature` scales the noise"
+            );
+            Err(at(setup, Slot::Evaluation, &Problem::field(field, message)))
+        }
+    }
 }
 
 /// Labels that no image has, and draws of samples that are none or twice the same. The classes of data that are `absent` are

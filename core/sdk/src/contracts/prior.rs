@@ -132,6 +132,12 @@ pub trait Prior {
         true
     }
 
+    /// Whether it draws codes from distributions, which `top_k` and `top_p` cut. A cut of a prior that says no is refused before
+    /// it is trained.
+    fn draws_codes(&self) -> bool {
+        true
+    }
+
     /// Whether weight decay moves a parameter of this full name and shape: all of them, unless the published model leaves
     /// some out.
     fn decays(&self, _name: &str, _shape: &[usize]) -> bool {

@@ -284,6 +284,10 @@ impl Prior for Mar {
         self.condition.space() != ConditionSpace::None
     }
 
+    fn draws_codes(&self) -> bool {
+        self.diffusion().is_none()
+    }
+
     /// As published: biases, norms and the head do not decay.
     fn decays(&self, name: &str, shape: &[usize]) -> bool {
         shape.len() > 1 && !name.contains("diffloss.")

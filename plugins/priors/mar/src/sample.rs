@@ -8,7 +8,7 @@ use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadNoise, HeadRequest, HeadSample
 use rqlab_sdk::nn::unpatchify;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::no_grad;
-use rqlab_sdk::tensor::ops::sampling::sample;
+use rqlab_sdk::tensor::ops::sampling::{Draw, sample};
 
 /// Where a sample's randomness comes from.
 pub trait Draws {
@@ -54,7 +54,8 @@ impl Mar {
     /// all but one, as published; of a causal model by that of tokens known before.
     ///
     /// # Errors
-    /// Guidance that is not a number, or of a prior without conditions or null condition; shapes that do not fit.
+    /// Guidance that is not a number, or of a prior without conditions or null condition; `top_k` or `top_p` of vectors; shapes
+    /// that do not fit.
     pub fn generate(&self, request: &SampleRequest, orders: &Orders, draws: &mut dyn Draws) -> Result<Tokens> {
         let (images, length, width) = (request.images(), self.length(), self.config.width);
         let guided = request.guidance.is_on();
@@ -65,6 +66,12 @@ impl Mar {
         if guided && !self.can_be_guided() {
             let message = "an unconditional prior has nothing to be guided by: leave the guidance scale at 1, or train the \
                            prior with a condition";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
+        let Draw { top_k, top_p, .. } = request.draw_at(0);
+        if !self.draws_codes() && (top_k.is_some() || top_p.is_some()) {
+            let message = "`top_k` and `top_p` cut distributions over codes, and this prior draws vectors by diffusion: leave \
+                           them out; `temperature` scales the noise";
             return Err(Error::Unsupported(message.to_owned()));
         }
         if images == 0 {

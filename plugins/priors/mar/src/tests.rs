@@ -6,6 +6,7 @@ use crate::{Mar, MarConfig};
 use rqlab_sdk::optim::{Adam, AdamSettings};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Tape;
+use rqlab_sdk::tensor::ops::sampling::Draw;
 use rqlab_sdk::testing::{PriorCase, prior};
 
 const CLASSES: usize = 3;
@@ -204,5 +205,9 @@ fn what_cannot_be_is_refused() {
             .is_err()
     );
     let model = Mar::new(config("loss: flow, patch: 2"), &context(Params::new(0), vectors(4, 2))).unwrap();
+    for draw in [Draw { top_k: Some(3), ..Draw::default() }, Draw { top_p: Some(0.9), ..Draw::default() }] {
+        let request = SampleRequest { draw: vec![draw], ..SampleRequest::new(classes(2)) };
+        assert!(model.sample(&request, &Rng::new(0, "s", 0)).unwrap_err().to_string().contains("`top_k` and `top_p`"));
+    }
     assert_eq!(model.sample(&SampleRequest::new(classes(2)), &Rng::new(0, "s", 0)).unwrap().shape(), [2, 4, 4, 2]);
 }
