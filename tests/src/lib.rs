@@ -1,7 +1,9 @@
 //! What proves the laboratory: agreement with the published systems ([`parity`]), a folder
-//! and a program for end-to-end tests ([`lab`]), what builds quantizers for those that hold others ([`held`]), and tests over the whole workspace in
+//! and a program for end-to-end tests ([`lab`]), what builds quantizers for those that hold others ([`held`]), a cluster of
+//! one machine ([`slurm`]), and tests over the whole workspace in
 //! `tests/`.
 
 pub mod held;
 pub mod lab;
 pub mod parity;
+pub mod slurm;

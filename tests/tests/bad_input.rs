@@ -270,20 +270,6 @@ fn a_bench_whose_figures_cannot_be_written_measures_nothing() {
     }
 }
 
-#[test]
-fn two_processes_do_not_work_in_one_folder() {
-    let lab = Lab::new().unwrap();
-    fs::create_dir(lab.path("taken")).unwrap();
-    let lock = fs::File::create(lab.path("taken/lock")).unwrap();
-    lock.lock().unwrap();
-    for command in ["sweep tiny.ron --out out", "run tiny.ron --set quantizer.depth=1 --set prior=None"] {
-        let said = lab.run(&format!("{command} --runs taken")).unwrap();
-        assert_refused(&lab, &said, &["another rqlab process is working in taken", "--runs"]);
-    }
-    drop(lock);
-    assert_eq!(lab.run("sweep tiny.ron --quiet --runs taken --out out").unwrap().code, Some(0));
-}
-
 /// A small file system of its own, where the system lets us have one.
 #[test]
 #[cfg(target_os = "linux")]

@@ -426,7 +426,7 @@ fn a_bad_directory_fails_its_own_trials_alone() {
     fs::remove_dir_all(&stage).unwrap();
     fs::write(&stage, "no directory").unwrap();
     // A directory or a FIFO in the place of a file heals.
-    for name in ["job.json", "log.txt", "events.jsonl", "lock"] {
+    for name in ["job.json", "log.txt", "events.jsonl"] {
         fs::remove_file(prior.join(name)).unwrap();
         fs::create_dir(prior.join(name)).unwrap();
     }

@@ -3,6 +3,7 @@
 
 mod any_path;
 pub mod cli;
+pub mod cluster;
 pub mod collect;
 pub mod commands;
 pub mod describe;

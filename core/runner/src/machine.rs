@@ -17,6 +17,39 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Its name.
+pub fn host() -> String {
+    const LONGEST: usize = 64;
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    name.map_or_else(|| "unknown".to_owned(), |name| name.trim().chars().take(LONGEST).collect())
+}
+
+/// What the numbers of processes mean something in: this boot of the machine, and this process's namespace, where the system tells
+/// (Linux).
+pub fn kernel() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{} {}", boot.trim(), namespace.display()))
+}
+
+/// When the process of a number began, in ticks since the machine did; none if there is none, or if it has ended and waits for its
+/// parent to notice (Linux).
+pub fn process_start(pid: u32) -> Option<u64> {
+    start_of(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Of the text of `/proc/PID/stat`: after the name, which may hold anything, the state, and 19 fields later the start.
+fn start_of(text: &str) -> Option<u64> {
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let is_alive = !matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| is_alive)
+}
+
+/// Seconds from a moment until now, as this machine's clock says; none if it lies ahead.
+pub fn seconds_since(moment: SystemTime) -> Option<f64> {
+    SystemTime::now().duration_since(moment).ok().map(|since| since.as_secs_f64())
+}
+
 /// Now, in UTC: `2026-11-22T05:35:48Z`.
 pub fn now() -> String {
     civil_time(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
@@ -101,6 +134,13 @@ mod tests {
             assert_eq!(civil_time(seconds), wanted);
             assert_eq!(civil_day(seconds), wanted[..10]);
         }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_until_it_has_ended() {
+        let stat = |state: &str| format!("7 (rq) lab) {state} 1 7 7 0 -1 4194560 1 0 0 0 5 20 0 0 20 0 4 0 100 1 1");
+        assert_eq!([start_of(&stat("S")), start_of(&stat("T"))], [Some(100); 2]);
+        assert_eq!([start_of(&stat("Z")), start_of("")], [None; 2]);
     }
 
     #[test]

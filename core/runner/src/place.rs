@@ -20,6 +20,27 @@ struct Record {
     changed: Vec<String>,
 }
 
+/// A report's folder, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The experiment's file.
+    pub experiment: PathBuf,
+    /// What the command line changed in it.
+    pub changed: Vec<String>,
+}
+
+/// The reports in `out` whose experiment's file is there.
+pub fn recorded(out: &Path) -> Vec<Recorded> {
+    let folders = fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path());
+    let recorded = folders.filter_map(|folder| {
+        let Record { experiment, changed } = read_json(&folder.join(RECORD)).ok()?;
+        Some(Recorded { folder, experiment, changed })
+    });
+    recorded.filter(|report| report.experiment.is_file()).collect()
+}
+
 /// A folder for a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

@@ -152,7 +152,7 @@ mod tests {
 
     fn repeat(words: &[&str]) -> Repeat {
         let cli = Cli::try_parse_from(words).unwrap();
-        let Command::Sweep { experiment, sweep } = &cli.command else { return Repeat::default() };
+        let Command::Sweep { experiment, sweep, .. } = &cli.command else { return Repeat::default() };
         Repeat { variables: Vec::new(), ..Repeat::of(&cli.global, experiment, Some(sweep)) }
     }
 

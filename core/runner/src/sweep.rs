@@ -1,6 +1,9 @@
 //! Doing what a plan lacks, and rendering its report: what `sweep`, `run` and `report` share.
 
+use crate::cluster::watch::{Watch, Watched};
+use crate::cluster::{PlanFile, Settings, Submission};
 use crate::collect::{Collected, collect};
+use crate::job::Job;
 use crate::jobs::launcher::Local;
 use crate::jobs::sinks::{EventsFile, Owners, for_people};
 use crate::jobs::{End, Outcome, Outcomes, Scheduler, Sinks, Stopped};
@@ -8,7 +11,7 @@ use crate::place::Place;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
 use crate::repeat::Repeat;
-use crate::store::Store;
+use crate::store::{Standing, Store};
 use crate::ui::say;
 use rqlab_reports::Status;
 use rqlab_sdk::tensor::Device;
@@ -33,6 +36,8 @@ pub struct Options {
     pub device: Device,
     /// Arguments that every worker gets: plugin folders, device.
     pub worker_arguments: Vec<OsString>,
+    /// How work is put into a cluster's queue, if it is done there.
+    pub cluster: Option<Settings>,
     /// No progress, no summary.
     pub quiet: bool,
 }
@@ -64,6 +69,8 @@ impl Summary {
 pub enum Unfinished {
     /// A signal stopped it.
     Stopped(Stopped),
+    /// A signal came while a cluster worked: it goes on.
+    Left(i32),
     /// It could not be done.
     Error(Error),
 }
@@ -77,11 +84,10 @@ impl From<Error> for Unfinished {
 /// Does the plan's jobs and renders its report.
 ///
 /// # Errors
-/// A store that is taken or cannot be written, a report that cannot be written, a signal. A failed trial is no error: it
+/// A store that cannot be written, a report that cannot be written, a signal. A failed trial is no error: it
 /// is counted in the summary.
 pub fn sweep(plan: &Plan, options: &Options) -> Result<Summary, Unfinished> {
     let store = Store::open(&options.runs)?;
-    let _lock = store.lock()?;
     // A report that cannot be written should be known before hours of work.
     options.place.take()?;
     let outcomes = run_jobs(plan, options, &store)?;
@@ -94,7 +100,6 @@ pub fn sweep(plan: &Plan, options: &Options) -> Result<Summary, Unfinished> {
 /// As for [`sweep`].
 pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<Outcomes, Unfinished> {
     let program = std::env::current_exe().map_err(Error::file("rqlab"))?;
-    let mut launcher = Local::new(program, options.worker_arguments.clone(), store);
     let mut sinks = Sinks::default();
     match EventsFile::open(store) {
         Ok(file) => sinks.0.push(Box::new(file)),
@@ -103,20 +108,39 @@ pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<Outcome
     if !options.quiet {
         sinks.0.push(for_people(Owners(plan.owners())));
     }
-    let scheduler = Scheduler { store, slots: options.jobs.max(1), threads: options.threads.max(1) };
+    if let Some(settings) = &options.cluster {
+        let worker = [vec![program.into()], options.worker_arguments.clone()].concat();
+        let submission = &Submission::of(store, &plan.jobs)?;
+        let watch = Watch { store, submission, settings, worker, quiet: options.quiet };
+        return match watch.run(&PlanFile::of(plan), &mut sinks)? {
+            Watched::All(outcomes) => Ok(outcomes),
+            Watched::Left(signal) => Err(Unfinished::Left(signal)),
+        };
+    }
+    let mut launcher = Local::new(program, options.worker_arguments.clone(), store);
+    let scheduler = Scheduler { store, slots: options.jobs.max(1), threads: options.threads.max(1), crew: false };
     let outcomes = match scheduler.run(&plan.jobs, &mut launcher, &mut sinks)? {
         End::All(outcomes) => outcomes,
         End::Stopped(stopped) => return Err(Unfinished::Stopped(stopped)),
     };
     for job in &plan.jobs {
         if let Some(Outcome::Blocked(cause)) = outcomes.get(&job.id) {
-            let dir = store.stage(&job.id);
-            let error = format!("not tried, since a stage that it needs failed: {cause}");
             // What cannot be noted is in the outcomes all the same.
-            let _ = dir.prepare(job).and_then(|_| dir.fail(&error));
+            let _ = note_blocked(store, job, cause);
         }
     }
     Ok(outcomes)
+}
+
+/// Notes why a job was not tried, unless somebody tries it, or has done it meanwhile.
+fn note_blocked(store: &Store, job: &Job, cause: &str) -> Result<()> {
+    let stage = store.stage(&job.id);
+    let Some(_lease) = store.leases().take_from_gone(&job.id, false)? else { return Ok(()) };
+    if let Standing::Done(_) = stage.standing()? {
+        return Ok(());
+    }
+    stage.prepare(job)?;
+    stage.fail(&format!("not tried, since a stage that it needs failed: {cause}"))
 }
 
 /// Renders the report of what is there, and of what became of the jobs that were just run. Where an earlier report has

@@ -88,14 +88,20 @@ impl Ui {
             [] => String::new(),
             names => format!(", {} under way", gathered(names)),
         };
-        let home = env::var(HOME).ok().filter(|home| !home.is_empty() && at_home("runs") != Path::new("runs"));
-        let home = home.map(|home| format!("{HOME}={}", quoted(&home)));
-        let words = env::args_os().map(|word| quoted(&word.to_string_lossy()));
-        let command = home.into_iter().chain(words).collect::<Vec<_>>().join(" ");
         say(format!(
             "stopped with {} of {} jobs done{under_way}; finished stages and checkpoints are kept, and the same command \
-             goes on: {command}",
-            stopped.done, stopped.jobs
+             goes on: {}",
+            stopped.done,
+            stopped.jobs,
+            own_command()
+        ));
+    }
+
+    /// Work that goes on elsewhere, on standard error, and how it is found again.
+    pub fn left(self) {
+        say(format!(
+            "the cluster goes on; the same command watches again: {}; `rqlab cancel EXPERIMENT` ends the work",
+            own_command()
         ));
     }
 
@@ -131,6 +137,14 @@ impl Ui {
     fn styled(self, style: Style, text: &str) -> String {
         if self.out { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
+}
+
+/// The command line of this process, as a shell reads it.
+fn own_command() -> String {
+    let home = env::var(HOME).ok().filter(|home| !home.is_empty() && at_home("runs") != Path::new("runs"));
+    let home = home.map(|home| format!("{HOME}={}", quoted(&home)));
+    let words = env::args_os().map(|word| quoted(&word.to_string_lossy()));
+    home.into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// A line on standard error, where the runner and its workers speak. Nobody may listen, and a log's disk may be full: what
@@ -223,6 +237,19 @@ pub fn duration(seconds: f64) -> String {
         3600..86400 => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
         _ => format!("{} d {} h", whole / 86400, whole % 86400 / 3600),
     }
+}
+
+/// Bytes as people say them: `512 B`, `3.4 MiB`, `2.5 GiB`.
+pub fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut size, mut unit) = (count as f64, "B");
+    for larger in units.into_iter().take_while(|_| count >= 1024) {
+        if size < 1024.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, larger);
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{size:.1} {unit}") }
 }
 
 /// A number of things that have a plural by `s`: `1 thread`, `2 threads`.

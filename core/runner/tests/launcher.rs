@@ -36,7 +36,8 @@ impl<'a> Queue<'a> {
 }
 
 impl Launcher for Queue<'_> {
-    fn submit(&mut self, job: &Job, share: &Share) -> Result<Ticket> {
+    fn submit(&mut self, job: &Job, share: &Share, lease: &str) -> Result<Ticket> {
+        assert!(self.store.leases().is_held(&job.id, lease), "nobody else can take it");
         let stage = self.store.stage(&job.id);
         assert_eq!(stage.job()?, *job, "its directory is prepared");
         for needed in job.stage.needs() {
@@ -79,6 +80,7 @@ impl Sink for Notes {
                 format!("{}: {} of {}", job.stage.name(), progress.done, progress.total)
             }
             Event::Warned { job, warning } => format!("{}: warning: {warning}", job.stage.name()),
+            Event::Waiting { others } => format!("waits for {others}"),
             Event::Interrupted { job, cause } => format!("{}: {cause}", job.stage.name()),
             Event::Ended { job, outcome, .. } => format!("{}: {outcome:?}", job.stage.name()),
             Event::Finished { signal } => format!("finished {signal:?}"),
@@ -93,7 +95,7 @@ fn plan() -> Plan {
 
 /// Runs the jobs of a plan on a queue, and tells what a sink was told.
 fn run(plan: &Plan, queue: &mut Queue<'_>) -> Result<(BTreeMap<Id, Outcome>, Vec<String>)> {
-    let scheduler = Scheduler { store: queue.store, slots: 2, threads: 8 };
+    let scheduler = Scheduler { store: queue.store, slots: 2, threads: 8, crew: false };
     let notes = Rc::new(RefCell::new(Vec::new()));
     let mut sinks = Sinks(vec![Box::new(Notes(notes.clone())), Box::new(EventsFile::open(queue.store)?)]);
     match scheduler.run(&plan.jobs, queue, &mut sinks)? {
@@ -230,7 +232,7 @@ fn a_crash_is_told_in_the_last_words_of_the_log_and_not_tried_again() {
         let tokenizer: Vec<Job> = plan.jobs.iter().filter(|job| job.stage.name() == "tokenizer").cloned().collect();
         let arguments = ["-c".into(), format!("ulimit -c 0; {{ {script}; }} >&2").into()];
         let mut local = Local::new("/bin/sh".into(), arguments.to_vec(), &store);
-        let scheduler = Scheduler { store: &store, slots: 1, threads: 1 };
+        let scheduler = Scheduler { store: &store, slots: 1, threads: 1, crew: false };
         let notes = Rc::new(RefCell::new(Vec::new()));
         let End::All(outcomes) = scheduler.run(&tokenizer, &mut local, &mut Notes(notes.clone())).unwrap() else {
             panic!("nobody stopped it")
@@ -245,7 +247,7 @@ fn a_crash_is_told_in_the_last_words_of_the_log_and_not_tried_again() {
 fn a_launcher_that_cannot_be_reached_ends_the_run() {
     struct Gone;
     impl Launcher for Gone {
-        fn submit(&mut self, _: &Job, _: &Share) -> Result<Ticket> {
+        fn submit(&mut self, _: &Job, _: &Share, _: &str) -> Result<Ticket> {
             Err(Error::Data("the queue does not answer".to_owned()))
         }
         fn poll(&mut self, _: Duration) -> Result<Vec<Update>> {
@@ -257,7 +259,7 @@ fn a_launcher_that_cannot_be_reached_ends_the_run() {
     }
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let scheduler = Scheduler { store: &store, slots: 2, threads: 2 };
+    let scheduler = Scheduler { store: &store, slots: 2, threads: 2, crew: false };
     let error = scheduler.run(&plan().jobs, &mut Gone, &mut Sinks::default()).unwrap_err();
     assert_eq!(error.to_string(), "the queue does not answer");
 }

@@ -22,7 +22,7 @@ struct Endless {
 }
 
 impl Launcher for Endless {
-    fn submit(&mut self, job: &Job, _: &Share) -> Result<Ticket> {
+    fn submit(&mut self, job: &Job, _: &Share, _: &str) -> Result<Ticket> {
         self.submitted.push(Ticket(job.id.to_string()));
         Ok(Ticket(job.id.to_string()))
     }
@@ -58,7 +58,7 @@ fn a_signal_cancels_all_jobs_and_waits_for_their_ends() {
     for dead in 0..=2 {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let scheduler = Scheduler { store: &store, slots: 2, threads: 2 };
+        let scheduler = Scheduler { store: &store, slots: 2, threads: 2, crew: false };
         let (mut launcher, mut sink) = (Endless { dead, ..Endless::default() }, GoesOn::default());
         let end = scheduler.run(&plan.jobs, &mut launcher, &mut sink).unwrap();
         let jobs = plan.jobs.len();

@@ -39,7 +39,7 @@ const CHUNK: usize = 1 << 14;
 
 impl Checkpoint {
     /// Writes the file such that a crash at any time leaves either the old file or the new one: into a file beside it
-    /// (`NAME.partial`), which takes its place once it is on disk.
+    /// (`NAME.PROCESS.partial`), which takes its place once it is on disk.
     ///
     /// # Errors
     /// [`Error::File`], such as a full disk or a read-only folder; [`Error::Checkpoint`] if a tensor and codes share a

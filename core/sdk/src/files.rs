@@ -57,15 +57,15 @@ fn too_long(limit: u64) -> io::Error {
 }
 
 /// Writes a file such that a crash at any time leaves either the old file or the new one: `write` fills a file beside it
-/// (`NAME.partial`), which is forced to disk and then takes its place. Where `path` is a link, the file that it leads to
-/// is replaced.
+/// (`NAME.PROCESS.partial`: two processes may write one file, and the last to finish wins), which is forced to disk and then
+/// takes its place. Where `path` is a link, the file that it leads to is replaced.
 ///
 /// # Errors
 /// [`Error::File`]; the old file is untouched then, and the partial one removed. What is no plain file is not replaced.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
     let target = replaceable(path).map_err(Error::file(path))?;
     let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
+    name.push(format!(".{}.partial", std::process::id()));
     let partial = target.with_file_name(name);
     let written = File::create(&partial).and_then(|file| {
         let mut out = BufWriter::with_capacity(1 << 18, file);

@@ -1,6 +1,8 @@
 //! Groups of arguments that commands share or have for themselves.
 
 use super::values::{Seeds, above_zero, folder_name, margin, not_negative, positive, seeds, share, sides};
+use crate::cluster::{LauncherKind, Settings};
+use crate::experiment::Diagnostic;
 use crate::home::at_home;
 use crate::import::Weights;
 use clap::Args;
@@ -22,6 +24,43 @@ pub struct ExperimentArgs {
     /// Directory that holds finished work.
     #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
     pub runs: PathBuf,
+}
+
+/// Which folder of runs to look into, and the experiments that use it.
+#[derive(Debug, Clone, Args)]
+pub struct WhereArgs {
+    /// The trial, or one of its stages, by the first digits of its id.
+    #[arg(value_name = "TRIAL")]
+    pub trial: String,
+    /// Directory of the experiments among which it is looked for.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("experiments"))]
+    pub experiments: PathBuf,
+    /// Directory of the reports, which say what else was run: other settings, other seeds.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("reports/out"))]
+    pub out: PathBuf,
+    /// Directory that holds finished work.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
+    pub runs: PathBuf,
+}
+
+/// What to delete.
+#[derive(Debug, Clone, Args)]
+pub struct GcArgs {
+    /// Directory of the experiments: what none of them needs is deleted.
+    #[arg(value_name = "DIR", default_value_os_t = at_home("experiments"))]
+    pub experiments: PathBuf,
+    /// Directory of the reports: what one of them shows is kept, also with other settings or seeds than the file's.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("reports/out"))]
+    pub out: PathBuf,
+    /// Directory that holds finished work.
+    #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
+    pub runs: PathBuf,
+    /// Lists what would be deleted, and deletes nothing.
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Deletes without asking.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Two reports, and how they are compared.
@@ -59,6 +98,74 @@ pub struct SweepArgs {
     /// Jobs at once; they share the threads [default: as many as there are threads, but 4 on a GPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
+}
+
+/// Where jobs run.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "On a cluster (Slurm); ~/.config/rqlab/launcher.ron may say the same")]
+pub struct LauncherArgs {
+    /// Where jobs run: in processes of this machine, or in tasks of a Slurm cluster [default: local].
+    #[arg(long, value_name = "WHERE")]
+    pub launcher: Option<LauncherKind>,
+    /// Partition, as sbatch takes it.
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// Time limit of a task, as sbatch takes it: 4:00:00. What is not done by then goes on in the next task.
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// GPUs of a task, as sbatch takes them: 1.
+    #[arg(long, value_name = "GPUS")]
+    pub gpus: Option<String>,
+    /// Processors of a task.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub cpus: Option<u16>,
+    /// Memory of a task, as sbatch takes it: 32G.
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<String>,
+    /// Whom the time is charged to.
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// Tasks at once, each of which does stage after stage [default: 16].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub workers: Option<usize>,
+    /// A further option of sbatch, such as --constraint=a100; may be repeated.
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub sbatch: Vec<String>,
+}
+
+impl LauncherArgs {
+    /// What the user's file and the command line say.
+    ///
+    /// # Errors
+    /// What is wrong with the file; options of a cluster where none is asked for.
+    pub fn settings(&self) -> Result<Option<Settings>, Diagnostic> {
+        let line = Settings {
+            launcher: self.launcher,
+            partition: self.partition.clone(),
+            time: self.time.clone(),
+            gpus: self.gpus.clone(),
+            cpus: self.cpus,
+            mem: self.mem.clone(),
+            account: self.account.clone(),
+            workers: self.workers,
+            jobs: None,
+            sbatch: self.sbatch.clone(),
+            setup: Vec::new(),
+        };
+        if self.launcher == Some(LauncherKind::Local) {
+            return Ok(None);
+        }
+        let asks = line != Settings::default();
+        let settings = Settings::of_user()?.with(line);
+        match settings.launcher {
+            Some(LauncherKind::Slurm) => Ok(Some(settings)),
+            _ if asks => Err(Diagnostic::error(
+                "--partition, --time, --gpus, --cpus, --mem, --account, --workers and --sbatch are for a cluster",
+            )
+            .help("add `--launcher slurm`")),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Which points of curves to show, and how.

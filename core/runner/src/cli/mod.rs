@@ -1,17 +1,19 @@
 //! The command line.
 
 mod arguments;
+mod plugins;
 mod values;
 
 pub use arguments::{
-    CompareArgs, CurvesArgs, ExperimentArgs, ImportArgs, ReconstructArgs, SampleArgs, SweepArgs, TokenizerArgs,
+    CompareArgs, CurvesArgs, ExperimentArgs, GcArgs, ImportArgs, LauncherArgs, ReconstructArgs, SampleArgs, SweepArgs,
+    TokenizerArgs, WhereArgs,
 };
+pub use plugins::{KindArg, PluginsCommand};
 pub use values::Seeds;
 
 use crate::gpu::DeviceChoice;
 use crate::home::at_home;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use rqlab_sdk::plugin::Kind;
+use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -116,6 +118,9 @@ Examples:
         /// Also prints each trial's resolved configuration.
         #[arg(long)]
         configs: bool,
+        /// Prints the plan as JSON: trials, jobs, what each needs, what is done, memory, disk, time.
+        #[arg(long, conflicts_with = "configs")]
+        json: bool,
     },
     /// Runs every trial of an experiment that is not done yet, and writes its report.
     #[command(after_help = "\
@@ -123,8 +128,10 @@ Examples:
   rqlab sweep quickstart
   rqlab sweep depth-vs-codebook --jobs 1
   rqlab sweep cifar10-depth-vs-codebook --set data.path=../data/cifar10
+  rqlab sweep depth-vs-codebook --launcher slurm --partition gpu --time 4:00:00 --gpus 1    docs/cluster.md tells more
 
-Stopped by Ctrl-C, or killed? The same command goes on where it was.")]
+Stopped by Ctrl-C, or killed? The same command goes on where it was. The same command in another terminal, or on another machine that
+shares the folder of runs, takes part of the work: `rqlab status` shows who does what.")]
     Sweep {
         /// The experiment.
         #[command(flatten)]
@@ -132,6 +139,15 @@ Stopped by Ctrl-C, or killed? The same command goes on where it was.")]
         /// Where to and how.
         #[command(flatten)]
         sweep: SweepArgs,
+        /// Where jobs run.
+        #[command(flatten)]
+        launcher: LauncherArgs,
+    },
+    /// Ends the work of an experiment on a cluster: cancels its tasks, which keep checkpoints.
+    Cancel {
+        /// The experiment.
+        #[command(flatten)]
+        experiment: ExperimentArgs,
     },
     /// Runs one trial and prints its measures.
     #[command(after_help = "\
@@ -157,6 +173,43 @@ Examples:
         /// Where to.
         #[command(flatten)]
         sweep: SweepArgs,
+    },
+    /// Shows who does what in a folder of runs: which process of which machine works on which stage.
+    #[command(after_help = "\
+Any number of `rqlab sweep` on one folder, on one machine or on several that share it, divide the stages among them. Each stage that is
+being worked on has a lease in RUNS/leases. That of a process that has died is broken by the next one that looks: at once on its own
+machine, after two minutes without a heartbeat on another.")]
+    Status {
+        /// Directory that holds finished work.
+        #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
+        runs: PathBuf,
+    },
+    /// Shows where the work of a trial lies: its experiment, its report, and the folder of each of its stages.
+    #[command(after_help = "Example:\n  rqlab where 1a2b3c4d")]
+    Where(WhereArgs),
+    /// Deletes finished work that no experiment under a folder needs, and no report shows. Asks first.
+    #[command(after_help = "\
+Stages that somebody works on are kept. Where it is not known what an experiment needs, because it cannot be planned, nothing is
+deleted; where its data are not here, stages on data of no other experiment are kept.
+
+Examples:
+  rqlab gc --dry-run
+  rqlab gc experiments --yes")]
+    Gc(GcArgs),
+    /// Takes finished stages over from another folder of runs, such as that of another machine.
+    #[command(after_help = "\
+What is finished and sound there, and not finished here, is copied; nothing there is changed. A stage has the same id wherever it was
+computed, so that a sweep finds it as if it had done it itself.
+
+Example:
+  rqlab merge /mnt/laptop/runs")]
+    Merge {
+        /// The other folder of runs.
+        #[arg(value_name = "OTHER_RUNS")]
+        other: PathBuf,
+        /// Directory that holds finished work here.
+        #[arg(long, value_name = "DIR", default_value_os_t = at_home("runs"))]
+        runs: PathBuf,
     },
     /// Shows the training curves of an experiment's stages so far, from a sweep that is under way or done.
     #[command(after_help = "\
@@ -325,7 +378,20 @@ Examples:
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         arguments: Vec<OsString>,
     },
-    /// Does one job of a sweep; started by its launcher.
+    /// Does stages of a plan, in a task of a cluster; started by its batch script.
+    #[command(hide = true)]
+    Crew {
+        /// The plan's folder.
+        plan: PathBuf,
+        /// Directory that holds the work.
+        #[arg(long, value_name = "DIR")]
+        runs: PathBuf,
+        /// Jobs at once.
+        #[arg(long, value_name = "N")]
+        jobs: Option<u16>,
+    },
+    /// Does one job of a sweep; started by its launcher. Ends when standard input does, so that it does not outlive the process at
+    /// the other end.
     #[command(hide = true)]
     Worker {
         /// The job.
@@ -334,9 +400,9 @@ Examples:
         /// Directory that holds the work.
         #[arg(long, value_name = "DIR")]
         runs: PathBuf,
-        /// Ends when standard input does, so that it does not outlive the process at the other end.
-        #[arg(long)]
-        lifeline: bool,
+        /// By what it takes over the lease of the stage.
+        #[arg(long, value_name = "TOKEN")]
+        lease: String,
     },
     /// Tells what may be written in an experiment: the fields of a component or of settings, with defaults, ranges and
     /// meaning, or the components that a slot takes.
@@ -368,80 +434,6 @@ Examples:
         /// The shell.
         shell: clap_complete::Shell,
     },
-}
-
-/// What to do with plugins.
-#[derive(Debug, Subcommand)]
-pub enum PluginsCommand {
-    /// Lists all components, and the plugins that were refused with the reason.
-    List,
-    /// The same as `rqlab describe`.
-    #[command(after_help = "Example:\n  rqlab plugins describe rq")]
-    Describe {
-        /// The component's name, as experiments call it.
-        name: String,
-    },
-    /// Loads a plugin's file; started for each one that was not seen before.
-    #[command(hide = true)]
-    Probe {
-        /// The file.
-        file: PathBuf,
-    },
-    /// Makes a new plugin: a small crate that builds and works, to be changed.
-    #[command(after_help = "\
-Example:
-  rqlab plugins new round --kind quantizer
-  rqlab plugins build round
-  rqlab describe round")]
-    New {
-        /// The component's name: small letters, digits and underscores.
-        name: String,
-        /// What it is.
-        #[arg(long)]
-        kind: KindArg,
-        /// Directory to make it in [default: ./NAME].
-        #[arg(long, value_name = "DIR")]
-        dir: Option<PathBuf>,
-    },
-    /// Builds a plugin against this very rqlab, and puts it where rqlab finds it.
-    Build {
-        /// The plugin's crate.
-        #[arg(default_value = ".")]
-        dir: PathBuf,
-        /// Directory for the library [default: plugins/ beside the rqlab executable, which is always searched].
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-        /// Runs the plugin's own tests first.
-        #[arg(long)]
-        test: bool,
-    },
-}
-
-/// A kind of component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KindArg {
-    /// Labelled images.
-    Dataset,
-    /// Images to latents and back.
-    Autoencoder,
-    /// Latents to tokens and back.
-    Quantizer,
-    /// A model of tokens.
-    Prior,
-    /// What a tokenizer is trained for.
-    Objective,
-}
-
-impl From<KindArg> for Kind {
-    fn from(kind: KindArg) -> Self {
-        match kind {
-            KindArg::Dataset => Self::Dataset,
-            KindArg::Autoencoder => Self::Autoencoder,
-            KindArg::Quantizer => Self::Quantizer,
-            KindArg::Prior => Self::Prior,
-            KindArg::Objective => Self::Objective,
-        }
-    }
 }
 
 #[cfg(test)]

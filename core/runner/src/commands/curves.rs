@@ -26,6 +26,8 @@ struct Stage {
     name: String,
     /// What it is part of.
     of: String,
+    /// Whether somebody works on it.
+    is_held: bool,
 }
 
 pub(super) fn run(global: &Global, experiment: &ExperimentArgs, how: &CurvesArgs, ui: Ui) -> Result<Outcome, Failure> {
@@ -60,12 +62,18 @@ fn by_id(runs: &Path, text: &str) -> Result<Option<Stage>, Diagnostic> {
     match found.as_slice() {
         [] => Ok(None),
         [id] => {
-            let dir = Store::at(runs).stage(id);
+            let (dir, is_held) = dir_of(runs, id);
             let name = dir.job().map_or("stage", |job| job.stage.name());
-            Ok(Some(Stage { name: format!("{name} {}", collect::short(id)), of: String::new(), dir }))
+            Ok(Some(Stage { name: format!("{name} {}", collect::short(id)), of: String::new(), dir, is_held }))
         }
         _ => Err(Diagnostic::error(format!("several stages begin with `{text}`")).help("give more digits")),
     }
+}
+
+/// The directory of a stage, and whether somebody works on it.
+fn dir_of(runs: &Path, id: &str) -> (StageDir, bool) {
+    let store = Store::at(runs);
+    (store.stage(id), matches!(store.leases().find(id), Ok(Some(_))))
 }
 
 /// The stages of an experiment, each once.
@@ -74,7 +82,8 @@ fn of_plan(plan: &Plan, runs: &Path) -> Vec<Stage> {
     let mut stage = |job: &crate::job::Job| {
         let of = owners.remove(&job.id).unwrap_or_default();
         let name = format!("{} {}", job.stage.name(), collect::short(&job.id));
-        Stage { dir: Store::at(runs).stage(&job.id), name, of }
+        let (dir, is_held) = dir_of(runs, &job.id);
+        Stage { dir, name, of, is_held }
     };
     plan.jobs.iter().map(&mut stage).collect()
 }
@@ -92,7 +101,7 @@ impl Stage {
         match () {
             () if self.is_done() => "done",
             () if self.dir.failed().is_some() => "failed",
-            () if self.dir.is_running() => "running",
+            () if self.is_held => "running",
             () => "not finished",
         }
     }

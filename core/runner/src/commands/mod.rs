@@ -1,17 +1,24 @@
 //! The commands: each takes its arguments, does its work, and says what came of it.
 
 mod bench;
+mod cancel;
 mod compare;
 mod completions;
+mod crew;
 mod curves;
 mod describe;
 mod doctor;
 mod export;
+mod gc;
 mod images;
 mod import;
+mod locate;
+mod merge;
 mod plan;
+mod plan_json;
 mod plugins;
 mod remeasure;
+mod status;
 mod sweep;
 mod tokenize;
 mod watch;
@@ -54,12 +61,15 @@ pub enum Failure {
     Unwritten(Unwritten),
     /// A signal stopped it.
     Stopped(Stopped),
+    /// A signal came while a cluster worked: it goes on.
+    Left(i32),
 }
 
 impl From<Unfinished> for Failure {
     fn from(unfinished: Unfinished) -> Self {
         match unfinished {
             Unfinished::Stopped(stopped) => Self::Stopped(stopped),
+            Unfinished::Left(signal) => Self::Left(signal),
             Unfinished::Error(error) => Self::Error(error),
         }
     }
@@ -129,6 +139,11 @@ fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
             end_process(stopped.signal);
             ExitCode::from(128 + stopped.signal as u8)
         }
+        Err(Failure::Left(signal)) => {
+            ui.left();
+            end_process(signal);
+            ExitCode::from(128 + signal as u8)
+        }
         // Whoever read it has had enough, as `head` has.
         Err(Failure::Unwritten(Unwritten(error))) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Unwritten(Unwritten(error))) => {
@@ -151,10 +166,16 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     }
     let global = &global;
     match &cli.command {
-        Command::Plan { experiment, configs } => plan::run(global, experiment, *configs, ui),
-        Command::Sweep { experiment, sweep } => sweep::run_sweep(global, experiment, sweep, ui),
+        Command::Plan { experiment, configs, json } => plan::run(global, experiment, *configs, *json, ui),
+        Command::Sweep { experiment, sweep, launcher } => sweep::run_sweep(global, experiment, sweep, launcher, ui),
+        Command::Cancel { experiment } => cancel::run(global, experiment, ui),
+        Command::Crew { plan, runs, jobs } => crew::run(global, plan, runs, *jobs),
         Command::Run { experiment, trial, sweep } => sweep::run_trial(global, experiment, sweep, trial.as_deref(), ui),
         Command::Report { experiment, sweep } => sweep::run_report(global, experiment, sweep, ui),
+        Command::Status { runs } => status::run(runs, ui),
+        Command::Where(arguments) => locate::run(global, arguments, ui),
+        Command::Gc(arguments) => gc::run(global, arguments, ui),
+        Command::Merge { other, runs } => merge::run(runs, other, ui),
         Command::Curves { experiment, curves } => curves::run(global, experiment, curves, ui),
         Command::Compare(arguments) => compare::run(arguments, ui),
         Command::Remeasure { experiment, trial } => remeasure::run(global, experiment, trial.as_deref(), ui),
@@ -173,7 +194,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Detokenize { tokenizer, codes, output } => {
             tokenize::run_detokenize(global, tokenizer, codes, output, ui)
         }
-        Command::Worker { id, runs, lifeline } => worker::run(global, id, runs, *lifeline),
+        Command::Worker { id, runs, lease } => worker::run(global, id, lease, runs),
         Command::Bench { arguments } => bench::run(global, arguments),
         Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
         Command::Plugins(command) => plugins::run(global, command, ui),
@@ -186,7 +207,9 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
 /// that asks for what there is not, should be known before the work.
 fn computes(command: &Command) -> bool {
     match command {
-        Command::Sweep { .. }
+        // Where a cluster computes, its nodes open their devices.
+        Command::Sweep { launcher, .. } => matches!(launcher.settings(), Ok(None)),
+        Command::Crew { .. }
         | Command::Run { .. }
         | Command::Remeasure { .. }
         | Command::Watch { .. }
@@ -197,6 +220,11 @@ fn computes(command: &Command) -> bool {
         | Command::Worker { .. } => true,
         Command::Plan { .. }
         | Command::Report { .. }
+        | Command::Cancel { .. }
+        | Command::Status { .. }
+        | Command::Where(_)
+        | Command::Gc(_)
+        | Command::Merge { .. }
         | Command::Curves { .. }
         | Command::Compare(_)
         | Command::Import(_)

@@ -1,17 +1,24 @@
 //! `rqlab plan`: what would run.
 
 use crate::cli::{ExperimentArgs, Global};
-use crate::commands::{Failure, Outcome, open_to_plan};
+use crate::commands::{Failure, Outcome, open_to_plan, plan_json};
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::Severity;
 use crate::plan::estimate::{Forecast, History};
-use crate::plan::{Axis, DataSet, Model, Plan, augmentation, codebooks, memory};
+use crate::plan::{Axis, DataSet, Model, Plan, augmentation, codebooks, disk, memory};
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
 use std::collections::HashMap;
+use std::path::Path;
 
-pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui: Ui) -> Result<Outcome, Failure> {
+pub(super) fn run(
+    global: &Global,
+    arguments: &ExperimentArgs,
+    configs: bool,
+    json: bool,
+    ui: Ui,
+) -> Result<Outcome, Failure> {
     let (_plugins, plan) = open_to_plan(global, arguments, ui)?;
     super::mention_another_format(&arguments.runs, ui);
     for absent in &plan.absent {
@@ -25,7 +32,11 @@ pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui
             ui.diagnostic(&Diagnostic::warning(format!("{}: {found}", job.stage.name())));
         }
     }
-    let text = overview(&plan, &history, ui);
+    if json {
+        ui.line(plan_json::text(&plan, &history, &arguments.runs)?)?;
+        return Ok(Outcome::Done);
+    }
+    let text = overview(&plan, &history, &arguments.runs, ui);
     ui.line(text)?;
     if configs {
         for trial in &plan.trials {
@@ -36,7 +47,7 @@ pub(super) fn run(global: &Global, arguments: &ExperimentArgs, configs: bool, ui
 }
 
 /// The plan as the user sees it.
-pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
+pub(crate) fn overview(plan: &Plan, history: &History, runs: &Path, ui: Ui) -> String {
     let experiment = &plan.experiment;
     let mut parts = vec![format!("{}  {}", ui.strong(&experiment.name), experiment.question)];
     parts.extend(plan.data().into_iter().map(|data| data_set(data, ui)));
@@ -46,6 +57,7 @@ pub(crate) fn overview(plan: &Plan, history: &History, ui: Ui) -> String {
     parts.extend(augmentation::of_priors(plan));
     parts.extend(codebooks::of_trials(plan));
     parts.extend(memory::of_trials(plan));
+    parts.extend(disk::sentence(disk::needed(plan, |job| history.is_done(job)), runs));
     parts.extend(plan.left_out.iter().cloned());
     parts.push(time(plan, history, &forecast, ui));
     parts.join("\n\n")

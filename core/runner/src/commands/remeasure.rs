@@ -5,7 +5,7 @@ use crate::commands::sweep::choose;
 use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::experiment::Diagnostic;
 use crate::job::Job;
-use crate::jobs::multiplies_as_asked;
+use crate::jobs::{give_up, hold, multiplies_as_asked};
 use crate::machine;
 use crate::plan::Plan;
 use crate::provenance::environment;
@@ -30,12 +30,17 @@ pub(super) fn run(
     }
     let repeat = Repeat::of(global, arguments, None);
     let store = Store::open(&arguments.runs)?;
-    let _lock = store.lock()?;
     let found = timed(&plan, &store, &repeat)?;
     let owners = plan.owners();
     let mut busy = 0.0_f64;
     for (job, stage, done) in &found {
         multiplies_as_asked(job)?;
+        // Sweeps that this machine runs on the folder begin nothing meanwhile.
+        let Some(lease) = store.leases().take_from_gone(&job.id, true)? else {
+            let who = store.leases().find(&job.id)?.map_or_else(String::new, |found| found.who());
+            return Err(Error::Data(format!("{} is being worked on ({who}): wait for it", job.stage.name())).into());
+        };
+        hold(lease);
         ui.line(ui.strong(owners.get(&job.id).map_or(job.stage.name(), String::as_str)))?;
         let speeds = stage.time_again(&plugins, &store)?;
         for line in compared(done, &speeds) {
@@ -48,6 +53,7 @@ pub(super) fn run(
         let again = Remeasured { when: machine::now(), environment: environment(&*job.stage) };
         store.stage(&job.id).amend(|done| done.remeasure(speeds, again))?;
     }
+    give_up();
     if busy > BUSY {
         ui.note(format!(
             "other programs used {:.0}% of the processors meanwhile: these speeds are too low; end them, or wait, and measure again",

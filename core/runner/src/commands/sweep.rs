@@ -1,20 +1,23 @@
 //! `rqlab sweep`, `rqlab run` and `rqlab report`.
 
-use crate::cli::{ExperimentArgs, Global, SweepArgs};
+use crate::cli::{ExperimentArgs, Global, LauncherArgs, SweepArgs};
+use crate::cluster::{Settings, Slurm};
 use crate::collect::{collect, short, shown};
 use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::experiment::Diagnostic;
-use crate::job::Trial;
+use crate::job::{Job, Trial};
 use crate::jobs::Outcomes;
 use crate::place::Place;
-use crate::plan::{Plan, memory};
+use crate::plan::{Plan, disk, memory};
 use crate::provenance::{here, provenance};
 use crate::repeat::Repeat;
-use crate::store::Store;
+use crate::store::{Standing, Store};
 use crate::sweep::{Options, Summary, render, run_jobs, sweep};
 use crate::ui::{Ui, duration};
+use rqlab_sdk::Error;
 use rqlab_sdk::tensor::Device;
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Instant;
 
 /// Jobs that share a GPU if nothing else is said: while one's process prepares a step, others compute; and each takes memory.
@@ -25,16 +28,27 @@ pub(super) fn run_sweep(
     global: &Global,
     arguments: &ExperimentArgs,
     how: &SweepArgs,
+    launcher: &LauncherArgs,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
+    let cluster = launcher.settings()?.map(|settings| Settings { jobs: how.jobs.or(settings.jobs), ..settings });
+    if let Some(settings) = &cluster {
+        Slurm.check()?;
+        settings.check()?;
+    }
     let (_plugins, plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     for data in plan.data() {
         ui.note(format!("{}: {}", data.name, data.headline()));
     }
-    fits(global, &plan)?;
+    // How much memory the nodes have is not known here.
+    fits(global.device.resolve().0 == Device::Cpu && cluster.is_none(), &plan, &arguments.runs)?;
     let started = Instant::now();
-    let options = options(global, arguments, how, &plan, ui)?;
+    let mut options = options(global, arguments, how, &plan, ui)?;
+    if let Some(settings) = cluster {
+        options.worker_arguments = crew_arguments(global, &settings)?;
+        options.cluster = Some(settings);
+    }
     let summary = sweep(&plan, &options)?;
     ui.note(format!("{} in {}", counts(&summary), duration(started.elapsed().as_secs_f64())));
     conclude(&summary, ui)
@@ -68,10 +82,9 @@ pub(super) fn run_trial(
     mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();
     plan.keep_only(chosen);
-    fits(global, &plan)?;
+    fits(global.device.resolve().0 == Device::Cpu, &plan, &arguments.runs)?;
     let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
-    let _lock = store.lock()?;
     let outcomes = run_jobs(&plan, &options, &store)?;
     let results = collect(&plan, &store, &outcomes, provenance(&plan), here(), &options.repeat).results;
     for trial in &results.trials {
@@ -116,10 +129,26 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
     }
 }
 
-/// Refuses what cannot fit into the memory of this machine. How much a GPU has is not known here.
-fn fits(global: &Global, plan: &Plan) -> Result<(), Failure> {
-    let refusal = (global.device.resolve().0 == Device::Cpu).then(|| memory::refusal(plan)).flatten();
+/// Refuses what cannot fit into the memory of this machine, if it is what computes, or onto the disk. How much a GPU has is not known
+/// here.
+fn fits(here: bool, plan: &Plan, runs: &Path) -> Result<(), Failure> {
+    let too_large = here.then(|| memory::refusal(plan)).flatten();
+    let store = Store::at(runs);
+    let is_done = |job: &Job| matches!(store.stage(&job.id).standing(), Ok(Standing::Done(_)));
+    let refusal = too_large.or_else(|| disk::refusal(disk::needed(plan, is_done), runs));
     refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
+}
+
+/// The arguments of rqlab in a task of a cluster: what this one was given, with paths that mean the same there.
+fn crew_arguments(global: &Global, settings: &Settings) -> Result<Vec<OsString>, Failure> {
+    let mut arguments: Vec<OsString> = vec!["--device".into(), global.device.to_string().into()];
+    for folder in &global.plugins {
+        arguments.extend(["--plugins".into(), std::path::absolute(folder).map_err(Error::file(folder))?.into()]);
+    }
+    if let Some(threads) = settings.cpus.or(global.threads) {
+        arguments.extend(["--threads".into(), threads.to_string().into()]);
+    }
+    Ok(arguments)
 }
 
 fn options(
@@ -135,7 +164,7 @@ fn options(
     }
     let threads = crate::commands::threads(global);
     let (device, _) = global.device.resolve();
-    let at_once = how.jobs.map_or(if device == Device::Cpu { threads } else { GPU_JOBS }, usize::from);
+    let at_once = jobs_at_once(how.jobs, threads, device);
     let mut worker_arguments: Vec<OsString> = vec!["--device".into(), device.to_string().into()];
     for folder in &global.plugins {
         worker_arguments.extend(["--plugins".into(), folder.into()]);
@@ -144,12 +173,19 @@ fn options(
         runs: arguments.runs.clone(),
         place,
         repeat: Repeat::of(global, arguments, Some(how)),
-        jobs: at_once.min(threads.max(1)),
+        jobs: at_once,
         threads,
         device,
         worker_arguments,
+        cluster: None,
         quiet: ui.is_quiet(),
     })
+}
+
+/// Jobs at once: as many as there are threads, but fewer on a GPU.
+pub(super) fn jobs_at_once(asked: Option<u16>, threads: usize, device: Device) -> usize {
+    let at_once = asked.map_or(if device == Device::Cpu { threads } else { GPU_JOBS }, usize::from);
+    at_once.min(threads.max(1))
 }
 
 fn counts(summary: &Summary) -> String {

@@ -54,6 +54,11 @@ pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
     Err(error.help(format!("looked for {} in {}", under.display(), here.display())))
 }
 
+/// The files of all experiments under a directory.
+pub fn experiments_under(dir: &Path) -> Vec<PathBuf> {
+    stems(dir).into_iter().map(|stem| dir.join(format!("{stem}.ron"))).collect()
+}
+
 /// The experiments under a directory: their paths without extension.
 fn stems(dir: &Path) -> Vec<String> {
     fn collect(dir: &Path, prefix: &str, stems: &mut Vec<String>) {

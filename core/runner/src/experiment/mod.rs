@@ -27,7 +27,7 @@ pub mod written;
 pub use complaint::help_of;
 pub use diagnostic::{Complaints, Diagnostic, Invalid, Severity};
 pub use document::{Document, read};
-pub use files::find;
+pub use files::{experiments_under, find};
 pub use path::{Assignment, Path};
 pub use setup::Setup;
 pub use slot::Slot;

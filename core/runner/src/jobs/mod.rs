@@ -1,4 +1,5 @@
-//! Who does the work: one process per job, as many at once as there are slots.
+//! Who does the work: one process per job, as many at once as there are slots; beside any number of other processes that do jobs of
+//! the same store.
 //!
 //! ```text
 //! plan's jobs --> Scheduler --submit, cancel--> Launcher --> worker: Reporter --> stages/<id>/events.jsonl
@@ -8,23 +9,31 @@
 //!                 Sinks: bars, lines, runs/events.jsonl
 //! ```
 //!
-//! The [`Scheduler`] decides which job runs when, and what its end means. It knows a [`Launcher`] by its trait alone, so that
+//! The [`Scheduler`] decides which job runs when, and what its end means. It takes a stage's lease for the worker that is to do it; what
+//! others hold leases of, it leaves to them, and takes what they leave. It knows a [`Launcher`] by its trait alone, so that
 //! work can be done elsewhere than in processes of this machine ([`launcher::Local`]). What happens is an [`Event`] to any
 //! number of [`Sink`]s. A worker ([`run_worker`]) does one job; the points of its curves can be read while it trains ([`curves`]).
 
+mod agenda;
 pub mod curves;
+mod holding;
 pub mod launcher;
+mod others;
 mod scheduler;
 pub mod sinks;
 mod stop;
 mod worker;
 
+pub(crate) use agenda::Agenda;
+pub use holding::end_when_asked;
+pub(crate) use holding::{Training, give_up, hold};
 pub use launcher::{Exit, Launcher, Share, Ticket, Update};
 pub use scheduler::{End, Outcome, Outcomes, Scheduler};
 pub use sinks::{Event, Sink, Sinks};
+pub(crate) use stop::listen;
 pub use stop::{end_process, outlive_file_limit};
 pub(crate) use worker::multiplies_as_asked;
-pub use worker::{Reporter, end_with_parent, peak_memory_mib, run_worker};
+pub use worker::{Reporter, peak_memory_mib, run_worker};
 
 use crate::job::Job;
 use serde::{Deserialize, Serialize};

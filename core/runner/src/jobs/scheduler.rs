@@ -1,18 +1,20 @@
 //! Which job runs when, and what becomes of it.
 
+use super::agenda::Agenda;
+use super::others::Others;
 use super::{Event, Exit, Launcher, Share, Sink, Stopped, Ticket, Update, is_exclusive, stop};
 use crate::id::Id;
 use crate::job::Job;
-use crate::store::{Standing, Store};
+use crate::store::{Lease, StageDir, Standing, Store};
 use rqlab_sdk::Result;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A worker that something outside ended (a kill, the system short of memory) is started this many times before its job fails.
 const ATTEMPTS: usize = 3;
+/// How long one of a crew waits for others, with nothing to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A signal is heard after at most this long.
 const WAIT: Duration = Duration::from_millis(50);
 /// What ended a worker may end this process as well, as Ctrl-C does, and is heard here at most this much later.
@@ -21,7 +23,7 @@ const LATER: Duration = Duration::from_millis(200);
 /// What became of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It had been done by an earlier run.
+    /// It had been done by another run, before this one or beside it.
     Cached,
     /// It was done now.
     Done,
@@ -61,6 +63,9 @@ pub struct Scheduler<'a> {
     pub slots: usize,
     /// Threads that the jobs of a machine share.
     pub threads: usize,
+    /// Whether it is one of a crew that works on one order: what has failed for one has failed for all, and none waits long for
+    /// others where it could leave the machine.
+    pub crew: bool,
 }
 
 /// A job that was submitted.
@@ -69,17 +74,28 @@ struct Running<'a> {
     since: Instant,
     /// How long its log was then.
     log: u64,
+    /// The token of its lease.
+    lease: String,
+}
+
+/// What came of taking a job.
+enum Claim {
+    /// This process has its lease, and its directory is ready.
+    Ours(Lease),
+    /// Another process has it.
+    Elsewhere,
+    /// There is nothing left to do.
+    Over(Outcome),
 }
 
 /// Where a run of jobs stands.
 struct State<'a> {
-    /// By the id of each job, the ids of all that it stands on, near and far: a stage may read what those that it needs were
-    /// made of, and that may have to be made again though they do not.
-    needs: BTreeMap<&'a str, BTreeSet<&'a str>>,
-    waiting: Vec<&'a Job>,
+    agenda: Agenda<'a>,
     running: BTreeMap<Ticket, Running<'a>>,
     attempts: BTreeMap<&'a str, usize>,
-    outcomes: Outcomes,
+    others: Others,
+    /// Since when it has had nothing to do but wait for others.
+    idle: Option<Instant>,
 }
 
 impl Scheduler<'_> {
@@ -88,8 +104,10 @@ impl Scheduler<'_> {
     /// # Errors
     /// Only what concerns all of them: no worker can be started.
     pub fn run(&self, jobs: &[Job], launcher: &mut dyn Launcher, sink: &mut dyn Sink) -> Result<End> {
-        let mut state = self.begin(jobs, sink);
-        sink.event(&Event::Planned { jobs: jobs.len(), waiting: &state.waiting });
+        let agenda = self.begin(jobs, sink);
+        sink.event(&Event::Planned { jobs: jobs.len(), waiting: &agenda.waiting });
+        let (running, attempts, others) = (BTreeMap::new(), BTreeMap::new(), Others::default());
+        let mut state = State { agenda, running, attempts, others, idle: None };
         let (sender, signals) = mpsc::channel();
         let _listening = stop::listen(move |signal| {
             // Who would hear of it has ended.
@@ -97,94 +115,20 @@ impl Scheduler<'_> {
         });
         let signal = self.drive(&mut state, launcher, sink, &signals)?;
         let end = match signal {
-            None => End::All(state.outcomes),
+            None => End::All(state.agenda.outcomes),
             Some(signal) => {
-                end_workers(state.running, launcher)?;
+                self.end_workers(state.running, launcher)?;
                 let is_done = |job: &&Job| matches!(self.store.stage(&job.id).standing(), Ok(Standing::Done(_)));
                 let done = jobs.iter().filter(is_done).count();
-                let begun = |job: &&Job| state.attempts.contains_key(&*job.id) && !state.outcomes.contains_key(&job.id);
+                let begun =
+                    |job: &&Job| state.attempts.contains_key(&*job.id) && !state.agenda.outcomes.contains_key(&job.id);
                 let begun: Vec<&Job> = jobs.iter().filter(begun).collect();
-                begun.iter().for_each(|job| self.store.stage(&job.id).remove_half_written());
                 let under_way = begun.into_iter().filter(|job| !is_done(job)).map(|job| job.stage.name()).collect();
                 End::Stopped(Stopped { signal, done, jobs: jobs.len(), under_way })
             }
         };
         sink.event(&Event::Finished { signal });
         Ok(end)
-    }
-
-    /// Takes what earlier runs have done, but for what is damaged, which is set aside to be done again.
-    fn begin<'a>(&self, jobs: &'a [Job], sink: &mut dyn Sink) -> State<'a> {
-        let mut needs = BTreeMap::<&str, BTreeSet<&str>>::new();
-        for job in jobs {
-            let near = job.stage.needs();
-            let far = near.iter().filter_map(|id| needs.get(id)).flatten().copied();
-            let all = far.chain(near.iter().copied()).collect();
-            needs.insert(&job.id, all);
-        }
-        let mut state = State {
-            needs,
-            waiting: Vec::new(),
-            running: BTreeMap::new(),
-            attempts: BTreeMap::new(),
-            outcomes: BTreeMap::new(),
-        };
-        for (job, standing) in jobs.iter().zip(self.verified(jobs)) {
-            let stage = self.store.stage(&job.id);
-            match standing {
-                Ok(Standing::Done(_)) => {
-                    // The experiment, and its data with it, may have moved since; and a description may be damaged.
-                    if stage.job().ok().as_ref() != Some(job)
-                        && let Err(error) = stage.describe(job)
-                    {
-                        sink.event(&Event::Warned { job, warning: &error.to_string() });
-                    }
-                    state.outcomes.insert(job.id.clone(), Outcome::Cached);
-                }
-                Ok(Standing::Damaged(damage)) => {
-                    let warning = stage.set_aside(damage).map_or_else(|e| e.to_string(), |aside| aside.to_string());
-                    sink.event(&Event::Warned { job, warning: &warning });
-                    state.waiting.push(job);
-                }
-                // What cannot be read is met again when the job is to start, and fails alone.
-                Ok(Standing::Unfinished) | Err(_) => state.waiting.push(job),
-            }
-        }
-        state
-    }
-
-    /// How it stands with each job, by all bytes of its result; on several threads, since that reads whole files.
-    fn verified(&self, jobs: &[Job]) -> Vec<Result<Standing>> {
-        let next = AtomicUsize::new(0);
-        let found = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..self.threads.min(jobs.len()) {
-                scope.spawn(|| {
-                    while let Some((place, job)) =
-                        Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, jobs.get(n)?)))
-                    {
-                        let standing = self.store.stage(&job.id).verified();
-                        found.lock().unwrap_or_else(PoisonError::into_inner).push((place, standing));
-                    }
-                });
-            }
-        });
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_by_key(|(place, _)| *place);
-        found.into_iter().map(|(_, standing)| standing).collect()
-    }
-
-    /// Makes a job's directory ready for its worker.
-    ///
-    /// # Errors
-    /// Something is there and cannot be read or written.
-    fn prepare(&self, job: &Job, sink: &mut dyn Sink) -> Result<()> {
-        let stage = self.store.stage(&job.id);
-        stage.standing()?;
-        for aside in stage.prepare(job)? {
-            sink.event(&Event::Warned { job, warning: &aside.to_string() });
-        }
-        Ok(())
     }
 
     /// Submits jobs and takes their ends until none is left, or until a signal, which it returns.
@@ -199,23 +143,19 @@ impl Scheduler<'_> {
             if let Ok(signal) = signals.try_recv() {
                 return Ok(Some(signal));
             }
-            state.block(sink);
-            while let Some(next) = state.waiting.iter().position(|job| self.can_start(job, state)) {
-                let job = state.waiting.remove(next);
-                if let Err(error) = self.prepare(job, sink) {
-                    self.end(state, job, Outcome::Failed(error.to_string()), 0.0, sink);
-                    state.block(sink);
-                    continue;
-                }
-                let log = self.store.stage(&job.id).log_length();
-                let ticket = launcher.submit(job, &self.share(job))?;
-                state.running.insert(ticket, Running { job, since: Instant::now(), log });
-                let attempt = state.attempts.entry(&job.id).or_default();
-                *attempt += 1;
-                sink.event(&Event::Started { job, attempt: *attempt });
-            }
+            self.start(state, launcher, sink)?;
             if state.running.is_empty() {
-                return Ok(None);
+                if !state.agenda.waiting.iter().any(|job| state.agenda.is_ready(job)) {
+                    return Ok(None);
+                }
+                match state.idle {
+                    Some(since) if self.crew && since.elapsed() >= PATIENCE => return Ok(None),
+                    Some(_) => {}
+                    None => {
+                        state.idle = Some(Instant::now());
+                        sink.event(&Event::Waiting { others: state.others.count() });
+                    }
+                }
             }
             let mut signal = None;
             for update in launcher.poll(WAIT)? {
@@ -235,9 +175,11 @@ impl Scheduler<'_> {
                         if matches!(exit, Exit::Interrupted(_)) {
                             signal = signal.or_else(|| signals.recv_timeout(LATER).ok());
                         }
-                        if signal.is_none() {
-                            self.take_end(state, running, exit, sink);
-                        }
+                        self.let_go(&running, |stage| {
+                            if signal.is_none() {
+                                self.take_end(state, &running, stage, exit, sink);
+                            }
+                        });
                     }
                 }
             }
@@ -247,14 +189,102 @@ impl Scheduler<'_> {
         }
     }
 
-    fn can_start(&self, job: &Job, state: &State<'_>) -> bool {
-        let done = |id: &str| matches!(state.outcomes.get(id), Some(Outcome::Cached | Outcome::Done));
-        let alone = state.running.values().any(|running| is_exclusive(running.job));
-        let room = match is_exclusive(job) {
-            true => state.running.is_empty(),
-            false => state.running.len() < self.slots && !alone,
+    /// Starts what can start: jobs whose lease can be taken. Takes what others have done meanwhile.
+    fn start(&self, state: &mut State<'_>, launcher: &mut dyn Launcher, sink: &mut dyn Sink) -> Result<()> {
+        state.block(sink);
+        if state.agenda.waiting.is_empty() {
+            return Ok(());
+        }
+        let leases = self.store.leases();
+        let own = state.running.values().map(|running| running.lease.as_str()).collect();
+        state.others.look(&leases, &own, &state.agenda.waiting, Instant::now(), sink)?;
+        let mut place = 0;
+        while let Some(&job) = state.agenda.waiting.get(place).filter(|_| self.has_room(state)) {
+            if !state.agenda.is_ready(job) || !self.can_start(job, state) {
+                place += 1;
+                continue;
+            }
+            match self.claim(job, state, sink)? {
+                Claim::Elsewhere => place += 1,
+                Claim::Over(outcome) => {
+                    state.agenda.waiting.remove(place);
+                    end(state, job, outcome, 0.0, sink);
+                    state.block(sink);
+                    place = 0;
+                }
+                Claim::Ours(lease) => {
+                    state.agenda.waiting.remove(place);
+                    let log = self.store.stage(&job.id).log_length();
+                    let ticket = launcher.submit(job, &self.share(job), lease.token())?;
+                    let running = Running { job, since: Instant::now(), log, lease: lease.hand_over() };
+                    state.running.insert(ticket, running);
+                    let attempt = state.attempts.entry(&job.id).or_default();
+                    *attempt += 1;
+                    state.idle = None;
+                    sink.event(&Event::Started { job, attempt: *attempt });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a job that can start, unless others have it, or have done it.
+    ///
+    /// # Errors
+    /// No leases can be taken.
+    fn claim(&self, job: &Job, state: &mut State<'_>, sink: &mut dyn Sink) -> Result<Claim> {
+        let (stage, leases) = (self.store.stage(&job.id), self.store.leases());
+        let Some(lease) = leases.take(&job.id, is_exclusive(job))? else {
+            state.others.met(&leases, &job.id);
+            return Ok(Claim::Elsewhere);
         };
-        room && state.needs_of(job).all(done)
+        match stage.standing() {
+            Ok(Standing::Done(_)) => return Ok(Claim::Over(Outcome::Cached)),
+            Err(error) => return Ok(Claim::Over(Outcome::Failed(error.to_string()))),
+            Ok(Standing::Unfinished | Standing::Damaged(_)) => {}
+        }
+        if stage.failed_at().is_some_and(|at| state.agenda.failed_before.get(job.id.as_str()) != Some(&at))
+            && let Some(failed) = stage.failed()
+        {
+            return Ok(Claim::Over(Outcome::Failed(failed.error)));
+        }
+        if is_exclusive(job) {
+            // Another process may have begun something since the last look.
+            let own = BTreeSet::from([lease.token()]);
+            state.others.look_again();
+            state.others.look(&leases, &own, &state.agenda.waiting, Instant::now(), sink)?;
+            if state.others.keep_from_starting(true) {
+                return Ok(Claim::Elsewhere);
+            }
+        }
+        match stage.prepare(job) {
+            Ok(aside) => {
+                aside.iter().for_each(|aside| sink.event(&Event::Warned { job, warning: &aside.to_string() }));
+                Ok(Claim::Ours(lease))
+            }
+            Err(error) => Ok(Claim::Over(Outcome::Failed(error.to_string()))),
+        }
+    }
+
+    /// Gives up the lease of a job whose worker has ended, after what is to be done while nobody else can take it.
+    fn let_go(&self, running: &Running<'_>, last: impl FnOnce(&StageDir)) {
+        let (id, leases) = (&running.job.id, self.store.leases());
+        let stage = self.store.stage(id);
+        // Where it was broken, files are another's by now.
+        if leases.is_held(id, &running.lease) {
+            stage.remove_half_written();
+        }
+        last(&stage);
+        leases.release(id, &running.lease);
+    }
+
+    fn has_room(&self, state: &State<'_>) -> bool {
+        state.running.len() < self.slots && !state.running.values().any(|running| is_exclusive(running.job))
+    }
+
+    fn can_start(&self, job: &Job, state: &State<'_>) -> bool {
+        let alone = is_exclusive(job);
+        (!alone || state.running.is_empty()) && !state.others.hold(&job.id) && !state.others.keep_from_starting(alone)
     }
 
     fn share(&self, job: &Job) -> Share {
@@ -264,17 +294,22 @@ impl Scheduler<'_> {
     }
 
     /// Says what the end of a worker means to its job.
-    fn take_end<'a>(&self, state: &mut State<'a>, running: Running<'a>, exit: Exit, sink: &mut dyn Sink) {
-        let Running { job, since, log } = running;
-        let stage = self.store.stage(&job.id);
-        stage.remove_half_written();
+    fn take_end<'a>(
+        &self,
+        state: &mut State<'a>,
+        running: &Running<'a>,
+        stage: &StageDir,
+        exit: Exit,
+        sink: &mut dyn Sink,
+    ) {
+        let &Running { job, since, log, .. } = running;
         let outcome = match (stage.standing(), exit) {
             // The last that a worker writes says that it is done: what ends it then is late.
             (Ok(Standing::Done(_)), Exit::Success | Exit::Interrupted(_)) => Outcome::Done,
             (Err(error), _) => Outcome::Failed(error.to_string()),
             (_, Exit::Interrupted(cause)) if state.attempts.get(job.id.as_str()).is_some_and(|&n| n < ATTEMPTS) => {
                 sink.event(&Event::Interrupted { job, cause: &cause });
-                state.waiting.insert(0, job);
+                state.agenda.waiting.insert(0, job);
                 return;
             }
             (_, Exit::Interrupted(cause)) => Outcome::Failed(format!(
@@ -283,7 +318,11 @@ impl Scheduler<'_> {
             (_, Exit::Success) => self.last_words(job, "success, but without a result", log),
             (_, Exit::Failure(how)) => self.last_words(job, &how, log),
         };
-        self.end(state, job, outcome, since.elapsed().as_secs_f64(), sink);
+        if let Outcome::Failed(error) = &outcome {
+            // A disk may be full, a folder another user's: the outcome is told all the same.
+            let _ = stage.fail(error);
+        }
+        end(state, job, outcome, since.elapsed().as_secs_f64(), sink);
     }
 
     /// Why a job failed, in its worker's own words: what it noted, or else the last that its log says after `log` bytes.
@@ -304,50 +343,41 @@ impl Scheduler<'_> {
         })
     }
 
-    /// Notes and tells the end of a job.
-    fn end(&self, state: &mut State<'_>, job: &Job, outcome: Outcome, seconds: f64, sink: &mut dyn Sink) {
-        if let Outcome::Failed(error) = &outcome {
-            // A disk may be full, a folder another user's: the outcome is told all the same.
-            let _ = self.store.stage(&job.id).fail(error);
+    /// Cancels all workers, and waits until they have ended.
+    fn end_workers(&self, mut running: BTreeMap<Ticket, Running<'_>>, launcher: &mut dyn Launcher) -> Result<()> {
+        running.keys().try_for_each(|ticket| launcher.cancel(ticket))?;
+        while !running.is_empty() {
+            for update in launcher.poll(WAIT)? {
+                if let Update::Ended(ticket, _) = update
+                    && let Some(ended) = running.remove(&ticket)
+                {
+                    self.let_go(&ended, |_| {});
+                }
+            }
         }
-        sink.event(&Event::Ended { job, outcome: &outcome, seconds });
-        state.outcomes.insert(job.id.clone(), outcome);
+        Ok(())
     }
 }
 
-/// Cancels all workers, and waits until they have ended.
-fn end_workers(mut running: BTreeMap<Ticket, Running<'_>>, launcher: &mut dyn Launcher) -> Result<()> {
-    running.keys().try_for_each(|ticket| launcher.cancel(ticket))?;
-    while !running.is_empty() {
-        for update in launcher.poll(WAIT)? {
-            if let Update::Ended(ticket, _) = update {
-                running.remove(&ticket);
-            }
-        }
-    }
-    Ok(())
+/// Notes and tells the end of a job.
+fn end(state: &mut State<'_>, job: &Job, outcome: Outcome, seconds: f64, sink: &mut dyn Sink) {
+    sink.event(&Event::Ended { job, outcome: &outcome, seconds });
+    state.agenda.outcomes.insert(job.id.clone(), outcome);
 }
 
 impl State<'_> {
-    /// The ids of all that a job stands on.
-    fn needs_of(&self, job: &Job) -> impl Iterator<Item = &str> {
-        self.needs.get(job.id.as_str()).into_iter().flatten().copied()
-    }
-
     /// Gives up what needs a job that failed.
     fn block(&mut self, sink: &mut dyn Sink) {
-        loop {
-            let doomed = self.waiting.iter().enumerate().find_map(|(place, job)| {
-                let cause = self.needs_of(job).find_map(|id| match self.outcomes.get(id) {
-                    Some(Outcome::Failed(error) | Outcome::Blocked(error)) => Some(error.clone()),
-                    _ => None,
-                })?;
-                Some((place, Outcome::Blocked(cause)))
-            });
-            let Some((place, outcome)) = doomed else { return };
-            let job = self.waiting.remove(place);
+        let mut place = 0;
+        while let Some(&job) = self.agenda.waiting.get(place) {
+            let Some(cause) = self.agenda.cause_of_block(job) else {
+                place += 1;
+                continue;
+            };
+            let outcome = Outcome::Blocked(cause);
+            self.agenda.waiting.remove(place);
             sink.event(&Event::Ended { job, outcome: &outcome, seconds: 0.0 });
-            self.outcomes.insert(job.id.clone(), outcome);
+            self.agenda.outcomes.insert(job.id.clone(), outcome);
         }
     }
 }

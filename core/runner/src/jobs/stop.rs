@@ -1,6 +1,6 @@
-//! Ctrl-C, and the signal by which a system asks processes to end, while jobs run.
+//! Ctrl-C, and the signals by which a system asks processes to end, or says that their time will soon be over, while jobs run.
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -16,7 +16,7 @@ fn replace(listener: Option<Tell>) -> Option<Tell> {
 }
 
 /// Nobody listens any more once it is dropped.
-pub(super) struct Listening;
+pub(crate) struct Listening;
 
 impl Drop for Listening {
     fn drop(&mut self) {
@@ -26,12 +26,12 @@ impl Drop for Listening {
 
 /// Has `tell` called with the first signal, in another thread. The second one, and those that come when nobody listens,
 /// end the process as if they had not been heard.
-pub(super) fn listen(tell: impl FnOnce(i32) + Send + 'static) -> Listening {
+pub(crate) fn listen(tell: impl FnOnce(i32) + Send + 'static) -> Listening {
     static STARTED: Once = Once::new();
     replace(Some(Box::new(tell)));
     STARTED.call_once(|| {
         // Where signals cannot be heard, they do what they always did.
-        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGUSR2]) else { return };
         thread::spawn(move || {
             for signal in signals.forever() {
                 match replace(None) {

@@ -1,6 +1,7 @@
 //! The worker's side: one job, from its description to its `done.json`.
 
 use super::curves::Writer;
+use super::holding::{ASKED_TO_END, hold, is_asked_to_end, is_held, lost};
 use super::{Line, Progress};
 use crate::job::Job;
 use crate::plugins::{Plugins, panic_text};
@@ -11,7 +12,7 @@ use crate::ui::say;
 use rqlab_reports::Reading;
 use rqlab_sdk::tensor::Device;
 use rqlab_sdk::{Error, Result};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -69,14 +70,16 @@ fn tell(line: &Line) {
     }
 }
 
-/// Does the job `id` of the store. An error is noted in the store before it is returned.
+/// Does the job `id` of the store, whose lease another process took for this one and told it by its token. An error is noted in the store
+/// before it is returned. A process that was asked to end, or is no longer the holder of the lease, notes nothing, and ends.
 ///
 /// # Errors
 /// Whatever the stage could not do.
-pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
+pub fn run_worker(store: &Store, id: &str, lease: &str, plugins: &Plugins) -> Result<()> {
     let stage = store.stage(id);
+    let Some(lease) = store.leases().take_over(id, lease)? else { lost() };
+    hold(lease);
     let work = || {
-        let _lock = stage.lock()?;
         let job = stage.job()?;
         multiplies_as_asked(&job)?;
         let started = Instant::now();
@@ -85,9 +88,15 @@ pub fn run_worker(store: &Store, id: &str, plugins: &Plugins) -> Result<()> {
         done.seconds += started.elapsed().as_secs_f64();
         done.timings.extend(peak_memory_mib().map(|memory| Reading::new("peak_memory_mib", [], memory)));
         done.environment = Some(environment(&*job.stage));
-        stage.finish(done)
+        if is_held() { stage.finish(done) } else { lost() }
     };
-    work().inspect_err(|error| note_failure(&stage, &error.to_string()))
+    work().inspect_err(|error| {
+        if is_asked_to_end() {
+            say(error.to_string());
+            std::process::exit(ASKED_TO_END);
+        }
+        note_failure(&stage, &error.to_string());
+    })
 }
 
 /// Does a job. A panic, which a log may not hold and no report would show, is an error like others.
@@ -129,15 +138,6 @@ fn note_failure(stage: &StageDir, error: &str) {
     if let Err(second) = noted {
         say(second.to_string());
     }
-}
-
-/// Ends this process when its standard input ends, that is, when its parent is gone.
-pub fn end_with_parent() {
-    std::thread::spawn(|| {
-        let mut rest = Vec::new();
-        let _ = std::io::stdin().read_to_end(&mut rest);
-        std::process::exit(3);
-    });
 }
 
 /// The most memory that this process has held, in MiB, where the system tells (Linux: VmHWM).

@@ -1,19 +1,17 @@
-//! What jobs need of memory and disk, as far as shapes tell it before anything is allocated: never more than they take.
+//! What jobs need of memory, as far as shapes tell it before anything is allocated: never more than they take.
 
 use super::{Model, Plan};
 use crate::experiment::Diagnostic;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
-use crate::stages::EncodeTokens;
 use rqlab_sdk::contracts::LevelInfo;
-use std::collections::HashMap;
 
 /// More than any machine holds.
 pub(super) const TOO_MUCH: f64 = (1_u64 << 51) as f64;
 
 /// Bytes of a number.
-const NUMBER: f64 = 4.0;
+pub(super) const NUMBER: f64 = 4.0;
 /// Less is not worth a word.
-const MENTIONED: f64 = (1_u64 << 30) as f64;
+pub(super) const GIB: f64 = (1_u64 << 30) as f64;
 
 /// Bytes that a trial takes at least. Its training: parameters with their gradients, moments and averages, codebooks, a batch of
 /// images with its reconstruction, and latents before and after quantization. The timing of its samples: priors, and the
@@ -38,14 +36,13 @@ pub(super) fn least(
 }
 
 /// Numbers of an image's latents at a level.
-fn latents(level: &LevelInfo) -> f64 {
+pub(super) fn latents(level: &LevelInfo) -> f64 {
     (level.height * level.width * level.channels) as f64
 }
 
-/// A sentence where some trial of a plan needs more memory than a small machine has anyway, and one where its token files take
-/// much of a disk.
-pub fn of_trials(plan: &Plan) -> Vec<String> {
-    [sentence(most(plan), of_machine()), on_disk(of_tokens(plan))].into_iter().flatten().collect()
+/// A sentence where some trial of a plan needs more memory than a small machine has anyway.
+pub fn of_trials(plan: &Plan) -> Option<String> {
+    sentence(most(plan), of_machine())
 }
 
 /// Why the plan cannot be worked on by this machine's processor: it has too little memory.
@@ -64,16 +61,17 @@ fn too_much(needed: f64, machine: f64) -> Option<Diagnostic> {
     })
 }
 
-fn most(plan: &Plan) -> f64 {
+/// Bytes that the largest trial takes at least.
+pub fn most(plan: &Plan) -> f64 {
     plan.models.values().map(|model| model.memory).fold(0.0, f64::max)
 }
 
-fn gib(bytes: f64) -> String {
-    format!("{:.1} GiB", bytes / MENTIONED)
+pub(super) fn gib(bytes: f64) -> String {
+    format!("{:.1} GiB", bytes / GIB)
 }
 
 fn sentence(needed: f64, machine: Option<f64>) -> Option<String> {
-    (needed >= MENTIONED).then(|| {
+    (needed >= GIB).then(|| {
         let more = machine.filter(|&machine| needed > machine);
         let more = more.map(|machine| format!(", more than the {} of this machine, whose processor refuses it", gib(machine)));
         format!(
@@ -82,27 +80,6 @@ fn sentence(needed: f64, machine: Option<f64>) -> Option<String> {
             more.unwrap_or_default()
         )
     })
-}
-
-fn on_disk(bytes: f64) -> Option<String> {
-    (bytes >= MENTIONED).then(|| format!("Disk: {} for the tokens of training images.", gib(bytes)))
-}
-
-/// Bytes of all files of tokens.
-fn of_tokens(plan: &Plan) -> f64 {
-    let mut files = HashMap::new();
-    for trial in &plan.trials {
-        let Some(model) = plan.models.get(&trial.id) else { continue };
-        for (id, job) in trial.jobs.iter().filter_map(|id| Some((id, plan.job(id)?))) {
-            if let Some(stage) = job.stage.is::<EncodeTokens>() {
-                let tokens = |level: &LevelInfo| level.token_shape(1).iter().product::<usize>() as f64;
-                let of = |level: &LevelInfo| if stage.latents { latents(level) } else { tokens(level) };
-                let numbers: f64 = model.levels.iter().map(of).sum();
-                files.insert(id, NUMBER * numbers * (stage.images * stage.variants.count()) as f64);
-            }
-        }
-    }
-    files.values().sum()
 }
 
 /// Bytes of memory that this machine, or the group of processes that this one is in, may use; none where it is not told.
@@ -131,8 +108,6 @@ mod tests {
         let said = sentence(gib(32.0), Some(gib(16.0))).unwrap_or_default();
         assert!(said.contains("more than the 16.0 GiB of this machine"), "{said}");
         assert!(sentence(gib(32.0), None).is_some());
-        assert_eq!(on_disk(gib(0.5)), None);
-        assert_eq!(on_disk(gib(2.5)).as_deref(), Some("Disk: 2.5 GiB for the tokens of training images."));
         assert_eq!(too_much(gib(8.5), gib(16.0)), None);
         let refused = too_much(gib(32.0), gib(16.0)).map(|complaint| complaint.message).unwrap_or_default();
         assert_eq!(refused, "a trial takes at least 32.0 GiB of memory, and this machine has 16.0 GiB");

@@ -1,11 +1,10 @@
-//! Where work is kept: one directory a stage, named by its id.
+//! Where work is kept: one directory a stage, named by its id. Any number of processes work in it, on one machine or several.
 //!
 //! ```text
 //! runs/
-//!   lock                     held by the one process that works in this folder
-//!   events.jsonl             what happened while it did
-//!   stages/<id>/lock         held by the worker
-//!              /job.json     what is to be done
+//!   events.jsonl             what happened while processes worked here
+//!   leases/<id>              who works on a stage: `lease`
+//!   stages/<id>/job.json     what is to be done
 //!              /log.txt      what it said while it ran
 //!              /events.jsonl points of its curves, as it took them
 //!              /state.safetensors   the last checkpoint of unfinished training
@@ -24,16 +23,24 @@
 //! again; only what is not there counts as not done, and what cannot be read is an error.
 
 mod done;
+mod holder;
+mod lease;
 mod seal;
 mod stage;
+mod standing;
+mod watch;
 
 pub use done::{Done, Failed, Remeasured};
-pub use stage::{Damage, SetAside, StageDir, Standing};
+pub use holder::{Holder, Process};
+pub use lease::{BEAT, Found, Lease, Leases};
+pub use stage::StageDir;
+pub use standing::{Damage, SetAside, Standing};
+pub use watch::{SILENCE, Watch};
 
 use rqlab_sdk::files::{self, write_atomically};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -49,10 +56,6 @@ const LONGEST_JSON: u64 = 1 << 30;
 pub struct Store {
     root: PathBuf,
 }
-
-/// The right to work in a store; given up when dropped, or when the process dies.
-#[derive(Debug)]
-pub struct StoreLock(#[allow(dead_code, reason = "held for its lock")] File);
 
 impl Store {
     /// The store in `root`, which is made if it is missing.
@@ -72,21 +75,9 @@ impl Store {
         Self { root: root.to_owned() }
     }
 
-    /// Takes the right to work here.
-    ///
-    /// # Errors
-    /// [`Error::Data`] if another process has it, [`Error::File`] if the folder cannot be written.
-    pub fn lock(&self) -> Result<StoreLock> {
-        let path = self.root.join("lock");
-        let file = lock_file(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(StoreLock(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Data(format!(
-                "another rqlab process is working in {}; wait for it, stop it, or take another folder with --runs",
-                self.root.display()
-            ))),
-            Err(TryLockError::Error(source)) => Err(Error::File { path, source }),
-        }
+    /// Who works here.
+    pub fn leases(&self) -> Leases {
+        Leases::of(&self.root)
     }
 
     /// The ids of all stages that have a directory.
@@ -115,15 +106,6 @@ impl Store {
     pub fn stage(&self, id: &str) -> StageDir {
         StageDir::new(&self.root.join("stages"), id)
     }
-}
-
-/// Opens a file to be locked, and makes it if it is missing.
-fn lock_file(path: &Path) -> Result<File> {
-    if path.exists() {
-        // Opening a FIFO would wait for somebody at its other end.
-        files::open(path)?;
-    }
-    File::options().create(true).truncate(false).write(true).open(path).map_err(Error::file(path))
 }
 
 /// Writes a value as JSON, atomically.
@@ -165,20 +147,4 @@ pub fn writable(dir: &Path) -> std::io::Result<()> {
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = files::read(path, LONGEST_JSON)?;
     serde_json::from_slice(&bytes).map_err(|e| Error::Data(format!("{}: {e}; delete it to start over", path.display())))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::*;
-
-    #[test]
-    fn one_process_works_in_a_store() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let lock = store.lock().unwrap();
-        assert!(store.lock().unwrap_err().to_string().contains("another rqlab process"));
-        drop(lock);
-        store.lock().unwrap();
-    }
 }

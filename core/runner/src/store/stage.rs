@@ -2,17 +2,18 @@
 
 use super::done::{Done, Failed};
 use super::seal::{FileSeal, Sealed};
-use super::{FORMAT, LONGEST_JSON, StoreLock, json, lock_file, read_json, write_json};
+use super::standing::{Damage, SetAside, Standing};
+use super::{FORMAT, LONGEST_JSON, json, read_json, write_json};
 use crate::identity;
 use crate::job::Job;
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::files::{self, write_atomically};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The files of a result, by their extensions: numbers.
 const RESULTS: [&str; 2] = ["safetensors", "tokens"];
@@ -21,55 +22,6 @@ const STATE: &str = "state.safetensors";
 const DAMAGED: &str = ".damaged";
 /// Bytes at the end of a log that are looked at.
 const LOG_END: u64 = 1 << 16;
-
-/// How it stands with a stage.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Standing {
-    /// It is not complete. A file of the result that was deleted counts as this: deleting it is how a user has a stage done
-    /// again.
-    Unfinished,
-    /// It is complete.
-    Done(Box<Done>),
-    /// It was complete, and one of its files is not what was written.
-    Damaged(Damage),
-}
-
-/// A file that is not what was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The file.
-    pub path: PathBuf,
-    /// What was found.
-    pub found: String,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is damaged: {}", self.path.display(), self.found)
-    }
-}
-
-impl From<Damage> for Error {
-    fn from(damage: Damage) -> Self {
-        Self::Checkpoint(format!("{damage}; `rqlab sweep` sets it aside and makes it again"))
-    }
-}
-
-/// A damaged file that was given another name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
-    /// What was wrong.
-    pub damage: Damage,
-    /// Its new name.
-    pub to: PathBuf,
-}
-
-impl fmt::Display for SetAside {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let to = self.to.file_name().unwrap_or_default().to_string_lossy();
-        write!(f, "{}; it was set aside as {to}, and is made again", self.damage)
-    }
-}
 
 /// The directory of one stage.
 #[derive(Debug, Clone)]
@@ -81,6 +33,11 @@ pub struct StageDir {
 impl StageDir {
     pub(super) fn new(stages: &Path, id: &str) -> Self {
         Self { id: id.to_owned(), path: stages.join(id) }
+    }
+
+    /// The directory itself.
+    pub fn folder(&self) -> &Path {
+        &self.path
     }
 
     /// A file of the stage.
@@ -223,36 +180,32 @@ impl StageDir {
         Ok(SetAside { damage, to })
     }
 
-    /// Takes the right to work on this stage, waiting for whoever has it: a worker whose parent was killed ends a moment
-    /// after it, and must have ended before another one writes the same files.
-    ///
-    /// # Errors
-    /// [`Error::File`] if the directory cannot be written.
-    pub fn lock(&self) -> Result<StoreLock> {
-        let path = self.file("lock");
-        let file = lock_file(&path)?;
-        file.lock().map_err(Error::file(&path))?;
-        Ok(StoreLock(file))
-    }
-
-    /// Whether a worker has that right.
-    pub fn is_running(&self) -> bool {
-        let file = files::open(&self.file("lock"));
-        file.is_ok_and(|(file, _)| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-    }
-
     /// Why it failed, if it did.
     pub fn failed(&self) -> Option<Failed> {
         read_json(&self.file("failed.json")).ok()
     }
 
-    /// Makes the directory ready for a worker: sets aside what stands in the place of a file and is none, forgets an earlier
-    /// end, and writes what is to be done.
+    /// When it was noted that it failed, by the file system's clock: what tells one failure from another.
+    pub fn failed_at(&self) -> Option<SystemTime> {
+        fs::metadata(self.file("failed.json")).and_then(|about| about.modified()).ok()
+    }
+
+    /// Forgets that it failed, by who holds the stage's lease: it is to be tried again.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn forget_failure(&self) -> Result<()> {
+        self.remove("failed.json")
+    }
+
+    /// Makes the directory ready for a worker, by who holds the stage's lease: sets aside what stands in the place of a file and is
+    /// none, forgets an earlier end and what was half-written then, and writes what is to be done.
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Data`] for a description that cannot be read back.
     pub fn prepare(&self, job: &Job) -> Result<Vec<SetAside>> {
         fs::create_dir_all(&self.path).map_err(Error::file(&self.path))?;
+        self.remove_half_written();
         let mut aside = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(Error::file(&self.path))?.flatten() {
             let path = entry.path();
@@ -330,12 +283,41 @@ impl StageDir {
         self.remove(STATE)
     }
 
-    /// Changes what a complete stage says of itself, in one step, and renews its seal. The files of its result stay as they are.
+    /// Copies a complete stage of another store, by who holds this one's lease. `done.json` comes last, when all else is on disk.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Checkpoint`] if the copy is not what was written.
+    pub fn take_over(&self, from: &Self) -> Result<()> {
+        fs::create_dir_all(&self.path).map_err(Error::file(&self.path))?;
+        self.remove("done.json")?;
+        self.remove("failed.json")?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&from.path).map_err(Error::file(&from.path))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != "done.json" && !name.contains(DAMAGED) && entry.path().is_file() {
+                names.push(name);
+            }
+        }
+        names.push("done.json".to_owned());
+        for name in names {
+            let (mut source, _) = files::open(&from.file(&name))?;
+            write_atomically(&self.file(&name), |file| std::io::copy(&mut source, file).map(drop))?;
+        }
+        match self.verified()? {
+            Standing::Done(_) => Ok(()),
+            Standing::Damaged(damage) => Err(damage.into()),
+            Standing::Unfinished => {
+                Err(Error::Checkpoint(format!("{} could not be copied whole", from.path.display())))
+            }
+        }
+    }
+
+    /// Changes what a complete stage says of itself, in one step, and renews its seal, by who holds its lease. The files of its result
+    /// stay as they are.
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Checkpoint`] if it is not complete, or damaged.
     pub fn amend(&self, amend: impl FnOnce(&mut Done)) -> Result<()> {
-        let _lock = self.lock()?;
         let path = self.file("done.json");
         let damaged = |found: String| Error::from(Damage { path: path.clone(), found });
         let mut sealed = Sealed::read(&files::read(&path, LONGEST_JSON)?).map_err(damaged)?;
@@ -355,11 +337,11 @@ impl StageDir {
         write_json(&self.file("failed.json"), &Failed { error: error.to_owned() })
     }
 
-    /// Removes what a process that was ended had not written to its end. To be called when it has ended.
+    /// Removes what a process that was ended had not written to its end, by who holds the stage's lease.
     pub fn remove_half_written(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|end| end == "partial") {
-                // What stays is overwritten by the next run.
+                // What stays is in nobody's way, and goes with the next run.
                 let _ = fs::remove_file(entry.path());
             }
         }

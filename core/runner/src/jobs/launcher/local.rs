@@ -3,6 +3,7 @@
 use super::{Exit, Launcher, Share, Ticket, Update};
 use crate::job::Job;
 use crate::jobs::Line;
+use crate::jobs::holding::{ASKED_TO_END, LEASE_LOST};
 use crate::store::Store;
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
@@ -20,8 +21,8 @@ const PRECISION: &str = "RQLAB_GPU";
 
 /// Starts `rqlab worker` for each job.
 ///
-/// A worker says how far it is on its standard output, writes its log to a file, and ends when its standard input does:
-/// whether this launcher is dropped or its process is killed, the system closes that end, so that no worker is left to write
+/// A worker says how far it is on its standard output, writes its log to a file, and ends when its standard input does, training
+/// after a checkpoint: whether this launcher is dropped or its process is killed, the system closes that end, so that no worker is left to write
 /// into a store that a later run has opened.
 pub struct Local {
     program: PathBuf,
@@ -35,7 +36,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Workers are started as `program arguments.. --threads N worker --lifeline --id ID --runs DIR`, where the arguments are
+    /// Workers are started as `program arguments.. --threads N worker --id ID --lease TOKEN --runs DIR`, where the arguments are
     /// what they all get: plugins, device.
     pub fn new(program: PathBuf, arguments: Vec<OsString>, store: &Store) -> Self {
         let (sender, updates) = mpsc::channel();
@@ -44,11 +45,11 @@ impl Local {
 }
 
 impl Launcher for Local {
-    fn submit(&mut self, job: &Job, share: &Share) -> Result<Ticket> {
+    fn submit(&mut self, job: &Job, share: &Share, lease: &str) -> Result<Ticket> {
         let log = File::options().create(true).append(true).open(self.store.stage(&job.id).log());
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
-            .args(["--threads", &share.threads.to_string(), "worker", "--lifeline", "--id", &job.id, "--runs"])
+            .args(["--threads", &share.threads.to_string(), "worker", "--id", &job.id, "--lease", lease, "--runs"])
             .arg(self.store.root())
             .env(PRECISION, job.stage.precision().name())
             .stdin(Stdio::piped())
@@ -99,6 +100,8 @@ fn follow(mut child: Child, ticket: Ticket, sender: &Sender<Update>) {
 fn exit(status: std::io::Result<ExitStatus>) -> Exit {
     match status {
         Ok(status) if status.success() => Exit::Success,
+        Ok(status) if status.code() == Some(ASKED_TO_END) => Exit::Interrupted("it was asked to end".to_owned()),
+        Ok(status) if status.code() == Some(LEASE_LOST) => Exit::Interrupted("its lease was broken".to_owned()),
         Ok(status) if status.code().is_none() && !is_crash(&status) => Exit::Interrupted(status.to_string()),
         Ok(status) => Exit::Failure(status.to_string()),
         Err(error) => Exit::Failure(format!("an unknown status: {error}")),

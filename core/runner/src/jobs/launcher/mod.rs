@@ -17,11 +17,12 @@ use std::time::Duration;
 /// in common, and one variable: `RQLAB_GPU` tells a worker the precision of its stage, which counts in the stage's id and which
 /// the worker does not look up itself.
 pub trait Launcher {
-    /// Has a job run with its share of the machine, and returns at once. The ticket has not been given out before.
+    /// Has a job run with its share of the machine, and returns at once. The worker takes over the lease that was taken for it. The
+    /// ticket has not been given out before.
     ///
     /// # Errors
     /// That concern all jobs: the worker cannot be started, the queue cannot be reached.
-    fn submit(&mut self, job: &Job, share: &Share) -> Result<Ticket>;
+    fn submit(&mut self, job: &Job, share: &Share, lease: &str) -> Result<Ticket>;
 
     /// What has happened since the last call, in order; waits for the first of it, at most so long.
     ///

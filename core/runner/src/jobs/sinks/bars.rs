@@ -1,6 +1,6 @@
 //! Bars on a terminal: one for all jobs with the time left, and one per running job.
 
-use super::{Event, Owners, Sink, failed, warned};
+use super::{Event, Owners, Sink, failed, waits, warned};
 use crate::id::Id;
 use crate::job::Job;
 use crate::jobs::{Outcome, Progress, weight};
@@ -42,6 +42,7 @@ impl Sink for Bars {
             Event::Started { job, .. } => self.start(job),
             Event::Progress { job, progress } => self.progress(job, progress),
             Event::Warned { job, warning } => self.say(&warned(job, warning, &self.owners)),
+            Event::Waiting { others } => self.say(&waits(others)),
             Event::Interrupted { job, .. } => {
                 let lacking = self.clear(job);
                 self.overall.dec(weight(job) - lacking);

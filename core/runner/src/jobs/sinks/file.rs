@@ -3,20 +3,24 @@
 use super::{Event, Sink};
 use crate::job::Job;
 use crate::jobs::Outcome;
+use crate::machine;
 use crate::store::Store;
 use rqlab_sdk::{Error, Result, files};
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Appends a line of JSON per event to `RUNS/events.jsonl`. Runs follow one another there, each from `planned` to `finished`; one
-/// that was killed lacks the latter. A line has `event`, `time` (seconds since 1970, UTC), and
+/// Appends a line of JSON per event to `RUNS/events.jsonl`. Runs stand there one after another, or, where several processes work at the
+/// same time, in turns; each from `planned` to `finished`, which one that was killed lacks. A line has `event`, `time` (seconds since
+/// 1970, UTC), the `host` and `process` that ran it, and
 ///
 /// | `event` | and |
 /// |---|---|
 /// | `planned` | `jobs` in all, `waiting`: those that are not done yet |
 /// | `started` | `job`, `stage`, `attempt` from 1 |
+/// | `waiting` | `others`: there is nothing to do until so many jobs of other processes are done |
 /// | `warned` | `job`, `stage`, `warning`: something is not as it should be, and the work goes on |
 /// | `interrupted` | `job`, `stage`, `cause`: another attempt follows |
 /// | `ended` | `job`, `stage`, `outcome`: `done`, `failed` or `blocked`, `seconds` of the last attempt, and `error` unless it is done |
@@ -24,7 +28,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 ///
 /// where `job` is a stage's id, its directory under `RUNS/stages`. How far a training is, its own
 /// [`events.jsonl`](crate::jobs::curves) tells.
-pub struct EventsFile(File);
+pub struct EventsFile {
+    file: File,
+    host: String,
+}
 
 impl EventsFile {
     /// The file of a store, made if it is missing.
@@ -32,12 +39,20 @@ impl EventsFile {
     /// # Errors
     /// [`Error::File`]: it cannot be written, or something else than a file has its name.
     pub fn open(store: &Store) -> Result<Self> {
-        let path = store.root().join("events.jsonl");
+        Self::at(&store.root().join("events.jsonl"))
+    }
+
+    /// The same in a file of its own: several machines do not append to one over NFS.
+    ///
+    /// # Errors
+    /// As for [`EventsFile::open`].
+    pub fn at(path: &Path) -> Result<Self> {
         if path.exists() {
             // Opening a FIFO would wait for a reader.
-            files::open(&path)?;
+            files::open(path)?;
         }
-        Ok(Self(File::options().create(true).append(true).open(&path).map_err(Error::file(&path))?))
+        let file = File::options().create(true).append(true).open(path).map_err(Error::file(path))?;
+        Ok(Self { file, host: machine::host() })
     }
 }
 
@@ -45,9 +60,10 @@ impl Sink for EventsFile {
     fn event(&mut self, event: &Event<'_>) {
         let Some(line) = Line::of(event) else { return };
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        if let Ok(text) = serde_json::to_string(&Line { time, ..line }) {
+        let (host, process) = (self.host.as_str(), std::process::id());
+        if let Ok(text) = serde_json::to_string(&Line { time, host, process, ..line }) {
             // A disk without room ends the jobs, which say so.
-            let _ = self.0.write_all(format!("{text}\n").as_bytes());
+            let _ = self.file.write_all(format!("{text}\n").as_bytes());
         }
     }
 }
@@ -56,11 +72,15 @@ impl Sink for EventsFile {
 #[derive(Debug, Default, PartialEq, Serialize)]
 struct Line<'a> {
     time: f64,
+    host: &'a str,
+    process: u32,
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     jobs: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    others: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +112,7 @@ impl<'a> Line<'a> {
             }
             Event::Started { job, attempt } => Self { attempt: Some(attempt), ..of("started", job) },
             Event::Progress { .. } => return None,
+            Event::Waiting { others } => Self { event: "waiting", others: Some(others), ..Self::default() },
             Event::Warned { job, warning } => Self { warning: Some(warning), ..of("warned", job) },
             Event::Interrupted { job, cause } => Self { cause: Some(cause), ..of("interrupted", job) },
             Event::Ended { job, outcome, seconds } => {

@@ -1,6 +1,6 @@
 //! A line per job, where no terminal shows bars.
 
-use super::{Event, Owners, Sink, failed, warned};
+use super::{Event, Owners, Sink, failed, waits, warned};
 use crate::jobs::Outcome;
 use crate::ui::say;
 
@@ -27,6 +27,7 @@ impl Lines {
                 (cached > 0 && self.jobs > 0).then(|| format!("{cached} of {jobs} jobs were done before"))
             }
             Event::Warned { job, warning } => Some(warned(job, warning, &self.owners)),
+            Event::Waiting { others } => Some(waits(others)),
             Event::Interrupted { job, cause } => {
                 Some(format!("{} was ended from outside ({cause}); it goes on", self.owners.job(job)))
             }

@@ -45,6 +45,11 @@ pub enum Event<'a> {
         /// What its user should know.
         warning: &'a str,
     },
+    /// There is nothing to do until other processes have done what they do.
+    Waiting {
+        /// How many jobs they do.
+        others: usize,
+    },
     /// Something outside ended a job's worker; another attempt follows.
     Interrupted {
         /// The job.
@@ -103,6 +108,12 @@ impl Owners {
 /// What a person on standard error sees: bars on a terminal, a line per job elsewhere, with whose it is.
 pub fn for_people(owners: Owners) -> Box<dyn Sink> {
     if std::io::stderr().is_terminal() { Box::new(Bars::of(owners)) } else { Box::new(Lines::of(owners)) }
+}
+
+/// What a line says of waiting for others.
+fn waits(others: usize) -> String {
+    let who = if others == 1 { "another process does a job" } else { "other processes do jobs" };
+    format!("{who} that the rest needs, or measures speed: waiting (`rqlab status` shows who does what)")
 }
 
 /// What a line says of a job that failed.

@@ -8,6 +8,7 @@ pub(crate) mod objectives;
 pub(crate) mod start;
 
 use super::Context;
+use crate::jobs::Training;
 use crate::settings::{self, PriorTraining, TokenizerTraining};
 use batches::prefetch;
 use losses::{Losses, Taken};
@@ -214,6 +215,7 @@ pub(super) fn train<T: Task>(
     }
 
     let started = Instant::now();
+    let training = Training::begin();
     cx.reporter.resume(first);
     cx.reporter.step(first, recipe.steps, String::new);
     prefetch(first..recipe.steps, batch, |step, batch| {
@@ -240,7 +242,8 @@ pub(super) fn train<T: Task>(
             cx.reporter.points(done, &points);
             points.into_iter().for_each(|point| extend(&mut curves, stage, done, point));
         }
-        if done % recipe.checkpoint == 0 && done < recipe.steps {
+        let ends_early = training.is_asked_to_end() && done < recipe.steps;
+        if (done % recipe.checkpoint == 0 || ends_early) && done < recipe.steps {
             let mut tensors = params.state();
             tensors.extend(model.state());
             critics.iter().for_each(|critic| tensors.extend(critic.state()));
@@ -253,6 +256,12 @@ pub(super) fn train<T: Task>(
                 ("pending".to_owned(), written(&(losses.pending()?, task.pending()?))?),
             ]);
             cx.keep_checkpoint(Checkpoint { tensors, metadata, ..Checkpoint::default() })?;
+        }
+        if ends_early {
+            return Err(Error::Unsupported(format!(
+                "asked to end: a checkpoint is kept of step {done} of {}",
+                recipe.steps
+            )));
         }
         Ok(())
     })?;
