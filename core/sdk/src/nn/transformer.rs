@@ -155,8 +155,11 @@ pub fn block_weights(norms: [&LayerNorm; 2], linears: [&Linear; 4]) -> BlockWeig
     BlockWeights { norm1, qkv, proj, norm2, expand, contract }
 }
 
-/// Attention written out, since the fused one keeps no probabilities to drop from.
-fn attention_with_dropout(qkv: &Tensor, heads: usize, causal: bool, p: f32, mode: &Mode) -> Result<Tensor> {
+/// [`attention_qkv`] with dropout of its probabilities, written out, since the fused one keeps none to drop from.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn attention_with_dropout(qkv: &Tensor, heads: usize, causal: bool, p: f32, mode: &Mode) -> Result<Tensor> {
     let [batch, length, packed] = qkv.dims("attention_with_dropout")?;
     let (width, head) = (packed / 3, packed / 3 / heads);
     let [q, k, v] = [0, 1, 2].map(|third| -> Result<Tensor> {

@@ -15,6 +15,7 @@ pub(crate) mod memory;
 pub(crate) mod nearest;
 pub(crate) mod norm;
 pub(crate) mod optim;
+pub(crate) mod raster;
 pub(crate) mod sampling;
 pub(crate) mod threads;
 

@@ -18,17 +18,26 @@ pub struct Conv2d {
     pub stride: usize,
     /// Rows and columns of zeros around the input: top, bottom, left, right.
     pub padding: [usize; 4],
+    /// Taps of the kernel, row by row, that count; the weight counts as 0 at the others. All if none are named.
+    pub seen: Option<usize>,
 }
 
 impl Conv2d {
     /// Stride 1 and `kernel / 2` zeros on every side: an odd kernel keeps the size.
     pub const fn same(kernel: usize) -> Self {
-        Self { stride: 1, padding: [kernel / 2; 4] }
+        Self::new(1, [kernel / 2; 4])
     }
 
     /// Any stride and padding (top, bottom, left, right).
     pub const fn new(stride: usize, padding: [usize; 4]) -> Self {
-        Self { stride, padding }
+        Self { stride, padding, seen: None }
+    }
+
+    /// A masked convolution of an odd kernel, which keeps the size: each position sees the `kernel - 1` rows above it and, in
+    /// its own row, the `kernel / 2` positions to its left (van den Oord et al., "Pixel recurrent neural networks", 2016).
+    pub const fn causal(kernel: usize) -> Self {
+        let seen = Some(kernel * (kernel - 1) + kernel / 2);
+        Self { stride: 1, padding: [kernel - 1, 0, kernel / 2, kernel / 2], seen }
     }
 }
 
@@ -117,6 +126,7 @@ impl Tensor {
         let fits = inputs == weight_inputs
             && bias.is_none_or(|b| b.shape() == [outputs])
             && how.stride > 0
+            && how.seen.is_none_or(|seen| (1..=kernel_h * kernel_w).contains(&seen))
             && (1..=height + top + bottom).contains(&kernel_h)
             && (1..=width + left + right).contains(&kernel_w);
         if !fits {
@@ -140,9 +150,16 @@ impl Tensor {
                 (width + left + right - kernel_w) / how.stride + 1,
             ],
             kernel: [kernel_h, kernel_w],
+            seen: how.seen.unwrap_or(kernel_h * kernel_w),
             stride: how.stride,
             before: [top, left],
         };
+        #[cfg(feature = "cuda")]
+        if geometry.seen < geometry.taps() && self.device() != crate::Device::Cpu {
+            let mask = (0..geometry.taps()).map(|tap| if tap < geometry.seen { 1.0 } else { 0.0 }).collect();
+            let mask = Tensor::from_vec(mask, &[1, 1, kernel_h, kernel_w])?.to_device(self.device())?;
+            return self.conv2d(&weight.mul(&mask)?, bias, Conv2d { seen: None, ..how });
+        }
         #[cfg(feature = "cuda")]
         if geometry.is_linear() && self.device() != crate::Device::Cpu {
             return self.linear(&weight.with_shape(&[outputs, inputs]), bias);
@@ -207,7 +224,7 @@ mod tests {
                             for s in 0..kw {
                                 let (v, u) =
                                     ((y * how.stride + r).wrapping_sub(top), (z * how.stride + s).wrapping_sub(left));
-                                if v >= height || u >= width {
+                                if v >= height || u >= width || how.seen.is_some_and(|seen| r * kw + s >= seen) {
                                     continue;
                                 }
                                 for i in 0..inputs {
@@ -245,6 +262,9 @@ mod tests {
             ([3, 9, 11, 33], 16, [3, 3], Conv2d::new(1, [0, 2, 3, 1])),
             ([1, 3, 4, 17], 18, [3, 3], Conv2d::new(1, [0; 4])),
             ([2, 2, 6, 16], 18, [3, 3], Conv2d::same(3)),
+            ([2, 3, 4, 5], 6, [3, 3], Conv2d::causal(3)),
+            ([3, 2, 3, 16], 17, [5, 5], Conv2d::causal(5)),
+            ([17, 3, 2, 18], 17, [3, 3], Conv2d::causal(3)),
         ]
     }
 

@@ -57,7 +57,10 @@ impl Tensor {
         let (Some(rows), Some(columns), true) = (
             spread(height, kernel_h, top + bottom),
             spread(width, kernel_w, left + right),
-            how.stride > 0 && inputs == weight_inputs && bias.is_none_or(|b| b.shape() == [outputs]),
+            how.stride > 0
+                && how.seen.is_none()
+                && inputs == weight_inputs
+                && bias.is_none_or(|b| b.shape() == [outputs]),
         ) else {
             return Err(Error::shape(
                 "conv_transpose2d",
@@ -76,6 +79,7 @@ impl Tensor {
             input: [rows, columns],
             output: [height, width],
             kernel: [kernel_h, kernel_w],
+            seen: kernel_h * kernel_w,
             stride: how.stride,
             before: [top, left],
         };

@@ -3,7 +3,7 @@
 use super::on_cpu;
 use crate::cpu::loops::by_code;
 use crate::tape::{GradKey, record};
-use crate::{Codes, Error, Result, Tensor};
+use crate::{Codes, Device, Error, Result, Tensor};
 
 impl Tensor {
     /// Rows of a table [K, C] picked by codes [..] -> [.., C].
@@ -23,6 +23,34 @@ impl Tensor {
             let codes = codes.clone();
             record(&key, move |grad, flow| {
                 flow.with(&table, size * width, |out| by_code::sums_by_code(&grad, width, codes.as_slice(), out))
+            });
+        }
+        Ok(out)
+    }
+
+    /// The sums of rows of a table [K, C] picked by codes [.., T], over the T of each -> [.., C].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if this is no matrix or a code is K or more.
+    pub fn embedding_sum(&self, codes: &Codes) -> Result<Tensor> {
+        let [size, width] = self.dims("embedding_sum")?;
+        let Some((&group, outer)) = codes.shape().split_last() else {
+            return Err(Error::shape("embedding_sum", "a single code has no axis to sum over"));
+        };
+        if self.device() != Device::Cpu || group == 0 {
+            return self.embedding(codes)?.sum(&[outer.len()], false);
+        }
+        super::check_codes("embedding_sum", "code", codes, size)?;
+        let key = self.tracked().map(|x| (x, GradKey::new()));
+        let shape = [outer, &[width]].concat();
+        let data = by_code::row_sums(self.as_slice(), width, codes.as_slice(), group);
+        let out = Tensor::output(data, &shape, key.as_ref().map(|k| k.1.clone()));
+        if let Some((table, key)) = key {
+            let codes = codes.clone();
+            record(&key, move |grad, flow| {
+                flow.with(&table, size * width, |out| {
+                    by_code::sums_by_code_of_groups(&grad, width, codes.as_slice(), group, out)
+                })
             });
         }
         Ok(out)
@@ -65,7 +93,7 @@ impl Tensor {
 mod tests {
     use super::*;
     use crate::ops::testing::{assert_close, check_gradients, on_every_device, random};
-    use crate::{Device, Rng, Tape};
+    use crate::{Rng, Tape};
 
     #[test]
     fn rows_are_those_that_the_codes_name() {
@@ -101,6 +129,22 @@ mod tests {
                 assert_eq!(found.as_slice(), wanted);
             }
             assert_close(found.as_slice(), &wanted, 1e-6);
+        });
+    }
+
+    #[test]
+    fn sums_of_rows_are_those_of_the_rows_one_by_one() {
+        on_every_device(|| {
+            for (size, width, group, n) in [(1, 1, 1, 1), (5, 7, 3, 4), (300, 33, 16, 200)] {
+                let table = random(&[size, width], 7);
+                let codes =
+                    Codes::from_vec(Rng::new(8, "codes", 0).below(n * group, size as u32), &[n, 1, group]).unwrap();
+                let sums = table.embedding_sum(&codes).unwrap();
+                let wanted = table.embedding(&codes).unwrap().sum(&[2], false).unwrap();
+                assert_eq!(sums.shape(), [n, 1, width]);
+                assert_close(sums.as_slice(), wanted.as_slice(), 1e-6);
+                check_gradients(&[table], |t| t[0].embedding_sum(&codes), 1e-3);
+            }
         });
     }
 

@@ -27,6 +27,7 @@ pub mod denoiser;
 pub mod dropout;
 pub mod embedding;
 pub mod filter;
+pub mod gate;
 pub(crate) mod kernel;
 pub mod linear;
 pub mod loss;
@@ -36,6 +37,7 @@ mod operators;
 pub mod optim;
 pub mod packed;
 pub mod pool;
+pub mod raster;
 pub mod reduce;
 pub mod resample;
 pub mod residual;
@@ -44,6 +46,7 @@ pub mod shape;
 pub mod softmax;
 pub mod straight_through;
 pub mod unary;
+pub mod weight_norm;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at the first failure")]

@@ -117,6 +117,9 @@ function!(Relu("relu") {}, |f, x| if x < 0.0 { 0.0 } else { x }, slope of output
 // Its sign is that of the input: the output tells the slope.
 function!(LeakyRelu("leaky_relu") { below }, |f, x| if x < 0.0 { f.below * x } else { x },
     slope of output: |y| if y > 0.0 { 1.0 } else { f.below });
+// Its output, above -1, tells the slope.
+function!(Elu("elu") {}, |f, x| if x > 0.0 { x } else { math::exp_minus_one::<FUSED>(x) },
+    slope of output: |y| if y > 0.0 { 1.0 } else { y + 1.0 });
 function!(Softplus("softplus") {}, |f, x| (-x.abs()).exp().ln_1p() + if x < 0.0 { 0.0 } else { x },
     slope of input: |x| math::sigmoid::<FUSED>(x));
 function!(Silu("silu") {}, |f, x| x * math::sigmoid::<FUSED>(x), slope of kept: |x| {
@@ -223,6 +226,12 @@ impl Tensor {
         }
     }
 
+    /// `x`, or `e^x - 1` where x is negative (Clevert et al., "Fast and accurate deep network learning by exponential linear
+    /// units", 2016).
+    pub fn elu(&self) -> Result<Tensor> {
+        self.unary(Elu {})
+    }
+
     /// `ln(1 + e^x)`, for any x.
     pub fn softplus(&self) -> Result<Tensor> {
         self.unary(Softplus {})
@@ -325,6 +334,7 @@ mod tests {
                 check(Tensor::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), &x);
                 check(Tensor::relu, |x| x.max(0.0), &away);
                 check(|x| x.leaky_relu(0.2), |x| if x < 0.0 { 0.2 * x } else { x }, &away);
+                check(Tensor::elu, |x| if x < 0.0 { x.exp_m1() } else { x }, &x);
                 check(Tensor::softplus, |x| x.exp().ln_1p(), &x);
                 check(Tensor::silu, |x| x / (1.0 + (-x).exp()), &x);
                 check(Tensor::gelu, gelu, &x);
@@ -382,6 +392,7 @@ mod tests {
             let x = Tensor::scalar(f32::NAN);
             for f in [
                 Tensor::relu,
+                Tensor::elu,
                 Tensor::softplus,
                 Tensor::silu,
                 Tensor::gelu,

@@ -29,6 +29,8 @@ pub(crate) struct Geometry {
     pub(crate) input: [usize; 2],
     pub(crate) output: [usize; 2],
     pub(crate) kernel: [usize; 2],
+    /// Taps of the kernel, row by row, that count; weights of the others are not read.
+    pub(crate) seen: usize,
     pub(crate) stride: usize,
     /// Zeros above and to the left.
     pub(crate) before: [usize; 2],
@@ -37,7 +39,11 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// Whether every pixel is treated for itself: a linear layer over channels.
     pub(crate) fn is_linear(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == 1 && self.input == self.output && self.before == [0, 0]
+        self.kernel == [1, 1]
+            && self.seen == 1
+            && self.stride == 1
+            && self.input == self.output
+            && self.before == [0, 0]
     }
 
     pub(crate) fn taps(&self) -> usize {
@@ -308,7 +314,7 @@ pub(crate) fn forward<'a>(
         return Winograd::new(g).forward(x, w, bias, y);
     }
     let kernels = Kernels::best();
-    let taps = g.taps();
+    let taps = g.seen;
     let [top, left] = g.before;
     let of_tap =
         |tap: usize| [(tap / g.kernel[1]) as isize - top as isize, (tap % g.kernel[1]) as isize - left as isize];
@@ -334,7 +340,7 @@ pub(crate) fn forward<'a>(
         bias,
         accumulate: y.accumulates(),
     };
-    let weight = |o: usize, tap: usize, i: usize| w[(o * g.inputs + i) * taps + tap];
+    let weight = |o: usize, tap: usize, i: usize| w[(o * g.inputs + i) * g.taps() + tap];
     with_weights(kernels, g.outputs, taps, g.inputs, weight, |weights| {
         // SAFETY: the maps have the sizes asserted above, and the grid is the whole output.
         unsafe { convolve(kernels, g.batch, &indirection, weights, &target) };
@@ -379,6 +385,7 @@ pub(crate) fn backward_data<'a>(g: &Geometry, dy: &[f32], w: &[f32], mut dx: Out
         let taps: Vec<(usize, [isize; 2])> = down
             .iter()
             .flat_map(|&(r, dy)| across.iter().map(move |&(s, dx)| (r * g.kernel[1] + s, [dy, dx])))
+            .filter(|(tap, _)| *tap < g.seen)
             .collect();
         let offsets = offsets(grid, g.output, g.outputs, 1, taps.iter().map(|&(_, offset)| offset));
         let indirection = Indirection {

@@ -40,7 +40,7 @@ pub(crate) fn backward<'a>(
         return dw.zeros();
     }
     let kernels = Kernels::best();
-    let taps = g.taps();
+    let (taps, all) = (g.seen, g.taps());
     let [top, left] = g.before;
     let of_tap =
         |tap: usize| [(tap / g.kernel[1]) as isize - top as isize, (tap % g.kernel[1]) as isize - left as isize];
@@ -58,7 +58,7 @@ pub(crate) fn backward<'a>(
     let total = g.batch * indirection.positions;
     let pieces = (total * dw.len() / TASK).min(total / 64).clamp(1, rayon::current_num_threads());
     let (outputs, inputs) = (g.outputs, g.inputs);
-    let len = dw.len();
+    let len = outputs * inputs * taps;
     scratch(pieces * len, |parts| {
         let each: Vec<(usize, &mut [f32])> = parts.chunks_exact_mut(len).enumerate().collect();
         let sum = |(i, part): (usize, &mut [f32])| {
@@ -71,9 +71,10 @@ pub(crate) fn backward<'a>(
         }
         // From `[O][tap][I]` to `[O, I, kh, kw]`, adding the pieces in order.
         let parts = &*parts;
-        dw.each_chunk(inputs * taps, TASK / 32, |o, dw| {
-            dw.chunks(taps, |i, dw| {
-                dw.by_index(|tap| parts.chunks_exact(len).map(|part| part[(o * taps + tap) * inputs + i]).sum())
+        dw.each_chunk(inputs * all, TASK / 32, |o, dw| {
+            dw.chunks(all, |i, dw| {
+                let sum = |tap: usize| parts.chunks_exact(len).map(|part| part[(o * taps + tap) * inputs + i]).sum();
+                dw.by_index(|tap| if tap < taps { sum(tap) } else { 0.0 })
             })
         })
     })

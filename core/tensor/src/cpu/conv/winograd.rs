@@ -29,7 +29,7 @@ pub(crate) const LINE: usize = 16;
 
 /// Whether a convolution goes this way.
 pub(crate) fn fits(g: &Geometry) -> bool {
-    g.kernel == [3, 3] && g.stride == 1 && g.inputs >= CHANNELS && g.outputs >= CHANNELS && g.batch > 0
+    g.kernel == [3, 3] && g.seen == 9 && g.stride == 1 && g.inputs >= CHANNELS && g.outputs >= CHANNELS && g.batch > 0
 }
 
 /// A convolution by tiles of output pixels, over one input or its doubled form.

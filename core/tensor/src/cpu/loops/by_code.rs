@@ -14,12 +14,26 @@ pub(crate) fn rows(table: &[f32], width: usize, codes: &[u32]) -> Vec<f32> {
     })
 }
 
+/// For every `group` codes the sum of the rows of `table` (of `width`) that they name; they must be in range.
+pub(crate) fn row_sums(table: &[f32], width: usize, codes: &[u32], group: usize) -> Vec<f32> {
+    let rows = (GRAIN / (width * group).max(1)).max(1);
+    buffer(codes.len() / group * width, |out| {
+        out.par_chunks(rows * width.max(1), |i, out| {
+            out.chunks(width, |j, out| {
+                let sum = out.zeros();
+                sum_rows(table, &codes[(i * rows + j) * group..][..group], 1, sum);
+                sum
+            })
+        })
+    })
+}
+
 simd! {
-    /// Adds the named rows of `x` to `target`.
-    fn sum_rows(x: &[f32], rows: &[u32], target: &mut [f32]) {
+    /// Adds the named rows of `x`, each of which stands for `group` names, to `target`.
+    fn sum_rows(x: &[f32], rows: &[u32], group: usize, target: &mut [f32]) {
         let width = target.len();
         for &row in rows {
-            for (t, x) in target.iter_mut().zip(&x[row as usize * width..][..width]) {
+            for (t, x) in target.iter_mut().zip(&x[row as usize / group * width..][..width]) {
                 *t += x;
             }
         }
@@ -59,15 +73,26 @@ impl RowsByCode {
 
 /// The sums of the rows i of `x` with each code, `codes[i]`, in the order of i, for rows of a table.
 pub(crate) fn sums_by_code<'a>(x: &[f32], width: usize, codes: &[u32], table: Output<'a>) -> &'a mut [f32] {
+    sums_by_code_of_groups(x, width, codes, 1, table)
+}
+
+/// The same where each row of `x` has `group` codes.
+pub(crate) fn sums_by_code_of_groups<'a>(
+    x: &[f32],
+    width: usize,
+    codes: &[u32],
+    group: usize,
+    table: Output<'a>,
+) -> &'a mut [f32] {
     if width == 0 || table.is_empty() {
         return table.zeros();
     }
     let rows = RowsByCode::new(codes, table.len() / width);
-    let group = (GRAIN / 4 / width).max(1);
-    table.par_chunks(group * width, |i, table| {
+    let rows_each = (GRAIN / 4 / width).max(1);
+    table.par_chunks(rows_each * width, |i, table| {
         table.chunks(width, |j, target| {
             let target = target.zeros();
-            sum_rows(x, rows.of(i * group + j), target);
+            sum_rows(x, rows.of(i * rows_each + j), group, target);
             target
         })
     })

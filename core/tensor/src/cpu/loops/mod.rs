@@ -4,6 +4,7 @@ pub(crate) mod by_code;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod filter;
+pub(crate) mod gate;
 pub(crate) mod layout;
 pub(crate) mod loss;
 pub(crate) mod pool;

@@ -3,3 +3,4 @@
 pub(crate) mod group;
 pub(crate) mod layer;
 pub(crate) mod rows;
+pub(crate) mod weight;

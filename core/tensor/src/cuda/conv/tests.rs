@@ -52,6 +52,7 @@ fn map([batch, height, width, inputs]: [usize; 4], outputs: usize, kernel: usize
         input: [height, width],
         output: [size(height), size(width)],
         kernel: [kernel; 2],
+        seen: kernel * kernel,
         stride,
         before: [kernel / 2; 2],
     })

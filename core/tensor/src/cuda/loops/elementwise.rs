@@ -21,6 +21,7 @@ pub(crate) const FUNCTIONS: &[&str] = with_slopes!(
     "sigmoid",
     "relu",
     "leaky_relu",
+    "elu",
     "softplus",
     "silu",
     "gelu",

@@ -5,6 +5,7 @@ pub(crate) mod columns;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod filter;
+pub(crate) mod gate;
 pub(crate) mod layout;
 pub(crate) mod loss;
 pub(crate) mod reduce;

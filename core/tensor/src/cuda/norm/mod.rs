@@ -1,5 +1,7 @@
 //! Layer norm and group norm.
 
+pub(crate) mod weight;
+
 use crate::cpu::norm::group::Maps;
 use crate::cuda::device::kernels::{block_grid, blocks, check};
 use crate::cuda::device::operands::{on_gpu, output, tracked};
