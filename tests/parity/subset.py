@@ -13,7 +13,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "src/parity/mod.rs"
-PARTS = {"dinov2_features": "reg.", "resnet_block": "same.", "rq_transformer_forward": "text."}
+PARTS = {
+    "dinov2_features": "reg.",
+    "pixelsnail_forward": "bottom.",
+    "resnet_block": "same.",
+    "rq_transformer_forward": "text.",
+}
 LEFT_OUT = {"encoder_decoder", "kl_vae_forward", "mar_forward", "mar_sample_tokens", "vqvae2_forward"}
 
 

@@ -41,6 +41,12 @@ const PRIORS: &[&str] = &[
 /// A prior of the codes of several scales, with the quantizers that make them.
 const NEXT_SCALE: &str = "var(width: 16, heads: 2, layers: 1)";
 
+/// What is said in a quantizer that makes several codes per position.
+const SEVERAL: [&str; 4] = ["rq(", "sub_tokens", "residual(", "product("];
+
+/// One of maps of one code per position.
+const SNAIL: &str = "pixelsnail(width: 16, heads: 2, blocks: 1, residual_blocks: 1, kernel: 3)";
+
 /// A prior of codes without a likelihood.
 const MASKED: &str = "maskgit(width: 16, heads: 2, layers: 1)";
 
@@ -97,6 +103,13 @@ fn every_quantizer_of_codes_trains_with_every_prior_of_codes() {
     assert_bits(&swept(&all, PRIORS, "prior_bits_per_image"));
     let of_scales: Vec<&str> = OTHERS.iter().copied().filter(|call| call.starts_with("multi_scale")).collect();
     assert_bits(&swept(&of_scales, &[NEXT_SCALE], "prior_bits_per_image"));
+    let (single, several): (Vec<&str>, Vec<&str>) =
+        all.iter().copied().partition(|quantizer| !SEVERAL.iter().any(|word| quantizer.contains(word)));
+    assert_bits(&swept(&single, &[SNAIL], "prior_bits_per_image"));
+    for quantizer in several {
+        let said = refused(quantizer, SNAIL);
+        assert!(words(&said).contains("one code per position"), "{quantizer}: {said}");
+    }
     let distances = swept(&all, &[MASKED], "sample_frechet");
     assert!(distances.iter().all(|d| d.is_some_and(|d| d.is_finite() && d >= 0.0)), "{distances:?}");
 }
@@ -104,6 +117,11 @@ fn every_quantizer_of_codes_trains_with_every_prior_of_codes() {
 #[test]
 fn codebooks_soft_targets_and_drawn_codes_are_had_of_every_plain_quantizer() {
     assert_bits(&swept(PLAIN, DEMANDING, "prior_bits_per_image"));
+}
+
+/// A text without its line breaks and frames.
+fn words(text: &str) -> String {
+    text.split(|c: char| c.is_whitespace() || c == '│').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// What a plan says of a quantizer with a prior.
@@ -145,7 +163,7 @@ fn what_does_not_go_together_is_refused_in_the_plan() {
         let said = refused(quantizer, NEXT_SCALE);
         assert!(said.contains("of one"), "{quantizer} with {NEXT_SCALE}: {said}");
     }
-    for prior in PRIORS.iter().chain(&[MASKED, NEXT_SCALE]) {
+    for prior in PRIORS.iter().chain(&[SNAIL, MASKED, NEXT_SCALE]) {
         let said = refused("none", prior);
         assert!(said.contains("codes"), "none with {prior}: {said}");
         let said = refused("kl", prior);
@@ -161,13 +179,6 @@ fn what_does_not_go_together_is_refused_in_the_plan() {
         ("lfq(bits: 9)", "9 channels, and the latents have 8"),
     ] {
         let said = refused(quantizer, PRIORS[0]);
-        let words = |text: &str| {
-            text.split(|c: char| c.is_whitespace() || c == '│')
-                .filter(|word| !word.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
         assert!(words(&said).contains(reason), "{quantizer}: {said}");
     }
 }

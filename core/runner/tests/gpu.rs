@@ -91,11 +91,12 @@ fn a_step_of_a_tokenizer_reads_nothing_from_a_gpu() {
 }
 
 /// Priors of one map of codes, of several scales and of vectors.
-const PRIORS: [(&str, &str, Made); 6] = [
+const PRIORS: [(&str, &str, Made); 7] = [
     ("rq_transformer", "(width: 16, heads: 2, body_layers: 1, head_layers: 1)", Made::Codes),
     ("ar", "(width: 16, heads: 2, layers: 1)", Made::Codes),
     ("maskgit", "(width: 16, heads: 2, layers: 1, iterations: 4)", Made::Codes),
     ("maskgit", "(width: 16, heads: 2, layers: 1, iterations: 4, proposals: gumbel)", Made::Codes),
+    ("pixelsnail", "(width: 16, heads: 2, blocks: 1, residual_blocks: 1)", Made::SingleCodes),
     ("var", "(width: 16, heads: 2, layers: 1)", Made::Scales),
     (
         "mar",
@@ -108,6 +109,8 @@ const PRIORS: [(&str, &str, Made); 6] = [
 #[derive(Clone, Copy, PartialEq)]
 enum Made {
     Codes,
+    /// One code per position.
+    SingleCodes,
     Scales,
     Vectors,
 }
@@ -116,9 +119,11 @@ const CHANNELS: usize = 8;
 
 fn prior_of(plugins: &Plugins, name: &str, config: &str, made: Made, params: &Params) -> (Box<dyn Prior>, LevelInfo) {
     let table = Tensor::from_vec(Rng::new(1, "codebook", 0).normal(16 * CHANNELS), &[16, CHANNELS]).unwrap();
-    let codes = TokenSpace::Codes(CodeSpace { sizes: vec![16; 2], tables: vec![table.clone(); 2], shared: true });
+    let depth = if made == Made::SingleCodes { 1 } else { 2 };
+    let codes =
+        TokenSpace::Codes(CodeSpace { sizes: vec![16; depth], tables: vec![table.clone(); depth], shared: true });
     let (height, width, space, scales) = match made {
-        Made::Codes => (3, 3, codes, None),
+        Made::Codes | Made::SingleCodes => (3, 3, codes, None),
         Made::Vectors => (3, 3, TokenSpace::Vectors { channels: CHANNELS }, None),
         Made::Scales => {
             let first = move |tokens: &Tokens, scales: std::ops::Range<usize>| {

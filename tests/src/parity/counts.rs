@@ -1,7 +1,7 @@
 //! Parameter counts of the published configurations, from models that hold no numbers.
 
 use super::case::{number, numbers};
-use super::{Case, Outputs, Result, autoencoder, mar, priors};
+use super::{Case, Outputs, Result, autoencoder, mar, pixelsnail as snail, priors};
 use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
 use rqlab_objective_patch_gan::{PatchGan, PatchGanConfig};
@@ -31,6 +31,8 @@ pub(super) fn parameter_counts(case: &Case, out: &mut Outputs) -> Result<()> {
             mar::counts(config)
         } else if config.get("ndf").is_some() {
             patch_discriminator(config)
+        } else if config.get("n_res_block").is_some() && config.get("n_class").is_some() {
+            pixelsnail(config)
         } else {
             out.not_yet(format!("counts.{name}."), name);
             continue;
@@ -148,6 +150,17 @@ fn patch_discriminator(config: &Value) -> Result<Vec<(&'static str, usize)>> {
         ..PatchGanConfig::parse("patch_gan")?
     };
     PatchGan::new(model, &ObjectiveContext::new(image, params.clone()))?;
+    Ok(vec![("total", params.count())])
+}
+
+/// PixelSNAIL; a conditioned one reads a map of half the side.
+fn pixelsnail(config: &Value) -> Result<Vec<(&'static str, usize)>> {
+    let shape = numbers(config, "shape")?;
+    let conditioned = config.get("n_cond_res_block").and_then(Value::as_u64).is_some_and(|blocks| blocks > 0);
+    let &[height, width] = shape.as_slice() else { return Err("`shape` is not (H, W)".into()) };
+    let above = conditioned.then(|| [height, width].map(|side| side as usize / 2));
+    let params = Params::dry();
+    snail::build(config, above, &params)?;
     Ok(vec![("total", params.count())])
 }
 

@@ -22,6 +22,7 @@ mod next_scale;
 mod objectives;
 mod outcome;
 mod outputs;
+mod pixelsnail;
 mod players;
 mod posterior;
 mod priors;
@@ -85,6 +86,8 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("partial_decode", residual::partial_decode),
     ("patch_discriminator", objectives::patch_discriminator),
     ("patchify", autoencoder::patches),
+    ("pixelsnail_forward", pixelsnail::forward),
+    ("pixelsnail_sample", pixelsnail::sample),
     ("precision_recall", metrics::precision_recall),
     ("psnr_ssim", metrics::psnr_ssim),
     ("regularisers", objectives::regularisers),
