@@ -17,11 +17,12 @@ fn target(name: &str) -> f64 {
         "ar_sample_b1" => 0.30,
         "ar_sample_b16" => 0.45,
         "ar_sample_b100" => 0.60,
-        "mar_sample_b1" => 0.50,
+        "mar_sample_b1" | "pixelsnail_sample_b1" | "pixelsnail_sample_b16" => 0.50,
         "mar_sample_b16" | "maskgit_sample_b16" => 0.60,
         "mar_sample_b64" => 0.70,
         "ar_diffusion_sample_b16" => 0.35,
         "fsq_train_small" | "lfq_train_small" | "kl_train_small" | "vqvae2_train" | "gan_train_small" => 0.70,
+        "pixelsnail_train" => 0.85,
         "start_up" => 0.03,
         // Half as many images again in the same time.
         name if name.starts_with("data_") => 0.67,

@@ -199,25 +199,65 @@ impl PriorSizes {
                         + head * block(batch * positions, depth)
                         + 2 * 2 * batch * read * LATENT * width
                 }
+                Family::PixelSnail { blocks, residual_blocks } => {
+                    // What it reads is a sum of rows.
+                    let products = snail_maps(width, residual_blocks).iter().map(Map::weights).sum::<usize>();
+                    3 * batch * positions * blocks * (2 * products + 4 * positions * (width / 2))
+                }
             }
     }
 
     fn parameters(&self) -> usize {
         let (positions, depth, width) = (self.positions(), self.depth, self.width);
         let block = 12 * width * width + 13 * width;
-        let classifier = 2 * width + width * self.codebook + self.codebook;
-        CLASSES * width
-            + classifier
-            + match self.family {
-                Family::Ar { layers } => layers * block + self.codebook * width + positions * depth * width,
-                Family::MaskGit { layers } => layers * block + (self.codebook + 1) * width + (1 + positions) * width,
-                Family::RqTransformer { body, head } => {
-                    let reading = LATENT * width + width;
-                    let readings = if depth > 1 { 2 } else { 1 };
-                    (body + head) * block + readings * reading + (positions + depth) * width
-                }
+        let transformer = CLASSES * width + 2 * width + width * self.codebook + self.codebook;
+        match self.family {
+            Family::Ar { layers } => transformer + layers * block + self.codebook * width + positions * depth * width,
+            Family::MaskGit { layers } => {
+                transformer + layers * block + (self.codebook + 1) * width + (1 + positions) * width
             }
+            Family::RqTransformer { body, head } => {
+                let reading = LATENT * width + width;
+                let readings = if depth > 1 { 2 } else { 1 };
+                transformer + (body + head) * block + readings * reading + (positions + depth) * width
+            }
+            Family::PixelSnail { blocks, residual_blocks } => {
+                // It begins with 2 x 5 places above and 3 x 2 to the left.
+                let [above, left] = [10, 6].map(|taps| Map(self.codebook, width, taps));
+                let own = snail_maps(width, residual_blocks).iter().map(Map::normalised).sum::<usize>();
+                blocks * own + [above, left, Map(width, self.codebook, 1)].iter().map(Map::normalised).sum::<usize>()
+            }
+        }
     }
+}
+
+/// A linear map or convolution: inputs, outputs, taps of the kernel.
+struct Map(usize, usize, usize);
+
+impl Map {
+    fn weights(&self) -> usize {
+        self.0 * self.1 * self.2
+    }
+
+    /// Its weights with a length and a bias for each output.
+    fn normalised(&self) -> usize {
+        self.weights() + 2 * self.1
+    }
+}
+
+/// The maps of a block of PixelSNAIL.
+fn snail_maps(width: usize, residual_blocks: usize) -> Vec<Map> {
+    let (key, query, half) = (2 * width + 2, width + 2, width / 2);
+    let mut maps = Vec::new();
+    for _ in 0..residual_blocks {
+        maps.extend([Map(width, width, 25), Map(width, 2 * width, 25)]);
+    }
+    for inputs in [key, query] {
+        maps.extend([Map(inputs, width, 1), Map(width, 2 * inputs, 1)]);
+    }
+    maps.extend([Map(query, half, 1), Map(key, half, 1), Map(key, half, 1)]);
+    maps.extend([Map(width, width, 1), Map(half, width, 1), Map(width, 2 * width, 1)]);
+    maps
 }
 
 impl Operation {
@@ -252,7 +292,7 @@ mod tests {
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model; none where sizes are
     /// not counted here.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 44] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 47] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("fsq_train_small", None, None),
@@ -272,6 +312,9 @@ mod tests {
         ("ar_sample_b1", None, Some(6_649_344)),
         ("ar_sample_b16", None, Some(6_649_344)),
         ("ar_sample_b100", None, Some(6_649_344)),
+        ("pixelsnail_train", Some(17_136_353_280), Some(1_916_960)),
+        ("pixelsnail_sample_b1", None, Some(1_916_960)),
+        ("pixelsnail_sample_b16", None, Some(1_916_960)),
         ("mar_train_small", None, None),
         ("mar_train_base", None, None),
         ("mar_sample_b1", None, None),

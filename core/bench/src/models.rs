@@ -150,6 +150,12 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
                  iterations: 12, schedule: cosine)"
             ),
         ),
+        Family::PixelSnail { blocks, residual_blocks } => (
+            "pixelsnail",
+            format!(
+                "(width: {width}, heads: {heads}, blocks: {blocks}, residual_blocks: {residual_blocks}, condition: none)"
+            ),
+        ),
     };
     let codebook = normal(&[*size, LATENT], "codebook")?;
     let params = Params::new(0);
@@ -169,8 +175,11 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
 
 fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Prepared> {
     let (prior, params) = prior(sizes, plugins)?;
-    let settings = AdamSettings { betas: [0.9, 0.95], weight_decay: 1e-4, ..AdamSettings::default() };
-    let mut optimizer = Adam::new(params.trained(), settings)?;
+    let (lr, betas, weight_decay) = match sizes.family {
+        Family::PixelSnail { .. } => (3e-4, [0.9, 0.999], 0.0),
+        Family::RqTransformer { .. } | Family::Ar { .. } | Family::MaskGit { .. } => (5e-4, [0.9, 0.95], 1e-4),
+    };
+    let mut optimizer = Adam::new(params.trained(), AdamSettings { betas, weight_decay, ..AdamSettings::default() })?;
     let tokens = TokenBatch {
         tokens: Tokens::Codes(codes(&[batch, sizes.side, sizes.side, sizes.depth], sizes.codebook, "codes")?),
         targets: Targets::Hard,
@@ -184,14 +193,15 @@ fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Pre
         let tape = Tape::start()?;
         let loss = prior.loss(&tokens, &Mode::Train(rng))?.loss;
         let mut gradients = tape.backward(&loss)?;
-        optimizer.step(&mut gradients, 5e-4, None)?;
+        optimizer.step(&mut gradients, lr, None)?;
         Ok(())
     }))
 }
 
 fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> Result<Prepared> {
     let (prior, params) = prior(sizes, plugins)?;
-    let top_k = (!matches!(sizes.family, Family::MaskGit { .. })).then_some(sizes.codebook / 2);
+    let from_all = matches!(sizes.family, Family::MaskGit { .. } | Family::PixelSnail { .. });
+    let top_k = (!from_all).then_some(sizes.codebook / 2);
     let request = SampleRequest {
         draw: vec![Draw { temperature: 1.0, top_k, top_p: None }],
         cache,

@@ -7,7 +7,7 @@ pub use priors::{Family, PriorSizes, VectorPriorSizes};
 pub use tokenizers::{TokenizerCalls, TokenizerSizes};
 
 pub(crate) use priors::{ar_base, rq_base, rq_small};
-use priors::{mar_base, mar_small, maskgit_small};
+use priors::{mar_base, mar_small, maskgit_small, pixelsnail};
 pub(crate) use tokenizers::tokenizer_small;
 
 use serde::{Deserialize, Serialize};
@@ -45,14 +45,14 @@ pub enum Workload {
     },
     /// A batch of images through a classifier of six convolutions, forward only.
     Features,
-    /// One step of training on random codes with hard targets: AdamW without clipping.
+    /// One step of training on random codes with hard targets: AdamW without clipping; Adam for PixelSNAIL.
     PriorStep {
         /// The model.
         prior: PriorSizes,
         /// Code maps.
         batch: usize,
     },
-    /// Whole code maps, at temperature 1 from the more probable half of the codes.
+    /// Whole code maps, at temperature 1 from the more probable half of the codes; by PixelSNAIL from all.
     Sample {
         /// The model.
         prior: PriorSizes,
@@ -270,7 +270,7 @@ pub enum Operation {
 
 /// Every workload by name, in the order in which they run. Names and sizes are those that PyTorch is measured by.
 pub fn workloads() -> Vec<(&'static str, Workload)> {
-    let (rq, ar) = (rq_base(), ar_base());
+    let (rq, ar, snail) = (rq_base(), ar_base(), pixelsnail());
     let prior = |prior: &PriorSizes, batch| Workload::PriorStep { prior: prior.clone(), batch };
     let sample = |prior: &PriorSizes, batch| Workload::Sample { prior: prior.clone(), batch, cache: true };
     let encode = |channels, codebook| Workload::Encode { vectors: 16384, channels, codebook, depth: 4 };
@@ -302,6 +302,9 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("ar_sample_b1", sample(&ar, 1)),
         ("ar_sample_b16", sample(&ar, 16)),
         ("ar_sample_b100", sample(&ar, 100)),
+        ("pixelsnail_train", prior(&snail, 32)),
+        ("pixelsnail_sample_b1", sample(&snail, 1)),
+        ("pixelsnail_sample_b16", sample(&snail, 16)),
         ("mar_train_small", mar_step(mar_small())),
         ("mar_train_base", mar_step(mar_base())),
         ("mar_sample_b1", mar_sample(1)),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A transformer over square code maps.
+/// A prior over square code maps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PriorSizes {
     /// Which.
@@ -52,6 +52,13 @@ pub enum Family {
         /// Blocks.
         layers: usize,
     },
+    /// Causal convolutions of 5x5 and attention, without a class.
+    PixelSnail {
+        /// Blocks.
+        blocks: usize,
+        /// Gated blocks of two convolutions in each.
+        residual_blocks: usize,
+    },
 }
 
 /// 1.2 million parameters over 4x4x4 codes.
@@ -84,4 +91,10 @@ pub(crate) fn mar_small() -> VectorPriorSizes {
 /// 22.9 million parameters over vectors, masked.
 pub(crate) fn mar_base() -> VectorPriorSizes {
     VectorPriorSizes { causal: false, width: 384, layers: 6 }
+}
+
+/// 1.9 million parameters over 8x8 codes.
+pub(super) fn pixelsnail() -> PriorSizes {
+    let family = Family::PixelSnail { blocks: 2, residual_blocks: 2 };
+    PriorSizes { family, side: 8, depth: 1, codebook: 512, width: 64, heads: 8 }
 }
