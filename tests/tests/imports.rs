@@ -9,6 +9,7 @@ use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_autoencoder_vit::{Vit, VitConfig};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
 use rqlab_prior_mar::{Mar, MarConfig, Orders};
+use rqlab_prior_pixelsnail::{PixelSnail, PixelSnailConfig};
 use rqlab_prior_rq_transformer::{RqTransformer, RqTransformerConfig};
 use rqlab_quantizer_kl::{Kl, KlConfig};
 use rqlab_quantizer_rq::{Rq, RqConfig};
@@ -432,6 +433,55 @@ fn vqvae2() {
     expect(&case, &out);
     let own = |path: &str| Some(path.trim_start_matches("module.").to_owned());
     exports_its_bits(&lab, &file, "vqvae2", &own);
+}
+
+/// A prior of VQ-VAE-2's top or bottom level, whose condition is the map above.
+fn pixelsnail(name: &str) {
+    let Some(folder) = case(name) else { return };
+    let (case, file, lab) = (Case::read(&folder).unwrap(), weights(&folder, &["pt"]), Lab::new().unwrap());
+    let said = import(&lab, &file, "prior", "");
+    assert!(said.out.contains("pixelsnail"), "{}", said.out);
+    let checkpoint = Checkpoint::load_sealed(&lab.path("imports/prior.safetensors")).unwrap();
+    let config = PixelSnailConfig::parse(&checkpoint.metadata["prior"]).unwrap();
+    let tokens = |name: &str| {
+        let codes = case.codes(name).unwrap();
+        codes.reshape(&[codes.shape(), &[1]].concat()).unwrap()
+    };
+    let size = case.size("n_class").unwrap();
+    let level = |codes: &Codes| {
+        let space = TokenSpace::Codes(CodeSpace { sizes: vec![size], tables: vec![], shared: false });
+        LevelInfo { height: codes.shape()[1], width: codes.shape()[2], channels: 1, space, scales: None }
+    };
+    let above: Vec<Codes> = if case.has("in.condition") { vec![tokens("in.condition")] } else { vec![] };
+    let codes = tokens("in.codes");
+    let params = Params::new(0);
+    let cx = PriorContext {
+        levels: above.iter().chain([&codes]).map(level).collect(),
+        level: above.len(),
+        condition: ConditionSpace::None,
+        null_condition: false,
+        params: params.scope("prior"),
+        components: Components::none(),
+    };
+    let model = PixelSnail::new(config, &cx).unwrap();
+    params.load(&checkpoint.tensors).unwrap();
+    let above: Vec<Tokens> = above.into_iter().map(Tokens::Codes).collect();
+    let condition = Condition::none(codes.shape()[0]).unwrap();
+    let mut out = Outputs::default();
+    out.map("out.logits", &model.logits(&codes, &condition, &above, &Mode::Eval).unwrap()).unwrap();
+    expect(&case, &out);
+    let own = |path: &str| path.strip_prefix("model/").filter(|name| *name != "background").map(str::to_owned);
+    exports_its_bits(&lab, &file, "prior", &own);
+}
+
+#[test]
+fn pixelsnail_top() {
+    pixelsnail("pixelsnail_top");
+}
+
+#[test]
+fn pixelsnail_bottom() {
+    pixelsnail("pixelsnail_bottom");
 }
 
 /// Images of [0, 1] as this laboratory has them, and back.

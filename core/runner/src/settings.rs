@@ -1,7 +1,7 @@
 //! The settings of an experiment that are not a component's: training, evaluation, the question's own statistics.
 //! They are written as tuples of named fields: `tokenizer_training: (steps: 2000, batch: 32)`.
 
-use crate::weights::WeightsFile;
+use crate::weights::{FilesByLevel, WeightsFile};
 use rqlab_sdk::config::{Value, ValueKind};
 use rqlab_sdk::contracts::{Guidance, GuidanceSchedule};
 use rqlab_sdk::{choice, config};
@@ -165,8 +165,9 @@ config! {
     pub struct PriorTraining {
         /// Optimizer steps; with 0 it stays as it starts, such as `from` a file.
         steps: u64 = 1000, in 0..;
-        /// A file of weights to start from, as in `tokenizer_training`; of a prior of one level.
-        from: Option<String> = None, local;
+        /// A file of weights to start from, as in `tokenizer_training`; where there are several levels a list of files, one for
+        /// each, in the order in which they are sampled: `from: ["top.safetensors", "bottom.safetensors"]`.
+        from: Option<FilesByLevel> = None, local;
         /// Parameters that stay as they are, by their names, with `*` for any letters.
         freeze: Vec<String> = vec![];
         /// Images per step.

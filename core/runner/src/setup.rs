@@ -8,6 +8,7 @@ use crate::stages::{
     self, EncodeTokens, MeasureByProtocol, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer,
 };
 use crate::ui::{counted, thousands};
+use crate::weights::FilesByLevel;
 use rqlab_reports::{CodeSizes, Fact, LABELS, LeftOut};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
 use std::collections::BTreeMap;
@@ -119,7 +120,7 @@ fn of_tokenizer(training: &TokenizerTraining) -> String {
     let mut parts = recipe(steps, batch, weight_decay, rate(lr, warmup, schedule), ema_decay);
     let late = training.quantize_after as usize;
     parts.extend((late > 0).then(|| format!("quantized after {}", counted(late, "step"))));
-    parts.extend(start(training.from.as_deref(), &training.freeze));
+    parts.extend(start(training.from.as_deref().into_iter(), &training.freeze));
     parts.join(", ")
 }
 
@@ -128,13 +129,14 @@ fn of_prior(training: &PriorTraining) -> String {
     let mut parts = recipe(steps, batch, weight_decay, rate(lr, warmup, schedule), ema_decay);
     let dropout = training.condition_dropout;
     parts.extend((dropout > 0.0).then(|| format!("conditions left out at {dropout}")));
-    parts.extend(start(training.from.as_deref(), &training.freeze));
+    parts.extend(start(training.from.iter().flat_map(FilesByLevel::files), &training.freeze));
     parts.join(", ")
 }
 
 /// Which weights a training began with, if not the seed's, and which it left as they were.
-fn start(from: Option<&str>, freeze: &[String]) -> Vec<String> {
-    let from = from.map(|from| format!("started from {from}"));
+fn start<'a>(from: impl Iterator<Item = &'a str>, freeze: &[String]) -> Vec<String> {
+    let files: Vec<&str> = from.collect();
+    let from = (!files.is_empty()).then(|| format!("started from {}", files.join(", ")));
     let frozen = (!freeze.is_empty()).then(|| format!("without {}", freeze.join(", ")));
     from.into_iter().chain(frozen).collect()
 }

@@ -1,9 +1,12 @@
 //! Files of published weights, and whether they are what they are said to be.
 
+use rqlab_sdk::config::{Value, ValueKind};
 use rqlab_sdk::networks::{Dinov2, Inception, Lpips, Weights};
 use rqlab_sdk::{Error, Result, files};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +17,55 @@ pub struct WeightsFile {
     pub path: PathBuf,
     /// Its SHA-256, in hexadecimal.
     pub digest: String,
+}
+
+/// Files that a setting names: one, or a list with one for each level.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilesByLevel(Vec<String>);
+
+impl FilesByLevel {
+    /// As they are written, one for each level.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl Serialize for FilesByLevel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FilesByLevel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Files;
+        impl<'de> Visitor<'de> for Files {
+            type Value = FilesByLevel;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a file in quotes, or a list of files")
+            }
+            fn visit_str<E: de::Error>(self, file: &str) -> Result<FilesByLevel, E> {
+                Ok(FilesByLevel(vec![file.to_owned()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut files: A) -> Result<FilesByLevel, A::Error> {
+                let mut all = Vec::new();
+                while let Some(file) = files.next_element()? {
+                    all.push(file);
+                }
+                if all.is_empty() { Err(A::Error::invalid_length(0, &self)) } else { Ok(FilesByLevel(all)) }
+            }
+        }
+        deserializer.deserialize_any(Files)
+    }
+}
+
+impl Value for FilesByLevel {
+    fn kind() -> ValueKind {
+        ValueKind::Either(vec![ValueKind::Text, ValueKind::List(Box::new(ValueKind::Text))])
+    }
 }
 
 /// The SHA-256 of a plain file, in hexadecimal.

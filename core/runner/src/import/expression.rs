@@ -62,7 +62,7 @@ impl Expression {
         match (&self.prior, self.model.levels.first()) {
             (Some((prior, null)), Some(level)) => Ok(Parts::Prior {
                 prior: text(prior),
-                level: level.clone(),
+                levels: vec![level.clone()],
                 condition: condition_space(self.model.data.info.classes.len()),
                 null: *null,
             }),

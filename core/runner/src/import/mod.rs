@@ -20,7 +20,7 @@ use names::Shapes;
 use published::Published;
 pub use published::Weights;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::contracts::{Components, PriorContext};
+use rqlab_sdk::contracts::{Components, LevelInfo, PriorContext};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::plugin::Kind;
 use rqlab_sdk::tensor::Tensor;
@@ -128,11 +128,12 @@ pub fn import(request: &Request, plugins: &Plugins) -> Result<Imported> {
             let model = tokenizer(plugins, &components, image, Params::dry())?;
             (components, Some(image), shapes(&model.params), model.depth())
         }
-        Parts::Prior { prior, level, condition, null } => {
-            let (params, depth) = (Params::dry(), level.depth());
+        Parts::Prior { prior, levels, condition, null } => {
+            let params = Params::dry();
+            let (level, depth) = (levels.len().saturating_sub(1), levels.last().map_or(0, LevelInfo::depth));
             let context = PriorContext {
-                levels: vec![level],
-                level: 0,
+                levels,
+                level,
                 condition,
                 null_condition: null,
                 params: params.scope("prior"),

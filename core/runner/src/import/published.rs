@@ -59,6 +59,15 @@ impl Published {
         Ok(Self { checkpoint, tensors, config, config_path, size, path: path.to_owned() })
     }
 
+    /// A number that the file itself holds at a path, such as an argument of the training script.
+    pub(super) fn stored_number(&self, path: &str) -> Option<f64> {
+        match self.checkpoint.value(path)? {
+            Value::Float(number) => Some(*number),
+            Value::Int(number) => Some(*number as f64),
+            _ => None,
+        }
+    }
+
     /// Whether the file holds averages of these weights, too.
     pub(super) fn has_averages(&self) -> bool {
         AVERAGED.iter().any(|prefix| !under(&self.checkpoint, prefix).is_empty())

@@ -10,7 +10,7 @@ use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use crate::shared::Shared;
-use crate::weights::WeightsFile;
+use crate::weights::{FilesByLevel, WeightsFile};
 use rqlab_sdk::config::{self, Config, ConfigError, Description, Fault, FieldDoc, Scope, ValueKind};
 use rqlab_sdk::plugin::Kind;
 use std::collections::{BTreeMap, HashMap};
@@ -38,8 +38,8 @@ pub(crate) struct Resolved {
     /// What the tokenizer starts from, if it is not the seed's initial values.
     pub(super) tokenizer_from: Option<WeightsFile>,
     pub(super) prior_training: Arc<PriorTraining>,
-    /// What the prior starts from, likewise.
-    pub(super) prior_from: Option<WeightsFile>,
+    /// What the prior of each level starts from, likewise: all or none.
+    pub(super) prior_from: Vec<WeightsFile>,
     pub(super) evaluation: Arc<Evaluations>,
     /// The small prior that every tokenizer's codes are probed with, if that is asked for.
     pub(super) probe: Option<Call>,
@@ -106,7 +106,7 @@ struct Resolver<'a> {
     catalog: &'a Catalog<'a>,
     calls: Known<Arc<[Call]>>,
     tokenizer_training: Known<(Arc<TokenizerTraining>, Option<WeightsFile>)>,
-    prior_training: Known<(Arc<PriorTraining>, Option<WeightsFile>)>,
+    prior_training: Known<(Arc<PriorTraining>, Vec<WeightsFile>)>,
     evaluations: Known<Arc<Evaluations>>,
     probe: Option<Call>,
     bases: HashMap<PathBuf, Arc<Path>>,
@@ -165,7 +165,9 @@ impl<'a> Resolver<'a> {
         });
         let prior_training = once(&mut self.prior_training, setup, Slot::PriorTraining, || {
             let training = settings::<PriorTraining>(setup, Slot::PriorTraining, complaints)?;
-            let from = complaints.take(start(setup, Slot::PriorTraining, training.from.as_deref()))?;
+            let files = training.from.iter().flat_map(FilesByLevel::files);
+            let from = files.map(|file| start(setup, Slot::PriorTraining, Some(file))).collect::<Result<Vec<_>, _>>();
+            let from = complaints.take(from)?.into_iter().flatten().collect();
             Some((Arc::new(training), from))
         });
         let evaluation = once(&mut self.evaluations, setup, Slot::Evaluation, || {

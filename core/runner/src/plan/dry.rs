@@ -219,11 +219,15 @@ pub(super) fn dry_prior_start(
     levels: &[LevelInfo],
     classes: usize,
     null_condition: bool,
-    from: Option<&WeightsFile>,
+    from: &[WeightsFile],
     freeze: &[String],
 ) -> Answer<()> {
-    if levels.len() > 1 && from.is_some() {
-        let message = format!("there are {} levels with a prior each, and one file to start them from", levels.len());
+    if !from.is_empty() && from.len() != levels.len() {
+        let message = format!(
+            "there are {} levels with a prior each, and {} to start them from; name a file for each, the coarsest level first",
+            levels.len(),
+            if from.len() == 1 { "one file".to_owned() } else { format!("{} files", from.len()) }
+        );
         return Err(Problem::field("from", message));
     }
     let fits = |null_condition: bool| -> Answer<()> {
@@ -238,7 +242,7 @@ pub(super) fn dry_prior_start(
                 components: Components::none(),
             };
             plugins.prior(of_level(calls, level)?, &context)?;
-            fitting(&params, &[], from, freeze)?;
+            fitting(&params, &[], from.get(level), freeze)?;
         }
         Ok(())
     };

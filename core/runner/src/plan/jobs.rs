@@ -266,7 +266,7 @@ fn of_priors(
             level,
             prior: of_level(calls, level)?.clone(),
             training: training.clone(),
-            from: if probe { None } else { resolved.prior_from.clone() },
+            from: resolved.prior_from.get(level).filter(|_| !probe).cloned(),
             seed,
             probe,
         })

@@ -293,9 +293,9 @@ impl<'a> Models<'a> {
             answer.map_err(|problem| at(setup, Slot::TokenizerTraining, &problem))?;
         }
         let training = &resolved.prior_training;
-        if (resolved.prior_from.is_some() || !training.freeze.is_empty()) && !resolved.priors.is_empty() {
+        if (!resolved.prior_from.is_empty() || !training.freeze.is_empty()) && !resolved.priors.is_empty() {
             let null = training.condition_dropout > 0.0;
-            let (from, freeze) = (resolved.prior_from.as_ref(), &training.freeze);
+            let (from, freeze) = (&resolved.prior_from, &training.freeze);
             dry_prior_start(plugins, &resolved.priors, levels, classes, null, from, freeze)
                 .map_err(|problem| at(setup, Slot::PriorTraining, &problem))?;
         }
@@ -362,7 +362,7 @@ fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) 
     } else if resolved.prior_training.condition_dropout == 1.0 {
         "training drops every condition, so that the prior learns none to be guided by: lower `condition_dropout`"
             .to_owned()
-    } else if resolved.prior_training.condition_dropout == 0.0 && resolved.prior_from.is_some() {
+    } else if resolved.prior_training.condition_dropout == 0.0 && !resolved.prior_from.is_empty() {
         "guidance compares with predictions without the condition, and the weights that training starts from have learnt none: \
          leave it at 1, or train a prior from the start with `prior_training: (condition_dropout: 0.1)`"
             .to_owned()

@@ -58,7 +58,7 @@ fn read(published: &Published) -> Result<Parts> {
     let space = TokenSpace::Vectors { channels };
     let level = LevelInfo { height: side * patch, width: side * patch, channels, space, scales: None };
     let condition = ConditionSpace::Classes(published.side("class_emb.weight", 0)?);
-    Ok(Parts::Prior { prior: format!("mar({})", fields.join(", ")), level, condition, null: true })
+    Ok(Parts::Prior { prior: format!("mar({})", fields.join(", ")), levels: vec![level], condition, null: true })
 }
 
 fn rule(ours: &str, _: &Facts) -> Option<Rule> {

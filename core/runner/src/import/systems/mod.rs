@@ -7,6 +7,7 @@ mod llamagen_vq;
 mod mar;
 mod mar_kl16;
 mod maskgit_vqgan;
+mod pixelsnail;
 mod rqtransformer;
 mod rqvae;
 mod taming_vqgan;
@@ -47,8 +48,9 @@ pub(super) enum Parts {
         autoencoder: String,
         quantizer: String,
     },
-    /// A prior, of tokens and under conditions like these; `null` says whether it knows the null condition.
-    Prior { prior: String, level: LevelInfo, condition: ConditionSpace, null: bool },
+    /// A prior under conditions like these, of tokens of the last of these levels; the others are above it. `null` says whether it
+    /// knows the null condition.
+    Prior { prior: String, levels: Vec<LevelInfo>, condition: ConditionSpace, null: bool },
 }
 
 /// What the names depend on.
@@ -84,6 +86,7 @@ pub(super) const ALL: &[System] = &[
     taming_vqgan::FIRST_STAGE,
     llamagen_vq::SYSTEM,
     vqvae2::SYSTEM,
+    pixelsnail::SYSTEM,
     titok::SYSTEM,
     mar::SYSTEM,
     mar_kl16::SYSTEM,

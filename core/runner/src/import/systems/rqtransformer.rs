@@ -72,7 +72,12 @@ fn read(published: &Published) -> Result<Parts> {
     let channels = published.size_of(&arch("input_embed_dim"))?;
     let space = TokenSpace::Codes(CodeSpace { sizes, tables: vec![], shared });
     let level = LevelInfo { height, width, channels, space, scales: None };
-    Ok(Parts::Prior { prior: format!("rq_transformer({})", fields.join(", ")), level, condition, null: false })
+    Ok(Parts::Prior {
+        prior: format!("rq_transformer({})", fields.join(", ")),
+        levels: vec![level],
+        condition,
+        null: false,
+    })
 }
 
 fn rule(ours: &str, _: &Facts) -> Option<Rule> {
