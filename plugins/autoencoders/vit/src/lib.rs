@@ -6,19 +6,32 @@ mod network;
 mod tests;
 
 use network::{Decoder, Encoder, Sizes};
+use rqlab_sdk::choice;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::transformer::WeightInit;
 use rqlab_sdk::prelude::*;
 
 declare_plugin! { autoencoder "vit": VitConfig => Vit::new; }
 
+choice! {
+    /// How the positions of patches start; training moves them either way.
+    pub enum Positions {
+        /// Sines and cosines of row and column, so that neighbours start alike.
+        Sinusoidal = "sinusoidal",
+        /// N(0, 1 / width), each patch by itself: TiTok.
+        Random = "random",
+    }
+}
+
 config! {
     /// A transformer over patches encodes, another decodes. The latents are those of the patches, a map (ViT-VQGAN: Yu et al.,
     /// ICLR 2022), or with `latent_tokens` those of as many learned tokens, a sequence without places in the image (TiTok: Yu
     /// et al., NeurIPS 2024, in its form that decodes pixels).
     ///
-    /// A sequence of tokens learns far more slowly than a map: the published ones began with the codes of another tokenizer as
-    /// targets. Here 1500 steps on `dead_leaves` teach 32 tokens little more than colours.
+    /// A sequence of tokens learns far more slowly than a map: what lies where must be found by attention, on the way to the tokens
+    /// and back, and until it is, all patches get the mean colours. At a width of 96, 32 tokens without a quantizer have 16.0 dB
+    /// after 2000 steps on `dead_leaves` with `init: gpt`, whose small weights make attention nearly uniform at first, and 17.9 with
+    /// `init: published`; a map has 27.4 after 500. The published models began with the codes of another tokenizer as targets.
     ///
     /// The published TiTok-L-32 for 256x256 images is `vit(patch: 16, width: 1024, layers: 24, heads: 16, latent_tokens: 32,
     /// code_channels: 12)`, TiTok-B-64 has `width: 768, layers: 12, heads: 12, latent_tokens: 64` and TiTok-S-128
@@ -42,6 +55,8 @@ config! {
         double_z: bool = false;
         /// Probability that a number that a layer adds is dropped in training.
         dropout: f32 = 0.0, in 0.0..1.0;
+        /// How the positions of patches start.
+        positions: Positions = Positions::Random;
         /// How the transformers start. `published` is PyTorch's default.
         init: WeightInit = WeightInit::Gpt;
         /// Whether the network sees and makes images in [0, 1], as the published TiTok; it is given [-1, 1] either way.

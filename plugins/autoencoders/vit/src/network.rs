@@ -1,6 +1,6 @@
 //! Encoder and decoder.
 
-use crate::VitConfig;
+use crate::{Positions, VitConfig};
 use rqlab_sdk::nn::transformer::{BlockConfig, LAYER_NORM_EPS, Stack};
 use rqlab_sdk::nn::{Conv2d, LayerNorm, Linear, patchify};
 use rqlab_sdk::prelude::*;
@@ -24,7 +24,8 @@ impl Sizes {
 
 /// A transformer over the patches and, where latent tokens stand for the image, a class token before and these after them.
 /// Parameters: `positional_embedding` `[N, W]`, `ln_pre`, `transformer`, `ln_post`, and with latent tokens
-/// `class_embedding` `[1, W]` and `latent_token_positional_embedding` `[T, W]`; all embeddings start as N(0, 1/W).
+/// `class_embedding` `[1, W]` and `latent_token_positional_embedding` `[T, W]`; all embeddings start as N(0, 1/W), but for the
+/// positions of patches where these are [`Positions::Sinusoidal`].
 struct Body {
     positional_embedding: Var,
     /// With latent tokens alone: the class token, and the positions of the latent ones.
@@ -33,6 +34,24 @@ struct Body {
     transformer: Stack,
     ln_post: LayerNorm,
     patches: usize,
+}
+
+/// Sines and cosines of the rows and columns of a grid `[h, w]`, of wavelengths from 2 pi to nearly 200 pi patches: `[h w, W]`,
+/// of mean square 1/W. Up to three channels of a width that four does not divide are 0.
+fn sinusoidal([height, width]: [usize; 2], channels: usize) -> Result<Tensor> {
+    let waves = channels / 4;
+    let scale = (2.0 / channels as f32).sqrt();
+    let frequency = |wave: usize| 100f32.powf(-(wave as f32) / waves as f32);
+    let mut table = Vec::with_capacity(height * width * channels);
+    for patch in 0..height * width {
+        let places = [patch / width, patch % width];
+        let row = places.into_iter().flat_map(|place| {
+            let angles = (0..waves).map(move |wave| place as f32 * frequency(wave));
+            angles.flat_map(|angle| [scale * angle.sin(), scale * angle.cos()])
+        });
+        table.extend(row.chain(std::iter::repeat_n(0.0, channels - 4 * waves)));
+    }
+    Ok(Tensor::from_vec(table, &[height * width, channels])?)
 }
 
 /// Which part of its sequence a body is asked for.
@@ -49,6 +68,15 @@ impl Body {
         let latent = |tokens| {
             Ok::<_, Error>([table("class_embedding", 1)?, table("latent_token_positional_embedding", tokens)?])
         };
+        let class = usize::from(sizes.tokens.is_some());
+        let positional_embedding = table("positional_embedding", class + patches)?;
+        if config.positions == Positions::Sinusoidal && !params.is_dry() {
+            let waves = sinusoidal(sizes.grid, width)?;
+            positional_embedding.set(&match class {
+                0 => waves,
+                _ => Tensor::concat(&[&positional_embedding.get().slice(0, 0..class)?, &waves], 0)?,
+            })?;
+        }
         let block = BlockConfig {
             width,
             heads: config.heads,
@@ -58,7 +86,7 @@ impl Body {
             init: config.init,
         };
         Ok(Self {
-            positional_embedding: table("positional_embedding", patches + usize::from(sizes.tokens.is_some()))?,
+            positional_embedding,
             latent: sizes.tokens.map(latent).transpose()?,
             ln_pre: LayerNorm::new(&params.scope("ln_pre"), width, LAYER_NORM_EPS)?,
             transformer: Stack::new(&params.scope("transformer"), config.layers, &block)?,

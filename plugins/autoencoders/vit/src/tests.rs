@@ -11,11 +11,36 @@ fn build(call: &str, image: MapShape, params: &Params) -> Result<Vit> {
 
 #[test]
 fn patches_and_latent_tokens_keep_the_contract() {
-    for extra in ["", ", latent_tokens: 3", ", latent_tokens: 2, double_z: true, unit_range: true", ", dropout: 0.5"] {
+    for extra in [
+        "",
+        ", latent_tokens: 3",
+        ", latent_tokens: 2, double_z: true, unit_range: true",
+        ", dropout: 0.5",
+        ", latent_tokens: 3, positions: sinusoidal",
+    ] {
         let call = format!("vit(patch: 2, width: 8, layers: 1, heads: 2, code_channels: 3{extra})");
         let config = VitConfig::parse(&call).unwrap();
         rqlab_sdk::testing::autoencoder(IMAGE, |cx| Vit::new(config.clone(), cx));
     }
+}
+
+/// As large as random ones, and the more alike the nearer two patches lie; the class token's stays random.
+#[test]
+fn sinusoidal_positions_of_neighbours_are_alike() {
+    let table = |extra: &str| {
+        let params = Params::new(1);
+        let call = format!("vit(patch: 2, width: 64, layers: 1, heads: 2{extra})");
+        build(&call, MapShape { height: 8, width: 16, channels: 3 }, &params).unwrap();
+        params.state()["encoder.positional_embedding"].to_vec()
+    };
+    let waves = table(", positions: sinusoidal");
+    let row = |row: usize, column: usize| &waves[(row * 8 + column) * 64..][..64];
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    assert!((0..32).all(|patch| (dot(row(0, patch), row(0, patch)) - 1.0).abs() < 1e-5));
+    let [near, far] = [dot(row(1, 2), row(1, 3)), dot(row(1, 2), row(3, 6))];
+    assert!(far < near && near < 1.0, "{far} {near}");
+    let [random, with_class] = [table(", latent_tokens: 3"), table(", latent_tokens: 3, positions: sinusoidal")];
+    assert_eq!((random.len(), &with_class[..64], &with_class[64..]), (33 * 64, &random[..64], &waves[..]));
 }
 
 #[test]
