@@ -9,7 +9,7 @@ use rqlab_tests::slurm::Slurm;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A folder and a Slurm; none, with a word, where there can be no Slurm.
 fn cluster() -> Option<(Lab, Slurm)> {
@@ -53,7 +53,7 @@ fn start(lab: &Lab, slurm: &Slurm) -> Child {
 
 /// Trains long enough to be disturbed.
 fn long(lab: &Lab) {
-    let text = EXPERIMENT.replace("(steps: 20", "(steps: 600").replace("checkpoint: 2", "checkpoint: 300");
+    let text = EXPERIMENT.replace("(steps: 20", "(steps: 1000").replace("checkpoint: 2", "checkpoint: 300");
     lab.write("tiny.ron", text).unwrap();
 }
 
@@ -66,8 +66,11 @@ fn trains(lab: &Lab) -> bool {
     })
 }
 
+/// A quarter of an hour is more than any machine needs.
 fn wait_until(what: impl Fn() -> bool) {
+    let since = Instant::now();
     while !what() {
+        assert!(since.elapsed() < Duration::from_secs(900), "nothing happens");
         sleep(Duration::from_millis(20));
     }
 }

@@ -1,5 +1,6 @@
 //! The machine: its processor, its clock, and how much of it others use.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds of a day.
@@ -26,10 +27,14 @@ pub fn host() -> String {
 
 /// What the numbers of processes mean something in: this boot of the machine, and this process's namespace, where the system tells
 /// (Linux).
-pub fn kernel() -> Option<String> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(format!("{} {}", boot.trim(), namespace.display()))
+pub fn kernel() -> Option<&'static str> {
+    static KERNEL: OnceLock<Option<String>> = OnceLock::new();
+    let look = || {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+        Some(format!("{} {}", boot.trim(), namespace.display()))
+    };
+    KERNEL.get_or_init(look).as_deref()
 }
 
 /// When the process of a number began, in ticks since the machine did; none if there is none, or if it has ended and waits for its

@@ -44,13 +44,13 @@ impl Process {
 impl Holder {
     /// This process.
     pub(super) fn here(token: String, exclusive: bool) -> Self {
-        let (host, kernel, since) = (machine::host(), machine::kernel(), machine::now());
+        let (host, kernel, since) = (machine::host(), machine::kernel().map(str::to_owned), machine::now());
         Self { token, host, kernel, processes: vec![Process::this()], since, exclusive }
     }
 
     /// Whether it is on this machine, where its processes can be asked for.
     pub fn is_near(&self) -> bool {
-        self.kernel.is_some() && self.kernel == machine::kernel()
+        self.kernel.is_some() && self.kernel.as_deref() == machine::kernel()
     }
 
     /// Whether one of its processes is there, on this machine.
