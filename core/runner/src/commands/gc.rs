@@ -3,7 +3,7 @@
 use crate::cli::{GcArgs, Global};
 use crate::collect::shown;
 use crate::commands::{Failure, Outcome, load_plugins};
-use crate::experiment::Diagnostic;
+use crate::experiment::{Diagnostic, experiments_under};
 use crate::plan::known;
 use crate::store::Store;
 use crate::ui::{Ui, bytes, counted};
@@ -57,12 +57,12 @@ pub(super) fn run(global: &Global, arguments: &GcArgs, ui: Ui) -> Result<Outcome
 /// # Errors
 /// There is no experiment, or of one it is not known what it needs.
 fn unneeded(global: &Global, arguments: &GcArgs, store: &Store, ui: Ui) -> Result<Vec<Unneeded>, Failure> {
-    let known = known::all(&arguments.experiments, &arguments.out, &load_plugins(global)?);
-    if known.is_empty() {
+    if experiments_under(&arguments.experiments).is_empty() {
         let message =
             format!("there is no experiment under {}: nothing would be needed", arguments.experiments.display());
         return Err(Diagnostic::error(message).help("name the folder of your experiments").into());
     }
+    let known = known::all(&arguments.experiments, &arguments.out, &load_plugins(global)?);
     let (mut needed, mut here, mut absent) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for one in &known {
         let name = [vec![shown(&one.file)], one.changed.clone()].concat().join(" --set ");
