@@ -27,6 +27,7 @@ mod players;
 mod posterior;
 mod priors;
 mod quantizers;
+mod rar;
 mod residual;
 mod steps;
 mod training;
@@ -90,6 +91,7 @@ pub const TABLE: &[(&str, Compute)] = &[
     ("pixelsnail_sample", pixelsnail::sample),
     ("precision_recall", metrics::precision_recall),
     ("psnr_ssim", metrics::psnr_ssim),
+    ("rar", rar::rar),
     ("regularisers", objectives::regularisers),
     ("resnet_block", autoencoder::resnet_block),
     ("rotation_trick", quantizers::rotation_trick),

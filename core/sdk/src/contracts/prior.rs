@@ -144,6 +144,10 @@ pub trait Prior {
         true
     }
 
+    /// Told before the loss of an optimizer step, `step` from 0 of `steps`, is asked for: for a prior that is not trained alike
+    /// from the first step to the last. A run that goes on from a checkpoint goes on with the step that comes next.
+    fn begin_step(&mut self, _step: u64, _steps: u64) {}
+
     /// The loss of a batch.
     ///
     /// # Errors

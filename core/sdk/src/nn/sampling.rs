@@ -5,7 +5,7 @@ use crate::tensor::ops::sampling::sample;
 use crate::tensor::{Codes, Rng, Tensor, no_grad};
 use crate::{Error, Result};
 
-/// A model that predicts codes one at a time: positions in raster order, at each the depths in order.
+/// A model that predicts codes one at a time: positions in raster order or in another, at each the depths in order.
 pub trait CodeSteps {
     /// What it keeps from code to code.
     type State;
@@ -15,6 +15,11 @@ pub trait CodeSteps {
 
     /// The conditions that it reads: where there are none, nothing can be guided.
     fn condition(&self) -> ConditionSpace;
+
+    /// The positions of the map in the order in which they are predicted; `None` for raster order.
+    fn order(&self) -> Option<&[u32]> {
+        None
+    }
 
     /// Starts `condition.images()` images. With `cache`, what was computed of past codes is kept; without, all of it is
     /// computed anew for each code.
@@ -95,9 +100,21 @@ pub fn sample_codes<P: CodeSteps>(prior: &P, request: &SampleRequest, rng: &Rng)
             });
             drawn.push(codes);
         }
-        Ok(Codes::stack(&drawn)?.reshape(&wanted)?)
+        Ok(Codes::stack(&in_raster_order(drawn, prior.order(), depth))?.reshape(&wanted)?)
     })?;
     Ok(Tokens::Codes(codes))
+}
+
+/// Codes of D depths in raster order, given them in the order of prediction.
+fn in_raster_order(drawn: Vec<Codes>, order: Option<&[u32]>, depth: usize) -> Vec<Codes> {
+    let Some(order) = order else { return drawn };
+    let mut placed: Vec<(usize, Codes)> = drawn
+        .into_iter()
+        .enumerate()
+        .map(|(n, codes)| (order.get(n / depth).map_or(n, |&position| position as usize * depth + n % depth), codes))
+        .collect();
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, codes)| codes).collect()
 }
 
 #[cfg(test)]

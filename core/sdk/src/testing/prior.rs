@@ -276,13 +276,18 @@ fn steps<P: Prior + CodeSteps>(case: &PriorCase, build: &impl Fn(&PriorContext) 
     let Some(whole) = nats(&prior, case, &batch)? else { return Ok(()) };
     let (depth, codes) = (case.own()?.depth(), batch.tokens.codes()?);
     let length = codes.len() / IMAGES;
+    // The place among the codes of a map of the n-th that is predicted.
+    let place = |n: usize| match prior.order().and_then(|order| order.get(n / depth)) {
+        Some(&position) => position as usize * depth + n % depth,
+        None => n,
+    };
     let mut sums = vec![0.0f64; IMAGES * depth];
     no_grad(|| -> Check {
         let mut state = prior.begin(&batch.condition, &batch.above, cache)?;
         let mut last = None;
         for n in 0..length {
             let logits = prior.next(&mut state, last.as_ref())?;
-            let next = (0..IMAGES).map(|image| codes.as_slice()[image * length + n]).collect();
+            let next = (0..IMAGES).map(|image| codes.as_slice()[image * length + place(n)]).collect();
             let next = Codes::from_vec(next, &[IMAGES])?;
             let losses = logits.reshape(&[IMAGES, logits.last_dim()])?.cross_entropy(&next)?;
             losses.as_slice().iter().enumerate().for_each(|(i, &x)| sums[i * depth + n % depth] += f64::from(x));

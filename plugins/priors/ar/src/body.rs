@@ -1,50 +1,74 @@
 //! The transformer and what makes logits of its outputs, of either kind.
 
-use crate::llama::{Llama, LlamaDecoding, Output};
+use crate::llama::{Llama, LlamaDecoding};
+use crate::output::Output;
+use crate::position::PositionEmbedding;
+use crate::rar::{Rar, RarDecoding};
 use crate::{ArConfig, BlockKind, Position};
 use rqlab_sdk::config::ConfigError;
+use rqlab_sdk::nn::Orders;
 use rqlab_sdk::nn::codes::{CodeClassifier, PackedClassifier};
-use rqlab_sdk::nn::transformer::{BlockConfig, Decoding, Stack};
+use rqlab_sdk::nn::transformer::{BlockConfig, Decoding, Stack, WeightInit};
 use rqlab_sdk::prelude::*;
 
-/// Parameters: `transformer`, and `classifier` with gpt, `output` with llama.
+/// Parameters: `transformer`, and `classifier` with gpt, `output` with others.
 #[derive(Debug)]
 pub(crate) enum Body {
-    Gpt { stack: Stack, classifier: CodeClassifier },
-    Llama { model: Llama, output: Output },
+    Gpt { stack: Stack, positions: PositionEmbedding, classifier: CodeClassifier, dropout: f32 },
+    Llama { model: Llama, positions: PositionEmbedding, output: Output, dropout: f32 },
+    Rar { model: Rar, output: Output },
 }
 
 impl Body {
     pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo) -> Result<Self> {
+        only_its_own(config)?;
         let ArConfig { width, heads, layers, dropout, attention_dropout, init, .. } = *config;
-        let scope = params.scope("transformer");
-        if config.block == BlockKind::Llama {
-            if attention_dropout > 0.0 {
-                let message =
-                    "llama blocks keep all attention probabilities; leave it at 0, or take `block: gpt`".to_owned();
-                return Err(ConfigError::field("attention_dropout", message).into());
+        let positions = || PositionEmbedding::new(params, config, level);
+        let (inside, output) = (params.scope("transformer"), params.scope("output"));
+        Ok(match config.block {
+            BlockKind::Gpt => {
+                let block = BlockConfig { width, heads, causal: true, dropout, attention_dropout, init };
+                Self::Gpt {
+                    positions: positions()?,
+                    stack: Stack::new(&inside, layers, &block)?,
+                    classifier: CodeClassifier::new(&params.scope("classifier"), width, level.sizes(), init)?,
+                    dropout: config.embedding_dropout,
+                }
             }
-            if config.position != Position::Flat {
-                let message = "llama blocks have rotary positions; leave it out, or take `block: gpt`".to_owned();
-                return Err(ConfigError::field("position", message).into());
+            BlockKind::Llama => {
+                // Published: logits are zero at first.
+                let first = if init == WeightInit::Gpt { Init::ZEROS } else { Init::fan_in(width) };
+                Self::Llama {
+                    positions: positions()?,
+                    model: Llama::new(&inside, config, level)?,
+                    output: Output::new(&output, width, level.sizes(), first, None)?,
+                    dropout: config.embedding_dropout,
+                }
             }
-            return Ok(Self::Llama {
-                model: Llama::new(&scope, config, level)?,
-                output: Output::new(&params.scope("output"), width, level.sizes(), init)?,
-            });
-        }
-        let block = BlockConfig { width, heads, causal: true, dropout, attention_dropout, init };
-        Ok(Self::Gpt {
-            stack: Stack::new(&scope, layers, &block)?,
-            classifier: CodeClassifier::new(&params.scope("classifier"), width, level.sizes(), init)?,
+            BlockKind::Rar => {
+                let bias = if init == WeightInit::Gpt { Init::ZEROS } else { Init::fan_in(width) };
+                Self::Rar {
+                    model: Rar::new(&inside, config, level)?,
+                    output: Output::new(&output, width, level.sizes(), init.weight(width), Some(bias))?,
+                }
+            }
         })
     }
 
-    /// Sequences `[B, T, W] -> [B, T, W]`.
-    pub(crate) fn forward(&self, x: &Tensor, mode: &Mode) -> Result<Tensor> {
+    /// What every code is predicted from, `[B, L, W]` in the order of prediction, given all but the last, embedded `[B, L - 1,
+    /// W]`, and the condition `[B, 1, W]`.
+    pub(crate) fn forward(&self, condition: &Tensor, known: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
+        let (positions, dropout) = match self {
+            Self::Rar { model, .. } => return model.forward(condition, known, orders, mode),
+            Self::Gpt { positions, dropout, .. } | Self::Llama { positions, dropout, .. } => (positions, *dropout),
+        };
+        let sequence = if known.is_empty() { condition.clone() } else { Tensor::concat(&[condition, known], 1)? };
+        let sequence = positions.added(&sequence, 0..orders.length(), orders)?;
+        let sequence = mode.dropout(&sequence, dropout, "input")?;
         match self {
-            Self::Gpt { stack, .. } => stack.forward(x, mode),
-            Self::Llama { model, .. } => model.forward(x, mode),
+            Self::Gpt { stack, .. } => stack.forward(&sequence, mode),
+            Self::Llama { model, .. } => model.forward(&sequence, orders, mode),
+            Self::Rar { .. } => Ok(sequence),
         }
     }
 
@@ -52,7 +76,7 @@ impl Body {
     pub(crate) fn by_depth(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
         match self {
             Self::Gpt { classifier, .. } => classifier.by_depth(hidden),
-            Self::Llama { output, .. } => output.by_depth(hidden),
+            Self::Llama { output, .. } | Self::Rar { output, .. } => output.by_depth(hidden),
         }
     }
 
@@ -60,40 +84,77 @@ impl Body {
     pub(crate) fn losses(&self, hidden: &Tensor, codes: &Codes, targets: &Targets) -> Result<Tensor> {
         match self {
             Self::Gpt { classifier, .. } => classifier.losses(hidden, codes, targets),
-            Self::Llama { output, .. } => output.losses(hidden, codes, targets),
+            Self::Llama { output, .. } | Self::Rar { output, .. } => output.losses(hidden, codes, targets),
         }
     }
 
-    /// `images` sequences of at most `length` tokens, still empty.
-    pub(crate) fn decoding(&self, images: usize, length: usize, cache: bool) -> Result<BodyDecoding> {
+    /// Images of which no code is there, under conditions `[B, 1, W]`.
+    pub(crate) fn begin(&self, condition: &Tensor, orders: &Orders, cache: bool) -> Result<BodyDecoding> {
+        let images = orders.images();
         Ok(match self {
-            Self::Gpt { stack, classifier } => BodyDecoding::Gpt {
-                decoding: Decoding::new(stack, images, length, cache)?,
+            Self::Gpt { stack, classifier, .. } => BodyDecoding::Gpt {
+                decoding: Decoding::new(stack, images, orders.length(), cache)?,
                 classifier: classifier.packed(images)?,
             },
-            Self::Llama { model, output } => {
-                BodyDecoding::Llama { decoding: LlamaDecoding::new(model, cache), output: output.clone() }
-            }
+            Self::Llama { model, .. } => BodyDecoding::Llama(LlamaDecoding::new(model, orders, cache)),
+            Self::Rar { model, .. } => BodyDecoding::Rar(RarDecoding::new(model, condition, orders, cache)?),
         })
+    }
+
+    /// Logits `[B, 1, K]` of code `n` in the order of prediction, of `depth`, given the one before, embedded `[B, 1, W]`, or, at
+    /// the first, the condition.
+    pub(crate) fn next(
+        &self,
+        decoding: &mut BodyDecoding,
+        input: Tensor,
+        (n, depth): (usize, usize),
+        orders: &Orders,
+    ) -> Result<Tensor> {
+        match (self, decoding) {
+            (Self::Gpt { positions, .. }, BodyDecoding::Gpt { decoding, classifier }) => {
+                decoding.push(positions.added(&input, n..n + 1, orders)?);
+                classifier.logits(&decoding.output()?, depth)
+            }
+            (Self::Llama { positions, output, .. }, BodyDecoding::Llama(decoding)) => {
+                output.logits(&decoding.next(positions.added(&input, n..n + 1, orders)?)?, depth)
+            }
+            (Self::Rar { model, output }, BodyDecoding::Rar(decoding)) => {
+                output.logits(&decoding.next(model, (n > 0).then_some(input))?, depth)
+            }
+            _ => Err(Error::Unsupported("these images were begun by another model".to_owned())),
+        }
     }
 }
 
-/// Sequences that are decoded a token at a time.
+/// Sequences that are decoded a code at a time.
 #[derive(Debug)]
 pub(crate) enum BodyDecoding {
     Gpt { decoding: Decoding, classifier: PackedClassifier },
-    Llama { decoding: LlamaDecoding, output: Output },
+    Llama(LlamaDecoding),
+    Rar(RarDecoding),
 }
 
-impl BodyDecoding {
-    /// Logits `[B, 1, K]` of a code of `depth` from the next input `[B, 1, W]`.
-    pub(crate) fn next(&mut self, input: Tensor, depth: usize) -> Result<Tensor> {
-        match self {
-            Self::Gpt { decoding, classifier } => {
-                decoding.push(input);
-                classifier.logits(&decoding.output()?, depth)
-            }
-            Self::Llama { decoding, output } => output.logits(&decoding.next(input)?, depth),
+/// Refuses settings of other blocks than those that are chosen.
+fn only_its_own(config: &ArConfig) -> Result<()> {
+    let refused = |field: &'static str, message: &str| Err(ConfigError::field(field, message.to_owned()).into());
+    let ArConfig { block, order, .. } = *config;
+    match block {
+        BlockKind::Llama if config.attention_dropout > 0.0 => refused(
+            "attention_dropout",
+            "llama blocks keep all attention probabilities; leave it at 0, or take `block: gpt`",
+        ),
+        BlockKind::Llama if config.position != Position::Flat && !order.varies() => {
+            refused("position", "llama blocks have rotary positions; leave it out, or take `block: gpt`")
         }
+        BlockKind::Rar if config.position != Position::Flat => {
+            refused("position", "rar blocks have tables of their own; leave it out, or take `block: gpt`")
+        }
+        BlockKind::Rar if config.embedding_dropout > 0.0 => {
+            refused("embedding_dropout", "rar drops nothing of the inputs; leave it at 0, or take `block: gpt`")
+        }
+        BlockKind::Gpt | BlockKind::Llama if config.mlp_width.is_some() => {
+            refused("mlp_width", "only rar blocks have a width of their own; leave it out, or take `block: rar`")
+        }
+        _ => Ok(()),
     }
 }

@@ -1,15 +1,21 @@
 //! The plain autoregressive baseline: one transformer over all codes of an image as a flat sequence, position by
-//! position, at each position depth by depth. Its blocks are GPT's or LlamaGen's.
+//! position, at each position depth by depth. Its blocks are GPT's, LlamaGen's or RAR's; positions come in raster order or
+//! in another.
 
 mod body;
 mod llama;
 mod model;
+mod order;
+mod output;
+mod position;
+mod rar;
 mod sample;
 #[cfg(test)]
 mod tests;
 
 pub use llama::{Rotary, StartRotation, swiglu_width};
 pub use model::Ar;
+pub use order::{Order, random_share};
 pub use sample::ArState;
 
 use rqlab_sdk::nn::ConditionKind;
@@ -35,6 +41,9 @@ rqlab_sdk::choice! {
         /// LlamaGen's blocks: RMS norms, SwiGLU, no biases, rotary positions by row and column instead of learned ones, and where
         /// a position has several codes a learned vector for each depth.
         Llama = "llama",
+        /// RAR's blocks: the condition and the place in the sequence modulate every layer norm, queries and keys are normalised,
+        /// and inputs know their own position and that of the code that follows.
+        Rar = "rar",
     }
 }
 
@@ -47,8 +56,17 @@ config! {
         heads: usize = 4, in 1..=256;
         /// Blocks.
         layers: usize = 6, in 1..=256;
-        /// The transformer's blocks. LlamaGen-B: `ar(block: llama, width: 768, heads: 12, layers: 12, init: gpt)`.
+        /// The transformer's blocks. LlamaGen-B: `ar(block: llama, width: 768, heads: 12, layers: 12, init: gpt)`. RAR-B: `ar(block:
+        /// rar, order: annealed, width: 768, heads: 16, layers: 24, dropout: 0.1, attention_dropout: 0.1, init: gpt)`.
         block: BlockKind = BlockKind::Gpt;
+        /// In which order the positions of the map are predicted. Random orders, on the way to raster or not, need blocks that know
+        /// what is predicted next: gpt and llama then get embeddings of it, which rar always has.
+        order: Order = Order::Raster;
+        /// With `order: annealed`: the shares of the training between which the share of images in random order falls linearly from
+        /// 1 to 0. Published: the same, 125,000 and 187,500 of 250,000 steps.
+        anneal: [f32; 2] = [0.5, 0.75], in 0.0..=1.0;
+        /// With rar: the hidden width of its MLP; by default 4 times the model width. Published: RAR-XXL has 6144 at 1408.
+        mlp_width: Option<usize> = None, in 1..=65536;
         /// With llama: the hidden width of its SwiGLU is 8/3 of the model width, up to a multiple of this.
         mlp_multiple: usize = 256, in 1..=65536;
         /// With llama: how queries and keys of the condition are turned, which has no cell.
@@ -57,7 +75,8 @@ config! {
         embedding: Embedding = Embedding::Learned;
         /// Whether it is told the class of the image.
         condition: ConditionKind = ConditionKind::Class;
-        /// With gpt: one position embedding for the whole sequence, or one for positions in the map and one for depths.
+        /// With gpt, and with llama in random orders: one position embedding for the whole sequence, or one for positions in the map
+        /// and one for depths.
         position: Position = Position::Flat;
         /// Predict the codes, or soft distributions over the codebook.
         targets: TargetKind = TargetKind::Hard;
@@ -65,11 +84,11 @@ config! {
         codes: CodeKind = CodeKind::Nearest;
         /// Temperature of soft targets and stochastic codes, in squared distances.
         temperature: f32 = 0.5, in 1e-4..=1e4;
-        /// Dropout on what each block adds.
+        /// Dropout on what each block adds; with rar also inside its MLP, as published.
         dropout: f32 = 0.0, in 0.0..=0.9;
-        /// Dropout on attention probabilities; with gpt alone.
+        /// Dropout on attention probabilities; not with llama.
         attention_dropout: f32 = 0.0, in 0.0..=0.9;
-        /// Dropout on the inputs.
+        /// Dropout on the inputs; not with rar.
         embedding_dropout: f32 = 0.0, in 0.0..=0.9;
         /// First values: PyTorch's defaults, or normal with deviation 0.02, which is small for small widths; with llama the logits
         /// are then zero at first, as published.

@@ -3,10 +3,10 @@
 
 use crate::ArConfig;
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::Linear;
-use rqlab_sdk::nn::transformer::WeightInit;
+use rqlab_sdk::nn::{Linear, Orders};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::attention::attention;
+use std::ops::Range;
 
 /// Added to the mean square.
 const EPS: f32 = 1e-5;
@@ -46,12 +46,12 @@ impl RmsNorm {
 /// second by its column, pair i of a half by the angle `place 10000^(-4 i / h)`.
 #[derive(Debug, Clone)]
 pub struct Rotary {
-    /// Cosines and sines `[1, T, 1, h/2]`.
+    /// Cosines and sines `[1 + T, h/2]`: of the condition, then of all codes in raster order.
     turns: [Tensor; 2],
 }
 
 impl Rotary {
-    /// Of the start and all codes of a map: `depth` in each cell, in raster order. `head` is h, a multiple of 4.
+    /// Of the condition and all codes of a map. `head` is h, a multiple of 4.
     ///
     /// # Errors
     /// None in practice: the shape has its numbers.
@@ -68,7 +68,7 @@ impl Rotary {
                 0 => start,
                 token => turn(angle(token, i % (2 * quarter))) as f32,
             };
-            Tensor::from_vec((0..length * 2 * quarter).map(at).collect(), &[1, length, 1, 2 * quarter])
+            Tensor::from_vec((0..length * 2 * quarter).map(at).collect(), &[length, 2 * quarter])
         };
         let cosine = if start == StartRotation::Zero { 0.0 } else { 1.0 };
         Ok(Self { turns: [table(cosine, f64::cos)?, table(0.0, f64::sin)?] })
@@ -79,22 +79,37 @@ impl Rotary {
     /// # Errors
     /// None in practice: the shape has its numbers.
     pub fn table(&self) -> Result<Tensor> {
-        let [_, length, _, pairs] = self.turns[0].dims("rotary")?;
-        let both = Tensor::stack(&[&self.turns[0], &self.turns[1]], 4)?;
-        Ok(both.reshape(&[length, pairs, 2])?)
+        Ok(Tensor::stack(&[&self.turns[0], &self.turns[1]], 2)?)
     }
 
-    /// Turns `[B, n, W]`, heads one after another, of the tokens from `first` on.
-    fn turn(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+    /// Cosines and sines `[1 or B, n, 1, h/2]` of inputs `range`, the first of which is the condition.
+    fn of(&self, range: Range<usize>, orders: &Orders) -> Result<[Tensor; 2]> {
+        let codes = range.start.saturating_sub(1)..range.end - 1;
+        let part = |table: &Tensor| -> Result<Tensor> {
+            let pairs = table.last_dim();
+            if codes.is_empty() {
+                return Ok(table.slice(0, 0..1)?.reshape(&[1, 1, 1, pairs])?);
+            }
+            let mut rows = orders.rows(&table.slice(0, 1..1 + orders.length())?, codes.clone())?;
+            let images = rows.shape()[0];
+            if range.start == 0 {
+                let first = table.slice(0, 0..1)?.reshape(&[1, 1, pairs])?.broadcast_to(&[images, 1, pairs])?;
+                rows = Tensor::concat(&[&first, &rows], 1)?;
+            }
+            Ok(rows.reshape(&[images, range.len(), 1, pairs])?)
+        };
+        Ok([part(&self.turns[0])?, part(&self.turns[1])?])
+    }
+
+    /// Turns `[B, n, W]`, heads one after another.
+    fn turn(x: &Tensor, [cos, sin]: &[Tensor; 2]) -> Result<Tensor> {
         let [batch, length, width] = x.dims("rotary")?;
-        let pairs = self.turns[0].last_dim();
-        let [cos, sin] = [&self.turns[0], &self.turns[1]].map(|table| table.slice(1, first..first + length));
-        let (cos, sin) = (cos?, sin?);
+        let pairs = cos.last_dim();
         let shape = [batch, length, width / (2 * pairs), pairs];
         let x = x.reshape(&[batch, length, width / (2 * pairs), pairs, 2])?;
         let part = |i: usize| -> Result<Tensor> { Ok(x.slice(4, i..i + 1)?.reshape(&shape)?) };
         let (a, b) = (part(0)?, part(1)?);
-        let turned = [a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?];
+        let turned = [a.mul(cos)?.sub(&b.mul(sin)?)?, b.mul(cos)?.add(&a.mul(sin)?)?];
         Ok(Tensor::stack(&[&turned[0], &turned[1]], 4)?.reshape(&[batch, length, width])?)
     }
 }
@@ -164,19 +179,20 @@ impl Llama {
     }
 
     /// Whole sequences `[B, T, W] -> [B, T, W]`.
-    pub(crate) fn forward(&self, x: &Tensor, mode: &Mode) -> Result<Tensor> {
-        self.run(x, 0, None, mode)
+    pub(crate) fn forward(&self, x: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
+        let [_, length, _] = x.dims("llama")?;
+        self.run(x, &self.rotary.of(0..length, orders)?, None, mode)
     }
 
-    /// The tokens from `first` on, which see `past` and are added to it.
-    fn run(&self, x: &Tensor, first: usize, mut past: Option<&mut Vec<Past>>, mode: &Mode) -> Result<Tensor> {
+    /// Inputs with their rotations, which see `past` and are added to it.
+    fn run(&self, x: &Tensor, turns: &[Tensor; 2], mut past: Option<&mut Vec<Past>>, mode: &Mode) -> Result<Tensor> {
         let mut x = x.clone();
         let width = x.last_dim();
         for (i, layer) in self.layers.iter().enumerate() {
             let mode = mode.part("block", i);
             let qkv = layer.qkv.forward(&layer.norms[0].forward(&x)?)?;
             let third = |n: usize| qkv.slice(2, n * width..(n + 1) * width);
-            let (q, k) = (self.rotary.turn(&third(0)?, first)?, self.rotary.turn(&third(1)?, first)?);
+            let (q, k) = (Rotary::turn(&third(0)?, turns)?, Rotary::turn(&third(1)?, turns)?);
             let attended = match past.as_mut().and_then(|past| past.get_mut(i)) {
                 None => attention(&q, &k, &third(2)?, self.heads, true)?,
                 Some(past) => {
@@ -213,6 +229,7 @@ impl Llama {
 #[derive(Debug)]
 pub(crate) struct LlamaDecoding {
     model: Llama,
+    orders: Orders,
     past: Option<Vec<Past>>,
     /// Inputs so far; with keys and values kept, none.
     inputs: Vec<Tensor>,
@@ -220,9 +237,9 @@ pub(crate) struct LlamaDecoding {
 }
 
 impl LlamaDecoding {
-    pub(crate) fn new(model: &Llama, cache: bool) -> Self {
+    pub(crate) fn new(model: &Llama, orders: &Orders, cache: bool) -> Self {
         let past = cache.then(|| vec![None; model.layers.len()]);
-        Self { model: model.clone(), past, inputs: Vec::new(), tokens: 0 }
+        Self { model: model.clone(), orders: orders.clone(), past, inputs: Vec::new(), tokens: 0 }
     }
 
     /// The output `[B, 1, W]` at the next input `[B, 1, W]`.
@@ -230,63 +247,11 @@ impl LlamaDecoding {
         let at = self.tokens;
         self.tokens += 1;
         if let Some(past) = &mut self.past {
-            return self.model.run(&input, at, Some(past), &Mode::Eval);
+            let turns = self.model.rotary.of(at..at + 1, &self.orders)?;
+            return self.model.run(&input, &turns, Some(past), &Mode::Eval);
         }
         self.inputs.push(input);
         let whole = Tensor::concat(&self.inputs.iter().collect::<Vec<_>>(), 1)?;
-        Ok(self.model.forward(&whole, &Mode::Eval)?.slice(1, at..at + 1)?)
-    }
-}
-
-/// Logits from hidden states: a linear map without bias for all depths where their codebooks have one size, and one per depth
-/// where they have not. It starts at zero with `init: gpt`, as published. Parameters: `weight`, or `0.weight`, `1.weight`, ..
-#[derive(Debug, Clone)]
-pub(crate) struct Output {
-    linears: Vec<Linear>,
-    depth: usize,
-}
-
-impl Output {
-    pub(crate) fn new(params: &Params, width: usize, sizes: &[usize], init: WeightInit) -> Result<Self> {
-        let first = match init {
-            WeightInit::Published => Init::fan_in(width),
-            WeightInit::Gpt => Init::ZEROS,
-        };
-        let linear = |params: &Params, size: usize| Linear::with_init(params, width, size, first, None);
-        let linears = match sizes {
-            [first, rest @ ..] if rest.iter().all(|size| size == first) => vec![linear(params, *first)?],
-            _ => sizes.iter().enumerate().map(|(d, &size)| linear(&params.scope(d), size)).collect::<Result<_>>()?,
-        };
-        Ok(Self { linears, depth: sizes.len() })
-    }
-
-    /// Logits `[.., K]` of depth `d` from hidden states `[.., W]`.
-    pub(crate) fn logits(&self, hidden: &Tensor, d: usize) -> Result<Tensor> {
-        let index = if self.linears.len() == 1 { 0 } else { d };
-        let missing = || Error::Unsupported(format!("there is no depth {}", d + 1));
-        self.linears.get(index).ok_or_else(missing)?.forward(hidden)
-    }
-
-    /// Logits `[N, K_d]` of every depth from hidden states `[N, D, W]`.
-    pub(crate) fn by_depth(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
-        let [rows, _, width] = hidden.dims("logits")?;
-        let at = |d: usize| self.logits(&hidden.slice(1, d..d + 1)?.reshape(&[rows, width])?, d);
-        (0..self.depth).map(at).collect()
-    }
-
-    /// Cross entropy in nats of every code, `[N, D]`, from hidden states of N positions of D codes.
-    pub(crate) fn losses(&self, hidden: &Tensor, codes: &Codes, targets: &Targets) -> Result<Tensor> {
-        let positions = codes.len() / self.depth.max(1);
-        let codes = codes.reshape(&[positions, self.depth])?;
-        let logits = self.by_depth(&hidden.reshape(&[positions, self.depth, hidden.last_dim()])?)?;
-        let loss = |(d, logits): (usize, &Tensor)| -> Result<Tensor> {
-            let Targets::Soft(targets) = targets else { return Ok(logits.cross_entropy(&codes.column(d)?)?) };
-            let missing =
-                || Error::Unsupported(format!("soft targets for {} depths, codes of {}", targets.len(), self.depth));
-            let target = targets.get(d).ok_or_else(missing)?;
-            Ok(logits.soft_cross_entropy(&target.reshape(&[positions, target.last_dim()])?)?)
-        };
-        let losses = logits.iter().enumerate().map(loss).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::stack(&losses.iter().collect::<Vec<_>>(), 1)?)
+        Ok(self.model.forward(&whole, &self.orders, &Mode::Eval)?.slice(1, at..at + 1)?)
     }
 }

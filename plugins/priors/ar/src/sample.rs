@@ -2,15 +2,14 @@
 
 use crate::Ar;
 use crate::body::BodyDecoding;
-use rqlab_sdk::nn::CodeSteps;
+use rqlab_sdk::nn::{CodeSteps, Orders};
 use rqlab_sdk::prelude::*;
 
 /// Images of which [`Ar`] has drawn some codes.
 #[derive(Debug)]
 pub struct ArState {
     decoding: BodyDecoding,
-    /// The position embedding of the sequence, `[1, T D, W]`, if it has one.
-    positions: Option<Tensor>,
+    orders: Orders,
     /// The embedded condition `[B, 1, W]`: what the first code is predicted from.
     start: Tensor,
     /// Codes that have been predicted so far.
@@ -28,15 +27,14 @@ impl CodeSteps for Ar {
         self.condition.space()
     }
 
+    fn order(&self) -> Option<&[u32]> {
+        Some(&self.reading.evaluation)
+    }
+
     fn begin(&self, condition: &Condition, _above: &[Tokens], cache: bool) -> Result<ArState> {
-        let images = condition.images();
-        let length = self.level.positions() * self.level.depth();
-        Ok(ArState {
-            decoding: self.body.decoding(images, length, cache)?,
-            positions: self.positions()?,
-            start: self.condition.forward(condition)?,
-            predicted: 0,
-        })
+        let orders = self.reading.orders(condition.images(), &Mode::Eval)?;
+        let start = self.condition.forward(condition)?;
+        Ok(ArState { decoding: self.body.begin(&start, &orders, cache)?, orders, start, predicted: 0 })
     }
 
     fn next(&self, state: &mut ArState, last: Option<&Codes>) -> Result<Tensor> {
@@ -49,10 +47,6 @@ impl CodeSteps for Ar {
             }
         };
         state.predicted += 1;
-        let input = match &state.positions {
-            Some(positions) => input.add(&positions.slice(1, n..n + 1)?)?,
-            None => input,
-        };
-        state.decoding.next(input, n % depth)
+        self.body.next(&mut state.decoding, input, (n, n % depth), &state.orders)
     }
 }

@@ -36,7 +36,27 @@ fn model(config: &str, sizes: &[usize], shared: bool) -> (Ar, Params) {
     let params = Params::new(3);
     let cx = context(params.clone(), level([2, 3], sizes, shared));
     let config = ArConfig::parse(&format!("ar(width: 12, heads: 3, {config})")).unwrap();
-    (Ar::new(config, &cx).unwrap(), params)
+    let model = Ar::new(config, &cx).unwrap();
+    move_modulations(&params);
+    (model, params)
+}
+
+/// Gives maps to modulations numbers: they start at zero, where a block does nothing.
+fn move_modulations(params: &Params) {
+    for (name, var) in params.trained() {
+        if name.contains("adaLN") {
+            let shape = var.get().shape().to_vec();
+            let draws = Rng::new(4, &name, 0).normal(shape.iter().product());
+            var.set(&Tensor::from_vec(draws.into_iter().map(|x| 0.3 * x).collect(), &shape).unwrap()).unwrap();
+        }
+    }
+}
+
+/// For each code of a map of 6 positions, when it is predicted.
+fn places(model: &Ar, depth: usize) -> Vec<usize> {
+    let order = model.order().unwrap();
+    let place = |code: usize| order.iter().position(|&position| position as usize == code / depth).unwrap();
+    (0..6 * depth).map(|code| place(code) * depth + code % depth).collect()
 }
 
 /// Every way to wire it, with codebooks of one size and of several.
@@ -55,6 +75,13 @@ fn variants() -> Vec<(Ar, Params, Vec<usize>)> {
         made("", &[7], true),
         made("block: llama, mlp_multiple: 8", &[7, 5, 6], false),
         made("block: llama, mlp_multiple: 8, embedding: codebook", &[7], true),
+        made("block: rar, mlp_width: 20", &[7, 5, 6], false),
+        made("block: rar, embedding: codebook, condition: none", &[7], true),
+        made("order: spiral", &[7, 5, 6], false),
+        made("order: random, position: factored", &[7; 2], true),
+        made("order: zigzag, block: llama, mlp_multiple: 8", &[7, 5], false),
+        made("order: random, block: llama, mlp_multiple: 8", &[7, 5], false),
+        made("order: random, block: rar", &[7, 5], false),
     ]
 }
 
@@ -113,7 +140,7 @@ fn the_parameter_count_is_that_of_the_other_implementation() {
 fn a_code_changes_the_logits_after_it_and_no_others() {
     for (model, _, sizes) in variants() {
         let depth = sizes.len();
-        let before = batch(&sizes, 2, 1);
+        let (before, places) = (batch(&sizes, 2, 1), places(&model, depth));
         let base = logits(&model, &before);
         for place in 0..6 * depth {
             let mut data = codes(&before).as_slice().to_vec();
@@ -124,7 +151,7 @@ fn a_code_changes_the_logits_after_it_and_no_others() {
             let changed = logits(&model, &TokenBatch { tokens, ..before.clone() });
             for (d, (a, b)) in base.iter().zip(&changed).enumerate() {
                 for (row, (a, b)) in a.as_slice().chunks(sizes[d]).zip(b.as_slice().chunks(sizes[d])).enumerate() {
-                    let after = row >= 6 && (row - 6) * depth + d > place;
+                    let after = row >= 6 && places[(row - 6) * depth + d] > places[place];
                     assert_eq!(a != b, after, "place {place}, row {row}, depth {d}");
                 }
             }
@@ -135,19 +162,20 @@ fn a_code_changes_the_logits_after_it_and_no_others() {
 #[test]
 fn logits_with_cache_and_without_are_those_of_the_whole_map() {
     for (model, _, sizes) in variants() {
-        let batch = batch(&sizes, 4, 2);
+        let (batch, depth) = (batch(&sizes, 4, 2), sizes.len());
         let whole = logits(&model, &batch);
+        let order = model.order().unwrap();
         for cache in [true, false] {
             let mut worst = 0.0f32;
             let (mut state, mut last) = (model.begin(&batch.condition, &[], cache).unwrap(), None);
-            for n in 0..6 * sizes.len() {
-                let (t, d) = (n / sizes.len(), n % sizes.len());
+            for n in 0..6 * depth {
+                let (t, d) = (order[n / depth] as usize, n % depth);
                 let logits = model.next(&mut state, last.as_ref()).unwrap();
                 for (image, row) in logits.as_slice().chunks(sizes[d]).enumerate() {
                     let wanted = &whole[d].as_slice()[(image * 6 + t) * sizes[d]..][..sizes[d]];
                     worst = row.iter().zip(wanted).fold(worst, |m, (a, b)| m.max((a - b).abs()));
                 }
-                let code = |image: usize| codes(&batch).as_slice()[image * 6 * sizes.len() + n];
+                let code = |image: usize| codes(&batch).as_slice()[(image * 6 + t) * depth + d];
                 last = Some(Codes::from_vec((0..4).map(code).collect(), &[4]).unwrap());
             }
             assert!(worst < 1e-5, "differ by {worst}");
@@ -299,6 +327,16 @@ fn what_cannot_be_is_refused() {
         build("p(block: llama, attention_dropout: 0.1)", &context(Params::dry(), level([2, 3], &[7; 2], true)))
             .contains("`attention_dropout`")
     );
+    for (config, field) in [
+        ("p(anneal: [0.5, 0.25])", "`anneal`"),
+        ("p(mlp_width: 8)", "`mlp_width`"),
+        ("p(block: rar, position: factored)", "`position`"),
+        ("p(block: rar, embedding_dropout: 0.1)", "`embedding_dropout`"),
+        ("p(block: rar, width: 10, heads: 4)", "`heads`"),
+    ] {
+        let refused = build(config, &context(Params::dry(), level([2, 3], &[7; 2], true)));
+        assert!(refused.contains(field), "{refused}");
+    }
     let lower = PriorContext { levels: vec![cx.levels[0].clone(); 2], level: 1, ..cx.clone() };
     assert!(build("p", &lower).contains("levels above"));
     let vectors = LevelInfo { space: TokenSpace::Vectors { channels: 5 }, ..cx.levels[0].clone() };
@@ -336,6 +374,47 @@ fn the_rotation_of_the_condition_matters_after_the_first_code_alone() {
     assert_ne!(zero[7..14], identity[7..14]);
 }
 
+/// Random orders differ from image to image and from step to step in training, and there is one at evaluation.
+#[test]
+fn training_draws_orders_and_evaluation_has_one() {
+    let (mut model, _) = model("layers: 1, order: annealed, anneal: [0.25, 0.75]", &[7; 2], true);
+    let orders = |model: &Ar, mode: &Mode| {
+        let orders = model.reading.orders(40, mode).unwrap();
+        orders.positions(0..12).unwrap().as_slice().to_vec()
+    };
+    let train = |step| Mode::Train(Rng::new(0, "train", step));
+    let raster: Vec<u32> = (0..40).flat_map(|_| 0..12).collect();
+    let moved = |orders: &[u32]| orders.chunks(12).filter(|order| **order != raster[..12]).count();
+    assert_eq!(orders(&model, &Mode::Eval), raster);
+    assert!(moved(&orders(&model, &train(0))) >= 38);
+    assert_ne!(orders(&model, &train(0)), orders(&model, &train(1)));
+    model.begin_step(50, 100);
+    assert!((8..32).contains(&moved(&orders(&model, &train(0)))));
+    model.begin_step(75, 100);
+    assert_eq!(orders(&model, &train(0)), raster);
+    // A run that goes on from the middle draws what one from the beginning would.
+    model.begin_step(10, 100);
+    let gone_back = orders(&model, &train(10));
+    model.begin_step(10, 100);
+    assert_eq!(orders(&model, &train(10)), gone_back);
+}
+
+/// RAR's blocks start as the identity: what is predicted then depends on the last code alone.
+#[test]
+fn a_modulated_block_starts_as_the_identity() {
+    let params = Params::new(3);
+    let config = ArConfig::parse("ar(width: 12, heads: 3, layers: 2, block: rar)").unwrap();
+    let model = Ar::new(config, &context(params, level([2, 3], &[7], true))).unwrap();
+    let mut one = batch(&[7], 1, 3);
+    let before = logits(&model, &one).remove(0).to_vec();
+    let mut data = codes(&one).as_slice().to_vec();
+    data[0] = (data[0] + 1) % 7;
+    one.tokens = Tokens::Codes(Codes::from_vec(data, &[1, 2, 3, 1]).unwrap());
+    let after = logits(&model, &one).remove(0).to_vec();
+    let changed: Vec<usize> = (0..6).filter(|t| before[t * 7..][..7] != after[t * 7..][..7]).collect();
+    assert_eq!(changed, [1]);
+}
+
 #[test]
 fn it_keeps_the_contract_of_a_prior() {
     for text in [
@@ -343,6 +422,10 @@ fn it_keeps_the_contract_of_a_prior() {
         "ar(width: 8, heads: 2, layers: 1, embedding: codebook, position: factored)",
         "ar(width: 8, heads: 2, layers: 2, block: llama, mlp_multiple: 8)",
         "ar(width: 8, heads: 1, layers: 1, block: llama, mlp_multiple: 8, start_rotation: identity)",
+        "ar(width: 8, heads: 2, layers: 1, block: rar, order: annealed)",
+        "ar(width: 8, heads: 2, layers: 1, block: rar, order: random)",
+        "ar(width: 8, heads: 2, layers: 1, order: spiral)",
+        "ar(width: 8, heads: 2, layers: 1, block: llama, mlp_multiple: 8, order: random)",
     ] {
         let config = ArConfig::parse(text).unwrap();
         for case in [

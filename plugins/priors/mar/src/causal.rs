@@ -1,10 +1,9 @@
 //! The causal network: a decoder that reads tokens in the order of prediction, and knows where the next one stands.
 
 use crate::block::{Block, BlockSizes, EPS, Past, modulated, modulation};
-use crate::order::Orders;
 use crate::{CausalCondition, MarConfig, Order};
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::{LayerNorm, Linear};
+use rqlab_sdk::nn::{LayerNorm, Linear, Orders};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::decoder::{BlockWeights, Decoder};
 

@@ -15,7 +15,7 @@ mod tests;
 
 pub use config::{Attention, CausalCondition, Cell, LossKind, MarConfig, Order, Preset, TokensPerStep};
 pub use model::Mar;
-pub use order::{Orders, masked_count, steps_of};
+pub use order::{masked_count, steps_of};
 pub use sample::{Draws, Streams};
 
 use rqlab_sdk::declare_plugin;

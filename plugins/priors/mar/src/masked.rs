@@ -2,8 +2,7 @@
 
 use crate::MarConfig;
 use crate::block::{Block, BlockSizes, EPS, linear};
-use crate::order::Orders;
-use rqlab_sdk::nn::{LayerNorm, Linear};
+use rqlab_sdk::nn::{LayerNorm, Linear, Orders};
 use rqlab_sdk::prelude::*;
 use std::ops::Range;
 

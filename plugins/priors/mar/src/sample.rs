@@ -2,10 +2,9 @@
 
 use crate::head::{Embedded, Head};
 use crate::model::{Input, Mar, Net};
-use crate::order::Orders;
 use rqlab_sdk::nn::codes::PackedClassifier;
 use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadNoise, HeadRequest, HeadSampler};
-use rqlab_sdk::nn::unpatchify;
+use rqlab_sdk::nn::{Orders, unpatchify};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::no_grad;
 use rqlab_sdk::tensor::ops::sampling::{Draw, sample};

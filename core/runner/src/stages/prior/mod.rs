@@ -188,6 +188,7 @@ impl Task for Training<'_> {
                 self.feed.batch(self.model, &images.labels, &given, dropout, &rng)
             }
         })?;
+        self.prior.begin_step(step, self.stage.training.steps);
         let loss = Var::frozen(&self.frozen, || self.prior.loss(&batch, &Mode::Train(rng)))?;
         for (name, value) in &loss.terms {
             self.terms.entry((*name).to_owned()).or_default().add(value);

@@ -1,0 +1,84 @@
+//! Learned embeddings of positions.
+
+use crate::{ArConfig, BlockKind, Position};
+use rqlab_sdk::nn::Orders;
+use rqlab_sdk::prelude::*;
+use std::ops::Range;
+
+/// What is added to inputs: an embedding of the position that is predicted there and, if orders vary, of the one whose code is
+/// read there (RAR's target-aware positions). Input 0 is the condition, which has no position.
+///
+/// T positions of the map, D depths. Parameters: `pos_emb` `[1, T D, W]`, or `pos_emb_hw` `[1, T, 1, W]` and `pos_emb_d` `[1,
+/// 1, D, W]`; of llama blocks, whose rotations say where a code lies, the latter alone, if D is above 1 and orders do not
+/// vary; with gpt's blocks, if orders vary, `own_pos_emb` `[1, T D, W]`.
+#[derive(Debug)]
+pub(crate) struct PositionEmbedding {
+    next: Next,
+    own: Option<Var>,
+    positions: usize,
+    depth: usize,
+    width: usize,
+}
+
+#[derive(Debug)]
+enum Next {
+    Flat(Var),
+    Factored { position: Var, depth: Var },
+    Depth(Option<Var>),
+}
+
+impl PositionEmbedding {
+    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo) -> Result<Self> {
+        let (positions, depth, width) = (level.positions(), level.depth(), config.width);
+        let (llama, varies) = (config.block == BlockKind::Llama, config.order.varies());
+        let table = |name: &str, shape: &[usize]| params.parameter(name, shape, Init::Normal(0.02));
+        let next = match config.position {
+            _ if llama && !varies => {
+                Next::Depth((depth > 1).then(|| table("pos_emb_d", &[1, 1, depth, width])).transpose()?)
+            }
+            Position::Flat => Next::Flat(table("pos_emb", &[1, positions * depth, width])?),
+            Position::Factored => Next::Factored {
+                position: table("pos_emb_hw", &[1, positions, 1, width])?,
+                depth: table("pos_emb_d", &[1, 1, depth, width])?,
+            },
+        };
+        let own = varies && !llama;
+        let own = own.then(|| table("own_pos_emb", &[1, positions * depth, width])).transpose()?;
+        Ok(Self { next, own, positions, depth, width })
+    }
+
+    /// The rows of all codes in raster order, `[T D, W]`.
+    fn table(&self) -> Result<Option<Tensor>> {
+        let (positions, depth, width) = (self.positions, self.depth, self.width);
+        let table = match &self.next {
+            Next::Depth(None) => return Ok(None),
+            Next::Flat(table) => table.get(),
+            Next::Factored { position, depth } => position.get().add(&depth.get())?,
+            Next::Depth(Some(table)) => table.get().broadcast_to(&[1, positions, depth, width])?,
+        };
+        Ok(Some(table.reshape(&[positions * depth, width])?))
+    }
+
+    /// Inputs `range` of a sequence, `[B, n, W]`, with their embeddings.
+    pub(crate) fn added(&self, inputs: &Tensor, range: Range<usize>, orders: &Orders) -> Result<Tensor> {
+        let mut inputs = match self.table()? {
+            Some(table) => inputs.add(&orders.rows(&table, range.clone())?)?,
+            None => inputs.clone(),
+        };
+        let Some(own) = &self.own else { return Ok(inputs) };
+        let read = range.start.saturating_sub(1)..range.end - 1;
+        if !read.is_empty() {
+            let own = orders.rows(&own.get().reshape(&[self.positions * self.depth, self.width])?, read)?;
+            let own = if range.start == 0 { behind_the_condition(&own)? } else { own };
+            inputs = inputs.add(&own)?;
+        }
+        Ok(inputs)
+    }
+}
+
+/// `[B, n, W]` behind a row of zeros.
+fn behind_the_condition(rows: &Tensor) -> Result<Tensor> {
+    let [images, _, width] = rows.dims("positions")?;
+    let zeros = Tensor::zeros(&[images, 1, width]).to_device(rows.device())?;
+    Ok(Tensor::concat(&[&zeros, rows], 1)?)
+}
