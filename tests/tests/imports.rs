@@ -8,13 +8,15 @@
 use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_autoencoder_vit::{Vit, VitConfig};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
-use rqlab_prior_mar::{Mar, MarConfig, Orders};
+use rqlab_prior_ar::{Ar, ArConfig};
+use rqlab_prior_mar::{Mar, MarConfig};
 use rqlab_prior_pixelsnail::{PixelSnail, PixelSnailConfig};
 use rqlab_prior_rq_transformer::{RqTransformer, RqTransformerConfig};
 use rqlab_quantizer_kl::{Kl, KlConfig};
 use rqlab_quantizer_rq::{Rq, RqConfig};
 use rqlab_quantizer_vq::{Vq, VqConfig};
 use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_sdk::nn::Orders;
 use rqlab_sdk::prelude::*;
 use rqlab_tests::lab::{Lab, Said};
 use rqlab_tests::parity::{Case, Outputs, compare};
@@ -334,10 +336,108 @@ fn taming_first_stage() {
     let model = Imported::read(&lab, "vqgan");
     let levels = model.encode(&images);
     let mut out = Outputs::default();
-    out.not_yet("out.logits", "minGPT");
+    out.not_yet("out.logits", "the transformer, whose test is `taming_transformer`");
     out.codes("out.codes", &codes(&levels[0], case.wanted_shape("out.codes").unwrap()));
     out.map("out.recon", &model.decode(&levels)).unwrap();
     expect(&case, &out);
+}
+
+/// Builds the imported prior `ar` over codes of `sizes` on a map, and loads its weights.
+fn imported_ar(lab: &Lab, name: &str, codes: usize, [height, width]: [usize; 2], cx: (ConditionSpace, bool)) -> Ar {
+    let checkpoint = Checkpoint::load_sealed(&lab.path(&format!("imports/{name}.safetensors"))).unwrap();
+    let params = Params::new(0);
+    let space = TokenSpace::Codes(CodeSpace { sizes: vec![codes], tables: vec![], shared: false });
+    let cx = PriorContext {
+        levels: vec![LevelInfo { height, width, channels: 1, space, scales: None }],
+        level: 0,
+        condition: cx.0,
+        null_condition: cx.1,
+        params: params.scope("prior"),
+        components: Components::none(),
+    };
+    let model = Ar::new(ArConfig::parse(&checkpoint.metadata["prior"]).unwrap(), &cx).unwrap();
+    params.load(&checkpoint.tensors).unwrap();
+    model
+}
+
+/// The sides of a square map of so many codes.
+fn square(codes: usize) -> [usize; 2] {
+    let side = codes.isqrt();
+    assert_eq!(side * side, codes);
+    [side, side]
+}
+
+#[test]
+fn taming_transformer() {
+    let Some(folder) = case("taming_transformer") else { return };
+    let (case, file, lab) = (Case::read(&folder).unwrap(), weights(&folder, &["ckpt"]), Lab::new().unwrap());
+    import(&lab, &file, "gpt", "--system taming_transformer");
+    let wanted = case.wanted_shape("out.logits").unwrap().to_vec();
+    let sides = square(wanted[1]);
+    let given = case.array("out.codes").or_else(|_| case.array("in.codes")).unwrap();
+    let codes = given.data.iter().map(|&code| code as u32).collect();
+    let codes = Codes::from_vec(codes, &[wanted[0], sides[0], sides[1], 1]).unwrap();
+    let (space, condition) = match case.number("cond_stage_config/params/n_classes") {
+        Ok(classes) => {
+            let labels = Condition::classes(case.codes("in.labels").unwrap()).unwrap();
+            (ConditionSpace::Classes(classes as usize), labels)
+        }
+        Err(_) => (ConditionSpace::None, Condition::none(wanted[0]).unwrap()),
+    };
+    let model = imported_ar(&lab, "gpt", wanted[2], sides, (space, false));
+    let mut out = Outputs::default();
+    out.not_yet("out.codes", "the first stage");
+    out.not_yet("out.recon", "the first stage");
+    out.tensor("out.logits", &model.logits(&codes, &condition).unwrap()[0].reshape(&wanted).unwrap());
+    expect(&case, &out);
+    let own = |path: &str| {
+        let name = path.strip_prefix("state_dict/")?;
+        (name.starts_with("transformer.") && !name.ends_with(".attn.mask")).then(|| name.to_owned())
+    };
+    exports_its_bits(&lab, &file, "gpt", &own);
+    let yaml = fs::read_to_string(folder.join("project.yaml")).unwrap();
+    for (from, to, told) in [
+        ("taming.modules.util.Labelator", "taming.modules.misc.coord.CoordStage", "cond_stage_config.target"),
+        ("        n_layer:", "        n_unmasked: 3\n        n_layer:", "n_unmasked"),
+    ] {
+        lab.write("other.yaml", yaml.replace(from, to)).unwrap();
+        if lab.read("other.yaml").unwrap() != yaml {
+            let refused = lab
+                .run(&format!("import {} --as no --system taming_transformer --config other.yaml", file.display()))
+                .unwrap();
+            assert!(refused.code != Some(0) && refused.err.contains(told), "{}", refused.err);
+        }
+    }
+}
+
+#[test]
+fn llamagen_gpt() {
+    let Some(folder) = case("llamagen_gpt") else { return };
+    let (case, file, lab) = (Case::read(&folder).unwrap(), weights(&folder, &["pt"]), Lab::new().unwrap());
+    lab.write("gpt.json", case.config.to_string()).unwrap();
+    import(&lab, &file, "gpt", "--config gpt.json");
+    let base = lab.read("imports/gpt.ron").unwrap();
+    assert!(base.contains("condition_dropout: 0.1"), "{base}");
+    let wanted = case.wanted_shape("out.logits").unwrap().to_vec();
+    let (sides, classes) = (square(wanted[1]), case.size("num_classes").unwrap());
+    let model = imported_ar(&lab, "gpt", wanted[2], sides, (ConditionSpace::Classes(classes), true));
+    let codes = case.codes("in.codes").unwrap().reshape(&[wanted[0], sides[0], sides[1], 1]).unwrap();
+    // The class after the last is none.
+    let labels = case.codes("in.labels").unwrap();
+    let present = labels.as_slice().iter().map(|&label| u32::from((label as usize) < classes)).collect();
+    let known = labels.as_slice().iter().map(|&label| label.min(classes as u32 - 1)).collect();
+    let condition = Condition {
+        given: Given::Classes(Codes::from_vec(known, &[wanted[0]]).unwrap()),
+        present: Codes::from_vec(present, &[wanted[0]]).unwrap(),
+    };
+    let mut out = Outputs::default();
+    out.tensor("out.logits", &model.logits(&codes, &condition).unwrap()[0].reshape(&wanted).unwrap());
+    expect(&case, &out);
+    exports_its_bits(&lab, &file, "gpt", &|path| {
+        Some(path.strip_prefix("model/").unwrap_or(path).to_owned()).filter(|name| !name.contains('/'))
+    });
+    let refused = lab.run(&format!("import {} --as no", file.display())).unwrap();
+    assert!(refused.code != Some(0) && refused.err.contains("n_head"), "{}", refused.err);
 }
 
 /// The argument that tells the size of a case's images, where no configuration lies beside its file.

@@ -34,7 +34,9 @@ const OTHERS: &[&str] = &[
 /// Priors of codes that have a likelihood.
 const PRIORS: &[&str] = &[
     "ar(width: 16, heads: 2, layers: 1)",
-    "ar(width: 16, heads: 2, layers: 1, block: llama)",
+    "ar(width: 16, heads: 2, layers: 1, block: llama, order: random)",
+    "ar(width: 16, heads: 2, layers: 1, order: zigzag)",
+    "ar(width: 16, heads: 2, layers: 1, block: rar, order: annealed)",
     "rq_transformer(width: 16, heads: 2, body_layers: 1, head_layers: 1)",
 ];
 

@@ -18,6 +18,7 @@ fn target(name: &str) -> f64 {
         "ar_sample_b16" => 0.45,
         "ar_sample_b100" => 0.60,
         "mar_sample_b1" | "pixelsnail_sample_b1" | "pixelsnail_sample_b16" => 0.50,
+        "llama_ar_sample_b16" => 0.45,
         "mar_sample_b16" | "maskgit_sample_b16" => 0.60,
         "mar_sample_b64" => 0.70,
         "ar_diffusion_sample_b16" => 0.35,
@@ -26,7 +27,7 @@ fn target(name: &str) -> f64 {
         "start_up" => 0.03,
         // Half as many images again in the same time.
         name if name.starts_with("data_") => 0.67,
-        name if name.contains("_train_") => 0.85,
+        name if name.contains("_train") => 0.85,
         _ => 1.0,
     }
 }

@@ -192,6 +192,11 @@ impl PriorSizes {
             + match self.family {
                 Family::Ar { layers } => layers * block(batch, positions * depth),
                 Family::MaskGit { layers } => layers * block(batch, 1 + positions),
+                Family::Llama { layers } => {
+                    // Three maps of SwiGLU have one width^2 more than two of four times the width.
+                    let wider = 3 * 2 * batch * positions * depth * width * (swiglu(width) * 3 - 8 * width);
+                    layers * (block(batch, positions * depth) + wider)
+                }
                 Family::RqTransformer { body, head } => {
                     // The codebook's vectors enter by two linear maps and want no gradient.
                     let read = (positions - 1) + positions * (depth - 1);
@@ -215,6 +220,11 @@ impl PriorSizes {
             Family::Ar { layers } => transformer + layers * block + self.codebook * width + positions * depth * width,
             Family::MaskGit { layers } => {
                 transformer + layers * block + (self.codebook + 1) * width + (1 + positions) * width
+            }
+            Family::Llama { layers } => {
+                // No biases, one class more, a last norm, and as many rows of codes as columns of logits.
+                let block = 4 * width * width + 3 * width * swiglu(width) + 2 * width;
+                (CLASSES + 1) * width + layers * block + width + 2 * self.codebook * width
             }
             Family::RqTransformer { body, head } => {
                 let reading = LATENT * width + width;
@@ -260,6 +270,11 @@ fn snail_maps(width: usize, residual_blocks: usize) -> Vec<Map> {
     maps
 }
 
+/// The hidden width of LlamaGen's SwiGLU.
+fn swiglu(width: usize) -> usize {
+    (8 * width / 3).next_multiple_of(256)
+}
+
 impl Operation {
     /// Elements of the first operand.
     fn elements(&self) -> usize {
@@ -292,7 +307,7 @@ mod tests {
 
     /// What PyTorch's counters say of the same workloads: operations of a call, parameters of the model; none where sizes are
     /// not counted here.
-    const PYTORCH: [(&str, Option<u64>, Option<usize>); 47] = [
+    const PYTORCH: [(&str, Option<u64>, Option<usize>); 49] = [
         ("tokenizer_train_small", Some(77_179_387_904), Some(1_292_323)),
         ("tokenizer_train_base", Some(452_171_137_024), Some(5_129_347)),
         ("fsq_train_small", None, None),
@@ -312,6 +327,8 @@ mod tests {
         ("ar_sample_b1", None, Some(6_649_344)),
         ("ar_sample_b16", None, Some(6_649_344)),
         ("ar_sample_b100", None, Some(6_649_344)),
+        ("llama_ar_train", Some(98_247_376_896), Some(7_085_056)),
+        ("llama_ar_sample_b16", None, Some(7_085_056)),
         ("pixelsnail_train", Some(17_136_353_280), Some(1_916_960)),
         ("pixelsnail_sample_b1", None, Some(1_916_960)),
         ("pixelsnail_sample_b16", None, Some(1_916_960)),

@@ -6,8 +6,8 @@ use rqlab::job::{Call, Called};
 use rqlab::plugins::Plugins;
 use rqlab::stages::Tokenizer;
 use rqlab_sdk::contracts::{
-    CodeSpace, Components, Condition, ConditionSpace, LevelInfo, MapShape, Mode, Prior, PriorContext, QuantizerContext,
-    SampleRequest, Targets, TokenBatch, TokenSpace, Tokens,
+    CodeSpace, Components, Condition, ConditionSpace, Guidance, LevelInfo, MapShape, Mode, Prior, PriorContext,
+    QuantizerContext, SampleRequest, Targets, TokenBatch, TokenSpace, Tokens,
 };
 use rqlab_sdk::nn::{CodebookInit, DeadCodes, EmaCodebook, EmaRule};
 use rqlab_sdk::optim::{Adam, AdamSettings};
@@ -132,6 +132,17 @@ fn tokenizer_step(calls: &TokenizerCalls, plugins: &Plugins) -> Result<Prepared>
     }))
 }
 
+/// What priors that are guided lose of their conditions in training, and the scale of their guidance.
+const CONDITION_DROPOUT: f32 = 0.1;
+const GUIDANCE: f32 = 2.0;
+
+impl PriorSizes {
+    /// Whether it is trained with some conditions dropped, and sampled with guidance.
+    fn guided(&self) -> bool {
+        matches!(self.family, Family::Llama { .. })
+    }
+}
+
 /// A prior with fresh parameters, over the codes of a random codebook.
 fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Params)> {
     let PriorSizes { family, side, depth, codebook: size, width, heads } = sizes;
@@ -156,6 +167,9 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
                 "(width: {width}, heads: {heads}, blocks: {blocks}, residual_blocks: {residual_blocks}, condition: none)"
             ),
         ),
+        Family::Llama { layers } => {
+            ("ar", format!("(block: llama, width: {width}, heads: {heads}, layers: {layers}, mlp_multiple: 256)"))
+        }
     };
     let codebook = normal(&[*size, LATENT], "codebook")?;
     let params = Params::new(0);
@@ -166,7 +180,7 @@ fn prior(sizes: &PriorSizes, plugins: &Plugins) -> Result<(Box<dyn Prior>, Param
         levels: vec![level],
         level: 0,
         condition: ConditionSpace::Classes(CLASSES),
-        null_condition: false,
+        null_condition: sizes.guided(),
         params: params.scope("prior"),
         components: Components::none(),
     };
@@ -177,19 +191,24 @@ fn prior_step(sizes: &PriorSizes, batch: usize, plugins: &Plugins) -> Result<Pre
     let (prior, params) = prior(sizes, plugins)?;
     let (lr, betas, weight_decay) = match sizes.family {
         Family::PixelSnail { .. } => (3e-4, [0.9, 0.999], 0.0),
-        Family::RqTransformer { .. } | Family::Ar { .. } | Family::MaskGit { .. } => (5e-4, [0.9, 0.95], 1e-4),
+        Family::RqTransformer { .. } | Family::Ar { .. } | Family::Llama { .. } | Family::MaskGit { .. } => {
+            (5e-4, [0.9, 0.95], 1e-4)
+        }
     };
     let mut optimizer = Adam::new(params.trained(), AdamSettings { betas, weight_decay, ..AdamSettings::default() })?;
-    let tokens = TokenBatch {
+    let mut tokens = TokenBatch {
         tokens: Tokens::Codes(codes(&[batch, sizes.side, sizes.side, sizes.depth], sizes.codebook, "codes")?),
         targets: Targets::Hard,
         condition: Condition::classes(codes(&[batch], CLASSES, "labels")?)?,
         above: vec![],
     };
     let mut step = 0;
+    let dropout = if sizes.guided() { CONDITION_DROPOUT } else { 0.0 };
     Ok(Prepared::new(Some(params.count()), move || {
         let rng = Rng::new(0, "step", step);
         step += 1;
+        let kept = rng.part("condition", 0).uniform(batch).into_iter().map(|u| u32::from(u >= dropout));
+        tokens.condition.present = Codes::from_vec(kept.collect(), &[batch])?;
         let tape = Tape::start()?;
         let loss = prior.loss(&tokens, &Mode::Train(rng))?.loss;
         let mut gradients = tape.backward(&loss)?;
@@ -205,6 +224,7 @@ fn sample(sizes: &PriorSizes, batch: usize, cache: bool, plugins: &Plugins) -> R
     let request = SampleRequest {
         draw: vec![Draw { temperature: 1.0, top_k, top_p: None }],
         cache,
+        guidance: Guidance { scale: if sizes.guided() { GUIDANCE } else { 1.0 }, ..Guidance::default() },
         ..SampleRequest::new(Condition::classes(codes(&[batch], CLASSES, "labels")?)?)
     };
     let mut step = 0;

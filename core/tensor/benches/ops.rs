@@ -97,6 +97,7 @@ fn decoders(c: &mut Criterion) {
         qkv: pair(768, 256),
         proj: pair(256, 256),
         norm2: norm(),
+        gate: None,
         expand: pair(1024, 256),
         contract: pair(256, 1024),
     };

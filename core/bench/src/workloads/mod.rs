@@ -7,7 +7,7 @@ pub use priors::{Family, PriorSizes, VectorPriorSizes};
 pub use tokenizers::{TokenizerCalls, TokenizerSizes};
 
 pub(crate) use priors::{ar_base, rq_base, rq_small};
-use priors::{mar_base, mar_small, maskgit_small, pixelsnail};
+use priors::{llama, mar_base, mar_small, maskgit_small, pixelsnail};
 pub(crate) use tokenizers::tokenizer_small;
 
 use serde::{Deserialize, Serialize};
@@ -302,6 +302,8 @@ pub fn workloads() -> Vec<(&'static str, Workload)> {
         ("ar_sample_b1", sample(&ar, 1)),
         ("ar_sample_b16", sample(&ar, 16)),
         ("ar_sample_b100", sample(&ar, 100)),
+        ("llama_ar_train", prior(&llama(), 8)),
+        ("llama_ar_sample_b16", sample(&llama(), 16)),
         ("pixelsnail_train", prior(&snail, 32)),
         ("pixelsnail_sample_b1", sample(&snail, 1)),
         ("pixelsnail_sample_b16", sample(&snail, 16)),

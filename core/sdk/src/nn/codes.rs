@@ -174,12 +174,30 @@ impl CodeClassifier {
     /// # Errors
     /// A name that is taken.
     pub fn new(params: &Params, width: usize, sizes: &[usize], init: WeightInit) -> Result<Self> {
+        Self::of(params, width, sizes, |params, size| init.linear(params, width, size))
+    }
+
+    /// The same without biases, as minGPT of VQGAN has it (Esser et al., CVPR 2021).
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub fn without_bias(params: &Params, width: usize, sizes: &[usize], init: WeightInit) -> Result<Self> {
+        let linear = |params: &Params, size| Linear::with_init(params, width, size, init.weight(width), None);
+        Self::of(params, width, sizes, linear)
+    }
+
+    fn of(
+        params: &Params,
+        width: usize,
+        sizes: &[usize],
+        linear: impl Fn(&Params, usize) -> Result<Linear>,
+    ) -> Result<Self> {
         let norm = LayerNorm::new(&params.scope("layer_norm"), width, LAYER_NORM_EPS)?;
         let scope = params.scope("linear");
         let linears = match sizes {
-            [first, rest @ ..] if rest.iter().all(|size| size == first) => vec![init.linear(&scope, width, *first)?],
+            [first, rest @ ..] if rest.iter().all(|size| size == first) => vec![linear(&scope, *first)?],
             _ => {
-                let linear = |(depth, &size)| init.linear(&scope.scope(depth), width, size);
+                let linear = |(depth, &size)| linear(&scope.scope(depth), size);
                 sizes.iter().enumerate().map(linear).collect::<Result<_>>()?
             }
         };

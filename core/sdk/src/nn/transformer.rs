@@ -152,7 +152,7 @@ pub fn block_weights(norms: [&LayerNorm; 2], linears: [&Linear; 4]) -> BlockWeig
         let bias = linear.bias.as_ref().map_or_else(|| Tensor::zeros(&weight.shape()[..1]), Var::get);
         [weight, bias]
     });
-    BlockWeights { norm1, qkv, proj, norm2, expand, contract }
+    BlockWeights { norm1, qkv, proj, norm2, gate: None, expand, contract }
 }
 
 /// [`attention_qkv`] with dropout of its probabilities, written out, since the fused one keeps none to drop from.

@@ -8,7 +8,7 @@ use crate::cpu::isa::fma;
 use crate::cpu::isa::math::{exp, sigmoid};
 use crate::cpu::isa::simd;
 use crate::cpu::memory::scratch::scratch;
-use crate::cpu::norm::layer::layer_norm_rows;
+use crate::cpu::norm::layer::{RowNorm, layer_norm_rows};
 use crate::cpu::norm::rows::{stride, written};
 use crate::cpu::threads::team::{Member, region};
 use crate::ops::denoiser::DenoisingStep;
@@ -211,7 +211,14 @@ unsafe fn modulated(
             // SAFETY: the row lies inside the state, and inside `out` where this member alone writes.
             unsafe {
                 let unwritten = std::slice::from_raw_parts_mut(out.add(r * stride).cast(), width);
-                layer_norm_rows(row(room.state, r * width, width), weight, bias, sizes.eps, unwritten, &mut [[0.0; 2]]);
+                layer_norm_rows(
+                    row(room.state, r * width, width),
+                    weight,
+                    bias,
+                    RowNorm { eps: sizes.eps, centred: true },
+                    unwritten,
+                    &mut [[0.0; 2]],
+                );
                 let normal = std::slice::from_raw_parts_mut(out.add(r * stride), width);
                 let at = r * modulations + part * width;
                 modulate(normal, row(room.modulation, at, width), row(room.modulation, at + width, width));

@@ -1,15 +1,15 @@
 //! A causal transformer that goes on from what it has read: one operation per step, for sampling.
 
+use super::key_values::Cache;
 use super::packed::PackedLinear;
 use super::{common_device, on_cpu};
-use crate::cpu::attention::cached;
 use crate::cpu::attention::decoder;
-use crate::cpu::memory::LargePages;
+use crate::cpu::norm::layer::RowNorm;
 use crate::{Error, Result, Tensor};
 
-/// A pre-norm block, `x += proj(attention(norm1 x))`, `x += contract(gelu(expand(norm2 x)))`: weights `[O, I]` and
-/// biases `[O]` of its linear maps, `qkv` with the rows of query, key and value in this order; scale and shift `[W]` of
-/// its layer norms.
+/// A pre-norm block, `x += proj(attention(norm1 x))`, `x += contract(gelu(expand(norm2 x)))`, or with a gate `x +=
+/// contract(silu(gate(norm2 x)) expand(norm2 x))`: weights `[O, I]` and biases `[O]` of its linear maps, `qkv` with the rows of
+/// query, key and value in this order; scale and shift `[W]` of its norms.
 #[derive(Debug, Clone)]
 pub struct BlockWeights {
     /// Before the attention.
@@ -20,6 +20,8 @@ pub struct BlockWeights {
     pub proj: [Tensor; 2],
     /// Before the two maps that follow.
     pub norm2: [Tensor; 2],
+    /// `[H, W]`, if there is one.
+    pub gate: Option<[Tensor; 2]>,
     /// `[H, W]`.
     pub expand: [Tensor; 2],
     /// `[W, H]`.
@@ -33,7 +35,9 @@ pub struct Decoder {
     blocks: Vec<Block>,
     heads: usize,
     width: usize,
-    eps: f32,
+    norm: RowNorm,
+    /// Rotations of all positions, `[capacity, 2, h]`.
+    turns: Option<Tensor>,
     batch: usize,
     capacity: usize,
     len: usize,
@@ -45,20 +49,10 @@ struct Block {
     qkv: PackedLinear,
     proj: PackedLinear,
     norm2: [Tensor; 2],
+    gate: Option<PackedLinear>,
     expand: PackedLinear,
     contract: PackedLinear,
     cache: Cache,
-}
-
-/// The keys and values of what a block has read.
-#[derive(Debug, Clone)]
-enum Cache {
-    Host {
-        keys: LargePages,
-        values: LargePages,
-    },
-    #[cfg(feature = "cuda")]
-    Gpu(crate::cuda::attention::decoder::Cache),
 }
 
 impl Decoder {
@@ -74,7 +68,23 @@ impl Decoder {
             return Err(Error::shape("Decoder", message));
         }
         let blocks = blocks.iter().map(|block| Block::new(block, heads, batch, capacity)).collect::<Result<_>>()?;
-        Ok(Self { blocks, heads, width, eps, batch, capacity, len: 0 })
+        let norm = RowNorm { eps, centred: true };
+        Ok(Self { blocks, heads, width, norm, turns: None, batch, capacity, len: 0 })
+    }
+
+    /// The same with RMS norms, which add `eps` to the mean square, and with queries and keys turned by `turns` `[capacity, 2,
+    /// h]`: see [`rotate_qk`](super::rotary::rotate_qk).
+    ///
+    /// # Errors
+    /// As for [`Decoder::new`]; rotations of another size.
+    pub fn rotary(blocks: &[BlockWeights], heads: usize, eps: f32, batch: usize, turns: &Tensor) -> Result<Self> {
+        let [capacity, two, head] = turns.dims("Decoder")?;
+        let decoder = Self::new(blocks, heads, eps, batch, capacity)?;
+        if two != 2 || head * heads != decoder.width || !head.is_multiple_of(2) {
+            let message = format!("rotations {:?} for {heads} heads of a width of {}", turns.shape(), decoder.width);
+            return Err(Error::shape("Decoder", message));
+        }
+        Ok(Self { norm: RowNorm { eps, centred: false }, turns: Some(turns.detach()), ..decoder })
     }
 
     /// The positions read so far.
@@ -98,19 +108,20 @@ impl Decoder {
     /// # Errors
     /// [`Error::Shape`] if the shape does not fit or the capacity is exceeded.
     pub fn step(&mut self, x: &Tensor) -> Result<Tensor> {
-        let Self { heads, width, eps, batch, capacity, len, .. } = *self;
+        let Self { heads, width, norm, batch, capacity, len, .. } = *self;
         let [_, new, _] = x.dims("Decoder")?;
         if x.shape() != [batch, new, width] || len + new > capacity {
             let message =
                 format!("{:?} does not fit a decoder of {batch} x {width} holding {len} of {capacity}", x.shape());
             return Err(Error::shape("Decoder", message));
         }
-        let sizes = decoder::Sizes { batch, new, past: len, capacity, heads, width, eps };
-        common_device("Decoder", self.blocks.iter().map(|block| &block.norm1[0]).chain([x]))?;
+        let sizes = decoder::Sizes { batch, new, past: len, capacity, heads, width, norm, turns: None };
+        common_device("Decoder", self.blocks.iter().map(|block| &block.norm1[0]).chain([x]).chain(&self.turns))?;
         #[cfg(feature = "cuda")]
         {
             let mut blocks: Vec<_> = self.blocks.iter_mut().filter_map(Block::on_gpu).collect();
-            if let Some(out) = crate::cuda::attention::decoder::step(&sizes, &mut blocks, x)? {
+            let turns = self.turns.as_ref().and_then(Tensor::gpu_buffer);
+            if let Some(out) = crate::cuda::attention::decoder::step(&sizes, turns, &mut blocks, x)? {
                 self.len += new;
                 return Ok(out);
             }
@@ -119,31 +130,20 @@ impl Decoder {
         let mut out = x.to_vec();
         let mut blocks: Vec<decoder::Block<'_>> = self.blocks.iter_mut().filter_map(Block::operands).collect();
         if !out.is_empty() {
-            decoder::step(&sizes, &mut blocks, &mut out);
+            let each = 2 * width / heads;
+            let turns = self.turns.as_ref().map(|turns| &turns.as_slice()[len * each..(len + new) * each]);
+            decoder::step(&decoder::Sizes { turns, ..sizes }, &mut blocks, &mut out);
         }
         self.len += new;
         Ok(Tensor::output(out, x.shape(), None))
     }
 }
 
-impl Cache {
-    /// An empty one for a block whose weights are where `weight` is.
-    fn new(weight: &Tensor, heads: usize, batch: usize, capacity: usize) -> Result<Self> {
-        #[cfg(feature = "cuda")]
-        if let Some(cache) = crate::cuda::attention::decoder::Cache::beside(weight, batch * capacity * weight.len())? {
-            return Ok(Self::Gpu(cache));
-        }
-        on_cpu("Decoder", [weight])?;
-        let size = batch * heads * cached::size(capacity, weight.len() / heads);
-        Ok(Self::Host { keys: LargePages::zeros(size), values: LargePages::zeros(size) })
-    }
-}
-
 impl Block {
     fn new(weights: &BlockWeights, heads: usize, batch: usize, capacity: usize) -> Result<Self> {
-        let BlockWeights { norm1, qkv, proj, norm2, expand, contract } = weights;
+        let BlockWeights { norm1, qkv, proj, norm2, gate, expand, contract } = weights;
         let all = [norm1, qkv, proj, norm2, expand, contract];
-        common_device("Decoder", all.into_iter().flatten())?;
+        common_device("Decoder", all.into_iter().chain(gate).flatten())?;
         let width = norm1[0].len();
         let linear = |[weight, bias]: &[Tensor; 2]| PackedLinear::new(weight, Some(bias), batch);
         let block = Self {
@@ -151,13 +151,15 @@ impl Block {
             qkv: linear(qkv)?,
             proj: linear(proj)?,
             norm2: norm2.clone().map(|t| t.detach()),
+            gate: gate.as_ref().map(linear).transpose()?,
             expand: linear(expand)?,
             contract: linear(contract)?,
-            cache: Cache::new(&norm1[0], heads, batch, capacity)?,
+            cache: Cache::new(&norm1[0], width, heads, batch, capacity)?,
         };
         let hidden = block.expand.sizes()[0];
         let sizes = [&block.qkv, &block.proj, &block.expand, &block.contract].map(PackedLinear::sizes);
-        let fits = sizes == [[3 * width, width], [width, width], [hidden, width], [width, hidden]];
+        let fits = sizes == [[3 * width, width], [width, width], [hidden, width], [width, hidden]]
+            && block.gate.as_ref().is_none_or(|gate| gate.sizes() == [hidden, width]);
         if !fits || block.norm1.iter().chain(&block.norm2).any(|t| t.shape() != [width]) {
             let message = format!("weights of sizes {sizes:?} in a block of width {width}");
             return Err(Error::shape("Decoder", message));
@@ -176,6 +178,10 @@ impl Block {
             qkv: self.qkv.operand()?,
             proj: self.proj.operand()?,
             norm2: [0, 1].map(|i| self.norm2[i].as_slice()),
+            gate: match &self.gate {
+                Some(gate) => Some(gate.operand()?),
+                None => None,
+            },
             expand: self.expand.operand()?,
             contract: self.contract.operand()?,
             keys,
@@ -196,6 +202,10 @@ impl Block {
             qkv: self.qkv.on_gpu()?,
             proj: self.proj.on_gpu()?,
             norm2: norm2?,
+            gate: match &self.gate {
+                Some(gate) => Some(gate.on_gpu()?),
+                None => None,
+            },
             expand: self.expand.on_gpu()?,
             contract: self.contract.on_gpu()?,
             cache,
@@ -208,6 +218,7 @@ impl Block {
 mod tests {
     use super::*;
     use crate::ops::attention::attention_qkv;
+    use crate::ops::rotary::rotate_qk;
     use crate::ops::testing::{assert_close, on_every_device, random};
 
     const EPS: f32 = 1e-5;
@@ -224,6 +235,7 @@ mod tests {
             qkv: pair(3 * width, width, 2),
             proj: pair(width, width, 4),
             norm2: [tensor(&[width], 6), tensor(&[width], 7)],
+            gate: None,
             expand: pair(hidden, width, 8),
             contract: pair(width, hidden, 10),
         }
@@ -263,6 +275,66 @@ mod tests {
                     assert!(decoder.step(&x.slice(1, 0..1).unwrap()).is_err());
                     decoder.clear();
                 }
+            }
+        });
+    }
+
+    /// The blocks of [`weights`] without biases, with gates.
+    fn gated(width: usize, hidden: usize, seed: u64) -> BlockWeights {
+        let plain = |[weight, bias]: [Tensor; 2]| [weight, Tensor::zeros(bias.shape())];
+        let w = weights(width, hidden, seed);
+        let gate = weights(width, hidden, seed + 50).expand;
+        BlockWeights {
+            norm1: plain(w.norm1),
+            qkv: plain(w.qkv),
+            proj: plain(w.proj),
+            norm2: plain(w.norm2),
+            gate: Some(plain(gate)),
+            expand: plain(w.expand),
+            contract: plain(w.contract),
+        }
+    }
+
+    #[test]
+    fn rotary_steps_give_what_one_operation_after_another_gives() {
+        on_every_device(|| {
+            for (batch, length, heads, head, hidden) in
+                [(1, 1, 1, 2, 1), (2, 20, 3, 16, 31), (5, 18, 4, 36, 300), (17, 6, 2, 32, 64)]
+            {
+                let width = heads * head;
+                let blocks: Vec<BlockWeights> = (0..2).map(|i| gated(width, hidden, i)).collect();
+                let angles = random(&[length * head / 2], 7).to_vec();
+                let mut turns = Vec::new();
+                for row in angles.chunks(head / 2) {
+                    turns.extend(row.iter().flat_map(|a| [a.cos(); 2]));
+                    turns.extend(row.iter().flat_map(|a| [-a.sin(), a.sin()]));
+                }
+                let turns = Tensor::from_vec(turns, &[length, 2, head]).unwrap();
+                let x = random(&[batch, length, width], 99);
+                let mut wanted = x.clone();
+                for b in &blocks {
+                    let qkv = wanted.rms_norm(&b.norm1[0], EPS).unwrap().linear(&b.qkv[0], None).unwrap();
+                    let qkv = rotate_qk(&qkv, &turns.reshape(&[1, length, 2, head]).unwrap()).unwrap();
+                    let attended = attention_qkv(&qkv, heads, true).unwrap();
+                    wanted = wanted.add(&attended.linear(&b.proj[0], None).unwrap()).unwrap();
+                    let y = wanted.rms_norm(&b.norm2[0], EPS).unwrap();
+                    let gate = y.linear(&b.gate.as_ref().unwrap()[0], None).unwrap();
+                    let hidden = gate.silu_mul(&y.linear(&b.expand[0], None).unwrap()).unwrap();
+                    wanted = wanted.add(&hidden.linear(&b.contract[0], None).unwrap()).unwrap();
+                }
+                let mut decoder = Decoder::rotary(&blocks, heads, EPS, batch, &turns).unwrap();
+                for steps in [1, 3] {
+                    for from in (0..length).step_by(steps) {
+                        let to = (from + steps).min(length);
+                        let y = decoder.step(&x.slice(1, from..to).unwrap()).unwrap();
+                        assert_close(y.as_slice(), wanted.slice(1, from..to).unwrap().as_slice(), 2e-5);
+                    }
+                    decoder.clear();
+                }
+            }
+            let blocks = [gated(6, 8, 1)];
+            for shape in [[4, 2, 2], [4, 1, 6], [4, 2, 3]] {
+                assert!(Decoder::rotary(&blocks, 2, EPS, 1, &Tensor::zeros(&shape)).is_err());
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use super::on_cpu;
 use crate::cpu::norm::group::{Maps, group_norm, group_norm_backward};
-use crate::cpu::norm::layer::{layer_norm, layer_norm_backward};
+use crate::cpu::norm::layer::{RowNorm, layer_norm, layer_norm_backward};
 use crate::tape::{GradKey, record};
 use crate::{Error, Result, Tensor};
 
@@ -12,10 +12,24 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless weight and bias have shape `[C]`.
     pub fn layer_norm(&self, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
-        check_parameters("layer_norm", self, weight, bias)?;
-        return_from_gpu!(crate::cuda::norm::layer_norm(self, weight, bias, eps));
-        on_cpu("layer_norm", [self, weight, bias])?;
-        let (data, moments) = layer_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), eps);
+        self.norm_of_rows("layer_norm", weight, bias, RowNorm { eps, centred: true })
+    }
+
+    /// `x / sqrt(mean x^2 + eps)` times a weight `[C]`, over the innermost axis (Zhang and Sennrich, "Root mean square layer
+    /// normalization", NeurIPS 2019).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the weight has shape `[C]`.
+    pub fn rms_norm(&self, weight: &Tensor, eps: f32) -> Result<Tensor> {
+        let none = Tensor::zeros(weight.shape()).to_device(weight.device())?;
+        self.norm_of_rows("rms_norm", weight, &none, RowNorm { eps, centred: false })
+    }
+
+    fn norm_of_rows(&self, op: &'static str, weight: &Tensor, bias: &Tensor, norm: RowNorm) -> Result<Tensor> {
+        check_parameters(op, self, weight, bias)?;
+        return_from_gpu!(crate::cuda::norm::layer_norm(op, self, weight, bias, norm));
+        on_cpu(op, [self, weight, bias])?;
+        let (data, moments) = layer_norm(self.as_slice(), weight.as_slice(), bias.as_slice(), norm);
         let keys = [self.tracked(), weight.tracked(), bias.tracked()];
         let key = keys.iter().any(Option::is_some).then(GradKey::new);
         let out = Tensor::output(data, self.shape(), key.clone());
@@ -27,7 +41,7 @@ impl Tensor {
                 // The other way around a block has mostly brought its gradient by now.
                 let target = x_key.as_ref().map_or(Ok(None), |key| flow.started(key))?;
                 let started = target.is_some();
-                let mut sums = layer_norm_backward(&mut grad, x, &moments, weight, target);
+                let mut sums = layer_norm_backward(&mut grad, x, &moments, weight, norm.centred, target);
                 let bias_sums = sums.split_off(weight.len());
                 let x_key = x_key.filter(|_| !started);
                 for (key, grad) in [(x_key, grad), (weight_key, sums), (bias_key, bias_sums)] {
@@ -268,6 +282,25 @@ mod tests {
             let wanted = twin(&x, unit, &weight, &bias, 1e-6);
             assert_close(x.group_norm(groups, &weight, &bias, 1e-6).unwrap().as_slice(), &wanted, 1e-6);
         }
+    }
+
+    #[test]
+    fn rms_norm_is_around_zero() {
+        on_every_device(|| {
+            for shape in [&[3, 5][..], &[2, 3, 16], &[130, 150], &[9, 700], &[7, 1500]] {
+                let c = shape[shape.len() - 1];
+                let (x, weight) = (random(shape, 7).add_scalar(0.5).unwrap(), random(&[c], 8));
+                let root = x.square().unwrap().mean(&[shape.len() - 1], true).unwrap();
+                let root = root.add_scalar(1e-5).unwrap().sqrt().unwrap();
+                let wanted = x.div(&root).unwrap().mul(&weight).unwrap();
+                assert_close(x.rms_norm(&weight, 1e-5).unwrap().as_slice(), wanted.as_slice(), 1e-6);
+                if x.len() < 100 {
+                    check_gradients(&[x, weight], |t| t[0].add(&t[0].rms_norm(&t[1], 1e-5)?), 3e-3);
+                } else {
+                    agrees_with_the_cpu(&[x, weight], |t| t[0].rms_norm(&t[1], 1e-5));
+                }
+            }
+        });
     }
 
     #[test]

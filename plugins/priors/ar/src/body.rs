@@ -31,7 +31,11 @@ impl Body {
                 Self::Gpt {
                     positions: positions()?,
                     stack: Stack::new(&inside, layers, &block)?,
-                    classifier: CodeClassifier::new(&params.scope("classifier"), width, level.sizes(), init)?,
+                    classifier: if config.classifier_bias {
+                        CodeClassifier::new(&params.scope("classifier"), width, level.sizes(), init)?
+                    } else {
+                        CodeClassifier::without_bias(&params.scope("classifier"), width, level.sizes(), init)?
+                    },
                     dropout: config.embedding_dropout,
                 }
             }
@@ -96,7 +100,7 @@ impl Body {
                 decoding: Decoding::new(stack, images, orders.length(), cache)?,
                 classifier: classifier.packed(images)?,
             },
-            Self::Llama { model, .. } => BodyDecoding::Llama(LlamaDecoding::new(model, orders, cache)),
+            Self::Llama { model, .. } => BodyDecoding::Llama(LlamaDecoding::new(model, orders, cache)?),
             Self::Rar { model, .. } => BodyDecoding::Rar(RarDecoding::new(model, condition, orders, cache)?),
         })
     }
@@ -115,8 +119,8 @@ impl Body {
                 decoding.push(positions.added(&input, n..n + 1, orders)?);
                 classifier.logits(&decoding.output()?, depth)
             }
-            (Self::Llama { positions, output, .. }, BodyDecoding::Llama(decoding)) => {
-                output.logits(&decoding.next(positions.added(&input, n..n + 1, orders)?)?, depth)
+            (Self::Llama { model, positions, output, .. }, BodyDecoding::Llama(decoding)) => {
+                output.logits(&decoding.next(model, positions.added(&input, n..n + 1, orders)?)?, depth)
             }
             (Self::Rar { model, output }, BodyDecoding::Rar(decoding)) => {
                 output.logits(&decoding.next(model, (n > 0).then_some(input))?, depth)
@@ -151,6 +155,15 @@ fn only_its_own(config: &ArConfig) -> Result<()> {
         }
         BlockKind::Rar if config.embedding_dropout > 0.0 => {
             refused("embedding_dropout", "rar drops nothing of the inputs; leave it at 0, or take `block: gpt`")
+        }
+        BlockKind::Llama | BlockKind::Rar if !config.classifier_bias => {
+            refused("classifier_bias", "only gpt blocks have the choice; leave it out, or take `block: gpt`")
+        }
+        BlockKind::Llama | BlockKind::Rar if config.position_rows.is_some() => {
+            refused("position_rows", "only gpt blocks have such a table; leave it out, or take `block: gpt`")
+        }
+        BlockKind::Gpt if config.position_rows.is_some() && config.position == Position::Factored => {
+            refused("position_rows", "two tables have the rows of the map and of the depths; take `position: flat`")
         }
         BlockKind::Gpt | BlockKind::Llama if config.mlp_width.is_some() => {
             refused("mlp_width", "only rar blocks have a width of their own; leave it out, or take `block: rar`")

@@ -3,6 +3,7 @@
 //! in another.
 
 mod body;
+mod condition;
 mod llama;
 mod model;
 mod order;
@@ -34,6 +35,17 @@ rqlab_sdk::choice! {
 }
 
 rqlab_sdk::choice! {
+    /// What stands for the condition at the input.
+    pub enum ConditionRows {
+        /// Rows of a table of its own.
+        Own = "own",
+        /// Rows of the codes' table: class c has the vector of code c, and no condition that of code 0, as in the transformer of
+        /// VQGAN (Esser et al., CVPR 2021).
+        Codes = "codes",
+    }
+}
+
+rqlab_sdk::choice! {
     /// What the transformer is made of.
     pub enum BlockKind {
         /// GPT-2's blocks with learned positions.
@@ -59,8 +71,10 @@ config! {
         /// The transformer's blocks. LlamaGen-B: `ar(block: llama, width: 768, heads: 12, layers: 12, init: gpt)`. RAR-B: `ar(block:
         /// rar, order: annealed, width: 768, heads: 16, layers: 24, dropout: 0.1, attention_dropout: 0.1, init: gpt)`.
         block: BlockKind = BlockKind::Gpt;
-        /// In which order the positions of the map are predicted. Random orders, on the way to raster or not, need blocks that know
-        /// what is predicted next: gpt and llama then get embeddings of it, which rar always has.
+        /// In which order the positions of the map are predicted. `zigzag`: every other row backwards; `spiral`: inwards from the
+        /// upper left corner; `random`: another for each image and step, and one that is fixed at evaluation, whose likelihood
+        /// it then is; `annealed`: random, then raster (RAR). In random orders gpt and llama get embeddings of the position that
+        /// follows, which rar always has.
         order: Order = Order::Raster;
         /// With `order: annealed`: the shares of the training between which the share of images in random order falls linearly from
         /// 1 to 0. Published: the same, 125,000 and 187,500 of 250,000 steps.
@@ -75,9 +89,16 @@ config! {
         embedding: Embedding = Embedding::Learned;
         /// Whether it is told the class of the image.
         condition: ConditionKind = ConditionKind::Class;
+        /// What stands for the condition. VQGAN's transformer: `codes`.
+        condition_rows: ConditionRows = ConditionRows::Own;
         /// With gpt, and with llama in random orders: one position embedding for the whole sequence, or one for positions in the map
         /// and one for depths.
         position: Position = Position::Flat;
+        /// With gpt: the rows of its one position table, of which those of the codes are used; by default as many as these. The
+        /// transformer of VQGAN has a `block_size`.
+        position_rows: Option<usize> = None, in 1..=1048576;
+        /// With gpt: whether the map to logits has a bias, which that of VQGAN's transformer has not.
+        classifier_bias: bool = true;
         /// Predict the codes, or soft distributions over the codebook.
         targets: TargetKind = TargetKind::Hard;
         /// Feed in the nearest codes, or codes drawn from the soft distributions.

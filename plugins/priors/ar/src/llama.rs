@@ -5,7 +5,9 @@ use crate::ArConfig;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::{Linear, Orders};
 use rqlab_sdk::prelude::*;
-use rqlab_sdk::tensor::ops::attention::attention;
+use rqlab_sdk::tensor::ops::attention::attention_qkv;
+use rqlab_sdk::tensor::ops::decoder::{BlockWeights, Decoder};
+use rqlab_sdk::tensor::ops::rotary::rotate_qk;
 use std::ops::Range;
 
 /// Added to the mean square.
@@ -36,9 +38,7 @@ impl RmsNorm {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let last = x.rank().saturating_sub(1);
-        let root = x.square()?.mean(&[last], true)?.add_scalar(EPS)?.sqrt()?;
-        Ok(x.div(&root)?.mul(&self.0.get())?)
+        Ok(x.rms_norm(&self.0.get(), EPS)?)
     }
 }
 
@@ -46,8 +46,9 @@ impl RmsNorm {
 /// second by its column, pair i of a half by the angle `place 10000^(-4 i / h)`.
 #[derive(Debug, Clone)]
 pub struct Rotary {
-    /// Cosines and sines `[1 + T, h/2]`: of the condition, then of all codes in raster order.
-    turns: [Tensor; 2],
+    /// Of the condition, then of all codes in raster order, the cosines of a head's channels and the sines with the signs that
+    /// [`rotate_qk`] wants: `[1 + T, 2, h]`.
+    turns: Tensor,
 }
 
 impl Rotary {
@@ -63,15 +64,21 @@ impl Rotary {
             let place = if pair < quarter { cell / level.width } else { cell % level.width };
             place as f64 * 10000f64.powf(-((pair % quarter) as f64) / quarter as f64)
         };
-        let table = |start: f32, turn: fn(f64) -> f64| {
-            let at = |i: usize| match i / (2 * quarter) {
-                0 => start,
-                token => turn(angle(token, i % (2 * quarter))) as f32,
+        let pairs = 2 * quarter;
+        let turns = (0..length).flat_map(|token| {
+            let turn = move |pair: usize| match (token, start) {
+                (0, StartRotation::Zero) => (0.0, 0.0),
+                (0, StartRotation::Identity) => (0.0, 1.0),
+                _ => angle(token, pair).sin_cos(),
             };
-            Tensor::from_vec((0..length * 2 * quarter).map(at).collect(), &[length, 2 * quarter])
-        };
-        let cosine = if start == StartRotation::Zero { 0.0 } else { 1.0 };
-        Ok(Self { turns: [table(cosine, f64::cos)?, table(0.0, f64::sin)?] })
+            let cosines = (0..head).map(move |channel| turn(channel / 2).1 as f32);
+            let sines = (0..head).map(move |channel| {
+                let sine = turn(channel / 2).0 as f32;
+                if channel.is_multiple_of(2) { -sine } else { sine }
+            });
+            cosines.chain(sines)
+        });
+        Ok(Self { turns: Tensor::from_vec(turns.collect(), &[length, 2, 2 * pairs])? })
     }
 
     /// The table `[1 + T, h/2, 2]` of cosines and sines.
@@ -79,43 +86,33 @@ impl Rotary {
     /// # Errors
     /// None in practice: the shape has its numbers.
     pub fn table(&self) -> Result<Tensor> {
-        Ok(Tensor::stack(&[&self.turns[0], &self.turns[1]], 2)?)
+        let [length, _, head] = self.turns.dims("rotary")?;
+        // Of each pair of channels the second, whose sine has the angle's sign.
+        let pairs = self.turns.reshape(&[length, 2, head / 2, 2])?.slice(3, 1..2)?;
+        Ok(pairs.reshape(&[length, 2, head / 2])?.permute(&[0, 2, 1])?)
     }
 
-    /// Cosines and sines `[1 or B, n, 1, h/2]` of inputs `range`, the first of which is the condition.
-    fn of(&self, range: Range<usize>, orders: &Orders) -> Result<[Tensor; 2]> {
+    /// The rotations of inputs `range`, the first of which is the condition, as [`rotate_qk`] takes them: `[1 or B, n, 2, h]`.
+    fn of(&self, range: Range<usize>, orders: &Orders) -> Result<Tensor> {
+        let [all, two, head] = self.turns.dims("rotary")?;
+        let table = self.turns.reshape(&[all, two * head])?;
         let codes = range.start.saturating_sub(1)..range.end - 1;
-        let part = |table: &Tensor| -> Result<Tensor> {
-            let pairs = table.last_dim();
-            if codes.is_empty() {
-                return Ok(table.slice(0, 0..1)?.reshape(&[1, 1, 1, pairs])?);
+        let first = (range.start == 0).then(|| table.slice(0, 0..1)?.reshape(&[1, 1, two * head])).transpose()?;
+        let rows = match (first, codes.is_empty()) {
+            (Some(first), true) => first,
+            (first, _) => {
+                let rows = orders.rows(&table.slice(0, 1..all)?, codes)?;
+                match first {
+                    Some(first) => {
+                        Tensor::concat(&[&first.broadcast_to(&[rows.shape()[0], 1, two * head])?, &rows], 1)?
+                    }
+                    None => rows,
+                }
             }
-            let mut rows = orders.rows(&table.slice(0, 1..1 + orders.length())?, codes.clone())?;
-            let images = rows.shape()[0];
-            if range.start == 0 {
-                let first = table.slice(0, 0..1)?.reshape(&[1, 1, pairs])?.broadcast_to(&[images, 1, pairs])?;
-                rows = Tensor::concat(&[&first, &rows], 1)?;
-            }
-            Ok(rows.reshape(&[images, range.len(), 1, pairs])?)
         };
-        Ok([part(&self.turns[0])?, part(&self.turns[1])?])
-    }
-
-    /// Turns `[B, n, W]`, heads one after another.
-    fn turn(x: &Tensor, [cos, sin]: &[Tensor; 2]) -> Result<Tensor> {
-        let [batch, length, width] = x.dims("rotary")?;
-        let pairs = cos.last_dim();
-        let shape = [batch, length, width / (2 * pairs), pairs];
-        let x = x.reshape(&[batch, length, width / (2 * pairs), pairs, 2])?;
-        let part = |i: usize| -> Result<Tensor> { Ok(x.slice(4, i..i + 1)?.reshape(&shape)?) };
-        let (a, b) = (part(0)?, part(1)?);
-        let turned = [a.mul(cos)?.sub(&b.mul(sin)?)?, b.mul(cos)?.add(&a.mul(sin)?)?];
-        Ok(Tensor::stack(&[&turned[0], &turned[1]], 4)?.reshape(&[batch, length, width])?)
+        Ok(rows.reshape(&[rows.shape()[0], range.len(), two, head])?)
     }
 }
-
-/// Keys and values of a block, `[B, n, W]`.
-type Past = Option<[Tensor; 2]>;
 
 /// One block. Parameters: `attention_norm`, `attention.wqkv` (rows of queries, keys, values), `attention.wo`, `ffn_norm`,
 /// `feed_forward.w1`, `.w3`, `.w2`, each with `weight` alone.
@@ -147,6 +144,26 @@ impl Layer {
             down: linear("feed_forward.w2", hidden, width)?,
         })
     }
+
+    /// What a decoder reads of it.
+    fn weights(&self) -> BlockWeights {
+        let norm = |norm: &RmsNorm| [norm.0.get(), zeros(&norm.0)];
+        let linear = |linear: &Linear| [linear.weight.get(), zeros(&linear.weight)];
+        BlockWeights {
+            norm1: norm(&self.norms[0]),
+            qkv: linear(&self.qkv),
+            proj: linear(&self.out),
+            norm2: norm(&self.norms[1]),
+            gate: Some(linear(&self.gate)),
+            expand: linear(&self.up),
+            contract: linear(&self.down),
+        }
+    }
+}
+
+/// A bias of zeros for the rows of a weight.
+fn zeros(weight: &Var) -> Tensor {
+    Tensor::zeros(&weight.get().shape()[..1])
 }
 
 /// Blocks in a row and the last norm. Parameters: `layers.0`, `layers.1`, .., `norm`.
@@ -180,36 +197,15 @@ impl Llama {
 
     /// Whole sequences `[B, T, W] -> [B, T, W]`.
     pub(crate) fn forward(&self, x: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
-        let [_, length, _] = x.dims("llama")?;
-        self.run(x, &self.rotary.of(0..length, orders)?, None, mode)
-    }
-
-    /// Inputs with their rotations, which see `past` and are added to it.
-    fn run(&self, x: &Tensor, turns: &[Tensor; 2], mut past: Option<&mut Vec<Past>>, mode: &Mode) -> Result<Tensor> {
+        let turns = self.rotary.of(0..x.shape()[1], orders)?.to_device(x.device())?;
         let mut x = x.clone();
-        let width = x.last_dim();
         for (i, layer) in self.layers.iter().enumerate() {
             let mode = mode.part("block", i);
-            let qkv = layer.qkv.forward(&layer.norms[0].forward(&x)?)?;
-            let third = |n: usize| qkv.slice(2, n * width..(n + 1) * width);
-            let (q, k) = (Rotary::turn(&third(0)?, turns)?, Rotary::turn(&third(1)?, turns)?);
-            let attended = match past.as_mut().and_then(|past| past.get_mut(i)) {
-                None => attention(&q, &k, &third(2)?, self.heads, true)?,
-                Some(past) => {
-                    let [keys, values] = match past.take() {
-                        None => [k, third(2)?],
-                        Some([keys, values]) => {
-                            [Tensor::concat(&[&keys, &k], 1)?, Tensor::concat(&[&values, &third(2)?], 1)?]
-                        }
-                    };
-                    let attended = attention(&q, &keys, &values, self.heads, false)?;
-                    *past = Some([keys, values]);
-                    attended
-                }
-            };
+            let qkv = rotate_qk(&layer.qkv.forward(&layer.norms[0].forward(&x)?)?, &turns)?;
+            let attended = attention_qkv(&qkv, self.heads, true)?;
             x = self.onto(&x, &layer.out, &attended, &mode.part("attention", 0))?;
             let y = layer.norms[1].forward(&x)?;
-            let hidden = layer.gate.forward(&y)?.silu()?.mul(&layer.up.forward(&y)?)?;
+            let hidden = layer.gate.forward(&y)?.silu_mul(&layer.up.forward(&y)?)?;
             x = self.onto(&x, &layer.down, &hidden, &mode.part("mlp", 0))?;
         }
         self.norm.forward(&x)
@@ -227,31 +223,38 @@ impl Llama {
 
 /// Sequences that are decoded a token at a time, with keys and values kept or everything computed anew.
 #[derive(Debug)]
-pub(crate) struct LlamaDecoding {
-    model: Llama,
-    orders: Orders,
-    past: Option<Vec<Past>>,
-    /// Inputs so far; with keys and values kept, none.
-    inputs: Vec<Tensor>,
-    tokens: usize,
+pub(crate) enum LlamaDecoding {
+    Kept(Decoder),
+    /// All inputs so far.
+    Anew {
+        inputs: Vec<Tensor>,
+        orders: Orders,
+    },
 }
 
 impl LlamaDecoding {
-    pub(crate) fn new(model: &Llama, orders: &Orders, cache: bool) -> Self {
-        let past = cache.then(|| vec![None; model.layers.len()]);
-        Self { model: model.clone(), orders: orders.clone(), past, inputs: Vec::new(), tokens: 0 }
+    pub(crate) fn new(model: &Llama, orders: &Orders, cache: bool) -> Result<Self> {
+        if !cache {
+            return Ok(Self::Anew { inputs: Vec::new(), orders: orders.clone() });
+        }
+        let weights: Vec<BlockWeights> = model.layers.iter().map(Layer::weights).collect();
+        // All images are read in one order.
+        let turns = model.rotary.of(0..orders.length(), orders)?;
+        let [_, length, two, head] = turns.dims("rotary")?;
+        let turns = turns.reshape(&[length, two, head])?.to_device(model.norm.0.get().device())?;
+        Ok(Self::Kept(Decoder::rotary(&weights, model.heads, EPS, orders.images(), &turns)?))
     }
 
     /// The output `[B, 1, W]` at the next input `[B, 1, W]`.
-    pub(crate) fn next(&mut self, input: Tensor) -> Result<Tensor> {
-        let at = self.tokens;
-        self.tokens += 1;
-        if let Some(past) = &mut self.past {
-            let turns = self.model.rotary.of(at..at + 1, &self.orders)?;
-            return self.model.run(&input, &turns, Some(past), &Mode::Eval);
+    pub(crate) fn next(&mut self, model: &Llama, input: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Kept(decoder) => model.norm.forward(&decoder.step(&input)?),
+            Self::Anew { inputs, orders } => {
+                inputs.push(input);
+                let whole = Tensor::concat(&inputs.iter().collect::<Vec<_>>(), 1)?;
+                let last = inputs.len() - 1;
+                Ok(model.forward(&whole, orders, &Mode::Eval)?.slice(1, last..last + 1)?)
+            }
         }
-        self.inputs.push(input);
-        let whole = Tensor::concat(&self.inputs.iter().collect::<Vec<_>>(), 1)?;
-        Ok(self.model.forward(&whole, &self.orders, &Mode::Eval)?.slice(1, at..at + 1)?)
     }
 }

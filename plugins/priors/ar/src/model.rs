@@ -1,11 +1,12 @@
 //! The network and its likelihood.
 
 use crate::body::Body;
+use crate::condition::Start;
 use crate::order::Reading;
 use crate::{ArConfig, BlockKind, Rotary};
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::codes::{self, CodeEmbedding, Embedding};
-use rqlab_sdk::nn::{ConditionEmbedding, Linear, Orders, sample_codes};
+use rqlab_sdk::nn::{Linear, Orders, sample_codes};
 use rqlab_sdk::prelude::*;
 
 /// The flat autoregressive transformer. It reads the condition, then all codes but the last in their order, and predicts at
@@ -17,7 +18,7 @@ use rqlab_sdk::prelude::*;
 pub struct Ar {
     config: ArConfig,
     pub(crate) level: LevelInfo,
-    pub(crate) condition: ConditionEmbedding,
+    pub(crate) condition: Start,
     pub(crate) embedding: CodeEmbedding,
     pub(crate) reading: Reading,
     input: Option<Linear>,
@@ -33,11 +34,6 @@ impl Ar {
     pub fn new(config: ArConfig, cx: &PriorContext) -> Result<Self> {
         let level = codes::only_level(cx, "ar")?;
         let condition = config.condition.of(cx.condition);
-        if condition.length() != 1 {
-            let message =
-                "ar reads a condition of one token, such as a class; take `condition: none`, or rq_transformer";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
         if config.anneal[0] > config.anneal[1] {
             let message = "annealing ends before it begins; give the earlier share first";
             return Err(ConfigError::field("anneal", message.to_owned()).into());
@@ -46,9 +42,8 @@ impl Ar {
         let embedding = CodeEmbedding::new(config.embedding, level, width, init, &params.scope("tok_emb"))?;
         let frozen = config.embedding == Embedding::Codebook;
         let input = frozen.then(|| init.linear(&params.scope("input_mlp"), embedding.width(), width)).transpose()?;
-        let scope = params.scope("cond_emb");
         Ok(Self {
-            condition: ConditionEmbedding::new(&scope, condition, cx.null_condition, width, init)?,
+            condition: Start::new(&config, condition, cx)?,
             reading: Reading::new(config.order, config.anneal, level),
             input,
             body: Body::new(params, &config, level)?,
@@ -66,9 +61,14 @@ impl Ar {
         let codes = codes::by_position(codes, &self.level)?;
         let (images, length) = (codes.shape()[0], orders.length());
         let vectors = self.embedding.forward(&codes)?.reshape(&[images, length, self.embedding.width()])?;
-        let start = self.condition.forward(condition)?;
+        let start = self.start(condition)?;
         let known = self.read(&orders.pick(&vectors, 0..length - 1)?)?;
         orders.restore(&self.body.forward(&start, &known, orders, mode)?)
+    }
+
+    /// What the first code is predicted from, `[B, 1, W]`.
+    pub(crate) fn start(&self, condition: &Condition) -> Result<Tensor> {
+        self.condition.forward(condition, |codes| self.read(&self.embedding.at(0, codes)?))
     }
 
     /// Vectors of codes `[.., E] -> [.., W]`.

@@ -1,6 +1,7 @@
 //! Learned embeddings of positions.
 
 use crate::{ArConfig, BlockKind, Position};
+use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::Orders;
 use rqlab_sdk::prelude::*;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use std::ops::Range;
 /// What is added to inputs: an embedding of the position that is predicted there and, if orders vary, of the one whose code is
 /// read there (RAR's target-aware positions). Input 0 is the condition, which has no position.
 ///
-/// T positions of the map, D depths. Parameters: `pos_emb` `[1, T D, W]`, or `pos_emb_hw` `[1, T, 1, W]` and `pos_emb_d` `[1,
+/// T positions of the map, D depths. Parameters: `pos_emb` `[1, T D, W]` (or with as many rows as are asked for), or `pos_emb_hw` `[1, T, 1, W]` and `pos_emb_d` `[1,
 /// 1, D, W]`; of llama blocks, whose rotations say where a code lies, the latter alone, if D is above 1 and orders do not
 /// vary; with gpt's blocks, if orders vary, `own_pos_emb` `[1, T D, W]`.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl PositionEmbedding {
             _ if llama && !varies => {
                 Next::Depth((depth > 1).then(|| table("pos_emb_d", &[1, 1, depth, width])).transpose()?)
             }
-            Position::Flat => Next::Flat(table("pos_emb", &[1, positions * depth, width])?),
+            Position::Flat => Next::Flat(table("pos_emb", &[1, rows(config, positions * depth)?, width])?),
             Position::Factored => Next::Factored {
                 position: table("pos_emb_hw", &[1, positions, 1, width])?,
                 depth: table("pos_emb_d", &[1, 1, depth, width])?,
@@ -52,7 +53,7 @@ impl PositionEmbedding {
         let (positions, depth, width) = (self.positions, self.depth, self.width);
         let table = match &self.next {
             Next::Depth(None) => return Ok(None),
-            Next::Flat(table) => table.get(),
+            Next::Flat(table) => table.get().slice(1, 0..positions * depth)?,
             Next::Factored { position, depth } => position.get().add(&depth.get())?,
             Next::Depth(Some(table)) => table.get().broadcast_to(&[1, positions, depth, width])?,
         };
@@ -73,6 +74,17 @@ impl PositionEmbedding {
             inputs = inputs.add(&own)?;
         }
         Ok(inputs)
+    }
+}
+
+/// The rows of one table for `codes` codes.
+fn rows(config: &ArConfig, codes: usize) -> Result<usize> {
+    match config.position_rows {
+        Some(rows) if rows < codes => {
+            let message = format!("{rows} rows are too few for a map of {codes} codes; leave it out, or take more");
+            Err(ConfigError::field("position_rows", message).into())
+        }
+        given => Ok(given.unwrap_or(codes)),
     }
 }
 

@@ -6,7 +6,8 @@ use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::transformer::{WeightInit, attention_with_dropout};
 use rqlab_sdk::nn::{LayerNorm, Linear, Orders};
 use rqlab_sdk::prelude::*;
-use rqlab_sdk::tensor::ops::attention::{attention, attention_qkv};
+use rqlab_sdk::tensor::ops::attention::attention_qkv;
+use rqlab_sdk::tensor::ops::key_values::KeyValues;
 use std::ops::Range;
 
 /// What layer norms add to the variance.
@@ -29,9 +30,6 @@ fn modulation(params: &Params, width: usize, outputs: usize) -> Result<Linear> {
 fn part(x: &Tensor, i: usize, width: usize) -> Result<Tensor> {
     Ok(x.slice(2, i * width..(i + 1) * width)?)
 }
-
-/// The keys and values `[B, n, W]` that a block has read.
-type Past = Option<[Tensor; 2]>;
 
 /// One block: `x += gate1 attn(norm1(x) (1 + scale1) + shift1)`, `x += gate2 mlp(norm2(x) (1 + scale2) + shift2)`, where shift1,
 /// scale1, gate1, shift2, scale2, gate2 are the sixths of `adaLN_modulation(silu c)`; queries and keys have a layer norm of
@@ -77,7 +75,7 @@ impl Block {
 
     /// Inputs `[B, n, W]`, each with its `silu c`, which see `past`, are added to it, and see each other as far as they come
     /// before.
-    fn forward(&self, x: &Tensor, c: &Tensor, past: Option<&mut Past>, mode: &Mode) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, c: &Tensor, past: Option<&mut KeyValues>, mode: &Mode) -> Result<Tensor> {
         let width = x.last_dim();
         let maps = self.modulation.forward(c)?;
         let map = |i: usize| part(&maps, i, width);
@@ -91,32 +89,21 @@ impl Block {
         Ok(x.add(&map(5)?.mul(&added)?)?)
     }
 
-    fn attend(&self, qkv: &Tensor, past: Option<&mut Past>, mode: &Mode) -> Result<Tensor> {
+    fn attend(&self, qkv: &Tensor, past: Option<&mut KeyValues>, mode: &Mode) -> Result<Tensor> {
         let [images, length, packed] = qkv.dims("attention")?;
         let width = packed / 3;
         let normal = |i: usize| -> Result<Tensor> {
             let heads = part(qkv, i, width)?.reshape(&[images, length, self.heads, width / self.heads])?;
             Ok(self.head_norms[i].forward(&heads)?.reshape(&[images, length, width])?)
         };
-        let (q, k, v) = (normal(0)?, normal(1)?, part(qkv, 2, width)?);
-        let Some(past) = past else {
-            let qkv = Tensor::concat(&[&q, &k, &v], 2)?;
-            return match mode {
-                Mode::Train(_) if self.attention_dropout > 0.0 => {
-                    attention_with_dropout(&qkv, self.heads, true, self.attention_dropout, mode)
-                }
-                _ => Ok(attention_qkv(&qkv, self.heads, true)?),
-            };
-        };
-        // Only the first step has several inputs.
-        let first = past.is_none();
-        let [keys, values] = match past.take() {
-            None => [k, v],
-            Some([keys, values]) => [Tensor::concat(&[&keys, &k], 1)?, Tensor::concat(&[&values, &v], 1)?],
-        };
-        let attended = attention(&q, &keys, &values, self.heads, first)?;
-        *past = Some([keys, values]);
-        Ok(attended)
+        let qkv = Tensor::concat(&[&normal(0)?, &normal(1)?, &part(qkv, 2, width)?], 2)?;
+        match (past, mode) {
+            (Some(past), _) => Ok(past.attend(&qkv)?),
+            (None, Mode::Train(_)) if self.attention_dropout > 0.0 => {
+                attention_with_dropout(&qkv, self.heads, true, self.attention_dropout, mode)
+            }
+            _ => Ok(attention_qkv(&qkv, self.heads, true)?),
+        }
     }
 }
 
@@ -179,7 +166,7 @@ impl Rar {
         condition: &Tensor,
         range: Range<usize>,
         orders: &Orders,
-        mut past: Option<&mut Vec<Past>>,
+        mut past: Option<&mut Vec<KeyValues>>,
         mode: &Mode,
     ) -> Result<Tensor> {
         let c = condition.add(&self.steps.get().slice(1, range.clone())?)?.silu()?;
@@ -229,7 +216,7 @@ pub(crate) struct RarDecoding {
     /// The condition `[B, 1, W]`.
     condition: Tensor,
     /// Keys and values of the blocks, if they are kept.
-    past: Option<Vec<Past>>,
+    past: Option<Vec<KeyValues>>,
     /// Inputs that are not in `past`, `[B, n, W]` each.
     inputs: Vec<Tensor>,
     read: usize,
@@ -237,10 +224,13 @@ pub(crate) struct RarDecoding {
 
 impl RarDecoding {
     pub(crate) fn new(model: &Rar, condition: &Tensor, orders: &Orders, cache: bool) -> Result<Self> {
+        let sizes = [orders.images(), BEFORE + orders.length() - 1, model.width];
+        let kept = |block: &Block| KeyValues::new(condition, sizes, block.heads);
+        let kept = cache.then(|| model.blocks.iter().map(kept).collect::<Result<_, _>>());
         Ok(Self {
             orders: orders.clone(),
             condition: condition.clone(),
-            past: cache.then(|| model.blocks.iter().map(|_| None).collect()),
+            past: kept.transpose()?,
             inputs: vec![model.begin(condition)?],
             read: BEFORE,
         })

@@ -33,7 +33,7 @@ impl CodeSteps for Ar {
 
     fn begin(&self, condition: &Condition, _above: &[Tokens], cache: bool) -> Result<ArState> {
         let orders = self.reading.orders(condition.images(), &Mode::Eval)?;
-        let start = self.condition.forward(condition)?;
+        let start = self.start(condition)?;
         Ok(ArState { decoding: self.body.begin(&start, &orders, cache)?, orders, start, predicted: 0 })
     }
 

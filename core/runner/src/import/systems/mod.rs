@@ -3,6 +3,7 @@
 
 mod convolutional;
 mod diffusers;
+mod llamagen_gpt;
 mod llamagen_vq;
 mod mar;
 mod mar_kl16;
@@ -10,6 +11,7 @@ mod maskgit_vqgan;
 mod pixelsnail;
 mod rqtransformer;
 mod rqvae;
+mod taming_transformer;
 mod taming_vqgan;
 mod titok;
 mod vqvae2;
@@ -84,7 +86,9 @@ pub(super) const ALL: &[System] = &[
     maskgit_vqgan::SYSTEM,
     taming_vqgan::SYSTEM,
     taming_vqgan::FIRST_STAGE,
+    taming_transformer::SYSTEM,
     llamagen_vq::SYSTEM,
+    llamagen_gpt::SYSTEM,
     vqvae2::SYSTEM,
     pixelsnail::SYSTEM,
     titok::SYSTEM,
@@ -155,6 +159,19 @@ mod tests {
                 "diffusers_vq",
                 "autoencoder.decoder.mid.attn_1.proj_out.bias",
                 vec!["decoder.mid_block.attentions.0.to_out.0.bias"],
+            ),
+            ("llamagen_gpt", "prior.transformer.layers.2.attention.wo.weight", vec!["layers.2.attention.wo.weight"]),
+            ("llamagen_gpt", "prior.cond_emb.weight", vec!["cls_embedding.embedding_table.weight"]),
+            ("taming_transformer", "prior.pos_emb", vec!["transformer.pos_emb"]),
+            ("taming_transformer", "prior.classifier.linear.weight", vec!["transformer.head.weight"]),
+            (
+                "taming_transformer",
+                "prior.transformer.blocks.3.attn.qkv.bias",
+                vec![
+                    "transformer.blocks.3.attn.query.bias",
+                    "transformer.blocks.3.attn.key.bias",
+                    "transformer.blocks.3.attn.value.bias",
+                ],
             ),
             ("mar", "prior.class_emb.weight", vec!["class_emb.weight", "fake_latent"]),
             ("vqvae2", "quantizer.0.codebooks.0.weight", vec!["quantize_t.embed"]),

@@ -23,7 +23,7 @@ pub(super) const SYSTEM: System = System {
 /// The same within a file of Net2NetTransformer, which holds its first stage.
 pub(super) const FIRST_STAGE: System = System {
     name: "taming_first_stage",
-    about: "the VQGAN in a transformer's file of CompVis/taming-transformers",
+    about: "the VQGAN in a transformer's file of CompVis/taming-transformers (`--system taming_transformer` takes the transformer)",
     configuration: Some("project.yaml"),
     recognises: |published| published.has(&format!("{WITHIN}quantize.embedding.weight")),
     prepare: |published| {

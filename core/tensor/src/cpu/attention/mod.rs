@@ -4,6 +4,7 @@
 
 pub(crate) mod cached;
 pub(crate) mod decoder;
+pub(crate) mod rotary;
 pub(crate) mod short;
 pub(crate) mod softmax;
 mod tiling;

@@ -11,3 +11,4 @@ pub(crate) mod pool;
 pub(crate) mod reduce;
 pub(crate) mod resample;
 pub(crate) mod rows;
+pub(crate) mod swiglu;

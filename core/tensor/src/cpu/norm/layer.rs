@@ -10,17 +10,33 @@ use crate::cpu::loops::rows::dot;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
+/// A norm of rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowNorm {
+    /// What it adds to the variance.
+    pub(crate) eps: f32,
+    /// Whether it is around the mean, as a layer norm, or around zero, as an RMS norm.
+    pub(crate) centred: bool,
+}
+
 /// Rows of a layer norm that one task works on, and one piece of the parameters' gradient is summed over.
 fn layer_rows(width: usize) -> usize {
     (GRAIN / width).clamp(1, 512)
 }
 
 simd! {
-    /// Layer norm of every row on this thread, and each row's mean and reciprocal standard deviation.
-    pub(crate) fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [MaybeUninit<f32>], moments: &mut [[f32; 2]]) {
+    /// The norm of every row on this thread, and each row's centre and reciprocal standard deviation around it.
+    pub(crate) fn layer_norm_rows(
+        x: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        norm: RowNorm,
+        out: &mut [MaybeUninit<f32>],
+        moments: &mut [[f32; 2]],
+    ) {
         let width = weight.len();
         for ((row, o), moments) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(moments) {
-            let mean = lanes_sum(row) / width as f32;
+            let mean = if norm.centred { lanes_sum(row) / width as f32 } else { 0.0 };
             let mut lanes = [0.0f32; LANES];
             let (chunks, rest) = row.as_chunks::<LANES>();
             for chunk in chunks {
@@ -32,7 +48,7 @@ simd! {
             for &x in rest {
                 squares = fma::<FUSED>(x - mean, x - mean, squares);
             }
-            let scale = 1.0 / (squares / width as f32 + eps).sqrt();
+            let scale = 1.0 / (squares / width as f32 + norm.eps).sqrt();
             for (((o, &x), &w), &b) in o.iter_mut().zip(row).zip(weight).zip(bias) {
                 o.write((x - mean) * scale * w + b);
             }
@@ -41,8 +57,8 @@ simd! {
     }
 }
 
-/// Layer norm of every row, with each row's mean and reciprocal standard deviation.
-pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (Vec<f32>, Vec<[f32; 2]>) {
+/// The norm of every row, with each row's centre and reciprocal standard deviation around it.
+pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], norm: RowNorm) -> (Vec<f32>, Vec<[f32; 2]>) {
     let width = weight.len();
     let rows = layer_rows(width);
     assert!(x.len().is_multiple_of(width) && bias.len() == width);
@@ -51,7 +67,7 @@ pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (
         out.par_chunks_mut(rows * width)
             .zip(moments.par_chunks_mut(rows))
             .zip(x.par_chunks(rows * width))
-            .for_each(|((out, moments), x)| layer_norm_rows(x, weight, bias, eps, out, moments));
+            .for_each(|((out, moments), x)| layer_norm_rows(x, weight, bias, norm, out, moments));
         // SAFETY: every row was written.
         [unsafe { out.assume_init_mut() }]
     });
@@ -66,6 +82,7 @@ simd! {
         x: &[f32],
         moments: &[[f32; 2]],
         weight: &[f32],
+        centred: bool,
         sums: &mut [f32],
         target: &mut [f32],
     ) {
@@ -76,7 +93,7 @@ simd! {
             grad.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(moments).enumerate()
         {
             let (plain, projected) = projections::<FUSED>(g, x, weight, mean, scale, weight_sums, bias_sums);
-            let (plain, projected) = (plain / width as f32, projected / width as f32);
+            let (plain, projected) = (if centred { plain / width as f32 } else { 0.0 }, projected / width as f32);
             let slope = |g: f32, x: f32, w: f32| {
                 scale * (fma::<FUSED>(g, w, -plain) - (x - mean) * scale * projected)
             };
@@ -132,6 +149,7 @@ pub(crate) fn layer_norm_backward(
     x: &[f32],
     moments: &[[f32; 2]],
     weight: &[f32],
+    centred: bool,
     target: Option<&mut [f32]>,
 ) -> Vec<f32> {
     let width = weight.len();
@@ -144,11 +162,11 @@ pub(crate) fn layer_norm_backward(
         .zip(pieces.par_chunks_mut(2 * width));
     match target {
         None => tasks.for_each(|(((g, x), moments), sums)| {
-            layer_norm_backward_rows(g, x, moments, weight, sums, &mut []);
+            layer_norm_backward_rows(g, x, moments, weight, centred, sums, &mut []);
         }),
         Some(target) => {
             tasks.zip(target.par_chunks_mut(rows * width)).for_each(|((((g, x), moments), sums), target)| {
-                layer_norm_backward_rows(g, x, moments, weight, sums, target);
+                layer_norm_backward_rows(g, x, moments, weight, centred, sums, target);
             });
         }
     }

@@ -90,14 +90,14 @@ extern "C" __global__ void finish_product(const float *product, const float *bia
     EACH(i, n) { finish(out + i, bias ? product[i] + bias[i % width] : product[i], how); }
 }
 
-// Layer norm that keeps nothing for a backward pass: one block per row.
+// A norm, around the mean or around zero, that keeps nothing for a backward pass: one block per row.
 extern "C" __global__ void decoder_norm(const float *in, const float *weight, const float *bias, float *out, u64 rows,
-                                        u64 width, float eps) {
+                                        u64 width, float eps, int centred) {
     for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
         const float *x = in + row * width;
         double sum = 0.0, squares = 0.0;
         for (u64 k = threadIdx.x; k < width; k += LANES) sum += x[k];
-        float mean = (float)(sum_of_block(sum) / width);
+        float mean = centred ? (float)(sum_of_block(sum) / width) : 0.0f;
         for (u64 k = threadIdx.x; k < width; k += LANES) squares += (x[k] - mean) * (x[k] - mean);
         float scale = (float)(1.0 / sqrt(sum_of_block(squares) / width + eps));
         for (u64 k = threadIdx.x; k < width; k += LANES)

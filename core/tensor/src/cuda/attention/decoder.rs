@@ -1,6 +1,8 @@
 //! A step through the blocks of a transformer: the counterpart of [`crate::cpu::attention::decoder`].
 
 use crate::cpu::attention::decoder::Sizes;
+use crate::cpu::attention::rotary::Turned;
+use crate::cpu::norm::layer::RowNorm;
 use crate::cuda::device::kernels::{blocks, check, teams};
 use crate::cuda::device::operands::{on_gpu, output};
 use crate::cuda::gemm::packed::{Finish, Weight};
@@ -79,6 +81,7 @@ pub(crate) struct Block<'a> {
     pub(crate) qkv: &'a Weight,
     pub(crate) proj: &'a Weight,
     pub(crate) norm2: [&'a Buffer; 2],
+    pub(crate) gate: Option<&'a Weight>,
     pub(crate) expand: &'a Weight,
     pub(crate) contract: &'a Weight,
     pub(crate) cache: &'a mut Cache,
@@ -100,16 +103,41 @@ struct Continued {
 #[allow(unsafe_code)]
 unsafe impl DeviceRepr for Continued {}
 
-/// Takes `x` `[B, t, W]` through the blocks. Nothing is read back, and nothing waits.
-pub(crate) fn step(sizes: &Sizes, layers: &mut [Block<'_>], x: &Tensor) -> Result<Option<Tensor>> {
+/// The kernel for heads of this size: how many numbers a lane keeps.
+fn lane_numbers(sizes: &Sizes<'_>) -> Result<usize> {
+    let head = sizes.width / sizes.heads;
+    let most = 32 * LANE_NUMBERS[LANE_NUMBERS.len() - 1];
+    let too_long = || Error::shape("Decoder", format!("heads of {head} numbers; on a GPU they have up to {most}"));
+    LANE_NUMBERS.into_iter().find(|lane| head <= 32 * lane).ok_or_else(too_long)
+}
+
+/// Attention of new positions `[B, t, 3W]` over the cache and themselves, which are added to it.
+pub(crate) fn attend(sizes: &Sizes<'_>, cache: &mut Cache, qkv: &Tensor) -> Result<Tensor> {
+    let lane = lane_numbers(sizes)?;
+    let Some((gpu, [input])) = on_gpu("KeyValues", [qkv])? else {
+        return Err(Error::Device("keys and values on a GPU, and queries elsewhere".to_owned()));
+    };
+    let rows = sizes.batch * sizes.new;
+    let mut out = gpu.room(rows * sizes.width)?;
+    if rows > 0 {
+        gpu.attend(sizes, lane, input.numbers(), cache, &mut out)?;
+    }
+    Ok(output(gpu, out, &[sizes.batch, sizes.new, sizes.width], false)?.0)
+}
+
+/// Takes `x` `[B, t, W]` through the blocks; `turns` has rotations of all positions. Nothing is read back, and nothing waits.
+pub(crate) fn step(
+    sizes: &Sizes<'_>,
+    turns: Option<&Buffer>,
+    layers: &mut [Block<'_>],
+    x: &Tensor,
+) -> Result<Option<Tensor>> {
     let Some((gpu, [input])) = on_gpu("Decoder", [x])? else {
         return Ok(None);
     };
-    let head = sizes.width / sizes.heads;
-    let Some(lane) = LANE_NUMBERS.iter().find(|&&lane| head <= 32 * lane) else {
-        let most = 32 * LANE_NUMBERS[LANE_NUMBERS.len() - 1];
-        return Err(Error::shape("Decoder", format!("heads of {head} numbers; on a GPU they have up to {most}")));
-    };
+    let (lane, width) = (lane_numbers(sizes)?, sizes.width);
+    let turned =
+        Turned { head: width / sizes.heads, row: 3 * width, turned: 2 * width, period: sizes.new, back: false };
     let rows = sizes.batch * sizes.new;
     let mut state = gpu.copy(input.numbers())?;
     if rows > 0 {
@@ -118,12 +146,22 @@ pub(crate) fn step(sizes: &Sizes, layers: &mut [Block<'_>], x: &Tensor) -> Resul
         let mut qkv = gpu.room(rows * 3 * sizes.width)?;
         for block in layers {
             let mut hidden = gpu.room(rows * block.expand.outputs)?;
-            gpu.normalise(&state, block.norm1, sizes.eps, &mut normal)?;
+            gpu.normalise(&state, block.norm1, sizes.norm, &mut normal)?;
             gpu.linear_into(block.qkv, &normal, &mut qkv, Finish::Store)?;
-            gpu.attend(sizes, *lane, &qkv, block.cache, &mut attended)?;
+            if let Some(turns) = turns {
+                qkv = gpu.rotated(turned, &qkv, turns.numbers(), sizes.past)?;
+            }
+            gpu.attend(sizes, lane, &qkv, block.cache, &mut attended)?;
             gpu.linear_into(block.proj, &attended, &mut state, Finish::Add)?;
-            gpu.normalise(&state, block.norm2, sizes.eps, &mut normal)?;
-            gpu.linear_into(block.expand, &normal, &mut hidden, Finish::Gelu)?;
+            gpu.normalise(&state, block.norm2, sizes.norm, &mut normal)?;
+            if let Some(gate) = block.gate {
+                let mut gates = gpu.room(length(&hidden))?;
+                gpu.linear_into(gate, &normal, &mut gates, Finish::Store)?;
+                gpu.linear_into(block.expand, &normal, &mut hidden, Finish::Store)?;
+                hidden = gpu.silu_mul(&gates, &hidden)?;
+            } else {
+                gpu.linear_into(block.expand, &normal, &mut hidden, Finish::Gelu)?;
+            }
             gpu.linear_into(block.contract, &hidden, &mut state, Finish::Add)?;
         }
     }
@@ -131,12 +169,12 @@ pub(crate) fn step(sizes: &Sizes, layers: &mut [Block<'_>], x: &Tensor) -> Resul
 }
 
 impl Gpu {
-    /// Layer norm of every row.
+    /// The norm of every row.
     fn normalise(
         &self,
         x: &Numbers,
         [weight, bias]: [&Buffer; 2],
-        eps: f32,
+        RowNorm { eps, centred }: RowNorm,
         out: &mut Numbers,
     ) -> Result<(), CudaError> {
         let (weight, bias) = (weight.numbers(), bias.numbers());
@@ -147,7 +185,7 @@ impl Gpu {
         // SAFETY: the lengths just checked are those that the kernel reads and writes.
         #[allow(unsafe_code)]
         unsafe {
-            let all = (&**x, &**weight, &**bias, &mut **out, rows as u64, width as u64, eps);
+            let all = (&**x, &**weight, &**bias, &mut **out, rows as u64, width as u64, eps, i32::from(centred));
             kernel.launch(blocks(rows), all)?;
         }
         Ok(())
@@ -156,7 +194,7 @@ impl Gpu {
     /// Attention of new positions `[B, t, 3W]` over the cache and themselves, which are added to it.
     fn attend(
         &self,
-        sizes: &Sizes,
+        sizes: &Sizes<'_>,
         lane: usize,
         qkv: &Numbers,
         cache: &mut Cache,

@@ -1,6 +1,7 @@
 //! Scaled dot-product attention, fused: the counterpart of [`crate::cpu::attention`].
 
 pub(crate) mod decoder;
+pub(crate) mod rotary;
 
 use crate::cpu::attention::Sizes;
 use crate::cuda::device::kernels::{check, in_tensor_cores, invalid, teams};

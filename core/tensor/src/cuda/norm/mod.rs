@@ -3,6 +3,7 @@
 pub(crate) mod weight;
 
 use crate::cpu::norm::group::Maps;
+use crate::cpu::norm::layer::RowNorm;
 use crate::cuda::device::kernels::{block_grid, blocks, check};
 use crate::cuda::device::operands::{on_gpu, output, tracked};
 use crate::cuda::{Buffer, Gpu, Numbers, length};
@@ -32,12 +33,18 @@ pub(crate) const KERNELS: &[&str] = &[
     "group_norm_backward_quads",
 ];
 
-/// Layer norm of every row; weight and bias are as long as a row.
-pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Option<Tensor>> {
-    let Some((gpu, [input, w, b])) = on_gpu("layer_norm", [x, weight, bias])? else {
+/// The norm of every row; weight and bias are as long as a row.
+pub(crate) fn layer_norm(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    norm: RowNorm,
+) -> Result<Option<Tensor>> {
+    let Some((gpu, [input, w, b])) = on_gpu(op, [x, weight, bias])? else {
         return Ok(None);
     };
-    let (data, moments) = gpu.layer_norm([input.numbers(), w.numbers(), b.numbers()], eps)?;
+    let (data, moments) = gpu.layer_norm([input.numbers(), w.numbers(), b.numbers()], norm)?;
     let (x_key, w_key, b_key) = (tracked(x), tracked(weight), tracked(bias));
     let (out, key) = output(gpu, data, x.shape(), x_key.is_some() || w_key.is_some() || b_key.is_some())?;
     if let Some(key) = key {
@@ -51,7 +58,10 @@ pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -
                 }
             }
             match &x_key {
-                Some(key) => flow.add(key, gpu.layer_norm_backward([input.numbers(), &moments, w.numbers(), &grad])?),
+                Some(key) => {
+                    let operands = [input.numbers(), &moments, w.numbers(), &grad];
+                    flow.add(key, gpu.layer_norm_backward(operands, norm.centred)?)
+                }
                 None => Ok(()),
             }
         });
@@ -187,7 +197,11 @@ fn rows_kernel(width: usize) -> (&'static str, usize) {
 
 impl Gpu {
     /// The norm of `x` with weight and bias, and each row's mean and reciprocal standard deviation.
-    fn layer_norm(&self, [x, weight, bias]: [&Numbers; 3], eps: f32) -> Result<(Numbers, Numbers), CudaError> {
+    fn layer_norm(
+        &self,
+        [x, weight, bias]: [&Numbers; 3],
+        RowNorm { eps, centred }: RowNorm,
+    ) -> Result<(Numbers, Numbers), CudaError> {
         let width = length(weight);
         check(width > 0 && length(bias) == width && length(x).is_multiple_of(width))?;
         let rows = length(x) / width;
@@ -200,7 +214,7 @@ impl Gpu {
             #[allow(unsafe_code)]
             unsafe {
                 let from = (&**x, &**weight, &**bias);
-                let all = (from.0, from.1, from.2, &mut *out, &mut *moments, sizes.0, sizes.1, eps);
+                let all = (from.0, from.1, from.2, &mut *out, &mut *moments, sizes.0, sizes.1, eps, i32::from(centred));
                 kernel.launch(blocks(rows.div_ceil(each)), all)?;
             }
         }
@@ -208,7 +222,11 @@ impl Gpu {
     }
 
     /// The gradient of the input.
-    fn layer_norm_backward(&self, [x, moments, weight, grad]: [&Numbers; 4]) -> Result<Numbers, CudaError> {
+    fn layer_norm_backward(
+        &self,
+        [x, moments, weight, grad]: [&Numbers; 4],
+        centred: bool,
+    ) -> Result<Numbers, CudaError> {
         let width = length(weight);
         let rows = length(x) / width;
         check(length(grad) == length(x) && length(moments) == 2 * rows && length(x) == rows * width)?;
@@ -221,7 +239,7 @@ impl Gpu {
             #[allow(unsafe_code)]
             unsafe {
                 let from = (&**x, &**moments, &**weight, &**grad);
-                let all = (from.0, from.1, from.2, from.3, &mut *dx, sizes.0, sizes.1);
+                let all = (from.0, from.1, from.2, from.3, &mut *dx, sizes.0, sizes.1, i32::from(centred));
                 kernel.launch(blocks(rows.div_ceil(each)), all)?;
             }
         }

@@ -349,15 +349,15 @@ __device__ __forceinline__ void read_row(const float *row, int width, float (&x)
 // deviation.
 template <int COUNT>
 __device__ __forceinline__ void layer_norm(const float *in, const float *weight, const float *bias, float *out,
-                                           float *moments, u64 rows, int width, float eps) {
+                                           float *moments, u64 rows, int width, float eps, int centred) {
     EACH_WARP_ROW(row, rows) {
-        float x[COUNT], sum = 0.0f, squares = 0.0f, centre = in[row * width];
+        float x[COUNT], sum = 0.0f, squares = 0.0f, centre = centred ? in[row * width] : 0.0f;
         read_row<COUNT>(in + row * width, width, x);
         EACH_KEPT(i, k, width) {
             x[i] -= centre;
             sum += x[i];
         }
-        float mean = warp_total(sum) / width;
+        float mean = centred ? warp_total(sum) / width : 0.0f;
         EACH_KEPT(i, k, width) {
             x[i] -= mean;
             squares += x[i] * x[i];
@@ -374,7 +374,7 @@ __device__ __forceinline__ void layer_norm(const float *in, const float *weight,
 // The gradient of the input.
 template <int COUNT>
 __device__ __forceinline__ void layer_norm_input(const float *in, const float *moments, const float *weight,
-                                                 const float *grad, float *dx, u64 rows, int width) {
+                                                 const float *grad, float *dx, u64 rows, int width, int centred) {
     EACH_WARP_ROW(row, rows) {
         float x[COUNT], g[COUNT], plain = 0.0f, projected = 0.0f;
         read_row<COUNT>(in + row * width, width, x);
@@ -386,7 +386,7 @@ __device__ __forceinline__ void layer_norm_input(const float *in, const float *m
             plain += g[i];
             projected += g[i] * x[i];
         }
-        plain = warp_total(plain) / width;
+        plain = centred ? warp_total(plain) / width : 0.0f;
         projected = warp_total(projected) / width;
         EACH_KEPT(i, k, width) dx[row * width + k] = scale * (g[i] - plain - x[i] * projected);
     }
@@ -395,13 +395,13 @@ __device__ __forceinline__ void layer_norm_input(const float *in, const float *m
 #define LAYER_NORM(count)                                                                                         \
     extern "C" __global__ void __launch_bounds__(LANES)                                                           \
         layer_norm_forward_##count(const float *in, const float *weight, const float *bias, float *out,           \
-                                   float *moments, u64 rows, u64 width, float eps) {                              \
-        layer_norm<count>(in, weight, bias, out, moments, rows, width, eps);                                      \
+                                   float *moments, u64 rows, u64 width, float eps, int centred) {                 \
+        layer_norm<count>(in, weight, bias, out, moments, rows, width, eps, centred);                             \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(LANES)                                                           \
         layer_norm_backward_##count(const float *in, const float *moments, const float *weight, const float *grad, \
-                                    float *dx, u64 rows, u64 width) {                                             \
-        layer_norm_input<count>(in, moments, weight, grad, dx, rows, width);                                      \
+                                    float *dx, u64 rows, u64 width, int centred) {                                \
+        layer_norm_input<count>(in, moments, weight, grad, dx, rows, width, centred);                             \
     }
 
 LAYER_NORM(4)
@@ -410,12 +410,12 @@ LAYER_NORM(32)
 
 // The same for longer rows, one block per row.
 extern "C" __global__ void layer_norm_forward_wide(const float *in, const float *weight, const float *bias, float *out,
-                                                   float *moments, u64 rows, u64 width, float eps) {
+                                                   float *moments, u64 rows, u64 width, float eps, int centred) {
     for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
         const float *x = in + row * width;
         double sum = 0.0, squares = 0.0;
         for (u64 k = threadIdx.x; k < width; k += LANES) sum += x[k];
-        float mean = (float)(block_sum(sum) / width);
+        float mean = centred ? (float)(block_sum(sum) / width) : 0.0f;
         for (u64 k = threadIdx.x; k < width; k += LANES) squares += (x[k] - mean) * (x[k] - mean);
         float scale = (float)(1.0 / sqrt(block_sum(squares) / width + eps));
         for (u64 k = threadIdx.x; k < width; k += LANES) out[row * width + k] = (x[k] - mean) * scale * weight[k] + bias[k];
@@ -427,7 +427,7 @@ extern "C" __global__ void layer_norm_forward_wide(const float *in, const float 
 }
 
 extern "C" __global__ void layer_norm_backward_wide(const float *in, const float *moments, const float *weight,
-                                                    const float *grad, float *dx, u64 rows, u64 width) {
+                                                    const float *grad, float *dx, u64 rows, u64 width, int centred) {
     for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
         const float *x = in + row * width, *g = grad + row * width;
         float mean = moments[2 * row], scale = moments[2 * row + 1];
@@ -436,7 +436,7 @@ extern "C" __global__ void layer_norm_backward_wide(const float *in, const float
             plain += g[k] * weight[k];
             projected += g[k] * weight[k] * ((x[k] - mean) * scale);
         }
-        float a = (float)(block_sum(plain) / width), b = (float)(block_sum(projected) / width);
+        float a = centred ? (float)(block_sum(plain) / width) : 0.0f, b = (float)(block_sum(projected) / width);
         for (u64 k = threadIdx.x; k < width; k += LANES)
             dx[row * width + k] = scale * (g[k] * weight[k] - a - (x[k] - mean) * scale * b);
     }
