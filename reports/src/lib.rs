@@ -30,7 +30,7 @@ pub use compare::{Change, Changes, Movement, Setting, Unfinished, compare};
 pub use error::{Error, Result};
 pub use figure::{Line, Panel, figure};
 pub use measure::{
-    Better, COMMON, Comparable, Group, Index, Measure, NameError, Pins, Protocol, Quantity, Reading, measure,
+    Better, COMMON, Comparable, Group, Index, Measure, NameError, Pins, Protocol, Quantity, Reading, Scale, measure,
     measure_names, quantity,
 };
 pub use origin::{Environment, Origin, SPEED};

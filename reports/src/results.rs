@@ -226,6 +226,8 @@ pub struct CodeMap {
 pub struct Sample {
     /// The class it was drawn for, or empty. Samples of one label stand together.
     pub label: String,
+    /// The caption it was drawn for, or empty.
+    pub caption: String,
     /// The decoded image.
     pub image: Image,
 }

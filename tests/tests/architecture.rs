@@ -75,10 +75,10 @@ fn every_crate_knows_only_those_below_it() {
     assert!(packages.iter().filter(|p| is_plugin(p)).count() >= 8);
     for package in &packages {
         let allowed: &[&str] = match folder(package).as_str() {
-            "core/tensor" | "core/weights" | "reports" => &[],
+            "core/tensor" | "core/text" | "core/weights" | "reports" => &[],
             "core/sdk" => &["rqlab-tensor"],
             "core/images" => &["rqlab-sdk"],
-            "core/runner" => &["rqlab-sdk", "rqlab-reports", "rqlab-weights"],
+            "core/runner" => &["rqlab-sdk", "rqlab-reports", "rqlab-text", "rqlab-weights"],
             "core/bench" => &["rqlab-sdk", "rqlab-reports", "rqlab"],
             "tests" => continue,
             plugin if plugin.starts_with("plugins/datasets/") => &["rqlab-sdk", "rqlab-images"],

@@ -9,6 +9,15 @@ const ON_FEATURES: [&str; 2] = [
     "features are those of a classifier, which needs labelled images of two classes or more",
 ];
 
+/// What samples of captions that name nothing do not have, and why.
+const ON_ATTRIBUTES: [&str; 2] =
+    ["how well samples obey their captions", "it is a classifier's answer, and this data set does not list what its captions name"];
+
+/// That samples are drawn for captions which name nothing that could be looked for.
+pub fn unobeyed() -> (String, String) {
+    ON_ATTRIBUTES.map(str::to_owned).into()
+}
+
 /// What a measure needs: real images that it compares with, and samples, in that order.
 const NEEDS: [(&str, [usize; 2]); 15] = [
     // A covariance, and pairs within a set.

@@ -83,6 +83,28 @@ impl Value for Augmentation {
 }
 
 choice! {
+    /// What priors are told of an image.
+    pub enum Conditioning {
+        /// Its class, where the data have classes.
+        Class = "class",
+        /// Its caption.
+        Text = "text",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+choice! {
+    /// What becomes of an image without a caption, where priors are told captions.
+    pub enum MissingCaptions {
+        /// It has the null condition.
+        Allow = "allow",
+        /// The experiment is refused.
+        Refuse = "refuse",
+    }
+}
+
+choice! {
     /// Whose practice measures of reconstructions follow.
     pub enum Protocol {
         /// The lab's: float pictures, clamped; PSNR per image; SSIM with an 11 x 11 Gaussian window; its own classifier.
@@ -114,6 +136,10 @@ choice! {
 
 /// The SHA-256 of a published conversion of the Inception network to safetensors: see docs/weights.md.
 const INCEPTION_DIGEST: &str = "b7a528bf4051f62c057bc14657865abf180a23eb1748d00ff0933d84698202ed";
+
+/// Defaults of settings of captions.
+const TEXT_LENGTH: usize = 32;
+const TEXT_VOCABULARY: usize = 512;
 
 config! {
     /// How the tokenizer (autoencoder and quantizer) is trained: Adam, or AdamW where `weight_decay` is not 0.
@@ -198,6 +224,20 @@ config! {
         /// Test images on which the loss is measured at points of the curves, from which nothing is learnt or chosen; 0 for
         /// none. The points are spaced so that this takes less than a tenth of the training.
         validation: usize = 128;
+        /// What the prior is told of an image. `class`: its class, where the data have classes. `text`: its caption, where the
+        /// data have captions: `dead_leaves` describes its pictures, `folder`, `parquet` and `webdataset` read texts. `none`:
+        /// nothing.
+        condition: Conditioning = Conditioning::Class;
+        /// With `text`: how many tokens of a caption the prior reads, of which longer ones are cut. They stand before the
+        /// image's own. The RQ-Transformer reads 32.
+        text_length: usize = TEXT_LENGTH, in 1..=1024;
+        /// With `text`: tokens of the byte-level BPE that is trained on the training images' captions, 256 of them single bytes.
+        text_vocabulary: usize = TEXT_VOCABULARY, in 257..=1_000_000;
+        /// With `text`: a published `tokenizer.json` in place of that, relative to the file that this stands in. Its digest is
+        /// part of the result's identity.
+        text_tokenizer: Option<String> = None, local;
+        /// With `text`: whether images without a caption have the null condition, or the experiment is refused.
+        missing_captions: MissingCaptions = MissingCaptions::Allow;
         /// Share of conditions that are replaced by the null condition: what a prior must have seen for guidance.
         condition_dropout: f32 = 0.0, in 0.0..=1.0;
         /// How numbers are multiplied on a GPU.
@@ -231,6 +271,10 @@ config! {
         /// Guidance: samples are drawn from `u + scale (c - u)`, of predictions c with and u without the condition. 1 is none;
         /// papers that write `c + w (c - u)` have w = scale - 1.
         guidance: f32 = 1.0, in 0.0..=1e3;
+        /// Guidance scales of which the best is chosen, such as `[1, 1.5, 2, 3]`; empty for `guidance` as it is given. At each,
+        /// `samples` images are drawn, and compared by their Fréchet distance with half of the test images that `images` takes.
+        /// What is measured of samples is then measured with the scale of the least distance, against the other half.
+        tune_guidance: Vec<f32> = vec![], in 0.0..=1e3;
         /// How the guidance scale moves over the positions of a sample.
         guidance_schedule: GuidanceShape = GuidanceShape::Constant;
         /// The power of the schedule `power_cosine`.
@@ -278,6 +322,23 @@ config! {
         classifier_steps: u64 = 400, in 1..;
         /// How numbers are multiplied on a GPU.
         precision: Precision = Precision::Tf32;
+    }
+}
+
+impl PriorTraining {
+    /// The same, with settings of captions at their defaults where none are told: what is not asked for trains nothing again.
+    #[must_use]
+    pub(crate) fn told(self) -> Self {
+        match self.condition {
+            Conditioning::Text => self,
+            Conditioning::Class | Conditioning::None => Self {
+                text_length: TEXT_LENGTH,
+                text_vocabulary: TEXT_VOCABULARY,
+                text_tokenizer: None,
+                missing_captions: MissingCaptions::Allow,
+                ..self
+            },
+        }
     }
 }
 

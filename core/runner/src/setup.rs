@@ -1,9 +1,9 @@
 //! What a trial was set to, for the table at the head of the report and for its warnings.
 
 use crate::job::{Call, Job, Trial};
-use crate::needs::left_out;
+use crate::needs::{left_out, unobeyed};
 use crate::plan::{Model, Plan};
-use crate::settings::{Evaluation, GuidanceShape, Labels, PriorTraining, Schedule, TokenizerTraining};
+use crate::settings::{Conditioning, Evaluation, GuidanceShape, Labels, PriorTraining, Schedule, TokenizerTraining};
 use crate::stages::{
     self, EncodeTokens, MeasureByProtocol, MeasurePrior, MeasureTokenizer, TrainClassifier, TrainPrior, TrainTokenizer,
 };
@@ -60,7 +60,8 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
     out.setup = facts;
     out.sizes.classes = Some(model.data.info.classes.len());
     out.sizes.levels = model.levels.iter().filter_map(code_sizes).collect();
-    let left_out = left_out(model.data.info.classes.len(), images, drawn).into_iter();
+    let unobeyed = (model.text.is_some() && model.attributes == 0).then(unobeyed);
+    let left_out = left_out(model.data.info.classes.len(), images, drawn).into_iter().chain(unobeyed);
     out.left_out.extend(left_out.map(|(measures, reason)| LeftOut { measures, reason }));
 }
 
@@ -127,6 +128,11 @@ fn of_tokenizer(training: &TokenizerTraining) -> String {
 fn of_prior(training: &PriorTraining) -> String {
     let PriorTraining { steps, batch, weight_decay, lr, warmup, schedule, ema_decay, .. } = *training;
     let mut parts = recipe(steps, batch, weight_decay, rate(lr, warmup, schedule), ema_decay);
+    parts.extend(match training.condition {
+        Conditioning::Class => None,
+        Conditioning::None => Some("told nothing of images".to_owned()),
+        Conditioning::Text => Some(format!("told captions of up to {}", counted(training.text_length, "token"))),
+    });
     let dropout = training.condition_dropout;
     parts.extend((dropout > 0.0).then(|| format!("conditions left out at {dropout}")));
     parts.extend(start(training.from.iter().flat_map(FilesByLevel::files), &training.freeze));
@@ -188,7 +194,11 @@ fn samples(evaluation: &Evaluation) -> String {
         vec![format!("{}{each}", thousands(evaluation.samples)), format!("temperature {}", evaluation.temperature)];
     parts.extend(evaluation.top_k.map(|k| format!("the {k} most probable codes")));
     parts.extend(evaluation.top_p.map(|p| format!("the smallest set of codes with probability {p}")));
+    let tuned: Vec<String> = evaluation.tune_guidance.iter().map(f32::to_string).collect();
     parts.push(match evaluation.guidance {
+        _ if !tuned.is_empty() => {
+            format!("the best guidance of {} by half of the measured test images, compared with the other half", tuned.join(", "))
+        }
         1.0 => "no guidance".to_owned(),
         scale if evaluation.guidance_schedule == GuidanceShape::Constant => format!("guidance {scale}"),
         scale => format!("guidance of up to {scale}, by a schedule"),

@@ -5,9 +5,9 @@ use crate::job::Trial;
 use crate::plan::Plan;
 use crate::plugins::Plugins;
 use crate::repeat::Repeat;
-use crate::stages::{MeasurePrior, MeasureTokenizer, load_prior, load_tokenizer, shown};
+use crate::stages::{MeasurePrior, MeasureTokenizer, Unread, load_prior, load_tokenizer, shown};
 use crate::store::Store;
-use rqlab_sdk::contracts::{Guidance, Split, Tokens};
+use rqlab_sdk::contracts::{Condition, ConditionSpace, Guidance, Split, Tokens};
 use rqlab_sdk::files;
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
@@ -27,8 +27,8 @@ const LARGEST: u128 = 1 << 27;
 pub struct SampleOptions {
     /// How many images.
     pub count: usize,
-    /// The class of all of them; none for classes as `evaluation.labels` says.
-    pub class: Option<u32>,
+    /// What all of them are to show; none for what `evaluation.labels` says.
+    pub shows: Option<Shows>,
     /// How codes are drawn.
     pub draw: Draw,
     /// The guidance scale; none for the experiment's.
@@ -37,7 +37,25 @@ pub struct SampleOptions {
     pub seed: u64,
 }
 
-/// Draws images from a trial's priors into one PNG sheet, and gives its path if it is a file.
+/// A sheet of samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sheet {
+    /// Where it is, if it is a file.
+    pub path: Option<PathBuf>,
+    /// What could not be read of the text that was given.
+    pub unread: Unread,
+}
+
+/// What images are to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shows {
+    /// A class.
+    Class(u32),
+    /// What a caption says; nothing of an empty one.
+    Text(String),
+}
+
+/// Draws images from a trial's priors into one PNG sheet.
 ///
 /// # Errors
 /// A trial without a prior, stages that are not done, a class that does not exist, guidance of priors that cannot be guided.
@@ -49,13 +67,13 @@ pub fn sample(
     how: &SampleOptions,
     repeat: &Repeat,
     out: &Path,
-) -> Result<Option<PathBuf>> {
-    let stage = plan
+) -> Result<Sheet> {
+    let (id, stage) = plan
         .jobs
         .iter()
         .filter(|job| trial.jobs.contains(&job.id))
-        .filter_map(|job| job.stage.is::<MeasurePrior>())
-        .find(|stage| !stage.probe)
+        .filter_map(|job| Some((&job.id, job.stage.is::<MeasurePrior>()?)))
+        .find(|(_, stage)| !stage.probe)
         .ok_or_else(|| {
             Error::Unsupported("this trial has no prior to sample from; give it one with `prior:`".to_owned())
         })?;
@@ -63,28 +81,41 @@ pub fn sample(
     require_done(store, &needed, repeat)?;
     let (dataset, model) = load_tokenizer(plugins, store, &stage.tokenizer)?;
     let classes = dataset.info().classes.len();
+    let sampler = load_prior(plugins, store, stage.levels(), &model, classes)?;
+    let conditions = sampler.conditions();
     let asked = stage.evaluation.guidance();
-    let guidance = Guidance { scale: how.guidance.unwrap_or(asked.scale), ..asked };
-    if guidance.is_on() && classes == 0 {
-        let message = "the images have no classes, and the prior is unconditional: there is nothing to guide it by";
+    let tuned = stage.tuned(&store.stage(id))?.unwrap_or(asked.scale);
+    let guidance = Guidance { scale: how.guidance.unwrap_or(tuned), ..asked };
+    if guidance.is_on() && conditions.space() == ConditionSpace::None {
+        let message = "the prior is told nothing of images: there is nothing to guide it by";
         return Err(Error::Unsupported(message.to_owned()));
     }
     fits(dataset.info().image, how.count, 1)?;
-    let sampler = load_prior(plugins, store, stage.levels(), &model, classes)?;
-    let labels = match how.class {
-        Some(class) => vec![class; how.count],
-        None => stage.labels(dataset.as_ref(), how.count)?,
+    let mut unread = Unread::default();
+    let condition = match &how.shows {
+        None => stage.conditions(dataset.as_ref(), conditions, how.count)?,
+        Some(Shows::Text(text)) => {
+            unread = conditions.unread(text)?;
+            conditions.of_texts(&vec![text.clone(); how.count])?
+        }
+        Some(Shows::Class(_)) if conditions.are_captions() => {
+            let message = "this prior is told captions, not classes: use `--text`";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
+        Some(Shows::Class(class)) => {
+            Condition::of_labels(conditions.space(), &Codes::from_vec(vec![*class; how.count], &[how.count])?)?
+        }
     };
     let mut images = Vec::new();
-    for (i, labels) in labels.chunks(BATCH).enumerate() {
-        let labels = Codes::from_vec(labels.to_vec(), &[labels.len()])?;
+    for (i, rows) in (0..how.count).collect::<Vec<_>>().chunks(BATCH).enumerate() {
         let rng = Rng::new(how.seed, "samples", i as u64);
         images.push(no_grad(|| -> Result<Tensor> {
-            let tokens = sampler.sample(&labels, &[how.draw], guidance, true, &rng)?;
+            let tokens = sampler.sample(&condition.rows(rows)?, &[how.draw], guidance, true, &rng)?;
             model.decode(&tokens, None)
         })?);
     }
-    sheet(&[Tensor::concat(&images.iter().collect::<Vec<_>>(), 0)?], out)
+    let path = sheet(&[Tensor::concat(&images.iter().collect::<Vec<_>>(), 0)?], out)?;
+    Ok(Sheet { path, unread })
 }
 
 /// Puts test images, of all classes in turn, above their reconstructions (from 1 to all depths, where tokens are codes), in one PNG sheet.

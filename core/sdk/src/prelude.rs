@@ -2,8 +2,8 @@
 
 pub use crate::config::{AutoencoderCall, Config, ObjectiveCall, PriorCall, QuantizerCall};
 pub use crate::contracts::{
-    Autoencoder, AutoencoderContext, Bottleneck, CodeSpace, Components, Condition, ConditionSpace, CriticTraining,
-    Dataset, DatasetContext, DatasetInfo, Given, Guidance, GuidanceSchedule, Images, LevelInfo, Loss, MapShape, Mode,
+    Attribute, Autoencoder, AutoencoderContext, Bottleneck, CaptionInfo, CodeSpace, Components, Condition, ConditionSpace,
+    CriticTraining, Dataset, DatasetContext, DatasetInfo, Given, Guidance, GuidanceSchedule, Images, LevelInfo, Loss, MapShape, Mode,
     Objective, ObjectiveContext, Prior, PriorContext, PriorLoss, Quantized, Quantizer, QuantizerContext,
     Reconstruction, SampleRequest, Scales, Split, Summary, Targets, TokenBatch, TokenRequest, TokenSpace, Tokens,
     Weight,

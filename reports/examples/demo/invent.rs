@@ -150,7 +150,8 @@ impl Invented {
         for class in 0..4 {
             for _ in 0..8 {
                 let image = leaves(&mut self.noise, class);
-                samples.push(Sample { label: format!("class {class}"), image: degraded(&image, 0.7, &mut self.noise) });
+                let (label, image) = (format!("class {class}"), degraded(&image, 0.7, &mut self.noise));
+                samples.push(Sample { label, image, ..Sample::default() });
             }
         }
         samples

@@ -12,7 +12,7 @@ mod written;
 use std::cmp::Ordering;
 
 pub use protocol::{COMMON, Pins, Protocol};
-pub use quantity::{Index, Quantity, Reading};
+pub use quantity::{Index, Quantity, Reading, Scale};
 pub use written::{NameError, measure_names, quantity};
 
 use table::TABLE;

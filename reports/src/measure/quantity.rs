@@ -24,6 +24,24 @@ pub enum Index {
     Draw(usize),
     /// Whose practice it follows; the lab's own without.
     Protocol(Protocol),
+    /// The guidance scale that samples were drawn with, where several were tried.
+    Guidance(Scale),
+}
+
+/// A guidance scale, in thousandths, so that equal ones are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Scale(u32);
+
+impl Scale {
+    /// That nearest to a number from 0 on.
+    pub fn of(scale: f32) -> Self {
+        Self((f64::from(scale) * 1000.0).round() as u32)
+    }
+
+    /// The number.
+    pub fn value(self) -> f64 {
+        f64::from(self.0) / 1000.0
+    }
 }
 
 /// A measure at its indices, such as the codebook usage of level 1 at depth 2.
@@ -111,6 +129,11 @@ impl Quantity {
         self.at.iter().find_map(|index| if let Index::Protocol(protocol) = index { Some(*protocol) } else { None })
     }
 
+    /// The guidance scale that was tried.
+    pub fn guidance(&self) -> Option<Scale> {
+        self.at.iter().find_map(|index| if let Index::Guidance(scale) = index { Some(*scale) } else { None })
+    }
+
     /// What the registry says of the measure.
     pub fn measure(&self) -> Measure {
         measure(&self.measure)
@@ -136,6 +159,7 @@ impl Quantity {
         words.extend(self.cache().map(|cache| if cache { "with cache" } else { "without cache" }.to_owned()));
         words.extend(self.draw().map(|draw| format!("draw {draw}")));
         words.extend(self.protocol().map(|protocol| format!("protocol {}", protocol.name())));
+        words.extend(self.guidance().map(|scale| format!("guidance {}", scale.value())));
         words.join(", ")
     }
 }
@@ -161,8 +185,11 @@ impl fmt::Display for Quantity {
         if let Some(draw) = self.draw() {
             write!(f, "_draw{draw}")?;
         }
-        match self.protocol() {
-            Some(protocol) => write!(f, "_{}", protocol.name()),
+        if let Some(protocol) = self.protocol() {
+            write!(f, "_{}", protocol.name())?;
+        }
+        match self.guidance() {
+            Some(scale) => write!(f, "_g{}", scale.value()),
             None => Ok(()),
         }
     }
@@ -183,6 +210,11 @@ mod tests {
             ("images_per_second", vec![Index::Cache(true), Index::Batch(64)], "sampling speed (batch 64, with cache)"),
             ("psnr", vec![Index::Protocol(Protocol::Llamagen)], "PSNR (protocol llamagen)"),
             ("sample_frechet", vec![Index::Draw(2)], "sample Fréchet distance (draw 2)"),
+            (
+                "tuning_frechet",
+                vec![Index::Guidance(Scale::of(1.1))],
+                "Fréchet distance in tuning guidance (guidance 1.1)",
+            ),
             ("objective_lpips", vec![Index::Level(2)], "objective lpips (level 2)"),
         ] {
             assert_eq!(Quantity::new(measure, at).label(), label);

@@ -297,6 +297,7 @@ fn samples(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
     if shown.is_empty() {
         return Ok(html! {});
     }
+    let captioned = shown.iter().any(|(_, trial)| trial.samples.iter().any(|sample| !sample.caption.is_empty()));
     let mut panels = Vec::new();
     for (configuration, trial) in shown {
         let mut groups: Vec<(&str, Vec<&Sample>)> = Vec::new();
@@ -311,7 +312,9 @@ fn samples(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
             let mut cells = Vec::new();
             for sample in samples.iter().take(SAMPLES) {
                 let alt = format!("{}, {}", format!("sample {label}").trim_end(), configuration.label);
-                cells.push(picture(album, &sample.image, &alt)?);
+                let picture = picture(album, &sample.image, &alt)?;
+                let caption = &sample.caption;
+                cells.push(html! { (picture) @if !caption.is_empty() { span.under { (caption) } } });
             }
             rows.push(html! { tr { th scope="row" { (label) } @for cell in cells { td { (cell) } } } });
         }
@@ -326,7 +329,10 @@ fn samples(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
     }
     Ok(html! {
         h3 { "Drawn from the priors" }
-        p { "The first samples of each class, not chosen." }
+        p {
+            "The first samples of each class, not chosen."
+            @if captioned { " Below each stands the caption that it was drawn for, that of a test image." }
+        }
         div.panels { @for panel in panels { (panel) } }
     })
 }

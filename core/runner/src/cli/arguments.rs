@@ -194,6 +194,9 @@ pub struct SampleArgs {
     /// The class of all of them, by its name or else by its number from 0 [default: classes as `evaluation.labels` says].
     #[arg(long, value_name = "NAME")]
     pub class: Option<String>,
+    /// What they are to show, of a prior that is told captions; an empty text is none [default: captions of test images].
+    #[arg(long, value_name = "TEXT", conflicts_with = "class")]
+    pub text: Option<String>,
     /// Temperature.
     #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
     pub temperature: f32,

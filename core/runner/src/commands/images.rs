@@ -7,9 +7,9 @@ use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::suggestion;
 use crate::repeat::Repeat;
-use crate::sheets::{SampleOptions, expect_png, reconstruct, sample};
+use crate::sheets::{SampleOptions, Sheet, Shows, expect_png, reconstruct, sample};
 use crate::store::Store;
-use crate::ui::Ui;
+use crate::ui::{Ui, counted};
 use rqlab_sdk::tensor::ops::sampling::Draw;
 use std::path::Path;
 
@@ -27,13 +27,31 @@ pub(super) fn run_sample(
     let classes = plan.models.get(&trial.id).map_or(&[][..], |model| &model.data.info.classes);
     let options = SampleOptions {
         count: how.count,
-        class: how.class.as_deref().map(|name| class(name, classes)).transpose()?,
+        shows: shows(how, classes)?,
         draw: Draw { temperature: how.temperature, top_k: how.top_k, top_p: how.top_p },
         guidance: how.guidance,
         seed: how.seed,
     };
-    let path = sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &repeat, &how.output)?;
+    let Sheet { path, unread } =
+        sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &repeat, &how.output)?;
+    if unread.cut > 0 {
+        let message = format!("--text: the prior reads shorter texts: the last {} are cut", counted(unread.cut, "token"));
+        ui.diagnostic(&Diagnostic::warning(message));
+    }
+    if !unread.unknown.is_empty() {
+        let message = format!("--text: no training caption has the words `{}`", unread.unknown.join("`, `"));
+        ui.diagnostic(&Diagnostic::warning(message));
+    }
     tell(path.as_deref(), ui)
+}
+
+/// What the samples are to show, if that is said.
+fn shows(how: &SampleArgs, classes: &[String]) -> Result<Option<Shows>, Diagnostic> {
+    Ok(match (&how.class, &how.text) {
+        (_, Some(text)) => Some(Shows::Text(text.clone())),
+        (Some(name), None) => Some(Shows::Class(class(name, classes)?)),
+        (None, None) => None,
+    })
 }
 
 pub(super) fn run_reconstruct(

@@ -42,7 +42,7 @@ pub(super) fn run(
         };
         hold(lease);
         ui.line(ui.strong(owners.get(&job.id).map_or(job.stage.name(), String::as_str)))?;
-        let speeds = stage.time_again(&plugins, &store)?;
+        let speeds = stage.time_again(&plugins, &store, &store.stage(&job.id))?;
         for line in compared(done, &speeds) {
             ui.line(line)?;
         }

@@ -8,11 +8,12 @@ use crate::job::{Call, Called};
 use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
-use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
+use crate::settings::{Conditioning, Evaluation, PriorTraining, TokenizerTraining};
 use crate::shared::Shared;
 use crate::weights::{FilesByLevel, WeightsFile};
 use rqlab_sdk::config::{self, Config, ConfigError, Description, Fault, FieldDoc, Scope, ValueKind};
 use rqlab_sdk::plugin::Kind;
+use rqlab_text::TextTokenizer;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(crate) struct Resolved {
     pub(super) prior_training: Arc<PriorTraining>,
     /// What the prior of each level starts from, likewise: all or none.
     pub(super) prior_from: Vec<WeightsFile>,
+    /// The published tokenizer of captions, if one is named, and how many tokens it has.
+    pub(super) text_tokenizer: Option<(WeightsFile, usize)>,
     pub(super) evaluation: Arc<Evaluations>,
     /// The small prior that every tokenizer's codes are probed with, if that is asked for.
     pub(super) probe: Option<Call>,
@@ -97,6 +100,9 @@ pub(crate) fn resolve_call(plugins: &Plugins, kind: Kind, text: &str) -> rqlab_s
 /// A call resolved, or all that is wrong with it.
 type Answer = Result<Call, Vec<Diagnostic>>;
 
+/// How priors are trained, what they start from, and the published tokenizer of captions with the number of its tokens.
+type PriorStart = (Arc<PriorTraining>, Vec<WeightsFile>, Option<(WeightsFile, usize)>);
+
 /// What slots that hold the same were resolved to before; none of one that cannot be, of which all is said.
 type Known<T> = HashMap<Option<Arc<Written>>, Option<T>>;
 
@@ -106,7 +112,7 @@ struct Resolver<'a> {
     catalog: &'a Catalog<'a>,
     calls: Known<Arc<[Call]>>,
     tokenizer_training: Known<(Arc<TokenizerTraining>, Option<WeightsFile>)>,
-    prior_training: Known<(Arc<PriorTraining>, Vec<WeightsFile>)>,
+    prior_training: Known<PriorStart>,
     evaluations: Known<Arc<Evaluations>>,
     probe: Option<Call>,
     bases: HashMap<PathBuf, Arc<Path>>,
@@ -168,7 +174,8 @@ impl<'a> Resolver<'a> {
             let files = training.from.iter().flat_map(FilesByLevel::files);
             let from = files.map(|file| start(setup, Slot::PriorTraining, Some(file))).collect::<Result<Vec<_>, _>>();
             let from = complaints.take(from)?.into_iter().flatten().collect();
-            Some((Arc::new(training), from))
+            let tokenizer = complaints.take(text_tokenizer(setup, &training))?;
+            Some((Arc::new(training.told()), from, tokenizer))
         });
         let evaluation = once(&mut self.evaluations, setup, Slot::Evaluation, || {
             let evaluation = settings::<Evaluation>(setup, Slot::Evaluation, complaints)?;
@@ -179,7 +186,7 @@ impl<'a> Resolver<'a> {
             _ => None,
         };
         let (tokenizer_training, tokenizer_from) = tokenizer_training?;
-        let (prior_training, prior_from) = prior_training?;
+        let (prior_training, prior_from, text_tokenizer) = prior_training?;
         Some(Resolved {
             question: self.question.clone(),
             data: data?.first()?.clone(),
@@ -191,6 +198,7 @@ impl<'a> Resolver<'a> {
             tokenizer_from,
             prior_training,
             prior_from,
+            text_tokenizer,
             evaluation: evaluation?,
             probe,
             base: self.base(setup),
@@ -373,6 +381,20 @@ fn start(setup: &Setup, slot: Slot, from: Option<&str>) -> Result<Option<Weights
         let help = "`rqlab import FILE --as NAME` makes a file of a published checkpoint; `from` is relative to the file that it stands in";
         call.complaint(Some("from"), &error.to_string()).help(help)
     })
+}
+
+/// The published tokenizer of captions that a training names, if it is told captions.
+fn text_tokenizer(setup: &Setup, training: &PriorTraining) -> Result<Option<(WeightsFile, usize)>, Diagnostic> {
+    const FIELD: &str = "text_tokenizer";
+    let (Some(named), Conditioning::Text) = (&training.text_tokenizer, training.condition) else { return Ok(None) };
+    let Some(call) = setup.call(Slot::PriorTraining) else { return Ok(None) };
+    let dir = call.field(FIELD).map_or(Path::new(""), |field| field.value.whole().source.dir.as_path());
+    let path = dir.join(named);
+    let refused = |message: String| call.complaint(Some(FIELD), &message);
+    let path = std::fs::canonicalize(&path).map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    let tokenizer = TextTokenizer::load(&path).map_err(|error| refused(error.to_string()))?;
+    let file = WeightsFile::of(path).map_err(|error| refused(error.to_string()))?;
+    Ok(Some((file, tokenizer.vocabulary())))
 }
 
 /// A field's default, taken apart.

@@ -3,13 +3,13 @@
 use crate::job::Call;
 use crate::plugins::Plugins;
 use crate::stages::start::{self, Frozen};
-use crate::stages::{Tokenizer, condition_space, level_scope, of_level};
+use crate::stages::{Told, Tokenizer, level_scope, of_level};
 use crate::weights::WeightsFile;
 use rqlab_sdk::Error;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::contracts::{
-    AutoencoderContext, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, Network, NetworkRequest,
-    ObjectiveContext, PriorContext, QuantizerContext, Split, TokenRequest, Weight,
+    AutoencoderContext, CaptionInfo, Components, DatasetContext, DatasetInfo, LevelInfo, MapShape, Network,
+    NetworkRequest, ObjectiveContext, PriorContext, QuantizerContext, Split, TokenRequest, Weight,
 };
 use rqlab_sdk::params::Params;
 use std::path::Path;
@@ -54,8 +54,18 @@ impl From<Error> for Problem {
     }
 }
 
-/// What a data set is, why its images cannot be read if they are not there, and how many variants of an image it lists.
-pub(super) type Opened = (Arc<DatasetInfo>, Option<String>, Option<usize>);
+/// What is known of an opened data set.
+#[derive(Clone)]
+pub(super) struct Opened {
+    /// What it is.
+    pub(super) info: Arc<DatasetInfo>,
+    /// Why its images cannot be read, if they are not there.
+    pub(super) absent: Option<String>,
+    /// How many variants of an image it lists.
+    pub(super) variants: Option<usize>,
+    /// What captions it has.
+    pub(super) captions: Option<CaptionInfo>,
+}
 
 /// How many numbers the parameters of a part have, and its buffers.
 pub(super) type Sizes = (usize, usize);
@@ -87,7 +97,8 @@ pub(super) fn open(plugins: &Plugins, call: &Call, base: &Path) -> Answer<Opened
         }
     }
     let variants = data.variants().or(info.summary.augmentation.is_empty().then_some(1));
-    Ok((Arc::new(info), data.absent().map(str::to_owned), variants))
+    let (absent, captions) = (data.absent().map(str::to_owned), data.caption_info().cloned());
+    Ok(Opened { info: Arc::new(info), absent, variants, captions })
 }
 
 /// The latents of a level: what its quantizer is built for, and what the decoder reads in their place.
@@ -217,8 +228,7 @@ pub(super) fn dry_prior_start(
     plugins: &Plugins,
     calls: &[Call],
     levels: &[LevelInfo],
-    classes: usize,
-    null_condition: bool,
+    told: Told,
     from: &[WeightsFile],
     freeze: &[String],
 ) -> Answer<()> {
@@ -236,7 +246,7 @@ pub(super) fn dry_prior_start(
             let context = PriorContext {
                 levels: levels.to_vec(),
                 level,
-                condition: condition_space(classes),
+                condition: told.space,
                 null_condition,
                 params: params.scope("prior"),
                 components: Components::none(),
@@ -246,11 +256,11 @@ pub(super) fn dry_prior_start(
         }
         Ok(())
     };
-    fits(null_condition).map_err(|problem| {
-        if fits(!null_condition).is_err() {
+    fits(told.null).map_err(|problem| {
+        if fits(!told.null).is_err() {
             return problem;
         }
-        let message = if null_condition {
+        let message = if told.null {
             "these weights have no null condition, which a prior learns where conditions are dropped: set \
              `condition_dropout: 0.0`; it cannot be guided then"
         } else {
@@ -269,13 +279,7 @@ fn fitting(params: &Params, scopes: &[String], from: Option<&WeightsFile>, freez
     frozen.map(|_| ()).map_err(|error| Problem::field("freeze", error.to_string()))
 }
 
-pub(super) fn dry_priors(
-    plugins: &Plugins,
-    calls: &[Call],
-    levels: &[LevelInfo],
-    classes: usize,
-    null: bool,
-) -> Answer<Priors> {
+pub(super) fn dry_priors(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], told: Told) -> Answer<Priors> {
     one_per_level("prior", calls, levels.len())?;
     let mut all = Priors { count: 0, latents: false, guidable: true, draws_codes: true };
     for level in 0..levels.len() {
@@ -283,8 +287,8 @@ pub(super) fn dry_priors(
         let context = PriorContext {
             levels: levels.to_vec(),
             level,
-            condition: condition_space(classes),
-            null_condition: null,
+            condition: told.space,
+            null_condition: told.null,
             params: params.scope("prior"),
             components: Components::none(),
         };

@@ -12,9 +12,9 @@ use crate::identity;
 use crate::job::{Call, Job, Trial};
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
 use crate::stages::{
-    AnyStage, DescribeForProtocol, DescribeReference, DescribeTraining, EncodeTokens, MeasureByProtocol,
-    MeasurePerturbation, MeasurePrior, MeasureSamplesByProtocol, MeasureTokenizer, Stage, TrainClassifier, TrainPrior,
-    TrainTokenizer, Variants, of_level,
+    AnyStage, Captioned, DescribeForProtocol, DescribeReference, DescribeTraining, EncodeCaptions, EncodeTokens,
+    MeasureByProtocol, MeasurePerturbation, MeasurePrior, MeasureSamplesByProtocol, MeasureTokenizer, Stage,
+    TrainAttributes, TrainClassifier, TrainPrior, TrainTokenizer, Variants, of_level,
 };
 use crate::store::FORMAT;
 use rqlab_reports::Protocol;
@@ -170,8 +170,8 @@ fn of_trial(found: &Found, seed: u64) -> Result<(Trial, Vec<Job>)> {
         })?;
         let (tokenizer, features, training) = (tokenizer.clone(), features.clone(), Some(training));
         let evaluation = resolved.evaluation.of_generation.clone();
-        let calls = resolved.priors.to_vec();
-        let drawn = MeasurePrior { tokenizer, priors, calls, features, training, evaluation, probe: false };
+        let (calls, attributes) = (resolved.priors.to_vec(), attributes(&mut jobs)?);
+        let drawn = MeasurePrior { tokenizer, priors, calls, features, attributes, training, evaluation, probe: false };
         generation = Some(jobs.add(drawn)?);
         measuring.extend(generation.clone());
     }
@@ -237,6 +237,29 @@ fn samples_by_protocol(jobs: &mut Jobs<'_>, tokenizer: &Id, generation: &Id, pro
     Ok(Some(jobs.add(stage)?))
 }
 
+/// The classifier of what captions name, where priors are told some that name something.
+fn attributes(jobs: &mut Jobs<'_>) -> Result<Option<Id>> {
+    let (data, evaluation) = (jobs.resolved.data.clone(), &jobs.resolved.evaluation.all);
+    if jobs.measured.model.attributes == 0 {
+        return Ok(None);
+    }
+    let (steps, precision) = (evaluation.classifier_steps, evaluation.precision);
+    jobs.add(TrainAttributes { data, steps, precision }).map(Some)
+}
+
+/// The tokens of the captions that priors are told, if they are told some.
+fn captions(jobs: &mut Jobs<'_>, training: &PriorTraining) -> Result<Option<Captioned>> {
+    let Some(text) = jobs.measured.model.text else { return Ok(None) };
+    let job = jobs.add(EncodeCaptions {
+        data: jobs.resolved.data.clone(),
+        images: learnt_from(jobs, training),
+        length: training.text_length,
+        vocabulary: training.text_vocabulary,
+        tokenizer: jobs.resolved.text_tokenizer.as_ref().map(|(file, _)| file.clone()),
+    })?;
+    Ok(Some(Captioned { job, text }))
+}
+
 /// How many training images priors learn from.
 fn learnt_from(jobs: &Jobs<'_>, training: &PriorTraining) -> usize {
     training.images.unwrap_or(usize::MAX).min(jobs.measured.model.data.info.train)
@@ -259,6 +282,7 @@ fn of_priors(
         variants: Variants::of(training.augmentation, model.variants),
         precision: resolved.tokenizer_training.precision,
     })?;
+    let captions = if probe { None } else { captions(jobs, training)? };
     let prior = |level| {
         jobs.add(TrainPrior {
             tokenizer: tokenizer.clone(),
@@ -267,6 +291,7 @@ fn of_priors(
             prior: of_level(calls, level)?.clone(),
             training: training.clone(),
             from: resolved.prior_from.get(level).filter(|_| !probe).cloned(),
+            captions: captions.clone(),
             seed,
             probe,
         })
@@ -294,15 +319,9 @@ fn predictors(jobs: &mut Jobs<'_>, tokenizer: &Id, features: Option<&[Id; 2]>, s
         let priors = of_priors(jobs, tokenizer, std::slice::from_ref(probe), &training, seed, true)?;
         let evaluation = resolved.evaluation.of_probe.clone();
         let (tokenizer, features) = (tokenizer.clone(), features.cloned());
-        ids.push(jobs.add(MeasurePrior {
-            tokenizer,
-            priors,
-            calls: vec![],
-            features,
-            training: None,
-            evaluation,
-            probe: true,
-        })?);
+        let (calls, attributes, training) = (vec![], None, None);
+        let probed = MeasurePrior { tokenizer, priors, calls, features, attributes, training, evaluation, probe: true };
+        ids.push(jobs.add(probed)?);
     }
     Ok(ids)
 }

@@ -28,7 +28,9 @@ pub(super) fn too_few(modelled: &[Modelled]) -> Vec<String> {
     for one in modelled {
         let (classes, images, samples) = measured_on(one);
         let mut of_one: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (label, reason) in needs::left_out(classes, images, samples) {
+        let model = &one.measured.model;
+        let unobeyed = (model.text.is_some() && model.attributes == 0).then(needs::unobeyed);
+        for (label, reason) in needs::left_out(classes, images, samples).into_iter().chain(unobeyed) {
             of_one.entry(reason).or_default().push(label);
         }
         for (reason, labels) in of_one {

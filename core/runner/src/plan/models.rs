@@ -13,9 +13,10 @@ use crate::plan::dry::{
 use crate::plan::memory;
 use crate::plan::setups::Combination;
 use crate::plugins::Plugins;
-use crate::settings::{Evaluation, Labels, MissingWeights};
+use crate::settings::{Conditioning, Evaluation, Labels, MissingCaptions, MissingWeights};
+use crate::stages::{TextSpace, Told};
 use crate::weights::WeightsFile;
-use rqlab_sdk::contracts::{DatasetInfo, GuidanceSchedule, LevelInfo, NetworkRequest};
+use rqlab_sdk::contracts::{CaptionInfo, ConditionSpace, DatasetInfo, GuidanceSchedule, LevelInfo, NetworkRequest};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::Path;
@@ -44,6 +45,10 @@ pub struct Model {
     pub data: Arc<DataSet>,
     /// Fixed variants of an image that the data set's augmentation lists, 1 without any; none where it lists none.
     pub variants: Option<usize>,
+    /// The captions that priors are told, if they are told some.
+    pub text: Option<TextSpace>,
+    /// What these captions name, of which samples are asked whether they obey.
+    pub attributes: usize,
     /// Bytes that training them takes at least, as far as shapes tell.
     pub memory: f64,
 }
@@ -101,9 +106,8 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     }
 }
 
-/// What priors are told: their calls, the quantizers' calls, the latents, the number of classes, and whether they will
-/// see the null condition.
-type PriorKey = (Arc<[Call]>, Arc<[Call]>, Vec<Latents>, usize, bool);
+/// What priors are built from: their calls, the quantizers' calls, the latents, and what they are told.
+type PriorKey = (Arc<[Call]>, Arc<[Call]>, Vec<Latents>, Told);
 
 /// What objectives are told: their calls, the image, and the steps over which their weights may move.
 type ObjectivesKey = (Arc<[Call]>, [usize; 3], u64);
@@ -142,7 +146,7 @@ impl<'a> Models<'a> {
     /// Builds a combination's models.
     fn build(&mut self, setup: &Setup, resolved: &Resolved) -> Result<Measured, Diagnostic> {
         let plugins = self.plugins;
-        let (info, absent, variants) = self
+        let Opened { info, absent, variants, captions } = self
             .data
             .get((resolved.data.clone(), resolved.base.clone()), |(call, base)| open(plugins, call, base))
             .map_err(|problem| at(setup, Slot::Data, &problem))?;
@@ -170,25 +174,27 @@ impl<'a> Models<'a> {
             )
             .map_err(|problem| at(setup, Slot::Objective, &problem))?;
         let (classifier, absent_weights) = self.networks(setup, resolved, &objectives, &info)?;
-        let (classes, null) = (info.classes.len(), resolved.prior_training.condition_dropout > 0.0);
+        let classes = info.classes.len();
+        let text = if resolved.priors.is_empty() { None } else { text(setup, resolved, captions.as_ref())? };
+        let told = Told::of(&resolved.prior_training, classes, text);
         let prior = match resolved.priors.is_empty() {
             true => None,
             false => {
-                let key = (resolved.priors.clone(), resolved.quantizers.clone(), latents, classes, null);
-                let answer = self
-                    .priors
-                    .get(key, |(calls, _, _, classes, null)| dry_priors(plugins, calls, &levels, *classes, *null));
+                let key = (resolved.priors.clone(), resolved.quantizers.clone(), latents, told);
+                let answer = self.priors.get(key, |(calls, _, _, told)| dry_priors(plugins, calls, &levels, *told));
                 Some(answer.map_err(|problem| at(setup, Slot::Prior, &problem))?)
             }
         };
-        self.starts(setup, resolved, info.image, &levels, classes)?;
+        self.starts(setup, resolved, info.image, &levels, told)?;
         self.weights(setup, resolved)?;
-        guidance(setup, resolved, classes, prior.is_none_or(|priors| priors.guidable))?;
+        guidance(setup, resolved, told, prior.is_none_or(|priors| priors.guidable))?;
+        tuning(setup, resolved, classes, info.test)?;
         cuts(setup, resolved, prior.is_none_or(|priors| priors.draws_codes))?;
         if let Some(probe) = &resolved.probe
             && levels.iter().all(|level| level.code_space().is_some())
         {
-            dry_priors(plugins, std::slice::from_ref(probe), &levels, classes, false).map_err(|problem| {
+            let told = Told { space: Told::classes(classes), null: false };
+            dry_priors(plugins, std::slice::from_ref(probe), &levels, told).map_err(|problem| {
                 at(setup, Slot::Evaluation, &Problem::field("probe_steps", problem.error.message))
             })?;
         }
@@ -209,6 +215,8 @@ impl<'a> Models<'a> {
             levels,
             data: Arc::new(data),
             variants,
+            text,
+            attributes: captions.filter(|_| text.is_some()).map_or(0, |captions| captions.attributes.len()),
             memory: 0.0,
         };
         model.memory =
@@ -275,7 +283,7 @@ impl<'a> Models<'a> {
         resolved: &Resolved,
         image: [usize; 3],
         levels: &[LevelInfo],
-        classes: usize,
+        told: Told,
     ) -> Result<(), Diagnostic> {
         let plugins = self.plugins;
         let training = &resolved.tokenizer_training;
@@ -294,9 +302,8 @@ impl<'a> Models<'a> {
         }
         let training = &resolved.prior_training;
         if (!resolved.prior_from.is_empty() || !training.freeze.is_empty()) && !resolved.priors.is_empty() {
-            let null = training.condition_dropout > 0.0;
             let (from, freeze) = (&resolved.prior_from, &training.freeze);
-            dry_prior_start(plugins, &resolved.priors, levels, classes, null, from, freeze)
+            dry_prior_start(plugins, &resolved.priors, levels, told, from, freeze)
                 .map_err(|problem| at(setup, Slot::PriorTraining, &problem))?;
         }
         Ok(())
@@ -344,36 +351,94 @@ impl<'a> Models<'a> {
     }
 }
 
+/// The captions that priors are told, if they are told some; images that have none, where they must.
+fn text(setup: &Setup, resolved: &Resolved, captions: Option<&CaptionInfo>) -> Result<Option<TextSpace>, Diagnostic> {
+    let training = &resolved.prior_training;
+    if training.condition != Conditioning::Text {
+        return Ok(None);
+    }
+    let refused = |field: &str, message: String| Err(at(setup, Slot::PriorTraining, &Problem::field(field, message)));
+    let Some(captions) = captions else {
+        let data = &resolved.data.name;
+        let remedy = match data.as_str() {
+            "folder" | "webdataset" => "set `captions: true` in it, to read the `.txt` beside each image",
+            "parquet" => "set `caption` in it, the column that holds them",
+            _ => "take a data set that has some, such as `dead_leaves`",
+        };
+        return refused("condition", format!("the images of `{data}` have no captions that a prior could be told: {remedy}"));
+    };
+    let missing: usize = captions.missing.iter().sum();
+    if missing > 0 && training.missing_captions == MissingCaptions::Refuse {
+        let message = format!(
+            "{} training and {} test images have no caption: add them, or let these images have the null condition \
+             (`missing_captions: allow`)",
+            captions.missing[0], captions.missing[1]
+        );
+        return refused("missing_captions", message);
+    }
+    let trained = training.text_vocabulary;
+    let vocabulary = resolved.text_tokenizer.as_ref().map_or(trained, |(_, vocabulary)| *vocabulary);
+    Ok(Some(TextSpace { vocabulary, missing: missing > 0 }))
+}
+
 /// Guidance of a prior that has nothing to be guided by, or never saw the null condition; an interval without a step.
-fn guidance(setup: &Setup, resolved: &Resolved, classes: usize, guidable: bool) -> Result<(), Diagnostic> {
-    if let GuidanceSchedule::Interval { from, to } = resolved.evaluation.all.guidance().schedule
+fn guidance(setup: &Setup, resolved: &Resolved, told: Told, guidable: bool) -> Result<(), Diagnostic> {
+    let (evaluation, training) = (&resolved.evaluation.all, &resolved.prior_training);
+    if let GuidanceSchedule::Interval { from, to } = evaluation.guidance().schedule
         && from > to
     {
         let message = format!("the interval begins at {from} and ends before that, at {to}");
         return Err(at(setup, Slot::Evaluation, &Problem::field("guidance_from", message)));
     }
-    if !resolved.evaluation.all.guidance().is_on() || resolved.priors.is_empty() {
+    let field = if evaluation.tune_guidance.iter().any(|&scale| scale != 1.0) { "tune_guidance" } else { "guidance" };
+    if (field == "guidance" && !evaluation.guidance().is_on()) || resolved.priors.is_empty() {
         return Ok(());
     }
-    let message = if classes == 0 {
+    let message = if told.space == ConditionSpace::None && training.condition == Conditioning::None {
+        "the prior is unconditional, as `prior_training` has it: there is nothing to guide it by".to_owned()
+    } else if told.space == ConditionSpace::None {
         "the prior is unconditional, since the images have no classes: there is nothing to guide it by".to_owned()
     } else if !guidable {
         "the prior is unconditional, as it is configured: there is nothing to guide it by".to_owned()
-    } else if resolved.prior_training.condition_dropout == 1.0 {
+    } else if training.condition_dropout == 1.0 {
         "training drops every condition, so that the prior learns none to be guided by: lower `condition_dropout`"
             .to_owned()
-    } else if resolved.prior_training.condition_dropout == 0.0 && !resolved.prior_from.is_empty() {
+    } else if !told.null && !resolved.prior_from.is_empty() {
         "guidance compares with predictions without the condition, and the weights that training starts from have learnt none: \
          leave it at 1, or train a prior from the start with `prior_training: (condition_dropout: 0.1)`"
             .to_owned()
-    } else if resolved.prior_training.condition_dropout == 0.0 {
+    } else if !told.null {
         "guidance compares with predictions without the condition, which this prior never learns: \
          set `prior_training: (condition_dropout: 0.1)`"
             .to_owned()
     } else {
         return Ok(());
     };
-    Err(at(setup, Slot::Evaluation, &Problem::field("guidance", message)))
+    Err(at(setup, Slot::Evaluation, &Problem::field(field, message)))
+}
+
+/// A choice among guidance scales that is none, or that there are no images for.
+fn tuning(setup: &Setup, resolved: &Resolved, classes: usize, test: usize) -> Result<(), Diagnostic> {
+    let evaluation = &resolved.evaluation.all;
+    let scales = &evaluation.tune_guidance;
+    if scales.is_empty() || resolved.priors.is_empty() {
+        return Ok(());
+    }
+    let held = evaluation.images.min(test) / 2;
+    let message = if scales.len() == 1 {
+        format!("there is nothing to choose from: give two scales or more, or `guidance: {}`", scales[0])
+    } else if let Some(twice) = scales.iter().enumerate().find(|(n, scale)| scales[..*n].contains(scale)) {
+        format!("the scale {} stands here twice", twice.1)
+    } else if evaluation.guidance != 1.0 {
+        format!("the best of these scales is taken, and not `guidance: {}`: leave that out", evaluation.guidance)
+    } else if classes < 2 {
+        "scales are chosen by the distance on features of a classifier, which needs images of two classes or more".to_owned()
+    } else if held < 2 {
+        format!("scales are chosen on half of the test images, and {held} are too few: raise `images`")
+    } else {
+        return Ok(());
+    };
+    Err(at(setup, Slot::Evaluation, &Problem::field("tune_guidance", message)))
 }
 
 /// Cuts of distributions over codes where vectors are drawn.

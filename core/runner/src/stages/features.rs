@@ -76,6 +76,18 @@ impl Described {
         self.probabilities.extend_from_slice(&other.probabilities);
     }
 
+    /// The images `rows` of them.
+    pub(super) fn rows(&self, rows: &[usize]) -> Self {
+        let pick = |numbers: &[f32], size: usize| {
+            rows.iter().flat_map(|&row| &numbers[row * size..(row + 1) * size]).copied().collect()
+        };
+        Self {
+            features: pick(&self.features, FEATURES),
+            probabilities: pick(&self.probabilities, self.classes),
+            classes: self.classes,
+        }
+    }
+
     /// Writes it to a file.
     pub(super) fn save(&self, path: &Path) -> Result<()> {
         let images = self.images();

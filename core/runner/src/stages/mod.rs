@@ -6,8 +6,11 @@
 //! To add a stage: a file with a struct that says what is to be done and implements [`Stage`], a line in `KINDS`, and the
 //! place in `plan/jobs.rs` that asks for it.
 
+mod attributes;
+mod captions;
 mod classifier;
 mod code_norms;
+mod conditions;
 mod distances;
 mod features;
 mod generation;
@@ -25,10 +28,13 @@ mod tokens;
 mod training;
 mod training_images;
 
+pub use attributes::TrainAttributes;
+pub use captions::{Captioned, EncodeCaptions, TextSpace};
 pub use classifier::TrainClassifier;
+pub use conditions::{Conditions, Told, Unread};
 pub(crate) use features::{DENSITY_NEIGHBOURS, NEIGHBOURS};
 pub use generation::MeasurePrior;
-pub use model::{Sampler, Tokenizer, condition_space, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
+pub use model::{Sampler, Tokenizer, level_scope, load_prior, load_tokenizer, of_level, open_dataset};
 pub use perturbation::MeasurePerturbation;
 pub use prior::TrainPrior;
 pub use protocol::{DescribeForProtocol, MeasureByProtocol, MeasureSamplesByProtocol};
@@ -119,10 +125,12 @@ type Kind = (&'static str, fn(Value) -> Result<AnyStage, serde_json::Error>);
 /// All stages.
 const KINDS: &[Kind] = &[
     (TrainClassifier::NAME, read::<TrainClassifier>),
+    (TrainAttributes::NAME, read::<TrainAttributes>),
     (DescribeReference::NAME, read::<DescribeReference>),
     (DescribeTraining::NAME, read::<DescribeTraining>),
     (TrainTokenizer::NAME, read::<TrainTokenizer>),
     (EncodeTokens::NAME, read::<EncodeTokens>),
+    (EncodeCaptions::NAME, read::<EncodeCaptions>),
     (TrainPrior::NAME, read::<TrainPrior>),
     (MeasureTokenizer::NAME, read::<MeasureTokenizer>),
     (MeasureByProtocol::NAME, read::<MeasureByProtocol>),

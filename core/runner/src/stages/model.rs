@@ -1,5 +1,6 @@
 //! Models put together from plugins, fresh or from a finished stage.
 
+use super::conditions::Conditions;
 use super::training::batches::chunks;
 use super::{EncodeTokens, TrainPrior, TrainTokenizer};
 use crate::id::Id;
@@ -8,12 +9,12 @@ use crate::plugins::Plugins;
 use crate::store::Store;
 use rqlab_reports::Index;
 use rqlab_sdk::contracts::{
-    Autoencoder, AutoencoderContext, Components, Condition, ConditionSpace, Dataset, DatasetContext, Guidance,
-    LevelInfo, MapShape, Mode, Prior, PriorContext, Quantized, Quantizer, QuantizerContext, SampleRequest, Tokens,
+    Autoencoder, AutoencoderContext, Components, Condition, Dataset, DatasetContext, Guidance, LevelInfo, MapShape, Mode,
+    Prior, PriorContext, Quantized, Quantizer, QuantizerContext, SampleRequest, Tokens,
 };
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::ops::sampling::Draw;
-use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
+use rqlab_sdk::tensor::{Rng, Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
 
 /// An autoencoder with a quantizer at each of its levels.
@@ -153,11 +154,6 @@ pub fn load_tokenizer(plugins: &Plugins, store: &Store, id: &str) -> Result<(Box
     Ok((dataset, tokenizer))
 }
 
-/// The conditions that images of a data set have.
-pub fn condition_space(classes: usize) -> ConditionSpace {
-    if classes == 0 { ConditionSpace::None } else { ConditionSpace::Classes(classes) }
-}
-
 /// A prior of one level of a trained tokenizer, called so, with fresh parameters in `params`.
 pub(super) fn build_prior(
     plugins: &Plugins,
@@ -167,11 +163,12 @@ pub(super) fn build_prior(
     classes: usize,
     params: &Params,
 ) -> Result<Box<dyn Prior>> {
+    let told = stage.told(classes);
     let context = PriorContext {
         levels,
         level: stage.level,
-        condition: condition_space(classes),
-        null_condition: stage.training.condition_dropout > 0.0,
+        condition: told.space,
+        null_condition: told.null,
         params: params.scope("prior"),
         components: Components::none(),
     };
@@ -184,17 +181,17 @@ pub(super) struct LoadedPrior {
     pub(super) scale: f32,
 }
 
-/// The trained prior of a finished stage, on its tokenizer; called as then, or so.
+/// The trained prior of a finished stage, on its tokenizer, called as then, or so; and what it is told.
 ///
 /// # Errors
 /// As for [`load_tokenizer`].
-pub(super) fn load_level(
+fn load_level(
     plugins: &Plugins,
     store: &Store,
     (id, call): (&str, Option<&Call>),
     tokenizer: &Tokenizer,
     classes: usize,
-) -> Result<LoadedPrior> {
+) -> Result<(LoadedPrior, Conditions)> {
     let dir = store.stage(id);
     let job = dir.job()?;
     let Some(stage) = job.stage.is::<TrainPrior>() else {
@@ -204,13 +201,13 @@ pub(super) fn load_level(
     let prior = build_prior(plugins, stage, call.unwrap_or(&stage.prior), tokenizer.levels(), classes, &params)?;
     params.load(&dir.load_result()?.tensors)?;
     let scale = EncodeTokens::scale(&store.stage(&stage.tokens), stage.level)?;
-    Ok(LoadedPrior { prior, scale })
+    Ok((LoadedPrior { prior, scale }, Conditions::of(store, stage, classes)?))
 }
 
 /// The trained priors of all levels, which together sample images' tokens.
 pub struct Sampler {
     levels: Vec<LoadedPrior>,
-    classes: usize,
+    conditions: Conditions,
 }
 
 /// The trained priors of finished stages, one per level, on their tokenizer; called so to be drawn from, or as they were trained
@@ -225,12 +222,15 @@ pub fn load_prior(
     tokenizer: &Tokenizer,
     classes: usize,
 ) -> Result<Sampler> {
-    let level = |(level, id): (usize, &Id)| {
+    let (mut levels, mut conditions) = (Vec::new(), None);
+    for (level, id) in ids.iter().enumerate() {
         let call = if calls.is_empty() { None } else { Some(of_level(calls, level)?) };
-        load_level(plugins, store, (id, call), tokenizer, classes)
-    };
-    let levels = ids.iter().enumerate().map(level).collect::<Result<_>>()?;
-    Ok(Sampler { levels, classes })
+        let (prior, told) = load_level(plugins, store, (id, call), tokenizer, classes)?;
+        levels.push(prior);
+        conditions.get_or_insert(told);
+    }
+    let conditions = conditions.ok_or_else(|| Error::Unsupported("there are no priors to sample from".to_owned()))?;
+    Ok(Sampler { levels, conditions })
 }
 
 impl Sampler {
@@ -239,21 +239,18 @@ impl Sampler {
         &self.levels
     }
 
-    /// The condition of images of these classes.
-    ///
-    /// # Errors
-    /// None in practice: labels have a shape.
-    pub fn condition(&self, labels: &Codes) -> Result<Condition> {
-        Condition::of_labels(condition_space(self.classes), labels)
+    /// What they are told of images.
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
     }
 
-    /// The tokens of every level of an image of each label, the first level first, the others given those before.
+    /// The tokens of every level of an image under each condition, the first level first, the others given those before.
     ///
     /// # Errors
     /// Those of the priors.
     pub fn sample(
         &self,
-        labels: &Codes,
+        condition: &Condition,
         draw: &[Draw],
         guidance: Guidance,
         cache: bool,
@@ -263,7 +260,7 @@ impl Sampler {
         let (mut scaled, mut tokens): (Vec<Tokens>, Vec<Tokens>) = (Vec::new(), Vec::new());
         for (level, LoadedPrior { prior, scale }) in self.levels.iter().enumerate() {
             let request = SampleRequest {
-                condition: self.condition(labels)?,
+                condition: condition.clone(),
                 above: scaled.clone(),
                 draw: draw.to_vec(),
                 guidance,

@@ -5,7 +5,7 @@ use crate::tensor::{Codes, Rng, Tensor};
 use crate::{Error, Result};
 
 /// The space that a prior's conditions are taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ConditionSpace {
     /// There are none: the prior is unconditional.
     #[default]
@@ -78,6 +78,18 @@ impl Condition {
     pub fn classes(labels: Codes) -> Result<Self> {
         let present = flags(labels.len(), true)?;
         Ok(Self { given: Given::Classes(labels), present })
+    }
+
+    /// The text tokens of each image, `[B, L]`, and whether it has a text at all, `[B]`: the null condition stands for an empty one.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for shapes that do not fit.
+    pub fn texts(tokens: Codes, present: Codes) -> Result<Self> {
+        if tokens.shape().len() != 2 || tokens.shape().first() != Some(&present.len()) {
+            let message = format!("texts {:?} of {} images, expected [B, L]", tokens.shape(), present.len());
+            return Err(Error::Unsupported(message));
+        }
+        Ok(Self { given: Given::Text(tokens), present })
     }
 
     /// Classes where `space` has some, and nothing where it has none.

@@ -114,6 +114,31 @@ pub struct LeftOut {
     pub example: String,
 }
 
+/// What a data set has of captions: a text for each image, which priors may be conditioned on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CaptionInfo {
+    /// Training and test images that have none.
+    pub missing: [usize; 2],
+    /// What captions name, of which samples are asked whether they obey it; empty where captions are free text.
+    pub attributes: Vec<Attribute>,
+}
+
+impl CaptionInfo {
+    /// How many images of `split` have no caption.
+    pub fn missing(&self, split: Split) -> usize {
+        self.missing[usize::from(split == Split::Test)]
+    }
+}
+
+/// Something that every caption names, such as a shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its name.
+    pub name: String,
+    /// What it can be.
+    pub values: Vec<String>,
+}
+
 /// A batch of images and their labels.
 #[derive(Debug, Clone)]
 pub struct Images {
@@ -204,6 +229,30 @@ pub trait Dataset: Send + Sync {
             labels.extend_from_slice(self.batch(split, some, None)?.labels.as_slice());
         }
         Ok(Codes::from_vec(labels, &[indices.len()])?)
+    }
+
+    /// What captions its images have; none, the default, where they have none.
+    fn caption_info(&self) -> Option<&CaptionInfo> {
+        None
+    }
+
+    /// The captions of the images `indices` of `split`, in that order; empty texts where an image has none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`] of a set without captions, or of one that cannot be read.
+    fn captions(&self, split: Split, indices: &[usize]) -> Result<Vec<String>> {
+        let _ = (split, indices);
+        Err(Error::Data("the images of this data set have no captions".to_owned()))
+    }
+
+    /// What the captions of the images `indices` of `split` name, `[N, A]`: for each of [`CaptionInfo::attributes`] the place
+    /// of its value.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::captions`].
+    fn attributes(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+        let _ = split;
+        Ok(Codes::from_vec(vec![], &[indices.len(), 0])?)
     }
 
     /// How many fixed variants its augmentation makes of an image, where they can be listed: 1 without augmentation, 2 of

@@ -16,7 +16,9 @@ mod tokens;
 pub use autoencoder::{Autoencoder, AutoencoderContext, Bottleneck, MapShape};
 pub use components::{Builder, Components};
 pub use condition::{Condition, ConditionSpace, Given};
-pub use dataset::{Dataset, DatasetContext, DatasetInfo, Images, LeftOut, Progress, Sizes, Split, Summary};
+pub use dataset::{
+    Attribute, CaptionInfo, Dataset, DatasetContext, DatasetInfo, Images, LeftOut, Progress, Sizes, Split, Summary,
+};
 pub use guidance::{Guidance, GuidanceSchedule};
 pub use objective::{
     CriticTraining, Loss, Network, NetworkRequest, Objective, ObjectiveContext, Reconstruction, Weight,

@@ -12,6 +12,7 @@ const COUNTED: usize = 1000;
 /// - its summary agrees with its images: counts by class, sizes, how splits are made;
 /// - an index gives the same pixels wherever in a batch it stands, and none is given beyond the last;
 /// - its labels are those of its batches, and its variants begin with the image itself;
+/// - captions, if it has some, and what they name belong to their image, and as many are missing as it says;
 /// - augmentation follows its stream and the position in the batch;
 /// - an epoch's own order, if it has one, holds every training image once and follows its stream.
 ///
@@ -33,6 +34,7 @@ fn promises<D: Dataset + ?Sized>(data: &D) -> Vec<(&'static str, String)> {
                         ("batches", batches(data, split)),
                         ("indices", indices(data, split)),
                         ("labels", labels(data, split)),
+                        ("captions", captions(data, split)),
                     ]
                 })
                 .chain([
@@ -136,6 +138,29 @@ fn labels<D: Dataset + ?Sized>(data: &D, split: Split) -> Check {
     })
 }
 
+fn captions<D: Dataset + ?Sized>(data: &D, split: Split) -> Check {
+    let Some(info) = data.caption_info() else { return Ok(()) };
+    let count = data.info().len(split);
+    let (first, three) = (data.captions(split, &[0])?, data.captions(split, &[1, 0, 1])?);
+    ensure(three.len() == 3 && three[0] == three[2] && first == three[1..2], || {
+        format!("captions {three:?} of three images, and {first:?} of the second of them")
+    })?;
+    ensure(data.captions(split, &[count]).is_err(), || "it has a caption beyond its last image".to_owned())?;
+    let some: Vec<usize> = (0..count.min(COUNTED)).collect();
+    let missing = data.captions(split, &some)?.iter().filter(|caption| caption.is_empty()).count();
+    ensure(missing == info.missing(split) || some.len() < count && missing < info.missing(split), || {
+        format!("{missing} of {count} {} images have no caption, and it says {}", split.name(), info.missing(split))
+    })?;
+    let (attributes, of) = (data.attributes(split, &[1, 0, 1])?, info.attributes.len());
+    ensure(attributes.shape() == [3, of], || format!("{of} attributes of three images: {:?}", attributes.shape()))?;
+    let beyond = attributes.as_slice().iter().zip(info.attributes.iter().cycle());
+    let beyond = beyond.into_iter().find(|(value, attribute)| **value as usize >= attribute.values.len());
+    ensure(beyond.is_none(), || format!("a value that its attribute has not: {beyond:?}"))?;
+    ensure(attributes.as_slice()[..of] == attributes.as_slice()[2 * of..], || {
+        "an image that is asked for twice has other attributes".to_owned()
+    })
+}
+
 fn variants<D: Dataset + ?Sized>(data: &D) -> Check {
     let count = data.variants().unwrap_or(1);
     ensure(count > 0, || "an image has no variant, not even itself".to_owned())?;
@@ -185,7 +210,7 @@ fn order<D: Dataset + ?Sized>(data: &D) -> Check {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use crate::contracts::DatasetInfo;
+    use crate::contracts::{Attribute, CaptionInfo, DatasetInfo};
     use crate::tensor::Codes;
     use crate::{Error, Result};
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -211,10 +236,13 @@ mod tests {
         OwnRandomness,
         /// An epoch that leaves an image out.
         ShortEpoch,
+        /// A caption that it says is missing.
+        Caption,
     }
 
     struct Noise {
         info: DatasetInfo,
+        captions: CaptionInfo,
         flaw: Flaw,
         calls: AtomicU64,
     }
@@ -229,8 +257,11 @@ mod tests {
                 splits: "5 and 2 images".to_owned(),
                 ..Summary::default()
             };
-            let info = DatasetInfo { image: [4, 3, 1], classes, train: 5, test: 2, digest, summary };
-            Self { info, flaw, calls: AtomicU64::new(0) }
+            let info = DatasetInfo { image: [4, 3, 1], classes: classes.clone(), train: 5, test: 2, digest, summary };
+            let values = classes.clone();
+            let attributes = vec![Attribute { name: "parity".to_owned(), values }];
+            let captions = CaptionInfo { missing: [usize::from(flaw == Flaw::Caption), 0], attributes };
+            Self { info, captions, flaw, calls: AtomicU64::new(0) }
         }
     }
 
@@ -270,6 +301,19 @@ mod tests {
             })
         }
 
+        fn caption_info(&self) -> Option<&CaptionInfo> {
+            Some(&self.captions)
+        }
+
+        fn captions(&self, split: Split, indices: &[usize]) -> Result<Vec<String>> {
+            let labels = self.labels(split, indices)?;
+            Ok(labels.as_slice().iter().map(|&label| format!("noise, {}", self.info.classes[label as usize % 2])).collect())
+        }
+
+        fn attributes(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+            Ok(self.labels(split, indices)?.reshape(&[indices.len(), 1])?)
+        }
+
         fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
             match self.flaw {
                 Flaw::OtherLabels => Ok(Codes::from_vec(vec![0; indices.len()], &[indices.len()])?),
@@ -295,6 +339,7 @@ mod tests {
             (Flaw::Endless, "indices"),
             (Flaw::OwnRandomness, "augmentation"),
             (Flaw::ShortEpoch, "order"),
+            (Flaw::Caption, "captions"),
         ] {
             let found = promises(&Noise::new(flaw));
             assert!(found.iter().any(|(name, _)| *name == promise), "{flaw:?}: {found:?}");

@@ -5,15 +5,17 @@
 //! give images without one, so that power falls as 1/f^2 down to the smallest leaf (beyond it, as the 1/f^3 of edges),
 //! and differences between neighbours have heavy tails.
 //! Classes differ in shape, size law, orientation, palette and texture. Nothing is downloaded, and an image is a
-//! function of (seed, split, index).
+//! function of (seed, split, index). Each has a caption that is true of it.
 
+mod caption;
 mod class;
 mod paint;
 mod shape;
 mod texture;
 
+use caption::Seen;
 use class::CLASSES;
-use paint::Painter;
+use paint::{Painted, Painter};
 use rayon::prelude::*;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::prelude::*;
@@ -25,7 +27,8 @@ const VERSION: u32 = 1;
 
 config! {
     /// Generated images after the dead-leaves model of natural images: opaque shapes with power-law sizes that hide one
-    /// another. Classes differ in shape, size law, orientation, palette and texture. Needs no download.
+    /// another. Classes differ in shape, size law, orientation, palette and texture. Needs no download. Captions say what is to be
+    /// seen, in one of two forms: `large striped tiles in terracotta colours`, `moons in night colours, small and cloudy`.
     pub struct DeadLeavesConfig {
         /// Height and width in pixels. Scenes keep their layout: a larger image shows more detail.
         size: usize = 32, in 8..=512;
@@ -59,9 +62,10 @@ config! {
 pub struct DeadLeaves {
     config: DeadLeavesConfig,
     info: DatasetInfo,
+    captions: CaptionInfo,
     painter: Painter,
     /// Generated training images.
-    cache: Vec<OnceLock<Box<[u8]>>>,
+    cache: Vec<OnceLock<Painted>>,
     /// How many more images the cache may take.
     room: AtomicUsize,
 }
@@ -101,6 +105,7 @@ impl DeadLeaves {
             painter: Painter::new(config.size, config.alpha, [config.r_min, config.r_max], config.grain),
             cache: (0..cached).map(|_| OnceLock::new()).collect(),
             room: AtomicUsize::new(room),
+            captions: CaptionInfo { missing: [0, 0], attributes: caption::attributes(config.classes) },
             info,
             config,
         })
@@ -110,7 +115,7 @@ impl DeadLeaves {
         index % self.config.classes
     }
 
-    fn paint(&self, split: Split, index: usize) -> Vec<u8> {
+    fn paint(&self, split: Split, index: usize) -> Painted {
         let purpose = match split {
             Split::Train => "dead_leaves/train",
             Split::Test => "dead_leaves/test",
@@ -118,26 +123,35 @@ impl DeadLeaves {
         self.painter.paint(self.class(index), &Rng::new(self.config.seed, purpose, index as u64))
     }
 
-    /// Writes the image as numbers in [-1, 1] to `out`, which it fills.
-    fn write(&self, split: Split, index: usize, flip: bool, out: &mut [f32]) {
+    /// Shows an image to `see`, and keeps it if it is of the training split and there is room.
+    fn show<T>(&self, split: Split, index: usize, see: impl FnOnce(&Painted) -> T) -> T {
         let slot = match split {
             Split::Train => self.cache.get(index),
             Split::Test => None,
         };
-        let made;
-        let pixels: &[u8] = if let Some(pixels) = slot.and_then(OnceLock::get) {
-            pixels
-        } else {
-            made = self.paint(split, index);
-            // A slot that another thread filled meanwhile costs one place: harmless.
-            let take = |room: usize| room.checked_sub(1);
-            if let Some(slot) = slot
-                && self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-            {
-                let _ = slot.set(made.clone().into());
-            }
-            &made
-        };
+        if let Some(painted) = slot.and_then(OnceLock::get) {
+            return see(painted);
+        }
+        let painted = self.paint(split, index);
+        let seen = see(&painted);
+        // A slot that another thread filled meanwhile costs one place: harmless.
+        let take = |room: usize| room.checked_sub(1);
+        if let Some(slot) = slot
+            && self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        {
+            let _ = slot.set(painted);
+        }
+        seen
+    }
+
+    /// What is to be seen in the images `indices`, each as `of` tells it.
+    fn seen<T: Send>(&self, split: Split, indices: &[usize], of: impl Fn(Seen) -> T + Sync) -> Result<Vec<T>> {
+        self.labels(split, indices)?;
+        Ok(indices.par_iter().map(|&index| self.show(split, index, |painted| of(painted.seen))).collect())
+    }
+
+    /// Writes the pixels of an image as numbers in [-1, 1] to `out`, which it fills.
+    fn write(&self, pixels: &[u8], flip: bool, out: &mut [f32]) {
         let width = self.config.size * 3;
         for (row, out) in pixels.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             if flip {
@@ -158,7 +172,7 @@ impl DeadLeaves {
         pixels
             .par_chunks_mut(size * size * 3)
             .zip(indices.par_iter().zip(flips))
-            .for_each(|(out, (&index, &flip))| self.write(split, index, flip, out));
+            .for_each(|(out, (&index, &flip))| self.show(split, index, |image| self.write(&image.pixels, flip, out)));
         Ok(Images { pixels: Tensor::from_vec(pixels, &[indices.len(), size, size, 3])?, labels })
     }
 }
@@ -191,6 +205,19 @@ impl Dataset for DeadLeaves {
             )));
         }
         Ok(Codes::from_vec(indices.iter().map(|&index| self.class(index) as u32).collect(), &[indices.len()])?)
+    }
+
+    fn caption_info(&self) -> Option<&CaptionInfo> {
+        Some(&self.captions)
+    }
+
+    fn captions(&self, split: Split, indices: &[usize]) -> Result<Vec<String>> {
+        self.seen(split, indices, Seen::caption)
+    }
+
+    fn attributes(&self, split: Split, indices: &[usize]) -> Result<Codes> {
+        let values = self.seen(split, indices, Seen::values)?.concat();
+        Ok(Codes::from_vec(values, &[indices.len(), self.captions.attributes.len()])?)
     }
 
     fn variants(&self) -> Option<usize> {

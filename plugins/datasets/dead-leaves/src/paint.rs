@@ -1,8 +1,9 @@
 //! Draws an image: leaves from front to back, until they cover it.
 
+use crate::caption::Seen;
 use crate::class::{CLASSES, Class, PALETTES};
 use crate::shape::Outline;
-use crate::texture::{Cloud, Texture};
+use crate::texture::{Cloud, Kind, Texture};
 use rqlab_sdk::tensor::Rng;
 
 /// Random words a leaf may use, and leaves whose words are drawn at once.
@@ -24,14 +25,21 @@ pub(crate) struct Painter {
     radii: Vec<Vec<f32>>,
 }
 
+/// An image, and what is to be seen in it.
+pub(crate) struct Painted {
+    /// `[size, size, 3]`.
+    pub(crate) pixels: Box<[u8]>,
+    pub(crate) seen: Seen,
+}
+
 impl Painter {
     pub(crate) fn new(size: usize, alpha: f32, range: [f32; 2], grain: f32) -> Self {
         let radii = CLASSES.iter().map(|class| radius_quantiles(class, alpha, range)).collect();
         Self { size, grain, cloud: Cloud::new(), radii }
     }
 
-    /// The pixels `[size, size, 3]` of an image of class `class` (an index), which `rng` determines.
-    pub(crate) fn paint(&self, class: usize, rng: &Rng) -> Vec<u8> {
+    /// An image of class `class` (an index), which `rng` determines.
+    pub(crate) fn paint(&self, class: usize, rng: &Rng) -> Painted {
         let scene = Scene::new(&CLASSES[class], rng);
         let mut canvas = Canvas::new(self.size);
         let n = self.size as f32;
@@ -60,7 +68,10 @@ impl Painter {
                 }
             }
         }
-        canvas.develop(scene.palette[0], scene.gain, self.grain, &rng.part("grain", 0))
+        let area: f32 = canvas.textures.iter().sum();
+        let seen = Seen::new(class, scene.chosen, &canvas.textures, canvas.radii / area.max(f32::MIN_POSITIVE), rng);
+        let pixels = canvas.develop(scene.palette[0], scene.gain, self.grain, &rng.part("grain", 0));
+        Painted { pixels: pixels.into(), seen }
     }
 }
 
@@ -107,6 +118,8 @@ fn byte(word: u32, i: u32) -> f32 {
 /// What the leaves of one image have in common.
 struct Scene {
     class: &'static Class,
+    /// The place of its palette.
+    chosen: usize,
     palette: [[f32; 3]; 6],
     /// Which way light comes from.
     light: [f32; 2],
@@ -127,6 +140,7 @@ impl Scene {
         let angle = std::f32::consts::PI * (1.0 + draw[2]);
         Self {
             class,
+            chosen,
             palette: PALETTES[chosen].map(|rgb| [16, 8, 0].map(|shift| ((rgb >> shift) & 0xff) as f32 / 255.0)),
             light: [angle.cos(), angle.sin()],
             direction: std::f32::consts::TAU * draw[3],
@@ -211,6 +225,10 @@ struct Canvas {
     open_in_cell: Vec<u32>,
     /// Distances along a row.
     row: Vec<f32>,
+    /// The area that is seen of each texture, in the order of [`Kind::ALL`], in pixels.
+    textures: [f32; Kind::ALL.len()],
+    /// The sum of leaves' radii over that area.
+    radii: f32,
 }
 
 impl Canvas {
@@ -227,6 +245,8 @@ impl Canvas {
             open_cells: vec![u64::MAX >> (64 - cells); cells],
             open_in_cell: (0..cells * cells).map(|i| (extent(i / cells) * extent(i % cells)) as u32).collect(),
             row: vec![0.0; size],
+            textures: [0.0; Kind::ALL.len()],
+            radii: 0.0,
         }
     }
 
@@ -268,6 +288,7 @@ impl Canvas {
         let reach = leaf.radius + leaf.shadow;
         let ((x0, x1), (y0, y1)) = (self.span(leaf.center[0], reach), self.span(leaf.center[1], reach));
         let cells = self.cells(x0, x1);
+        let mut visible = 0.0;
         for y in y0..y1 {
             let mut open = self.open_cells[y / self.cell] & cells;
             if open == 0 {
@@ -287,15 +308,17 @@ impl Canvas {
                     if distance < leaf.shadow && self.through[y * self.size + x][0] > 0.0 {
                         let along = (x - x0) as i32 as f32 * pixel;
                         let place = Place { dx: dx + along, dy, u: u + along * cos, v: v - along * sin, distance };
-                        self.touch(x, y, leaf, &place, cloud, light);
+                        visible += self.touch(x, y, leaf, &place, cloud, light);
                     }
                 }
             }
         }
+        self.textures[leaf.texture.looks_like() as usize] += visible;
+        self.radii += visible * leaf.radius;
     }
 
-    /// Lays the leaf, or its shadow, on an open pixel.
-    fn touch(&mut self, x: usize, y: usize, leaf: &Leaf, place: &Place, cloud: &Cloud, light: [f32; 2]) {
+    /// Lays the leaf, or its shadow, on an open pixel, and tells how much of the pixel the leaf is seen in.
+    fn touch(&mut self, x: usize, y: usize, leaf: &Leaf, place: &Place, cloud: &Cloud, light: [f32; 2]) -> f32 {
         let &Place { dx, dy, u, v, distance } = place;
         let at = y * self.size + x;
         let [seen, lit] = self.through[at];
@@ -312,6 +335,7 @@ impl Canvas {
                 self.color[at][c] += weight * (first[c] + mix * (second[c] - first[c]));
             }
         }
+        let visible = seen * coverage;
         let seen = seen * (1.0 - coverage);
         if seen < COVERED {
             self.through[at][0] = 0.0;
@@ -328,6 +352,7 @@ impl Canvas {
             let shade = (0.32 - 0.26 * facing).clamp(0.0, 0.6);
             self.through[at] = [seen, lit * (1.0 - shade * depth * depth)];
         }
+        visible
     }
 
     /// Pixels of eight bits, on ground of colour `ground`, exposed by `gain`, with grain of standard deviation `grain` (of the range from black to

@@ -14,6 +14,25 @@ pub(crate) enum Kind {
     Vein,
 }
 
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Flat, Self::Gradient, Self::Stripes, Self::Checker, Self::Bands, Self::Cloud, Self::Vein];
+
+    /// What captions call it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Flat => "plain",
+            Self::Gradient => "shaded",
+            Self::Stripes => "striped",
+            Self::Checker => "chequered",
+            Self::Bands => "banded",
+            Self::Cloud => "cloudy",
+            Self::Vein => "veined",
+        }
+    }
+}
+
 /// A texture of one leaf, in the leaf's own axes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Texture {
@@ -33,6 +52,14 @@ impl Texture {
         // From full strength at six pixels a period to none at two: what the grid cannot carry is left out.
         let contrast = ((period * size - 2.0) / 4.0).clamp(0.0, 1.0);
         Self { kind, frequency: 1.0 / period, phase: q, contrast, radius }
+    }
+
+    /// What it looks like: flat where its pattern is too fine for the pixels.
+    pub(crate) fn looks_like(&self) -> Kind {
+        match self.kind {
+            Kind::Stripes | Kind::Checker | Kind::Bands | Kind::Vein if self.contrast < 0.5 => Kind::Flat,
+            kind => kind,
+        }
     }
 
     /// The mixture in [0, 1] at (`u`, `v`).

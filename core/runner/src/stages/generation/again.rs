@@ -3,7 +3,7 @@
 use super::{MeasurePrior, speed};
 use crate::plugins::Plugins;
 use crate::stages::{load_prior, load_tokenizer};
-use crate::store::Store;
+use crate::store::{StageDir, Store};
 use rqlab_reports::Reading;
 use rqlab_sdk::Result;
 
@@ -13,13 +13,14 @@ impl MeasurePrior {
         !self.probe && !self.evaluation.speed.is_empty()
     }
 
-    /// Times sampling and decoding as the stage does, of the tokenizer and priors that are done.
+    /// Times sampling and decoding as the stage does, whose result is in `dir`, of the tokenizer and priors that are done.
     ///
     /// # Errors
     /// Results that are missing or damaged, and those of the plugins.
-    pub fn time_again(&self, plugins: &Plugins, store: &Store) -> Result<Vec<Reading>> {
+    pub fn time_again(&self, plugins: &Plugins, store: &Store, dir: &StageDir) -> Result<Vec<Reading>> {
         let (dataset, model) = load_tokenizer(plugins, store, &self.tokenizer)?;
         let sampler = load_prior(plugins, store, self.levels(), &model, dataset.info().classes.len())?;
-        speed::measure(&model, &sampler, &self.how(dataset.as_ref())?, &self.evaluation.speed)
+        let how = self.how(dataset.as_ref(), sampler.conditions(), self.tuned(dir)?)?;
+        speed::measure(&model, &sampler, &how, &self.evaluation.speed)
     }
 }

@@ -1,9 +1,10 @@
-//! Which classes samples are drawn of.
+//! Which classes samples are drawn of, and whose captions they have.
 
 use crate::settings::Labels;
 use rqlab_sdk::contracts::{Dataset, Split};
 use rqlab_sdk::tensor::Rng;
 use rqlab_sdk::{Error, Result};
+use std::collections::BTreeMap;
 
 /// How often each class is to occur among samples, in any unit.
 pub(super) struct Mixture(Vec<u64>);
@@ -48,9 +49,46 @@ impl Mixture {
     }
 }
 
+/// For each of the classes `labels` a test image of it, whose caption a sample is to have. Those of a class take turns in a fixed
+/// random order; `classes` are those of `images`.
+///
+/// # Errors
+/// A class of which there is no image.
+pub(super) fn captioned(labels: &[u32], images: &[usize], classes: &[u32]) -> Result<Vec<usize>> {
+    let mut of_class: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for place in Rng::new(0, "captions of samples", 0).permutation(images.len()) {
+        of_class.entry(classes[place]).or_default().push(images[place]);
+    }
+    let mut taken: BTreeMap<u32, usize> = BTreeMap::new();
+    let image = |label: &u32| {
+        let own = of_class.get(label).ok_or_else(|| {
+            Error::Data(format!(
+                "samples of class number {label} are asked for, and no measured test image is of it, whose caption they could have: \
+                 raise `evaluation.images`, or take `labels: data`"
+            ))
+        })?;
+        let turn = taken.entry(*label).or_default();
+        *turn += 1;
+        Ok(own[(*turn - 1) % own.len()])
+    };
+    labels.iter().map(image).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+
+    #[test]
+    fn every_image_lends_its_caption_before_one_does_twice() {
+        let (images, classes) = ([10, 11, 12, 13], [0, 1, 0, 1]);
+        let found = captioned(&[0, 1, 0, 0, 1], &images, &classes).unwrap();
+        let mut first: Vec<usize> = [found[0], found[1], found[2], found[4]].to_vec();
+        first.sort_unstable();
+        assert_eq!(first, images);
+        assert_eq!(found[3], found[0]);
+        assert!(captioned(&[2], &images, &classes).unwrap_err().to_string().contains("class number 2"));
+    }
 
     fn counted(mixture: &[u64], count: usize) -> Vec<usize> {
         let mut often = vec![0; mixture.len()];

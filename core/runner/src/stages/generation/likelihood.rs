@@ -46,15 +46,17 @@ pub(super) fn measure(
     let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()), bound: Some(0.0) };
     let mut levels: Vec<Level> = infos.into_iter().enumerate().map(level).collect();
     let mut batches = 0;
-    cx.each_batch(dataset, (Split::Test, images), "likelihood", |_, batch| {
+    cx.each_batch(dataset, (Split::Test, images), "likelihood", |first, batch| {
         let encoded = no_grad(|| model.encode(&batch.pixels))?;
         let mut above: Vec<Tokens> = Vec::new();
+        let indices = &images[first..first + batch.labels.len()];
+        let told = sampler.conditions().of_images(dataset, Split::Test, indices, &batch.labels)?;
         for (level, ((_, quantized), prior)) in encoded.iter().zip(sampler.levels()).enumerate() {
             if let (Some(counts), Tokens::Codes(codes)) = (&mut counts, &quantized.tokens) {
                 counts[level].push(codes.as_slice())?;
             }
             let tokens = multiplied(&quantized.tokens, prior.scale)?;
-            let condition = sampler.condition(&batch.labels)?;
+            let condition = told.clone();
             let asked = TokenBatch { tokens: tokens.clone(), targets: Targets::Hard, condition, above: above.clone() };
             let nats = no_grad(|| prior.prior.likelihood(&asked))?;
             let of_bound = Rng::new(0, "bound", batches).part("level", level as u64);

@@ -1,6 +1,7 @@
 //! Samples: drawn, decoded and described a batch at a time, of which only the first of each class are kept.
 
-use super::labels::Mixture;
+use super::how::{Asked, How};
+use crate::stages::attributes::{AttributeNet, Seen};
 use crate::stages::features::{Described, FeatureNet};
 use crate::stages::model::decode_in_batches;
 use crate::stages::subset::BATCH;
@@ -11,27 +12,24 @@ use crate::stages::{Context, Sampler, Tokenizer};
 use crate::store::StageDir;
 use rqlab_sdk::Result;
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_sdk::contracts::{Guidance, LevelInfo, Tokens};
+use rqlab_sdk::contracts::{LevelInfo, Tokens};
 use rqlab_sdk::metrics::CodeCounts;
-use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial};
+use rqlab_sdk::tensor::ops::sampling::multinomial;
 use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
+use serde_json::json;
 use std::path::PathBuf;
+
+/// The name of the captions of pictures that are kept, as a list in JSON.
+pub(super) const CAPTIONS: &str = "captions";
 
 /// Pictures that are kept of one draw at most: where there are many classes, fewer of each.
 const KEPT: usize = 512;
 
-/// How samples are drawn.
-pub(super) struct How {
-    /// How many images.
-    pub(super) count: usize,
-    /// How many classes the data set has.
-    pub(super) classes: usize,
-    pub(super) draw: Vec<Draw>,
-    pub(super) guidance: Guidance,
-    /// Images of each class that the report shows.
-    pub(super) keep: usize,
-    /// How often each class is drawn.
-    pub(super) mixture: Mixture,
+/// The networks that look at samples, where there are some.
+#[derive(Clone, Copy)]
+pub(super) struct Nets<'a> {
+    pub(super) classes: Option<&'a FeatureNet>,
+    pub(super) attributes: Option<&'a AttributeNet>,
 }
 
 /// Images that were drawn with one seed.
@@ -40,6 +38,8 @@ pub(super) struct Drawn {
     pub(super) count: usize,
     /// As the classifier sees them; empty without one.
     pub(super) described: Described,
+    /// What their captions name, as the classifier of attributes sees it; nothing without one.
+    pub(super) seen: Seen,
     /// As small pictures, row by row.
     pub(super) small: Vec<f32>,
     /// The first of each class.
@@ -84,32 +84,55 @@ pub(super) fn draw(
     cx: &mut Context<'_>,
     model: &Tokenizer,
     sampler: &Sampler,
-    how: &How,
+    (how, asked): (&How<'_>, &Asked),
     (draw, seed): (usize, u64),
-    net: Option<&FeatureNet>,
+    nets: Nets<'_>,
 ) -> Result<Drawn> {
-    let count = how.count;
-    let labels = how.mixture.labels(count);
-    let (described, shown) = (Described::new(how.classes), Shown::new(how));
+    let count = asked.labels.len();
+    let (described, shown) = (Described::new(how.classes()), Shown::new(how));
     let tokens = (0..model.levels().len()).map(|level| cx.dir().file(&file(draw, level))).collect();
-    let mut drawn = Drawn { count, described, small: Vec::new(), shown, tokens };
+    let mut drawn = Drawn { count, described, seen: Seen::default(), small: Vec::new(), shown, tokens };
     let mut files = drawn.tokens.iter().map(|path| Writer::new(path)).collect::<Result<Vec<_>>>()?;
     for (i, range) in chunks(count, BATCH).enumerate() {
-        let labels = &labels[range.clone()];
-        let asked = Codes::from_vec(labels.to_vec(), &[labels.len()])?;
-        let tokens = sampler.sample(&asked, &how.draw, how.guidance, true, &Rng::new(seed, "samples", i as u64))?;
+        let condition = asked.rows(range.clone())?;
+        let tokens = sampler.sample(&condition, &how.draw, how.guidance, true, &Rng::new(seed, "samples", i as u64))?;
         files.iter_mut().zip(&tokens).try_for_each(|(file, tokens)| file.push(tokens))?;
         decode_in_batches(model, &tokens, BATCH, |first, images| {
-            if let Some(net) = net {
+            if let Some(net) = nets.classes {
                 drawn.described.extend(&net.describe(images)?);
             }
+            if let Some(net) = nets.attributes {
+                drawn.seen.extend(net.see(images)?);
+            }
             drawn.small.extend_from_slice(small(images)?.as_slice());
-            drawn.shown.see(images, &labels[first..])
+            drawn.shown.see(images, asked, range.start + first)
         })?;
         cx.reporter.step(range.end as u64, count as u64, || "sampling".to_owned());
     }
     files.into_iter().try_for_each(Writer::finish)?;
     Ok(drawn)
+}
+
+/// Samples as the classifier sees them, of which nothing is kept.
+///
+/// # Errors
+/// Those of the plugins.
+pub(super) fn describe(
+    model: &Tokenizer,
+    sampler: &Sampler,
+    (how, asked): (&How<'_>, &Asked),
+    net: &FeatureNet,
+    rng: impl Fn(u64) -> Rng,
+) -> Result<Described> {
+    let mut described = Described::new(how.classes());
+    for (i, range) in chunks(asked.labels.len(), BATCH).enumerate() {
+        let tokens = sampler.sample(&asked.rows(range)?, &how.draw, how.guidance, true, &rng(i as u64))?;
+        decode_in_batches(model, &tokens, BATCH, |_, images| {
+            described.extend(&net.describe(images)?);
+            Ok(())
+        })?;
+    }
+    Ok(described)
 }
 
 /// The first samples of each class, for the report.
@@ -119,24 +142,27 @@ pub(super) struct Shown {
     room: usize,
     images: Vec<Tensor>,
     labels: Vec<u32>,
+    captions: Vec<String>,
 }
 
 impl Shown {
-    fn new(how: &How) -> Self {
-        let classes = how.classes.max(1);
+    fn new(how: &How<'_>) -> Self {
+        let classes = how.classes().max(1);
         let each = how.keep.min((KEPT / classes).max(1));
-        Self { wanted: vec![each; classes], room: KEPT, images: Vec::new(), labels: Vec::new() }
+        let (images, labels, captions) = (Vec::new(), Vec::new(), Vec::new());
+        Self { wanted: vec![each; classes], room: KEPT, images, labels, captions }
     }
 
-    /// Takes what is wanted of the images `[B, H, W, C]`, whose labels come first of `labels`.
-    fn see(&mut self, images: &Tensor, labels: &[u32]) -> Result<()> {
-        for (row, &label) in labels.iter().enumerate().take(images.shape()[0]) {
+    /// Takes what is wanted of the images `[B, H, W, C]`, the first of which was drawn as number `first` of what was asked for.
+    fn see(&mut self, images: &Tensor, asked: &Asked, first: usize) -> Result<()> {
+        for (row, &label) in asked.labels[first..].iter().enumerate().take(images.shape()[0]) {
             let Some(wanted) = self.wanted.get_mut(label as usize).filter(|wanted| **wanted > 0) else { continue };
             if self.room > 0 {
                 *wanted -= 1;
                 self.room -= 1;
                 self.images.push(images.slice(0, row..row + 1)?);
                 self.labels.push(label);
+                self.captions.extend(asked.captions.get(first + row).cloned());
             }
         }
         Ok(())
@@ -150,6 +176,10 @@ impl Shown {
         let mut rows: Vec<usize> = (0..self.labels.len()).collect();
         rows.sort_by_key(|&row| self.labels[row]);
         let images: Vec<&Tensor> = rows.iter().map(|&row| &self.images[row]).collect();
+        let captions: Vec<&String> = rows.iter().filter_map(|&row| self.captions.get(row)).collect();
+        if !captions.is_empty() {
+            result.metadata.insert(CAPTIONS.to_owned(), json!(captions).to_string());
+        }
         let labels = rows.iter().map(|&row| self.labels[row]).collect();
         result.tensors.insert("samples".to_owned(), Tensor::concat(&images, 0)?);
         result.codes.insert("labels".to_owned(), Codes::from_vec(labels, &[rows.len()])?);

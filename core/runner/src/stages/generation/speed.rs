@@ -1,11 +1,12 @@
 //! Images per second: sampling with and without cache, and decoding.
 
-use super::samples::How;
+use super::how::How;
 use crate::machine::Usage;
 use crate::stages::{Sampler, Tokenizer};
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
-use rqlab_sdk::tensor::{Codes, Rng, no_grad, wait_for_device};
+use rqlab_sdk::contracts::Condition;
+use rqlab_sdk::tensor::{Rng, no_grad, wait_for_device};
 use std::time::Instant;
 
 /// All calls take turns, so many times. What slows a machine for seconds, such as where its scheduler or its host puts two threads,
@@ -31,7 +32,7 @@ struct Timed<'a> {
 ///
 /// # Errors
 /// Those of the plugins.
-pub(super) fn measure(model: &Tokenizer, sampler: &Sampler, how: &How, batches: &[usize]) -> Result<Vec<Reading>> {
+pub(super) fn measure(model: &Tokenizer, sampler: &Sampler, how: &How<'_>, batches: &[usize]) -> Result<Vec<Reading>> {
     let before = Usage::now();
     let mut timed = calls(model, sampler, how, batches)?;
     for _ in 0..TURNS {
@@ -48,17 +49,17 @@ pub(super) fn measure(model: &Tokenizer, sampler: &Sampler, how: &How, batches: 
 }
 
 /// What is timed; sampling with a cache was called once.
-fn calls<'a>(model: &'a Tokenizer, sampler: &'a Sampler, how: &'a How, batches: &[usize]) -> Result<Vec<Timed<'a>>> {
+fn calls<'a>(model: &'a Tokenizer, sampler: &'a Sampler, how: &'a How<'_>, batches: &[usize]) -> Result<Vec<Timed<'a>>> {
     let mut timed = Vec::new();
     for &count in batches {
-        let labels = Codes::from_vec(how.mixture.labels(count), &[count])?;
-        let sample = move |labels: &Codes, cache: bool| {
-            sampler.sample(labels, &how.draw, how.guidance, cache, &Rng::new(0, "speed", 0))
+        let condition = how.asked(count)?.condition().clone();
+        let sample = move |condition: &Condition, cache: bool| {
+            sampler.sample(condition, &how.draw, how.guidance, cache, &Rng::new(0, "speed", 0))
         };
-        let tokens = sample(&labels, true)?;
+        let tokens = sample(&condition, true)?;
         for cache in [true, false] {
-            let (at, labels) = (vec![Index::Batch(count), Index::Cache(cache)], labels.clone());
-            let call = Box::new(move || sample(&labels, cache).map(drop));
+            let (at, condition) = (vec![Index::Batch(count), Index::Cache(cache)], condition.clone());
+            let call = Box::new(move || sample(&condition, cache).map(drop));
             timed.push(Timed { measure: "images_per_second", at, count, call, seconds: Vec::new() });
         }
         let call = Box::new(move || no_grad(|| model.decode(&tokens, None)).map(drop));

@@ -1,13 +1,14 @@
 //! What a prior is fed: tokens and targets, of what was kept of images or is made of them on the way.
 
-use crate::stages::model::{condition_space, multiplied};
+use crate::stages::conditions::{Conditions, TrainingConditions};
+use crate::stages::model::multiplied;
 use crate::stages::subset::subset;
 use crate::stages::token_file::{TokenFile, labels};
 use crate::stages::{Context, EncodeTokens, Tokenizer, TrainPrior};
 use rqlab_sdk::contracts::{
-    Condition, ConditionSpace, Dataset, Images, LevelInfo, Split, Targets, TokenBatch, TokenRequest, Tokens, code_rows,
+    Condition, Dataset, LevelInfo, Split, Targets, TokenBatch, TokenRequest, Tokens,
 };
-use rqlab_sdk::tensor::{Codes, Rng, Tensor};
+use rqlab_sdk::tensor::{Rng, Tensor};
 use rqlab_sdk::{Error, Result};
 
 /// What is known of a level's tokens of some images.
@@ -17,20 +18,20 @@ pub(super) enum Given {
     Latents(Tensor),
 }
 
-/// Images for a step, with their labels.
+/// Images for a step, with their conditions.
 pub(super) enum Read {
     /// What the files hold of them, by level.
-    Kept(Codes, Vec<Given>),
-    /// Themselves.
-    Images(Images),
+    Kept(Condition, Vec<Given>),
+    /// Their pixels.
+    Images(Condition, Tensor),
 }
 
 /// Where the images of a step come from.
 pub(super) enum Source<'a> {
     /// Files of a number of variants of each image, one file per level.
-    Files { files: Vec<TokenFile>, latents: bool, variants: usize, labels: Codes },
+    Files { files: Vec<TokenFile>, latents: bool, variants: usize, conditions: TrainingConditions },
     /// The data set.
-    Images { dataset: &'a dyn Dataset, chosen: Vec<usize> },
+    Images { dataset: &'a dyn Dataset, chosen: Vec<usize>, conditions: TrainingConditions },
 }
 
 impl<'a> Source<'a> {
@@ -41,11 +42,13 @@ impl<'a> Source<'a> {
         infos: &[LevelInfo],
         wants: TokenRequest,
         dataset: &'a dyn Dataset,
+        conditions: &Conditions,
     ) -> Result<Self> {
         let dir = cx.store.stage(&stage.tokens);
         let labels = labels(&dir)?;
+        let conditions = conditions.of_training(&labels)?;
         if stage.on_the_way() {
-            return Ok(Self::Images { dataset, chosen: subset(dataset.info().train, labels.len()) });
+            return Ok(Self::Images { dataset, chosen: subset(dataset.info().train, labels.len()), conditions });
         }
         let job = dir.job()?;
         let Some(EncodeTokens { latents, variants, .. }) = job.stage.is::<EncodeTokens>() else {
@@ -63,33 +66,32 @@ impl<'a> Source<'a> {
                 "the prior wants tokens that are made anew at each step, and only tokens were kept; plan again";
             return Err(Error::Checkpoint(message.to_owned()));
         }
-        Ok(Self::Files { files, latents: *latents, variants, labels })
+        Ok(Self::Files { files, latents: *latents, variants, conditions })
     }
 
     /// How many images there are.
     pub(super) fn images(&self) -> usize {
         match self {
-            Self::Files { labels, .. } => labels.len(),
-            Self::Images { chosen, .. } => chosen.len(),
+            Self::Files { conditions, .. } | Self::Images { conditions, .. } => conditions.images(),
         }
     }
 
     /// The images `rows`, each as a variant that `rng` draws.
     pub(super) fn read(&self, rows: &[usize], rng: &Rng) -> Result<Read> {
         match self {
-            Self::Images { dataset, chosen } => {
+            Self::Images { dataset, chosen, conditions } => {
                 let indices: Vec<usize> = rows.iter().map(|&row| chosen[row]).collect();
-                Ok(Read::Images(dataset.batch(Split::Train, &indices, Some(rng))?))
+                Ok(Read::Images(conditions.rows(rows)?, dataset.batch(Split::Train, &indices, Some(rng))?.pixels))
             }
-            Self::Files { files, latents, variants, labels } => {
-                let drawn = rng.below(rows.len(), *variants as u32);
+            Self::Files { files, latents, variants, conditions } => {
+                let (drawn, images) = (rng.below(rows.len(), *variants as u32), conditions.images());
                 let places: Vec<usize> =
-                    rows.iter().zip(drawn).map(|(row, variant)| variant as usize * labels.len() + row).collect();
+                    rows.iter().zip(drawn).map(|(row, variant)| variant as usize * images + row).collect();
                 let given = |file: &TokenFile| {
                     let tokens = file.rows(&places)?;
                     Ok(if *latents { Given::Latents(tokens.vectors()?.clone()) } else { Given::Tokens(tokens) })
                 };
-                Ok(Read::Kept(code_rows(labels, rows)?, files.iter().map(given).collect::<Result<_>>()?))
+                Ok(Read::Kept(conditions.rows(rows)?, files.iter().map(given).collect::<Result<_>>()?))
             }
         }
     }
@@ -98,7 +100,6 @@ impl<'a> Source<'a> {
 /// Makes what a prior is fed.
 pub(super) struct Feed {
     pub(super) wants: TokenRequest,
-    pub(super) classes: usize,
     /// What vectors are multiplied with, by level; its own is the last.
     pub(super) scales: Vec<f32>,
 }
@@ -120,7 +121,7 @@ impl Feed {
     pub(super) fn batch(
         &self,
         model: &Tokenizer,
-        labels: &Codes,
+        condition: &Condition,
         given: &[Given],
         dropout: f32,
         rng: &Rng,
@@ -137,9 +138,6 @@ impl Feed {
         };
         let (tokens, targets) = made(own, &self.wants)?;
         let above = (0..own).map(|level| Ok(made(level, &TokenRequest::default())?.0)).collect::<Result<_>>()?;
-        let space = condition_space(self.classes);
-        let condition = Condition::of_labels(space, labels)?;
-        let dropout = if space == ConditionSpace::None { 0.0 } else { dropout };
         Ok(TokenBatch { tokens, targets, condition: condition.dropped(dropout, &rng.part("condition", 0))?, above })
     }
 }

@@ -3,6 +3,8 @@
 mod feed;
 mod validation;
 
+use super::captions::Captioned;
+use super::conditions::{Conditions, Told};
 use super::model::build_prior;
 use super::training::batches::Order;
 use super::training::means::LateMean;
@@ -45,6 +47,9 @@ pub struct TrainPrior {
     /// What it starts from, in place of the seed's initial values.
     #[serde(default)]
     pub from: Option<WeightsFile>,
+    /// The captions that it is told, if it is told some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captions: Option<Captioned>,
     /// Of initial values, batches and draws.
     pub seed: u64,
     /// Whether it is the lab's own probe of the tokenizer, not the experiment's prior.
@@ -57,6 +62,11 @@ impl TrainPrior {
     pub const NAME: &str = "prior";
     /// Its name as a probe.
     pub const PROBE: &str = "probe prior";
+
+    /// What it is told of images of so many classes.
+    pub(super) fn told(&self, classes: usize) -> Told {
+        Told::of(&self.training, classes, self.captions.as_ref().map(|captions| captions.text))
+    }
 
     /// Whether images are augmented and encoded at each step.
     fn on_the_way(&self) -> bool {
@@ -74,7 +84,8 @@ impl Stage for TrainPrior {
     }
 
     fn needs(&self) -> Vec<&str> {
-        vec![&self.tokenizer, &self.tokens]
+        let captions = self.captions.as_ref().map(|captions| &*captions.job);
+        [&*self.tokenizer, &*self.tokens].into_iter().chain(captions).collect()
     }
 
     fn calls(&self) -> Vec<&Call> {
@@ -110,12 +121,14 @@ impl Stage for TrainPrior {
         }
         let frozen = Frozen::new(&params, &self.training.freeze, &[])?;
         let parameters: Vec<_> = params.trained().into_iter().filter(|(name, _)| !frozen.has(name)).collect();
-        let source = Source::open(cx, self, &levels, prior.wants(), dataset.as_ref())?;
+        let conditions = Conditions::of(cx.store, self, classes)?;
+        let source = Source::open(cx, self, &levels, prior.wants(), dataset.as_ref(), &conditions)?;
         let tokens = cx.store.stage(&self.tokens);
         let scales = (0..=self.level).map(|level| EncodeTokens::scale(&tokens, level)).collect::<Result<_>>()?;
-        let feed = Feed { wants: prior.wants(), classes, scales };
+        let feed = Feed { wants: prior.wants(), scales };
         let training = &self.training;
-        let validation = Validation::new(&feed, &model, dataset.as_ref(), training.validation, training.batch)?;
+        let test = (dataset.as_ref(), &conditions);
+        let validation = Validation::new(&feed, &model, test, training.validation, training.batch)?;
         let at = model.index(self.level);
         let order = Order::new(self.seed, source.images(), training.batch);
         let batch = |step| source.read(&order.at(step), &Rng::new(self.seed, "augment", step));
@@ -182,10 +195,10 @@ impl Task for Training<'_> {
         let rng = Rng::new(self.stage.seed, "prior", step);
         let dropout = self.stage.training.condition_dropout;
         let batch = no_grad(|| match read {
-            Read::Kept(labels, given) => self.feed.batch(self.model, labels, given, dropout, &rng),
-            Read::Images(images) => {
-                let given = self.feed.encode(self.model, &images.pixels)?;
-                self.feed.batch(self.model, &images.labels, &given, dropout, &rng)
+            Read::Kept(condition, given) => self.feed.batch(self.model, condition, given, dropout, &rng),
+            Read::Images(condition, images) => {
+                let given = self.feed.encode(self.model, images)?;
+                self.feed.batch(self.model, condition, &given, dropout, &rng)
             }
         })?;
         self.prior.begin_step(step, self.stage.training.steps);

@@ -2,27 +2,28 @@
 
 use super::feed::{Feed, Given};
 use crate::stages::Tokenizer;
+use crate::stages::conditions::Conditions;
 use crate::stages::subset::subset;
 use rqlab_sdk::Result;
-use rqlab_sdk::contracts::{Dataset, Mode, Prior, Split};
-use rqlab_sdk::tensor::{Codes, Rng, no_grad};
+use rqlab_sdk::contracts::{Condition, Dataset, Mode, Prior, Split};
+use rqlab_sdk::tensor::{Rng, no_grad};
 
 /// Images that the model goes through at once.
 const BATCH: usize = 32;
 
 /// Test images, encoded once.
 pub(super) struct Validation {
-    batches: Vec<(Codes, Vec<Given>)>,
+    batches: Vec<(Condition, Vec<Given>)>,
     /// Steps between measurements.
     every: u64,
 }
 
 impl Validation {
-    /// Encodes `count` test images. A step trains on `batch` images.
+    /// Encodes `count` test images of a data set, under their conditions. A step trains on `batch` images.
     pub(super) fn new(
         feed: &Feed,
         model: &Tokenizer,
-        dataset: &dyn Dataset,
+        (dataset, conditions): (&dyn Dataset, &Conditions),
         count: usize,
         batch: usize,
     ) -> Result<Self> {
@@ -30,7 +31,8 @@ impl Validation {
         let mut batches = Vec::new();
         for indices in chosen.chunks(BATCH) {
             let images = dataset.batch(Split::Test, indices, None)?;
-            batches.push((images.labels, no_grad(|| feed.encode(model, &images.pixels))?));
+            let condition = conditions.of_images(dataset, Split::Test, indices, &images.labels)?;
+            batches.push((condition, no_grad(|| feed.encode(model, &images.pixels))?));
         }
         // A step goes through its images forwards and backwards, which is the work of three times forwards.
         let every = (4 * chosen.len()).div_ceil(batch.max(1)).max(1) as u64;
@@ -46,14 +48,14 @@ impl Validation {
     /// The loss per image, with the same random numbers each time where the prior or its targets draw some.
     pub(super) fn loss(&self, feed: &Feed, model: &Tokenizer, prior: &dyn Prior) -> Result<f64> {
         let (mut sum, mut count) = (0.0, 0);
-        for (i, (labels, given)) in self.batches.iter().enumerate() {
+        for (i, (condition, given)) in self.batches.iter().enumerate() {
             let rng = Rng::new(0, "validation", i as u64);
             let loss = no_grad(|| {
-                let batch = feed.batch(model, labels, given, 0.0, &rng)?;
+                let batch = feed.batch(model, condition, given, 0.0, &rng)?;
                 prior.loss(&batch, &Mode::Eval)
             })?;
-            sum += f64::from(loss.loss.item()?) * labels.len() as f64;
-            count += labels.len();
+            sum += f64::from(loss.loss.item()?) * condition.images() as f64;
+            count += condition.images();
         }
         Ok(sum / count.max(1) as f64)
     }
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn measurements_stand_at_steps_that_a_resumed_training_finds_again() {
-        let batches = vec![(Codes::from_vec(vec![0], &[1]).unwrap(), Vec::new())];
+        let batches = vec![(Condition::none(1).unwrap(), Vec::new())];
         let validation = Validation { batches, every: 16 };
         let due = |log: u64, end: u64| -> Vec<u64> {
             let points = (1..=end).filter(|step| step % log == 0 || *step == end);

@@ -30,7 +30,7 @@ impl Order {
     }
 
     /// The images of a step over a data set, which may ask for an order of its own.
-    fn images(&self, dataset: &dyn Dataset, step: u64) -> Result<Vec<usize>> {
+    pub(crate) fn images(&self, dataset: &dyn Dataset, step: u64) -> Result<Vec<usize>> {
         self.through(step, |rng| match dataset.epoch_order(rng) {
             Some(order) if !is_permutation(&order, self.len) => {
                 Err(Error::Data("the data set's order of an epoch does not hold each training image once".to_owned()))
