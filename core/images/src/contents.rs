@@ -25,6 +25,8 @@ pub struct Contents {
     pub classes: Vec<String>,
     /// The images that can be used, in the order in which they were looked at.
     pub members: Vec<Member>,
+    /// Their captions, empty ones of those that have none; none where captions are not asked for.
+    pub captions: Option<Vec<String>>,
     /// How the splits are made: [`Summary::splits`].
     pub splits: String,
     /// What helps where a split has no image: "; change `test_fraction`".
@@ -58,6 +60,11 @@ impl Contents {
             }
         }
         let digest = self.digest(found, settled);
+        let mut notes = self.notes;
+        if let Some(captions) = &self.captions {
+            let given = captions.iter().filter(|caption| !caption.is_empty()).count();
+            notes.push(format!("{given} of {} images have a caption", captions.len()));
+        }
         let info = DatasetInfo {
             image: settled.image,
             classes: self.classes,
@@ -71,21 +78,24 @@ impl Contents {
                 splits: self.splits,
                 preparation: settled.preparation.facts(found),
                 augmentation: settings.augmentation().facts(),
-                notes: self.notes,
+                notes,
             },
         };
         expected(settings, &info, &self.place)?;
         Ok(info)
     }
 
-    /// A digest of what determines pixels and labels: the images that are used, in their order, their classes, which are for test,
-    /// and how they are prepared.
+    /// A digest of what determines pixels, labels and captions: the images that are used, in their order, their classes and captions,
+    /// which are for test, and how they are prepared.
     fn digest(&self, found: &Survey, settled: &Settled) -> String {
         let mut hasher = blake3::Hasher::new();
         let identity = settled.preparation.identity();
         hasher.update(format!("{} {identity} {:?} {}", self.plugin, self.classes, found.digest).as_bytes());
         for member in &self.members {
             hasher.update(&member.class.to_le_bytes()).update(&[u8::from(member.test)]);
+        }
+        for caption in self.captions.iter().flatten() {
+            hasher.update(&(caption.len() as u64).to_le_bytes()).update(caption.as_bytes());
         }
         hasher.finalize().to_hex().to_string()
     }

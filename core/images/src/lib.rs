@@ -7,6 +7,7 @@
 //! are ([`Contents`]).
 
 pub mod cache;
+mod captions;
 pub mod classes;
 mod config;
 mod contents;
@@ -22,6 +23,7 @@ pub mod splits;
 mod survey;
 mod view;
 
+pub use captions::{LONGEST_CAPTION, caption};
 pub use config::{Settings, Settled};
 pub use contents::{Contents, Member};
 pub use flaw::Flaw;

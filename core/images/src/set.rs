@@ -53,6 +53,9 @@ pub struct ImageSet<F> {
     members: Vec<Member>,
     /// Which of the members are for training, and which for test.
     splits: [Vec<usize>; 2],
+    /// Of the members, in their order; none where captions are not asked for.
+    captions: Option<Vec<String>>,
+    caption_info: Option<CaptionInfo>,
     cache: Cache,
 }
 
@@ -62,15 +65,21 @@ impl<F: ImageFiles> ImageSet<F> {
     /// # Errors
     /// A split without images; other numbers than are expected.
     pub fn new(settings: Settings, found: &Survey, settled: Settled, contents: Contents, files: F) -> Result<Self> {
-        let members = contents.members.clone();
+        let (members, captions) = (contents.members.clone(), contents.captions.clone());
         let info = contents.info(&settings, found, &settled)?;
         let cache = Cache::new(if F::KEPT_DECODED { members.len() } else { 0 }, settings.cache_mib);
         let splits = by_split(&members);
-        Ok(Self { settings, preparation: settled.preparation, info, files: Ok(files), members, splits, cache })
+        let caption_info = captions.as_ref().map(|captions| CaptionInfo {
+            missing: splits.each_ref().map(|split| split.iter().filter(|&&image| captions[image].is_empty()).count()),
+            attributes: vec![],
+        });
+        let (preparation, files) = (settled.preparation, Ok(files));
+        Ok(Self { settings, preparation, info, files, members, splits, captions, caption_info, cache })
     }
 
-    /// Of images at `place` that are not on this machine, if `expect` and `size` say enough to plan with.
-    pub fn promised(settings: &Settings, place: &str) -> Option<Self> {
+    /// Of images at `place` that are not on this machine, if `expect` and `size` say enough to plan with; with captions, where
+    /// these are asked for.
+    pub fn promised(settings: &Settings, place: &str, captions: bool) -> Option<Self> {
         Some(Self {
             info: promised(settings, place)?,
             preparation: settings.preparation(),
@@ -78,6 +87,8 @@ impl<F: ImageFiles> ImageSet<F> {
             files: Err(format!("{place}: there is no such file or folder")),
             members: Vec::new(),
             splits: Default::default(),
+            captions: None,
+            caption_info: captions.then(CaptionInfo::default),
             cache: Cache::new(0, 0),
         })
     }
@@ -153,6 +164,17 @@ impl<F: ImageFiles> Dataset for ImageSet<F> {
     fn labels(&self, split: Split, indices: &[usize]) -> Result<Codes> {
         let (_, images) = self.present(split, indices)?;
         Ok(Codes::from_vec(images.iter().map(|&image| self.members[image].class).collect(), &[images.len()])?)
+    }
+
+    fn caption_info(&self) -> Option<&CaptionInfo> {
+        self.caption_info.as_ref()
+    }
+
+    fn captions(&self, split: Split, indices: &[usize]) -> Result<Vec<String>> {
+        let (_, images) = self.present(split, indices)?;
+        let missing = || Error::Data("the captions of these images were not asked for".to_owned());
+        let captions = self.captions.as_ref().ok_or_else(missing)?;
+        Ok(images.into_iter().map(|image| captions[image].clone()).collect())
     }
 
     fn variants(&self) -> Option<usize> {

@@ -10,8 +10,10 @@ const ON_FEATURES: [&str; 2] = [
 ];
 
 /// What samples of captions that name nothing do not have, and why.
-const ON_ATTRIBUTES: [&str; 2] =
-    ["how well samples obey their captions", "it is a classifier's answer, and this data set does not list what its captions name"];
+const ON_ATTRIBUTES: [&str; 2] = [
+    "how well samples obey their captions",
+    "it is a classifier's answer, and this data set does not list what its captions name",
+];
 
 /// That samples are drawn for captions which name nothing that could be looked for.
 pub fn unobeyed() -> (String, String) {

@@ -197,7 +197,10 @@ fn samples(evaluation: &Evaluation) -> String {
     let tuned: Vec<String> = evaluation.tune_guidance.iter().map(f32::to_string).collect();
     parts.push(match evaluation.guidance {
         _ if !tuned.is_empty() => {
-            format!("the best guidance of {} by half of the measured test images, compared with the other half", tuned.join(", "))
+            format!(
+                "the best guidance of {} by half of the measured test images, compared with the other half",
+                tuned.join(", ")
+            )
         }
         1.0 => "no guidance".to_owned(),
         scale if evaluation.guidance_schedule == GuidanceShape::Constant => format!("guidance {scale}"),

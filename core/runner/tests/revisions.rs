@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// The sources that a stage's results depend on, in `core/runner/src/stages/`.
-const SOURCES: [(&str, &[&str]); 12] = [
+const SOURCES: [(&str, &[&str]); 14] = [
     (
         "classifier",
         &[
@@ -21,6 +21,8 @@ const SOURCES: [(&str, &[&str]); 12] = [
             "training/mod.rs",
         ],
     ),
+    ("attributes", &["attributes.rs", "subset.rs", "training/batches.rs", "training/means.rs", "training/mod.rs"]),
+    ("captions", &["captions.rs", "subset.rs", "token_file.rs"]),
     ("reference", &["features.rs", "reference.rs", "subset.rs", "training/batches.rs"]),
     ("training_images", &["features.rs", "subset.rs", "token_file.rs", "training/batches.rs", "training_images.rs"]),
     (
@@ -40,6 +42,8 @@ const SOURCES: [(&str, &[&str]); 12] = [
     (
         "prior",
         &[
+            "captions.rs",
+            "conditions.rs",
             "model.rs",
             "prior/feed.rs",
             "prior/mod.rs",
@@ -95,15 +99,20 @@ const SOURCES: [(&str, &[&str]); 12] = [
     (
         "generation",
         &[
+            "attributes.rs",
+            "captions.rs",
+            "conditions.rs",
             "distances.rs",
             "features.rs",
             "generation/again.rs",
             "generation/copies.rs",
+            "generation/how.rs",
             "generation/labels.rs",
             "generation/likelihood.rs",
             "generation/mod.rs",
             "generation/samples.rs",
             "generation/speed.rs",
+            "generation/tuning.rs",
             "model.rs",
             "prior/mod.rs",
             "reference.rs",

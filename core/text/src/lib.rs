@@ -200,6 +200,9 @@ mod tests {
 
     #[test]
     fn words_are_runs_of_letters() {
-        assert_eq!(words("moons, small and small-ish").into_iter().collect::<Vec<_>>(), ["and", "ish", "moons", "small"]);
+        assert_eq!(
+            words("moons, small and small-ish").into_iter().collect::<Vec<_>>(),
+            ["and", "ish", "moons", "small"]
+        );
     }
 }

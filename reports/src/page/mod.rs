@@ -5,6 +5,7 @@ mod codebook;
 mod cost;
 mod curves;
 mod effects;
+mod guidance;
 mod levels;
 mod matrix;
 mod origins;

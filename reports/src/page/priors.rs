@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 
+use super::guidance;
 use super::levels::Depths;
 use super::parts::{
     Drawn, configuration_key, configuration_series, figure, having, machines, measures_table, nothing, scatter,
@@ -25,42 +26,23 @@ pub(super) fn priors(study: &Study<'_>) -> Result<Markup> {
     }
     let quality: Vec<Column> = fit
         .into_iter()
-        .filter(|column| column.quantity.depths().next().is_none() && column.quantity.protocol().is_none())
+        .filter(|column| {
+            let at = &column.quantity;
+            at.depths().next().is_none() && at.protocol().is_none() && at.guidance().is_none()
+        })
         .collect();
     let mut figures = Vec::new();
     figures.extend(frechets(study)?);
     figures.extend(bits_by_depth(study)?);
+    figures.extend(guidance::tuning(study)?);
     figures.extend(speeds(study, &speed)?);
     Ok(html! {
         @if !quality.is_empty() { (measures_table(study, &quality, "Fit and samples of the priors, means over seeds")) }
-        (guidance(study))
+        (guidance::scales(study))
         (variance(study))
         div.figures { @for figure in figures { (figure) } }
         @if !speed.is_empty() { (machines(study)) (speed_table(study, &speed)) }
     })
-}
-
-/// The scales of guidance that samples were drawn with, in both conventions.
-fn guidance(study: &Study<'_>) -> Markup {
-    let mut scales: Vec<f64> = study
-        .taken("guidance")
-        .iter()
-        .flat_map(|column| study.configurations.iter().flat_map(|configuration| configuration.values(&column.quantity)))
-        .filter(|scale| *scale != 1.0)
-        .collect();
-    scales.sort_by(f64::total_cmp);
-    scales.dedup();
-    let both = |scale: &f64| format!("s = {}, that is w = {}", format::number(*scale), format::number(scale - 1.0));
-    let words: Vec<String> = scales.iter().map(both).collect();
-    html! {
-        @if !words.is_empty() {
-            p.note {
-                "Samples were drawn with classifier-free guidance, u + s (c \u{2212} u), also written (1 + w) c \u{2212} w u: "
-                (words.join("; ")) ". Where a trial's settings name a `guidance_schedule` other than constant, this is the scale \
-                at its strongest."
-            }
-        }
-    }
 }
 
 /// What the tokenizer loses against what the prior loses.

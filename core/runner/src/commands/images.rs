@@ -35,7 +35,8 @@ pub(super) fn run_sample(
     let Sheet { path, unread } =
         sample(&plan, trial, &Store::open(&arguments.runs)?, &plugins, &options, &repeat, &how.output)?;
     if unread.cut > 0 {
-        let message = format!("--text: the prior reads shorter texts: the last {} are cut", counted(unread.cut, "token"));
+        let message =
+            format!("--text: the prior reads shorter texts: the last {} are cut", counted(unread.cut, "token"));
         ui.diagnostic(&Diagnostic::warning(message));
     }
     if !unread.unknown.is_empty() {

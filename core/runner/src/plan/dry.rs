@@ -3,7 +3,7 @@
 use crate::job::Call;
 use crate::plugins::Plugins;
 use crate::stages::start::{self, Frozen};
-use crate::stages::{Told, Tokenizer, level_scope, of_level};
+use crate::stages::{Tokenizer, Told, level_scope, of_level};
 use crate::weights::WeightsFile;
 use rqlab_sdk::Error;
 use rqlab_sdk::config::ConfigError;

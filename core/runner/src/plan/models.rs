@@ -362,10 +362,13 @@ fn text(setup: &Setup, resolved: &Resolved, captions: Option<&CaptionInfo>) -> R
         let data = &resolved.data.name;
         let remedy = match data.as_str() {
             "folder" | "webdataset" => "set `captions: true` in it, to read the `.txt` beside each image",
-            "parquet" => "set `caption` in it, the column that holds them",
+            "parquet" => "set `caption_column` in it",
             _ => "take a data set that has some, such as `dead_leaves`",
         };
-        return refused("condition", format!("the images of `{data}` have no captions that a prior could be told: {remedy}"));
+        return refused(
+            "condition",
+            format!("the images of `{data}` have no captions that a prior could be told: {remedy}"),
+        );
     };
     let missing: usize = captions.missing.iter().sum();
     if missing > 0 && training.missing_captions == MissingCaptions::Refuse {
@@ -432,7 +435,8 @@ fn tuning(setup: &Setup, resolved: &Resolved, classes: usize, test: usize) -> Re
     } else if evaluation.guidance != 1.0 {
         format!("the best of these scales is taken, and not `guidance: {}`: leave that out", evaluation.guidance)
     } else if classes < 2 {
-        "scales are chosen by the distance on features of a classifier, which needs images of two classes or more".to_owned()
+        "scales are chosen by the distance on features of a classifier, which needs images of two classes or more"
+            .to_owned()
     } else if held < 2 {
         format!("scales are chosen on half of the test images, and {held} are too few: raise `images`")
     } else {

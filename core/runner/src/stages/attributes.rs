@@ -197,7 +197,11 @@ impl AttributeNet {
         let mut seen = Seen::default();
         for indices in images.chunks(BATCH) {
             seen.extend(self.see(&dataset.batch(Split::Test, indices, None)?.pixels)?);
-            cx.reporter.step(seen.0.len() as u64, (images.len() * self.sizes.iter().sum::<usize>()) as u64, String::new);
+            cx.reporter.step(
+                seen.0.len() as u64,
+                (images.len() * self.sizes.iter().sum::<usize>()) as u64,
+                String::new,
+            );
         }
         Ok(RealImages { seen, named: dataset.attributes(Split::Test, images)? })
     }
@@ -305,7 +309,10 @@ mod tests {
         let guess = Seen(frequencies.iter().map(|&p| p as f32).cycle().take(48).collect());
         assert!(net.obedience(&guess, &frequencies, &named).1.abs() < 1e-6);
         // And what is wrong costs no more than the doubt allows.
-        let wrong = Codes::from_vec(named.as_slice().chunks(2).flat_map(|row| [1 - row[0], (row[1] + 1) % 4]).collect(), &[8, 2]);
+        let wrong = Codes::from_vec(
+            named.as_slice().chunks(2).flat_map(|row| [1 - row[0], (row[1] + 1) % 4]).collect(),
+            &[8, 2],
+        );
         let (accuracy, bits) = net.obedience(&seen, &frequencies, &wrong.unwrap());
         assert_eq!(accuracy, 0.0);
         assert!((bits - 2.0 * DOUBT.log2()).abs() < 1e-6, "{bits}");

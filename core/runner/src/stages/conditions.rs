@@ -1,8 +1,8 @@
 //! What priors are told of images: classes, captions, or nothing.
 
+use super::TrainPrior;
 use super::captions::{FILE, PRESENT, TOKENIZER, TextSpace, WORDS, refused};
 use super::token_file::TokenFile;
-use super::TrainPrior;
 use crate::settings::{Conditioning, PriorTraining};
 use crate::store::{StageDir, Store};
 use rqlab_sdk::contracts::{Condition, ConditionSpace, Dataset, Split, code_rows};

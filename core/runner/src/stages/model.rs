@@ -9,8 +9,8 @@ use crate::plugins::Plugins;
 use crate::store::Store;
 use rqlab_reports::Index;
 use rqlab_sdk::contracts::{
-    Autoencoder, AutoencoderContext, Components, Condition, Dataset, DatasetContext, Guidance, LevelInfo, MapShape, Mode,
-    Prior, PriorContext, Quantized, Quantizer, QuantizerContext, SampleRequest, Tokens,
+    Autoencoder, AutoencoderContext, Components, Condition, Dataset, DatasetContext, Guidance, LevelInfo, MapShape,
+    Mode, Prior, PriorContext, Quantized, Quantizer, QuantizerContext, SampleRequest, Tokens,
 };
 use rqlab_sdk::params::Params;
 use rqlab_sdk::tensor::ops::sampling::Draw;

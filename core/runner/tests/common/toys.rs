@@ -21,30 +21,37 @@ config! {
         cache_mib: usize = 64, local;
         /// Images in the test split.
         test: usize = 10;
+        /// Training images without a caption; none if no image has one.
+        uncaptioned: Option<usize> = None;
     }
 }
 
-struct Grey(DatasetInfo);
+struct Grey(DatasetInfo, Option<CaptionInfo>);
 
 impl Grey {
     fn new(config: GreyConfig, _: &DatasetContext) -> Result<Self> {
         if config.path == "nowhere" {
             return Err(Error::Data("nowhere: there is no such directory".to_owned()));
         }
-        Ok(Self(DatasetInfo {
+        let captions = config.uncaptioned.map(|missing| CaptionInfo { missing: [missing, 0], attributes: vec![] });
+        let info = DatasetInfo {
             image: [config.size, config.size, 3],
             classes: (0..config.classes).map(|class| class.to_string()).collect(),
             train: 100,
             test: config.test,
             digest: format!("grey {}", config.size),
             summary: Summary { per_class: vec![], splits: "as many as are asked for".to_owned(), ..Summary::default() },
-        }))
+        };
+        Ok(Self(info, captions))
     }
 }
 
 impl Dataset for Grey {
     fn info(&self) -> &DatasetInfo {
         &self.0
+    }
+    fn caption_info(&self) -> Option<&CaptionInfo> {
+        self.1.as_ref()
     }
     fn batch(&self, _: Split, _: &[usize], _: Option<&Rng>) -> Result<Images> {
         Err(Error::Unsupported("no images in a plan".to_owned()))

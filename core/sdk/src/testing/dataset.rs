@@ -307,7 +307,11 @@ mod tests {
 
         fn captions(&self, split: Split, indices: &[usize]) -> Result<Vec<String>> {
             let labels = self.labels(split, indices)?;
-            Ok(labels.as_slice().iter().map(|&label| format!("noise, {}", self.info.classes[label as usize % 2])).collect())
+            Ok(labels
+                .as_slice()
+                .iter()
+                .map(|&label| format!("noise, {}", self.info.classes[label as usize % 2]))
+                .collect())
         }
 
         fn attributes(&self, split: Split, indices: &[usize]) -> Result<Codes> {

@@ -8,10 +8,11 @@ pub use tree::Layout;
 use rayon::prelude::*;
 use rqlab_images::{
     BadFiles, Contents, FileSource, Flaw, Header, ImageFiles, ImageSet, Look, Member, Preparation, Source, Stamp,
-    Survey, image_config, splits, survey,
+    Survey, caption, image_config, splits, survey,
 };
 use rqlab_sdk::prelude::*;
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use tree::{Item, Reading, Tree};
@@ -37,6 +38,8 @@ image_config! {
         /// Without a folder of test images: the fraction of the images of each class that makes the test split, at least one
         /// where a class has two. The files' names decide, so that adding one moves at most one other.
         test_fraction: f32 = 0.1, in 0.0..=0.9;
+        /// Whether images have captions, for priors that are told them: the text of `17.txt` is that of `17.jpg` beside it.
+        captions: bool = false;
     }
 }
 
@@ -74,7 +77,7 @@ pub fn open(config: FolderConfig, cx: &DatasetContext) -> Result<Folder> {
     settings.check()?;
     let root = cx.base.join(&config.path);
     if !root.exists()
-        && let Some(promised) = ImageSet::promised(&settings, &root.display().to_string())
+        && let Some(promised) = ImageSet::promised(&settings, &root.display().to_string(), config.captions)
     {
         return Ok(promised);
     }
@@ -83,6 +86,7 @@ pub fn open(config: FolderConfig, cx: &DatasetContext) -> Result<Folder> {
     let found = look(&tree.items, &root, &settings.preparation(), config.bad_files, cx)?;
     let settled = settings.settled(&found, Files::UNIT, |index| tree.items[index].path.display().to_string())?;
     tree.drop_bad(&found.bad);
+    let captions = if config.captions { Some(captions(&mut tree)?) } else { None };
     let (members, splits) = split(&tree, &root, config.test_fraction);
     let contents = Contents {
         plugin: "folder",
@@ -90,6 +94,7 @@ pub fn open(config: FolderConfig, cx: &DatasetContext) -> Result<Folder> {
         left_out: tree.left_out(),
         classes: tree.classes,
         members,
+        captions,
         splits,
         remedy: match tree.splits {
             Some(_) => "",
@@ -149,6 +154,21 @@ fn header(source: &mut impl Source, preparation: &Preparation) -> Result<Header,
     let header = Header::read(source)?;
     preparation.check(&header)?;
     Ok(header)
+}
+
+/// The texts beside the images, empty ones where there is none.
+fn captions(tree: &mut Tree) -> Result<Vec<String>> {
+    let one = |item: &Item| {
+        let path = item.path.with_extension("txt");
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+            read => read.map_err(Error::file(&path))?,
+        };
+        caption(&bytes).map_err(|wrong| Error::Data(format!("{}: the caption {wrong}", path.display())))
+    };
+    let captions = tree.items.par_iter().map(one).collect::<Result<Vec<_>>>()?;
+    tree.used(".txt", captions.iter().filter(|caption| !caption.is_empty()).count());
+    Ok(captions)
 }
 
 /// The place of a file in the folder, as bytes.

@@ -95,6 +95,14 @@ impl Tree {
         self.out.iter().map(left_out).collect()
     }
 
+    /// So many of the files that were left out for this reason are used after all.
+    pub(crate) fn used(&mut self, reason: &str, count: usize) {
+        if let Some((left, _)) = self.out.get_mut(reason) {
+            *left = left.saturating_sub(count);
+        }
+        self.out.retain(|_, (left, _)| *left > 0);
+    }
+
     /// Lets go of the images that cannot be used.
     pub(crate) fn drop_bad(&mut self, bad: &[Bad]) {
         let bad: BTreeSet<usize> = bad.iter().map(|bad| bad.index).collect();

@@ -16,6 +16,7 @@ use rows::Rows;
 use rqlab_images::{Contents, ImageFiles, ImageSet, Member, image_config, splits};
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::prelude::*;
+use shard::Columns;
 use std::path::PathBuf;
 
 image_config! {
@@ -42,6 +43,8 @@ image_config! {
         /// The column of labels; by default the first there is of `label`, `labels`, `fine_label`, `coarse_label`; without any
         /// of them images carry no label. An empty name says that there are no labels.
         label_column: Option<String> = None;
+        /// The column of captions, for priors that are told them.
+        caption_column: Option<String> = None;
     }
 }
 
@@ -87,7 +90,8 @@ pub fn open(config: ParquetConfig, cx: &DatasetContext) -> Result<Parquet> {
     settings.check()?;
     let place = config.place(cx);
     if !place.exists()
-        && let Some(promised) = ImageSet::promised(&settings, &place.display().to_string())
+        && let Some(promised) =
+            ImageSet::promised(&settings, &place.display().to_string(), config.caption_column.is_some())
     {
         return Ok(promised);
     }
@@ -110,6 +114,10 @@ pub fn open(config: ParquetConfig, cx: &DatasetContext) -> Result<Parquet> {
         place: place.display().to_string(),
         classes: rows.classes.names.clone(),
         members: used.iter().zip(for_test).map(|(&(_, class), test)| Member { class, test }).collect(),
+        captions: match config.caption_column {
+            Some(_) => Some(used.iter().map(|&(row, _)| rows.caption(row)).collect::<Result<_>>()?),
+            None => None,
+        },
         splits,
         remedy: if divided { "; change `test_fraction`" } else { "" },
         left_out: others.into_iter().collect(),
@@ -120,6 +128,15 @@ pub fn open(config: ParquetConfig, cx: &DatasetContext) -> Result<Parquet> {
 }
 
 impl ParquetConfig {
+    /// The columns that it names.
+    fn columns(&self) -> Columns<'_> {
+        Columns {
+            image: self.image_column.as_deref(),
+            label: self.label_column.as_deref(),
+            caption: self.caption_column.as_deref(),
+        }
+    }
+
     /// Where the set lies: its folder, or the first of its files.
     fn place(&self, cx: &DatasetContext) -> PathBuf {
         let first = self.train.iter().flatten().next();

@@ -108,5 +108,5 @@ fn training_files(config: &ParquetConfig, base: &Path) -> Result<Vec<PathBuf>> {
 
 fn open(config: &ParquetConfig, files: &[PathBuf]) -> Result<Part> {
     // Training takes turns with testing: each may use the memory.
-    Part::open(files, config.image_column.as_deref(), config.label_column.as_deref(), config.cache_mib << 20)
+    Part::open(files, &config.columns(), config.cache_mib << 20)
 }

@@ -1,9 +1,9 @@
 //! One split: its files as one sequence of rows, with the images' bytes kept in bounded memory.
 
-use crate::shard::Shard;
+use crate::shard::{Columns, Shard};
 use parquet::data_type::ByteArray;
 use rayon::prelude::*;
-use rqlab_images::Flaw;
+use rqlab_images::{Flaw, caption};
 use rqlab_sdk::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -39,6 +39,8 @@ pub(crate) struct Part {
     pub(crate) rows: usize,
     /// The label of each row as its file gives it; empty if there are no labels.
     given: Vec<Option<i64>>,
+    /// The caption of each row; empty if no column of captions is named.
+    captions: Vec<Option<ByteArray>>,
     cache: Mutex<Cache>,
     /// What the cache may hold.
     bound: usize,
@@ -49,13 +51,8 @@ impl Part {
     ///
     /// # Errors
     /// Files that are missing, are not Parquet, or lack a column; files of which only some have labels; no rows.
-    pub(crate) fn open(
-        files: &[PathBuf],
-        image_column: Option<&str>,
-        label_column: Option<&str>,
-        bound: usize,
-    ) -> Result<Self> {
-        let open = |file: &PathBuf| Shard::open(file, image_column, label_column);
+    pub(crate) fn open(files: &[PathBuf], columns: &Columns<'_>, bound: usize) -> Result<Self> {
+        let open = |file: &PathBuf| Shard::open(file, columns);
         let shards: Vec<Shard> = files.iter().map(open).collect::<Result<_>>()?;
         let mut groups = Vec::new();
         let mut rows = 0;
@@ -83,7 +80,9 @@ impl Part {
         }
         let given: Vec<Vec<Option<i64>>> = shards.iter().map(Shard::labels).collect::<Result<_>>()?;
         let given = given.into_iter().flatten().collect();
-        Ok(Self { shards, groups, rows, given, cache: Mutex::default(), bound })
+        let captions: Vec<_> = shards.iter().map(Shard::captions).collect::<Result<_>>()?;
+        let captions = captions.into_iter().flatten().collect();
+        Ok(Self { shards, groups, rows, given, captions, cache: Mutex::default(), bound })
     }
 
     /// Whether its files have a column of labels.
@@ -123,6 +122,14 @@ impl Part {
                 Flaw { reason: "of no class", message }
             }
         })
+    }
+
+    /// The caption of a row; empty where it has none.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn caption(&self, row: usize) -> Result<String, String> {
+        self.captions.get(row).and_then(Option::as_ref).map_or(Ok(String::new()), |bytes| caption(bytes.data()))
     }
 
     /// How many row groups there are.

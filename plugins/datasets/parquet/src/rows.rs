@@ -133,6 +133,15 @@ impl Rows {
         part.class(row, self.classes.names.len(), &self.classes.maps[split])
     }
 
+    /// The caption of a row; empty where it has none.
+    ///
+    /// # Errors
+    /// A caption that is no text.
+    pub(crate) fn caption(&self, index: usize) -> Result<String> {
+        let (part, row, _) = self.of(index);
+        part.caption(row).map_err(|wrong| Error::Data(format!("{}: the caption {wrong}", part.name(row))))
+    }
+
     /// The file and row of an image, and the column that is wrong if one is.
     pub(crate) fn place(&self, index: usize) -> String {
         let (part, row, _) = self.of(index);

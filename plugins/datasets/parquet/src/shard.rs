@@ -15,6 +15,13 @@ pub(crate) const LABELS: [&str; 4] = ["label", "labels", "fine_label", "coarse_l
 /// Names that a column of images goes by.
 const IMAGES: [&str; 2] = ["image", "img"];
 
+/// The columns that are named in the configuration.
+pub(crate) struct Columns<'a> {
+    pub(crate) image: Option<&'a str>,
+    pub(crate) label: Option<&'a str>,
+    pub(crate) caption: Option<&'a str>,
+}
+
 /// An open file.
 pub(crate) struct Shard {
     pub(crate) path: PathBuf,
@@ -24,6 +31,8 @@ pub(crate) struct Shard {
     image: (usize, String),
     /// The same for the labels, if there are any.
     label: Option<(usize, String)>,
+    /// The same for the captions, if they are asked for.
+    caption: Option<(usize, String)>,
     /// Rows of each row group.
     pub(crate) groups: Vec<usize>,
     /// Class names, if the file tells them.
@@ -31,8 +40,9 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// Opens a file and finds its columns. An empty `label_column` means that there are no labels.
-    pub(crate) fn open(path: &Path, image_column: Option<&str>, label_column: Option<&str>) -> Result<Self> {
+    /// Opens a file and finds its columns. An empty name of the labels means that there are none.
+    pub(crate) fn open(path: &Path, columns: &Columns<'_>) -> Result<Self> {
+        let (image_column, label_column) = (columns.image, columns.label);
         let file = File::open(path).map_err(Error::file(path))?;
         let reader = SerializedFileReader::new(file).map_err(|e| {
             Error::Data(format!(
@@ -67,8 +77,12 @@ impl Shard {
                 (found, _) => found,
             }
         };
+        let caption = match columns.caption {
+            Some(name) => Some(find(&[name], &[""]).ok_or_else(|| missing("captions", &[name], "caption_column"))?),
+            None => None,
+        };
         for group in metadata.row_groups() {
-            for (column, name) in [Some(&image), label.as_ref()].into_iter().flatten() {
+            for (column, name) in [Some(&image), label.as_ref(), caption.as_ref()].into_iter().flatten() {
                 let codec = group.column(*column).compression();
                 if matches!(codec, Compression::LZ4 | Compression::LZ4_RAW | Compression::LZO) {
                     return Err(Error::Data(format!(
@@ -87,7 +101,7 @@ impl Shard {
             names.iter().map(|name| Some(name.as_str()?.to_owned())).collect()
         });
         let groups = metadata.row_groups().iter().map(|group| group.num_rows() as usize).collect();
-        Ok(Self { path: path.to_owned(), reader: Mutex::new(reader), image, label, groups, names })
+        Ok(Self { path: path.to_owned(), reader: Mutex::new(reader), image, label, caption, groups, names })
     }
 
     /// Where the image of row `row` of the file lies, counted from 0, or its label.
@@ -103,7 +117,20 @@ impl Shard {
 
     /// The bytes of the images of a row group; none where a row has no image.
     pub(crate) fn images(&self, group: usize) -> Result<Vec<Option<ByteArray>>> {
-        let (column, name) = &self.image;
+        self.byte_arrays(group, &self.image)
+    }
+
+    /// The captions of all rows, none where a row has none; empty if they are not asked for.
+    pub(crate) fn captions(&self) -> Result<Vec<Option<ByteArray>>> {
+        let mut captions = Vec::new();
+        let Some(column) = &self.caption else { return Ok(captions) };
+        for group in 0..self.groups.len() {
+            captions.extend(self.byte_arrays(group, column)?);
+        }
+        Ok(captions)
+    }
+
+    fn byte_arrays(&self, group: usize, (column, name): &(usize, String)) -> Result<Vec<Option<ByteArray>>> {
         match self.column(group, *column, name)? {
             ColumnReader::ByteArrayColumnReader(reader) => self.values(reader, group, *column, name),
             _ => Err(self.wrong_type(name, "bytes")),

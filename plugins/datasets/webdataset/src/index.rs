@@ -3,7 +3,7 @@
 //! Members whose names are equal up to the first dot of the last component make a sample: `cats/17.jpg` and `cats/17.cls`. What
 //! follows that dot is the member's extension (`seg.png` of `17.seg.png`).
 
-use rqlab_images::{FileSource, Flaw, Source, Stamp, cache, has_image_ending};
+use rqlab_images::{FileSource, Flaw, LONGEST_CAPTION, Source, Stamp, cache, caption, has_image_ending};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +26,8 @@ pub(crate) struct Wanted {
     pub(crate) label: Option<String>,
     /// The field of a JSON object that is the label; without, the label is the member's whole text.
     pub(crate) field: Option<String>,
+    /// The extension of members that hold the caption; without, captions are not asked for.
+    pub(crate) caption: Option<String>,
 }
 
 /// Why a sample or a shard cannot be used.
@@ -114,6 +116,8 @@ pub(crate) struct Sample {
     /// The members' common name. Empty for a fault of the shard itself.
     pub(crate) key: String,
     pub(crate) found: std::result::Result<(Place, Option<String>), Fault>,
+    /// Its caption; empty if it has none.
+    pub(crate) caption: String,
 }
 
 /// What lies in a shard.
@@ -130,7 +134,7 @@ impl Index {
     pub(crate) fn of(path: &Path, wanted: &Wanted) -> Result<Self> {
         let file = File::open(path).map_err(Error::file(path))?;
         let metadata = file.metadata().map_err(Error::file(path))?;
-        let mut stamp = Stamp::new(&format!("index 1 {wanted:?}"));
+        let mut stamp = Stamp::new(&format!("index 2 {wanted:?}"));
         stamp.add(path.as_os_str().as_encoded_bytes(), &metadata);
         cache::kept(&stamp, || Self::read(file, path, metadata.len(), wanted))
     }
@@ -159,6 +163,7 @@ struct Members {
     key: String,
     images: Vec<(String, Place)>,
     label: Option<std::result::Result<String, Fault>>,
+    caption: Option<std::result::Result<String, Fault>>,
     duplicate: Option<String>,
 }
 
@@ -221,7 +226,8 @@ impl Gathered {
             None => has_image_ending(Path::new(name)),
         };
         let is_label = wanted.label.as_ref().is_some_and(|label| *label == extension);
-        if !is_image && !is_label {
+        let is_caption = wanted.caption.as_ref().is_some_and(|caption| *caption == extension);
+        if !is_image && !is_label && !is_caption {
             // The sample is known to be there, even if its image is not.
             self.sample(key);
             return self.unuse(&format!(".{extension}"), name);
@@ -230,6 +236,11 @@ impl Gathered {
         if is_label {
             match sample.label {
                 None => sample.label = Some(label(content, place.size, wanted)),
+                Some(_) => sample.duplicate = Some(extension),
+            }
+        } else if is_caption {
+            match sample.caption {
+                None => sample.caption = Some(text(content, &extension)),
                 Some(_) => sample.duplicate = Some(extension),
             }
         } else if sample.images.iter().any(|(other, _)| *other == extension) {
@@ -259,7 +270,7 @@ impl Gathered {
         if fault.is_some() && self.samples.last().is_some_and(|last| !is_whole(last)) {
             self.samples.pop();
         }
-        let fault = fault.map(|fault| Sample { key: String::new(), found: Err(fault) });
+        let fault = fault.map(|fault| Sample { key: String::new(), found: Err(fault), caption: String::new() });
         let samples = self.samples.into_iter().map(|members| members.into_sample(wanted));
         Index { samples: fault.into_iter().chain(samples).collect(), unused: self.unused }
     }
@@ -267,7 +278,12 @@ impl Gathered {
 
 impl Members {
     fn into_sample(self, wanted: &Wanted) -> Sample {
-        let Self { key, images, label, duplicate } = self;
+        let Self { key, images, label, caption, duplicate } = self;
+        let (caption, unreadable) = match caption {
+            Some(Ok(caption)) => (caption, None),
+            Some(Err(fault)) => (String::new(), Some(fault)),
+            None => (String::new(), None),
+        };
         let found =
             match (&duplicate, &images[..], label) {
                 (Some(extension), ..) => Err(Reason::Duplicate
@@ -280,9 +296,12 @@ impl Members {
                     "it has several images, `.{first}` and `.{second}`: choose with `image_member: \"{first}\"`"
                 ))),
                 (_, _, Some(Err(fault))) => Err(fault),
-                (_, [(_, place)], label) => Ok((*place, label.and_then(std::result::Result::ok))),
+                (_, [(_, place)], label) => match unreadable {
+                    Some(fault) => Err(fault),
+                    None => Ok((*place, label.and_then(std::result::Result::ok))),
+                },
             };
-        Sample { key, found }
+        Sample { key, found, caption }
     }
 }
 
@@ -318,6 +337,14 @@ fn label(content: &mut impl Read, size: u64, wanted: &Wanted) -> std::result::Re
         Err(_) if label.is_empty() => Err(Reason::NoClass.because(format!("its `.{member}` is empty"))),
         Err(_) => Ok(label),
     }
+}
+
+/// Reads a caption.
+fn text(content: &mut impl Read, member: &str) -> std::result::Result<String, Fault> {
+    let mut bytes = Vec::new();
+    let read = content.take(LONGEST_CAPTION as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Reason::Damaged.because(e.to_string()))?;
+    caption(&bytes).map_err(|wrong| Reason::Damaged.because(format!("the caption in its `.{member}` {wrong}")))
 }
 
 fn is_object(text: &str) -> bool {

@@ -50,6 +50,8 @@ image_config! {
         label_field: Option<String> = None;
         /// The names of the classes 0, 1, 2, … where labels are numbers.
         class_names: Option<Vec<String>> = None;
+        /// Whether images have captions, for priors that are told them: the text of the member `17.txt` is that of `17.jpg`.
+        captions: bool = false;
         /// How shards are read in training. `sequential` is for disks and networks that are slow in random order.
         read: Read = Read::Random;
         /// With `read: sequential`: of how many images that were read, one is drawn at a time.
@@ -104,7 +106,7 @@ pub fn open(config: WebDatasetConfig, cx: &DatasetContext) -> Result<WebDataset>
     settings.check()?;
     let train = Shards::named(&cx.base, "path", &config.path)?;
     if train.are_absent()
-        && let Some(promised) = ImageSet::promised(&settings, &train.first())
+        && let Some(promised) = ImageSet::promised(&settings, &train.first(), config.captions)
     {
         return Ok(promised);
     }
@@ -133,7 +135,8 @@ impl WebDatasetConfig {
             (None, None) => Some("cls".to_owned()),
         };
         let image = self.image_member.as_ref().map(|member| member.trim_start_matches('.').to_lowercase());
-        Wanted { image, label, field: self.label_field.clone() }
+        let caption = self.captions.then(|| "txt".to_owned());
+        Wanted { image, label, field: self.label_field.clone(), caption }
     }
 
     /// Whether the configuration says where labels are, and does not leave it to what is found.

@@ -87,6 +87,7 @@ impl Found {
             plugin: "webdataset",
             place: config.path.clone(),
             members: good.iter().zip(for_test).map(member).collect(),
+            captions: config.captions.then(|| good.iter().map(|(one, ..)| one.sample.caption.clone()).collect()),
             classes,
             splits: splits_made(config, labelled, shards.len(), train_shards),
             remedy: if config.test.is_none() { "; change `test_fraction`, or name shards with `test`" } else { "" },

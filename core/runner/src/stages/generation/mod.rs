@@ -25,10 +25,10 @@ use crate::ui::in_line;
 use copies::Copies;
 use how::How;
 use rqlab_reports::{Index, Reading, Sample};
-use rqlab_sdk::{Error, Result};
 use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_sdk::config::Scope;
 use rqlab_sdk::contracts::{Condition, Dataset, Split};
+use rqlab_sdk::{Error, Result};
 pub(super) use samples::tokens;
 use samples::{CAPTIONS, Nets};
 use serde::{Deserialize, Serialize};
@@ -179,7 +179,8 @@ impl Stage for MeasurePrior {
         let Parts { held, rest } = self.parts(dataset.as_ref());
         if let (Some(net), Some(real), false) = (&net, &real, held.is_empty()) {
             let mut tuned = How::of(evaluation, dataset.as_ref(), conditions, &held)?;
-            let (many, real) = ((evaluation.samples, &*evaluation.tune_guidance), real.rows(&Parts::places(&images, &held)));
+            let (many, real) =
+                ((evaluation.samples, &*evaluation.tune_guidance), real.rows(&Parts::places(&images, &held)));
             let distances = tuning::distances(cx, (&model, &sampler), &mut tuned, many, (net, &real))?;
             done.readings.extend(tuning::readings(&distances));
             how.guidance.scale = tuning::best(&distances).unwrap_or(how.guidance.scale);
@@ -251,7 +252,9 @@ impl Stage for MeasurePrior {
         let Some(samples) = kept.tensors.get("samples") else { return Ok(()) };
         let labels = kept.codes.get("labels").map(|l| l.as_slice().to_vec()).unwrap_or_default();
         let captions: Vec<String> = match kept.metadata.get(CAPTIONS) {
-            Some(list) => serde_json::from_str(list).map_err(|error| Error::Checkpoint(format!("captions: {error}")))?,
+            Some(list) => {
+                serde_json::from_str(list).map_err(|error| Error::Checkpoint(format!("captions: {error}")))?
+            }
             None => vec![],
         };
         for n in 0..samples.shape()[0] {

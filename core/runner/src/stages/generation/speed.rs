@@ -49,7 +49,12 @@ pub(super) fn measure(model: &Tokenizer, sampler: &Sampler, how: &How<'_>, batch
 }
 
 /// What is timed; sampling with a cache was called once.
-fn calls<'a>(model: &'a Tokenizer, sampler: &'a Sampler, how: &'a How<'_>, batches: &[usize]) -> Result<Vec<Timed<'a>>> {
+fn calls<'a>(
+    model: &'a Tokenizer,
+    sampler: &'a Sampler,
+    how: &'a How<'_>,
+    batches: &[usize],
+) -> Result<Vec<Timed<'a>>> {
     let mut timed = Vec::new();
     for &count in batches {
         let condition = how.asked(count)?.condition().clone();

@@ -62,9 +62,8 @@ pub(super) fn best(distances: &[(f32, f64)]) -> Option<f32> {
 
 /// The distances as readings.
 pub(super) fn readings(distances: &[(f32, f64)]) -> Vec<Reading> {
-    let reading = |&(scale, distance): &(f32, f64)| {
-        Reading::new("tuning_frechet", [Index::Guidance(Scale::of(scale))], distance)
-    };
+    let reading =
+        |&(scale, distance): &(f32, f64)| Reading::new("tuning_frechet", [Index::Guidance(Scale::of(scale))], distance);
     distances.iter().map(reading).collect()
 }
 

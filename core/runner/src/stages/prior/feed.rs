@@ -5,9 +5,7 @@ use crate::stages::model::multiplied;
 use crate::stages::subset::subset;
 use crate::stages::token_file::{TokenFile, labels};
 use crate::stages::{Context, EncodeTokens, Tokenizer, TrainPrior};
-use rqlab_sdk::contracts::{
-    Condition, Dataset, LevelInfo, Split, Targets, TokenBatch, TokenRequest, Tokens,
-};
+use rqlab_sdk::contracts::{Condition, Dataset, LevelInfo, Split, Targets, TokenBatch, TokenRequest, Tokens};
 use rqlab_sdk::tensor::{Rng, Tensor};
 use rqlab_sdk::{Error, Result};
 

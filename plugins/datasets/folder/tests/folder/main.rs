@@ -1,6 +1,7 @@
 //! Folders of images, written here, and read back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod captions;
 mod files;
 mod pixels;
 mod splits;

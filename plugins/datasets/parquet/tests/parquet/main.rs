@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, skips in words"
 )]
 
+mod captions;
 mod images;
 mod labels;
 mod layouts;

@@ -1,6 +1,7 @@
 //! Shards written here, and read back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod captions;
 mod samples;
 mod shards;
 
