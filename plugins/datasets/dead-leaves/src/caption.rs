@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Texture is the one that covers most of the picture, as it is seen: a pattern too fine for the pixels is plain. Size tells the
-//! mean radius of leaves over the picture's area, as a share of its side: below 0.13, below 0.2, or more. Which of the two forms
+//! mean radius of leaves over the picture's area, as a share of its side: below 0.24, below 0.3, or more: a third of the pictures each, with the default radii. Which of the two forms
 //! a caption has is drawn.
 
 use crate::class::{CLASSES, PALETTE_NAMES};
@@ -18,7 +18,7 @@ use crate::texture::Kind;
 use rqlab_sdk::prelude::*;
 
 /// The sizes, and the mean radii that they are below.
-const SIZES: [(&str, f32); 3] = [("small", 0.13), ("medium", 0.2), ("large", f32::INFINITY)];
+const SIZES: [(&str, f32); 3] = [("small", 0.24), ("medium", 0.3), ("large", f32::INFINITY)];
 
 /// What is to be seen in a picture. Places in the lists of words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

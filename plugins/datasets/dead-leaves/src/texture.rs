@@ -57,7 +57,7 @@ impl Texture {
     /// What it looks like: flat where its pattern is too fine for the pixels.
     pub(crate) fn looks_like(&self) -> Kind {
         match self.kind {
-            Kind::Stripes | Kind::Checker | Kind::Bands | Kind::Vein if self.contrast < 0.5 => Kind::Flat,
+            Kind::Stripes | Kind::Checker | Kind::Bands | Kind::Vein if self.contrast < 0.2 => Kind::Flat,
             kind => kind,
         }
     }

@@ -7,12 +7,12 @@ use rqlab_sdk::nn::{LayerNorm, Linear, Orders};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::decoder::{BlockWeights, Decoder};
 
-/// A decoder. Its first input is the condition, or a start token where the condition modulates; then come the tokens but the
-/// last. Each input has the position embedding of what is predicted there, and, unless the order is raster and nothing is
+/// A decoder. Its first input is the condition, of a text the last of its L tokens, behind the others; or a start token where the
+/// condition modulates. Then come the tokens but the last. Each input has the position embedding of what is predicted there, and, unless the order is raster and nothing is
 /// modulated, of what it is itself.
 ///
-/// Parameters: `pos_embed` `[1, 1 + L, W]` and `target_pos_embed` `[1, L, W]`, `transformer.blocks.N`; with the condition as
-/// the first token `norm`; modulated, as published, `bos_token` `[1, 1, W]`, `ln_pre`, `timesteps_embeddings` `[1, 1 + L, W]`,
+/// Parameters, of T tokens: `pos_embed` `[1, 1 + T, W]` and `target_pos_embed` `[1, T, W]`, `transformer.blocks.N`; with the condition
+/// as the first token `norm`, and of a text `pos_embed_cond` `[1, L - 1, W]`; modulated, as published, `bos_token` `[1, 1, W]`, `ln_pre`, `timesteps_embeddings` `[1, 1 + T, W]`,
 /// `final_layer.adaLN_modulation.1`.
 #[derive(Debug)]
 pub(crate) struct Causal {
@@ -20,6 +20,8 @@ pub(crate) struct Causal {
     next_position: Var,
     blocks: Vec<Block>,
     form: Form,
+    /// The positions of a text's tokens but the last.
+    prompt_position: Option<Var>,
     length: usize,
     width: usize,
     heads: usize,
@@ -47,9 +49,14 @@ enum Cache {
 }
 
 impl Causal {
-    pub(crate) fn new(params: &Params, config: &MarConfig, order: Order, length: usize) -> Result<Self> {
+    /// Of `length` tokens, under a condition of `tokens`.
+    pub(crate) fn new(params: &Params, config: &MarConfig, order: Order, length: usize, tokens: usize) -> Result<Self> {
         let MarConfig { width, heads, dropout, .. } = *config;
         let plain = config.causal_condition == CausalCondition::Start;
+        if !plain && tokens > 1 {
+            let message = "blocks are modulated by a condition of one token, such as a class; take `start` for texts";
+            return Err(ConfigError::field("causal_condition", message).into());
+        }
         let sizes = BlockSizes { width, heads, causal: true, dropout };
         let table = |name: &str, rows: usize| params.parameter(name, &[1, rows, width], Init::Normal(0.02));
         let form = if plain {
@@ -73,28 +80,50 @@ impl Causal {
             next_position: table("target_pos_embed", length)?,
             blocks: Block::stack(&params.scope("transformer.blocks"), layers, sizes, !plain)?,
             form,
+            prompt_position: (tokens > 1).then(|| table("pos_embed_cond", tokens - 1)).transpose()?,
             length,
             width,
             heads,
         })
     }
 
-    /// What every token is predicted from, `[B, L, W]` in the order of prediction, given all of them but the last, embedded
-    /// `[B, L - 1, W]`, and the condition `[B, 1, W]`.
+    /// What every token is predicted from, `[B, T, W]` in the order of prediction, given all of them but the last, embedded
+    /// `[B, T - 1, W]`, and the condition `[B, L, W]`.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub(crate) fn forward(&self, known: &Tensor, condition: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
         let start = self.start(condition)?;
         let sequence = if self.length > 1 { Tensor::concat(&[&start, known], 1)? } else { start };
-        self.whole(&self.placed(&sequence, 0, orders)?, condition, mode)
+        let sequence = self.prompted(&self.placed(&sequence, 0, orders)?, condition)?;
+        let out = self.whole(&sequence, condition, mode)?;
+        match self.prompt() {
+            0 => Ok(out),
+            prompt => Ok(out.slice(1, prompt..prompt + self.length)?),
+        }
     }
 
+    /// Tokens of a text before its last.
+    fn prompt(&self) -> usize {
+        self.prompt_position.as_ref().map_or(0, |position| position.get().shape()[1])
+    }
+
+    /// What the first token is predicted at, `[B, 1, W]`.
     fn start(&self, condition: &Tensor) -> Result<Tensor> {
         match &self.form {
-            Form::Start { .. } => Ok(condition.clone()),
+            Form::Start { .. } => match self.prompt() {
+                0 => Ok(condition.clone()),
+                prompt => Ok(condition.slice(1, prompt..prompt + 1)?),
+            },
             Form::Modulated { start, .. } => Ok(start.get().broadcast_to(condition.shape())?),
         }
+    }
+
+    /// A sequence from its beginning, behind the tokens of a text but the last.
+    fn prompted(&self, sequence: &Tensor, condition: &Tensor) -> Result<Tensor> {
+        let Some(position) = &self.prompt_position else { return Ok(sequence.clone()) };
+        let prompt = condition.slice(1, 0..self.prompt())?.add(&position.get())?;
+        Ok(Tensor::concat(&[&prompt, sequence], 1)?)
     }
 
     /// Inputs `from..` of the sequence, `[B, n, W]`, with their position embeddings.
@@ -146,7 +175,7 @@ impl Causal {
             (_, false) => Cache::None(Vec::new()),
             (Form::Start { .. }, true) => {
                 let weights: Vec<BlockWeights> = self.blocks.iter().map(Block::weights).collect();
-                Cache::Decoder(Decoder::new(&weights, self.heads, EPS, images, self.length)?)
+                Cache::Decoder(Decoder::new(&weights, self.heads, EPS, images, self.prompt() + self.length)?)
             }
             (Form::Modulated { .. }, true) => Cache::Blocks(vec![Past::default(); self.blocks.len()]),
         };
@@ -167,14 +196,17 @@ impl Causal {
             Some(token) => token.clone(),
             None => self.start(condition)?,
         };
-        let input = self.placed(&input, at, orders)?;
+        let mut input = self.placed(&input, at, orders)?;
+        if at == 0 {
+            input = self.prompted(&input, condition)?;
+        }
         match &mut state.cache {
             Cache::None(inputs) => {
                 inputs.push(input);
                 let sequence = Tensor::concat(&inputs.iter().collect::<Vec<_>>(), 1)?;
-                Ok(self.whole(&sequence, condition, &Mode::Eval)?.slice(1, at..at + 1)?)
+                newest(&self.whole(&sequence, condition, &Mode::Eval)?)
             }
-            Cache::Decoder(decoder) => self.finished(&decoder.step(&input)?, condition),
+            Cache::Decoder(decoder) => self.finished(&newest(&decoder.step(&input)?)?, condition),
             Cache::Blocks(pasts) => {
                 let Form::Modulated { norm, steps, .. } = &self.form else { return Ok(input) };
                 let c = condition.add(&steps.get().slice(1, at..at + 1)?)?.silu()?;
@@ -185,5 +217,13 @@ impl Causal {
                 self.finished(&x, condition)
             }
         }
+    }
+}
+
+/// The last of a sequence, `[B, 1, W]`.
+fn newest(sequence: &Tensor) -> Result<Tensor> {
+    match sequence.shape()[1] {
+        1 => Ok(sequence.clone()),
+        length => Ok(sequence.slice(1, length - 1..length)?),
     }
 }

@@ -55,11 +55,10 @@ pub(crate) enum Net {
 }
 
 impl Mar {
-    /// A model of the tokens of one level, conditioned on the class if there are classes and the configuration agrees.
+    /// A model of the tokens of one level, under the conditions of `cx` if the configuration agrees.
     ///
     /// # Errors
-    /// [`ConfigError`] of a field that does not fit the level or another field; [`Error::Unsupported`] for levels above, or a
-    /// condition that a causal model cannot read.
+    /// [`ConfigError`] of a field that does not fit the level or another field; [`Error::Unsupported`] for levels above.
     pub fn new(config: MarConfig, cx: &PriorContext) -> Result<Self> {
         let cell = config.cell()?;
         if !cx.above().is_empty() {
@@ -70,11 +69,6 @@ impl Mar {
         let (level, params, width, patch) = (cx.own()?.clone(), &cx.params, config.width, config.patch);
         let condition = config.condition.of(cx.condition);
         let causal = cell.attention == Attention::Causal;
-        if causal && condition.length() != 1 {
-            let message = "causal attention reads a condition of one token, such as a class; take `condition: none`, or \
-                           `attention: bidirectional`";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
         if patch > 1 && level.code_space().is_some() {
             let message = "squares are of vectors, and the quantizer of this level makes codes; leave it at 1";
             return Err(ConfigError::field("patch", message).into());
@@ -108,7 +102,7 @@ impl Mar {
         };
         let buffer = if condition.length() == 1 { config.buffer } else { condition.length() };
         let net = if causal {
-            Net::Causal(Causal::new(params, &config, cell.order, length)?)
+            Net::Causal(Causal::new(params, &config, cell.order, length, condition.length())?)
         } else {
             Net::Masked(Masked::new(params, &config, buffer, length)?)
         };

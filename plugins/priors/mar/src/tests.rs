@@ -90,6 +90,10 @@ fn every_cell_keeps_the_contract_of_a_prior_of_vectors() {
     }
     let text = ConditionSpace::Text { vocabulary: 7, length: 3 };
     prior(&PriorCase::vectors(3).under(text), |cx| Mar::new(config("loss: flow, sampling_steps: 2"), cx));
+    for causal in ["preset: ar_crossent", "preset: random_causal_diffloss, causal_condition: start, sampling_steps: 2"]
+    {
+        prior(&PriorCase::codes(&[3]).under(text), |cx| Mar::new(config(causal), cx));
+    }
 }
 
 /// Every cell, with the loss of diffusion: what is predicted follows from what came before, cached or not.
