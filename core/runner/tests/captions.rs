@@ -50,7 +50,7 @@ fn a_data_set_without_captions_is_named_and_the_remedy() {
     check(
         "    prior: guess,\n    prior_training: (condition: text),",
         "
-        error: `condition`: the images of `grey` have no captions that a prior could be told: take a data set that has some, such as `dead_leaves`
+        error: `condition` of `prior_training`: the images of `grey` have no captions that a prior could be told: take a data set that has some, such as `dead_leaves`
          --> x.ron:6:33
           |
         6 |     prior_training: (condition: text),

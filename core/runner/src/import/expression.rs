@@ -5,7 +5,7 @@ use super::{shapes, tokenizer};
 use crate::job::{Call, Trial};
 use crate::plan::{Model, Plan};
 use crate::plugins::Plugins;
-use crate::stages::{TrainPrior, TrainTokenizer, condition_space};
+use crate::stages::{Told, TrainPrior, TrainTokenizer};
 use rqlab_sdk::params::Params;
 use rqlab_sdk::{Error, Result};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub struct Expression {
     autoencoder: Call,
     quantizers: Vec<Call>,
-    /// Of the first level, if there is one, and whether it knows the null condition.
-    prior: Option<(Call, bool)>,
+    /// Of the first level, if there is one, and what it is told of images.
+    prior: Option<(Call, Told)>,
     model: Arc<Model>,
 }
 
@@ -30,13 +30,14 @@ impl Expression {
         let jobs = || trial.jobs.iter().filter_map(|id| plan.job(id));
         let stage = jobs().find_map(|job| job.stage.is::<TrainTokenizer>()).ok_or_else(none)?;
         let priors = || jobs().filter_map(|job| job.stage.is::<TrainPrior>());
+        let model = plan.models.get(&trial.id).ok_or_else(none)?.clone();
+        let classes = model.data.info.classes.len();
+        let prior = priors().find(|stage| stage.level == 0);
         Ok(Self {
             autoencoder: stage.autoencoder.clone(),
             quantizers: stage.quantizers.clone(),
-            prior: priors()
-                .find(|stage| stage.level == 0)
-                .map(|stage| (stage.prior.clone(), stage.training.condition_dropout > 0.0)),
-            model: plan.models.get(&trial.id).ok_or_else(none)?.clone(),
+            prior: prior.map(|stage| (stage.prior.clone(), stage.told(classes))),
+            model,
         })
     }
 
@@ -60,11 +61,11 @@ impl Expression {
             return Ok(Parts::Tokenizer { image, autoencoder, quantizer });
         }
         match (&self.prior, self.model.levels.first()) {
-            (Some((prior, null)), Some(level)) => Ok(Parts::Prior {
+            (Some((prior, told)), Some(level)) => Ok(Parts::Prior {
                 prior: text(prior),
                 levels: vec![level.clone()],
-                condition: condition_space(self.model.data.info.classes.len()),
-                null: *null,
+                condition: told.space,
+                null: told.null,
             }),
             _ => Err(Error::Unsupported(format!("a file of `{}` holds a prior, and this trial has none", system.name))),
         }

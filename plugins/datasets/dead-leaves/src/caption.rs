@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Texture is the one that covers most of the picture, as it is seen: a pattern too fine for the pixels is plain. Size tells the
-//! mean radius of leaves over the picture's area, as a share of its side: below 0.24, below 0.3, or more: a third of the pictures each, with the default radii. Which of the two forms
-//! a caption has is drawn.
+//! mean radius of leaves over the picture's area, as a share of its side: below 0.24, below 0.3, or more, of which with the default
+//! radii a third of the pictures are each. Which of the two forms a caption has is drawn.
 
 use crate::class::{CLASSES, PALETTE_NAMES};
 use crate::texture::Kind;

@@ -64,7 +64,7 @@ impl TrainPrior {
     pub const PROBE: &str = "probe prior";
 
     /// What it is told of images of so many classes.
-    pub(super) fn told(&self, classes: usize) -> Told {
+    pub fn told(&self, classes: usize) -> Told {
         Told::of(&self.training, classes, self.captions.as_ref().map(|captions| captions.text))
     }
 
