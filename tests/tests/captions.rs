@@ -14,7 +14,7 @@ fn lab(training: &str, evaluation: &str) -> Lab {
     data: dead_leaves(size: 16, train: 300, test: 48, classes: 3),
     autoencoder: resnet(width: 8, multipliers: [1], groups: 4, mid_attention: false, latent: 8, patch: 4),
     quantizer: vq(codebook: 32),
-    prior: ar(width: 32, heads: 2, layers: 1),
+    prior: rq_transformer(width: 32, heads: 2, body_layers: 1, head_layers: 1),
     tokenizer_training: (steps: 60, batch: 8, lr: 3e-3, warmup: 5),
     prior_training: (steps: 40, batch: 8, lr: 5e-3, warmup: 5, validation: 16, {training}),
     evaluation: (images: 40, samples: 24, speed: [], pictures: 2, classifier_steps: 60, {evaluation}),

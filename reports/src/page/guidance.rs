@@ -57,7 +57,7 @@ pub(super) fn tuning(study: &Study<'_>) -> Result<Option<Markup>> {
         series.push(one);
         shown.push(configuration);
         let chosen = configuration.values(&Quantity::plain("tuned_guidance"));
-        let chosen: Vec<String> = chosen.iter().map(|scale| format::number(*scale)).collect();
+        let chosen: Vec<String> = chosen.iter().map(f64::to_string).collect();
         choices.push((configuration, chosen.join(", ")));
     }
     if series.is_empty() {
