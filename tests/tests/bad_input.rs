@@ -285,7 +285,7 @@ fn a_full_disk_is_said_and_work_goes_on_when_there_is_room() {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     let script = format!(
-        "mount -t tmpfs -o size=150k tmpfs small || exit 77; {line}; echo code $?; find small -name '*.partial'; \
+        "mount -t tmpfs -o size=480k tmpfs small || exit 77; {line}; echo code $?; find small -name '*.partial'; \
          mount -o remount,size=50m small; {line} --quiet; echo code $?",
         line = line.join(" ")
     );

@@ -390,8 +390,7 @@ Examples:
         #[arg(long, value_name = "N")]
         jobs: Option<u16>,
     },
-    /// Does one job of a sweep; started by its launcher. Ends when standard input does, so that it does not outlive the process at
-    /// the other end.
+    /// Does one job of a sweep; started by its launcher.
     #[command(hide = true)]
     Worker {
         /// The job.
@@ -400,9 +399,10 @@ Examples:
         /// Directory that holds the work.
         #[arg(long, value_name = "DIR")]
         runs: PathBuf,
-        /// By what it takes over the lease of the stage.
+        /// By what it takes over the lease of the stage from the process that started it; it ends when standard input does, so that it
+        /// does not outlive that one. Without it, it takes the lease itself.
         #[arg(long, value_name = "TOKEN")]
-        lease: String,
+        lease: Option<String>,
     },
     /// Tells what may be written in an experiment: the fields of a component or of settings, with defaults, ranges and
     /// meaning, or the components that a slot takes.

@@ -194,7 +194,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Detokenize { tokenizer, codes, output } => {
             tokenize::run_detokenize(global, tokenizer, codes, output, ui)
         }
-        Command::Worker { id, runs, lease } => worker::run(global, id, lease, runs),
+        Command::Worker { id, runs, lease } => worker::run(global, id, lease.as_deref(), runs),
         Command::Bench { arguments } => bench::run(global, arguments),
         Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
         Command::Plugins(command) => plugins::run(global, command, ui),

@@ -1,7 +1,7 @@
 //! The worker's side: one job, from its description to its `done.json`.
 
 use super::curves::Writer;
-use super::holding::{ASKED_TO_END, hold, is_asked_to_end, is_held, lost};
+use super::holding::{ASKED_TO_END, give_up, hold, is_asked_to_end, is_held, lost};
 use super::{Line, Progress};
 use crate::job::Job;
 use crate::plugins::{Plugins, panic_text};
@@ -70,15 +70,19 @@ fn tell(line: &Line) {
     }
 }
 
-/// Does the job `id` of the store, whose lease another process took for this one and told it by its token. An error is noted in the store
+/// Does the job `id` of the store, whose lease another process took for this one and told it by its token, or else this one takes. An error is noted in the store
 /// before it is returned. A process that was asked to end, or is no longer the holder of the lease, notes nothing, and ends.
 ///
 /// # Errors
 /// Whatever the stage could not do.
-pub fn run_worker(store: &Store, id: &str, lease: &str, plugins: &Plugins) -> Result<()> {
+pub fn run_worker(store: &Store, id: &str, lease: Option<&str>, plugins: &Plugins) -> Result<()> {
     let stage = store.stage(id);
-    let Some(lease) = store.leases().take_over(id, lease)? else { lost() };
-    hold(lease);
+    let held = match lease {
+        Some(token) => store.leases().take_over(id, token)?,
+        None => store.leases().take_from_gone(id, false)?,
+    };
+    let Some(held) = held else { lost() };
+    hold(held);
     let work = || {
         let job = stage.job()?;
         multiplies_as_asked(&job)?;
@@ -90,13 +94,17 @@ pub fn run_worker(store: &Store, id: &str, lease: &str, plugins: &Plugins) -> Re
         done.environment = Some(environment(&*job.stage));
         if is_held() { stage.finish(done) } else { lost() }
     };
-    work().inspect_err(|error| {
+    let worked = work().inspect_err(|error| {
         if is_asked_to_end() {
             say(error.to_string());
             std::process::exit(ASKED_TO_END);
         }
         note_failure(&stage, &error.to_string());
-    })
+    });
+    if lease.is_none() {
+        give_up();
+    }
+    worked
 }
 
 /// Does a job. A panic, which a log may not hold and no report would show, is an error like others.

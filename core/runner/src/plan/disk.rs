@@ -1,11 +1,12 @@
 //! What a plan takes on disk, as far as shapes tell: never more than that. Weights that are trained, and tokens of training images;
 //! checkpoints of what is being trained, samples and pictures come on top.
 
-use super::memory::{GIB, NUMBER, gib, latents};
+use super::memory::{GIB, NUMBER, latents};
 use super::{Model, Plan};
 use crate::experiment::Diagnostic;
 use crate::job::{Job, Trial};
 use crate::stages::{EncodeTokens, TrainPrior, TrainTokenizer};
+use crate::ui;
 use rqlab_sdk::contracts::LevelInfo;
 use std::collections::HashMap;
 use std::path::Path;
@@ -53,12 +54,12 @@ fn in_words(needed: f64, free: Option<f64>) -> Option<String> {
     (needed >= GIB || is_too_much).then(|| {
         let free = match free {
             Some(free) if is_too_much => {
-                format!(", more than the {} that are free, so that a sweep refuses it", gib(free))
+                format!(", more than the {} that are free, so that a sweep refuses it", bytes(free))
             }
-            Some(free) => format!(", of {} that are free", gib(free)),
+            Some(free) => format!(", of {} that are free", bytes(free)),
             None => String::new(),
         };
-        format!("Disk: at least {} for weights and for tokens of training images{free}.", gib(needed))
+        format!("Disk: at least {} for weights and for tokens of training images{free}.", bytes(needed))
     })
 }
 
@@ -71,11 +72,15 @@ fn too_much(needed: f64, free: f64) -> Option<Diagnostic> {
     (needed > free).then(|| {
         Diagnostic::error(format!(
             "the results take at least {} on disk, and {} are free in the folder of runs",
-            gib(needed),
-            gib(free)
+            bytes(needed),
+            bytes(free)
         ))
         .help("name a folder on a larger disk with --runs, free some room (`rqlab gc`), or take fewer trials or smaller models")
     })
+}
+
+fn bytes(count: f64) -> String {
+    ui::bytes(count as u64)
 }
 
 /// Bytes that this user may write in a folder, or in the nearest one above it that exists; none where it is not told.
@@ -83,7 +88,8 @@ fn too_much(needed: f64, free: f64) -> Option<Diagnostic> {
 fn free(folder: &Path) -> Option<f64> {
     let absolute = std::path::absolute(folder).ok()?;
     let found = rustix::fs::statvfs(absolute.ancestors().find(|dir| dir.exists())?).ok()?;
-    Some(found.f_bavail as f64 * found.f_frsize as f64)
+    // What is no disk, such as /proc, has no blocks, and says by itself that it cannot be written.
+    (found.f_blocks > 0).then_some(found.f_bavail as f64 * found.f_frsize as f64)
 }
 
 #[cfg(not(unix))]
@@ -103,7 +109,7 @@ mod tests {
             said(2.5, Some(48.0 * GIB)),
             "Disk: at least 2.5 GiB for weights and for tokens of training images, of 48.0 GiB that are free."
         );
-        assert!(said(0.5, Some(0.25 * GIB)).contains("more than the 0.2 GiB that are free"));
+        assert!(said(0.5, Some(0.25 * GIB)).contains("more than the 256.0 MiB that are free"));
         assert!(said(2.5, None).ends_with("images."));
         assert_eq!(too_much(2.5 * GIB, 48.0 * GIB), None);
         let refused = too_much(64.0 * GIB, 48.0 * GIB).map(|complaint| complaint.message).unwrap_or_default();

@@ -66,7 +66,7 @@ pub fn most(plan: &Plan) -> f64 {
     plan.models.values().map(|model| model.memory).fold(0.0, f64::max)
 }
 
-pub(super) fn gib(bytes: f64) -> String {
+fn gib(bytes: f64) -> String {
     format!("{:.1} GiB", bytes / GIB)
 }
 
