@@ -20,7 +20,8 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo) -> Result<Self> {
+    /// For conditions of `tokens` tokens.
+    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo, tokens: usize) -> Result<Self> {
         only_its_own(config)?;
         let ArConfig { width, heads, layers, dropout, attention_dropout, init, .. } = *config;
         let positions = || PositionEmbedding::new(params, config, level);
@@ -44,7 +45,7 @@ impl Body {
                 let first = if init == WeightInit::Gpt { Init::ZEROS } else { Init::fan_in(width) };
                 Self::Llama {
                     positions: positions()?,
-                    model: Llama::new(&inside, config, level)?,
+                    model: Llama::new(&inside, config, level, tokens)?,
                     output: Output::new(&output, width, level.sizes(), first, None)?,
                     dropout: config.embedding_dropout,
                 }
@@ -59,21 +60,23 @@ impl Body {
         })
     }
 
-    /// What every code is predicted from, `[B, L, W]` in the order of prediction, given all but the last, embedded `[B, L - 1,
-    /// W]`, and the condition `[B, 1, W]`.
+    /// What every code is predicted from, `[B, T D, W]` in the order of prediction, given all but the last, embedded `[B, T D - 1,
+    /// W]`, and the condition `[B, L, W]`.
     pub(crate) fn forward(&self, condition: &Tensor, known: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
         let (positions, dropout) = match self {
             Self::Rar { model, .. } => return model.forward(condition, known, orders, mode),
             Self::Gpt { positions, dropout, .. } | Self::Llama { positions, dropout, .. } => (positions, *dropout),
         };
-        let sequence = if known.is_empty() { condition.clone() } else { Tensor::concat(&[condition, known], 1)? };
-        let sequence = positions.added(&sequence, 0..orders.length(), orders)?;
+        let length = orders.length();
+        let sequence = if length == 1 { condition.clone() } else { Tensor::concat(&[condition, known], 1)? };
+        let sequence = positions.added(&sequence, 0..length, orders)?;
         let sequence = mode.dropout(&sequence, dropout, "input")?;
-        match self {
-            Self::Gpt { stack, .. } => stack.forward(&sequence, mode),
-            Self::Llama { model, .. } => model.forward(&sequence, orders, mode),
-            Self::Rar { .. } => Ok(sequence),
-        }
+        let hidden = match self {
+            Self::Gpt { stack, .. } => stack.forward(&sequence, mode)?,
+            Self::Llama { model, .. } => model.forward(&sequence, orders, mode)?,
+            Self::Rar { .. } => sequence,
+        };
+        last(&hidden, length)
     }
 
     /// Logits `[N, K_d]` of every depth from hidden states `[N, D, W]`.
@@ -92,12 +95,12 @@ impl Body {
         }
     }
 
-    /// Images of which no code is there, under conditions `[B, 1, W]`.
+    /// Images of which no code is there, under conditions `[B, L, W]`.
     pub(crate) fn begin(&self, condition: &Tensor, orders: &Orders, cache: bool) -> Result<BodyDecoding> {
         let images = orders.images();
         Ok(match self {
             Self::Gpt { stack, classifier, .. } => BodyDecoding::Gpt {
-                decoding: Decoding::new(stack, images, orders.length(), cache)?,
+                decoding: Decoding::new(stack, images, condition.shape()[1] - 1 + orders.length(), cache)?,
                 classifier: classifier.packed(images)?,
             },
             Self::Llama { model, .. } => BodyDecoding::Llama(LlamaDecoding::new(model, orders, cache)?),
@@ -106,7 +109,7 @@ impl Body {
     }
 
     /// Logits `[B, 1, K]` of code `n` in the order of prediction, of `depth`, given the one before, embedded `[B, 1, W]`, or, at
-    /// the first, the condition.
+    /// the first, the condition `[B, L, W]`.
     pub(crate) fn next(
         &self,
         decoding: &mut BodyDecoding,
@@ -136,6 +139,14 @@ pub(crate) enum BodyDecoding {
     Gpt { decoding: Decoding, classifier: PackedClassifier },
     Llama(LlamaDecoding),
     Rar(RarDecoding),
+}
+
+/// The last `count` of a sequence, `[B, n, W] -> [B, count, W]`.
+pub(crate) fn last(x: &Tensor, count: usize) -> Result<Tensor> {
+    match x.shape()[1] {
+        length if length == count => Ok(x.clone()),
+        length => Ok(x.slice(1, length - count..length)?),
+    }
 }
 
 /// Refuses settings of other blocks than those that are chosen.

@@ -1,34 +1,37 @@
 //! What a sequence begins with.
 
-use crate::{ArConfig, ConditionRows};
+use crate::{ArConfig, BlockKind, ConditionRows};
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::ConditionEmbedding;
 use rqlab_sdk::prelude::*;
 
-/// What stands for the condition. Parameters: `cond_emb`, unless codes stand for it.
+/// What stands for the condition of L tokens: the first code is predicted from the last of them. Parameters: `cond_emb`,
+/// unless codes stand for it, and, where L is above 1, `pos_emb_cond` `[1, L - 1, W]` for the tokens before the last.
 #[derive(Debug)]
 pub(crate) enum Start {
-    Own(ConditionEmbedding),
+    Own {
+        embedding: ConditionEmbedding,
+        positions: Option<Var>,
+    },
     /// Codes of the first depth.
     Codes(ConditionSpace),
 }
 
 impl Start {
     pub(crate) fn new(config: &ArConfig, space: ConditionSpace, cx: &PriorContext) -> Result<Self> {
-        if space.length() != 1 {
-            let message =
-                "ar reads a condition of one token, such as a class; take `condition: none`, or rq_transformer";
-            return Err(Error::Unsupported(message.to_owned()));
+        let before = space.length().saturating_sub(1);
+        if before > 0 && config.block == BlockKind::Rar {
+            let message = "rar blocks are modulated by a condition of one token, such as a class; take `block: gpt` or \
+                           `block: llama` for texts, or `condition: none`";
+            return Err(ConfigError::field("block", message.to_owned()).into());
         }
         if config.condition_rows == ConditionRows::Own {
-            let scope = cx.params.scope("cond_emb");
-            return Ok(Self::Own(ConditionEmbedding::new(
-                &scope,
-                space,
-                cx.null_condition,
-                config.width,
-                config.init,
-            )?));
+            let (scope, width) = (cx.params.scope("cond_emb"), config.width);
+            let table = || cx.params.parameter("pos_emb_cond", &[1, before, width], Init::Normal(0.02));
+            return Ok(Self::Own {
+                embedding: ConditionEmbedding::new(&scope, space, cx.null_condition, width, config.init)?,
+                positions: (before > 0).then(table).transpose()?,
+            });
         }
         let refused = |message: String| Err(ConfigError::field("condition_rows", message).into());
         let codes = cx.own()?.sizes().first().copied().unwrap_or(0);
@@ -48,15 +51,21 @@ impl Start {
     /// The conditions that it reads.
     pub(crate) fn space(&self) -> ConditionSpace {
         match self {
-            Self::Own(embedding) => embedding.space(),
+            Self::Own { embedding, .. } => embedding.space(),
             Self::Codes(space) => *space,
         }
     }
 
-    /// Vectors `[B, 1, W]`; `embed` gives those of codes `[B, 1]`.
+    /// Vectors `[B, L, W]`; `embed` gives those of codes `[B, 1]`.
     pub(crate) fn forward(&self, condition: &Condition, embed: impl Fn(&Codes) -> Result<Tensor>) -> Result<Tensor> {
         let space = match self {
-            Self::Own(embedding) => return embedding.forward(condition),
+            Self::Own { embedding, positions } => {
+                let tokens = embedding.forward(condition)?;
+                let Some(positions) = positions else { return Ok(tokens) };
+                let before = positions.get().shape()[1];
+                let placed = tokens.slice(1, 0..before)?.add(&positions.get())?;
+                return Ok(Tensor::concat(&[&placed, &tokens.slice(1, before..before + 1)?], 1)?);
+            }
             Self::Codes(space) => *space,
         };
         let images = condition.images();

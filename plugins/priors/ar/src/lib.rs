@@ -83,11 +83,11 @@ config! {
         mlp_width: Option<usize> = None, in 1..=65536;
         /// With llama: the hidden width of its SwiGLU is 8/3 of the model width, up to a multiple of this.
         mlp_multiple: usize = 256, in 1..=65536;
-        /// With llama: how queries and keys of the condition are turned, which has no cell.
+        /// With llama: how queries and keys of the condition are turned, whose tokens have no cell.
         start_rotation: StartRotation = StartRotation::Zero;
         /// What stands for a code at the input: a learned vector, or its frozen codebook vector through a linear map.
         embedding: Embedding = Embedding::Learned;
-        /// Whether it is told the class of the image.
+        /// Whether it is told the class of the image, or, with gpt and llama, its text.
         condition: ConditionKind = ConditionKind::Class;
         /// What stands for the condition. VQGAN's transformer: `codes`.
         condition_rows: ConditionRows = ConditionRows::Own;

@@ -2,19 +2,19 @@
 //! 2024): RMS norms, SwiGLU, rotary positions by row and column, no biases.
 
 use crate::ArConfig;
+use crate::body::last;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::{Linear, Orders};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::attention::attention_qkv;
 use rqlab_sdk::tensor::ops::decoder::{BlockWeights, Decoder};
 use rqlab_sdk::tensor::ops::rotary::rotate_qk;
-use std::ops::Range;
 
 /// Added to the mean square.
 const EPS: f32 = 1e-5;
 
 rqlab_sdk::choice! {
-    /// How queries and keys of the condition are turned, which has no cell.
+    /// How queries and keys of the condition are turned, whose tokens have no cell.
     pub enum StartRotation {
         /// Multiplied by 0, as published: every position gives it the score 0, and its value alone acts.
         Zero = "zero",
@@ -46,30 +46,32 @@ impl RmsNorm {
 /// second by its column, pair i of a half by the angle `place 10000^(-4 i / h)`.
 #[derive(Debug, Clone)]
 pub struct Rotary {
-    /// Of the condition, then of all codes in raster order, the cosines of a head's channels and the sines with the signs that
-    /// [`rotate_qk`] wants: `[1 + T, 2, h]`.
+    /// Of the condition's L tokens, then of all T codes in raster order, the cosines of a head's channels and the sines with the
+    /// signs that [`rotate_qk`] wants: `[L + T, 2, h]`.
     turns: Tensor,
+    /// L.
+    tokens: usize,
 }
 
 impl Rotary {
-    /// Of the condition and all codes of a map. `head` is h, a multiple of 4.
+    /// Of a condition of `tokens` tokens and all codes of a map. `head` is h, a multiple of 4.
     ///
     /// # Errors
     /// None in practice: the shape has its numbers.
-    pub fn new(level: &LevelInfo, head: usize, start: StartRotation) -> Result<Self> {
+    pub fn new(level: &LevelInfo, head: usize, start: StartRotation, tokens: usize) -> Result<Self> {
         let quarter = head / 4;
-        let length = 1 + level.positions() * level.depth();
-        let angle = |token: usize, pair: usize| {
-            let cell = (token - 1) / level.depth();
+        let length = tokens + level.positions() * level.depth();
+        let angle = |code: usize, pair: usize| {
+            let cell = code / level.depth();
             let place = if pair < quarter { cell / level.width } else { cell % level.width };
             place as f64 * 10000f64.powf(-((pair % quarter) as f64) / quarter as f64)
         };
         let pairs = 2 * quarter;
         let turns = (0..length).flat_map(|token| {
-            let turn = move |pair: usize| match (token, start) {
-                (0, StartRotation::Zero) => (0.0, 0.0),
-                (0, StartRotation::Identity) => (0.0, 1.0),
-                _ => angle(token, pair).sin_cos(),
+            let turn = move |pair: usize| match (token.checked_sub(tokens), start) {
+                (Some(code), _) => angle(code, pair).sin_cos(),
+                (None, StartRotation::Zero) => (0.0, 0.0),
+                (None, StartRotation::Identity) => (0.0, 1.0),
             };
             let cosines = (0..head).map(move |channel| turn(channel / 2).1 as f32);
             let sines = (0..head).map(move |channel| {
@@ -78,10 +80,10 @@ impl Rotary {
             });
             cosines.chain(sines)
         });
-        Ok(Self { turns: Tensor::from_vec(turns.collect(), &[length, 2, 2 * pairs])? })
+        Ok(Self { turns: Tensor::from_vec(turns.collect(), &[length, 2, 2 * pairs])?, tokens })
     }
 
-    /// The table `[1 + T, h/2, 2]` of cosines and sines.
+    /// The table `[L + T, h/2, 2]` of cosines and sines.
     ///
     /// # Errors
     /// None in practice: the shape has its numbers.
@@ -92,25 +94,19 @@ impl Rotary {
         Ok(pairs.reshape(&[length, 2, head / 2])?.permute(&[0, 2, 1])?)
     }
 
-    /// The rotations of inputs `range`, the first of which is the condition, as [`rotate_qk`] takes them: `[1 or B, n, 2, h]`.
-    fn of(&self, range: Range<usize>, orders: &Orders) -> Result<Tensor> {
-        let [all, two, head] = self.turns.dims("rotary")?;
+    /// The rotations of the condition and the codes that follow it, `n` inputs in all, as [`rotate_qk`] takes them: `[1 or B, n, 2,
+    /// h]`.
+    fn of(&self, n: usize, orders: &Orders) -> Result<Tensor> {
+        let ([all, two, head], tokens) = (self.turns.dims("rotary")?, self.tokens);
         let table = self.turns.reshape(&[all, two * head])?;
-        let codes = range.start.saturating_sub(1)..range.end - 1;
-        let first = (range.start == 0).then(|| table.slice(0, 0..1)?.reshape(&[1, 1, two * head])).transpose()?;
-        let rows = match (first, codes.is_empty()) {
-            (Some(first), true) => first,
-            (first, _) => {
-                let rows = orders.rows(&table.slice(0, 1..all)?, codes)?;
-                match first {
-                    Some(first) => {
-                        Tensor::concat(&[&first.broadcast_to(&[rows.shape()[0], 1, two * head])?, &rows], 1)?
-                    }
-                    None => rows,
-                }
-            }
-        };
-        Ok(rows.reshape(&[rows.shape()[0], range.len(), two, head])?)
+        let first = table.slice(0, 0..tokens)?.reshape(&[1, tokens, two * head])?;
+        if n == tokens {
+            return Ok(first.reshape(&[1, n, two, head])?);
+        }
+        let codes = orders.rows(&table.slice(0, tokens..all)?, 0..n - tokens)?;
+        let images = codes.shape()[0];
+        let rows = Tensor::concat(&[&first.broadcast_to(&[images, tokens, two * head])?, &codes], 1)?;
+        Ok(rows.reshape(&[images, n, two, head])?)
     }
 }
 
@@ -177,7 +173,8 @@ pub(crate) struct Llama {
 }
 
 impl Llama {
-    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo) -> Result<Self> {
+    /// For conditions of `tokens` tokens.
+    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo, tokens: usize) -> Result<Self> {
         let ArConfig { width, heads, layers, dropout, .. } = *config;
         if !width.is_multiple_of(4 * heads) {
             let message = format!(
@@ -189,7 +186,7 @@ impl Llama {
         Ok(Self {
             layers: (0..layers).map(layer).collect::<Result<_>>()?,
             norm: RmsNorm::new(&params.scope("norm"), width)?,
-            rotary: Rotary::new(level, width / heads, config.start_rotation)?,
+            rotary: Rotary::new(level, width / heads, config.start_rotation, tokens)?,
             heads,
             dropout,
         })
@@ -197,7 +194,7 @@ impl Llama {
 
     /// Whole sequences `[B, T, W] -> [B, T, W]`.
     pub(crate) fn forward(&self, x: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
-        let turns = self.rotary.of(0..x.shape()[1], orders)?.to_device(x.device())?;
+        let turns = self.rotary.of(x.shape()[1], orders)?.to_device(x.device())?;
         let mut x = x.clone();
         for (i, layer) in self.layers.iter().enumerate() {
             let mode = mode.part("block", i);
@@ -239,21 +236,20 @@ impl LlamaDecoding {
         }
         let weights: Vec<BlockWeights> = model.layers.iter().map(Layer::weights).collect();
         // All images are read in one order.
-        let turns = model.rotary.of(0..orders.length(), orders)?;
+        let turns = model.rotary.of(model.rotary.tokens - 1 + orders.length(), orders)?;
         let [_, length, two, head] = turns.dims("rotary")?;
         let turns = turns.reshape(&[length, two, head])?.to_device(model.norm.0.get().device())?;
         Ok(Self::Kept(Decoder::rotary(&weights, model.heads, EPS, orders.images(), &turns)?))
     }
 
-    /// The output `[B, 1, W]` at the next input `[B, 1, W]`.
+    /// The output `[B, 1, W]` at the last of the next inputs `[B, n, W]`.
     pub(crate) fn next(&mut self, model: &Llama, input: Tensor) -> Result<Tensor> {
         match self {
-            Self::Kept(decoder) => model.norm.forward(&decoder.step(&input)?),
+            Self::Kept(decoder) => model.norm.forward(&last(&decoder.step(&input)?, 1)?),
             Self::Anew { inputs, orders } => {
                 inputs.push(input);
                 let whole = Tensor::concat(&inputs.iter().collect::<Vec<_>>(), 1)?;
-                let last = inputs.len() - 1;
-                Ok(model.forward(&whole, orders, &Mode::Eval)?.slice(1, last..last + 1)?)
+                last(&model.forward(&whole, orders, &Mode::Eval)?, 1)
             }
         }
     }

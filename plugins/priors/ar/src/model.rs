@@ -10,10 +10,11 @@ use rqlab_sdk::nn::{Linear, Orders, sample_codes};
 use rqlab_sdk::prelude::*;
 
 /// The flat autoregressive transformer. It reads the condition, then all codes but the last in their order, and predicts at
-/// each the code that follows.
+/// each the code that follows; the first at the last token of the condition.
 ///
-/// Parameters: `cond_emb.weight` `[V, W]`, `tok_emb` (or `input_mlp` where codes enter as codebook vectors), those of positions,
-/// `transformer`, `classifier` (of other blocks than gpt's `output`).
+/// Parameters: `cond_emb.weight` `[V, W]` and, under a condition of several tokens, L, `pos_emb_cond` `[1, L - 1, W]`, `tok_emb` (or
+/// `input_mlp` where codes enter as codebook vectors), those of positions, `transformer`, `classifier` (of other blocks than gpt's
+/// `output`).
 #[derive(Debug)]
 pub struct Ar {
     config: ArConfig,
@@ -26,11 +27,11 @@ pub struct Ar {
 }
 
 impl Ar {
-    /// A model of the codes of one level, conditioned on the class if there are classes and the configuration agrees.
+    /// A model of the codes of one level, under the conditions of `cx` if the configuration agrees.
     ///
     /// # Errors
-    /// `heads` that do not divide `width`, choices that its blocks do not have; [`Error::Unsupported`] for vectors, levels
-    /// above, or a condition of several tokens.
+    /// `heads` that do not divide `width`, choices that its blocks do not have; rar blocks under a condition of several
+    /// tokens; [`Error::Unsupported`] for vectors or levels above.
     pub fn new(config: ArConfig, cx: &PriorContext) -> Result<Self> {
         let level = codes::only_level(cx, "ar")?;
         let condition = config.condition.of(cx.condition);
@@ -46,7 +47,7 @@ impl Ar {
             condition: Start::new(&config, condition, cx)?,
             reading: Reading::new(config.order, config.anneal, level),
             input,
-            body: Body::new(params, &config, level)?,
+            body: Body::new(params, &config, level, condition.length())?,
             embedding,
             level: level.clone(),
             config,
@@ -66,7 +67,7 @@ impl Ar {
         orders.restore(&self.body.forward(&start, &known, orders, mode)?)
     }
 
-    /// What the first code is predicted from, `[B, 1, W]`.
+    /// The embedded condition `[B, L, W]`: what the first code is predicted from.
     pub(crate) fn start(&self, condition: &Condition) -> Result<Tensor> {
         self.condition.forward(condition, |codes| self.read(&self.embedding.at(0, codes)?))
     }

@@ -7,7 +7,8 @@ use rqlab_sdk::prelude::*;
 use std::ops::Range;
 
 /// What is added to inputs: an embedding of the position that is predicted there and, if orders vary, of the one whose code is
-/// read there (RAR's target-aware positions). Input 0 is the condition, which has no position.
+/// read there (RAR's target-aware positions). Input 0 is the last token of the condition, which has no position, as those before
+/// it have none here.
 ///
 /// T positions of the map, D depths. Parameters: `pos_emb` `[1, T D, W]` (or with as many rows as are asked for), or `pos_emb_hw` `[1, T, 1, W]` and `pos_emb_d` `[1,
 /// 1, D, W]`; of llama blocks, whose rotations say where a code lies, the latter alone, if D is above 1 and orders do not
@@ -60,18 +61,17 @@ impl PositionEmbedding {
         Ok(Some(table.reshape(&[positions * depth, width])?))
     }
 
-    /// Inputs `range` of a sequence, `[B, n, W]`, with their embeddings.
+    /// Inputs `range` of a sequence with their embeddings, behind other tokens of the condition, if any: `[B, n, W]`.
     pub(crate) fn added(&self, inputs: &Tensor, range: Range<usize>, orders: &Orders) -> Result<Tensor> {
         let mut inputs = match self.table()? {
-            Some(table) => inputs.add(&orders.rows(&table, range.clone())?)?,
+            Some(table) => inputs.add(&behind_zeros(&orders.rows(&table, range.clone())?, inputs.shape()[1])?)?,
             None => inputs.clone(),
         };
         let Some(own) = &self.own else { return Ok(inputs) };
         let read = range.start.saturating_sub(1)..range.end - 1;
         if !read.is_empty() {
             let own = orders.rows(&own.get().reshape(&[self.positions * self.depth, self.width])?, read)?;
-            let own = if range.start == 0 { behind_the_condition(&own)? } else { own };
-            inputs = inputs.add(&own)?;
+            inputs = inputs.add(&behind_zeros(&own, inputs.shape()[1])?)?;
         }
         Ok(inputs)
     }
@@ -88,9 +88,12 @@ fn rows(config: &ArConfig, codes: usize) -> Result<usize> {
     }
 }
 
-/// `[B, n, W]` behind a row of zeros.
-fn behind_the_condition(rows: &Tensor) -> Result<Tensor> {
-    let [images, _, width] = rows.dims("positions")?;
-    let zeros = Tensor::zeros(&[images, 1, width]).to_device(rows.device())?;
+/// Rows `[B, n, W]` behind rows of zeros, `length` in all.
+fn behind_zeros(rows: &Tensor, length: usize) -> Result<Tensor> {
+    let [images, given, width] = rows.dims("positions")?;
+    if given == length {
+        return Ok(rows.clone());
+    }
+    let zeros = Tensor::zeros(&[images, length - given, width]).to_device(rows.device())?;
     Ok(Tensor::concat(&[&zeros, rows], 1)?)
 }

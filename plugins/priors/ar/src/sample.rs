@@ -10,7 +10,7 @@ use rqlab_sdk::prelude::*;
 pub struct ArState {
     decoding: BodyDecoding,
     orders: Orders,
-    /// The embedded condition `[B, 1, W]`: what the first code is predicted from.
+    /// The embedded condition `[B, L, W]`: what the first code is predicted from.
     start: Tensor,
     /// Codes that have been predicted so far.
     predicted: usize,

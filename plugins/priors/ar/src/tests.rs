@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod published;
+mod text;
 
-use crate::{Ar, ArConfig};
+use crate::{Ar, ArConfig, BlockKind};
 use rqlab_sdk::nn::CodeSteps;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Tape;
@@ -386,6 +387,10 @@ fn it_keeps_the_contract_of_a_prior() {
             PriorCase::codes(&[2, 2]).under(ConditionSpace::Vectors { length: 1, channels: 4 }),
         ] {
             code_prior(&case, |cx| Ar::new(config.clone(), cx));
+        }
+        if config.block != BlockKind::Rar {
+            let text = PriorCase::codes(&[2, 2]).under(ConditionSpace::Text { vocabulary: 5, length: 3 });
+            code_prior(&text, |cx| Ar::new(config.clone(), cx));
         }
     }
 }
