@@ -165,12 +165,14 @@ impl Work<'_> {
         let (images, map) = (sizes.images, sizes.map);
         let [i, j] = [sizes.position / map[1], sizes.position % map[1]];
         let start = |place: &Place| registers.get().wrapping_add(place.at);
-        // SAFETY (of both): a register's row lies in it, and is written by one member.
-        let row =
-            |place: &Place, b: usize| unsafe { from_raw_parts(start(place).add(b * stride(place.width)), place.width) };
+        let row = |place: &Place, b: usize| {
+            // SAFETY: a register's row lies in it, and is written by one member.
+            unsafe { from_raw_parts(start(place).add(b * stride(place.width)), place.width) }
+        };
         #[allow(clippy::mut_from_ref, reason = "each row is one member's")]
-        let row_mut = |place: &Place, b: usize| unsafe {
-            from_raw_parts_mut(start(place).add(b * stride(place.width)), place.width)
+        let row_mut = |place: &Place, b: usize| {
+            // SAFETY: as above.
+            unsafe { from_raw_parts_mut(start(place).add(b * stride(place.width)), place.width) }
         };
         let multiply = |weight: &Weight<'_>, left: *const f32, left_stride: usize, to: &Place, accumulate: bool| {
             let (out, out_stride) = (start(to), stride(to.width));

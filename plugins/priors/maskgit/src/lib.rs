@@ -36,7 +36,7 @@ config! {
         /// The transformer: BERT's post-norm blocks (MaskGIT, MaskBit, TiTok-L), pre-norm blocks, or those with skips from the
         /// first half to the second (U-ViT: TiTok-B and -S).
         trunk: TrunkKind = TrunkKind::Bert;
-        /// Whether it is told the class of the image.
+        /// Whether it is told the class of the image, or its text.
         condition: ConditionKind = ConditionKind::Class;
         /// How the share of masked positions follows from a uniform number in training: arccos (TiTok, MaskBit), cosine (MaskGIT).
         masking: Schedule = Schedule::Arccos;

@@ -20,7 +20,7 @@ pub(crate) struct PixelBlock {
 
 #[derive(Debug)]
 pub(crate) enum End {
-    Attention { key: GatedBlock, query: GatedBlock, attention: CausalAttention, out: GatedBlock },
+    Attention { key: Box<GatedBlock>, query: Box<GatedBlock>, attention: CausalAttention, out: Box<GatedBlock> },
     Linear(WeightNorm),
 }
 
@@ -40,10 +40,10 @@ impl PixelBlock {
         };
         let end = if config.attention {
             End::Attention {
-                key: point("key_resblock", 2 * width + BACKGROUND, 0)?,
-                query: point("query_resblock", width + BACKGROUND, 0)?,
+                key: Box::new(point("key_resblock", 2 * width + BACKGROUND, 0)?),
+                query: Box::new(point("query_resblock", width + BACKGROUND, 0)?),
                 attention: CausalAttention::new(&params.scope("causal_attention"), config)?,
-                out: point("out_resblock", width, width / 2)?,
+                out: Box::new(point("out_resblock", width, width / 2)?),
             }
         } else {
             End::Linear(WeightNorm::new(&params.scope("out.conv"), &[width, width + BACKGROUND, 1, 1], true)?)

@@ -38,7 +38,7 @@ config! {
         normalize_attention: bool = true;
         /// Whether all blocks share the map that modulates their norms, and differ by a table, as VAR-d36 for 512 x 512 does.
         shared_modulation: bool = false;
-        /// Whether it is told the class of the image.
+        /// Whether it is told the class of the image, or its text.
         condition: ConditionKind = ConditionKind::Class;
         /// Share of images for which what the last block adds is left out in training; it grows linearly from 0 at the first.
         drop_path: f32 = 0.0, in 0.0..=0.9;

@@ -18,7 +18,7 @@ pub struct Register(usize);
 #[derive(Debug, Clone)]
 enum Instruction {
     Linear {
-        map: PackedLinear,
+        map: Box<PackedLinear>,
         from: Register,
         to: Register,
     },
@@ -136,7 +136,7 @@ impl RasterDecoder {
             Written::ByImages(barriers) | Written::ByColumns(barriers) => barriers + 1,
         });
         let to = self.register(outputs, Written::ByColumns(barriers));
-        self.push(barriers, Instruction::Linear { map, from, to });
+        self.push(barriers, Instruction::Linear { map: Box::new(map), from, to });
         Ok(to)
     }
 
