@@ -8,6 +8,8 @@
 use rqlab_autoencoder_resnet::{Resnet, ResnetConfig};
 use rqlab_autoencoder_vit::{Vit, VitConfig};
 use rqlab_autoencoder_vqvae2::{Vqvae2, Vqvae2Config};
+use rqlab_objective_patch_gan::discriminator::{Discriminator, Norm, Statistics};
+use rqlab_objective_patch_gan::dual::Dual;
 use rqlab_prior_ar::{Ar, ArConfig};
 use rqlab_prior_mar::{Mar, MarConfig};
 use rqlab_prior_pixelsnail::{PixelSnail, PixelSnailConfig};
@@ -308,6 +310,25 @@ fn mar() {
     assert!(refused.code != Some(0) && refused.err.contains("encoder_num_heads"), "{}", refused.err);
 }
 
+/// What the discriminator in a file of VQGAN says of a case's images: import passes it over, and it is the published one, too.
+fn critics_logits(case: &Case, file: &Path) -> Tensor {
+    let (params, images) = (Params::new(0), case.map("in.x").unwrap());
+    let &[_, height, width, channels] = images.shape() else { panic!("images are [B, H, W, C]") };
+    let size =
+        |name: &str, published: u64| case.config["lossconfig"]["params"][name].as_u64().unwrap_or(published) as usize;
+    let (layers, first) = (size("disc_num_layers", 3), size("disc_ndf", 64));
+    let image = MapShape { height, width, channels };
+    let critic = Discriminator::patch(&params, image, layers, first, (Norm::Batch, 1)).unwrap();
+    let published = rqlab_weights::Checkpoint::open(file).unwrap();
+    let own = published.tensors().into_iter().filter_map(|(path, tensor)| {
+        let name = path.strip_prefix("state_dict/loss.discriminator.")?;
+        let shape: Vec<usize> = tensor.shape.iter().map(|&side| side as usize).collect();
+        Some((name.to_owned(), Tensor::from_vec(published.read_f32(tensor).unwrap(), &shape).unwrap()))
+    });
+    params.load(&own.collect()).unwrap();
+    critic.forward(&Dual::plain(&images), Statistics::Use).unwrap().value
+}
+
 #[test]
 fn taming_vqgan() {
     let Some(folder) = case("taming_vqgan") else { return };
@@ -316,7 +337,7 @@ fn taming_vqgan() {
     let model = Imported::read(&lab, "vqgan");
     let levels = model.encode(&case.map("in.x").unwrap());
     let mut out = Outputs::default();
-    out.not_yet("out.disc_logits", "the discriminator, which no tokenizer needs");
+    out.map("out.disc_logits", &critics_logits(&case, &file)).unwrap();
     out.map("out.z_e", &levels[0].0).unwrap();
     out.codes("out.codes", &codes(&levels[0], case.wanted_shape("out.codes").unwrap()));
     out.map("out.recon", &model.decode(&levels)).unwrap();
