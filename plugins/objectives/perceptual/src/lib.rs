@@ -59,7 +59,7 @@ pub struct Perceptual {
 enum Measure {
     Lab(LabClassifier, Vec<Var>),
     Lpips(Lpips),
-    Resnet50(Resnet50),
+    Resnet50(Box<Resnet50>),
 }
 
 /// Pixels of a side that VGG16 halves four times.
@@ -113,7 +113,7 @@ impl Perceptual {
             (Some(Network::Classifier(net)), Features::Lab) => Some(Measure::Lab(net.clone(), net.parameters())),
             (Some(Network::Weights(weights)), Features::Lpips) => Some(Measure::Lpips(Lpips::new(weights.clone())?)),
             (Some(Network::Weights(weights)), Features::Resnet50) => {
-                Some(Measure::Resnet50(Resnet50::new(weights.clone())?))
+                Some(Measure::Resnet50(Box::new(Resnet50::new(weights.clone())?)))
             }
             _ => None,
         };

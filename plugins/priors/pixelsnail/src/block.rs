@@ -20,7 +20,7 @@ pub(crate) struct PixelBlock {
 
 #[derive(Debug)]
 pub(crate) enum End {
-    Attention { key: Box<GatedBlock>, query: Box<GatedBlock>, attention: CausalAttention, out: Box<GatedBlock> },
+    Attention { key: Box<GatedBlock>, query: Box<GatedBlock>, attention: Box<CausalAttention>, out: Box<GatedBlock> },
     Linear(WeightNorm),
 }
 
@@ -42,7 +42,7 @@ impl PixelBlock {
             End::Attention {
                 key: Box::new(point("key_resblock", 2 * width + BACKGROUND, 0)?),
                 query: Box::new(point("query_resblock", width + BACKGROUND, 0)?),
-                attention: CausalAttention::new(&params.scope("causal_attention"), config)?,
+                attention: Box::new(CausalAttention::new(&params.scope("causal_attention"), config)?),
                 out: Box::new(point("out_resblock", width, width / 2)?),
             }
         } else {

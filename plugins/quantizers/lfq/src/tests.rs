@@ -99,7 +99,7 @@ fn entropy_terms_weigh_more_at_first() {
     let (params, x) = (Params::new(1), random(&[9, 4], 7));
     let mut quantizer = build(text, 4, &params).unwrap();
     let plain = quantizer.quantize(&x).unwrap().loss.item().unwrap();
-    let mut ratio = |quantizer: &mut Lfq| {
+    let ratio = |quantizer: &mut Lfq| {
         quantizer.quantize_train(&x, &Rng::new(0, "step", 0)).unwrap().loss.item().unwrap() / plain
     };
     let mut ratios: Vec<f32> = (0..3).map(|_| ratio(&mut quantizer)).collect();
