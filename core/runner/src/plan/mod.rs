@@ -16,6 +16,7 @@ mod comparisons;
 mod components;
 mod data;
 pub mod disk;
+mod drawing;
 mod dry;
 pub mod estimate;
 mod evaluations;

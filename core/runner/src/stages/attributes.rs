@@ -1,11 +1,12 @@
 //! Whether images show what their captions name: a classifier with a head for each attribute, and what it measures.
 
+use super::classifier::{self, SEED, TEST, recipe};
 use super::subset::{BATCH, test_images};
 use super::training::batches::Order;
-use super::training::{Recipe, Task, train};
+use super::training::{Task, train};
 use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
-use crate::settings::{Precision, Schedule};
+use crate::settings::Precision;
 use crate::store::{Done, Store};
 use rqlab_reports::Reading;
 use rqlab_sdk::contracts::{Attribute, Dataset, Split};
@@ -17,11 +18,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::f64::consts::LN_2;
 
-/// As of the classifier of classes: one per data set.
-const SEED: u64 = 0;
-const TRAINED: usize = 64;
-/// Test images that its accuracy is measured on.
-const TEST: usize = 1000;
 /// How much the frequencies count beside the classifier's probabilities: no single attribute takes more than log2 of its inverse.
 const DOUBT: f64 = 0.01;
 
@@ -63,7 +59,7 @@ impl Stage for TrainAttributes {
     }
 
     fn work(&self) -> f64 {
-        self.steps as f64 * TRAINED as f64
+        self.steps as f64 * classifier::BATCH as f64
     }
 
     fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
@@ -71,27 +67,14 @@ impl Stage for TrainAttributes {
         let info = dataset.info();
         let params = Params::new(SEED);
         let net = AttributeNet::new(&params, info.image[2], &named(dataset.as_ref())?)?;
-        let recipe = Recipe {
-            steps: self.steps,
-            lr: 3e-3,
-            warmup: 20,
-            schedule: Schedule::Cosine,
-            final_lr_ratio: 0.0,
-            betas: [0.9, 0.99],
-            weight_decay: 1e-2,
-            max_grad_norm: Some(1.0),
-            ema_decay: None,
-            checkpoint: 200,
-            log: 20,
-        };
-        let order = Order::new(SEED, info.train, TRAINED);
+        let order = Order::new(SEED, info.train, classifier::BATCH);
         let batch = |step| {
             let (indices, rng) = (order.images(dataset.as_ref(), step)?, Rng::new(SEED, "augment", step));
             let pixels = dataset.batch(Split::Train, &indices, Some(&rng))?.pixels;
             Ok((pixels, dataset.attributes(Split::Train, &indices)?))
         };
         let mut task = AttributesTask { net };
-        let trained = train(cx, &params, params.trained(), vec![], &recipe, batch, &mut task)?;
+        let trained = train(cx, &params, params.trained(), vec![], &recipe(self.steps), batch, &mut task)?;
         trained.save(|| params.state(), &cx.dir().result())?;
         let chosen = test_images(dataset.as_ref(), TEST)?;
         let real = task.net.of_test(cx, dataset.as_ref(), &chosen)?;

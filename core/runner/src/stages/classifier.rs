@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// One classifier per data set: its seed is no part of an experiment, or trials of different seeds could not be compared.
-const SEED: u64 = 0;
-const BATCH: usize = 64;
+pub(super) const SEED: u64 = 0;
+/// Images per step.
+pub(super) const BATCH: usize = 64;
 /// Test images that its accuracy is measured on.
-const TEST: usize = 1000;
+pub(super) const TEST: usize = 1000;
 
 /// Trains the classifier of a data set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,19 +70,6 @@ impl Stage for TrainClassifier {
         let info = dataset.info();
         let params = Params::new(SEED);
         let net = FeatureNet(LabClassifier::new(&params, info.image[2], info.classes.len())?);
-        let recipe = Recipe {
-            steps: self.steps,
-            lr: 3e-3,
-            warmup: 20,
-            schedule: Schedule::Cosine,
-            final_lr_ratio: 0.0,
-            betas: [0.9, 0.99],
-            weight_decay: 1e-2,
-            max_grad_norm: Some(1.0),
-            ema_decay: None,
-            checkpoint: 200,
-            log: 20,
-        };
         let order = Order::new(SEED, info.train, BATCH);
         let mut task = ClassifierTask { net };
         let trained = train(
@@ -89,7 +77,7 @@ impl Stage for TrainClassifier {
             &params,
             params.trained(),
             vec![],
-            &recipe,
+            &recipe(self.steps),
             |step| training_images(dataset.as_ref(), &order, SEED, true, step),
             &mut task,
         )?;
@@ -111,6 +99,23 @@ impl Stage for TrainClassifier {
 
     fn describe(&self) -> Result<Value> {
         as_json(self)
+    }
+}
+
+/// How the laboratory's classifiers are trained, of classes and of what captions name.
+pub(super) fn recipe(steps: u64) -> Recipe {
+    Recipe {
+        steps,
+        lr: 3e-3,
+        warmup: 20,
+        schedule: Schedule::Cosine,
+        final_lr_ratio: 0.0,
+        betas: [0.9, 0.99],
+        weight_decay: 1e-2,
+        max_grad_norm: Some(1.0),
+        ema_decay: None,
+        checkpoint: 200,
+        log: 20,
     }
 }
 
