@@ -116,6 +116,11 @@ parity DIR: build
 gpu-emulation DIR:
     {{quote(justfile_directory() / "core/tensor/emulation/build.sh")}} "$1"
 
+# Makes DIR a folder that runs on machines without Rust: program, libraries, plugins, experiments, docs.
+[no-cd]
+bundle DIR: build
+    {{quote(justfile_directory() / "bundle/make.sh")}} {{quote(built)}} "{{features}}" "$1"
+
 # What the checks of a change run: format, lints, documentation.
 lint:
     cargo fmt --all --check

@@ -1,7 +1,7 @@
 //! What the user sees in the terminal. Results go to standard output; errors, warnings and progress to standard error.
 
 use crate::experiment::{Diagnostic, Invalid, Severity};
-use crate::home::{HOME, at_home};
+use crate::home::{HOME, at_home, named};
 use crate::jobs::Stopped;
 use anstyle::{AnsiColor, Style};
 use rqlab_sdk::contracts::Progress;
@@ -141,8 +141,8 @@ impl Ui {
 
 /// The command line of this process, as a shell reads it.
 fn own_command() -> String {
-    let home = env::var(HOME).ok().filter(|home| !home.is_empty() && at_home("runs") != Path::new("runs"));
-    let home = home.map(|home| format!("{HOME}={}", quoted(&home)));
+    let home = named().filter(|_| at_home("runs") != Path::new("runs"));
+    let home = home.map(|home| format!("{HOME}={}", quoted(&home.to_string_lossy())));
     let words = env::args_os().map(|word| quoted(&word.to_string_lossy()));
     home.into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }

@@ -30,8 +30,10 @@ fn on_a_gpu() -> Option<(Plugins, MutexGuard<'static, ()>)> {
         eprintln!("skipped: {error}");
         return None;
     }
-    let beside = Path::new(env!("CARGO_BIN_EXE_rqlab")).parent().unwrap().to_owned();
-    let plugins = Plugins::load(&Search::usual(vec![beside])).unwrap_or_else(|error| panic!("{}", error.message));
+    // In a bundle they lie where they are looked for without a word.
+    let built = Path::new(env!("CARGO_BIN_EXE_rqlab")).parent().filter(|folder| folder.is_dir());
+    let plugins = Plugins::load(&Search::usual(built.map(Path::to_owned).into_iter().collect()))
+        .unwrap_or_else(|error| panic!("{}", error.message));
     Some((plugins, alone))
 }
 

@@ -27,7 +27,8 @@ Environment:
   RQLAB_GPU      precision of products on a GPU in sample, reconstruct and bench: tf32, f32 or bf16
                  [default: tf32]; stages of an experiment have their own setting, `precision`
   RQLAB_PLUGINS  directories with more plugins, as PATH names them
-  RQLAB_HOME     directory of experiments/, runs/ and reports/ [default: the current one]
+  RQLAB_HOME     directory of experiments/, runs/ and reports/ [default: that of the bundle which this
+                 program lies in, or else the current one]
   NO_COLOR       no colours if it is set"
     };
 }

@@ -3,7 +3,7 @@
 use crate::experiment::diagnostic::{Diagnostic, Invalid, nearest, suggestion};
 use crate::experiment::raw::{self, Entry};
 use crate::experiment::source::{Piece, Source};
-use crate::home::at_home;
+use crate::home::{at_home, bundle};
 use rqlab_sdk::{Error, files};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,14 @@ const LONGEST: u64 = 4 << 20;
 /// The most files that may be based on each other in a row.
 const LONGEST_CHAIN: usize = 100;
 
-/// Where an experiment is looked for by its stem.
-fn directory() -> PathBuf {
-    at_home("experiments")
+/// Where an experiment is looked for by its stem: at home, then among those that came with this program.
+fn directories() -> Vec<PathBuf> {
+    let mut folders = vec![at_home("experiments")];
+    // A bundle may be its own home, by a path from here.
+    let is_home = |came: &PathBuf| fs::canonicalize(&folders[0]).ok() == fs::canonicalize(came).ok();
+    let came_along = bundle().map(|bundle| bundle.join("experiments")).filter(|came| !is_home(came));
+    folders.extend(came_along);
+    folders
 }
 
 /// The file of an experiment that is named by a path, or by its stem under `experiments/`.
@@ -28,15 +33,19 @@ pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
     if path.exists() && !path.is_dir() {
         return Ok(path);
     }
-    if path.is_dir() && !directory().join(format!("{name}.ron")).is_file() {
+    let directories = directories();
+    let named: Vec<PathBuf> = directories.iter().map(|folder| folder.join(format!("{name}.ron"))).collect();
+    let found = named.iter().find(|file| file.is_file());
+    if path.is_dir() && found.is_none() {
         return Err(Diagnostic::error(format!("{name} is a directory: name an experiment's file or its stem")));
     }
     let looks_like_path = path.extension().is_some_and(|e| e == "ron") || path.is_absolute();
-    let under = directory().join(format!("{name}.ron"));
-    if !looks_like_path && under.is_file() {
-        return Ok(under);
+    if let Some(found) = found.filter(|_| !looks_like_path) {
+        return Ok(found.clone());
     }
-    let stems = stems(&directory());
+    let mut stems: Vec<String> = directories.iter().flat_map(|folder| stems(folder)).collect();
+    stems.sort();
+    stems.dedup();
     if looks_like_path {
         let error = Diagnostic::error(format!("{name}: there is no such file"));
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -51,7 +60,8 @@ pub fn find(name: &str) -> Result<PathBuf, Diagnostic> {
         error.help.insert(0, format!("did you mean `{name}.ron`?"));
     }
     let here = env::current_dir().unwrap_or_default();
-    Err(error.help(format!("looked for {} in {}", under.display(), here.display())))
+    let looked_for = named.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" and ");
+    Err(error.help(format!("looked for {looked_for} in {}", here.display())))
 }
 
 /// The files of all experiments under a directory.

@@ -36,6 +36,12 @@ pub(crate) enum Outline {
     Ring { middle: f32, half: f32 },
 }
 
+/// The length of (`x`, `y`), rounded once, without `hypotf`, whose newest form would ask for a C library of 2022.
+fn length(x: f32, y: f32) -> f32 {
+    let (x, y) = (f64::from(x), f64::from(y));
+    (x * x + y * y).sqrt() as f32
+}
+
 impl Outline {
     /// An outline of circumscribed radius `r`; `p` and `q` in [0, 1) vary its proportions.
     pub(crate) fn new(family: Family, r: f32, p: f32, q: f32) -> Self {
@@ -51,7 +57,7 @@ impl Outline {
                 let side = |i: usize| {
                     let (from, to) = (corner[i], corner[(i + 1) % 3]);
                     let (x, y) = (to[1] - from[1], from[0] - to[0]);
-                    let length = x.hypot(y);
+                    let length = length(x, y);
                     [x / length, y / length, (x * from[0] + y * from[1]) / length]
                 };
                 Self::Triangle { sides: [side(0), side(1), side(2)] }
@@ -60,7 +66,7 @@ impl Outline {
                 let inner = r * (0.42 + 0.16 * p);
                 let (sin, cos) = (PI / 5.0).sin_cos();
                 let (x, y) = (inner * sin, inner * cos - r);
-                let length = x.hypot(y);
+                let length = length(x, y);
                 Self::Star { r, normal: [-y / length, x / length] }
             }
             Family::Crescent => Self::Crescent { r, bite: r * (0.72 + 0.2 * p), away: r * (0.5 + 0.25 * q) },
