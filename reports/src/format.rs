@@ -11,6 +11,12 @@ pub(crate) fn number(value: f64) -> String {
     significant(value, 4)
 }
 
+/// A number that somebody chose, such as a scale: without zeros at its end.
+pub(crate) fn chosen(value: f64) -> String {
+    let text = number(value);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 /// A number with this many significant digits; whole numbers below a million keep all of theirs.
 pub(crate) fn significant(value: f64, digits: i32) -> String {
     if !value.is_finite() {
@@ -122,7 +128,7 @@ pub(crate) enum Precision {
 
 impl Precision {
     /// Four significant digits of the largest value (three of speeds), and two of the largest half of an interval;
-    /// none beyond the point where all are whole.
+    /// none beyond the point where all are whole, or where numbers without intervals, such as settings, end.
     pub(crate) fn of(measure: &Measure, cells: impl Iterator<Item = Estimate>) -> Self {
         /// Values whose sizes differ by more than this share no number of decimals.
         const SPREAD: f64 = 1e4;
@@ -140,8 +146,13 @@ impl Precision {
         }
         let needed = |size: f64, digits: i32| (digits - 1 - size.log10().floor() as i32).clamp(0, 8);
         let digits = if measure.unit == "images/s" { 3 } else { 4 };
-        let whole = values.iter().all(|value| value.fract() == 0.0);
-        let of_values = if whole { 0 } else { needed(largest, digits) };
+        let exact = |decimals: i32| {
+            let shown = |value: f64| value * 10f64.powi(decimals);
+            values.iter().all(|&value| (shown(value) - shown(value).round()).abs() <= 1e-9 * shown(value))
+        };
+        let most = needed(largest, digits);
+        let tried = 0..if halves.is_empty() { most } else { 1 };
+        let of_values = tried.into_iter().find(|&decimals| exact(decimals)).unwrap_or(most);
         let of_halves = halves.iter().copied().reduce(f64::max).map_or(0, |half| needed(half, 2));
         Self::Decimals(of_values.max(of_halves))
     }
@@ -276,6 +287,7 @@ mod tests {
             assert_eq!(number(value), text);
         }
         assert_eq!(number(f64::NAN), "not a number");
+        assert_eq!([1.5, 2.0, 1.1 - 1.0, 40.0].map(chosen), ["1.5", "2", "0.1", "40"]);
     }
 
     #[test]
@@ -308,6 +320,7 @@ mod tests {
         assert_eq!(cells("psnr", &[18.022, 18.9387, 9.0]), ["18.02", "18.94", "9.00"]);
         assert_eq!(cells("prior_bits_per_image", &[1805.25, 21.37]), ["1805", "21"]);
         assert_eq!(cells("perplexity", &[512.0, 1.0]), ["512", "1"]);
+        assert_eq!(cells("guidance", &[1.5, 2.0]), ["1.5", "2.0"]);
         assert_eq!(cells("parameters", &[1_389_123.0, 20.0]), ["1.39 M", "20"]);
         let half =
             |mean: f64, half: f64| Estimate { mean, interval: Some((mean - half, mean + half)), n: 3, error: None };

@@ -6,6 +6,7 @@ use crate::origin::Environment;
 use crate::results::{Results, Trial};
 
 /// One program on one machine. Threads and plugins differ from stage to stage of one sweep, and make no site of their own.
+#[derive(Clone)]
 pub(crate) struct Site<'a> {
     /// Names it on the page: `A`, `B`, and so on, in the order in which the trials first name them.
     pub(crate) letter: String,

@@ -19,6 +19,7 @@ pub(crate) struct Column {
 }
 
 /// The trials that differ in nothing but the seed.
+#[derive(Clone)]
 pub(crate) struct Configuration<'a> {
     /// One value per axis, in the order of the axes.
     pub(crate) key: Vec<Option<&'a Value>>,
@@ -29,6 +30,7 @@ pub(crate) struct Configuration<'a> {
 }
 
 /// The results with their configurations.
+#[derive(Clone)]
 pub(crate) struct Study<'a> {
     /// What it is a view of.
     pub(crate) results: &'a Results,
@@ -76,6 +78,29 @@ impl<'a> Study<'a> {
         let mut study = Self { results, configurations, sites, varied, combinations, headline, faults: Vec::new() };
         study.faults = faults(&study);
         study
+    }
+
+    /// The same, with one configuration for all that share their reconstructions, such as those that differ in the prior alone: what
+    /// concerns tokenizers shows each once.
+    pub(crate) fn of_tokenizers(&self) -> Self {
+        let mut groups: Vec<Vec<&Configuration<'a>>> = Vec::new();
+        for configuration in &self.configurations {
+            let its = configuration.reconstructions();
+            match groups.iter_mut().find(|group| !its.is_empty() && group[0].reconstructions() == its) {
+                Some(group) => group.push(configuration),
+                None => groups.push(vec![configuration]),
+            }
+        }
+        let named = |group: &Vec<&Configuration<'a>>| {
+            let label = match group.len() - 1 {
+                0 => group[0].label.clone(),
+                others if others + 1 == self.configurations.len() => "all configurations".to_owned(),
+                1 => format!("{} (and another one)", group[0].label),
+                others => format!("{} (and {others} others)", group[0].label),
+            };
+            Configuration { label, ..group[0].clone() }
+        };
+        Self { configurations: groups.iter().map(named).collect(), ..self.clone() }
     }
 
     /// The axis at an index of `varied`.
@@ -176,6 +201,11 @@ impl Configuration<'_> {
         self.trials.iter().copied().filter(|trial| trial.status == Status::Done)
     }
 
+    /// The seeds and the digests of the stages that measured the reconstructions of its finished trials.
+    fn reconstructions(&self) -> Vec<(Option<u64>, &str)> {
+        self.done().filter_map(|trial| Some((trial.seed, trial.parts.get("reconstruction")?.as_str()))).collect()
+    }
+
     /// The value of a quantity in each finished trial that has it.
     pub(crate) fn values(&self, of: &Quantity) -> Vec<f64> {
         self.done().filter_map(|trial| trial.value(of)).collect()
@@ -248,5 +278,35 @@ mod tests {
         assert_eq!(named(&priors, &priors.values[1]), "prior rq_transformer");
         let layers = axis(&["ar(layers: 6)", "ar(layers: 12)"]);
         assert_eq!(short(&layers, &layers.values[1]), "ar(layers: 12)");
+    }
+
+    #[test]
+    fn configurations_that_share_their_reconstructions_are_one_tokenizer() {
+        let trial = |prior: &str, seed: u64, reconstruction: Option<&str>| Trial {
+            axes: [("prior".to_owned(), Value::from(prior))].into(),
+            seed: Some(seed),
+            status: Status::Done,
+            parts: reconstruction.map(|digest| ("reconstruction".to_owned(), digest.to_owned())).into_iter().collect(),
+            ..Trial::default()
+        };
+        let labels = |trials: Vec<Trial>| {
+            let mut values: Vec<Value> = trials.iter().map(|trial| trial.axes["prior"].clone()).collect();
+            values.dedup();
+            let axes = vec![Axis { path: "prior".to_owned(), label: String::new(), values }];
+            let results = Results { axes, trials, ..Results::default() };
+            let study = Study::new(&results);
+            study.of_tokenizers().configurations.into_iter().map(|one| one.label).collect::<Vec<_>>()
+        };
+        let (x, y) = (Some("x"), Some("y"));
+        let two = [("a", x), ("b", x)].map(|(prior, of)| [trial(prior, 0, of), trial(prior, 1, y)]);
+        assert_eq!(labels(two.concat()), ["all configurations"]);
+        // Another tokenizer stands for itself.
+        assert_eq!(
+            labels(vec![trial("a", 0, x), trial("b", 0, x), trial("c", 0, y)]),
+            ["prior a (and another one)", "prior c"]
+        );
+        // Where it is not known, and where seeds differ, they are not the same.
+        assert_eq!(labels(vec![trial("a", 0, None), trial("b", 0, None)]), ["prior a", "prior b"]);
+        assert_eq!(labels(vec![trial("a", 0, x), trial("b", 1, x)]), ["prior a", "prior b"]);
     }
 }

@@ -4,7 +4,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::curves::{HEALTH, is_health, over_seeds, vertical};
 use super::levels::Depths;
-use super::parts::{Drawn, configuration_key, figure, identifier, nothing, series_key};
+use super::parts::{Drawn, configuration_key, figure, identifier, measures_table, nothing, series_key};
 use crate::chart::{Chart, Heat, Scale, Series, heat};
 use crate::error::Result;
 use crate::format;
@@ -16,9 +16,14 @@ const HEATS: usize = 6;
 
 /// Section 5.
 pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
-    let (mut figures, mut training) = (Vec::new(), Vec::new());
+    let tokenizers = &study.of_tokenizers();
+    let (mut figures, mut single, mut training) = (Vec::new(), Vec::new(), Vec::new());
     for measure in HEALTH {
-        figures.extend(at_the_end(study, measure)?);
+        let Some(depths) = Depths::of(study, measure) else { continue };
+        match depths.only() {
+            Some(column) => single.push(column),
+            None => figures.push(at_the_end(tokenizers, measure, &depths)?),
+        }
     }
     for configuration in [deepest(study, false), deepest(study, true)].into_iter().flatten() {
         let mut charts = Vec::new();
@@ -28,14 +33,18 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
         training.push((configuration, charts));
     }
     let (overlaps, more) = overlaps(study)?;
-    let finished: Vec<&Configuration<'_>> = study.configurations.iter().filter(|c| c.done().next().is_some()).collect();
-    if figures.is_empty() && training.is_empty() && overlaps.is_empty() {
+    let finished: Vec<&Configuration<'_>> =
+        tokenizers.configurations.iter().filter(|c| c.done().next().is_some()).collect();
+    if figures.is_empty() && single.is_empty() && training.is_empty() && overlaps.is_empty() {
         return Ok(nothing("No trial reports the use of its codes."));
     }
     Ok(html! {
+        @if !single.is_empty() {
+            (measures_table(tokenizers, &single, "At the end of training, on test images, means over seeds"))
+        }
         @if !figures.is_empty() {
             p { "At the end of training, on test images: one point for each depth." }
-            (configuration_key(study, &finished, Drawn::Both))
+            (configuration_key(tokenizers, &finished, Drawn::Both))
             div.figures { @for figure in figures { (figure) } }
         }
         @for (configuration, charts) in &training {
@@ -64,8 +73,7 @@ fn scale(series: &[Series], meta: &Measure) -> Scale {
     scale
 }
 
-fn at_the_end(study: &Study<'_>, name: &str) -> Result<Option<Markup>> {
-    let Some(depths) = Depths::of(study, name) else { return Ok(None) };
+fn at_the_end(study: &Study<'_>, name: &str, depths: &Depths) -> Result<Markup> {
     let (meta, words) = (measure(name), depths.words());
     // The intervals are in the table: bars of every configuration at every depth would hide the points.
     let mut series = depths.series(study, |_| None);
@@ -86,7 +94,7 @@ fn at_the_end(study: &Study<'_>, name: &str) -> Result<Option<Markup>> {
         (format::capitalized(&meta.label)) " by " (words) "." (counted)
         @if bounded { " Thin lines without marks: the most that so few measured tokens can show of so many codes." }
     };
-    figure(&chart, caption, html! {}).map(Some)
+    figure(&chart, caption, html! {})
 }
 
 /// Where the health of a configuration's codebooks was recorded over training: stage and quantity, each once.

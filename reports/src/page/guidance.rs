@@ -19,7 +19,7 @@ pub(super) fn scales(study: &Study<'_>) -> Markup {
         .collect();
     scales.sort_by(f64::total_cmp);
     scales.dedup();
-    let both = |scale: &f64| format!("s = {}, that is w = {}", format::number(*scale), format::number(scale - 1.0));
+    let both = |scale: &f64| format!("s = {}, that is w = {}", format::chosen(*scale), format::chosen(scale - 1.0));
     let words: Vec<String> = scales.iter().map(both).collect();
     html! {
         @if !words.is_empty() {

@@ -28,6 +28,11 @@ impl Depths {
         self.columns.len()
     }
 
+    /// The only one, of which no chart tells more than a number.
+    pub(super) fn only(&self) -> Option<Column> {
+        (self.columns.len() == 1).then(|| self.columns[0].clone())
+    }
+
     /// Whether a configuration has any of them.
     pub(super) fn any(&self, configuration: &Configuration<'_>) -> bool {
         self.columns.iter().any(|column| !configuration.values(&column.quantity).is_empty())

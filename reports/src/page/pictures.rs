@@ -1,4 +1,4 @@
-//! Section 7: the same images through every configuration, and what the priors draw.
+//! Section 7: the same images through every tokenizer, and what the priors draw.
 
 use maud::{Markup, html};
 
@@ -31,16 +31,17 @@ type Shown<'a, 'b> = (&'a Configuration<'b>, &'a Trial);
 
 /// Section 7.
 pub(super) fn pictures(study: &Study<'_>) -> Result<Markup> {
-    let with_examples = shown(study, |trial| !trial.examples.is_empty());
+    let tokenizers = &study.of_tokenizers();
+    let with_examples = shown(tokenizers, |trial| !trial.examples.is_empty());
     let with_samples = shown(study, |trial| !trial.samples.is_empty());
     if with_examples.is_empty() && with_samples.is_empty() {
         return Ok(nothing("No trial left pictures."));
     }
     let mut album = Album::new(BUDGET);
     let picked = pick(&with_examples);
-    let comparison = comparison(study, &thin(with_examples.clone(), COLUMNS), &picked, &mut album)?;
-    let single = progressive(study, &with_examples, &picked, false, &mut album)?;
-    let several = progressive(study, &with_examples, &picked, true, &mut album)?;
+    let comparison = comparison(tokenizers, &thin(with_examples.clone(), COLUMNS), &picked, &mut album)?;
+    let single = progressive(tokenizers, &with_examples, &picked, false, &mut album)?;
+    let several = progressive(tokenizers, &with_examples, &picked, true, &mut album)?;
     let copies = copies(&thin(shown(study, |trial| !trial.copies.is_empty()), SAMPLED), &mut album)?;
     let samples = samples(&thin(with_samples, SAMPLED), &mut album)?;
     Ok(html! {
@@ -164,13 +165,13 @@ fn comparison(
     }
     let seed = first.seed.map_or(String::new(), |seed| format!(", seed {seed}"));
     Ok(html! {
-        h3 { "The same images through every configuration" }
+        h3 { "The same images through every tokenizer" }
         div.scroll {
             table.pictures {
                 caption {
                     "Test images and their reconstructions" (seed) "; PSNR below each. Best, median and worst of the images \
                      kept, by mean error over the columns; error maps are in viridis, one scale per row."
-                    @if shown.len() < study.configurations.len() { " " (shown.len()) " of " (study.configurations.len()) " configurations." }
+                    @if shown.len() < study.configurations.len() { " " (shown.len()) " of " (study.configurations.len()) " tokenizers." }
                 }
                 thead {
                     tr {

@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use super::parts::{
-    Drawn, configuration_key, configuration_series, figure, having, identifier, nothing, scatter, series_key, with_unit,
+    Drawn, configuration_key, configuration_series, figure, having, identifier, measures_table, nothing, scatter,
+    series_key, with_unit,
 };
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
@@ -19,6 +20,7 @@ const SAME_BITS: f64 = 0.01;
 
 /// Section 3.
 pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
+    let (every, study) = (study, &study.of_tokenizers());
     let [nominal, entropy, kl] = ["bits_per_image", "entropy_bits_per_image", "kl_bits_per_image"].map(Column::plain);
     let (codes, vectors) = (study.has(&nominal.quantity), study.has(&kl.quantity));
     if !codes && !vectors {
@@ -26,6 +28,15 @@ pub(super) fn rate_distortion(study: &Study<'_>) -> Result<Markup> {
     }
     let mut distortions: Vec<Column> = ["psnr", "mse", "recon_frechet"].map(Column::plain).into();
     distortions.retain(|distortion| study.has(&distortion.quantity));
+    if study.configurations.len() == 1 && every.configurations.len() > 1 {
+        let rates = [nominal, entropy, kl].into_iter().filter(|rate| study.has(&rate.quantity));
+        let columns: Vec<Column> = rates.chain(distortions).collect();
+        return Ok(measures_table(
+            study,
+            &columns,
+            "All configurations share one tokenizer of each seed: means over seeds",
+        ));
+    }
     let free: Vec<&Configuration<'_>> = (study.configurations.iter())
         .filter(|one| [&nominal, &entropy, &kl].iter().all(|rate| one.values(&rate.quantity).is_empty()))
         .collect();

@@ -65,6 +65,7 @@ pub(crate) struct Heading {
 }
 
 /// What a kind of warning says against one trial.
+#[derive(Clone)]
 pub(crate) struct Fault {
     /// The trial's id.
     pub(crate) trial: String,
