@@ -21,6 +21,7 @@ mod speed;
 #[cfg(test)]
 mod tests;
 mod training;
+mod unused;
 
 pub use speed::BUSY;
 
@@ -108,13 +109,18 @@ fn of_tokens(measure: &Measure) -> bool {
 }
 
 /// The kinds, the gravest first.
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind { title: "A tokenizer has learned nothing", spoils: of_tokens, find: training::warnings },
     Kind {
         title: "A codebook has collapsed",
         // How its codes are used is what a collapse is.
         spoils: |measure| of_tokens(measure) && measure.group != Group::Codebook,
         find: collapse::warnings,
+    },
+    Kind {
+        title: "Codes do not depend on the image",
+        spoils: |measure| of_tokens(measure) && measure.group != Group::Codebook,
+        find: unused::warnings,
     },
     Kind {
         title: "Codes lie where no image is",

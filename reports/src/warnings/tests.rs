@@ -105,6 +105,17 @@ fn a_codebook_that_collapsed_is_told_with_its_perplexity() {
 }
 
 #[test]
+fn codes_that_a_prior_knows_before_the_image_is_seen_are_told() {
+    // 64 positions of 6 bits.
+    let bits =
+        |value: f64| move |trial: &mut Trial| trial.readings.push(Reading::new("prior_bits", [Index::Depth(1)], value));
+    expect(bits(0.0), &["0 of 384 bits for the codes at depth 1", "whatever the image is", "3 of 3 seeds"]);
+    let mut trial = sound();
+    bits(4.0)(&mut trial);
+    assert_eq!(said(&trial), [""; 0]);
+}
+
+#[test]
 fn the_ceiling_of_usage_is_told_where_tokens_are_few() {
     // 4 images of 64 positions: 256 tokens for 1024 codes.
     let few = |images: usize| {
