@@ -14,12 +14,30 @@ pub(super) fn warnings(study: &Study<'_>) -> Vec<Warning> {
 }
 
 fn judge(trial: &Trial) -> Option<Found> {
-    let share = |measure: &str| trial.value(&Quantity::plain(measure));
-    let found = ["near_training", "near_training_pixels"].into_iter().filter_map(share).fold(0.0, f64::max);
+    let share = |measure: &str| trial.value(&Quantity::plain(measure)).filter(|share| *share > MOST);
+    let (features, pixels) = (share("near_training"), share("near_training_pixels"));
+    let found = features.or(pixels)?;
+    let measured = trial.value(&Quantity::plain("near_training"));
+    let (harm, by, meaning) = match (features, measured) {
+        // Where features say otherwise, pixels may be near because samples are smooth.
+        (None, Some(measured)) => (
+            Harm::Caution,
+            " in pixels",
+            format!(
+                "by features {}% are: samples may be smooth, which comes near to many images, or repeat parts of what the prior \
+                 learnt from",
+                format::significant(100.0 * measured, 2)
+            ),
+        ),
+        _ => (
+            Harm::Grave,
+            "",
+            "the prior may repeat what it learnt from, which distances to test images do not show".to_owned(),
+        ),
+    };
     let text = format!(
-        "{}% of the samples are as near to a training image as 5% of test images are: the prior may repeat what it learnt from, \
-         which distances to test images do not show",
+        "{}% of the samples are as near to a training image{by} as 5% of test images are: {meaning}",
         format::significant(100.0 * found, 2)
     );
-    (found > MOST).then_some(Found { degree: found, text, harm: Harm::Grave })
+    Some(Found { degree: found, text, harm })
 }
