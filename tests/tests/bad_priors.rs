@@ -51,6 +51,9 @@ fn what_sampling_cannot_do_is_refused() {
         ("none", format!("mar({MAR}, iterations: 0)"), "", ["`iterations`", "found 0"]),
         ("none", format!("mar({MAR}, sampling_steps: 1001)"), "", ["`sampling_steps`", "1001"]),
         ("none", format!("mar({MAR}, noise_steps: 7, sampling_steps: 8)"), "", ["`sampling_steps`", "8"]),
+        ("none", "ar(loss: diffusion, sampling_steps: 1001)".to_owned(), "", ["`sampling_steps`", "1001"]),
+        ("none", "ar(loss: flow)".to_owned(), "top_k: 5", ["`top_k` cuts distributions over codes", "leave it out"]),
+        (vq, "ar(loss: diffusion, targets: soft)".to_owned(), "", ["`targets`", "not distributions over codes"]),
         (vq, "maskgit(width: 16, heads: 2, layers: 1, iterations: 17)".to_owned(), "", ["17 steps", "16 or fewer"]),
         (vq, "maskgit(width: 16, heads: 2, layers: 1, iterations: 0)".to_owned(), "", ["`iterations`", "found 0"]),
         (vq, AR.to_owned(), "guidance: 2.0", ["never learns", "condition_dropout: 0.1"]),
@@ -66,7 +69,8 @@ fn what_sampling_cannot_do_is_refused() {
 fn tokens_of_the_other_kind_are_refused() {
     let lab = Lab::new().unwrap();
     for (quantizer, prior, part) in [
-        ("none", AR.to_owned(), "it needs codes, and the quantizer of this level makes vectors"),
+        ("none", AR.to_owned(), "take `loss: diffusion`, or a quantizer that makes codes"),
+        ("none", "rq_transformer(width: 16, heads: 2)".to_owned(), "is the prior `ar(loss: diffusion)`"),
         (
             "none",
             format!("mar({MAR}, preset: mar_crossent)"),

@@ -1,5 +1,5 @@
-//! Every quantizer of codes with every prior of codes, each trained for two steps, measured and sampled; and what does not go
-//! together is refused in the plan.
+//! Every quantizer of codes with every prior of codes, and every quantizer with every prior of vectors, which take codes as their
+//! embeddings: each trained for two steps, measured and sampled; and what does not go together is refused in the plan.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -52,6 +52,17 @@ const SNAIL: &str = "pixelsnail(width: 16, heads: 2, blocks: 1, residual_blocks:
 /// A prior of codes without a likelihood.
 const MASKED: &str = "maskgit(width: 16, heads: 2, layers: 1)";
 
+/// Priors of vectors, and of codes as the sums of their embeddings.
+const OF_VECTORS: &[&str] = &[
+    "mar(width: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 2, head_width: 16, head_layers: 1, iterations: 4, \
+     sampling_steps: 2)",
+    "ar(width: 16, heads: 2, layers: 1, loss: diffusion, head_width: 16, head_layers: 1, sampling_steps: 2)",
+    "ar(width: 16, heads: 2, layers: 1, block: llama, order: zigzag, loss: diffusion, head_width: 16, head_layers: 1, \
+     sampling_steps: 2)",
+    "ar(width: 16, heads: 2, layers: 1, block: rar, order: annealed, loss: diffusion, head_width: 16, head_layers: 1, \
+     sampling_steps: 2)",
+];
+
 /// Priors that begin with the codebooks, or are fed soft targets and drawn codes.
 const DEMANDING: &[&str] = &[
     "ar(width: 16, heads: 2, layers: 1, embedding: codebook)",
@@ -83,15 +94,19 @@ fn experiment(quantizers: &[&str], priors: &[&str]) -> String {
 
 /// Trains each pair; gives a column of the results, a number or nothing for each.
 fn swept(quantizers: &[&str], priors: &[&str], measure: &str) -> Vec<Option<f64>> {
+    swept_of(&experiment(quantizers, priors), quantizers.len() * priors.len(), measure)
+}
+
+/// The same of an experiment of so many pairs.
+fn swept_of(experiment: &str, pairs: usize, measure: &str) -> Vec<Option<f64>> {
     let lab = Lab::new().unwrap();
-    lab.write("all.ron", experiment(quantizers, priors)).unwrap();
+    lab.write("all.ron", experiment).unwrap();
     let said = lab.run("sweep all.ron --runs runs --out out --jobs 2").unwrap();
     assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
-    assert_eq!(lab.stages("runs", "tokenizer").unwrap().len(), quantizers.len());
-    assert_eq!(lab.stages("runs", "prior").unwrap().len(), quantizers.len() * priors.len());
+    assert_eq!(lab.stages("runs", "prior").unwrap().len(), pairs);
     let rows = csv(&lab.read("out/all/results.csv").unwrap());
     let column = rows[0].iter().position(|name| name == measure).unwrap();
-    assert_eq!(rows.len(), 1 + quantizers.len() * priors.len());
+    assert_eq!(rows.len(), 1 + pairs);
     rows[1..].iter().map(|row| row[column].parse().ok()).collect()
 }
 
@@ -119,6 +134,14 @@ fn every_quantizer_of_codes_trains_with_every_prior_of_codes() {
 #[test]
 fn codebooks_soft_targets_and_drawn_codes_are_had_of_every_plain_quantizer() {
     assert_bits(&swept(PLAIN, DEMANDING, "prior_bits_per_image"));
+}
+
+/// Vectors have a bound of their likelihood.
+#[test]
+fn every_quantizer_trains_with_every_prior_of_vectors() {
+    assert_bits(&swept(&[PLAIN, OTHERS, &["none"]].concat(), OF_VECTORS, "prior_bound_bits"));
+    let of_posteriors = experiment(&["kl"], OF_VECTORS).replace("latent: 8", "latent: 8, double_z: true");
+    assert_bits(&swept_of(&of_posteriors, OF_VECTORS.len(), "prior_bound_bits"));
 }
 
 /// A text without its line breaks and frames.

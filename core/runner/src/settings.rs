@@ -31,11 +31,12 @@ choice! {
 }
 
 choice! {
-    /// How the guidance scale moves over the positions of a sample.
+    /// How the guidance scale moves with the progress of a sample, the share of its positions that are known: t / T at position
+    /// t of T, as published for RAR. `var` reaches 1 at its last scale; MAR's masked models count what a step predicts, too.
     pub enum GuidanceShape {
         /// It is the same at all.
         Constant = "constant",
-        /// From 1 at the first to the scale at the last, linearly.
+        /// From 1 to the scale, linearly.
         Linear = "linear",
         /// From 1 to the scale along half a cosine of progress to the power of `guidance_power`.
         PowerCosine = "power_cosine",
@@ -275,7 +276,7 @@ config! {
         /// `samples` images are drawn, and compared by their Fréchet distance with half of the test images that `images` takes.
         /// What is measured of samples is then measured with the scale of the least distance, against the other half.
         tune_guidance: Vec<f32> = vec![], in 0.0..=1e3;
-        /// How the guidance scale moves over the positions of a sample.
+        /// How the guidance scale moves with the share of a sample's positions that are known.
         guidance_schedule: GuidanceShape = GuidanceShape::Constant;
         /// The power of the schedule `power_cosine`.
         guidance_power: f32 = 1.0, in 1e-3..=1e3;

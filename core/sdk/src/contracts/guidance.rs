@@ -25,7 +25,7 @@ impl Default for Guidance {
 pub enum GuidanceSchedule {
     /// s at every step.
     Constant,
-    /// From 1 at the first step to s at the last, linearly (MUSE, MAR).
+    /// From 1 at progress 0 to s at progress 1, linearly (MUSE, MAR).
     Linear,
     /// `1 + (s - 1) (1 - cos(pi t^power)) / 2` at progress t in [0, 1] (MDT, MaskBit).
     PowerCosine {
@@ -48,14 +48,15 @@ impl Guidance {
         self.scale != 1.0
     }
 
-    /// The scale at step `step`, from 0, of `steps`: that at the progress `step / (steps - 1)`, which is 1 at the last step; a
-    /// single step counts as the last.
+    /// The scale at step `step`, from 0, of `steps`: that at the progress `step / (steps - 1)`, which is 1 at the last step, as
+    /// published for VAR; a single step counts as the last.
     pub fn at(&self, step: usize, steps: usize) -> f32 {
         self.at_progress(if steps > 1 { step.min(steps - 1) as f32 / (steps - 1) as f32 } else { 1.0 })
     }
 
-    /// The scale at progress `t` in [0, 1]. Published samplers that take `step / steps` for it never reach the end of a
-    /// schedule (1d-tokenizer, RAR); others take the share of tokens that are known (MAR).
+    /// The scale at progress `t` in [0, 1]. Samplers that take `step / steps` for it never reach the end of a schedule: those
+    /// of one code after another and of masked codes, as published for RAR and TiTok. MAR takes the share of tokens that are
+    /// known after the step.
     pub fn at_progress(&self, t: f32) -> f32 {
         match self.schedule {
             GuidanceSchedule::Constant => self.scale,

@@ -52,6 +52,16 @@ pub fn token_request(targets: TargetKind, codes: CodeKind, temperature: f32) -> 
 /// # Errors
 /// [`Error::Unsupported`] if its tokens are vectors, or if there are levels above it, which such a prior cannot read.
 pub fn only_level<'a>(cx: &'a PriorContext, prior: &str) -> Result<&'a LevelInfo> {
+    let level = level_without_above(cx, prior)?;
+    level.codes()?;
+    Ok(level)
+}
+
+/// The level that a prior of one level models, be its tokens codes or vectors.
+///
+/// # Errors
+/// [`Error::Unsupported`] if there are levels above it, which such a prior cannot read.
+pub fn level_without_above<'a>(cx: &'a PriorContext, prior: &str) -> Result<&'a LevelInfo> {
     if !cx.above().is_empty() {
         let message = format!(
             "{prior} is not conditioned on the levels above, and level {} has {} above it; take a prior that is, or a \
@@ -61,9 +71,7 @@ pub fn only_level<'a>(cx: &'a PriorContext, prior: &str) -> Result<&'a LevelInfo
         );
         return Err(Error::Unsupported(message));
     }
-    let level = cx.own()?;
-    level.codes()?;
-    Ok(level)
+    cx.own()
 }
 
 /// The codes `[B, h, w, D]` of a batch as `[B, T, D]`.

@@ -58,8 +58,8 @@ pub fn is_guided(guidance: &Guidance, condition: ConditionSpace) -> Result<bool>
 /// Draws the codes `[B, h, w, D]` that a request asks for.
 ///
 /// With guidance every image is computed twice, with and without its condition, and draws from the mixed logits (see
-/// [`Guidance`]); the schedule's steps are the positions of the map, so that all depths of one share a scale. Code n of an
-/// image is drawn with the n-th stream of `rng`, whatever the guidance.
+/// [`Guidance`]). The schedule's progress is the share of positions that are known, so that all depths of one share a scale: t /
+/// T at position t of T, as published for RAR. Code n of an image is drawn with the n-th stream of `rng`, whatever the guidance.
 ///
 /// # Errors
 /// Those of the model; guidance that is not a number, or of a prior without conditions.
@@ -85,7 +85,7 @@ pub fn sample_codes<P: CodeSteps>(prior: &P, request: &SampleRequest, rng: &Rng)
             let logits = prior.next(&mut state, last.as_ref())?;
             let size = logits.last_dim();
             let logits = if guided {
-                let scale = request.guidance.at(n / depth, positions);
+                let scale = request.guidance.at_progress((n / depth) as f32 / positions as f32);
                 Guidance::mix(&logits.reshape(&[images, 2, size])?, scale)?
             } else {
                 logits.reshape(&[images, size])?
@@ -149,29 +149,43 @@ mod tests {
         }
     }
 
-    fn shares(guidance: Guidance) -> [f32; 3] {
-        let space = CodeSpace { sizes: vec![3; 2], tables: vec![], shared: false };
-        let toy = Toy(LevelInfo { height: 10, width: 10, channels: 1, space: TokenSpace::Codes(space), scales: None });
-        let labels = Codes::from_vec(vec![0; 50], &[50]).unwrap();
+    /// Codes of two depths for a row of `positions`, 10,000 in all of each position.
+    fn drawn(guidance: Guidance, positions: usize) -> Vec<u32> {
+        let space = TokenSpace::Codes(CodeSpace { sizes: vec![3; 2], tables: vec![], shared: false });
+        let toy = Toy(LevelInfo { height: 1, width: positions, channels: 1, space, scales: None });
+        let labels = Codes::from_vec(vec![0; 5000], &[5000]).unwrap();
         let request = SampleRequest { guidance, ..SampleRequest::new(Condition::classes(labels).unwrap()) };
         let tokens = sample_codes(&toy, &request, &Rng::new(0, "toy", 0)).unwrap();
-        assert_eq!(tokens.shape(), [50, 10, 10, 2]);
-        let codes = tokens.codes().unwrap().as_slice();
-        [0, 1, 2].map(|k| codes.iter().filter(|&&code| code == k).count() as f32 / codes.len() as f32)
+        assert_eq!(tokens.shape(), [5000, 1, positions, 2]);
+        tokens.codes().unwrap().as_slice().to_vec()
+    }
+
+    /// Whether 10,000 codes come as often as from `u + s (c - u)` of the toy's logits: s for code 0, 1 - s for code 1, 0 for
+    /// code 2.
+    fn assert_guided(codes: &[u32], scale: f32) {
+        let weights = [scale, 1.0 - scale, 0.0].map(f32::exp);
+        for (k, weight) in weights.into_iter().enumerate() {
+            let share = codes.iter().filter(|&&code| code as usize == k).count() as f32 / 1e4;
+            let p = weight / weights.iter().sum::<f32>();
+            // Five standard errors of a share among 10,000.
+            assert!((share - p).abs() < 5.0 * (p * (1.0 - p) / 1e4).sqrt(), "scale {scale}: {share} of {p}");
+        }
     }
 
     #[test]
     fn guided_codes_come_from_the_mixed_logits() {
         for scale in [0.0, 1.0, 3.0] {
-            let guidance = Guidance { scale, schedule: GuidanceSchedule::Constant };
-            // u + s (c - u) of the toy's logits: s for code 0, 1 - s for code 1, 0 for code 2.
-            let weights = [scale, 1.0 - scale, 0.0].map(f32::exp);
-            let total: f32 = weights.iter().sum();
-            for (share, weight) in shares(guidance).into_iter().zip(weights) {
-                let p = weight / total;
-                // Five standard errors of a share among 10,000.
-                assert!((share - p).abs() < 5.0 * (p * (1.0 - p) / 1e4).sqrt(), "scale {scale}: {share} of {p}");
-            }
+            assert_guided(&drawn(Guidance { scale, schedule: GuidanceSchedule::Constant }, 1), scale);
+        }
+    }
+
+    /// As published for RAR: position t of T has the progress t / T, and no position has 1.
+    #[test]
+    fn the_scale_follows_the_share_of_known_positions() {
+        let codes = drawn(Guidance { scale: 5.0, schedule: GuidanceSchedule::Linear }, 4);
+        for (position, scale) in [1.0, 2.0, 3.0, 4.0].into_iter().enumerate() {
+            let of_position = codes.chunks(2).skip(position).step_by(4).flatten().copied().collect::<Vec<_>>();
+            assert_guided(&of_position, scale);
         }
     }
 

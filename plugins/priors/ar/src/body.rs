@@ -1,70 +1,52 @@
-//! The transformer and what makes logits of its outputs, of either kind.
+//! The transformer, of either kind.
 
 use crate::llama::{Llama, LlamaDecoding};
-use crate::output::Output;
-use crate::position::PositionEmbedding;
+use crate::position::{PositionEmbedding, TokenMap};
 use crate::rar::{Rar, RarDecoding};
 use crate::{ArConfig, BlockKind, Position};
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::Orders;
-use rqlab_sdk::nn::codes::{CodeClassifier, PackedClassifier};
-use rqlab_sdk::nn::transformer::{BlockConfig, Decoding, Stack, WeightInit};
+use rqlab_sdk::nn::transformer::{BlockConfig, Decoding, Stack};
 use rqlab_sdk::prelude::*;
 
-/// Parameters: `transformer`, and `classifier` with gpt, `output` with others.
+/// Parameters: `transformer`, and those of [`PositionEmbedding`].
 #[derive(Debug)]
 pub(crate) enum Body {
-    Gpt { stack: Stack, positions: PositionEmbedding, classifier: CodeClassifier, dropout: f32 },
-    Llama { model: Llama, positions: PositionEmbedding, output: Output, dropout: f32 },
-    Rar { model: Rar, output: Output },
+    Gpt { stack: Stack, positions: PositionEmbedding, dropout: f32 },
+    Llama { model: Llama, positions: PositionEmbedding, dropout: f32 },
+    Rar(Rar),
 }
 
 impl Body {
-    /// For conditions of `tokens` tokens.
-    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo, tokens: usize) -> Result<Self> {
+    /// Of the tokens of a map, under conditions of `tokens` tokens.
+    pub(crate) fn new(params: &Params, config: &ArConfig, map: TokenMap, tokens: usize) -> Result<Self> {
         only_its_own(config)?;
         let ArConfig { width, heads, layers, dropout, attention_dropout, init, .. } = *config;
-        let positions = || PositionEmbedding::new(params, config, level);
-        let (inside, output) = (params.scope("transformer"), params.scope("output"));
+        let positions = || PositionEmbedding::new(params, config, map);
+        let inside = params.scope("transformer");
         Ok(match config.block {
             BlockKind::Gpt => {
                 let block = BlockConfig { width, heads, causal: true, dropout, attention_dropout, init };
                 Self::Gpt {
                     positions: positions()?,
                     stack: Stack::new(&inside, layers, &block)?,
-                    classifier: if config.classifier_bias {
-                        CodeClassifier::new(&params.scope("classifier"), width, level.sizes(), init)?
-                    } else {
-                        CodeClassifier::without_bias(&params.scope("classifier"), width, level.sizes(), init)?
-                    },
                     dropout: config.embedding_dropout,
                 }
             }
-            BlockKind::Llama => {
-                // Published: logits are zero at first.
-                let first = if init == WeightInit::Gpt { Init::ZEROS } else { Init::fan_in(width) };
-                Self::Llama {
-                    positions: positions()?,
-                    model: Llama::new(&inside, config, level, tokens)?,
-                    output: Output::new(&output, width, level.sizes(), first, None)?,
-                    dropout: config.embedding_dropout,
-                }
-            }
-            BlockKind::Rar => {
-                let bias = if init == WeightInit::Gpt { Init::ZEROS } else { Init::fan_in(width) };
-                Self::Rar {
-                    model: Rar::new(&inside, config, level)?,
-                    output: Output::new(&output, width, level.sizes(), init.weight(width), Some(bias))?,
-                }
-            }
+            BlockKind::Llama => Self::Llama {
+                positions: positions()?,
+                model: Llama::new(&inside, config, map, tokens)?,
+                dropout: config.embedding_dropout,
+            },
+            BlockKind::Rar => Self::Rar(Rar::new(&inside, config, map)?),
         })
     }
 
-    /// What every code is predicted from, `[B, T D, W]` in the order of prediction, given all but the last, embedded `[B, T D - 1,
-    /// W]`, and the condition `[B, L, W]`.
+    /// What every token is predicted from, `[B, N, W]` in the order of prediction, given all but the last, embedded `[B, N - 1, W]`,
+    /// and the condition `[B, L, W]`.
     pub(crate) fn forward(&self, condition: &Tensor, known: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
         let (positions, dropout) = match self {
-            Self::Rar { model, .. } => return model.forward(condition, known, orders, mode),
+            Self::Rar(model) => return model.forward(condition, known, orders, mode),
             Self::Gpt { positions, dropout, .. } | Self::Llama { positions, dropout, .. } => (positions, *dropout),
         };
         let length = orders.length();
@@ -74,69 +56,44 @@ impl Body {
         let hidden = match self {
             Self::Gpt { stack, .. } => stack.forward(&sequence, mode)?,
             Self::Llama { model, .. } => model.forward(&sequence, orders, mode)?,
-            Self::Rar { .. } => sequence,
+            Self::Rar(_) => sequence,
         };
         last(&hidden, length)
     }
 
-    /// Logits `[N, K_d]` of every depth from hidden states `[N, D, W]`.
-    pub(crate) fn by_depth(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
-        match self {
-            Self::Gpt { classifier, .. } => classifier.by_depth(hidden),
-            Self::Llama { output, .. } | Self::Rar { output, .. } => output.by_depth(hidden),
-        }
-    }
-
-    /// Cross entropy in nats of every code, `[N, D]`.
-    pub(crate) fn losses(&self, hidden: &Tensor, codes: &Codes, targets: &Targets) -> Result<Tensor> {
-        match self {
-            Self::Gpt { classifier, .. } => classifier.losses(hidden, codes, targets),
-            Self::Llama { output, .. } | Self::Rar { output, .. } => output.losses(hidden, codes, targets),
-        }
-    }
-
-    /// Images of which no code is there, under conditions `[B, L, W]`.
+    /// Images of which no token is there, under conditions `[B, L, W]`.
     pub(crate) fn begin(&self, condition: &Tensor, orders: &Orders, cache: bool) -> Result<BodyDecoding> {
         let images = orders.images();
         Ok(match self {
-            Self::Gpt { stack, classifier, .. } => BodyDecoding::Gpt {
-                decoding: Decoding::new(stack, images, condition.shape()[1] - 1 + orders.length(), cache)?,
-                classifier: classifier.packed(images)?,
-            },
+            Self::Gpt { stack, .. } => {
+                BodyDecoding::Gpt(Decoding::new(stack, images, condition.shape()[1] - 1 + orders.length(), cache)?)
+            }
             Self::Llama { model, .. } => BodyDecoding::Llama(LlamaDecoding::new(model, orders, cache)?),
-            Self::Rar { model, .. } => BodyDecoding::Rar(RarDecoding::new(model, condition, orders, cache)?),
+            Self::Rar(model) => BodyDecoding::Rar(RarDecoding::new(model, condition, orders, cache)?),
         })
     }
 
-    /// Logits `[B, 1, K]` of code `n` in the order of prediction, of `depth`, given the one before, embedded `[B, 1, W]`, or, at
-    /// the first, the condition `[B, L, W]`.
-    pub(crate) fn next(
-        &self,
-        decoding: &mut BodyDecoding,
-        input: Tensor,
-        (n, depth): (usize, usize),
-        orders: &Orders,
-    ) -> Result<Tensor> {
+    /// What token `n` in the order of prediction is predicted from, `[B, 1, W]`, given the one before, embedded `[B, 1, W]`, or,
+    /// at the first, the condition `[B, L, W]`.
+    pub(crate) fn next(&self, decoding: &mut BodyDecoding, input: Tensor, n: usize, orders: &Orders) -> Result<Tensor> {
         match (self, decoding) {
-            (Self::Gpt { positions, .. }, BodyDecoding::Gpt { decoding, classifier }) => {
+            (Self::Gpt { positions, .. }, BodyDecoding::Gpt(decoding)) => {
                 decoding.push(positions.added(&input, n..n + 1, orders)?);
-                classifier.logits(&decoding.output()?, depth)
+                decoding.output()
             }
-            (Self::Llama { model, positions, output, .. }, BodyDecoding::Llama(decoding)) => {
-                output.logits(&decoding.next(model, positions.added(&input, n..n + 1, orders)?)?, depth)
+            (Self::Llama { model, positions, .. }, BodyDecoding::Llama(decoding)) => {
+                decoding.next(model, positions.added(&input, n..n + 1, orders)?)
             }
-            (Self::Rar { model, output }, BodyDecoding::Rar(decoding)) => {
-                output.logits(&decoding.next(model, (n > 0).then_some(input))?, depth)
-            }
+            (Self::Rar(model), BodyDecoding::Rar(decoding)) => decoding.next(model, (n > 0).then_some(input)),
             _ => Err(Error::Unsupported("these images were begun by another model".to_owned())),
         }
     }
 }
 
-/// Sequences that are decoded a code at a time.
+/// Sequences that are decoded a token at a time.
 #[derive(Debug)]
 pub(crate) enum BodyDecoding {
-    Gpt { decoding: Decoding, classifier: PackedClassifier },
+    Gpt(Decoding),
     Llama(LlamaDecoding),
     Rar(RarDecoding),
 }

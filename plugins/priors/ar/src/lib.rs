@@ -1,9 +1,11 @@
 //! The plain autoregressive baseline: one transformer over all codes of an image as a flat sequence, position by
-//! position, at each position depth by depth. Its blocks are GPT's, LlamaGen's or RAR's; positions come in raster order or
-//! in another.
+//! position, at each position depth by depth; or over its vectors, one of each position, which a diffusion draws. Its blocks
+//! are GPT's, LlamaGen's or RAR's; positions come in raster order or in another.
 
 mod body;
 mod condition;
+mod head;
+mod input;
 mod llama;
 mod model;
 mod order;
@@ -21,6 +23,7 @@ pub use sample::ArState;
 
 use rqlab_sdk::nn::ConditionKind;
 use rqlab_sdk::nn::codes::{CodeKind, Embedding, TargetKind};
+use rqlab_sdk::nn::diffusion::{NoiseSchedule, TokenLoss};
 use rqlab_sdk::nn::transformer::WeightInit;
 use rqlab_sdk::prelude::*;
 
@@ -60,7 +63,9 @@ rqlab_sdk::choice! {
 }
 
 config! {
-    /// A plain autoregressive transformer over the flattened codes: T x D of them in one sequence.
+    /// A plain autoregressive transformer over the flattened codes: T x D of them in one sequence. With a diffusion at each position
+    /// instead of distributions over codes, over T vectors: those of a continuous bottleneck, or for each position the sum of its
+    /// codes' embeddings, of which a sample is the nearest codes.
     pub struct ArConfig {
         /// Model width (d_model).
         width: usize = 128, in 1..=16384;
@@ -85,7 +90,10 @@ config! {
         mlp_multiple: usize = 256, in 1..=65536;
         /// With llama: how queries and keys of the condition are turned, whose tokens have no cell.
         start_rotation: StartRotation = StartRotation::Zero;
-        /// What stands for a code at the input: a learned vector, or its frozen codebook vector through a linear map.
+        /// How a token is predicted, given those before it.
+        loss: TokenLoss = TokenLoss::CrossEntropy;
+        /// What stands for a code at the input: a learned vector, or its frozen codebook vector through a linear map. Under a
+        /// diffusion it is the vector that this models, through a linear map.
         embedding: Embedding = Embedding::Learned;
         /// Whether it is told the class of the image, or, with gpt and llama, its text.
         condition: ConditionKind = ConditionKind::Class;
@@ -114,6 +122,18 @@ config! {
         /// First values: PyTorch's defaults, or normal with deviation 0.02, which is small for small widths; with llama the logits
         /// are then zero at first, as published.
         init: WeightInit = WeightInit::Published;
+        /// Model width of the diffusion's network. MAR's models have 1024, 1280 and 1536.
+        head_width: usize = 128, in 1..=16384;
+        /// Blocks of the diffusion's network. MAR's models have 6, 8 and 12.
+        head_layers: usize = 3, in 1..=256;
+        /// Draws of noise per vector in training. MAR: 4.
+        noise_draws: usize = 4, in 1..=1024;
+        /// How noise grows with the steps of the diffusion. MAR: cosine.
+        noise_schedule: NoiseSchedule = NoiseSchedule::Linear;
+        /// Steps of the diffusion in training. MAR: 1000.
+        noise_steps: usize = 1000, in 2..=100000;
+        /// Steps of the diffusion in sampling, evenly spaced among those of training; or of the flow. MAR: 100.
+        sampling_steps: usize = 100, in 1..=100000, sampling;
     }
 }
 

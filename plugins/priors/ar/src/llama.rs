@@ -3,6 +3,7 @@
 
 use crate::ArConfig;
 use crate::body::last;
+use crate::position::TokenMap;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::{Linear, Orders};
 use rqlab_sdk::prelude::*;
@@ -58,12 +59,12 @@ impl Rotary {
     ///
     /// # Errors
     /// None in practice: the shape has its numbers.
-    pub fn new(level: &LevelInfo, head: usize, start: StartRotation, tokens: usize) -> Result<Self> {
+    pub(crate) fn new(map: TokenMap, head: usize, start: StartRotation, tokens: usize) -> Result<Self> {
         let quarter = head / 4;
-        let length = tokens + level.positions() * level.depth();
+        let length = tokens + map.length();
         let angle = |code: usize, pair: usize| {
-            let cell = code / level.depth();
-            let place = if pair < quarter { cell / level.width } else { cell % level.width };
+            let cell = code / map.depth;
+            let place = if pair < quarter { cell / map.width } else { cell % map.width };
             place as f64 * 10000f64.powf(-((pair % quarter) as f64) / quarter as f64)
         };
         let pairs = 2 * quarter;
@@ -174,7 +175,7 @@ pub(crate) struct Llama {
 
 impl Llama {
     /// For conditions of `tokens` tokens.
-    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo, tokens: usize) -> Result<Self> {
+    pub(crate) fn new(params: &Params, config: &ArConfig, map: TokenMap, tokens: usize) -> Result<Self> {
         let ArConfig { width, heads, layers, dropout, .. } = *config;
         if !width.is_multiple_of(4 * heads) {
             let message = format!(
@@ -186,7 +187,7 @@ impl Llama {
         Ok(Self {
             layers: (0..layers).map(layer).collect::<Result<_>>()?,
             norm: RmsNorm::new(&params.scope("norm"), width)?,
-            rotary: Rotary::new(level, width / heads, config.start_rotation, tokens)?,
+            rotary: Rotary::new(map, width / heads, config.start_rotation, tokens)?,
             heads,
             dropout,
         })

@@ -2,89 +2,94 @@
 
 use crate::body::Body;
 use crate::condition::Start;
+use crate::head::Head;
+use crate::input::Input;
 use crate::order::Reading;
+use crate::position::TokenMap;
 use crate::{ArConfig, BlockKind, Rotary};
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::codes::{self, CodeEmbedding, Embedding};
-use rqlab_sdk::nn::{Linear, Orders, sample_codes};
+use rqlab_sdk::nn::codes;
+use rqlab_sdk::nn::diffusion::TokenVectors;
+use rqlab_sdk::nn::{Orders, sample_codes};
 use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::no_grad;
+use std::f32::consts::LN_2;
 
-/// The flat autoregressive transformer. It reads the condition, then all codes but the last in their order, and predicts at
-/// each the code that follows; the first at the last token of the condition.
+/// The flat autoregressive transformer. It reads the condition, then all tokens but the last in their order, and predicts at
+/// each the token that follows; the first at the last token of the condition. Tokens are codes, or the vectors of positions.
 ///
-/// Parameters: `cond_emb.weight` `[V, W]` and, under a condition of several tokens, L, `pos_emb_cond` `[1, L - 1, W]`, `tok_emb` (or
-/// `input_mlp` where codes enter as codebook vectors), those of positions, `transformer`, `classifier` (of other blocks than gpt's
-/// `output`).
+/// Parameters: `cond_emb.weight` `[V, W]` and, under a condition of several tokens, L, `pos_emb_cond` `[1, L - 1, W]`; of what is read
+/// `tok_emb`, `input_mlp` or `z_proj`; those of positions; `transformer`; of what is predicted `classifier`, `output` or `diffloss`.
 #[derive(Debug)]
 pub struct Ar {
     config: ArConfig,
     pub(crate) level: LevelInfo,
+    /// Tokens of a position, D.
+    pub(crate) depth: usize,
     pub(crate) condition: Start,
-    pub(crate) embedding: CodeEmbedding,
+    pub(crate) input: Input,
     pub(crate) reading: Reading,
-    input: Option<Linear>,
     pub(crate) body: Body,
+    pub(crate) head: Head,
 }
 
 impl Ar {
-    /// A model of the codes of one level, under the conditions of `cx` if the configuration agrees.
+    /// A model of the tokens of one level, under the conditions of `cx` if the configuration agrees.
     ///
     /// # Errors
-    /// `heads` that do not divide `width`, choices that its blocks do not have; rar blocks under a condition of several
-    /// tokens; [`Error::Unsupported`] for vectors or levels above.
+    /// `heads` that do not divide `width`, choices that its blocks or its loss do not have; rar blocks under a condition of
+    /// several tokens; cross entropy of vectors; [`Error::Unsupported`] for levels above.
     pub fn new(config: ArConfig, cx: &PriorContext) -> Result<Self> {
-        let level = codes::only_level(cx, "ar")?;
+        let level = codes::level_without_above(cx, "ar")?;
         let condition = config.condition.of(cx.condition);
         if config.anneal[0] > config.anneal[1] {
             let message = "annealing ends before it begins; give the earlier share first";
             return Err(ConfigError::field("anneal", message.to_owned()).into());
         }
-        let (params, width, init) = (&cx.params, config.width, config.init);
-        let embedding = CodeEmbedding::new(config.embedding, level, width, init, &params.scope("tok_emb"))?;
-        let frozen = config.embedding == Embedding::Codebook;
-        let input = frozen.then(|| init.linear(&params.scope("input_mlp"), embedding.width(), width)).transpose()?;
+        let params = &cx.params;
+        let (input, head, depth) = match config.loss.process(level, config.noise_schedule, config.noise_steps)? {
+            None => {
+                let input = Input::of_codes(params, &config, level)?;
+                (input, Head::of_codes(params, &config, level)?, level.depth())
+            }
+            Some(process) => {
+                let input = Input::of_vectors(params, &config, level)?;
+                (input, Head::of_vectors(params, &config, &TokenVectors::new(level), process)?, 1)
+            }
+        };
+        let map = TokenMap { height: level.height, width: level.width, depth };
         Ok(Self {
             condition: Start::new(&config, condition, cx)?,
-            reading: Reading::new(config.order, config.anneal, level),
+            reading: Reading::new(config.order, config.anneal, map),
+            body: Body::new(params, &config, map, condition.length())?,
             input,
-            body: Body::new(params, &config, level, condition.length())?,
-            embedding,
+            head,
+            depth,
             level: level.clone(),
             config,
         })
     }
 
-    /// The hidden state `[B, T D, W]` from which each code of `[B, h, w, D]` is predicted, read in these orders of all T D.
+    /// The hidden state `[B, T D, W]` from which each token is predicted, in raster order, read in these orders of all T D.
     ///
     /// # Errors
     /// Shapes that do not fit, codes or conditions out of range.
-    pub fn forward(&self, codes: &Codes, condition: &Condition, orders: &Orders, mode: &Mode) -> Result<Tensor> {
-        let codes = codes::by_position(codes, &self.level)?;
-        let (images, length) = (codes.shape()[0], orders.length());
-        let vectors = self.embedding.forward(&codes)?.reshape(&[images, length, self.embedding.width()])?;
-        let start = self.start(condition)?;
-        let known = self.read(&orders.pick(&vectors, 0..length - 1)?)?;
-        orders.restore(&self.body.forward(&start, &known, orders, mode)?)
+    pub fn forward(&self, tokens: &Tokens, condition: &Condition, orders: &Orders, mode: &Mode) -> Result<Tensor> {
+        let read = self.input.read(tokens, &self.level)?;
+        let known = orders.pick(&read, 0..orders.length() - 1)?;
+        orders.restore(&self.body.forward(&self.start(condition)?, &known, orders, mode)?)
     }
 
-    /// The embedded condition `[B, L, W]`: what the first code is predicted from.
+    /// The embedded condition `[B, L, W]`: what the first token is predicted from.
     pub(crate) fn start(&self, condition: &Condition) -> Result<Tensor> {
-        self.condition.forward(condition, |codes| self.read(&self.embedding.at(0, codes)?))
-    }
-
-    /// Vectors of codes `[.., E] -> [.., W]`.
-    pub(crate) fn read(&self, vectors: &Tensor) -> Result<Tensor> {
-        match &self.input {
-            Some(input) => input.forward(vectors),
-            None => Ok(vectors.clone()),
-        }
+        self.condition.forward(condition, |codes| self.input.at(0, codes))
     }
 
     /// The rotations of llama blocks; none of others.
     pub fn rotary(&self) -> Option<&Rotary> {
         match &self.body {
             Body::Llama { model, .. } => Some(&model.rotary),
-            Body::Gpt { .. } | Body::Rar { .. } => None,
+            Body::Gpt { .. } | Body::Rar(_) => None,
         }
     }
 
@@ -102,19 +107,42 @@ impl Ar {
     /// # Errors
     /// As for [`Ar::forward`].
     pub fn logits_in(&self, codes: &Codes, condition: &Condition, orders: &Orders) -> Result<Vec<Tensor>> {
-        let depth = self.level.depth();
-        let hidden = self.forward(codes, condition, orders, &Mode::Eval)?;
-        self.body.by_depth(&hidden.reshape(&[codes.len() / depth, depth, self.config.width])?)
+        let tokens = Tokens::Codes(codes.clone());
+        let hidden = self.forward(&tokens, condition, orders, &Mode::Eval)?;
+        self.head.by_depth(&hidden.reshape(&[codes.len() / self.depth, self.depth, self.config.width])?)
     }
 
-    fn losses(&self, codes: &Codes, condition: &Condition, targets: &Targets, mode: &Mode) -> Result<Tensor> {
+    /// Cross entropies in nats of codes, `[N, D]`.
+    fn code_losses(&self, tokens: &Tokens, condition: &Condition, targets: &Targets, mode: &Mode) -> Result<Tensor> {
         let orders = self.reading.orders(condition.images(), mode)?;
-        self.body.losses(&self.forward(codes, condition, &orders, mode)?, codes, targets)
+        self.head.losses(&self.forward(tokens, condition, &orders, mode)?, tokens.codes()?, targets)
+    }
+
+    /// What `of_rows` says of the vectors of a batch, `[N, C]`, given what each is predicted from, `[N, W]`.
+    fn of_vectors<T>(
+        &self,
+        batch: &TokenBatch,
+        mode: &Mode,
+        of_rows: impl FnOnce(&Tensor, &Tensor) -> Result<T>,
+    ) -> Result<T> {
+        let Input::Vectors { tokens, .. } = &self.input else {
+            return Err(Error::Unsupported("this prior predicts codes".to_owned()));
+        };
+        let vectors = tokens.of(&batch.tokens)?;
+        let orders = self.reading.orders(batch.condition.images(), mode)?;
+        let hidden = self.forward(&batch.tokens, &batch.condition, &orders, mode)?;
+        of_rows(
+            &vectors.reshape(&[vectors.len() / tokens.channels(), tokens.channels()])?,
+            &self.head.conditions(&hidden)?,
+        )
     }
 }
 
 impl Prior for Ar {
     fn wants(&self) -> TokenRequest {
+        if self.head.diffusion().is_some() {
+            return TokenRequest { posterior_draws: self.level.code_space().is_none(), ..TokenRequest::default() };
+        }
         codes::token_request(self.config.targets, self.config.codes, self.config.temperature)
     }
 
@@ -122,13 +150,18 @@ impl Prior for Ar {
         self.condition.space() != ConditionSpace::None
     }
 
-    /// As published: of LlamaGen's matrices alone, and of RAR's but for embeddings.
+    fn draws_codes(&self) -> bool {
+        self.head.diffusion().is_none()
+    }
+
+    /// As published: of LlamaGen's matrices alone, of RAR's but for embeddings, and of none of MAR's diffusion.
     fn decays(&self, name: &str, shape: &[usize]) -> bool {
-        match self.config.block {
+        let in_blocks = match self.config.block {
             BlockKind::Gpt => true,
             BlockKind::Llama => shape.len() == 2,
             BlockKind::Rar => shape.len() == 2 && !name.contains("_emb"),
-        }
+        };
+        in_blocks && !name.contains("diffloss.")
     }
 
     fn begin_step(&mut self, step: u64, steps: u64) {
@@ -136,17 +169,46 @@ impl Prior for Ar {
     }
 
     fn loss(&self, batch: &TokenBatch, mode: &Mode) -> Result<PriorLoss> {
-        codes::prior_loss(&self.losses(batch.tokens.codes()?, &batch.condition, &batch.targets, mode)?)
+        let Some(head) = self.head.diffusion() else {
+            return codes::prior_loss(&self.code_losses(&batch.tokens, &batch.condition, &batch.targets, mode)?);
+        };
+        let rng = match mode {
+            Mode::Train(rng) => *rng,
+            // Evaluated twice, a loss is the same.
+            Mode::Eval => Rng::new(0, "ar", 0),
+        };
+        self.of_vectors(batch, mode, |vectors, z| head.loss(vectors, z, &rng.part("noise", 0))?.mean())
     }
 
+    /// Of codes; vectors have a bound.
     fn likelihood(&self, batch: &TokenBatch) -> Result<Option<Tensor>> {
+        if self.head.diffusion().is_some() {
+            return Ok(None);
+        }
         let nats = codes::likelihood(batch, &self.level, |codes, condition, _| {
-            self.losses(codes, condition, &Targets::Hard, &Mode::Eval)
+            self.code_losses(&Tokens::Codes(codes.clone()), condition, &Targets::Hard, &Mode::Eval)
         })?;
         Ok(Some(nats))
     }
 
+    /// Of vectors under a diffusion, in the order of evaluation.
+    fn bound(&self, batch: &TokenBatch, rng: &Rng) -> Result<Option<Tensor>> {
+        let Some(head) = self.head.diffusion() else { return Ok(None) };
+        no_grad(|| {
+            let bits = self.of_vectors(batch, &Mode::Eval, |vectors, z| head.bound(vectors, z, rng))?;
+            let images = batch.tokens.images();
+            let of_images = |bits: Tensor| -> Result<Tensor> {
+                let length = self.level.positions();
+                Ok(bits.reshape(&[images, length])?.mean(&[1], true)?.mul_scalar(length as f32 * LN_2)?)
+            };
+            bits.map(of_images).transpose()
+        })
+    }
+
     fn sample(&self, request: &SampleRequest, rng: &Rng) -> Result<Tokens> {
-        sample_codes(self, request, rng)
+        match (&self.input, self.head.diffusion()) {
+            (Input::Vectors { tokens, map }, Some(head)) => self.draw_vectors(request, (tokens, map), head, rng),
+            _ => sample_codes(self, request, rng),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! In which order the positions of a map are predicted.
 
+use crate::position::TokenMap;
 use rqlab_sdk::nn::Orders;
 use rqlab_sdk::prelude::*;
 
@@ -90,9 +91,9 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    pub(crate) fn new(order: Order, anneal: [f32; 2], level: &LevelInfo) -> Self {
-        let evaluation = order.at_evaluation(level.height, level.width);
-        Self { order, anneal, depth: level.depth(), evaluation, share: 1.0 }
+    pub(crate) fn new(order: Order, anneal: [f32; 2], map: TokenMap) -> Self {
+        let evaluation = order.at_evaluation(map.height, map.width);
+        Self { order, anneal, depth: map.depth, evaluation, share: 1.0 }
     }
 
     pub(crate) fn begin_step(&mut self, step: u64, steps: u64) {

@@ -1,10 +1,31 @@
-//! Learned embeddings of positions.
+//! Where tokens lie, and learned embeddings of that.
 
 use crate::{ArConfig, BlockKind, Position};
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::Orders;
 use rqlab_sdk::prelude::*;
 use std::ops::Range;
+
+/// The tokens of a sequence: D of each position of a map, which are its codes, or one vector.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenMap {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    /// D.
+    pub(crate) depth: usize,
+}
+
+impl TokenMap {
+    /// Positions, T.
+    pub(crate) fn positions(self) -> usize {
+        self.height * self.width
+    }
+
+    /// Tokens, T D.
+    pub(crate) fn length(self) -> usize {
+        self.positions() * self.depth
+    }
+}
 
 /// What is added to inputs: an embedding of the position that is predicted there and, if orders vary, of the one whose code is
 /// read there (RAR's target-aware positions). Input 0 is the last token of the condition, which has no position, as those before
@@ -30,8 +51,8 @@ enum Next {
 }
 
 impl PositionEmbedding {
-    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo) -> Result<Self> {
-        let (positions, depth, width) = (level.positions(), level.depth(), config.width);
+    pub(crate) fn new(params: &Params, config: &ArConfig, map: TokenMap) -> Result<Self> {
+        let (positions, depth, width) = (map.positions(), map.depth, config.width);
         let (llama, varies) = (config.block == BlockKind::Llama, config.order.varies());
         let table = |name: &str, shape: &[usize]| params.parameter(name, shape, Init::Normal(0.02));
         let next = match config.position {

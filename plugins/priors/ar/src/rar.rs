@@ -2,6 +2,7 @@
 //! the condition and the place in the sequence, and every input knows the position that is predicted next.
 
 use crate::ArConfig;
+use crate::position::TokenMap;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::transformer::{WeightInit, attention_with_dropout};
 use rqlab_sdk::nn::{LayerNorm, Linear, Orders};
@@ -123,9 +124,9 @@ pub(crate) struct Rar {
 }
 
 impl Rar {
-    pub(crate) fn new(params: &Params, config: &ArConfig, level: &LevelInfo) -> Result<Self> {
+    pub(crate) fn new(params: &Params, config: &ArConfig, map: TokenMap) -> Result<Self> {
         let ArConfig { width, layers, init, .. } = *config;
-        let length = level.positions() * level.depth();
+        let length = map.length();
         let first = match init {
             WeightInit::Gpt => init.embedding(),
             // The published tables are of this size, whatever else is.

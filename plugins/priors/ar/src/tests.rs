@@ -4,6 +4,7 @@
 
 mod published;
 mod text;
+mod vectors;
 
 use crate::{Ar, ArConfig, BlockKind};
 use rqlab_sdk::nn::CodeSteps;

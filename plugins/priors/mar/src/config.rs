@@ -3,7 +3,7 @@
 use rqlab_sdk::config;
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::ConditionKind;
-use rqlab_sdk::nn::diffusion::NoiseSchedule;
+use rqlab_sdk::nn::diffusion::{NoiseSchedule, TokenLoss};
 
 rqlab_sdk::choice! {
     /// In which order the tokens of an image are predicted.
@@ -32,18 +32,6 @@ rqlab_sdk::choice! {
         One = "one",
         /// More and more of them, by a cosine schedule over `iterations` steps.
         Many = "many",
-    }
-}
-
-rqlab_sdk::choice! {
-    /// How a token is predicted.
-    pub enum LossKind {
-        /// Its code, by cross entropy. A position has one code.
-        CrossEntropy = "cross_entropy",
-        /// Its vector, or its code's embedding, by diffusion (DiffLoss).
-        Diffusion = "diffusion",
-        /// The same by flow matching, for few steps.
-        Flow = "flow",
     }
 }
 
@@ -91,8 +79,8 @@ config! {
         attention: Option<Attention> = None;
         /// How many tokens a step of sampling predicts; causal attention predicts one.
         tokens_per_step: Option<TokensPerStep> = None;
-        /// How a token is predicted.
-        loss: Option<LossKind> = None;
+        /// How a token is predicted. By cross entropy a position has one code.
+        loss: Option<TokenLoss> = None;
         /// Side of the squares of vectors that are one token. Published: 1, and 2 over maps of twice the side.
         patch: usize = 1, in 1..=64;
         /// Model width (d_model). MAR-B, L and H have 768, 1024 and 1280.
@@ -148,13 +136,13 @@ pub struct Cell {
     /// How many tokens a step predicts.
     pub tokens_per_step: TokensPerStep,
     /// How a token is predicted.
-    pub loss: LossKind,
+    pub loss: TokenLoss,
 }
 
 impl Preset {
     /// What it stands for.
     pub fn cell(self) -> Cell {
-        use {Attention::*, LossKind::*, Order::*, TokensPerStep::*};
+        use {Attention::*, Order::*, TokenLoss::*, TokensPerStep::*};
         let (order, attention, tokens_per_step, loss) = match self {
             Self::ArCrossEnt => (Raster, Causal, One, CrossEntropy),
             Self::ArDiffLoss => (Raster, Causal, One, Diffusion),

@@ -13,7 +13,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Attention, CausalCondition, Cell, LossKind, MarConfig, Order, Preset, TokensPerStep};
+pub use config::{Attention, CausalCondition, Cell, MarConfig, Order, Preset, TokensPerStep};
 pub use model::Mar;
 pub use order::{masked_count, steps_of};
 pub use sample::{Draws, Streams};

@@ -2,14 +2,14 @@
 
 use crate::block::linear;
 use crate::causal::Causal;
-use crate::head::{Embedded, Head, vector_length};
+use crate::head::Head;
 use crate::masked::Masked;
 use crate::order::{masked_count, masked_share, steps_of};
 use crate::sample::Streams;
 use crate::{Attention, Cell, MarConfig, Order, TokensPerStep};
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::codes::{self, CodeEmbedding, Embedding};
-use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadLoss};
+use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadLoss, TokenVectors};
 use rqlab_sdk::nn::transformer::WeightInit;
 use rqlab_sdk::nn::{ConditionEmbedding, Linear, Orders, patchify};
 use rqlab_sdk::prelude::*;
@@ -45,7 +45,7 @@ pub(crate) enum Input {
     /// Codes, as learned vectors.
     Codes(CodeEmbedding),
     /// Vectors, which codes become where they are modelled by diffusion.
-    Vectors { projection: Linear, of_codes: Option<Embedded> },
+    Vectors { projection: Linear, tokens: TokenVectors },
 }
 
 #[derive(Debug)]
@@ -61,12 +61,8 @@ impl Mar {
     /// [`ConfigError`] of a field that does not fit the level or another field; [`Error::Unsupported`] for levels above.
     pub fn new(config: MarConfig, cx: &PriorContext) -> Result<Self> {
         let cell = config.cell()?;
-        if !cx.above().is_empty() {
-            let message =
-                "mar is not conditioned on the levels above; take a prior that is, or a tokenizer of one level";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
-        let (level, params, width, patch) = (cx.own()?.clone(), &cx.params, config.width, config.patch);
+        let level = codes::level_without_above(cx, "mar")?.clone();
+        let (params, width, patch) = (&cx.params, config.width, config.patch);
         let condition = config.condition.of(cx.condition);
         let causal = cell.attention == Attention::Causal;
         if patch > 1 && level.code_space().is_some() {
@@ -95,10 +91,11 @@ impl Mar {
                 let scope = params.scope("tok_emb");
                 Input::Codes(CodeEmbedding::new(Embedding::Learned, &level, width, WeightInit::Gpt, &scope)?)
             }
-            Head::Vectors(_) => Input::Vectors {
-                projection: linear(&params.scope("z_proj"), vector_length(&level) * patch * patch, width)?,
-                of_codes: level.code_space().map(Embedded::new),
-            },
+            Head::Vectors(_) => {
+                let tokens = TokenVectors::new(&level);
+                let projection = linear(&params.scope("z_proj"), tokens.channels() * patch * patch, width)?;
+                Input::Vectors { projection, tokens }
+            }
         };
         let buffer = if condition.length() == 1 { config.buffer } else { condition.length() };
         let net = if causal {
@@ -154,16 +151,10 @@ impl Mar {
     /// # Errors
     /// [`Error::Unsupported`] for tokens of another shape than the level has, and under cross entropy.
     pub fn vectors(&self, tokens: &Tokens) -> Result<Tensor> {
-        let wanted = self.level.token_shape(tokens.images());
-        if tokens.shape() != wanted {
-            return Err(Error::Unsupported(format!("expected tokens {wanted:?}, found {:?}", tokens.shape())));
-        }
-        let vectors = match (&self.input, tokens) {
-            (Input::Vectors { of_codes: Some(embedded), .. }, Tokens::Codes(codes)) => embedded.vectors(codes)?,
-            (Input::Vectors { of_codes: None, .. }, Tokens::Vectors(vectors)) => vectors.clone(),
-            _ => return Err(Error::Unsupported("these tokens are not what the prior models".to_owned())),
+        let Input::Vectors { tokens: of_level, .. } = &self.input else {
+            return Err(Error::Unsupported("this prior models codes".to_owned()));
         };
-        let squares = patchify(&vectors, self.config.patch)?;
+        let squares = patchify(&of_level.of(tokens)?, self.config.patch)?;
         Ok(squares.reshape(&[tokens.images(), self.length(), squares.last_dim()])?)
     }
 
@@ -258,12 +249,7 @@ impl Mar {
             Head::Vectors(head) => {
                 let vectors = orders.pick(&self.vectors(&batch.tokens)?, masked)?;
                 let rows = |x: &Tensor| x.reshape(&[x.len() / x.last_dim(), x.last_dim()]);
-                let HeadLoss { loss, mse, bound } = of_vectors(head, &rows(&vectors)?, &rows(&z)?)?;
-                let mut terms = vec![("mse", mse.detach().mean_all()?)];
-                if let Some(bound) = bound {
-                    terms.push(("bound", bound.detach().mean_all()?));
-                }
-                Ok(PriorLoss { loss: loss.mean_all()?, terms })
+                of_vectors(head, &rows(&vectors)?, &rows(&z)?)?.mean()
             }
         }
     }

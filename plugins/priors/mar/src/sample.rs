@@ -1,13 +1,13 @@
 //! Sampling: step by step, the next tokens in the order of prediction.
 
-use crate::head::{Embedded, Head};
+use crate::head::Head;
 use crate::model::{Input, Mar, Net};
 use rqlab_sdk::nn::codes::PackedClassifier;
-use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadNoise, HeadRequest, HeadSampler};
-use rqlab_sdk::nn::{Orders, unpatchify};
+use rqlab_sdk::nn::diffusion::{DiffusionHead, HeadNoise, HeadRequest, HeadSampler, TokenVectors};
+use rqlab_sdk::nn::{Orders, is_guided, unpatchify};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::no_grad;
-use rqlab_sdk::tensor::ops::sampling::{Draw, sample};
+use rqlab_sdk::tensor::ops::sampling::sample;
 
 /// Where a sample's randomness comes from.
 pub trait Draws {
@@ -38,7 +38,7 @@ impl Draws for Streams<'_> {
 /// The head as it is now.
 enum Drawer<'a> {
     Codes { classifier: PackedClassifier, input: &'a rqlab_sdk::nn::codes::CodeEmbedding },
-    Vectors { sampler: Box<HeadSampler>, head: &'a DiffusionHead, of_codes: Option<&'a Embedded> },
+    Vectors { sampler: Box<HeadSampler>, head: &'a DiffusionHead, tokens: &'a TokenVectors, how: HeadRequest },
 }
 
 /// Tokens of a step: `[B, n]` codes, or `[B, n, C]` vectors.
@@ -57,22 +57,7 @@ impl Mar {
     /// that do not fit.
     pub fn generate(&self, request: &SampleRequest, orders: &Orders, draws: &mut dyn Draws) -> Result<Tokens> {
         let (images, length, width) = (request.images(), self.length(), self.config.width);
-        let guided = request.guidance.is_on();
-        if guided && !request.guidance.scale.is_finite() {
-            let message = format!("the guidance scale must be a number, found {}", request.guidance.scale);
-            return Err(Error::Unsupported(message));
-        }
-        if guided && !self.can_be_guided() {
-            let message = "an unconditional prior has nothing to be guided by: leave the guidance scale at 1, or train the \
-                           prior with a condition";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
-        let Draw { top_k, top_p, .. } = request.draw_at(0);
-        if !self.draws_codes() && (top_k.is_some() || top_p.is_some()) {
-            let message = "`top_k` and `top_p` cut distributions over codes, and this prior draws vectors by diffusion: leave \
-                           them out; `temperature` scales the noise";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
+        let guided = is_guided(&request.guidance, self.condition.space())?;
         if images == 0 {
             return self.assembled(Vec::new(), orders);
         }
@@ -81,7 +66,7 @@ impl Mar {
             let condition = if guided { request.condition.paired()? } else { request.condition.clone() };
             let condition = self.embed_condition(&condition)?;
             let all_orders = if guided { orders.paired() } else { orders.clone() };
-            let drawer = self.drawer(group * images * length.div_ceil(self.steps.len()))?;
+            let drawer = self.drawer(request, group * images * length.div_ceil(self.steps.len()))?;
             let mut state = match &self.net {
                 Net::Causal(net) => Some(net.begin(group * images, request.cache)?),
                 Net::Masked(_) => None,
@@ -128,13 +113,14 @@ impl Mar {
         })
     }
 
-    fn drawer(&self, rows: usize) -> Result<Drawer<'_>> {
+    fn drawer(&self, request: &SampleRequest, rows: usize) -> Result<Drawer<'_>> {
         Ok(match (&self.head, &self.input) {
             (Head::Codes(classifier), Input::Codes(input)) => {
                 Drawer::Codes { classifier: classifier.packed(rows)?, input }
             }
-            (Head::Vectors(head), Input::Vectors { of_codes, .. }) => {
-                Drawer::Vectors { sampler: Box::new(head.sampler(rows)?), head, of_codes: of_codes.as_ref() }
+            (Head::Vectors(head), Input::Vectors { tokens, .. }) => {
+                let how = HeadRequest::new(request)?;
+                Drawer::Vectors { sampler: Box::new(head.sampler(rows)?), head, tokens, how }
             }
             _ => return Err(Error::Unsupported("head and input of this prior do not fit".to_owned())),
         })
@@ -171,10 +157,10 @@ impl Mar {
         }
         let squares = all.reshape(&[images, self.map[0], self.map[1], all.last_dim()])?;
         let vectors = unpatchify(&squares, self.config.patch)?;
-        Ok(match &self.input {
-            Input::Vectors { of_codes: Some(embedded), .. } => Tokens::Codes(embedded.codes(&vectors)?),
-            _ => Tokens::Vectors(vectors),
-        })
+        match &self.input {
+            Input::Vectors { tokens, .. } => tokens.tokens(&vectors),
+            Input::Codes(_) => Ok(Tokens::Vectors(vectors)),
+        }
     }
 }
 
@@ -197,12 +183,9 @@ impl Drawer<'_> {
                 let codes = sample(&logits, &request.draw_at(0), &draws.uniforms(step, images * new))?;
                 Ok(Drawn::Codes(codes.reshape(&[images, new])?))
             }
-            Self::Vectors { sampler, head, of_codes } => {
-                let how = HeadRequest { guidance: scale, temperature: request.draw_at(0).temperature };
-                let mut vectors = sampler.sample(z, &how, &draws.noise(head, step, images * new)?)?;
-                if let Some(embedded) = of_codes {
-                    vectors = embedded.vectors(&embedded.codes(&vectors)?)?;
-                }
+            Self::Vectors { sampler, head, tokens, how } => {
+                let how = HeadRequest { guidance: scale, ..*how };
+                let vectors = tokens.settled(&sampler.sample(z, &how, &draws.noise(head, step, images * new)?)?)?;
                 let channels = vectors.last_dim();
                 Ok(Drawn::Vectors(vectors.reshape(&[images, new, channels])?))
             }

@@ -1,5 +1,8 @@
 //! The RQ-Transformer (Lee et al., "Autoregressive image generation using residual quantization", CVPR 2022): a spatial
 //! transformer over the positions of a code map, and at each position a small one over the depths of its codes.
+//!
+//! With a diffusion at each position instead of the small transformer it would be a causal transformer over positions that
+//! predicts their vectors, or the sums of their codes' vectors, which it already reads: that is the prior `ar(loss: diffusion)`.
 
 mod model;
 mod sample;
@@ -25,7 +28,8 @@ rqlab_sdk::choice! {
 }
 
 config! {
-    /// The RQ-Transformer: a body over the positions of the code map, and a head over the depths at each position.
+    /// The RQ-Transformer: a body over the positions of the code map, and a head over the depths at each position. The same body with
+    /// a diffusion at each position instead of the head, over vectors or over the sums of codes' vectors, is `ar(loss: diffusion)`.
     pub struct RqTransformerConfig {
         /// Model width (d_model) of body and head. The published models have 1024 to 2560.
         width: usize = 128, in 1..=16384;

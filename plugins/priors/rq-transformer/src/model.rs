@@ -55,7 +55,13 @@ impl RqTransformer {
     /// # Errors
     /// `heads` that do not divide `width`; [`Error::Unsupported`] for vectors or levels above.
     pub fn new(config: RqTransformerConfig, cx: &PriorContext) -> Result<Self> {
-        let level = codes::only_level(cx, "rq_transformer")?;
+        let level = codes::level_without_above(cx, "rq_transformer")?;
+        if level.code_space().is_none() {
+            let message = "rq_transformer predicts codes depth by depth, and the quantizer of this level makes vectors; its body \
+                           with a diffusion at each position is the prior `ar(loss: diffusion)`: take that, or a quantizer that \
+                           makes codes";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
         let (params, sizes, width, init) = (&cx.params, level.sizes(), config.width, config.init);
         let (positions, depth) = (level.positions(), level.depth());
         let block = BlockConfig {

@@ -3,8 +3,10 @@
 use super::gaussian::{GaussianDiffusion, NoiseSchedule};
 use super::{DenoisingMlp, flow, respaced_timesteps};
 use crate::config::ConfigError;
+use crate::contracts::{PriorLoss, SampleRequest};
 use crate::params::Params;
 use crate::tensor::ops::denoiser::{Denoiser, Denoising, DenoisingStep};
+use crate::tensor::ops::sampling::Draw;
 use crate::tensor::{Rng, Tensor};
 use crate::{Error, Result};
 
@@ -52,6 +54,20 @@ pub struct HeadLoss {
     pub bound: Option<Tensor>,
 }
 
+impl HeadLoss {
+    /// What a prior trains on: the mean over rows, with its parts.
+    ///
+    /// # Errors
+    /// No rows at all.
+    pub fn mean(&self) -> Result<PriorLoss> {
+        let mut terms = vec![("mse", self.mse.detach().mean_all()?)];
+        if let Some(bound) = &self.bound {
+            terms.push(("bound", bound.detach().mean_all()?));
+        }
+        Ok(PriorLoss { loss: self.loss.mean_all()?, terms })
+    }
+}
+
 /// The noise of a sample: `[N, C]` at first, and `[S - 1, N, C]`, or more steps that are not read, after the steps.
 #[derive(Debug, Clone)]
 pub struct HeadNoise {
@@ -68,6 +84,22 @@ pub struct HeadRequest {
     pub guidance: f32,
     /// Factor of the noise of the steps; a flow, which adds none, starts from so much of it.
     pub temperature: f32,
+}
+
+impl HeadRequest {
+    /// What a request asks of a prior that draws vectors, not guided.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for `top_k` or `top_p`, which cut distributions over codes.
+    pub fn new(request: &SampleRequest) -> Result<Self> {
+        let Draw { temperature, top_k, top_p } = request.draw_at(0);
+        if top_k.is_some() || top_p.is_some() {
+            let message = "`top_k` and `top_p` cut distributions over codes, and this prior draws vectors by diffusion: leave \
+                           them out; `temperature` scales the noise";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
+        Ok(Self { guidance: 1.0, temperature })
+    }
 }
 
 /// A denoiser with its process. Parameters: `net.*` (see [`DenoisingMlp`]).

@@ -68,7 +68,7 @@ fn codes_can_stand_for_classes() {
     assert!(names.iter().all(|name| !name.contains("cond_emb") && name != "classifier.linear.bias"), "{names:?}");
     assert!(params.trained().iter().any(|(name, var)| name == "pos_emb" && var.get().shape() == [1, 9, 12]));
     let start = model.start(&classes(3)).unwrap();
-    let rows = model.embedding.at(0, &Codes::from_vec(vec![0, 1, 2], &[3, 1]).unwrap()).unwrap();
+    let rows = model.input.at(0, &Codes::from_vec(vec![0, 1, 2], &[3, 1]).unwrap()).unwrap();
     assert_eq!(start.to_vec(), rows.to_vec());
     assert!(model.start(&classes(3).null().unwrap()).is_err());
     let few = PriorContext { levels: vec![level([2, 3], &[2], true)], params: Params::dry(), ..cx };
