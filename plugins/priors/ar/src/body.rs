@@ -38,7 +38,7 @@ impl Body {
                 model: Llama::new(&inside, config, map, tokens)?,
                 dropout: config.embedding_dropout,
             },
-            BlockKind::Rar => Self::Rar(Rar::new(&inside, config, map)?),
+            BlockKind::Rar => Self::Rar(Rar::new(&inside, config, map, tokens)?),
         })
     }
 

@@ -6,7 +6,8 @@ use rqlab_sdk::nn::ConditionEmbedding;
 use rqlab_sdk::prelude::*;
 
 /// What stands for the condition of L tokens: the first code is predicted from the last of them. Parameters: `cond_emb`,
-/// unless codes stand for it, and, where L is above 1, `pos_emb_cond` `[1, L - 1, W]` for the tokens before the last.
+/// unless codes stand for it, and, where L is above 1 and blocks are not rar, `pos_emb_cond` `[1, L - 1, W]` for the tokens before
+/// the last.
 #[derive(Debug)]
 pub(crate) enum Start {
     Own {
@@ -20,17 +21,14 @@ pub(crate) enum Start {
 impl Start {
     pub(crate) fn new(config: &ArConfig, space: ConditionSpace, cx: &PriorContext) -> Result<Self> {
         let before = space.length().saturating_sub(1);
-        if before > 0 && config.block == BlockKind::Rar {
-            let message = "rar blocks are modulated by a condition of one token, such as a class; take `block: gpt` or \
-                           `block: llama` for texts, or `condition: none`";
-            return Err(ConfigError::field("block", message.to_owned()).into());
-        }
         if config.condition_rows == ConditionRows::Own {
             let (scope, width) = (cx.params.scope("cond_emb"), config.width);
             let table = || cx.params.parameter("pos_emb_cond", &[1, before, width], Init::Normal(0.02));
+            // Rar's blocks have positions of all inputs.
+            let placed = before > 0 && config.block != BlockKind::Rar;
             return Ok(Self::Own {
                 embedding: ConditionEmbedding::new(&scope, space, cx.null_condition, width, config.init)?,
-                positions: (before > 0).then(table).transpose()?,
+                positions: placed.then(table).transpose()?,
             });
         }
         let refused = |message: String| Err(ConfigError::field("condition_rows", message).into());

@@ -57,7 +57,7 @@ rqlab_sdk::choice! {
         /// a position has several codes a learned vector for each depth.
         Llama = "llama",
         /// RAR's blocks: the condition and the place in the sequence modulate every layer norm, queries and keys are normalised,
-        /// and inputs know their own position and that of the code that follows.
+        /// and inputs know their own position and that of the code that follows. A text modulates by the mean of its tokens.
         Rar = "rar",
     }
 }
@@ -95,7 +95,7 @@ config! {
         /// What stands for a code at the input: a learned vector, or its frozen codebook vector through a linear map. Under a
         /// diffusion it is the vector that this models, through a linear map.
         embedding: Embedding = Embedding::Learned;
-        /// Whether it is told the class of the image, or, with gpt and llama, its text.
+        /// Whether it is told the class of the image, or its text.
         condition: ConditionKind = ConditionKind::Class;
         /// What stands for the condition. VQGAN's transformer: `codes`.
         condition_rows: ConditionRows = ConditionRows::Own;

@@ -37,8 +37,7 @@ impl Ar {
     /// A model of the tokens of one level, under the conditions of `cx` if the configuration agrees.
     ///
     /// # Errors
-    /// `heads` that do not divide `width`, choices that its blocks or its loss do not have; rar blocks under a condition of
-    /// several tokens; cross entropy of vectors; [`Error::Unsupported`] for levels above.
+    /// `heads` that do not divide `width`, choices that its blocks or its loss do not have; cross entropy of vectors; [`Error::Unsupported`] for levels above.
     pub fn new(config: ArConfig, cx: &PriorContext) -> Result<Self> {
         let level = codes::level_without_above(cx, "ar")?;
         let condition = config.condition.of(cx.condition);

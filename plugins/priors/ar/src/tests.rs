@@ -6,7 +6,7 @@ mod published;
 mod text;
 mod vectors;
 
-use crate::{Ar, ArConfig, BlockKind};
+use crate::{Ar, ArConfig};
 use rqlab_sdk::nn::CodeSteps;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::Tape;
@@ -389,9 +389,7 @@ fn it_keeps_the_contract_of_a_prior() {
         ] {
             code_prior(&case, |cx| Ar::new(config.clone(), cx));
         }
-        if config.block != BlockKind::Rar {
-            let text = PriorCase::codes(&[2, 2]).under(ConditionSpace::Text { vocabulary: 5, length: 3 });
-            code_prior(&text, |cx| Ar::new(config.clone(), cx));
-        }
+        let text = PriorCase::codes(&[2, 2]).under(ConditionSpace::Text { vocabulary: 5, length: 3 });
+        code_prior(&text, |cx| Ar::new(config.clone(), cx));
     }
 }

@@ -6,6 +6,7 @@ use rqlab_sdk::nn::{LayerNorm, Linear};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::attention::{attention, attention_qkv};
 use rqlab_sdk::tensor::ops::decoder::BlockWeights;
+use rqlab_sdk::tensor::ops::key_values::KeyValues;
 use std::ops::Range;
 
 /// What layer norms add to the variance.
@@ -46,10 +47,6 @@ pub(crate) struct Block {
     modulation: Option<Linear>,
     sizes: BlockSizes,
 }
-
-/// The keys and values `[B, n, W]` that a block has read.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Past(Option<[Tensor; 2]>);
 
 impl Block {
     fn new(params: &Params, sizes: BlockSizes, modulated: bool) -> Result<Self> {
@@ -102,21 +99,8 @@ impl Block {
     }
 
     /// The next position `[B, 1, W]` of sequences whose past is kept: what [`Block::through`] gives there, if causal.
-    pub(crate) fn step(&self, x: &Tensor, c: Option<&Tensor>, past: &mut Past) -> Result<Tensor> {
-        self.run(x, c, &Mode::Eval, |qkv| {
-            let width = self.sizes.width;
-            let third = |i: usize| qkv.slice(2, i * width..(i + 1) * width);
-            let new = [third(1)?, third(2)?];
-            let [keys, values] = match past.0.take() {
-                None => new,
-                Some([keys, values]) => {
-                    [Tensor::concat(&[&keys, &new[0]], 1)?, Tensor::concat(&[&values, &new[1]], 1)?]
-                }
-            };
-            let attended = attention(&third(0)?, &keys, &values, self.sizes.heads, false)?;
-            past.0 = Some([keys, values]);
-            Ok(attended)
-        })
+    pub(crate) fn step(&self, x: &Tensor, c: Option<&Tensor>, past: &mut KeyValues) -> Result<Tensor> {
+        self.run(x, c, &Mode::Eval, |qkv| Ok(past.attend(qkv)?))
     }
 
     fn run(

@@ -1,11 +1,12 @@
 //! The causal network: a decoder that reads tokens in the order of prediction, and knows where the next one stands.
 
-use crate::block::{Block, BlockSizes, EPS, Past, modulated, modulation};
+use crate::block::{Block, BlockSizes, EPS, modulated, modulation};
 use crate::{CausalCondition, MarConfig, Order};
 use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::{LayerNorm, Linear, Orders};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::decoder::{BlockWeights, Decoder};
+use rqlab_sdk::tensor::ops::key_values::KeyValues;
 
 /// A decoder. Its first input is the condition, of a text the last of its L tokens, behind the others; or a start token where the
 /// condition modulates. Then come the tokens but the last. Each input has the position embedding of what is predicted there, and, unless the order is raster and nothing is
@@ -45,7 +46,7 @@ enum Cache {
     /// Everything so far, `[B, n, W]` each, to be read anew.
     None(Vec<Tensor>),
     Decoder(Decoder),
-    Blocks(Vec<Past>),
+    Blocks(Vec<KeyValues>),
 }
 
 impl Causal {
@@ -177,7 +178,10 @@ impl Causal {
                 let weights: Vec<BlockWeights> = self.blocks.iter().map(Block::weights).collect();
                 Cache::Decoder(Decoder::new(&weights, self.heads, EPS, images, self.prompt() + self.length)?)
             }
-            (Form::Modulated { .. }, true) => Cache::Blocks(vec![Past::default(); self.blocks.len()]),
+            (Form::Modulated { start, .. }, true) => {
+                let kept = KeyValues::new(&start.get(), [images, self.length, self.width], self.heads)?;
+                Cache::Blocks(vec![kept; self.blocks.len()])
+            }
         };
         Ok(CausalState { cache, read: 0 })
     }

@@ -47,6 +47,15 @@ impl Quantizer for Unquantized {
         })
     }
 
+    /// A posterior draw is the latents: nothing is uncertain of them.
+    fn tokens(&self, latents: &Tensor, request: &TokenRequest, _: &Rng) -> Result<(Tokens, Targets)> {
+        if request.soft_targets.is_some() || request.stochastic_codes.is_some() {
+            let message = "latents as they are have neither soft targets nor stochastic codes";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
+        Ok((Tokens::Vectors(latents.detach()), Targets::Hard))
+    }
+
     fn embed(&self, tokens: &Tokens, depth: Option<usize>) -> Result<Tensor> {
         match depth {
             None => Ok(tokens.vectors()?.clone()),
@@ -71,5 +80,12 @@ mod tests {
         let quantized = none.quantize(&x).unwrap();
         assert_eq!((quantized.latents.to_vec(), quantized.loss.item().unwrap()), (x.to_vec(), 0.0));
         assert_eq!((quantized.bits.is_none(), cx.params.count()), (true, 0));
+
+        // A prior of vectors asks for draws of their posterior, which is a point here.
+        let rng = Rng::new(0, "tokens", 0);
+        let drawn = TokenRequest { posterior_draws: true, ..TokenRequest::default() };
+        assert_eq!(none.tokens(&x, &drawn, &rng).unwrap().0.vectors().unwrap().to_vec(), x.to_vec());
+        let soft = TokenRequest { soft_targets: Some(1.0), ..TokenRequest::default() };
+        assert!(none.tokens(&x, &soft, &rng).is_err());
     }
 }

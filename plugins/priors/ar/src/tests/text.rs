@@ -1,24 +1,29 @@
 //! Facts of conditions of several tokens, such as texts.
 
 use super::*;
+use crate::condition::Start;
 
 const TEXT: ConditionSpace = ConditionSpace::Text { vocabulary: 9, length: 4 };
 
 /// Every way to wire it that reads texts.
-const WIRINGS: [&str; 6] = [
+const WIRINGS: [&str; 8] = [
     "",
     "position: factored, order: random",
     "order: spiral, embedding: codebook",
     "block: llama, mlp_multiple: 8",
     "block: llama, mlp_multiple: 8, start_rotation: identity, order: zigzag",
     "block: llama, mlp_multiple: 8, order: random",
+    "block: rar, mlp_width: 20",
+    "block: rar, order: random, embedding: codebook",
 ];
 
 fn told(config: &str, sizes: &[usize]) -> (Ar, Params) {
     let params = Params::new(3);
     let cx = PriorContext { condition: TEXT, ..context(params.clone(), level([2, 3], sizes, false)) };
     let config = format!("ar(width: 12, heads: 3, layers: 2, init: published, {config})");
-    (Ar::new(ArConfig::parse(&config).unwrap(), &cx).unwrap(), params)
+    let model = Ar::new(ArConfig::parse(&config).unwrap(), &cx).unwrap();
+    move_modulations(&params);
+    (model, params)
 }
 
 /// Texts of the tokens 0, 1, 2, .. in turn, and from image to image.
@@ -40,8 +45,10 @@ fn another(images: usize, token: usize) -> Condition {
 fn every_token_of_a_text_tells_on_its_image_alone() {
     for config in WIRINGS {
         let (model, params) = told(config, &[7, 5]);
-        let positions = params.trained().into_iter().find(|(name, _)| name == "pos_emb_cond").unwrap().1;
-        assert_eq!(positions.get().shape(), [1, 3, 12]);
+        // Of the tokens before the last; rar's table has rows for the start token, all of the text, and the codes.
+        let (table, rows) = if config.contains("rar") { ("transformer.pos_embed", 17) } else { ("pos_emb_cond", 3) };
+        let positions = params.trained().into_iter().find(|(name, _)| name == table).unwrap().1;
+        assert_eq!(positions.get().shape(), [1, rows, 12]);
         let nats = |condition: Condition| {
             let batch = TokenBatch { condition, ..batch(&[7, 5], 2, 1) };
             assert!(model.loss(&batch, &Mode::Eval).unwrap().loss.item().unwrap().is_finite());
@@ -96,15 +103,22 @@ fn a_text_moves_no_rotation_of_a_code() {
 }
 
 #[test]
-fn what_cannot_read_texts_is_refused() {
-    let build = |config: &str| {
-        let cx = PriorContext { condition: TEXT, ..context(Params::dry(), level([2, 3], &[7; 2], true)) };
-        Ar::new(ArConfig::parse(config).unwrap(), &cx)
-    };
-    let refused = |config: &str| build(config).unwrap_err().to_string();
-    let rar = refused("ar(block: rar)");
-    assert!(rar.contains("`block`") && rar.contains("`block: gpt`"), "{rar}");
-    assert!(refused("ar(condition_rows: codes)").contains("`own`"));
-    // It need not be told.
-    build("ar(block: rar, condition: none)").unwrap();
+fn codes_cannot_stand_for_texts() {
+    let cx = PriorContext { condition: TEXT, ..context(Params::dry(), level([2, 3], &[7; 2], true)) };
+    let refused = Ar::new(ArConfig::parse("ar(condition_rows: codes)").unwrap(), &cx).unwrap_err().to_string();
+    assert!(refused.contains("`own`"), "{refused}");
+}
+
+/// A text of equal tokens modulates as one of them does.
+#[test]
+fn a_text_modulates_rar_blocks_by_its_mean() {
+    let (model, params) = told("block: rar", &[7]);
+    let Start::Own { embedding, .. } = &model.condition else { panic!("codes stand for the condition") };
+    let equal = Codes::from_vec(vec![2; 4], &[1, 4]).unwrap();
+    let text = Condition { given: Given::Text(equal), present: Codes::from_vec(vec![1], &[1]).unwrap() };
+    let tokens = embedding.forward(&text).unwrap();
+    let pooled = crate::rar::pooled(&tokens).unwrap();
+    assert_eq!(pooled.shape(), [1, 1, 12]);
+    let row = params.trained().into_iter().find(|(name, _)| name == "cond_emb.weight").unwrap().1.get().to_vec();
+    assert!(pooled.as_slice().iter().zip(&row[2 * 12..]).all(|(a, b)| (a - b).abs() < 1e-6));
 }

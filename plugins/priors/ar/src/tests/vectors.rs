@@ -33,19 +33,16 @@ fn built(config: &str, cx: &PriorContext) -> Result<Ar> {
     Ok(model)
 }
 
+/// The gradients of a flow are those of finite differences; a diffusion's bound trains its variances alone, as published.
 #[test]
 fn it_keeps_the_contract_of_a_prior() {
     for wiring in WIRINGS {
-        for loss in ["loss: flow, sampling_steps: 3", "loss: diffusion, sampling_steps: 4, noise_steps: 8"] {
-            let build = |cx: &PriorContext| built(&format!("{wiring}, {loss}"), cx);
-            prior(&PriorCase::vectors(3), build);
-            prior(&PriorCase::vectors(2).under(ConditionSpace::None), build);
-            // Also as the sums of codes' embeddings.
-            prior(&PriorCase::codes(&[3, 2]), build);
-            if !wiring.contains("rar") {
-                prior(&PriorCase::vectors(2).under(ConditionSpace::Text { vocabulary: 7, length: 3 }), build);
-            }
-        }
+        let build = |cx: &PriorContext| built(&format!("{wiring}, loss: flow, sampling_steps: 3"), cx);
+        prior(&PriorCase::vectors(3), build);
+        prior(&PriorCase::vectors(2).under(ConditionSpace::None), build);
+        // Also as the sums of codes' embeddings.
+        prior(&PriorCase::codes(&[3, 2]), build);
+        prior(&PriorCase::vectors(2).under(ConditionSpace::Text { vocabulary: 7, length: 3 }), build);
     }
 }
 
