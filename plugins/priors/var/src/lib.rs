@@ -14,6 +14,7 @@ pub use model::NextScale;
 pub use sample::NextScaleState;
 
 use rqlab_sdk::nn::ConditionKind;
+use rqlab_sdk::nn::codes::{CodeKind, TargetKind};
 use rqlab_sdk::prelude::*;
 
 config! {
@@ -40,6 +41,12 @@ config! {
         shared_modulation: bool = false;
         /// Whether it is told the class of the image, or its text.
         condition: ConditionKind = ConditionKind::Class;
+        /// Predict the codes, or soft distributions over the codebook at each scale.
+        targets: TargetKind = TargetKind::Hard;
+        /// Feed in the nearest codes, or codes drawn from the soft distributions, which later scales then follow.
+        codes: CodeKind = CodeKind::Nearest;
+        /// Temperature of soft targets and stochastic codes, in squared distances.
+        temperature: f32 = 0.5, in 1e-4..=1e4;
         /// Share of images for which what the last block adds is left out in training; it grows linearly from 0 at the first.
         drop_path: f32 = 0.0, in 0.0..=0.9;
     }

@@ -3,7 +3,7 @@
 use crate::VarConfig;
 use crate::block::{Block, Modulation, PlainNorm, deviation, linear};
 use rqlab_sdk::config::ConfigError;
-use rqlab_sdk::nn::codes::{by_position, likelihood, only_level, prior_loss};
+use rqlab_sdk::nn::codes::{by_position, likelihood, only_level, prior_loss, token_request};
 use rqlab_sdk::nn::transformer::WeightInit;
 use rqlab_sdk::nn::{ConditionEmbedding, Linear};
 use rqlab_sdk::prelude::*;
@@ -20,6 +20,7 @@ const UNDECAYED: [&str; 5] = ["pos_start", "pos_1LC", "lvl_embed", "ada_gss", "s
 /// `[1, L, W]`.
 #[derive(Debug)]
 pub struct NextScale {
+    wants: TokenRequest,
     pub(crate) level: LevelInfo,
     pub(crate) scales: Scales,
     pub(crate) condition: ConditionEmbedding,
@@ -77,6 +78,7 @@ impl NextScale {
         let shared = || linear(&params.scope("shared_ada_lin.1"), width, [width, 6 * width], 1.0);
         let null = cx.null_condition;
         Ok(Self {
+            wants: token_request(config.targets, config.codes, config.temperature),
             condition: ConditionEmbedding::new(&params.scope("class_emb"), condition, null, width, WeightInit::Gpt)?,
             prefix_position: (condition.length() > 1).then(|| table("pos_cond", condition.length())).transpose()?,
             start: table("pos_start", scales.positions(0).len())?,
@@ -168,11 +170,15 @@ impl NextScale {
     }
 
     /// Cross entropies in nats `[B T, D]`.
-    fn losses(&self, codes: &Codes, condition: &Condition, mode: &Mode) -> Result<Tensor> {
+    fn losses(&self, codes: &Codes, condition: &Condition, targets: &Targets, mode: &Mode) -> Result<Tensor> {
         let of_depth = |(d, logits): (usize, Tensor)| -> Result<Tensor> {
             let rows = logits.len() / logits.last_dim();
             let logits = logits.reshape(&[rows, logits.last_dim()])?;
-            Ok(logits.cross_entropy(&codes.column(d)?.reshape(&[rows])?)?)
+            let Targets::Soft(targets) = targets else {
+                return Ok(logits.cross_entropy(&codes.column(d)?.reshape(&[rows])?)?);
+            };
+            let missing = || Error::Unsupported(format!("there are no soft targets of depth {}", d + 1));
+            Ok(logits.soft_cross_entropy(&targets.get(d).ok_or_else(missing)?.reshape(logits.shape())?)?)
         };
         let logits = self.logits(codes, condition, mode)?.into_iter().enumerate();
         let losses = logits.map(of_depth).collect::<Result<Vec<_>>>()?;
@@ -191,6 +197,10 @@ fn groups(parts: &[&Tensor]) -> Vec<Range<usize>> {
 }
 
 impl Prior for NextScale {
+    fn wants(&self) -> TokenRequest {
+        self.wants
+    }
+
     fn can_be_guided(&self) -> bool {
         self.condition.space() != ConditionSpace::None
     }
@@ -201,11 +211,13 @@ impl Prior for NextScale {
     }
 
     fn loss(&self, batch: &TokenBatch, mode: &Mode) -> Result<PriorLoss> {
-        prior_loss(&self.losses(batch.tokens.codes()?, &batch.condition, mode)?)
+        prior_loss(&self.losses(batch.tokens.codes()?, &batch.condition, &batch.targets, mode)?)
     }
 
     fn likelihood(&self, batch: &TokenBatch) -> Result<Option<Tensor>> {
-        let nats = |codes: &Codes, condition: &Condition, _: &[Tokens]| self.losses(codes, condition, &Mode::Eval);
+        let nats = |codes: &Codes, condition: &Condition, _: &[Tokens]| {
+            self.losses(codes, condition, &Targets::Hard, &Mode::Eval)
+        };
         Ok(Some(likelihood(batch, &self.level, nats)?))
     }
 

@@ -147,6 +147,28 @@ fn scales_predicted_one_by_one_are_those_of_the_whole() {
     }
 }
 
+/// A distribution with all its mass on the code is a hard target.
+#[test]
+fn soft_targets_of_one_code_are_hard_targets() {
+    let level = level(&[[1, 1], [2, 2]], &[5, 4]);
+    let model = built(", targets: soft, codes: stochastic, temperature: 0.25", level.clone());
+    let wanted = TokenRequest { soft_targets: Some(0.25), stochastic_codes: Some(0.25), posterior_draws: false };
+    assert_eq!((model.wants(), built("", level.clone()).wants()), (wanted, TokenRequest::default()));
+    let codes = codes(&level, 3, 1);
+    let targets = (0..2).map(|d| {
+        let column = codes.column(d).unwrap();
+        let one_hot = |&code: &u32| (0..level.sizes()[d]).map(move |k| if k == code as usize { 1.0 } else { 0.0 });
+        let data = column.as_slice().iter().flat_map(one_hot).collect();
+        Tensor::from_vec(data, &[3, 1, level.positions(), level.sizes()[d]]).unwrap()
+    });
+    let loss = |targets| {
+        let batch = TokenBatch { tokens: Tokens::Codes(codes.clone()), targets, condition: classes(3), above: vec![] };
+        model.loss(&batch, &Mode::Eval).unwrap().loss.item().unwrap()
+    };
+    let (soft, hard) = (loss(Targets::Soft(targets.collect())), loss(Targets::Hard));
+    assert!((soft - hard).abs() < 1e-5, "{soft} {hard}");
+}
+
 #[test]
 fn training_on_one_pattern_per_class_makes_it_the_greedy_sample() {
     let level = level(&[[1, 1], [2, 2], [3, 3]], &[7, 5]);
