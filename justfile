@@ -64,6 +64,15 @@ watch NAME *ARGS: build
 test: build
     env -u RQLAB_HOME cargo test --release --workspace --features "{{features}}"
 
+# A thousand trials on a Slurm of this machine, through preemption, kills and a full disk: ten minutes to an hour, best as root.
+slurm-thousand: build
+    cargo test --release --package rqlab-tests --test slurm -- --ignored --nocapture a_thousand
+
+# Shows what a GPU must show, in seven minutes: agreement with the CPU, then speed. A bundle with CUDA has the tests that it runs.
+[no-cd]
+check-gpu *ARGS: build
+    {{rqlab}} check-gpu "$@"
+
 # Measures how fast training, encoding, sampling and single operations are here: `just bench --only rq_sample`.
 [no-cd]
 bench *ARGS: build

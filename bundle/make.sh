@@ -18,7 +18,7 @@ chmod 755 "$made"
 # Nothing is stripped: a plugin carries its handshake and its linker's digest, and the program learns from its own whether to ask
 # for the latter.
 mkdir -p "$made/bin" "$made/lib/rqlab"
-cp "$built/rqlab" "$built/rqlab-bench" "$made/bin/"
+cp "$built/rqlab" "$built/rqlab-bench" "$built/rqlab-check-gpu" "$made/bin/"
 cp "$built/librqlab_sdk.so" "$made/lib/rqlab/"
 for manifest in "$root"/plugins/*/*/Cargo.toml; do
     package=$(sed -n 's/^name = "\(.*\)"$/\1/p' "$manifest" | head -n 1)
@@ -27,9 +27,14 @@ done
 # Plugins that `rqlab plugins build` made for this build.
 [ ! -d "$built/plugins" ] || cp -r "$built/plugins" "$made/bin/"
 cp -r "$root/experiments" "$root/docs" "$root/ARCHITECTURE.md" "$root/CHANGELOG.md" "$root"/LICENSE-* "$made/"
-cp "$here/README.md" "$made/"
+cp "$here/README.md" "$here/check-gpu" "$made/"
+# What speeds are set beside, with a Python that has PyTorch.
+mkdir "$made/peers"
+cp -r "$root/tests/peers" "$made/peers/networks"
+peers=${PEERS:-$root/../shared/peers}
+[ ! -f "$peers/bench.py" ] || cp -r "$peers" "$made/peers/models"
 
-case ",$features," in *,cuda,*)
+case $features in *cuda*)
     # What a GPU must show is shown by tests, too. Each is built as it is for `cargo test`, so that no library is built anew.
     tests() {
         (cd "$root" && cargo test --release --features "$features" --no-run --message-format=json "$@") |

@@ -6,7 +6,10 @@
 
 use rqlab_tests::lab::{EXPERIMENT, Lab, Said, csv};
 use rqlab_tests::slurm::Slurm;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -107,25 +110,36 @@ fn assert_like_one_here(lab: &Lab) {
     assert_eq!(fs::read_dir(lab.path("runs/leases")).unwrap().count(), 0);
 }
 
-#[test]
-fn two_hundred_short_trials_are_done_once_each() {
-    let Some((lab, slurm)) = cluster() else { return };
-    let seeds: Vec<String> = (0..100).map(|seed| seed.to_string()).collect();
+/// Trials without a prior, as many as there are seeds and depths, each trained for some steps.
+fn many(lab: &Lab, seeds: usize, steps: usize) {
+    let seeds: Vec<String> = (0..seeds).map(|seed| seed.to_string()).collect();
     let text = EXPERIMENT
         .replace("    prior: ar(width: 16, heads: 2, layers: 1),\n", "")
-        .replace("(steps: 20", "(steps: 2")
+        .replace("(steps: 20", &format!("(steps: {steps}"))
+        .replace("checkpoint: 2", "checkpoint: 10")
         .replace("seeds: [0]", &format!("seeds: [{}]", seeds.join(", ")));
     let axis = text.find("        \"prior\": [").unwrap();
     let end = axis + text[axis..].find("        ],\n").unwrap() + "        ],\n".len();
     lab.write("tiny.ron", format!("{}{}", &text[..axis], &text[end..])).unwrap();
+}
+
+/// What members of the crew did, a value for each line of their files of events.
+fn events(lab: &Lab) -> Vec<Value> {
+    let plans = fs::read_dir(lab.path("runs/plans")).into_iter().flatten().flatten();
+    let logs = plans.flat_map(|plan| fs::read_dir(plan.path().join("log")).into_iter().flatten().flatten());
+    let logs = logs.map(|log| log.path()).filter(|log| log.extension().is_some_and(|end| end == "jsonl"));
+    let text: String = logs.map(|log| fs::read_to_string(log).unwrap()).collect();
+    // A member that is killed leaves half a line.
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn two_hundred_short_trials_are_done_once_each() {
+    let Some((lab, slurm)) = cluster() else { return };
+    many(&lab, 100, 2);
     let sweep = start(&lab, &slurm);
     finish(&lab, &slurm, sweep);
-    let begun = fs::read_dir(lab.path("runs/plans")).unwrap().flatten().flat_map(|plan| {
-        let logs = fs::read_dir(plan.path().join("log")).unwrap().flatten();
-        logs.filter(|log| log.path().extension().is_some_and(|end| end == "jsonl"))
-    });
-    let text: String = begun.map(|log| fs::read_to_string(log.path()).unwrap()).collect();
-    let started = text.lines().filter(|line| line.contains("\"event\":\"started\"")).count();
+    let started = events(&lab).iter().filter(|event| event["event"] == "started").count();
     assert_eq!(started, fs::read_dir(lab.path("runs/stages")).unwrap().count(), "each once");
     assert_like_one_here(&lab);
     // What is done needs no cluster.
@@ -153,6 +167,24 @@ fn a_preempted_crew_keeps_checkpoints_and_goes_on() {
     assert_like_one_here(&lab);
 }
 
+/// The processes of a plan: `crew`, its members, or `worker`, those that they start.
+fn processes(lab: &Lab, which: &str) -> Vec<String> {
+    let runs = lab.path("runs").display().to_string();
+    let found = Command::new("pgrep").args(["-f", &format!("{which} .*{runs}")]).output().unwrap();
+    String::from_utf8_lossy(&found.stdout).split_whitespace().map(str::to_owned).collect()
+}
+
+fn kill(process: &str) {
+    let _ = Command::new("kill").args(["-9", process]).status();
+}
+
+/// A node that is gone for a while, with all that ran on it.
+fn kill_node(lab: &Lab, slurm: &Slurm) {
+    slurm.kill("slurmd").unwrap();
+    processes(lab, "(crew|worker)").iter().for_each(|process| kill(process));
+    slurm.start_node().unwrap();
+}
+
 #[test]
 fn a_killed_submitter_node_and_controller_lose_nothing() {
     let Some((lab, slurm)) = cluster() else { return };
@@ -167,14 +199,7 @@ fn a_killed_submitter_node_and_controller_lose_nothing() {
     slurm.start_controller().unwrap();
     let second = start(&lab, &slurm);
 
-    // So is the node, with all that ran on it.
-    slurm.kill("slurmd").unwrap();
-    let runs = lab.path("runs").display().to_string();
-    let processes = Command::new("pgrep").args(["-f", &format!("(crew|worker) .*{runs}")]).output().unwrap();
-    for pid in String::from_utf8_lossy(&processes.stdout).split_whitespace() {
-        let _ = Command::new("kill").args(["-9", pid]).status();
-    }
-    slurm.start_node().unwrap();
+    kill_node(&lab, &slurm);
     finish(&lab, &slurm, second);
     assert_like_one_here(&lab);
 }
@@ -198,6 +223,34 @@ fn cancelled_work_ends_with_checkpoints_and_the_same_sweep_takes_it_up() {
     assert_like_one_here(&lab);
 }
 
+/// What measures images keeps no checkpoint: where it takes longer than a task has, the task would go back into the queue without end.
+#[test]
+fn a_time_limit_in_which_nothing_is_achieved_is_told() {
+    let Some((lab, slurm)) = cluster() else { return };
+    let text = EXPERIMENT.replace("size: 16, train: 64, test: 32", "size: 64, train: 64, test: 50000");
+    lab.write("tiny.ron", text.replace("images: 16, samples", "images: 50000, samples")).unwrap();
+    let mut sweep = command(&lab, &slurm, &SWEEP.replace("--workers 3", "--workers 1")).spawn().unwrap();
+    let mut told = 0;
+    while sweep.try_wait().unwrap().is_none() {
+        hurry(&slurm);
+        let measures = |event: &Value| {
+            event["event"] == "started" && ["reference", "reconstruction"].map(Value::from).contains(&event["stage"])
+        };
+        // A second signal would end the task as if it had not been heard.
+        if events(&lab).iter().filter(|event| measures(event)).count() > told {
+            told += 1;
+            let task = slurm.said("squeue", &["-h", "-r", "-t", "RUNNING", "-o", "%i"]).unwrap();
+            slurm.said("scancel", &["--batch", "--signal=USR2", task.trim()]).unwrap();
+        }
+        sleep(Duration::from_millis(200));
+    }
+    let said = Said::from(sweep.wait_with_output().unwrap());
+    assert!(told >= 1 && said.code == Some(2), "{}\n{}", said.err, logs(&lab));
+    for text in ["all workers have ended", "no checkpoint kept before the time limit", "more --time"] {
+        assert!(said.err.contains(text), "{text} in\n{}", said.err);
+    }
+}
+
 #[test]
 fn what_cannot_work_on_the_cluster_is_said_with_a_remedy() {
     let Some((lab, slurm)) = cluster() else { return };
@@ -216,6 +269,11 @@ fn what_cannot_work_on_the_cluster_is_said_with_a_remedy() {
     refused(&format!("{sweep} --launcher slurm --time 2"), &["leaves no time to work", "--time"]);
     refused(&format!("{sweep} --launcher slurm --time soon"), &["`soon` is no time limit"]);
     refused(&format!("{sweep} --partition work"), &["for a cluster", "--launcher slurm"]);
+    refused(&format!("{sweep} --launcher slurm --mem lots"), &["`lots` is no amount of memory", "32G"]);
+    refused(
+        &format!("{sweep} --launcher slurm --mem 1K"),
+        &["a trial takes at least", "by `--mem` a task has", "more `--mem`"],
+    );
     refused("cancel tiny.ron --runs elsewhere", &["nothing was submitted", "--runs"]);
 
     // A node that lacks a plugin of the plan.
@@ -232,4 +290,136 @@ fn what_cannot_work_on_the_cluster_is_said_with_a_remedy() {
     refused(sweep, &["all workers have ended", "none of them found", "--runs"]);
     lab.write("config/rqlab/launcher.ron", "(launcher: slurm, worker: 1)").unwrap();
     refused(sweep, &["launcher.ron:1:", "`worker`"]);
+}
+
+/// A small disk under the folder of runs.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// None where none can be mounted.
+    fn under(folder: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&folder).unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=1g", "none"];
+        let mounted = Command::new("mount").args(mount).arg(&folder).stderr(Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+
+    /// Fills it to the last byte.
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        while std::io::Write::write(&mut file, &[0; 1 << 16]).is_ok() {}
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// How many stages are done.
+fn done(lab: &Lab) -> usize {
+    let stages = fs::read_dir(lab.path("runs/stages")).into_iter().flatten().flatten();
+    stages.filter(|stage| stage.path().join("done.json").exists()).count()
+}
+
+/// Work on a cluster is preempted, killed and out of disk, again and again; nothing is lost, nothing done twice, and the page is that
+/// of a sweep here. Prints how much of the workers' time was work.
+#[test]
+#[ignore = "ten minutes to an hour: `just slurm-thousand`"]
+fn a_thousand_trials_survive_preemption_kills_and_a_full_disk() {
+    let Some((lab, slurm)) = cluster() else { return };
+    let disk = Disk::under(lab.path("runs"));
+    many(&lab, 500, 20);
+    let stages = 2 * 1000 + 2;
+    let (mut preempted, mut killed, mut nodes, mut sweeps, mut filled) = (0, 0, 0, 1, false);
+    let began = Instant::now();
+    let mut sweep = start(&lab, &slurm);
+    for round in 1_usize.. {
+        sleep(Duration::from_secs(5));
+        hurry(&slurm);
+        if sweep.try_wait().unwrap().is_some() {
+            let said = Said::from(sweep.wait_with_output().unwrap());
+            if said.code == Some(0) {
+                break;
+            }
+            println!(
+                "sweep {sweeps} ended, {} stages done: {}",
+                done(&lab),
+                said.err.lines().last().unwrap_or_default()
+            );
+            sweep = start(&lab, &slurm);
+            sweeps += 1;
+        }
+        // What each of them has come to by now is chance.
+        let one_of = |which: &str| {
+            let processes = processes(&lab, which);
+            processes.get(round % processes.len().max(1)).cloned()
+        };
+        match round % 12 {
+            0 => {
+                slurm.said("sbatch", &["-p", "urgent", "-n", "4", "-o", "/dev/null", "--wrap", "sleep 1"]).unwrap();
+                preempted += 1;
+            }
+            2 | 6 => one_of("worker").iter().for_each(|process| {
+                kill(process);
+                killed += 1;
+            }),
+            9 => one_of("crew").iter().for_each(|process| {
+                kill(process);
+                killed += 1;
+            }),
+            11 if round % 5 == 0 => {
+                kill_node(&lab, &slurm);
+                nodes += 1;
+            }
+            11 => sweep.kill().unwrap(),
+            _ => {}
+        }
+        if let Some(disk) = disk.as_ref().filter(|_| !filled && done(&lab) > stages / 2) {
+            filled = true;
+            disk.fill();
+            sleep(Duration::from_secs(20));
+            disk.free();
+        }
+    }
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "{took:.0} s; {preempted} preemptions, {killed} processes and {nodes} nodes killed, {sweeps} sweeps, disk filled: {filled}"
+    );
+    let events = events(&lab);
+    let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut members: BTreeMap<u64, [f64; 2]> = BTreeMap::new();
+    for event in &events {
+        // What another one has done takes no time here.
+        if event["outcome"] == "done" && event["seconds"].as_f64() > Some(0.0) {
+            *ends.entry(event["job"].as_str().unwrap()).or_default() += 1;
+        }
+        let time = event["time"].as_f64().unwrap();
+        let member = members.entry(event["process"].as_u64().unwrap()).or_insert([time; 2]);
+        *member = [member[0].min(time), member[1].max(time)];
+    }
+    assert!(ends.values().all(|&count| count == 1), "{ends:?}");
+    assert_eq!(done(&lab), stages, "stages");
+    let work: f64 = fs::read_dir(lab.path("runs/stages"))
+        .unwrap()
+        .map(|stage| {
+            let done: Value =
+                serde_json::from_slice(&fs::read(stage.unwrap().path().join("done.json")).unwrap()).unwrap();
+            done["seconds"].as_f64().unwrap()
+        })
+        .sum();
+    let time: f64 = members.values().map(|[from, to]| to - from).sum();
+    let starts = events.iter().filter(|event| event["event"] == "started").count();
+    println!(
+        "{} members, {time:.0} s, of which {work:.0} s of work ({:.0} %); {starts} starts of {stages} stages; {:.2} s a stage beside its work",
+        members.len(),
+        100.0 * work / time,
+        (time - work) / stages as f64
+    );
+    assert_like_one_here(&lab);
 }

@@ -6,6 +6,7 @@
 //! makes it ready, [`measure`] times it; [`compare`] sets two runs side by side, [`scaling`] varies sizes.
 
 mod adversarial;
+pub mod check_gpu;
 pub mod cli;
 pub mod command;
 pub mod compare;

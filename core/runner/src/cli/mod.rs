@@ -379,6 +379,14 @@ Examples:
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         arguments: Vec<OsString>,
     },
+    /// Shows what a GPU must show, in the order of worth: agreement with the CPU, then speed.
+    // Another program, as for `bench`.
+    #[command(disable_help_flag = true)]
+    CheckGpu {
+        /// Limits, folders: see `rqlab check-gpu --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        arguments: Vec<OsString>,
+    },
     /// Does stages of a plan, in a task of a cluster; started by its batch script.
     #[command(hide = true)]
     Crew {

@@ -106,11 +106,25 @@ impl Settings {
         self.workers.unwrap_or(WORKERS).max(1)
     }
 
+    /// The bytes of memory that a task is to have; none where that is left to the cluster, or is all that a node has (`0`).
+    ///
+    /// # Errors
+    /// What is no amount of memory.
+    pub fn memory(&self) -> Result<Option<f64>, Diagnostic> {
+        let Some(text) = &self.mem else { return Ok(None) };
+        let bytes = bytes(text).ok_or_else(|| {
+            Diagnostic::error(format!("`{text}` is no amount of memory"))
+                .help("write a whole number and its unit, K, M, G or T, as sbatch takes it: 32G; a task does one stage at a time unless `--jobs` says more")
+        })?;
+        Ok(Some(bytes).filter(|&bytes| bytes > 0.0))
+    }
+
     /// Checks what can be checked before anything is submitted.
     ///
     /// # Errors
-    /// A time limit that is none, or that leaves no time to work.
+    /// Memory that is none; a time limit that is none, or that leaves no time to work.
     pub fn check(&self) -> Result<(), Diagnostic> {
+        self.memory()?;
         let Some(time) = &self.time else { return Ok(()) };
         let Some(seconds) = seconds(time) else {
             return Err(Diagnostic::error(format!("`{time}` is no time limit"))
@@ -124,6 +138,19 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// The bytes of memory as sbatch takes it: a number of MiB, or of what its unit says.
+fn bytes(text: &str) -> Option<f64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_uppercase().trim_end_matches('B') {
+        "K" => 10,
+        "" | "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    Some(digits.parse::<u32>().ok()? as f64 * (1_u64 << unit) as f64)
 }
 
 /// The seconds of a time limit as sbatch takes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours,
@@ -162,6 +189,21 @@ mod tests {
         assert_eq!((of("5"), of("UNLIMITED")), (Ok(()), Ok(())));
         assert!(of("2:30").unwrap_err().message.contains("leaves no time to work"));
         assert!(of("soon").unwrap_err().message.contains("is no time limit"));
+    }
+
+    #[test]
+    fn memory_is_read_as_sbatch_reads_it() {
+        let of = |mem: &str| Settings { mem: Some(mem.to_owned()), ..Settings::default() }.memory();
+        let mib = f64::from(1 << 20);
+        assert_eq!(
+            [of("4096"), of("4G"), of("4gb"), of("1T")].map(Result::unwrap),
+            [4096.0, 4096.0, 4096.0, f64::from(1 << 20)].map(|n| Some(n * mib))
+        );
+        assert_eq!(of("0").unwrap(), None);
+        assert_eq!(Settings::default().memory().unwrap(), None);
+        for text in ["", "G", "much", "-1G", "4P"] {
+            assert!(of(text).unwrap_err().message.contains("is no amount of memory"), "{text}");
+        }
     }
 
     #[test]

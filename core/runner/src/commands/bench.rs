@@ -1,4 +1,4 @@
-//! `rqlab bench`: the benchmark is a program of its own, which lies beside this one and takes its place.
+//! `rqlab bench` and `rqlab check-gpu`: each is a program of its own, which lies beside this one and takes its place.
 
 use crate::cli::Global;
 use crate::commands::{Failure, Outcome};
@@ -8,10 +8,11 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-pub(super) fn run(global: &Global, arguments: &[OsString]) -> Result<Outcome, Failure> {
+/// Has the program of that name take the place of this one.
+pub(super) fn run(name: &str, global: &Global, arguments: &[OsString]) -> Result<Outcome, Failure> {
     // Where this program is called by a link, both lie at its other end.
     let own = std::env::current_exe().and_then(std::fs::canonicalize).map_err(Error::file("rqlab"))?;
-    let program = own.with_file_name(format!("rqlab-bench{EXE_SUFFIX}"));
+    let program = own.with_file_name(format!("{name}{EXE_SUFFIX}"));
     if !program.is_file() {
         let missing = format!("{} is missing; build it with `cargo build --release --workspace`", program.display());
         return Err(Error::Data(missing).into());

@@ -195,7 +195,8 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
             tokenize::run_detokenize(global, tokenizer, codes, output, ui)
         }
         Command::Worker { id, runs, lease } => worker::run(global, id, lease.as_deref(), runs),
-        Command::Bench { arguments } => bench::run(global, arguments),
+        Command::Bench { arguments } => bench::run("rqlab-bench", global, arguments),
+        Command::CheckGpu { arguments } => bench::run("rqlab-check-gpu", global, arguments),
         Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
         Command::Plugins(command) => plugins::run(global, command, ui),
         Command::Doctor { runs } => doctor::run(global, runs, ui),
@@ -230,6 +231,7 @@ fn computes(command: &Command) -> bool {
         | Command::Import(_)
         | Command::Export { .. }
         | Command::Bench { .. }
+        | Command::CheckGpu { .. }
         | Command::Describe { .. }
         | Command::Plugins(_)
         | Command::Doctor { .. }

@@ -5,6 +5,7 @@ use crate::cluster::{Settings, Slurm};
 use crate::collect::{collect, short, shown};
 use crate::commands::{Failure, Outcome, mention_another_format, open};
 use crate::experiment::Diagnostic;
+use crate::gpu::DeviceChoice;
 use crate::job::{Job, Trial};
 use crate::jobs::Outcomes;
 use crate::place::Place;
@@ -41,8 +42,13 @@ pub(super) fn run_sweep(
     for data in plan.data() {
         ui.note(format!("{}: {}", data.name, data.headline()));
     }
-    // How much memory the nodes have is not known here.
-    fits(global.device.resolve().0 == Device::Cpu && cluster.is_none(), &plan, &arguments.runs)?;
+    let too_large = match &cluster {
+        None => too_large_for_this_machine(global, &plan),
+        // How much memory nodes and their GPUs have is not known here.
+        Some(settings) if settings.gpus.is_some() || is_gpu(global) => None,
+        Some(settings) => settings.memory()?.and_then(|memory| memory::refusal_of_tasks(&plan, memory)),
+    };
+    fits(too_large, &plan, &arguments.runs)?;
     let started = Instant::now();
     let mut options = options(global, arguments, how, &plan, ui)?;
     if let Some(settings) = cluster {
@@ -82,7 +88,7 @@ pub(super) fn run_trial(
     mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();
     plan.keep_only(chosen);
-    fits(global.device.resolve().0 == Device::Cpu, &plan, &arguments.runs)?;
+    fits(too_large_for_this_machine(global, &plan), &plan, &arguments.runs)?;
     let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
     let outcomes = run_jobs(&plan, &options, &store)?;
@@ -129,10 +135,18 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
     }
 }
 
-/// Refuses what cannot fit into the memory of this machine, if it is what computes, or onto the disk. How much a GPU has is not known
-/// here.
-fn fits(here: bool, plan: &Plan, runs: &Path) -> Result<(), Failure> {
-    let too_large = here.then(|| memory::refusal(plan)).flatten();
+/// Why this machine has too little memory, if its processor computes. How much a GPU has is not known here.
+fn too_large_for_this_machine(global: &Global, plan: &Plan) -> Option<Diagnostic> {
+    (global.device.resolve().0 == Device::Cpu).then(|| memory::refusal(plan)).flatten()
+}
+
+/// Whether a GPU was asked for.
+fn is_gpu(global: &Global) -> bool {
+    matches!(global.device, DeviceChoice::Named(Device::Cuda(_)))
+}
+
+/// Refuses what is too large for memory, or for the disk.
+fn fits(too_large: Option<Diagnostic>, plan: &Plan, runs: &Path) -> Result<(), Failure> {
     let store = Store::at(runs);
     let is_done = |job: &Job| matches!(store.stage(&job.id).standing(), Ok(Standing::Done(_)));
     let refusal = too_large.or_else(|| disk::refusal(disk::needed(plan, is_done), runs));

@@ -3,6 +3,7 @@
 use super::{Model, Plan};
 use crate::experiment::Diagnostic;
 use crate::settings::{Evaluation, PriorTraining, TokenizerTraining};
+use crate::ui::bytes;
 use rqlab_sdk::contracts::LevelInfo;
 
 /// More than any machine holds.
@@ -47,17 +48,20 @@ pub fn of_trials(plan: &Plan) -> Option<String> {
 
 /// Why the plan cannot be worked on by this machine's processor: it has too little memory.
 pub fn refusal(plan: &Plan) -> Option<Diagnostic> {
-    too_much(most(plan), of_machine()?)
+    too_much(most(plan), "this machine has", of_machine()?, "run it on a larger machine")
 }
 
-fn too_much(needed: f64, machine: f64) -> Option<Diagnostic> {
-    (needed > machine).then(|| {
-        Diagnostic::error(format!(
-            "a trial takes at least {} of memory, and this machine has {}",
-            gib(needed),
-            gib(machine)
-        ))
-        .help("make the models, the codebooks, the images, `batch` or `evaluation.speed` smaller, or run it on a larger machine")
+/// Why the plan cannot be worked on by the processors of a cluster's tasks, which have so many bytes of memory each.
+pub fn refusal_of_tasks(plan: &Plan, memory: f64) -> Option<Diagnostic> {
+    too_much(most(plan), "by `--mem` a task has", memory, "give the tasks more `--mem`")
+}
+
+fn too_much(needed: f64, who: &str, memory: f64, remedy: &str) -> Option<Diagnostic> {
+    (needed > memory).then(|| {
+        let message =
+            format!("a trial takes at least {} of memory, and {who} {}", bytes(needed as u64), bytes(memory as u64));
+        let smaller = "make the models, the codebooks, the images, `batch` or `evaluation.speed` smaller";
+        Diagnostic::error(message).help(format!("{smaller}, or {remedy}"))
     })
 }
 
@@ -66,17 +70,13 @@ pub fn most(plan: &Plan) -> f64 {
     plan.models.values().map(|model| model.memory).fold(0.0, f64::max)
 }
 
-fn gib(bytes: f64) -> String {
-    format!("{:.1} GiB", bytes / GIB)
-}
-
 fn sentence(needed: f64, machine: Option<f64>) -> Option<String> {
     (needed >= GIB).then(|| {
         let more = machine.filter(|&machine| needed > machine);
-        let more = more.map(|machine| format!(", more than the {} of this machine, whose processor refuses it", gib(machine)));
+        let more = more.map(|machine| format!(", more than the {} of this machine, whose processor refuses it", bytes(machine as u64)));
         format!(
             "Memory: at least {} for parameters, optimizer, codebooks and a batch of images{}; activations come on top.",
-            gib(needed),
+            bytes(needed as u64),
             more.unwrap_or_default()
         )
     })
@@ -108,8 +108,9 @@ mod tests {
         let said = sentence(gib(32.0), Some(gib(16.0))).unwrap_or_default();
         assert!(said.contains("more than the 16.0 GiB of this machine"), "{said}");
         assert!(sentence(gib(32.0), None).is_some());
-        assert_eq!(too_much(gib(8.5), gib(16.0)), None);
-        let refused = too_much(gib(32.0), gib(16.0)).map(|complaint| complaint.message).unwrap_or_default();
+        let on_this = |needed| too_much(needed, "this machine has", gib(16.0), "run it on a larger machine");
+        assert_eq!(on_this(gib(8.5)), None);
+        let refused = on_this(gib(32.0)).map(|complaint| complaint.message).unwrap_or_default();
         assert_eq!(refused, "a trial takes at least 32.0 GiB of memory, and this machine has 16.0 GiB");
     }
 }
