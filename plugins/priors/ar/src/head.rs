@@ -1,6 +1,6 @@
 //! What is predicted from hidden states: codes, or vectors.
 
-use crate::output::Output;
+use crate::output::{Output, PackedOutput};
 use crate::{ArConfig, BlockKind};
 use rqlab_sdk::nn::LayerNorm;
 use rqlab_sdk::nn::codes::{CodeClassifier, PackedClassifier};
@@ -103,7 +103,7 @@ impl Head {
     pub(crate) fn packed(&self, images: usize) -> Result<PackedHead> {
         match self {
             Self::Classifier(classifier) => Ok(PackedHead::Classifier(classifier.packed(images)?)),
-            Self::Output(output) => Ok(PackedHead::Output(output.clone())),
+            Self::Output(output) => Ok(PackedHead::Output(output.packed(images)?)),
             Self::Vectors { .. } => Err(no_codes()),
         }
     }
@@ -117,7 +117,7 @@ fn no_codes() -> Error {
 #[derive(Debug)]
 pub(crate) enum PackedHead {
     Classifier(PackedClassifier),
-    Output(Output),
+    Output(PackedOutput),
 }
 
 impl PackedHead {

@@ -2,6 +2,7 @@
 
 use rqlab_sdk::nn::Linear;
 use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::ops::packed::PackedLinear;
 
 /// Logits from hidden states: a linear map for all depths where their codebooks have one size, and one per depth where they
 /// have not. Parameters: `weight`, or `0.weight`, `1.weight`, .., and `bias` likewise, if there is one.
@@ -29,10 +30,13 @@ impl Output {
     }
 
     /// Logits `[.., K]` of depth `d` from hidden states `[.., W]`.
-    pub(crate) fn logits(&self, hidden: &Tensor, d: usize) -> Result<Tensor> {
-        let index = if self.linears.len() == 1 { 0 } else { d };
-        let missing = || Error::Unsupported(format!("there is no depth {}", d + 1));
-        self.linears.get(index).ok_or_else(missing)?.forward(hidden)
+    fn logits(&self, hidden: &Tensor, d: usize) -> Result<Tensor> {
+        of_depth(&self.linears, d)?.forward(hidden)
+    }
+
+    /// The maps as they are now, to draw codes of `images` at a time.
+    pub(crate) fn packed(&self, images: usize) -> Result<PackedOutput> {
+        Ok(PackedOutput(self.linears.iter().map(|linear| linear.packed(images)).collect::<Result<_>>()?))
     }
 
     /// Logits `[N, K_d]` of every depth from hidden states `[N, D, W]`.
@@ -57,4 +61,21 @@ impl Output {
         let losses = logits.iter().enumerate().map(loss).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::stack(&losses.iter().collect::<Vec<_>>(), 1)?)
     }
+}
+
+/// An [`Output`] laid out for sampling.
+#[derive(Debug)]
+pub(crate) struct PackedOutput(Vec<PackedLinear>);
+
+impl PackedOutput {
+    /// Logits `[.., K]` of depth `d` from hidden states `[.., W]`.
+    pub(crate) fn logits(&self, hidden: &Tensor, d: usize) -> Result<Tensor> {
+        Ok(of_depth(&self.0, d)?.forward(hidden)?)
+    }
+}
+
+/// The map of a depth, where one may serve all.
+fn of_depth<L>(linears: &[L], d: usize) -> Result<&L> {
+    let index = if linears.len() == 1 { 0 } else { d };
+    linears.get(index).ok_or_else(|| Error::Unsupported(format!("there is no depth {}", d + 1)))
 }
