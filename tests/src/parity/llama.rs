@@ -1,12 +1,11 @@
 //! The autoregressive transformer of LlamaGen.
 
 use super::outputs::{backward, gradient};
-use super::{Case, Outputs, Result};
+use super::{Case, Outputs, Result, drawn};
 use rqlab_prior_ar::{Ar, ArConfig, BlockKind, swiglu_width};
-use rqlab_sdk::nn::CodeSteps;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::no_grad;
-use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial, probabilities};
+use rqlab_sdk::tensor::ops::sampling::Draw;
 use serde_json::Value;
 
 /// Our names' beginnings, and the published ones in their place.
@@ -92,38 +91,17 @@ pub(super) fn llama_ar(case: &Case, out: &mut Outputs) -> Result<()> {
 fn sampled(case: &Case, model: &Ar, sub: &Value, out: &mut Outputs) -> Result<()> {
     let number = |key: &str| sub[key].as_f64().ok_or_else(|| format!("the sub-case has no `{key}`"));
     let name = sub["name"].as_str().ok_or("a sub-case without a name")?;
-    let labels = case.codes(&format!("in.{name}labels"))?;
-    let uniforms = case.tensor(&format!("rand.{name}u"))?;
-    let (images, length) = (labels.len(), uniforms.last_dim());
-    // The first token and n + 1 after it are guided; all of them if n is -1.
-    let (scale, last) = (number("cfg_scale")? as f32, number("cfg_interval")? + 1.0);
-    let to = if last > 0.0 { last as f32 / (length - 1) as f32 } else { 1.0 };
-    let guidance = Guidance { scale: scale.max(1.0), schedule: GuidanceSchedule::Interval { from: 0.0, to } };
     let draw = Draw {
         temperature: number("temperature")? as f32,
         top_k: Some(number("top_k")? as usize).filter(|&k| k > 0),
         top_p: Some(number("top_p")? as f32).filter(|&p| p < 1.0),
     };
-    let condition = Condition::classes(labels)?.paired()?;
-    let generate = |cache: bool| -> Result<(Vec<Codes>, Vec<Tensor>)> {
-        let mut state = model.begin(&condition, &[], cache)?;
-        let (mut drawn, mut probs) = (Vec::<Codes>::new(), Vec::new());
-        for k in 0..length {
-            let twice = drawn.last().map(|codes| Codes::stack(&[codes.clone(), codes.clone()])?.reshape(&[2 * images]));
-            let logits = model.next(&mut state, twice.transpose()?.as_ref())?;
-            let pairs = logits.reshape(&[images, 2, logits.last_dim()])?;
-            let p = probabilities(&Guidance::mix(&pairs, guidance.at(k, length))?, &draw)?;
-            let u: Vec<f32> = (0..images).map(|image| uniforms.as_slice()[image * length + k]).collect();
-            drawn.push(multinomial(&p, &u)?);
-            probs.push(p);
-        }
-        Ok((drawn, probs))
+    // The first token and n + 1 after it are guided; all of them if n is -1.
+    let (scale, last) = (number("cfg_scale")? as f32, number("cfg_interval")? + 1.0);
+    let scale = |k: usize, length: usize| {
+        let to = if last > 0.0 { last as f32 / length as f32 } else { 1.0 };
+        let schedule = GuidanceSchedule::Interval { from: 0.0, to };
+        Guidance { scale: scale.max(1.0), schedule }.at_progress(k as f32 / length as f32)
     };
-    let (drawn, probs) = generate(true)?;
-    if generate(false)?.0 != drawn {
-        return Err(format!("{name} the codes differ with and without cache").into());
-    }
-    out.codes(format!("out.{name}tokens"), &Codes::stack(&drawn)?);
-    out.tensor(format!("out.{name}probs"), &Tensor::stack(&probs.iter().collect::<Vec<_>>(), 1)?);
-    Ok(())
+    drawn::codes(case, model, name, &draw, scale, out)
 }

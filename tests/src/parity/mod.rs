@@ -9,6 +9,7 @@ mod autoencoder;
 mod case;
 mod counts;
 mod diffusion;
+mod drawn;
 mod grids;
 mod llama;
 mod lookup_free;

@@ -2,11 +2,11 @@
 
 use super::case::{number, numbers};
 use super::outputs::{backward, gradient};
-use super::{Case, Outputs, Result};
+use super::{Case, Outputs, Result, drawn};
 use rqlab_prior_ar::{Ar, ArConfig, BlockKind, Order, random_share};
-use rqlab_sdk::nn::{CodeSteps, Orders};
+use rqlab_sdk::nn::Orders;
 use rqlab_sdk::prelude::*;
-use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial, probabilities};
+use rqlab_sdk::tensor::ops::sampling::Draw;
 use rqlab_sdk::tensor::{Gradients, no_grad};
 use serde_json::Value;
 
@@ -159,32 +159,7 @@ fn guidance(sub: &Value) -> Result<Guidance> {
 
 fn sampled(case: &Case, model: &Ar, sub: &Value, out: &mut Outputs) -> Result<()> {
     let name = sub["name"].as_str().ok_or("a sub-case without a name")?;
-    let labels = case.codes(&format!("in.{name}labels"))?;
-    let uniforms = case.tensor(&format!("rand.{name}u"))?;
-    let (images, length) = (labels.len(), uniforms.last_dim());
     let guidance = guidance(sub)?;
     let draw = Draw { temperature: number(sub, "randomize_temperature")? as f32, ..Draw::default() };
-    let condition = Condition::classes(labels)?.paired()?;
-    let generate = |cache: bool| -> Result<(Vec<Codes>, Vec<Tensor>)> {
-        let mut state = model.begin(&condition, &[], cache)?;
-        let (mut drawn, mut probs) = (Vec::<Codes>::new(), Vec::new());
-        for k in 0..length {
-            let twice = drawn.last().map(|codes| Codes::stack(&[codes.clone(), codes.clone()])?.reshape(&[2 * images]));
-            let logits = model.next(&mut state, twice.transpose()?.as_ref())?;
-            let pairs = logits.reshape(&[images, 2, logits.last_dim()])?;
-            let scale = guidance.at_progress(k as f32 / length as f32);
-            let p = probabilities(&Guidance::mix(&pairs, scale)?, &draw)?;
-            let u: Vec<f32> = (0..images).map(|image| uniforms.as_slice()[image * length + k]).collect();
-            drawn.push(multinomial(&p, &u)?);
-            probs.push(p);
-        }
-        Ok((drawn, probs))
-    };
-    let (drawn, probs) = generate(true)?;
-    if generate(false)?.0 != drawn {
-        return Err(format!("{name} the codes differ with and without cache").into());
-    }
-    out.codes(format!("out.{name}tokens"), &Codes::stack(&drawn)?);
-    out.tensor(format!("out.{name}probs"), &Tensor::stack(&probs.iter().collect::<Vec<_>>(), 1)?);
-    Ok(())
+    drawn::codes(case, model, name, &draw, |k, length| guidance.at_progress(k as f32 / length as f32), out)
 }
