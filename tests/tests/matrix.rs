@@ -134,6 +134,9 @@ fn every_quantizer_of_codes_trains_with_every_prior_of_codes() {
 #[test]
 fn codebooks_soft_targets_and_drawn_codes_are_had_of_every_plain_quantizer() {
     assert_bits(&swept(PLAIN, DEMANDING, "prior_bits_per_image"));
+    let of_scales: Vec<&str> = OTHERS.iter().copied().filter(|call| call.starts_with("multi_scale")).collect();
+    let soft = format!("{}, targets: soft, codes: stochastic)", NEXT_SCALE.trim_end_matches(')'));
+    assert_bits(&swept(&of_scales, &[&soft], "prior_bits_per_image"));
 }
 
 /// Vectors have a bound of their likelihood.
