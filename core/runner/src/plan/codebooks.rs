@@ -26,7 +26,8 @@ fn unfilled(model: &Model, images: usize) -> impl Iterator<Item = String> {
         (tokens < codes).then(|| {
             format!(
                 "Codebooks: a batch of {images} images has {} tokens for {} codes, of which a step uses {}% at most: more \
-                 images (`tokenizer_training.batch`) or fewer codes fill them.",
+                 images (`tokenizer_training.batch`) or fewer codes (a smaller `codebook`; fewer `levels`, `bits`, or bits of a \
+                 sub-token) fill them.",
                 thousands(tokens),
                 thousands(codes),
                 100 * tokens / codes

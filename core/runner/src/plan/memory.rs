@@ -14,8 +14,8 @@ pub(super) const NUMBER: f64 = 4.0;
 /// Less is not worth a word.
 pub(super) const GIB: f64 = (1_u64 << 30) as f64;
 
-/// Bytes that a trial takes at least. Its training: parameters with their gradients, moments and averages, codebooks, a batch of
-/// images with its reconstruction, and latents before and after quantization. The timing of its samples: priors, and the
+/// Bytes that a trial takes at least. Its training: parameters with their gradients, moments and averages, codebooks (also of
+/// codes that are no parameters, such as those of bits), a batch of images with its reconstruction, and latents before and after quantization. The timing of its samples: priors, and the
 /// largest batch of pictures with its latents. Other activations are not counted.
 pub(super) fn least(
     model: &Model,
@@ -28,7 +28,7 @@ pub(super) fn least(
     let latents: f64 = model.levels.iter().map(latents).sum();
     let of_tokenizer = trained(model.autoencoder, tokenizer.ema_decay.is_some())
         + trained(model.objectives, false)
-        + (model.quantizer + model.buffers) as f64
+        + ((model.quantizer + model.buffers) as f64).max(model.levels.iter().map(tables).sum())
         + 2.0 * tokenizer.batch as f64 * (image + latents);
     let of_prior = model.prior.map_or(0.0, |count| trained(count, prior.ema_decay.is_some()));
     let timed = evaluation.speed.iter().max().map_or(0.0, |&batch| batch as f64 * (image + latents));
@@ -39,6 +39,13 @@ pub(super) fn least(
 /// Numbers of an image's latents at a level.
 pub(super) fn latents(level: &LevelInfo) -> f64 {
     (level.height * level.width * level.channels) as f64
+}
+
+/// Numbers of the vectors that a level's codes stand for: a table for each depth, or one that all share.
+fn tables(level: &LevelInfo) -> f64 {
+    let Some(space) = level.code_space() else { return 0.0 };
+    let distinct = if space.shared { 1 } else { space.depth() };
+    space.sizes.iter().take(distinct).map(|&size| size as f64).sum::<f64>() * level.channels as f64
 }
 
 /// A sentence where some trial of a plan needs more memory than a small machine has anyway.
@@ -98,6 +105,21 @@ fn of_machine() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rqlab_sdk::contracts::{CodeSpace, TokenSpace};
+
+    /// 2^18 vectors of 18 numbers, which no parameter holds.
+    #[test]
+    fn codes_of_bits_have_tables() {
+        let level = |sizes: &[usize], shared| {
+            let space = CodeSpace { sizes: sizes.to_vec(), tables: vec![], shared };
+            LevelInfo { height: 2, width: 2, channels: 18, space: TokenSpace::Codes(space), scales: None }
+        };
+        assert_eq!(tables(&level(&[1 << 18], false)), f64::from(18 << 18));
+        assert_eq!(tables(&level(&[64, 4096], false)), f64::from(18 * (64 + 4096)));
+        assert_eq!(tables(&level(&[64; 4], true)), f64::from(18 * 64));
+        let vectors = LevelInfo { space: TokenSpace::Vectors { channels: 18 }, ..level(&[2], false) };
+        assert_eq!(tables(&vectors), 0.0);
+    }
 
     #[test]
     fn what_is_needed_is_set_beside_what_is_there() {
