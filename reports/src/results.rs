@@ -319,7 +319,7 @@ impl Trial {
 impl Curve {
     /// What is recorded.
     pub fn quantity(&self) -> Quantity {
-        Quantity::new(self.measure.clone(), self.at.iter().copied())
+        Quantity::new(self.measure.clone(), self.at.iter().cloned())
     }
 }
 

@@ -265,7 +265,7 @@ fn levels_of_one_depth_each_stand_in_one_chart() {
     let trial = &mut results.trials[0];
     for level in 1..=2 {
         let at = vec![Index::Level(level), Index::Depth(1)];
-        trial.readings.push(Reading::new("usage", at.iter().copied(), 0.5));
+        trial.readings.push(Reading::new("usage", at.iter().cloned(), 0.5));
         let (stage, measure) = ("tokenizer".into(), "usage".into());
         trial.curves.push(Curve { stage, measure, at, steps: vec![1, 2], values: vec![0.1, 0.5] });
     }

@@ -48,7 +48,7 @@ struct Invented {
 
 impl Invented {
     fn put(&mut self, measure: &str, at: &[Index], value: f64) {
-        self.readings.push(Reading::new(measure, at.iter().copied(), value));
+        self.readings.push(Reading::new(measure, at.iter().cloned(), value));
     }
 
     fn curve(&mut self, stage: &str, of: Quantity, start: f64, end: f64) {
@@ -94,7 +94,7 @@ impl Invented {
         let mut entropies = 0.0;
         for depth in 1..=depths {
             let at = [level, &[Index::Depth(depth)]].concat();
-            let of = |measure: &str| Quantity::new(measure, at.iter().copied());
+            let of = |measure: &str| Quantity::new(measure, at.iter().cloned());
             let share = if shared { 0.985 } else { 0.93 - 0.12 * depth as f64 } - 0.04 * level.len() as f64;
             let usage = (share - (bits - 6.0) * 0.02 * depth as f64 + 0.01 * self.noise.normal()).clamp(0.1, 1.0);
             let entropy = bits * (0.94 - 0.03 * depth as f64);

@@ -41,7 +41,7 @@ mod tests {
         let at = [Index::Protocol(Protocol::Adm)];
         let mut trial = Trial {
             readings: vec![
-                Reading::new("protocol_samples", at, samples),
+                Reading::new("protocol_samples", at.clone(), samples),
                 Reading::new("protocol_references", at, 1000.0),
             ],
             ..Trial::default()

@@ -9,7 +9,7 @@ use std::fmt;
 use super::{Measure, Protocol, measure};
 
 /// One coordinate of a measure that is taken several times in a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Index {
     /// A level of the autoencoder, counted from 1; left out where there is one level only.
@@ -26,6 +26,8 @@ pub enum Index {
     Protocol(Protocol),
     /// The guidance scale that samples were drawn with, where several were tried.
     Guidance(Scale),
+    /// One of what captions name, such as a shape, by its name.
+    Attribute(String),
 }
 
 /// A guidance scale, in thousandths, so that equal ones are equal.
@@ -75,7 +77,7 @@ impl Reading {
 
     /// What was read, without its value.
     pub fn quantity(&self) -> Quantity {
-        Quantity::new(self.measure.clone(), self.at.iter().copied())
+        Quantity::new(self.measure.clone(), self.at.iter().cloned())
     }
 }
 
@@ -96,7 +98,7 @@ impl Quantity {
     pub fn is(&self, measure: &str, at: &[Index]) -> bool {
         self.measure == measure
             && self.at.len() == at.len()
-            && (self.at == at || *self == Self::new(measure, at.iter().copied()))
+            && (self.at == at || *self == Self::new(measure, at.iter().cloned()))
     }
 
     /// The level, where there are several.
@@ -134,6 +136,11 @@ impl Quantity {
         self.at.iter().find_map(|index| if let Index::Guidance(scale) = index { Some(*scale) } else { None })
     }
 
+    /// What of that which captions name; none for all of it.
+    pub fn attribute(&self) -> Option<&str> {
+        self.at.iter().find_map(|index| if let Index::Attribute(name) = index { Some(name.as_str()) } else { None })
+    }
+
     /// What the registry says of the measure.
     pub fn measure(&self) -> Measure {
         measure(&self.measure)
@@ -160,6 +167,7 @@ impl Quantity {
         words.extend(self.draw().map(|draw| format!("draw {draw}")));
         words.extend(self.protocol().map(|protocol| format!("protocol {}", protocol.name())));
         words.extend(self.guidance().map(|scale| format!("guidance {}", scale.value())));
+        words.extend(self.attribute().map(str::to_owned));
         words.join(", ")
     }
 }
@@ -188,8 +196,11 @@ impl fmt::Display for Quantity {
         if let Some(protocol) = self.protocol() {
             write!(f, "_{}", protocol.name())?;
         }
-        match self.guidance() {
-            Some(scale) => write!(f, "_g{}", scale.value()),
+        if let Some(scale) = self.guidance() {
+            write!(f, "_g{}", scale.value())?;
+        }
+        match self.attribute() {
+            Some(name) => write!(f, "_{}", name.replace(|c: char| !c.is_alphanumeric(), "_")),
             None => Ok(()),
         }
     }
@@ -215,10 +226,18 @@ mod tests {
                 vec![Index::Guidance(Scale::of(1.1))],
                 "Fréchet distance in tuning guidance (guidance 1.1)",
             ),
+            ("caption_accuracy", vec![Index::Attribute("size law".to_owned())], "caption accuracy (size law)"),
             ("objective_lpips", vec![Index::Level(2)], "objective lpips (level 2)"),
         ] {
             assert_eq!(Quantity::new(measure, at).label(), label);
         }
+    }
+
+    #[test]
+    fn a_column_has_a_name_of_one_word() {
+        let of = |at| Quantity::new("caption_accuracy", at).to_string();
+        assert_eq!(of(vec![Index::Attribute("size law".to_owned())]), "caption_accuracy_size_law");
+        assert_eq!(of(vec![Index::Draw(2), Index::Attribute("shape".to_owned())]), "caption_accuracy_draw2_shape");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) enum Takes {
     Batch,
     /// A batch size, and whether there is a cache.
     BatchAndCache,
+    /// Something that captions name, or all of it together.
+    Attribute,
 }
 
 const FEATURES: &str = "The features come from the lab's own small classifier, trained on this data set's labels. It is not FID, \
@@ -160,21 +162,21 @@ pub(super) const TABLE: &[Row] = &[
     row("tuning_frechet", "Fréchet distance in tuning guidance", "", Lower, Prior, Features, Takes::Nothing,
         "Fréchet distance between the features of one half of the measured test images and of images drawn with a guidance scale: of \
          `evaluation.tune_guidance` the scale of the least distance is taken. All other measures of samples compare with the other half.", FEATURES),
-    row("caption_accuracy", "caption accuracy", "%", Higher, Prior, Features, Takes::Nothing,
+    row("caption_accuracy", "caption accuracy", "%", Higher, Prior, Features, Takes::Attribute,
         "Share of the attributes named in captions that a classifier finds in the images drawn for them: the value named is its most probable \
-         one. The classifier is the lab's own, with a head for each attribute, trained on this data set.",
+         one. The classifier is the lab's own, with a head for each attribute, trained on this data set. Of one attribute alone where one is named.",
         "Its ceiling is the value of test images under their own captions, its floor that of samples under each other's."),
     row("caption_bits", "caption bits", "bits", Higher, Prior, Features, Takes::Nothing,
         "Bits that a drawn image tells of its caption: the sum over attributes of log2 of how much more probable the named value is to the \
          classifier than it is frequent among test images, averaged over images. A hundredth of the frequencies is mixed into the probabilities, \
          so that a sure mistake costs 6.6 bits.",
         "A cross entropy: it falls below 0 where images show something else than they were asked for."),
-    row("real_caption_accuracy", "caption accuracy of test images", "%", Higher, Other, Dataset, Takes::Nothing,
+    row("real_caption_accuracy", "caption accuracy of test images", "%", Higher, Other, Dataset, Takes::Attribute,
         "The caption accuracy of real test images under their own captions: the ceiling of samples.",
         "What it lacks is the classifier's fault, and that of captions which name what hardly shows."),
     row("real_caption_bits", "caption bits of test images", "bits", Higher, Other, Dataset, Takes::Nothing,
         "The caption bits of real test images under their own captions: the ceiling of samples.", ""),
-    row("shuffled_caption_accuracy", "caption accuracy under shuffled captions", "%", Neither, Prior, Features, Takes::Nothing,
+    row("shuffled_caption_accuracy", "caption accuracy under shuffled captions", "%", Neither, Prior, Features, Takes::Attribute,
         "The caption accuracy of the same drawn images, each under the caption of another: what images have that obey nothing.", ""),
     row("shuffled_caption_bits", "caption bits under shuffled captions", "bits", Neither, Prior, Features, Takes::Nothing,
         "The caption bits of the same drawn images, each under the caption of another.",

@@ -98,6 +98,7 @@ fn indices(takes: Takes, level: Option<&str>, ending: &[&str]) -> Option<Vec<Ind
         (Takes::Batch | Takes::BatchAndCache, [size]) => vec![batch(size)?],
         (Takes::BatchAndCache, [size, "cache"]) => vec![batch(size)?, Index::Cache(true)],
         (Takes::BatchAndCache, [size, "nocache"]) => vec![batch(size)?, Index::Cache(false)],
+        (Takes::Attribute, words) => vec![Index::Attribute(words.join("_"))],
         _ => return None,
     };
     if let Some(level) = level {
@@ -118,6 +119,7 @@ fn wanted(row: &Row) -> String {
         Takes::TwoDepths => format!("with two depths, as in `{name}_1_2`; depths count from 1"),
         Takes::Batch => format!("with a batch size, as in `{name}_b16`"),
         Takes::BatchAndCache => format!("with a batch size and `cache` or `nocache`, as in `{name}_b16_cache`"),
+        Takes::Attribute => format!("alone, or with what captions name, as in `{name}_shape`"),
     }
 }
 
@@ -148,6 +150,7 @@ mod tests {
                     let cache = |cache| vec![Index::Batch(16), Index::Cache(cache)];
                     vec![vec![], vec![Index::Batch(1)], cache(true), cache(false)]
                 }
+                Takes::Attribute => vec![vec![], vec![Index::Attribute("shape".to_owned())]],
             };
             all.extend(places.into_iter().map(|at| Quantity::new(row.name, at)));
         }

@@ -1,6 +1,7 @@
 //! The page: one HTML file that needs nothing beside itself.
 
 mod appendix;
+mod captions;
 mod codebook;
 mod cost;
 mod curves;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 
+use super::captions;
 use super::guidance;
 use super::levels::Depths;
 use super::parts::{
@@ -28,13 +29,17 @@ pub(super) fn priors(study: &Study<'_>) -> Result<Markup> {
         .into_iter()
         .filter(|column| {
             let at = &column.quantity;
-            at.depths().next().is_none() && at.protocol().is_none() && at.guidance().is_none()
+            at.depths().next().is_none()
+                && at.protocol().is_none()
+                && at.guidance().is_none()
+                && at.attribute().is_none()
         })
         .collect();
     let mut figures = Vec::new();
     figures.extend(frechets(study)?);
     figures.extend(bits_by_depth(study)?);
     figures.extend(guidance::tuning(study)?);
+    figures.extend(captions::by_attribute(study)?);
     figures.extend(speeds(study, &speed)?);
     Ok(html! {
         @if !quality.is_empty() { (measures_table(study, &quality, "Fit and samples of the priors, means over seeds")) }

@@ -50,7 +50,7 @@ pub(super) fn variance(study: &Study<'_>) -> Markup {
 /// The parts of a quantity's variance over a configuration's seeds and draws.
 fn split(configuration: &Configuration<'_>, quantity: &Quantity) -> Option<Components> {
     let of_draw =
-        |draw: usize| Quantity::new(quantity.measure.clone(), quantity.at.iter().copied().chain([Index::Draw(draw)]));
+        |draw: usize| Quantity::new(quantity.measure.clone(), quantity.at.iter().cloned().chain([Index::Draw(draw)]));
     let draws: Vec<Vec<f64>> =
         configuration.done().map(|trial| (1..).map_while(|draw| trial.value(&of_draw(draw))).collect()).collect();
     stats::nested(&draws)

@@ -22,8 +22,8 @@ fn sound() -> Trial {
         seed: Some(0),
         status: Status::Done,
         readings: vec![
-            Reading::new("perplexity", depth, 50.0),
-            Reading::new("usage", depth, 1.0),
+            Reading::new("perplexity", depth.clone(), 50.0),
+            Reading::new("usage", depth.clone(), 1.0),
             Reading::new("usage", [], 1.0),
             Reading::new("classifier_accuracy", [], 0.9),
             Reading::new("bits_per_image", [], 384.0),

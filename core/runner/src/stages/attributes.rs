@@ -8,7 +8,7 @@ use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
 use crate::settings::Precision;
 use crate::store::{Done, Store};
-use rqlab_reports::Reading;
+use rqlab_reports::{Index, Reading};
 use rqlab_sdk::contracts::{Attribute, Dataset, Split};
 use rqlab_sdk::networks::LabClassifier;
 use rqlab_sdk::params::Params;
@@ -66,21 +66,20 @@ impl Stage for TrainAttributes {
         let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
         let info = dataset.info();
         let params = Params::new(SEED);
-        let net = AttributeNet::new(&params, info.image[2], &named(dataset.as_ref())?)?;
+        let mut net = AttributeNet::new(&params, info.image[2], &named(dataset.as_ref())?)?;
         let order = Order::new(SEED, info.train, classifier::BATCH);
         let batch = |step| {
             let (indices, rng) = (order.images(dataset.as_ref(), step)?, Rng::new(SEED, "augment", step));
             let pixels = dataset.batch(Split::Train, &indices, Some(&rng))?.pixels;
             Ok((pixels, dataset.attributes(Split::Train, &indices)?))
         };
-        let mut task = AttributesTask { net };
-        let trained = train(cx, &params, params.trained(), vec![], &recipe(self.steps), batch, &mut task)?;
+        let trained = train(cx, &params, params.trained(), vec![], &recipe(self.steps), batch, &mut net)?;
         trained.save(|| params.state(), &cx.dir().result())?;
         let chosen = test_images(dataset.as_ref(), TEST)?;
-        let real = task.net.of_test(cx, dataset.as_ref(), &chosen)?;
-        let (accuracy, _) = task.net.obedience(&real.seen, &task.net.frequencies(&real.named), &real.named);
+        let real = net.of_test(cx, dataset.as_ref(), &chosen)?;
+        let obedience = net.obedience(&real.seen, &net.frequencies(&real.named), &real.named);
         Ok(Done {
-            readings: vec![Reading::new("attribute_accuracy", [], accuracy)],
+            readings: vec![Reading::new("attribute_accuracy", [], obedience.mean())],
             curves: trained.curves,
             seconds: trained.earlier,
             ..Done::default()
@@ -101,29 +100,37 @@ fn named(dataset: &dyn Dataset) -> Result<Vec<Attribute>> {
     }
 }
 
-struct AttributesTask {
-    net: AttributeNet,
-}
-
-impl Task for AttributesTask {
+impl Task for AttributeNet {
     type Batch = (Tensor, Codes);
 
     fn loss(&mut self, _step: u64, (pixels, named): &Self::Batch) -> Result<Tensor> {
         let head = |(a, logits): (usize, Tensor)| Ok(logits.cross_entropy(&named.column(a)?)?.mean_all()?);
-        let heads = self.net.heads(pixels)?.into_iter().enumerate().map(head).collect::<Result<Vec<_>>>()?;
+        let heads = self.heads(pixels)?.into_iter().enumerate().map(head).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::stack(&heads.iter().collect::<Vec<_>>(), 0)?.sum_all()?)
-    }
-
-    fn observe(&mut self) -> Result<Vec<Reading>> {
-        Ok(Vec::new())
     }
 }
 
 /// The laboratory's classifier with a head for each attribute.
 pub(super) struct AttributeNet {
     net: LabClassifier,
+    names: Vec<String>,
     /// How many values each attribute has.
     sizes: Vec<usize>,
+}
+
+/// How well images obey their captions.
+struct Obedience {
+    /// For each attribute the share of images of which the named value is the most probable one.
+    accuracy: Vec<f64>,
+    /// The bits that an image tells of its caption, by how much the named values are more probable to the classifier than they are
+    /// frequent.
+    bits: f64,
+}
+
+impl Obedience {
+    fn mean(&self) -> f64 {
+        self.accuracy.iter().sum::<f64>() / self.accuracy.len().max(1) as f64
+    }
 }
 
 /// Images as the classifier sees them: the probabilities of all values of all attributes, image by image.
@@ -146,7 +153,8 @@ pub(super) struct RealImages {
 impl AttributeNet {
     fn new(params: &Params, channels: usize, attributes: &[Attribute]) -> Result<Self> {
         let sizes: Vec<usize> = attributes.iter().map(|attribute| attribute.values.len()).collect();
-        Ok(Self { net: LabClassifier::new(params, channels, sizes.iter().sum())?, sizes })
+        let names = attributes.iter().map(|attribute| attribute.name.clone()).collect();
+        Ok(Self { net: LabClassifier::new(params, channels, sizes.iter().sum())?, names, sizes })
     }
 
     /// The trained one of a finished stage.
@@ -213,48 +221,52 @@ impl AttributeNet {
         starts.zip(row).map(|(from, value)| from + *value as usize)
     }
 
-    /// How well images obey captions that name these values, `[N, A]`: the share of them that is the most probable one, and the
-    /// bits that an image tells of its caption, by how much the named values are more probable to the classifier than they are
-    /// frequent.
-    fn obedience(&self, seen: &Seen, frequencies: &[f64], named: &Codes) -> (f64, f64) {
+    /// How well images obey captions that name these values, `[N, A]`.
+    fn obedience(&self, seen: &Seen, frequencies: &[f64], named: &Codes) -> Obedience {
         let values: usize = self.sizes.iter().sum();
-        let (mut right, mut bits, mut images) = (0, 0.0, 0);
+        let (mut right, mut bits, mut images) = (vec![0.0; self.sizes.len()], 0.0, 0);
         for (seen, row) in seen.0.chunks(values.max(1)).zip(named.as_slice().chunks(self.sizes.len().max(1))) {
             let mut from = 0;
-            for (&size, place) in self.sizes.iter().zip(self.places(row)) {
+            for ((&size, place), right) in self.sizes.iter().zip(self.places(row)).zip(&mut right) {
                 let most = seen[from..from + size].iter().fold(0.0f32, |most, p| most.max(*p));
-                right += usize::from(seen[place] == most);
+                *right += f64::from(u8::from(seen[place] == most));
                 let frequency = frequencies[place];
                 bits += ((1.0 - DOUBT) * f64::from(seen[place]) + DOUBT * frequency).ln() - frequency.ln();
                 from += size;
             }
             images += 1;
         }
-        let images = images.max(1) as f64;
-        (right as f64 / images / self.sizes.len().max(1) as f64, bits / LN_2 / images)
+        let images = f64::from(images.max(1));
+        Obedience { accuracy: right.into_iter().map(|right| right / images).collect(), bits: bits / LN_2 / images }
+    }
+
+    /// The readings of measures whose names begin so: the mean accuracy, the bits, and the accuracy of each attribute.
+    fn readings(&self, whose: &str, obedience: &Obedience) -> Vec<Reading> {
+        let accuracy = format!("{whose}caption_accuracy");
+        let of =
+            |(name, value): (&String, &f64)| Reading::new(accuracy.as_str(), [Index::Attribute(name.clone())], *value);
+        let whole = [
+            Reading::new(accuracy.as_str(), [], obedience.mean()),
+            Reading::new(format!("{whose}caption_bits"), [], obedience.bits),
+        ];
+        whole.into_iter().chain(self.names.iter().zip(&obedience.accuracy).map(of)).collect()
     }
 
     /// The measures of test images that have the captions `real` have: what samples cannot do better than.
-    pub(super) fn of_real(&self, real: &RealImages) -> [Reading; 2] {
-        let (accuracy, bits) = self.obedience(&real.seen, &self.frequencies(&real.named), &real.named);
-        [Reading::new("real_caption_accuracy", [], accuracy), Reading::new("real_caption_bits", [], bits)]
+    pub(super) fn of_real(&self, real: &RealImages) -> Vec<Reading> {
+        self.readings("real_", &self.obedience(&real.seen, &self.frequencies(&real.named), &real.named))
     }
 
     /// The measures of samples whose captions name `named`, with the frequencies of `real`; and of the same under each other's
     /// captions, the next one's, which stand in a random order.
-    pub(super) fn of_samples(&self, seen: &Seen, named: &Codes, real: &RealImages) -> Result<[(&'static str, f64); 4]> {
+    pub(super) fn of_samples(&self, seen: &Seen, named: &Codes, real: &RealImages) -> Result<Vec<Reading>> {
         let frequencies = self.frequencies(&real.named);
         let mut turned = named.as_slice().to_vec();
         turned.rotate_left(self.sizes.len().min(named.len()));
         let turned = Codes::from_vec(turned, named.shape())?;
-        let (accuracy, bits) = self.obedience(seen, &frequencies, named);
-        let (floor_accuracy, floor_bits) = self.obedience(seen, &frequencies, &turned);
-        Ok([
-            ("caption_accuracy", accuracy),
-            ("caption_bits", bits),
-            ("shuffled_caption_accuracy", floor_accuracy),
-            ("shuffled_caption_bits", floor_bits),
-        ])
+        let mut readings = self.readings("", &self.obedience(seen, &frequencies, named));
+        readings.extend(self.readings("shuffled_", &self.obedience(seen, &frequencies, &turned)));
+        Ok(readings)
     }
 }
 
@@ -265,7 +277,7 @@ mod tests {
 
     fn net() -> AttributeNet {
         let attribute = |count: usize| Attribute {
-            name: String::new(),
+            name: format!("of {count}"),
             values: (0..count).map(|value| value.to_string()).collect(),
         };
         AttributeNet::new(&Params::new(0), 3, &[attribute(2), attribute(4)]).unwrap()
@@ -285,20 +297,20 @@ mod tests {
             seen
         };
         let seen = Seen(named.as_slice().chunks(2).flat_map(sure).collect());
-        let (accuracy, bits) = net.obedience(&seen, &frequencies, &named);
-        assert_eq!(accuracy, 1.0);
-        assert!((bits - 3.0).abs() < 0.03, "{bits}");
+        let sure = net.obedience(&seen, &frequencies, &named);
+        assert_eq!(sure.accuracy, [1.0, 1.0]);
+        assert!((sure.bits - 3.0).abs() < 0.03, "{}", sure.bits);
         // Who only knows the frequencies tells nothing.
         let guess = Seen(frequencies.iter().map(|&p| p as f32).cycle().take(48).collect());
-        assert!(net.obedience(&guess, &frequencies, &named).1.abs() < 1e-6);
+        assert!(net.obedience(&guess, &frequencies, &named).bits.abs() < 1e-6);
         // And what is wrong costs no more than the doubt allows.
         let wrong = Codes::from_vec(
             named.as_slice().chunks(2).flat_map(|row| [1 - row[0], (row[1] + 1) % 4]).collect(),
             &[8, 2],
         );
-        let (accuracy, bits) = net.obedience(&seen, &frequencies, &wrong.unwrap());
-        assert_eq!(accuracy, 0.0);
-        assert!((bits - 2.0 * DOUBT.log2()).abs() < 1e-6, "{bits}");
+        let wrong = net.obedience(&seen, &frequencies, &wrong.unwrap());
+        assert_eq!(wrong.accuracy, [0.0, 0.0]);
+        assert!((wrong.bits - 2.0 * DOUBT.log2()).abs() < 1e-6, "{}", wrong.bits);
     }
 
     #[test]
@@ -307,9 +319,20 @@ mod tests {
         let named = Codes::from_vec(vec![0, 0, 1, 2], &[2, 2]).unwrap();
         let seen = || Seen(vec![1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
         let real = RealImages { seen: seen(), named: named.clone() };
-        let [accuracy, bits, shuffled, shuffled_bits] = net.of_samples(&seen(), &named, &real).unwrap();
-        assert_eq!((accuracy.1, shuffled.1), (1.0, 0.0));
-        assert!(bits.1 > 0.0 && shuffled_bits.1 < 0.0);
+        let readings = net.of_samples(&seen(), &named, &real).unwrap();
+        let value = |measure: &str, at: &[Index]| {
+            readings.iter().find(|reading| reading.quantity().is(measure, at)).map(|reading| reading.value)
+        };
+        assert_eq!([value("caption_accuracy", &[]), value("shuffled_caption_accuracy", &[])], [Some(1.0), Some(0.0)]);
+        assert!(value("caption_bits", &[]) > Some(0.0) && value("shuffled_caption_bits", &[]) < Some(0.0));
         assert_eq!(net.of_real(&real)[0].value, 1.0);
+        // Every second image shows the first attribute of its caption, and all of them show the second.
+        let half = Codes::from_vec(vec![0, 0, 0, 2], &[2, 2]).unwrap();
+        let readings = net.of_samples(&seen(), &half, &real).unwrap();
+        let of = |name: &str| {
+            let at = [Index::Attribute(name.to_owned())];
+            readings.iter().find(|reading| reading.quantity().is("caption_accuracy", &at)).map(|reading| reading.value)
+        };
+        assert_eq!([of("of 2"), of("of 4")], [Some(0.5), Some(1.0)]);
     }
 }

@@ -69,9 +69,8 @@ impl Stage for TrainClassifier {
         let dataset = open_dataset(cx.plugins, &self.data, cx.job)?;
         let info = dataset.info();
         let params = Params::new(SEED);
-        let net = FeatureNet(LabClassifier::new(&params, info.image[2], info.classes.len())?);
+        let mut net = FeatureNet(LabClassifier::new(&params, info.image[2], info.classes.len())?);
         let order = Order::new(SEED, info.train, BATCH);
-        let mut task = ClassifierTask { net };
         let trained = train(
             cx,
             &params,
@@ -79,14 +78,14 @@ impl Stage for TrainClassifier {
             vec![],
             &recipe(self.steps),
             |step| training_images(dataset.as_ref(), &order, SEED, true, step),
-            &mut task,
+            &mut net,
         )?;
         trained.save(|| params.state(), &cx.dir().result())?;
 
         let (mut right, mut seen) = (0.0, 0);
         for indices in subset(info.test, TEST).chunks(100) {
             let batch = dataset.batch(Split::Test, indices, None)?;
-            right += task.net.describe(&batch.pixels)?.accuracy(batch.labels.as_slice()) * indices.len() as f64;
+            right += net.describe(&batch.pixels)?.accuracy(batch.labels.as_slice()) * indices.len() as f64;
             seen += indices.len();
         }
         Ok(Done {
@@ -119,19 +118,11 @@ pub(super) fn recipe(steps: u64) -> Recipe {
     }
 }
 
-struct ClassifierTask {
-    net: FeatureNet,
-}
-
-impl Task for ClassifierTask {
+impl Task for FeatureNet {
     type Batch = Images;
 
     fn loss(&mut self, _step: u64, batch: &Images) -> Result<Tensor> {
-        let (_, logits) = self.net.0.forward(&batch.pixels)?;
+        let (_, logits) = self.0.forward(&batch.pixels)?;
         Ok(logits.cross_entropy(&batch.labels)?.mean_all()?)
-    }
-
-    fn observe(&mut self) -> Result<Vec<Reading>> {
-        Ok(Vec::new())
     }
 }

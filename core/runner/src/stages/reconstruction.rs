@@ -177,7 +177,7 @@ impl FoundLevel {
         let Some(counts) = &self.counts else { return out };
         let histograms = counts.histograms();
         let index = |depths: &[usize]| -> Vec<Index> {
-            at.iter().copied().chain(depths.iter().map(|depth| Index::Depth(depth + 1))).collect()
+            at.iter().cloned().chain(depths.iter().map(|depth| Index::Depth(depth + 1))).collect()
         };
         for (d, histogram) in histograms.iter().enumerate() {
             let unused = histogram.iter().filter(|&&hits| hits == 0).count();

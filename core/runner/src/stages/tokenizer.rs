@@ -325,7 +325,7 @@ impl Health {
                 for (depth, histogram) in counts.histograms().iter().enumerate() {
                     // Nothing is counted while latents pass unquantized.
                     if histogram.iter().any(|&hits| hits > 0) {
-                        let at = || at.iter().copied().chain([Index::Depth(depth + 1)]);
+                        let at = || at.iter().cloned().chain([Index::Depth(depth + 1)]);
                         points.push(Reading::new("usage", at(), usage(histogram)));
                         points.push(Reading::new("perplexity", at(), perplexity(histogram)));
                     }

@@ -95,7 +95,7 @@ fn readings(levels: &[Level], scales: &[f64], images: usize) -> Vec<Reading> {
         };
         if level.info.code_space().is_some() {
             let depth = |(d, bits): (usize, &f64)| {
-                Reading::new("prior_bits", level.at.iter().copied().chain([Index::Depth(d + 1)]), *bits)
+                Reading::new("prior_bits", level.at.iter().cloned().chain([Index::Depth(d + 1)]), *bits)
             };
             out.extend(bits.iter().enumerate().map(depth));
             total = total.map(|total: f64| total + bits.iter().sum::<f64>());

@@ -210,10 +210,10 @@ impl Stage for MeasurePrior {
             }
             _ => None,
         };
-        let (mut draws, mut result) = (Vec::new(), Checkpoint::default());
+        let (mut draws, mut result) = (Vec::<Vec<Reading>>::new(), Checkpoint::default());
         for (n, &seed) in evaluation.sampling_seeds.iter().enumerate() {
             let drawn = samples::draw(cx, &model, &sampler, (&how, &asked), (n, seed), nets)?;
-            let mut measured = Vec::new();
+            let (mut measured, mut obedience) = (Vec::new(), Vec::new());
             if let (Some(net), Some(real)) = (&net, &real) {
                 measured = drawn.described.of_samples(real)?;
                 if let (Some(counts), true) = (&test.counts, enough("shuffled_frechet", real.images(), drawn.count)) {
@@ -223,7 +223,7 @@ impl Stage for MeasurePrior {
             }
             if let Some((net, real)) = &obeyed {
                 let named = dataset.attributes(Split::Test, &asked.images)?;
-                measured.extend(net.of_samples(&drawn.seen, &named, real)?);
+                obedience = net.of_samples(&drawn.seen, &named, real)?;
             }
             let (near, nearest) = copies.as_ref().map(|copies| copies.of(&drawn)).transpose()?.unwrap_or_default();
             measured.extend(near);
@@ -231,7 +231,7 @@ impl Stage for MeasurePrior {
                 drawn.shown.keep(&mut result)?;
                 copies::keep(&nearest, dataset.as_ref(), |rows| drawn.decode(&model, rows), &mut result)?;
             }
-            draws.push(measured);
+            draws.push(as_readings(measured).into_iter().chain(obedience).collect());
         }
         result.save(&cx.dir().result())?;
         done.readings.extend(of_draws(&draws));
@@ -271,18 +271,23 @@ impl Stage for MeasurePrior {
 }
 
 /// What each draw measured, if there are several, and the means over them.
-pub(super) fn of_draws(draws: &[Values]) -> Vec<Reading> {
-    let measures = draws.first().map(|first| first.iter().map(|(measure, _)| *measure)).into_iter().flatten();
+pub(super) fn of_draws(draws: &[Vec<Reading>]) -> Vec<Reading> {
     let mut readings = Vec::new();
-    for (place, measure) in measures.enumerate() {
-        let values: Vec<f64> = draws.iter().filter_map(|draw| Some(draw.get(place)?.1)).collect();
-        readings.push(Reading::new(measure, [], values.iter().sum::<f64>() / values.len() as f64));
+    for (place, first) in draws.first().into_iter().flatten().enumerate() {
+        let values: Vec<f64> = draws.iter().filter_map(|draw| Some(draw.get(place)?.value)).collect();
+        readings.push(Reading { value: values.iter().sum::<f64>() / values.len() as f64, ..first.clone() });
         if values.len() > 1 {
-            let draw = |(n, value): (usize, &f64)| Reading::new(measure, [Index::Draw(n + 1)], *value);
+            let at = |n: usize| first.at.iter().cloned().chain([Index::Draw(n + 1)]);
+            let draw = |(n, value): (usize, &f64)| Reading::new(first.measure.as_str(), at(n), *value);
             readings.extend(values.iter().enumerate().map(draw));
         }
     }
     readings
+}
+
+/// Values of measures that are taken once in a draw.
+pub(super) fn as_readings(values: Values) -> Vec<Reading> {
+    values.into_iter().map(|(measure, value)| Reading::new(measure, [], value)).collect()
 }
 
 #[cfg(test)]
@@ -292,6 +297,7 @@ mod tests {
     #[test]
     fn several_draws_are_averaged_and_kept() {
         let draws = [vec![("precision", 0.5), ("recall", 0.25)], vec![("precision", 0.75), ("recall", 0.5)]];
+        let draws = draws.map(as_readings);
         let expected = [
             Reading::new("precision", [], 0.625),
             Reading::new("precision", [Index::Draw(1)], 0.5),

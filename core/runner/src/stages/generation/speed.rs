@@ -96,7 +96,7 @@ impl Timed<'_> {
 fn speeds(measure: &str, at: &[Index], count: usize, seconds: &[f64], readings: &mut Vec<Reading>) {
     for (name, share) in [("", 0.5), ("_lower_quartile", 0.75), ("_upper_quartile", 0.25)] {
         let speed = count as f64 / quantile(seconds, share);
-        readings.push(Reading::new(format!("{measure}{name}"), at.iter().copied(), speed));
+        readings.push(Reading::new(format!("{measure}{name}"), at.iter().cloned(), speed));
     }
 }
 

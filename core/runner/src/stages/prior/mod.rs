@@ -169,7 +169,7 @@ impl Stage for TrainPrior {
 
 /// A curve with the index of its level, if it has none yet.
 fn curve_at(mut curve: rqlab_reports::Curve, level: &[Index]) -> rqlab_reports::Curve {
-    let missing: Vec<Index> = level.iter().filter(|index| !curve.at.contains(index)).copied().collect();
+    let missing: Vec<Index> = level.iter().filter(|index| !curve.at.contains(index)).cloned().collect();
     curve.at.splice(0..0, missing);
     curve
 }

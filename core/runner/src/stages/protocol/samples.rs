@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::needs::enough;
 use crate::settings::Precision;
 use crate::stages::distances::{Values, frechet_infinite, kernel};
-use crate::stages::generation::{of_draws, tokens};
+use crate::stages::generation::{as_readings, of_draws, tokens};
 use crate::stages::model::decode_in_batches;
 use crate::stages::subset::BATCH;
 use crate::stages::training::batches::chunks;
@@ -92,7 +92,7 @@ impl Stage for MeasureSamplesByProtocol {
                 })?;
                 cx.reporter.step(range.end as u64, count as u64, || self.protocol.name().to_owned());
             }
-            draws.push(found.measured(self.protocol, &reference)?);
+            draws.push(as_readings(found.measured(self.protocol, &reference)?));
         }
         let at = |reading: Reading| {
             Reading::new(reading.measure, reading.at.into_iter().chain([Index::Protocol(self.protocol)]), reading.value)

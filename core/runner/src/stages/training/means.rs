@@ -68,7 +68,7 @@ impl LateMean {
         let index = |i: usize| by_depth.then_some(Index::Depth(i + 1));
         let readings = self.means.iter_mut().enumerate();
         readings
-            .filter_map(|(i, mean)| Some(Reading::new(measure, at.iter().copied().chain(index(i)), mean.take()?)))
+            .filter_map(|(i, mean)| Some(Reading::new(measure, at.iter().cloned().chain(index(i)), mean.take()?)))
             .collect()
     }
 
