@@ -196,6 +196,15 @@ pub fn half_written(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// A table of results without the columns that two runs of one trial may differ in: seconds, speeds, memory.
+pub fn lasting(table: &str) -> Vec<Vec<String>> {
+    let rows = csv(table);
+    let varies = |column: &String| rqlab_reports::quantity(column).is_ok_and(|found| found.measure().is_timing());
+    let head = rows.first().map_or(&[][..], Vec::as_slice);
+    let kept: Vec<usize> = (0..head.len()).filter(|&column| !varies(&head[column])).collect();
+    rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect()
+}
+
 /// The rows of a CSV text, its head first.
 pub fn csv(text: &str) -> Vec<Vec<String>> {
     let mut rows = Vec::new();

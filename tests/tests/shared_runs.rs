@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")] // Processes are asked for in /proc.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use rqlab_tests::lab::{Lab, Said, csv, half_written};
+use rqlab_tests::lab::{Lab, Said, half_written, lasting};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,14 +22,6 @@ fn begun(events: &[Value]) -> BTreeMap<&str, usize> {
         *begun.entry(event["job"].as_str().unwrap()).or_default() += 1;
     }
     begun
-}
-
-/// A table without the columns that two runs of one trial may differ in.
-fn lasting(lab: &Lab, table: &str) -> Vec<Vec<String>> {
-    let rows = csv(&lab.read(table).unwrap());
-    let varies = |column: &str| rqlab_reports::quantity(column).is_ok_and(|found| found.measure().is_timing());
-    let kept: Vec<usize> = (0..rows[0].len()).filter(|&column| !varies(&rows[0][column])).collect();
-    rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect()
 }
 
 /// Puts the lease of somebody on a stage, and gives its file.
@@ -77,9 +69,9 @@ fn sweeps_of_one_folder_divide_its_stages_and_their_pages_are_those_of_one() {
         events.iter().filter(who).map(|event| event["process"].as_u64().unwrap()).collect();
     assert!(processes.len() > 1, "one did all");
 
-    let expected = lasting(&lab, "alone-out/tiny/results.csv");
+    let expected = lasting(&lab.read("alone-out/tiny/results.csv").unwrap());
     for out in ["shared-out", "third-out"] {
-        assert_eq!(lasting(&lab, &format!("{out}/tiny/results.csv")), expected);
+        assert_eq!(lasting(&lab.read(&format!("{out}/tiny/results.csv")).unwrap()), expected);
     }
     assert_eq!(fs::read_dir(lab.path("shared/leases")).unwrap().count(), 0);
     assert_eq!(half_written(&lab.path("shared")), Vec::<std::path::PathBuf>::new());

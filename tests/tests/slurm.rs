@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
 
-use rqlab_tests::lab::{EXPERIMENT, Lab, Said, csv};
+use rqlab_tests::lab::{EXPERIMENT, Lab, Said, lasting};
 use rqlab_tests::slurm::Slurm;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -23,14 +23,6 @@ fn cluster() -> Option<(Lab, Slurm)> {
             None
         }
     }
-}
-
-/// A table without the columns that two runs of one trial may differ in.
-fn lasting(lab: &Lab, table: &str) -> Vec<Vec<String>> {
-    let rows = csv(&lab.read(table).unwrap());
-    let varies = |column: &str| rqlab_reports::quantity(column).is_ok_and(|found| found.measure().is_timing());
-    let kept: Vec<usize> = (0..rows[0].len()).filter(|&column| !varies(&rows[0][column])).collect();
-    rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect()
 }
 
 fn command(lab: &Lab, slurm: &Slurm, arguments: &str) -> Command {
@@ -106,7 +98,10 @@ fn logs(lab: &Lab) -> String {
 fn assert_like_one_here(lab: &Lab) {
     let here = lab.run("sweep tiny.ron --quiet --runs alone --out alone-out").unwrap();
     assert_eq!(here.code, Some(0), "{}", here.err);
-    assert_eq!(lasting(lab, "out/tiny/results.csv"), lasting(lab, "alone-out/tiny/results.csv"));
+    assert_eq!(
+        lasting(&lab.read("out/tiny/results.csv").unwrap()),
+        lasting(&lab.read("alone-out/tiny/results.csv").unwrap())
+    );
     assert_eq!(fs::read_dir(lab.path("runs/leases")).unwrap().count(), 0);
 }
 

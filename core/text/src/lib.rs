@@ -5,6 +5,7 @@
 //! Multitask Learners", 2019), or one that others have published as `tokenizer.json`. Both are Hugging Face's `tokenizers`.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
@@ -96,7 +97,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Library`] for a text that is none.
     pub fn parse(json: &str) -> Result<Self> {
-        let mut tokenizer: Tokenizer = json.parse().map_err(library)?;
+        let mut tokenizer: Tokenizer = guarded(|| json.parse())?;
         // How long a text may be, and what stands around it, is the prior's affair.
         tokenizer.with_truncation(None).map_err(library)?;
         tokenizer.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);
@@ -128,7 +129,7 @@ impl TextTokenizer {
     /// [`Error::Library`] where a published tokenizer does not know a letter and has no token for such.
     pub fn encode(&self, text: &str, length: usize) -> Result<Encoded> {
         let end = self.vocabulary as u32 - 1;
-        let encoding = self.tokenizer.encode_fast(text.trim(), false).map_err(library)?;
+        let encoding = guarded(|| self.tokenizer.encode_fast(text.trim(), false))?;
         let mut tokens = encoding.get_ids().to_vec();
         let found = tokens.len();
         tokens.resize(length, end);
@@ -139,6 +140,13 @@ impl TextTokenizer {
 /// The words of a text, each once: runs of letters and digits, as they are written.
 pub fn words(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect()
+}
+
+/// What the library does. It panics at some files that others would refuse.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err("its parts contradict each other".into()))
+        .map_err(library)
 }
 
 fn library(error: tokenizers::Error) -> Error {

@@ -60,6 +60,8 @@ impl Scheduler<'_> {
             let stage = self.store.stage(&job.id);
             match standing {
                 Ok(Standing::Done(_)) => {
+                    // What stays is in nobody's way.
+                    let _ = stage.drop_state();
                     // The experiment, and its data with it, may have moved since; and a description may be damaged.
                     if stage.job().ok().as_ref() != Some(job)
                         && let Err(error) = stage.describe(job)

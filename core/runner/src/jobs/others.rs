@@ -21,7 +21,8 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// Looks again, if the last look is too long ago; breaks what is stale, and says so of the jobs of this run. `own` are the tokens
+    /// Looks again, if the last look is too long ago; breaks what is stale, and says so of the jobs of this run; removes what a killed
+    /// process left that was about to take a lease. `own` are the tokens
     /// of this process. Says whether it looked.
     ///
     /// # Errors
@@ -51,6 +52,11 @@ impl Others {
             {
                 let warning = format!("{} worked on it, and {why}: it goes on here", found.who());
                 sink.event(&Event::Warned { job, warning: &warning });
+            }
+        }
+        for left in leases.unfinished()? {
+            if self.watch.stale(&left, now).is_some() {
+                leases.break_stale(&left)?;
             }
         }
         self.next = Some(now + LOOK.max(LOOK_FOR_EACH * self.held.len().try_into().unwrap_or(u32::MAX)));

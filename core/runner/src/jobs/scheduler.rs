@@ -108,6 +108,8 @@ impl Scheduler<'_> {
         sink.event(&Event::Planned { jobs: jobs.len(), waiting: &agenda.waiting });
         let (running, attempts, others) = (BTreeMap::new(), BTreeMap::new(), Others::default());
         let mut state = State { agenda, running, attempts, others, idle: None };
+        // Whoever was killed at the end of its work, too, left a lease.
+        state.others.look(&self.store.leases(), &BTreeSet::new(), &state.agenda.waiting, Instant::now(), sink)?;
         let (sender, signals) = mpsc::channel();
         let _listening = stop::listen(move |signal| {
             // Who would hear of it has ended.

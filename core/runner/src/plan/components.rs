@@ -7,7 +7,7 @@ use crate::experiment::{Setup, Slot, help_of};
 use crate::job::{Call, Called};
 use crate::plan::catalog::Catalog;
 use crate::plan::setups::Combination;
-use crate::plugins::Plugins;
+use crate::plugins::{Plugins, quietly};
 use crate::settings::{Conditioning, Evaluation, PriorTraining, TokenizerTraining};
 use crate::shared::Shared;
 use crate::weights::{FilesByLevel, WeightsFile};
@@ -392,7 +392,7 @@ fn text_tokenizer(setup: &Setup, training: &PriorTraining) -> Result<Option<(Wei
     let path = dir.join(named);
     let refused = |message: String| call.complaint(Some(FIELD), &message);
     let path = std::fs::canonicalize(&path).map_err(|error| refused(format!("{}: {error}", path.display())))?;
-    let tokenizer = TextTokenizer::load(&path).map_err(|error| refused(error.to_string()))?;
+    let tokenizer = quietly(|| TextTokenizer::load(&path)).map_err(|error| refused(error.to_string()))?;
     let file = WeightsFile::of(path).map_err(|error| refused(error.to_string()))?;
     Ok(Some((file, tokenizer.vocabulary())))
 }

@@ -119,7 +119,7 @@ thread_local! {
 }
 
 /// Runs something that may panic without the default message on standard error: the caller reports it.
-pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> T {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = std::panic::take_hook();

@@ -10,7 +10,7 @@ mod probe;
 use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::suggestion;
 pub use loader::{NotLoadable, Search, inspect};
-pub(crate) use make::panic_text;
+pub(crate) use make::{panic_text, quietly};
 use rqlab_sdk::contracts::Progress;
 use rqlab_sdk::plugin::{Component, Kind};
 use rqlab_sdk::{Error, Result};

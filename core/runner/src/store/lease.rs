@@ -24,6 +24,8 @@ pub const BEAT: Duration = Duration::from_secs(10);
 
 /// Bytes of the first line, so that another holder's takes its place.
 const LINE: usize = 512;
+/// Digits of a token.
+const TOKEN: usize = 32;
 /// Digits of the counter.
 const DIGITS: usize = 20;
 
@@ -81,9 +83,10 @@ impl Leases {
         let token = token();
         let own = self.0.join(format!(".{token}"));
         let write = || -> std::io::Result<File> {
+            // At once, so that what a killed process leaves says whose it was.
+            let text = line(&Holder::here(token.clone(), exclusive))? + &counter(0);
             let mut file = File::options().read(true).write(true).create_new(true).open(&own)?;
-            file.write_all(line(&Holder::here(token.clone(), exclusive))?.as_bytes())?;
-            file.write_all(counter(0).as_bytes())?;
+            file.write_all(text.as_bytes())?;
             file.sync_all()?;
             Ok(file)
         };
@@ -148,13 +151,25 @@ impl Leases {
     /// # Errors
     /// [`Error::File`]: the folder cannot be read.
     pub fn all(&self) -> Result<Vec<Found>> {
+        self.named(|name| !name.starts_with('.'))
+    }
+
+    /// What processes that took or broke a lease and were killed meanwhile have left; and those that do so now.
+    ///
+    /// # Errors
+    /// As for [`Leases::all`].
+    pub fn unfinished(&self) -> Result<Vec<Found>> {
+        self.named(|name| name.len() == 1 + TOKEN && name.starts_with('.'))
+    }
+
+    fn named(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Found>> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::file(&self.0)(error)),
         };
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let names = names.filter(|name| !name.starts_with('.'));
+        let names = names.filter(|name| wanted(name));
         // One that was given up meanwhile is none.
         names.filter_map(|id| self.find(&id).transpose()).collect()
     }
@@ -274,7 +289,7 @@ fn read(path: &Path, id: &str) -> Result<Option<Found>> {
     Ok(Some(Found { id: id.to_owned(), holder: serde_json::from_slice(line).ok(), beat }))
 }
 
-/// 32 digits that nobody else draws.
+/// [`TOKEN`] digits that nobody else draws.
 pub(super) fn token() -> String {
     let draw = |what: u32| RandomState::new().hash_one((what, std::process::id()));
     format!("{:016x}{:016x}", draw(0), draw(1))
@@ -336,6 +351,15 @@ mod tests {
         drop(lease);
         assert!(other.is_held());
         assert!(leases.take_over("a", &token).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_killed_taker_leaves_is_no_lease_and_can_be_broken() {
+        let (_folder, leases) = leases();
+        let left = with(&leases, &format!(".{}", token()), of_another_machine);
+        assert_eq!((leases.all().unwrap(), leases.unfinished().unwrap()), (vec![], vec![left.clone()]));
+        assert!(leases.break_stale(&left).unwrap());
+        assert_eq!(fs::read_dir(&leases.0).unwrap().count(), 0);
     }
 
     #[test]

@@ -280,6 +280,14 @@ impl StageDir {
         let path = self.file("done.json");
         let bytes = Sealed::new(&self.id, seals, done).bytes(&path)?;
         write_atomically(&path, |file| file.write_all(&bytes))?;
+        self.drop_state()
+    }
+
+    /// Drops the checkpoint of a stage that is complete: who was killed when it had just finished it has left one.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn drop_state(&self) -> Result<()> {
         self.remove(STATE)
     }
 

@@ -7,6 +7,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rqlab_sdk::{Error, Result};
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -44,7 +45,7 @@ impl Shard {
     pub(crate) fn open(path: &Path, columns: &Columns<'_>) -> Result<Self> {
         let (image_column, label_column) = (columns.image, columns.label);
         let file = File::open(path).map_err(Error::file(path))?;
-        let reader = SerializedFileReader::new(file).map_err(|e| {
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|e| {
             Error::Data(format!(
                 "{}: cannot be read as Parquet (damaged, cut short, or another format): {e}",
                 path.display()
@@ -171,7 +172,7 @@ impl Shard {
 
     fn column(&self, group: usize, column: usize, name: &str) -> Result<ColumnReader> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let column = reader.get_row_group(group).and_then(|group| group.get_column_reader(column));
+        let column = guarded(|| reader.get_row_group(group)?.get_column_reader(column));
         column.map_err(|e| self.damaged(group, name, &e))
     }
 
@@ -188,12 +189,12 @@ impl Shard {
         // The level of a value all of whose parents are there.
         let whole = file.metadata().file_metadata().schema_descr().column(column).max_def_level();
         let rows = self.groups[group];
-        let (mut values, mut levels) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+        // They grow with what is there: the metadata may promise more.
+        let (mut values, mut levels) = (Vec::new(), Vec::new());
         let mut read = 0;
         while read < rows {
-            let (records, _, _) = reader
-                .read_records(rows - read, Some(&mut levels), None, &mut values)
-                .map_err(|e| self.damaged(group, name, &e))?;
+            let records = guarded(|| reader.read_records(rows - read, Some(&mut levels), None, &mut values));
+            let (records, ..) = records.map_err(|e| self.damaged(group, name, &e))?;
             if records == 0 {
                 break;
             }
@@ -224,4 +225,10 @@ impl Shard {
             self.path.display()
         ))
     }
+}
+
+/// A look into the file. The library panics at some kinds of damage.
+fn guarded<T>(look: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(look))
+        .unwrap_or_else(|_| Err(ParquetError::General("its contents contradict each other".to_owned())))
 }
