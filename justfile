@@ -73,6 +73,20 @@ slurm-thousand: build
 check-gpu *ARGS: build
     {{rqlab}} check-gpu "$@"
 
+# Tries faults in large numbers, for a night: kills, damaged files, inputs for every reader. See docs/faults.md.
+nightly KILLS="1000" INPUTS="1000000": build
+    #!/usr/bin/env sh
+    set -eu
+    unset RQLAB_HOME
+    export RQLAB_KILLS="$1" RQLAB_INPUTS="$2" RQLAB_DAMAGES=1000 RQLAB_SEED="${RQLAB_SEED:-$(date +%Y%m%d)}"
+    echo "by the seed $RQLAB_SEED"
+    cargo test --release --workspace --features "{{features}}" --no-run
+    for trial in kill_and_resume damage storage fuzzing; do
+        cargo test --release --workspace --features "{{features}}" --test "$trial" -- --nocapture
+    done
+    export PROPTEST_CASES=20000 PROPTEST_RNG_SEED="$RQLAB_SEED"
+    cargo test --release --workspace --features "{{features}}" --test reader --test handshake --test made --test checkpoints --test configs
+
 # Measures how fast training, encoding, sampling and single operations are here: `just bench --only rq_sample`.
 [no-cd]
 bench *ARGS: build

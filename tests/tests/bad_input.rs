@@ -270,39 +270,6 @@ fn a_bench_whose_figures_cannot_be_written_measures_nothing() {
     }
 }
 
-/// A small file system of its own, where the system lets us have one.
-#[test]
-#[cfg(target_os = "linux")]
-#[allow(clippy::print_stdout, reason = "a test that cannot run says so")]
-fn a_full_disk_is_said_and_work_goes_on_when_there_is_room() {
-    use std::process::Command;
-    let lab = Lab::new().unwrap();
-    fs::create_dir(lab.path("small")).unwrap();
-    let sweep = lab.command("sweep tiny.ron --runs small --out out").unwrap();
-    let line: Vec<String> = [sweep.get_program()]
-        .into_iter()
-        .chain(sweep.get_args())
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    let script = format!(
-        "mount -t tmpfs -o size=480k tmpfs small || exit 77; {line}; echo code $?; find small -name '*.partial'; \
-         mount -o remount,size=50m small; {line} --quiet; echo code $?",
-        line = line.join(" ")
-    );
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--map-root-user", "sh", "-c", &script]).current_dir(lab.path(""));
-    let Ok(output) = command.output() else { return };
-    let said = Said::from(output);
-    if said.code != Some(0) || said.err.contains("unshare:") {
-        println!("no file system can be mounted here: {}", said.err);
-        return;
-    }
-    assert!(said.err.contains("No space left on device"), "{}", said.err);
-    let codes: Vec<&str> =
-        said.out.lines().filter(|line| line.starts_with("code ") || line.ends_with(".partial")).collect();
-    assert!(codes == ["code 1", "code 0"] || codes == ["code 2", "code 0"], "{}\n{}", said.out, said.err);
-}
-
 #[test]
 fn objectives_that_all_count_nothing_are_refused() {
     let lab = Lab::new().unwrap();

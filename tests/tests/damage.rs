@@ -1,11 +1,17 @@
 //! Whatever is damaged in a folder of runs is named, set aside and made again, and all is as it was.
 
 #![cfg(target_os = "linux")] // Damage by FIFOs and links.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says by what it can be repeated"
+)]
 
 use rqlab_sdk::checkpoint::Checkpoint;
-use rqlab_tests::faults::{difference, traces};
+use rqlab_tests::faults::{Random, difference, files, number, traces};
 use rqlab_tests::lab::{Lab, Said, lasting};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,36 +47,44 @@ fn cut_short(file: &Path) {
 /// All kinds of stages.
 const KINDS: [&str; 7] = ["classifier", "tokenizer", "reference", "tokens", "prior", "reconstruction", "generation"];
 
-/// What can happen to a file.
-type Damage = fn(&Path);
+/// What can happen to a file, at a place that a number chooses.
+type Damage = fn(&Path, u64);
 
-fn zero(file: &Path) {
-    let length = fs::read(file).unwrap().len();
-    fs::write(file, vec![0; length]).unwrap();
-}
-
-/// Numbers stand in the second half of a result.
-fn flip_a_bit(file: &Path) {
-    let mut bytes = fs::read(file).unwrap();
-    let at = bytes.len() * 3 / 4;
-    bytes[at] ^= 0x40;
-    fs::write(file, bytes).unwrap();
-}
-
-fn put_a_directory(file: &Path) {
-    fs::remove_file(file).unwrap();
-    fs::create_dir(file).unwrap();
-}
-
-fn put_a_fifo(file: &Path) {
-    fs::remove_file(file).unwrap();
-    assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
-}
+const WAYS: [(&str, Damage); 6] = [
+    ("flipped bit", |file, place| {
+        let mut bytes = fs::read(file).unwrap();
+        let at = place as usize % bytes.len().max(1);
+        bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (place % 7));
+        fs::write(file, bytes).unwrap();
+    }),
+    ("cut", |file, place| {
+        let bytes = fs::read(file).unwrap();
+        fs::write(file, &bytes[..place as usize % bytes.len().max(1)]).unwrap();
+    }),
+    ("longer", |file, place| fs::write(file, [fs::read(file).unwrap(), vec![place as u8; 3]].concat()).unwrap()),
+    (DELETED, |file, _| fs::remove_file(file).unwrap()),
+    ("directory", |file, _| {
+        fs::remove_file(file).unwrap();
+        fs::create_dir(file).unwrap();
+    }),
+    ("FIFO", |file, _| {
+        fs::remove_file(file).unwrap();
+        assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
+    }),
+];
+const DELETED: &str = "deleted";
 
 /// Sweeps over damaged `files`: each is named once and kept, and all is as it was.
 fn assert_heals(lab: &Lab, runs: &str, files: &[PathBuf]) {
-    let command = format!("sweep tiny.ron --runs {runs} --out {runs}-out");
-    let said = lab.run(&command).unwrap();
+    assert_names(lab, runs, files);
+    assert_like_undisturbed(lab, runs);
+    let said = lab.run(&format!("sweep tiny.ron --runs {runs} --out {runs}-out")).unwrap();
+    assert!(said.code == Some(0) && !said.err.contains("damaged"), "{}", said.err);
+}
+
+/// Sweeps over damaged `files`: each is named once and kept.
+fn assert_names(lab: &Lab, runs: &str, files: &[PathBuf]) {
+    let said = lab.run(&format!("sweep tiny.ron --runs {runs} --out {runs}-out")).unwrap();
     assert_eq!(said.code, Some(0), "{}", said.err);
     for file in files {
         let name = file.strip_prefix(lab.path("")).unwrap().display().to_string();
@@ -80,38 +94,60 @@ fn assert_heals(lab: &Lab, runs: &str, files: &[PathBuf]) {
         aside.push(".damaged");
         assert!(Path::new(&aside).exists(), "{name}");
     }
-    assert_like_undisturbed(lab, runs);
-    let said = lab.run(&command).unwrap();
-    assert!(said.code == Some(0) && !said.err.contains("damaged"), "{}", said.err);
 }
 
-/// Results of every kind of stage, and their markers, in every way.
+/// Files that tell how the work went, of which nothing is made: who damages them loses what they told.
+fn is_told_only(file: &Path) -> bool {
+    ["log.txt", "events.jsonl"].iter().any(|name| file.ends_with(name))
+}
+
+/// Every file of a finished folder of runs, in every way: each round damages one file of each stage. Four rounds, or as many as
+/// `RQLAB_DAMAGES` says, by the chance of `RQLAB_SEED`; all of them, if it says more than there are.
 #[test]
-fn what_is_damaged_is_set_aside_named_and_made_again() {
+fn every_file_that_is_damaged_is_named_and_made_again() {
     let lab = Lab::new().unwrap();
     undisturbed(&lab);
-    let ways: [(&str, Damage); 5] = [
-        ("cut", cut_short),
-        ("zeroed", zero),
-        ("flipped", flip_a_bit),
-        ("directory", put_a_directory),
-        ("fifo", put_a_fifo),
-    ];
-    for (runs, damage) in ways {
-        copy(&lab, runs);
-        let mut files = Vec::new();
-        for kind in KINDS {
-            let stages = lab.stages(runs, kind).unwrap();
-            let result = if kind == "tokens" { "level1.tokens" } else { "result.safetensors" };
-            files.push(stages[0].join(result));
-            files.extend(stages.get(1).map(|second| second.join("done.json")));
-        }
-        files.iter().for_each(|file| damage(file));
-        // Who only looks says so, waits for nothing, and counts none of it as done.
-        let said = lab.run(&format!("plan tiny.ron --runs {runs}")).unwrap();
-        assert!(said.code == Some(0) && !said.out.contains("Nothing to do"), "{}", said.out);
-        assert_heals(&lab, runs, &files);
+    let mut random = Random::new(number("RQLAB_SEED", 0));
+    let mut faults = BTreeMap::<PathBuf, Vec<(PathBuf, usize)>>::new();
+    for file in files(&lab.path("whole")).unwrap() {
+        let of_stage = faults.entry(file.parent().unwrap().to_owned()).or_default();
+        of_stage.extend((0..WAYS.len()).map(|way| (file.clone(), way)));
     }
+    for of_stage in faults.values_mut() {
+        (1..of_stage.len()).for_each(|last| of_stage.swap(last, random.below(last + 1)));
+    }
+    let rounds = faults.values().map(Vec::len).max().unwrap();
+    let tried = rounds.min(number("RQLAB_DAMAGES", 4) as usize);
+    for round in 0..tried {
+        let runs = format!("round-{round}");
+        copy(&lab, &runs);
+        let (mut named, mut told, mut list) = (Vec::new(), Vec::new(), Vec::new());
+        for (file, way) in faults.values().filter_map(|of_stage| of_stage.get(round)) {
+            let (path, (what, damage)) = (lab.path(&runs).join(file), WAYS[*way]);
+            damage(&path, random.next());
+            list.push(format!("{what}: {}", file.display()));
+            match () {
+                () if is_told_only(file) => told.push(file),
+                // A file that is made over is as good as it was.
+                () if what == DELETED || file.ends_with("job.json") && path.is_file() => {}
+                () => named.push(path),
+            }
+        }
+        println!("round {round}: {list:#?}");
+        // Who only looks waits for nothing.
+        let said = lab.run(&format!("plan tiny.ron --runs {runs}")).unwrap();
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert_names(&lab, &runs, &named);
+        for file in told {
+            let path = lab.path(&runs).join(file);
+            let _ = fs::remove_dir(&path);
+            let _ = fs::remove_file(&path);
+            fs::copy(lab.path("whole").join(file), path).unwrap();
+        }
+        assert_like_undisturbed(&lab, &runs);
+        fs::remove_dir_all(lab.path(&runs)).unwrap();
+    }
+    println!("{tried} of {rounds} rounds");
 }
 
 /// Two stages of a kind have files of equal length, which mean something else in the other's directory.
@@ -194,7 +230,7 @@ fn a_report_of_damaged_results_goes_beside_a_good_one() {
 
     copy(&lab, "pictures");
     let file = lab.stages("pictures", "generation").unwrap()[0].join("result.safetensors");
-    flip_a_bit(&file);
+    cut_short(&file);
     let said = report("pictures");
     let name = file.strip_prefix(lab.path("")).unwrap().display().to_string();
     assert!(said.code == Some(1) && said.err.contains(&name), "{}", said.err);

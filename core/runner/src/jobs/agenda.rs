@@ -63,10 +63,11 @@ impl Scheduler<'_> {
                     // What stays is in nobody's way.
                     let _ = stage.drop_state();
                     // The experiment, and its data with it, may have moved since; and a description may be damaged.
-                    if stage.job().ok().as_ref() != Some(job)
-                        && let Err(error) = stage.describe(job)
-                    {
-                        sink.event(&Event::Warned { job, warning: &error.to_string() });
+                    if stage.job().ok().as_ref() != Some(job) {
+                        let described = stage.describe_again(job).map(|aside| aside.map(|aside| aside.to_string()));
+                        if let Some(warning) = described.unwrap_or_else(|error| Some(error.to_string())) {
+                            sink.event(&Event::Warned { job, warning: &warning });
+                        }
                     }
                     agenda.outcomes.insert(job.id.clone(), Outcome::Cached);
                     continue;

@@ -55,6 +55,10 @@ impl Reporter {
 
     /// The points are there for who watches; `done.json` has them again. Where they cannot be written, training goes on.
     fn write(&mut self, write: impl FnOnce(&Writer) -> Result<()>) {
+        // Who stood still while its lease was broken must not write into what another does now, or has done.
+        if !is_held() {
+            lost();
+        }
         if let Some(Err(error)) = self.curves.as_ref().map(write) {
             self.curves = None;
             self.warn(&format!("{error}; the curves can be seen when the stage is done"));

@@ -25,6 +25,7 @@
 mod done;
 mod holder;
 mod lease;
+mod log;
 mod seal;
 mod stage;
 mod standing;

@@ -11,7 +11,7 @@ use rqlab_sdk::files::{self, write_atomically};
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,8 +20,6 @@ const RESULTS: [&str; 2] = ["safetensors", "tokens"];
 const STATE: &str = "state.safetensors";
 /// What the name of a file that was set aside goes on with.
 const DAMAGED: &str = ".damaged";
-/// Bytes at the end of a log that are looked at.
-const LOG_END: u64 = 1 << 16;
 
 /// The directory of one stage.
 #[derive(Debug, Clone)]
@@ -53,11 +51,6 @@ impl StageDir {
     /// Weights, codes or pictures: where a stage writes them. [`StageDir::load_result`] reads them.
     pub fn result(&self) -> PathBuf {
         self.file("result.safetensors")
-    }
-
-    /// What the stage said while it ran.
-    pub fn log(&self) -> PathBuf {
-        self.file("log.txt")
     }
 
     /// The points of its curves, as training takes them.
@@ -170,13 +163,18 @@ impl StageDir {
     /// # Errors
     /// [`Error::File`].
     pub fn set_aside(&self, damage: Damage) -> Result<SetAside> {
+        let aside = self.rename_aside(damage)?;
+        self.remove("done.json")?;
+        Ok(aside)
+    }
+
+    fn rename_aside(&self, damage: Damage) -> Result<SetAside> {
         let name = damage.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let numbers = std::iter::once(String::new()).chain((2..).map(|n: usize| format!("-{n}")));
         let free = |to: &PathBuf| fs::symlink_metadata(to).is_err();
         let to = numbers.map(|number| self.file(&format!("{name}{DAMAGED}{number}"))).find(free);
         let to = to.unwrap_or_else(|| self.file(&format!("{name}{DAMAGED}")));
         fs::rename(&damage.path, &to).map_err(Error::file(&damage.path))?;
-        self.remove("done.json")?;
         Ok(SetAside { damage, to })
     }
 
@@ -247,6 +245,22 @@ impl StageDir {
                 job.stage.name()
             ))),
         }
+    }
+
+    /// Writes the description of a complete stage again: it may be damaged, or the experiment may have moved. What stands in its place
+    /// and is no file is set aside.
+    ///
+    /// # Errors
+    /// As for [`StageDir::describe`].
+    pub fn describe_again(&self, job: &Job) -> Result<Option<SetAside>> {
+        let path = self.file("job.json");
+        let aside = match files::open(&path) {
+            Err(Error::File { source, .. }) if is_no_such_file(&source) => {
+                Some(self.rename_aside(Damage { path, found: source.to_string() })?)
+            }
+            _ => None,
+        };
+        self.describe(job).map(|()| aside)
     }
 
     /// What is to be done here.
@@ -353,34 +367,6 @@ impl StageDir {
                 let _ = fs::remove_file(entry.path());
             }
         }
-    }
-
-    /// How long the log is, in bytes.
-    pub fn log_length(&self) -> u64 {
-        files::open(&self.log()).map_or(0, |(_, length)| length)
-    }
-
-    /// The last `lines` lines of the log.
-    pub fn log_tail(&self, lines: usize) -> String {
-        let text = self.log_from(0);
-        let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
-    }
-
-    /// The last line of what the log says after its first `from` bytes, but for what Rust adds to every panic.
-    pub fn last_words(&self, from: u64) -> Option<String> {
-        let text = self.log_from(from);
-        let mut lines = text.lines().rev().map(str::trim);
-        lines.find(|line| !line.is_empty() && !line.starts_with("note: ")).map(str::to_owned)
-    }
-
-    /// What the log says after its first `from` bytes, or the end of it. What cannot be read is not there.
-    fn log_from(&self, from: u64) -> String {
-        let Ok((mut file, length)) = files::open(&self.log()) else { return String::new() };
-        let mut bytes = Vec::new();
-        let start = from.max(length.saturating_sub(LOG_END));
-        let _ = file.seek(SeekFrom::Start(start)).and_then(|_| file.take(LOG_END).read_to_end(&mut bytes));
-        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
