@@ -31,6 +31,9 @@ pub struct Environment {
     pub precision: String,
     /// Threads that the stage had.
     pub threads: usize,
+    /// Ranks that shared its work, if there were several; each had as many threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<usize>,
     /// The plugins that took part: name to digest.
     pub plugins: BTreeMap<String, String>,
 }
@@ -51,9 +54,10 @@ pub(crate) fn of_speeds(origins: &[Origin]) -> Option<&Environment> {
 }
 
 impl Environment {
-    /// Whether equal work gives equal bits on both: kernels cut their work by size, so that threads do not matter.
+    /// Whether equal work gives equal bits on both: kernels cut their work by size, so that threads do not matter, but sums over
+    /// ranks are rounded otherwise.
     pub(crate) fn computes_as(&self, other: &Self) -> bool {
-        let machine = |of: &Self| [&of.device, &of.instructions, &of.precision].map(Clone::clone);
+        let machine = |of: &Self| ([&of.device, &of.instructions, &of.precision].map(Clone::clone), of.ranks);
         machine(self) == machine(other)
     }
 

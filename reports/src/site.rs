@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::origin::Environment;
 use crate::results::{Results, Trial};
 
-/// One program on one machine. Threads and plugins differ from stage to stage of one sweep, and make no site of their own.
+/// One program on one machine. Threads, ranks and plugins differ from stage to stage of one sweep, and make no site of their own.
 #[derive(Clone)]
 pub(crate) struct Site<'a> {
     /// Names it on the page: `A`, `B`, and so on, in the order in which the trials first name them.
@@ -14,6 +14,8 @@ pub(crate) struct Site<'a> {
     pub(crate) environment: &'a Environment,
     /// Threads that stages had here.
     pub(crate) threads: BTreeSet<usize>,
+    /// Ranks that shared the work of stages here.
+    pub(crate) ranks: BTreeSet<usize>,
     /// Plugins that took part here: name and digest.
     pub(crate) plugins: BTreeSet<(&'a str, &'a str)>,
     /// The trials with the stages of them that were computed here.
@@ -32,6 +34,7 @@ pub(crate) fn sites(results: &Results) -> Vec<Site<'_>> {
                     letter: letter(sites.len()),
                     environment,
                     threads: BTreeSet::new(),
+                    ranks: BTreeSet::new(),
                     plugins: BTreeSet::new(),
                     trials: Vec::new(),
                 });
@@ -46,12 +49,13 @@ pub(crate) fn sites(results: &Results) -> Vec<Site<'_>> {
 impl<'a> Site<'a> {
     /// Whether an environment is this site.
     pub(crate) fn computed(&self, environment: &Environment) -> bool {
-        let site = |e: &Environment| Environment { threads: 0, plugins: Default::default(), ..e.clone() };
+        let site = |e: &Environment| Environment { threads: 0, ranks: None, plugins: Default::default(), ..e.clone() };
         site(self.environment) == site(environment)
     }
 
     fn add(&mut self, trial: &'a Trial, stage: &'a str, environment: &'a Environment) {
         self.threads.insert(environment.threads);
+        self.ranks.extend(environment.ranks);
         self.plugins.extend(environment.plugins.iter().map(|(name, digest)| (name.as_str(), digest.as_str())));
         match self.trials.last_mut().filter(|(last, _)| std::ptr::eq(*last, trial)) {
             Some((_, stages)) => stages.push(stage),

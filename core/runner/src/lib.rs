@@ -23,6 +23,7 @@ pub mod place;
 pub mod plan;
 pub mod plugins;
 pub mod provenance;
+pub mod ranks;
 pub mod repeat;
 pub mod settings;
 mod setup;

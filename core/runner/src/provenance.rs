@@ -55,6 +55,7 @@ pub fn here() -> Environment {
         device: rqlab_sdk::tensor::device_in_words(device),
         precision: rqlab_sdk::tensor::precision(device).to_owned(),
         threads: rqlab_sdk::tensor::threads(),
+        ranks: None,
         plugins: BTreeMap::new(),
     }
 }

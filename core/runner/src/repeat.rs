@@ -66,6 +66,9 @@ impl Repeat {
         if let Some(threads) = global.threads {
             repeat.machine.extend(["--threads".to_owned(), threads.to_string()]);
         }
+        if let Some(ranks) = global.ranks {
+            repeat.machine.extend(["--ranks".to_owned(), ranks.to_string()]);
+        }
         if let Some(jobs) = how.jobs {
             repeat.machine.extend(["--jobs".to_owned(), jobs.to_string()]);
         }

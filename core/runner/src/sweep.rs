@@ -10,6 +10,7 @@ use crate::jobs::{End, Outcome, Outcomes, Scheduler, Sinks, Stopped};
 use crate::place::Place;
 use crate::plan::Plan;
 use crate::provenance::{here, provenance};
+use crate::ranks::Ranks;
 use crate::repeat::Repeat;
 use crate::store::{Standing, Store};
 use crate::ui::say;
@@ -36,6 +37,8 @@ pub struct Options {
     pub device: Device,
     /// Arguments that every worker gets: plugin folders, device.
     pub worker_arguments: Vec<OsString>,
+    /// How many ranks train a stage together.
+    pub ranks: Ranks,
     /// How work is put into a cluster's queue, if it is done there.
     pub cluster: Option<Settings>,
     /// No progress, no summary.
@@ -117,7 +120,7 @@ pub fn run_jobs(plan: &Plan, options: &Options, store: &Store) -> Result<Outcome
             Watched::Left(signal) => Err(Unfinished::Left(signal)),
         };
     }
-    let mut launcher = Local::new(program, options.worker_arguments.clone(), store);
+    let mut launcher = Local::new(program, options.worker_arguments.clone(), store, options.ranks.clone());
     let scheduler = Scheduler { store, slots: options.jobs.max(1), threads: options.threads.max(1), crew: false };
     let outcomes = match scheduler.run(&plan.jobs, &mut launcher, &mut sinks)? {
         End::All(outcomes) => outcomes,

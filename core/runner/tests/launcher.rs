@@ -11,6 +11,7 @@ use rqlab::jobs::launcher::Local;
 use rqlab::jobs::sinks::EventsFile;
 use rqlab::jobs::{End, Event, Exit, Launcher, Outcome, Progress, Scheduler, Share, Sink, Sinks, Ticket, Update};
 use rqlab::plan::Plan;
+use rqlab::ranks::Ranks;
 use rqlab::store::{Done, Store};
 use rqlab_sdk::{Error, Result};
 use std::cell::RefCell;
@@ -231,7 +232,7 @@ fn a_crash_is_told_in_the_last_words_of_the_log_and_not_tried_again() {
         let store = Store::open(folder.path()).unwrap();
         let tokenizer: Vec<Job> = plan.jobs.iter().filter(|job| job.stage.name() == "tokenizer").cloned().collect();
         let arguments = ["-c".into(), format!("ulimit -c 0; {{ {script}; }} >&2").into()];
-        let mut local = Local::new("/bin/sh".into(), arguments.to_vec(), &store);
+        let mut local = Local::new("/bin/sh".into(), arguments.to_vec(), &store, Ranks::default());
         let scheduler = Scheduler { store: &store, slots: 1, threads: 1, crew: false };
         let notes = Rc::new(RefCell::new(Vec::new()));
         let End::All(outcomes) = scheduler.run(&tokenizer, &mut local, &mut Notes(notes.clone())).unwrap() else {

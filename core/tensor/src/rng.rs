@@ -2,13 +2,45 @@
 //!
 //! The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): the key is
 //! made of seed and purpose, the counter of step and index. A resumed run needs no generator state, work can be split
-//! over threads at will, and every device draws the same numbers.
+//! over threads at will, and every device draws the same numbers. Where a batch is worked on in [`Share`]s, the numbers of a
+//! share are those that its rows have in the whole batch.
+
+use std::ops::Range;
+
+/// One of equal parts of a batch, counted from 0: the rows that a process, or a pass of one, works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which part.
+    pub index: usize,
+    /// How many parts there are.
+    pub of: usize,
+}
+
+impl Share {
+    /// All of a batch.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// One of `parts` equal parts of this share.
+    pub fn part(self, part: usize, parts: usize) -> Self {
+        Self { index: self.index * parts + part, of: self.of * parts }
+    }
+
+    /// This share's rows of a batch of `rows`, which `of` must divide.
+    pub fn rows(self, rows: usize) -> Range<usize> {
+        let own = rows / self.of.max(1);
+        self.index * own..(self.index + 1) * own
+    }
+}
 
 /// A stream of random numbers. Drawing does not change it: the same call gives the same numbers.
+///
+/// Draws of n numbers are taken to be for the rows of a batch: a stream [of a share](Rng::of_share) gives the share's n among
+/// those of the batch. What is drawn once for a batch is drawn from the [whole](Rng::whole) stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rng {
     key: [u32; 2],
     step: u64,
+    share: Share,
 }
 
 impl Rng {
@@ -18,13 +50,35 @@ impl Rng {
         let hash =
             purpose.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let key = splitmix64(seed ^ splitmix64(hash));
-        Self { key: [key as u32, (key >> 32) as u32], step }
+        Self { key: [key as u32, (key >> 32) as u32], step, share: Share::WHOLE }
     }
 
     /// The stream for a part of this one's purpose, such as a layer or a depth.
     pub fn part(&self, name: &str, index: u64) -> Self {
         let key = u64::from(self.key[0]) | u64::from(self.key[1]) << 32;
-        Self { step: self.step, ..Self::new(key.wrapping_add(splitmix64(index)), name, 0) }
+        Self { step: self.step, share: self.share, ..Self::new(key.wrapping_add(splitmix64(index)), name, 0) }
+    }
+
+    /// The same stream for a share of a batch.
+    #[must_use]
+    pub fn of_share(self, share: Share) -> Self {
+        Self { share, ..self }
+    }
+
+    /// The same stream for all of a batch: what every share draws alike.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        self.of_share(Share::WHOLE)
+    }
+
+    /// Where in the whole batch the row `row` of the share's `rows` stands.
+    pub fn place(&self, row: usize, rows: usize) -> usize {
+        self.share.index * rows + row
+    }
+
+    /// The first of the numbers of a share that draws `n`.
+    pub(crate) fn first(&self, n: usize) -> u64 {
+        self.share.index as u64 * n as u64
     }
 
     /// Key and step, for a kernel that draws the same words.
@@ -65,12 +119,7 @@ impl Rng {
 
     /// `n` words.
     pub fn bits(&self, n: usize) -> Vec<u32> {
-        let mut out = Vec::with_capacity(n.next_multiple_of(4));
-        for block in 0..n.div_ceil(4) {
-            out.extend(self.block(block as u64));
-        }
-        out.truncate(n);
-        out
+        self.from_blocks(self.first(n), n, |words| words)
     }
 
     /// `n` numbers uniform in [0, 1), of 24 random bits each.
@@ -80,33 +129,73 @@ impl Rng {
 
     /// `n` standard normal numbers (Box-Muller, two words each).
     pub fn normal(&self, n: usize) -> Vec<f32> {
-        let mut out = Vec::with_capacity(n.next_multiple_of(4));
-        for block in 0..n.div_ceil(4) {
-            let words = self.block(block as u64);
-            for pair in [[words[0], words[1]], [words[2], words[3]]] {
+        self.normal_from(self.first(n), n)
+    }
+
+    /// `blocks` times `n` standard normal numbers, block after block, where each block has numbers for all rows of a batch.
+    pub fn normal_blocks(&self, blocks: usize, n: usize) -> Vec<f32> {
+        (0..blocks).flat_map(|block| self.normal_from(self.first_of_block(block, n), n)).collect()
+    }
+
+    /// As [`Rng::normal_blocks`], uniform in [0, 1).
+    pub fn uniform_blocks(&self, blocks: usize, n: usize) -> Vec<f32> {
+        self.bits_blocks(blocks, n).map(unit).collect()
+    }
+
+    /// As [`Rng::normal_blocks`], indices uniform in `0..below`.
+    pub fn below_blocks(&self, blocks: usize, n: usize, below: u32) -> Vec<u32> {
+        self.bits_blocks(blocks, n).map(|word| scaled(word, below)).collect()
+    }
+
+    fn bits_blocks(&self, blocks: usize, n: usize) -> impl Iterator<Item = u32> {
+        (0..blocks).flat_map(move |block| self.from_blocks(self.first_of_block(block, n), n, |words| words))
+    }
+
+    fn first_of_block(&self, block: usize, n: usize) -> u64 {
+        (block * self.share.of) as u64 * n as u64 + self.first(n)
+    }
+
+    fn normal_from(&self, first: u64, n: usize) -> Vec<f32> {
+        self.from_blocks(first, n, |words| {
+            let [[a, b], [c, d]] = [[words[0], words[1]], [words[2], words[3]]].map(|pair| {
                 // 1 - u lies in (0, 1], so the logarithm is finite.
                 let radius = (-2.0 * f64::from(1.0 - unit(pair[0])).ln()).sqrt();
                 let (sin, cos) = (std::f64::consts::TAU * f64::from(unit(pair[1]))).sin_cos();
-                out.extend([(radius * cos) as f32, (radius * sin) as f32]);
-            }
+                [(radius * cos) as f32, (radius * sin) as f32]
+            });
+            [a, b, c, d]
+        })
+    }
+
+    /// `n` of the numbers that `make` makes of the blocks, four of each, from the one at `first` on.
+    fn from_blocks<T: Copy>(&self, first: u64, n: usize, make: impl Fn([u32; 4]) -> [T; 4]) -> Vec<T> {
+        let skip = (first % 4) as usize;
+        let mut out = Vec::with_capacity((skip + n).next_multiple_of(4));
+        for block in 0..(skip + n).div_ceil(4) {
+            out.extend(make(self.block(first / 4 + block as u64)));
         }
-        out.truncate(n);
+        out.truncate(skip + n);
+        out.drain(..skip);
         out
     }
 
     /// `n` indices uniform in `0..below`; the bias is below `below / 2^32`.
     pub fn below(&self, n: usize, below: u32) -> Vec<u32> {
-        self.bits(n).into_iter().map(|word| ((u64::from(word) * u64::from(below)) >> 32) as u32).collect()
+        self.bits(n).into_iter().map(|word| scaled(word, below)).collect()
     }
 
-    /// A uniformly random order of `0..n` (Fisher-Yates).
+    /// A uniformly random order of `0..n` (Fisher-Yates), the same in every share.
     pub fn permutation(&self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
-        for (i, word) in (1..n).rev().zip(self.bits(n.saturating_sub(1))) {
+        for (i, word) in (1..n).rev().zip(self.whole().bits(n.saturating_sub(1))) {
             order.swap(i, ((u64::from(word) * (i as u64 + 1)) >> 32) as usize);
         }
         order
     }
+}
+
+fn scaled(word: u32, below: u32) -> u32 {
+    ((u64::from(word) * u64::from(below)) >> 32) as u32
 }
 
 fn unit(word: u32) -> f32 {
@@ -184,6 +273,28 @@ mod tests {
         assert_ne!(order, (0..1001).collect::<Vec<_>>());
         order.sort_unstable();
         assert_eq!(order, (0..1001).collect::<Vec<_>>());
+    }
+
+    /// Shares of odd sizes begin within a block of words.
+    #[test]
+    fn shares_draw_what_their_rows_have_in_the_whole_batch() {
+        let rng = Rng::new(5, "test", 3);
+        for (of, n) in [(2, 8), (3, 7), (5, 1)] {
+            let share = |index| rng.of_share(Share { index, of });
+            let all = |draw: &dyn Fn(Rng) -> Vec<f32>| (0..of).flat_map(|index| draw(share(index))).collect::<Vec<_>>();
+            assert_eq!(all(&|rng| rng.normal(n)), rng.normal(of * n));
+            assert_eq!(all(&|rng| rng.part("x", 1).uniform(n)), rng.part("x", 1).uniform(of * n));
+            let whole = rng.normal_blocks(2, of * n);
+            assert_eq!(whole, rng.normal(2 * of * n));
+            for index in 0..of {
+                let own = share(index).normal_blocks(2, n);
+                let rows = Share { index, of }.rows(of * n);
+                assert_eq!((&own[..n], &own[n..]), (&whole[rows.clone()], &whole[of * n..][rows]));
+                assert_eq!(share(index).permutation(9), rng.permutation(9));
+                assert_eq!(share(index).whole(), rng);
+                assert_eq!(share(index).place(0, n), index * n);
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,11 @@ impl Var {
 
     /// The current value, as an operand. Cheap.
     pub fn get(&self) -> Tensor {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let value = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(key) = value.grad_key() {
+            crate::tape::used(self.address(), key);
+        }
+        value
     }
 
     /// Replaces the value; the gradient's key and the device stay.
@@ -83,7 +87,6 @@ impl Var {
     }
 
     /// What tells it from other variables.
-    #[cfg(feature = "cuda")]
     pub(crate) fn address(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
     }

@@ -1,6 +1,6 @@
 //! Section 13: where trials were computed, where the page was rendered, and how to repeat each trial.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
@@ -59,7 +59,7 @@ fn computed(study: &Study<'_>) -> Markup {
 
 fn one(site: &Site<'_>) -> Markup {
     let environment = site.environment;
-    let threads: Vec<String> = site.threads.iter().map(ToString::to_string).collect();
+    let listed = |numbers: &BTreeSet<usize>| numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     // Trials by the stages that were computed here.
     let mut groups: Vec<(&[&str], Vec<&Trial>)> = Vec::new();
     for (trial, stages) in &site.trials {
@@ -74,7 +74,8 @@ fn one(site: &Site<'_>) -> Markup {
                 strong { (site.letter) } " " (environment.processor)
                 span.what {
                     " · " (environment.device) ", " (environment.instructions) ", products in " (environment.precision)
-                    " · threads: " (threads.join(", "))
+                    " · threads: " (listed(&site.threads))
+                    @if !site.ranks.is_empty() { " · ranks: " (listed(&site.ranks)) }
                     " · " (environment.versioned()) " · " (environment.compiler) " · " (environment.target)
                 }
             }

@@ -151,6 +151,8 @@ impl LauncherArgs {
             jobs: None,
             sbatch: self.sbatch.clone(),
             setup: Vec::new(),
+            ranks: None,
+            mpirun: None,
         };
         if self.launcher == Some(LauncherKind::Local) {
             return Ok(None);

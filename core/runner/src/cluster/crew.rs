@@ -8,6 +8,7 @@ use crate::jobs::launcher::Local;
 use crate::jobs::sinks::{EventsFile, Owners, for_people};
 use crate::jobs::{End, Event, Outcome, Scheduler, Sink, Sinks, Stopped};
 use crate::plugins::Plugins;
+use crate::ranks::Ranks;
 use crate::store::Store;
 use crate::ui::say;
 use rqlab_sdk::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Crew<'a> {
     pub threads: usize,
     /// Arguments that every worker gets: plugin folders, device.
     pub worker_arguments: Vec<OsString>,
+    /// How many ranks train a stage together.
+    pub ranks: Ranks,
 }
 
 /// The task that this process runs in: `12_3`, the array's job and the task's index.
@@ -72,7 +75,7 @@ impl Crew<'_> {
             Err(error) => say(format!("warning: {error}; what happens is not kept there")),
         }
         let program = env::current_exe().map_err(Error::file("rqlab"))?;
-        let mut launcher = Local::new(program, self.worker_arguments.clone(), self.store);
+        let mut launcher = Local::new(program, self.worker_arguments.clone(), self.store, self.ranks.clone());
         let scheduler = Scheduler { store: self.store, slots: self.slots, threads: self.threads, crew: true };
         match scheduler.run(&jobs, &mut launcher, &mut sinks)? {
             End::All(_) => Ok(None),

@@ -51,6 +51,10 @@ pub struct Settings {
     pub sbatch: Vec<String>,
     /// Lines of the shell before rqlab is started, such as `module load cuda`.
     pub setup: Vec<String>,
+    /// Processes that train a stage together.
+    pub ranks: Option<u16>,
+    /// What starts them, but for `-n N`: `mpirun -x RQLAB_GPU`.
+    pub mpirun: Option<String>,
 }
 
 impl Settings {
@@ -98,6 +102,8 @@ impl Settings {
             jobs: more.jobs.or(self.jobs),
             sbatch: [self.sbatch, more.sbatch].concat(),
             setup: [self.setup, more.setup].concat(),
+            ranks: more.ranks.or(self.ranks),
+            mpirun: more.mpirun.or(self.mpirun),
         }
     }
 

@@ -5,6 +5,7 @@ use crate::cluster::Submission;
 use crate::cluster::crew::{Crew, processors, task};
 use crate::commands::sweep::jobs_at_once;
 use crate::commands::{Failure, Outcome, load_plugins, threads};
+use crate::ranks::Ranks;
 use crate::store::Store;
 use rqlab_sdk::tensor::device;
 use std::ffi::OsString;
@@ -24,8 +25,10 @@ pub(super) fn run(global: &Global, plan: &Path, runs: &Path, jobs: Option<u16>) 
     for folder in &global.plugins {
         worker_arguments.extend(["--plugins".into(), folder.into()]);
     }
-    let slots = jobs_at_once(jobs, threads, device());
-    let crew = Crew { submission: &submission, store: &store, plugins: &plugins, slots, threads, worker_arguments };
+    let ranks = Ranks::asked(global.ranks)?;
+    let slots = jobs_at_once(jobs, threads, device(), ranks.count);
+    let crew =
+        Crew { submission: &submission, store: &store, plugins: &plugins, slots, threads, worker_arguments, ranks };
     match crew.work()? {
         None => Ok(Outcome::Done),
         Some(stopped) => Err(Failure::Stopped(stopped)),

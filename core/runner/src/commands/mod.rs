@@ -156,6 +156,9 @@ fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
 fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
     outlive_file_limit();
     let mut global = cli.global.clone();
+    if matches!(cli.command, Command::Worker { .. }) && global.ranks.is_some() {
+        global.device = crate::ranks::device(global.device);
+    }
     if computes(&cli.command) {
         let device = open_device(&global, ui)?;
         if global.device == DeviceChoice::Auto {

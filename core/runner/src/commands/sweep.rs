@@ -11,6 +11,7 @@ use crate::jobs::Outcomes;
 use crate::place::Place;
 use crate::plan::{Plan, disk, memory};
 use crate::provenance::{here, provenance};
+use crate::ranks::Ranks;
 use crate::repeat::Repeat;
 use crate::store::{Standing, Store};
 use crate::sweep::{Options, Summary, render, run_jobs, sweep};
@@ -37,7 +38,9 @@ pub(super) fn run_sweep(
         Slurm.check()?;
         settings.check()?;
     }
+    let ranks = Ranks::asked(global.ranks)?;
     let (_plugins, plan) = open(global, arguments, ui)?;
+    ranks.divide(&plan.jobs)?;
     mention_another_format(&arguments.runs, ui);
     for data in plan.data() {
         ui.note(format!("{}: {}", data.name, data.headline()));
@@ -52,7 +55,7 @@ pub(super) fn run_sweep(
     let started = Instant::now();
     let mut options = options(global, arguments, how, &plan, ui)?;
     if let Some(settings) = cluster {
-        options.worker_arguments = crew_arguments(global, &settings)?;
+        options.worker_arguments = crew_arguments(global, &settings, options.ranks.count)?;
         options.cluster = Some(settings);
     }
     let summary = sweep(&plan, &options)?;
@@ -84,10 +87,12 @@ pub(super) fn run_trial(
     trial: Option<&str>,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
+    let ranks = Ranks::asked(global.ranks)?;
     let (_plugins, mut plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();
     plan.keep_only(chosen);
+    ranks.divide(&plan.jobs)?;
     fits(too_large_for_this_machine(global, &plan), &plan, &arguments.runs)?;
     let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
@@ -154,7 +159,7 @@ fn fits(too_large: Option<Diagnostic>, plan: &Plan, runs: &Path) -> Result<(), F
 }
 
 /// The arguments of rqlab in a task of a cluster: what this one was given, with paths that mean the same there.
-fn crew_arguments(global: &Global, settings: &Settings) -> Result<Vec<OsString>, Failure> {
+fn crew_arguments(global: &Global, settings: &Settings, ranks: usize) -> Result<Vec<OsString>, Failure> {
     let mut arguments: Vec<OsString> = vec!["--device".into(), global.device.to_string().into()];
     for folder in &global.plugins {
         arguments.extend(["--plugins".into(), std::path::absolute(folder).map_err(Error::file(folder))?.into()]);
@@ -162,6 +167,7 @@ fn crew_arguments(global: &Global, settings: &Settings) -> Result<Vec<OsString>,
     if let Some(threads) = settings.cpus.or(global.threads) {
         arguments.extend(["--threads".into(), threads.to_string().into()]);
     }
+    arguments.extend(["--ranks".into(), ranks.to_string().into()]);
     Ok(arguments)
 }
 
@@ -178,7 +184,8 @@ fn options(
     }
     let threads = crate::commands::threads(global);
     let (device, _) = global.device.resolve();
-    let at_once = jobs_at_once(how.jobs, threads, device);
+    let ranks = Ranks::asked(global.ranks)?;
+    let at_once = jobs_at_once(how.jobs, threads, device, ranks.count);
     let mut worker_arguments: Vec<OsString> = vec!["--device".into(), device.to_string().into()];
     for folder in &global.plugins {
         worker_arguments.extend(["--plugins".into(), folder.into()]);
@@ -191,14 +198,16 @@ fn options(
         threads,
         device,
         worker_arguments,
+        ranks,
         cluster: None,
         quiet: ui.is_quiet(),
     })
 }
 
-/// Jobs at once: as many as there are threads, but fewer on a GPU.
-pub(super) fn jobs_at_once(asked: Option<u16>, threads: usize, device: Device) -> usize {
-    let at_once = asked.map_or(if device == Device::Cpu { threads } else { GPU_JOBS }, usize::from);
+/// Jobs at once: as many as there are threads, or one for each rank of a job, but fewer on a GPU.
+pub(super) fn jobs_at_once(asked: Option<u16>, threads: usize, device: Device, ranks: usize) -> usize {
+    let by_itself = if device == Device::Cpu { (threads / ranks).max(1) } else { GPU_JOBS };
+    let at_once = asked.map_or(by_itself, usize::from);
     at_once.min(threads.max(1))
 }
 

@@ -3,15 +3,17 @@
 use crate::cli::Global;
 use crate::commands::{Failure, Outcome, load_plugins};
 use crate::jobs::{end_when_asked, run_worker};
+use crate::ranks::connect;
 use crate::store::Store;
 use std::path::Path;
 
 pub(super) fn run(global: &Global, id: &str, lease: Option<&str>, runs: &Path) -> Result<Outcome, Failure> {
-    if lease.is_some() {
+    let ranks = connect(usize::from(global.ranks.unwrap_or(1)))?;
+    if lease.is_some() && ranks.rank() == 0 {
         end_when_asked();
     }
     let store = Store::open(runs)?;
     let plugins = load_plugins(global)?;
     // The store has the error already, and the parent shows it.
-    Ok(if run_worker(&store, id, lease, &plugins).is_ok() { Outcome::Done } else { Outcome::SomeFailed })
+    Ok(if run_worker(&store, id, lease, &plugins, &ranks).is_ok() { Outcome::Done } else { Outcome::SomeFailed })
 }

@@ -79,6 +79,11 @@ impl Training {
     pub(crate) fn is_asked_to_end(&self) -> bool {
         is_asked_to_end()
     }
+
+    /// Another rank was asked to: this process ends with it.
+    pub(crate) fn ask_to_end(&self) {
+        ASKED.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Training {

@@ -9,15 +9,19 @@ use crate::provenance::environment;
 use crate::stages;
 use crate::store::{Done, StageDir, Store};
 use crate::ui::say;
-use rqlab_reports::Reading;
+use rqlab_reports::{Environment, Reading};
 use rqlab_sdk::tensor::Device;
+use rqlab_sdk::tensor::ranks::Communicator;
 use rqlab_sdk::{Error, Result};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Says how far a worker is.
 pub struct Reporter {
+    /// Whether anybody listens: to the first of several ranks alone.
+    speaks: bool,
     spoken: Option<Instant>,
     /// None once points could not be written.
     curves: Option<Writer>,
@@ -25,13 +29,17 @@ pub struct Reporter {
 
 impl Reporter {
     fn new(stage: &StageDir) -> Self {
-        Self { spoken: None, curves: Some(Writer::of(stage)) }
+        Self { speaks: true, spoken: None, curves: Some(Writer::of(stage)) }
+    }
+
+    fn silent() -> Self {
+        Self { speaks: false, spoken: None, curves: None }
     }
 
     /// Says that `done` of `total` units are done; at most ten times a second, and always at the end.
     pub fn step(&mut self, done: u64, total: u64, note: impl FnOnce() -> String) {
         let due = self.spoken.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
-        if due || done == total {
+        if self.speaks && (due || done == total) {
             self.spoken = Some(Instant::now());
             tell(&Line::Progress(Progress { done, total, note: note() }));
         }
@@ -39,7 +47,9 @@ impl Reporter {
 
     /// Says what a user should know though the work goes on, to whoever watches and in the log.
     pub fn warn(&mut self, warning: &str) {
-        tell(&Line::Warning { warning: warning.to_owned() });
+        if self.speaks {
+            tell(&Line::Warning { warning: warning.to_owned() });
+        }
         say(warning);
     }
 
@@ -74,13 +84,23 @@ fn tell(line: &Line) {
     }
 }
 
-/// Does the job `id` of the store, whose lease another process took for this one and told it by its token, or else this one takes. An error is noted in the store
-/// before it is returned. A process that was asked to end, or is no longer the holder of the lease, notes nothing, and ends.
+/// Does the job `id` of the store, whose lease another process took for this one and told it by its token, or else this one takes.
+/// Of several ranks the first does so, and the others take part in its training. An error is noted in the store before it is
+/// returned. A process that was asked to end, or is no longer the holder of the lease, notes nothing, and ends.
 ///
 /// # Errors
 /// Whatever the stage could not do.
-pub fn run_worker(store: &Store, id: &str, lease: Option<&str>, plugins: &Plugins) -> Result<()> {
+pub fn run_worker(
+    store: &Store,
+    id: &str,
+    lease: Option<&str>,
+    plugins: &Plugins,
+    ranks: &Rc<dyn Communicator>,
+) -> Result<()> {
     let stage = store.stage(id);
+    if ranks.rank() > 0 {
+        return follow(store, &stage, plugins, ranks);
+    }
     let held = match lease {
         Some(token) => store.leases().take_over(id, token)?,
         None => store.leases().take_from_gone(id, false)?,
@@ -92,10 +112,11 @@ pub fn run_worker(store: &Store, id: &str, lease: Option<&str>, plugins: &Plugin
         multiplies_as_asked(&job)?;
         let started = Instant::now();
         let mut reporter = Reporter::new(&stage);
-        let mut done = run(store, &job, plugins, &mut reporter)?;
+        let mut done = run(store, &job, plugins, &mut reporter, ranks)?;
         done.seconds += started.elapsed().as_secs_f64();
         done.timings.extend(peak_memory_mib().map(|memory| Reading::new("peak_memory_mib", [], memory)));
-        done.environment = Some(environment(&*job.stage));
+        let ranks = Some(ranks.size()).filter(|&ranks| ranks > 1);
+        done.environment = Some(Environment { ranks, ..environment(&*job.stage) });
         if is_held() { stage.finish(done) } else { lost() }
     };
     let worked = work().inspect_err(|error| {
@@ -111,9 +132,31 @@ pub fn run_worker(store: &Store, id: &str, lease: Option<&str>, plugins: &Plugin
     worked
 }
 
+/// Takes part in a job of which another rank is the worker: that one has the lease, and keeps what comes of it. Why this rank could
+/// not go on is noted, since the others cannot go on without it.
+fn follow(store: &Store, stage: &StageDir, plugins: &Plugins, ranks: &Rc<dyn Communicator>) -> Result<()> {
+    let work = || {
+        let job = stage.job()?;
+        multiplies_as_asked(&job)?;
+        run(store, &job, plugins, &mut Reporter::silent(), ranks).map(|_| ())
+    };
+    work().inspect_err(|error| {
+        if is_asked_to_end() {
+            std::process::exit(ASKED_TO_END);
+        }
+        note_failure(stage, &format!("rank {} of {}: {error}", ranks.rank(), ranks.size()));
+    })
+}
+
 /// Does a job. A panic, which a log may not hold and no report would show, is an error like others.
-fn run(store: &Store, job: &Job, plugins: &Plugins, reporter: &mut Reporter) -> Result<Done> {
-    let work = AssertUnwindSafe(|| stages::run(store, job, plugins, reporter));
+fn run(
+    store: &Store,
+    job: &Job,
+    plugins: &Plugins,
+    reporter: &mut Reporter,
+    ranks: &Rc<dyn Communicator>,
+) -> Result<Done> {
+    let work = AssertUnwindSafe(|| stages::run(store, job, plugins, reporter, ranks.clone()));
     catch_unwind(work).unwrap_or_else(|panic| {
         let (said, log) = (panic_text(panic.as_ref()), store.stage(&job.id).log());
         let cause = match said.as_str() {

@@ -15,7 +15,8 @@ pub(super) const NUMBER: f64 = 4.0;
 pub(super) const GIB: f64 = (1_u64 << 30) as f64;
 
 /// Bytes that a trial takes at least. Its training: parameters with their gradients, moments and averages, codebooks (also of
-/// codes that are no parameters, such as those of bits), a batch of images with its reconstruction, and latents before and after quantization. The timing of its samples: priors, and the
+/// codes that are no parameters, such as those of bits), what a step takes at once of a batch of images with its reconstruction, and
+/// latents before and after quantization. The timing of its samples: priors, and the
 /// largest batch of pictures with its latents. Other activations are not counted.
 pub(super) fn least(
     model: &Model,
@@ -29,7 +30,7 @@ pub(super) fn least(
     let of_tokenizer = trained(model.autoencoder, tokenizer.ema_decay.is_some())
         + trained(model.objectives, false)
         + ((model.quantizer + model.buffers) as f64).max(model.levels.iter().map(tables).sum())
-        + 2.0 * tokenizer.batch as f64 * (image + latents);
+        + 2.0 * (tokenizer.batch / tokenizer.gradient_accumulation.max(1)) as f64 * (image + latents);
     let of_prior = model.prior.map_or(0.0, |count| trained(count, prior.ema_decay.is_some()));
     let timed = evaluation.speed.iter().max().map_or(0.0, |&batch| batch as f64 * (image + latents));
     let of_sampling = model.prior.map_or(0.0, |count| count as f64 + timed);

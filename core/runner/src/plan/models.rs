@@ -14,7 +14,7 @@ use crate::plan::setups::Combination;
 use crate::plan::{drawing, memory};
 use crate::plugins::Plugins;
 use crate::settings::{Conditioning, Evaluation, MissingCaptions, MissingWeights};
-use crate::stages::{TextSpace, Told};
+use crate::stages::{TextSpace, Told, divides};
 use crate::weights::WeightsFile;
 use rqlab_sdk::contracts::{CaptionInfo, DatasetInfo, LevelInfo, NetworkRequest};
 use std::collections::HashMap;
@@ -90,6 +90,17 @@ pub(super) fn build(
         Some(Modelled { combination, resolved, measured })
     });
     modelled.collect()
+}
+
+/// Whether the parts that a step is cut into are of one size.
+fn parts(setup: &Setup, resolved: &Resolved) -> Result<(), Diagnostic> {
+    let (tokenizer, prior) = (&resolved.tokenizer_training, &resolved.prior_training);
+    let divides = |slot, batch, parts| {
+        divides(batch, 1, parts)
+            .map_err(|error| at(setup, slot, &Problem::field("gradient_accumulation", error.to_string())))
+    };
+    divides(Slot::TokenizerTraining, tokenizer.batch, tokenizer.gradient_accumulation)?;
+    divides(Slot::PriorTraining, prior.batch, prior.gradient_accumulation)
 }
 
 /// Answers that were given before.
@@ -185,6 +196,7 @@ impl<'a> Models<'a> {
                 Some(answer.map_err(|problem| at(setup, Slot::Prior, &problem))?)
             }
         };
+        parts(setup, resolved)?;
         self.starts(setup, resolved, info.image, &levels, told)?;
         self.weights(setup, resolved)?;
         drawing::guidance(setup, resolved, told, prior.is_none_or(|priors| priors.guidable))?;

@@ -3,7 +3,7 @@
 use super::classifier::{self, SEED, TEST, recipe};
 use super::subset::{BATCH, test_images};
 use super::training::batches::Order;
-use super::training::{Task, train};
+use super::training::{At, Task, train};
 use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
 use crate::settings::Precision;
@@ -12,7 +12,7 @@ use rqlab_reports::{Index, Reading};
 use rqlab_sdk::contracts::{Attribute, Dataset, Split};
 use rqlab_sdk::networks::LabClassifier;
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Codes, Rng, Tensor, no_grad};
+use rqlab_sdk::tensor::{Codes, Tensor, no_grad};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,8 +68,8 @@ impl Stage for TrainAttributes {
         let params = Params::new(SEED);
         let mut net = AttributeNet::new(&params, info.image[2], &named(dataset.as_ref())?)?;
         let order = Order::new(SEED, info.train, classifier::BATCH);
-        let batch = |step| {
-            let (indices, rng) = (order.images(dataset.as_ref(), step)?, Rng::new(SEED, "augment", step));
+        let batch = |at: At| {
+            let (indices, rng) = (order.images(dataset.as_ref(), at)?, at.rng(SEED, "augment"));
             let pixels = dataset.batch(Split::Train, &indices, Some(&rng))?.pixels;
             Ok((pixels, dataset.attributes(Split::Train, &indices)?))
         };
@@ -103,7 +103,7 @@ fn named(dataset: &dyn Dataset) -> Result<Vec<Attribute>> {
 impl Task for AttributeNet {
     type Batch = (Tensor, Codes);
 
-    fn loss(&mut self, _step: u64, (pixels, named): &Self::Batch) -> Result<Tensor> {
+    fn loss(&mut self, _: At, (pixels, named): &Self::Batch) -> Result<Tensor> {
         let head = |(a, logits): (usize, Tensor)| Ok(logits.cross_entropy(&named.column(a)?)?.mean_all()?);
         let heads = self.heads(pixels)?.into_iter().enumerate().map(head).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::stack(&heads.iter().collect::<Vec<_>>(), 0)?.sum_all()?)

@@ -3,7 +3,7 @@
 use super::features::FeatureNet;
 use super::subset::subset;
 use super::training::batches::{Order, training_images};
-use super::training::{Recipe, Task, train};
+use super::training::{At, Recipe, Task, train};
 use super::{Context, Stage, as_json, open_dataset};
 use crate::job::Call;
 use crate::settings::{Precision, Schedule};
@@ -77,7 +77,7 @@ impl Stage for TrainClassifier {
             params.trained(),
             vec![],
             &recipe(self.steps),
-            |step| training_images(dataset.as_ref(), &order, SEED, true, step),
+            |at| training_images(dataset.as_ref(), &order, SEED, true, at),
             &mut net,
         )?;
         trained.save(|| params.state(), &cx.dir().result())?;
@@ -105,6 +105,8 @@ impl Stage for TrainClassifier {
 pub(super) fn recipe(steps: u64) -> Recipe {
     Recipe {
         steps,
+        batch: BATCH,
+        parts: 1,
         lr: 3e-3,
         warmup: 20,
         schedule: Schedule::Cosine,
@@ -121,7 +123,7 @@ pub(super) fn recipe(steps: u64) -> Recipe {
 impl Task for FeatureNet {
     type Batch = Images;
 
-    fn loss(&mut self, _step: u64, batch: &Images) -> Result<Tensor> {
+    fn loss(&mut self, _: At, batch: &Images) -> Result<Tensor> {
         let (_, logits) = self.0.forward(&batch.pixels)?;
         Ok(logits.cross_entropy(&batch.labels)?.mean_all()?)
     }

@@ -43,7 +43,7 @@ pub use reference::DescribeReference;
 pub(crate) use subset::shown;
 pub use tokenizer::TrainTokenizer;
 pub use tokens::{EncodeTokens, Variants};
-pub(crate) use training::start;
+pub(crate) use training::{start, together::divides};
 pub use training_images::DescribeTraining;
 
 use crate::job::{Call, Job};
@@ -52,6 +52,8 @@ use crate::plugins::Plugins;
 use crate::settings::Precision;
 use crate::store::{Damage, Done, StageDir, Store};
 use rqlab_sdk::checkpoint::Checkpoint;
+use rqlab_sdk::plugin::SDK_HASH;
+use rqlab_sdk::tensor::ranks::Communicator;
 use rqlab_sdk::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -59,7 +61,9 @@ use serde_json::Value;
 use std::any::Any;
 use std::fmt::Debug;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::sync::Arc;
+use training::together::agree;
 
 /// One stage's work, and what follows from it.
 pub trait Stage: Any + Debug + Send + Sync {
@@ -88,6 +92,11 @@ pub trait Stage: Any + Debug + Send + Sync {
 
     /// How numbers are multiplied.
     fn precision(&self) -> Precision;
+
+    /// Images of a training step, and the parts that they are cut into, if several ranks can share the work.
+    fn batch(&self) -> Option<(usize, usize)> {
+        None
+    }
 
     /// Units of work, in steps times batch or images: what its time is about proportional to.
     fn work(&self) -> f64;
@@ -220,9 +229,23 @@ pub struct Context<'a> {
     job: &'a Job,
     plugins: &'a Plugins,
     reporter: &'a mut Reporter,
+    ranks: Rc<dyn Communicator>,
 }
 
 impl Context<'_> {
+    /// That all ranks are about to do the same: run this program, with these plugins, on these data.
+    fn agree(&self, data: &str) -> Result<()> {
+        let plugins: Vec<_> = self.job.stage.calls().iter().flat_map(|call| &call.plugins).collect();
+        let here: Vec<_> = self.plugins.provided().iter().map(|provided| provided.origin.digest.clone()).collect();
+        let facts = [
+            ("programs", SDK_HASH.to_owned()),
+            ("settings", self.job.id.to_string()),
+            ("plugins", format!("{plugins:?} {here:?}")),
+            ("data", data.to_owned()),
+        ];
+        agree(self.ranks.as_ref(), &facts)
+    }
+
     fn dir(&self) -> StageDir {
         self.store.stage(&self.job.id)
     }
@@ -253,10 +276,16 @@ impl Context<'_> {
 /// The text of a checkpoint that names its stage.
 const STAGE: &str = "stage";
 
-/// Does a job.
+/// Does a job, as one of `ranks`.
 ///
 /// # Errors
 /// Whatever its stage could not do.
-pub fn run(store: &Store, job: &Job, plugins: &Plugins, reporter: &mut Reporter) -> Result<Done> {
-    job.stage.run(&mut Context { store, job, plugins, reporter })
+pub fn run(
+    store: &Store,
+    job: &Job,
+    plugins: &Plugins,
+    reporter: &mut Reporter,
+    ranks: Rc<dyn Communicator>,
+) -> Result<Done> {
+    job.stage.run(&mut Context { store, job, plugins, reporter, ranks })
 }

@@ -5,7 +5,7 @@ use super::training::batches::{Order, training_images};
 use super::training::means::{LateMean, UNREAD};
 use super::training::objectives::{Objectives, SCOPE};
 use super::training::start::{self, Frozen};
-use super::training::{Recipe, Task, train};
+use super::training::{At, Recipe, Task, train};
 use super::{Context, Stage, Tokenizer, as_json, from_json, open_dataset};
 use crate::id::Id;
 use crate::job::Call;
@@ -17,7 +17,8 @@ use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::{DatasetInfo, Images, LevelInfo, Mode, Network, NetworkRequest, Quantized, Tokens};
 use rqlab_sdk::metrics::{CodeCounts, perplexity, usage};
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Codes, Rng, Tensor, Var};
+use rqlab_sdk::tensor::ranks::Step;
+use rqlab_sdk::tensor::{Codes, Tensor, Var};
 use rqlab_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -86,6 +87,10 @@ impl Stage for TrainTokenizer {
         self.training.precision
     }
 
+    fn batch(&self) -> Option<(usize, usize)> {
+        Some((self.training.batch, self.training.gradient_accumulation))
+    }
+
     fn work(&self) -> f64 {
         self.training.steps as f64 * self.training.batch as f64
     }
@@ -96,6 +101,7 @@ impl Stage for TrainTokenizer {
         if info.train == 0 {
             return Err(Error::Data("the data set has no training images".to_owned()));
         }
+        cx.agree(&info.digest)?;
         let (training, seed) = (&self.training, self.seed);
         let params = Params::new(seed);
         let model = Tokenizer::build(cx.plugins, &self.autoencoder, &self.quantizers, info.image, params.clone())?;
@@ -127,7 +133,7 @@ impl Stage for TrainTokenizer {
             parameters,
             critics,
             &recipe,
-            |step| training_images(dataset.as_ref(), &order, seed, training.augment, step),
+            |at| training_images(dataset.as_ref(), &order, seed, training.augment, at),
             &mut task,
         )?;
         // Critics are of no use once training is over.
@@ -189,8 +195,8 @@ struct Training {
 
 impl Training {
     /// The loss, with all variables as they are found.
-    fn recorded(&mut self, step: u64, batch: &Images) -> Result<Tensor> {
-        let rng = Rng::new(self.seed, "tokenizer", step);
+    fn recorded(&mut self, at: At, batch: &Images) -> Result<Tensor> {
+        let (step, rng) = (at.step, at.rng(self.seed, "tokenizer"));
         let (quantizers, health, held) = (&mut self.model.quantizers, &mut self.health, &self.held);
         let mut added: Vec<Tensor> = Vec::new();
         let passes = step < self.training.quantize_after;
@@ -218,15 +224,15 @@ impl Training {
 impl Task for Training {
     type Batch = Images;
 
-    fn loss(&mut self, step: u64, batch: &Images) -> Result<Tensor> {
+    fn loss(&mut self, at: At, batch: &Images) -> Result<Tensor> {
         let frozen = self.frozen.clone();
-        Var::frozen(&frozen, || self.recorded(step, batch))
+        Var::frozen(&frozen, || self.recorded(at, batch))
     }
 
-    fn critic(&mut self, critic: usize, step: u64, batch: &Images) -> Result<Option<Tensor>> {
-        let rng = Rng::new(self.seed, "critic", step);
+    fn critic(&mut self, critic: usize, at: At, batch: &Images) -> Result<Option<Tensor>> {
+        let rng = at.rng(self.seed, "critic");
         match &self.output {
-            Some(output) => self.objectives.critic(critic, &batch.pixels, output, step, &rng),
+            Some(output) => self.objectives.critic(critic, &batch.pixels, output, at.step, &rng),
             None => Ok(None),
         }
     }
@@ -245,11 +251,15 @@ impl Task for Training {
         as_json(&(self.objectives.pending(), self.health.pending()?))
     }
 
-    fn resume(&mut self, pending: Value) -> Result<()> {
+    fn absorb(&mut self, pending: Value) -> Result<()> {
         let (objectives, health) = from_json(pending)?;
-        self.objectives.resume(objectives);
-        self.health.resume(health);
-        Ok(())
+        self.objectives.absorb(objectives);
+        self.health.absorb(health)
+    }
+
+    fn forget(&mut self) {
+        self.objectives.forget();
+        self.health.forget();
     }
 }
 
@@ -295,7 +305,9 @@ impl Health {
         if let Some(bits) = &quantized.bits {
             level.terms.entry("kl_bits_per_image".to_owned()).or_default().add(bits);
         }
-        for (name, value) in quantized.terms.iter().chain(&quantized.events) {
+        // What happens to a codebook happens once in a step.
+        let events = quantized.events.iter().filter(|_| Step::current().is_last());
+        for (name, value) in quantized.terms.iter().chain(events) {
             level.terms.entry((*name).to_owned()).or_default().add(value);
         }
         Ok(())
@@ -310,9 +322,23 @@ impl Health {
         levels.collect()
     }
 
-    fn resume(&mut self, pending: Vec<Pending>) {
+    fn absorb(&mut self, pending: Vec<Pending>) -> Result<()> {
         for (level, (counts, terms)) in self.0.iter_mut().zip(pending) {
-            (level.counts, level.terms) = (counts, terms);
+            level.count()?;
+            if let (Some(own), Some(counts)) = (&mut level.counts, &counts) {
+                own.merge(counts)?;
+            }
+            terms.into_iter().for_each(|(name, mean)| level.terms.entry(name).or_default().absorb(&mean));
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        for level in &mut self.0 {
+            level.unread.clear();
+            level.terms.clear();
+            // Sizes were in order when the counts were made.
+            level.counts = level.counts.take().and_then(|_| CodeCounts::new(level.info.sizes()).ok());
         }
     }
 

@@ -31,7 +31,7 @@ impl DepthDropout {
 
     /// How many of `depths` a batch keeps.
     pub fn kept(self, depths: usize, rng: &Rng) -> usize {
-        let last = self.cutoff + rng.below(1, (depths - self.cutoff) as u32)[0] as usize;
+        let last = self.cutoff + rng.whole().below(1, (depths - self.cutoff) as u32)[0] as usize;
         (last + 1).next_multiple_of(self.multiple_of).min(depths)
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::Result;
 use crate::params::{Init, Params};
+use crate::tensor::ranks::Step;
 use crate::tensor::{Tensor, Var};
 
 crate::choice! {
@@ -55,7 +56,7 @@ pub struct CodeEntropies {
 }
 
 impl CodeEntropies {
-    /// Of the distributions that logits `[.., K]` mean.
+    /// Of the distributions that logits `[.., K]` mean; in a training step of several ranks, the mean one is that of all ranks'.
     ///
     /// # Errors
     /// Shapes without elements.
@@ -64,7 +65,8 @@ impl CodeEntropies {
         let logits = logits.reshape(&[logits.len() / codes.max(1), codes])?;
         let probabilities = logits.softmax()?;
         let sample = eps.of_samples(&logits, &probabilities)?.mean_all()?;
-        Ok(Self { sample, codebook: eps.of_mean(&probabilities.mean(&[0], false)?)? })
+        let mean = Step::current().mean(&probabilities.mean(&[0], false)?)?;
+        Ok(Self { sample, codebook: eps.of_mean(&mean)? })
     }
 
     /// Of independent bits: `log_odds` `[.., L]` has `ln p(1) / p(0)` of each. The distributions are over the `2^group` values
@@ -105,8 +107,8 @@ impl CodeEntropies {
 }
 
 /// A weight that is larger at first: `1 + factor max(0, 1 - t / steps)` times what it comes to, t the passes of training before,
-/// as MaskBit and BSQ-ViT have it for their entropy terms. The passes are counted in the buffer `entropy_annealing` `[1]`, so
-/// that a resumed run goes on where the first one stood, and a GPU is never waited for.
+/// as MaskBit and BSQ-ViT have it for their entropy terms. The passes, of which the parts of a step are one, are counted in the
+/// buffer `entropy_annealing` `[1]`, so that a resumed run goes on where the first one stood, and a GPU is never waited for.
 #[derive(Debug)]
 pub struct EntropyAnnealing {
     factor: f32,
@@ -133,7 +135,9 @@ impl EntropyAnnealing {
     /// A device that fails.
     pub fn pass(&self) -> Result<Tensor> {
         let passed = self.passed.get();
-        self.passed.set(&passed.add_scalar(1.0)?.clamp(0.0, self.steps)?)?;
+        if Step::current().is_last() {
+            self.passed.set(&passed.add_scalar(1.0)?.clamp(0.0, self.steps)?)?;
+        }
         let left = passed.mul_scalar(-1.0 / self.steps)?.add_scalar(1.0)?;
         Ok(left.mul_scalar(self.factor)?.add_scalar(1.0)?.reshape(&[])?)
     }

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::config::ConfigError;
 use crate::params::{Init, Params};
+use crate::tensor::ranks::Step;
 use crate::tensor::{Tensor, Var};
 
 /// Normalises over the innermost axis. Parameters: `weight` and `bias` `[C]`, which start at one and zero.
@@ -109,14 +110,32 @@ impl BatchNorm {
         })
     }
 
-    /// By the batch's own statistics, a tenth of which moves the running ones (of the variance the unbiased one):
-    /// `[B, .., C] -> [B, .., C]`.
+    /// By the batch's own statistics, which are those of all ranks that work on it, and those of a part where a step has several
+    /// parts: `[B, .., C] -> [B, .., C]`, with the mean and the variance `[C]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; an empty batch.
+    pub fn normalize(&self, x: &Tensor) -> Result<(Tensor, [Tensor; 2])> {
+        let (step, weight, bias) = (Step::current(), self.weight.get(), self.bias.get());
+        if step.ranks() == 1 {
+            return Ok(x.batch_norm(&weight, &bias, Self::EPS)?);
+        }
+        let channels = x.last_dim();
+        let rows = x.reshape(&[x.len() / channels.max(1), channels])?;
+        let mean = step.mean(&rows.mean(&[0], false)?)?;
+        let centred = rows.sub(&mean)?;
+        let variance = step.mean(&centred.square()?.mean(&[0], false)?)?;
+        let out = centred.div(&variance.add_scalar(Self::EPS)?.sqrt()?)?.mul(&weight)?.add(&bias)?;
+        Ok((out.reshape(x.shape())?, [mean.detach(), variance.detach()]))
+    }
+
+    /// As [`BatchNorm::normalize`], and a tenth of the statistics moves the running ones (of the variance the unbiased one).
     ///
     /// # Errors
     /// Shapes that do not fit; an empty batch.
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
-        let (out, [mean, variance]) = x.batch_norm(&self.weight.get(), &self.bias.get(), Self::EPS)?;
-        let n = (x.len() / x.last_dim()) as f32;
+        let (out, [mean, variance]) = self.normalize(x)?;
+        let n = (x.len() / x.last_dim() * Step::current().ranks()) as f32;
         let unbiased = variance.mul_scalar(n / (n - 1.0).max(1.0))?;
         for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
             let kept = running.get().mul_scalar(1.0 - Self::MOMENTUM)?;

@@ -48,7 +48,7 @@ impl Orders {
         let draws = rng.part("is random", 0).uniform(images);
         let order = |(image, u): (usize, f32)| {
             if f64::from(u) < share {
-                rng.part("order", image as u64).permutation(length)
+                rng.part("order", rng.place(image, images) as u64).permutation(length)
             } else {
                 (0..length).collect()
             }

@@ -83,15 +83,34 @@ impl Adam {
         self.steps
     }
 
-    /// One step with the gradients of its parameters, which it moves out of `gradients`. With `clip`, all are scaled so
-    /// that their norm over all parameters is at most that. A parameter that no gradient reached stays as it is.
-    /// Returns the norm before clipping, which nobody has read yet: where it is not finite, no parameter has changed.
+    /// Its parameters, in their order.
+    pub fn parameters(&self) -> Vec<Var> {
+        self.slots.iter().map(|slot| slot.parameter.clone()).collect()
+    }
+
+    /// One step with the gradients of its parameters, which it moves out of `gradients`: see [`Adam::step_with`].
     ///
     /// # Errors
     /// A device that fails.
     pub fn step(&mut self, gradients: &mut Gradients, lr: f64, clip: Option<f32>) -> Result<GradientNorm> {
+        let taken = self.slots.iter().map(|slot| gradients.take(&slot.parameter.get())).collect();
+        self.step_with(taken, lr, clip)
+    }
+
+    /// One step with a gradient for each of its parameters. With `clip`, all are scaled so that their norm over all parameters is
+    /// at most that. A parameter without a gradient stays as it is. Returns the norm before clipping, which nobody has read yet:
+    /// where it is not finite, no parameter has changed.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn step_with(
+        &mut self,
+        gradients: Vec<Option<Tensor>>,
+        lr: f64,
+        clip: Option<f32>,
+    ) -> Result<GradientNorm> {
         let taken: Vec<_> =
-            self.slots.iter().filter_map(|slot| Some((slot, gradients.take(&slot.parameter.get())?))).collect();
+            self.slots.iter().zip(gradients).filter_map(|(slot, gradient)| Some((slot, gradient?))).collect();
         let step = self.steps + 1;
         let squares = Squares::of(&taken.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>())?;
         let scale = squares.clip_factor(clip.unwrap_or(f32::INFINITY))?;

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::contracts::{Autoencoder, Weight};
+use crate::tensor::ranks::Step;
 use crate::tensor::{Tape, Tensor, no_grad};
 
 /// Added to the norm that an adaptive weight divides by, as in the published code of Esser et al. 2021 (the paper says 1e-6).
@@ -105,7 +106,8 @@ fn by_gradients(
     Ok(carrier.add(&value.sub(&carrier.detach())?)?)
 }
 
-/// The norm of the gradient at the last layer's weight that `seed`, a gradient at the output, causes.
+/// The norm of the gradient at the last layer's weight that `seed`, a gradient at the output, causes; in a training step of several
+/// ranks, that of all of them.
 fn norm_at_last_layer(autoencoder: &dyn Autoencoder, features: &Tensor, seed: &Tensor) -> Result<Tensor> {
     let weight = autoencoder.last_layer().get();
     let features = features.detach();
@@ -113,7 +115,7 @@ fn norm_at_last_layer(autoencoder: &dyn Autoencoder, features: &Tensor, seed: &T
     let loss = autoencoder.decode_output(&features)?.mul(seed)?.sum_all()?;
     let gradient = tape.backward(&loss)?.take(&weight);
     match gradient {
-        Some(gradient) => Ok(gradient.square()?.sum_all()?.sqrt()?),
+        Some(gradient) => Ok(Step::current().mean(&gradient)?.square()?.sum_all()?.sqrt()?),
         None => nothing(seed),
     }
 }

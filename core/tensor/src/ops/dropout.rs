@@ -39,7 +39,7 @@ impl Tensor {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::Tape;
+    use crate::{Share, Tape};
     use crate::ops::testing::{check_gradients, on_every_device, random};
 
     #[test]
@@ -65,6 +65,18 @@ mod tests {
             let y = x.dropout(0.25, &rng).unwrap();
             assert!(y.as_slice().iter().zip(words).all(|(&y, word)| (y == 0.0) == (word < 1 << 30)));
             assert_ne!(y.to_vec(), x.dropout(0.25, &Rng::new(3, "dropout", 5)).unwrap().to_vec());
+        });
+    }
+
+    #[test]
+    fn the_mask_of_a_share_is_its_part_of_the_batchs() {
+        on_every_device(|| {
+            let rng = Rng::new(3, "dropout", 4);
+            for (of, n) in [(2, 40_000), (3, 30_001), (4, 6)] {
+                let mask = |n, rng: &Rng| Tensor::full(1.0, &[n]).dropout(0.25, rng).unwrap().to_vec();
+                let shares = (0..of).flat_map(|index| mask(n, &rng.of_share(Share { index, of })));
+                assert_eq!(shares.collect::<Vec<_>>(), mask(of * n, &rng));
+            }
         });
     }
 

@@ -7,6 +7,7 @@ use rqlab_sdk::nn::{BatchNorm, GroupNorm};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::conv::Conv2d as Strides;
 use rqlab_sdk::tensor::ops::filter::Filter;
+use rqlab_sdk::tensor::ranks::Step;
 
 choice! {
     /// What normalises the maps of `patch`.
@@ -206,6 +207,12 @@ fn batch_norm(norm: &BatchNorm, x: &Dual, statistics: Statistics) -> Result<Dual
     match statistics {
         Statistics::Use => Ok(Dual::plain(&norm.forward(&x.value)?)),
         Statistics::Move => Ok(Dual::plain(&norm.forward_train(&x.value)?)),
+        Statistics::Keep if x.derivative.is_none() => Ok(Dual::plain(&norm.normalize(&x.value)?.0)),
+        Statistics::Keep if Step::current().ranks() > 1 => Err(Error::Unsupported(
+            "a penalty on the gradients of a discriminator with batch norm looks across the ranks' images: train on one rank, or \
+             take `norm: group`"
+                .to_owned(),
+        )),
         Statistics::Keep => {
             // A batch is one map whose groups are channels.
             let (shape, channels) = (x.value.shape(), x.value.last_dim());

@@ -3,6 +3,7 @@
 use crate::dual::Dual;
 use rqlab_sdk::choice;
 use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::ranks::Step;
 use rqlab_sdk::tensor::{Tape, no_grad};
 
 choice! {
@@ -41,7 +42,8 @@ impl Lecam {
     /// None for logits.
     pub fn term(&self, real: &Tensor, fake: &Tensor) -> Result<Tensor> {
         let means = [real, fake].map(Tensor::mean_all);
-        let [real_mean, fake_mean] = [means[0].clone()?, means[1].clone()?];
+        let step = Step::current();
+        let [real_mean, fake_mean] = [step.mean(&means[0].clone()?)?, step.mean(&means[1].clone()?)?];
         let averages = [&self.real, &self.fake].map(Var::get);
         for (average, mean) in [(&self.real, &real_mean), (&self.fake, &fake_mean)] {
             let kept = average.get().mul_scalar(self.decay)?;

@@ -12,7 +12,7 @@ pub fn masked_count(share: f64, length: usize) -> usize {
 /// mean the share below is drawn by trying again.
 pub(crate) fn masked_share(least: f64, rng: &Rng) -> f64 {
     // A try succeeds with a probability of 0.38 at the published 0.7; where none of them does, the least share is near 1.
-    let tries = rng.normal(256).into_iter().map(|x| 1.0 - 0.25 * f64::from(x.abs()));
+    let tries = rng.whole().normal(256).into_iter().map(|x| 1.0 - 0.25 * f64::from(x.abs()));
     tries.into_iter().find(|share| *share >= least).unwrap_or(least)
 }
 

@@ -6,6 +6,7 @@ use rqlab_sdk::config::ConfigError;
 use rqlab_sdk::nn::codes::only_level;
 use rqlab_sdk::nn::{ConditionEmbedding, Linear};
 use rqlab_sdk::prelude::*;
+use rqlab_sdk::tensor::ranks::Step;
 
 /// A masked prior. It reads the condition, of L tokens, and a vector for each of the T positions: the sum of those of its D
 /// codes, or that of a mask.
@@ -98,7 +99,9 @@ impl MaskGit {
         let masked = masks.masked.reshape(&[positions])?;
         let visible_weight = self.config.visible_weight;
         let weights = masked.mul_scalar(1.0 - visible_weight)?.add_scalar(visible_weight)?;
-        let weights = weights.div(&weights.sum_all()?.add_scalar(1e-8)?)?;
+        // Over all ranks of a training step, whose images have masks of other sizes.
+        let sum = Step::current().mean(&weights.sum_all()?)?;
+        let weights = weights.div(&sum.add_scalar(1e-8)?)?;
         let codes_by_depth = codes.reshape(&[positions, self.level.depth()])?;
         let (mut losses, mut right) = (Vec::new(), Vec::new());
         for (d, logits) in self.logits(codes, masks, condition, mode)?.iter().enumerate() {

@@ -5,6 +5,7 @@ use rqlab_sdk::nn::{CodebookInit, EmaCodebook, FirstBatch, k_means, sample_vecto
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::averages::update_averages;
 use rqlab_sdk::tensor::ops::nearest::nearest;
+use rqlab_sdk::tensor::ranks::Step;
 
 #[derive(Debug)]
 pub(crate) enum Book {
@@ -73,7 +74,8 @@ impl Anchors {
 
     /// Takes the codes of a batch into the averages of use, and moves every code by `exp(-10 K u / (1 - decay) - 0.001)`
     /// of the way to its anchor among `raw` `[N, C]`. Anchors are chosen by the distance of `codewords` `[K, C]` to
-    /// `compared` `[N, C]`, which are the same vectors, perhaps divided by their lengths.
+    /// `compared` `[N, C]`, which are the same vectors, perhaps divided by their lengths. In a training step, these are the vectors
+    /// of all ranks, and of the last part alone.
     pub(crate) fn pull(
         &self,
         weight: &Var,
@@ -82,11 +84,16 @@ impl Anchors {
         codes: &Codes,
         rng: &Rng,
     ) -> Result<()> {
+        let step = Step::current();
+        if !step.is_last() {
+            return Ok(());
+        }
         let size = codewords.shape()[0];
         let zeros = |shape: &[usize]| Ok::<_, Error>(Var::buffer(&Tensor::zeros(shape).to_device(raw.device())?));
         let (counts, sums) = (zeros(&[size])?, zeros(codewords.shape())?);
         update_averages(compared, codes, 0.0, &counts, &sums)?;
-        let share = counts.get().mul_scalar((1.0 - self.decay) as f32 / codes.len().max(1) as f32)?;
+        let (raw, compared) = (&step.gather(raw)?, &step.gather(compared)?);
+        let share = step.sum(&counts.get())?.mul_scalar((1.0 - self.decay) as f32 / raw.shape()[0].max(1) as f32)?;
         self.used.set(&self.used.get().mul_scalar(self.decay as f32)?.add(&share)?)?;
         let rate = self.used.get().mul_scalar((-10.0 * size as f64 / (1.0 - self.decay)) as f32)?;
         let rate = rate.add_scalar(-1e-3)?.exp()?.reshape(&[size, 1])?;
@@ -107,7 +114,7 @@ const DISTANCES: usize = 1 << 23;
 fn drawn_by_distance(codewords: &Tensor, vectors: &Tensor, rng: &Rng) -> Result<Codes> {
     let [size, rows] = [codewords.shape()[0], vectors.shape()[0]];
     let group = (DISTANCES / rows.max(1)).max(1);
-    let uniforms = rng.uniform(size);
+    let uniforms = rng.whole().uniform(size);
     let mut drawn = Vec::with_capacity(size);
     for (group, uniforms) in (0..size).step_by(group).zip(uniforms.chunks(group)) {
         let some = codewords.slice(0, group..group + uniforms.len())?;

@@ -3,6 +3,7 @@
 use rqlab_sdk::nn::{CodeEntropies, EntropyEps, l2_normalize};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::averages::update_averages;
+use rqlab_sdk::tensor::ranks::Step;
 use rqlab_sdk::tensor::ops::sampling::top_k_logits;
 
 /// How far the codes of a codebook `[K, C]` are from orthogonal: the mean squared cosine of all pairs of n codes, less that of
@@ -27,13 +28,13 @@ pub(crate) fn seen_codes(size: usize, used: Option<&Codes>, most: Option<usize>,
             let ones = Tensor::full(1.0, &[codes.len(), 1]).to_device(codes.device())?;
             let sums = Var::buffer(&Tensor::zeros(&[size, 1]).to_device(codes.device())?);
             update_averages(&ones, &codes.reshape(&[codes.len()])?, 0.0, &counts, &sums)?;
-            counts.get().clamp(0.0, 1.0)?
+            Step::current().sum(&counts.get())?.clamp(0.0, 1.0)?
         }
         None => Tensor::full(1.0, &[size]),
     };
     let Some(most) = most.filter(|&most| most < size) else { return Ok(used) };
     // Those of the largest random numbers, where used codes have larger ones than all others: the rest becomes minus infinity.
-    let drawn = Tensor::from_vec(rng.uniform(size), &[size])?.to_device(used.device())?.add(&used)?;
+    let drawn = Tensor::from_vec(rng.whole().uniform(size), &[size])?.to_device(used.device())?.add(&used)?;
     Ok(top_k_logits(&drawn, most)?.clamp(0.0, 1.0)?.mul(&used)?)
 }
 

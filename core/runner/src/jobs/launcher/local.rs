@@ -4,6 +4,7 @@ use super::{Exit, Launcher, Share, Ticket, Update};
 use crate::job::Job;
 use crate::jobs::Line;
 use crate::jobs::holding::{ASKED_TO_END, LEASE_LOST};
+use crate::ranks::Ranks;
 use crate::store::Store;
 use rqlab_sdk::{Error, Result};
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub struct Local {
     program: PathBuf,
     arguments: Vec<OsString>,
     store: Store,
+    ranks: Ranks,
     /// The standard inputs of the workers that run.
     lifelines: BTreeMap<Ticket, ChildStdin>,
     submitted: usize,
@@ -37,19 +39,36 @@ pub struct Local {
 
 impl Local {
     /// Workers are started as `program arguments.. --threads N worker --id ID --lease TOKEN --runs DIR`, where the arguments are
-    /// what they all get: plugins, device.
-    pub fn new(program: PathBuf, arguments: Vec<OsString>, store: &Store) -> Self {
+    /// what they all get: plugins, device. Several `ranks` of a worker share its threads.
+    pub fn new(program: PathBuf, arguments: Vec<OsString>, store: &Store, ranks: Ranks) -> Self {
         let (sender, updates) = mpsc::channel();
-        Self { program, arguments, store: store.clone(), lifelines: BTreeMap::new(), submitted: 0, sender, updates }
+        let (store, lifelines) = (store.clone(), BTreeMap::new());
+        Self { program, arguments, store, ranks, lifelines, submitted: 0, sender, updates }
+    }
+
+    /// What starts the worker of a job with so many threads, up to the arguments that all workers get.
+    fn command(&self, job: &Job, threads: usize) -> (Command, usize) {
+        if !self.ranks.share(job) {
+            return (Command::new(&self.program), threads);
+        }
+        let (words, variables) = self.ranks.start();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).envs(variables).arg(&self.program);
+        command.args(["--ranks", &self.ranks.count.to_string()]);
+        // What a terminal sends to all its processes is for the sweep, which lets go of its workers: mpirun would end them at once.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        (command, (threads / self.ranks.count).max(1))
     }
 }
 
 impl Launcher for Local {
     fn submit(&mut self, job: &Job, share: &Share, lease: &str) -> Result<Ticket> {
         let log = File::options().create(true).append(true).open(self.store.stage(&job.id).log());
-        let mut child = Command::new(&self.program)
+        let (mut command, threads) = self.command(job, share.threads);
+        let mut child = command
             .args(&self.arguments)
-            .args(["--threads", &share.threads.to_string(), "worker", "--id", &job.id, "--lease", lease, "--runs"])
+            .args(["--threads", &threads.to_string(), "worker", "--id", &job.id, "--lease", lease, "--runs"])
             .arg(self.store.root())
             .env(PRECISION, job.stage.precision().name())
             .stdin(Stdio::piped())
@@ -57,7 +76,7 @@ impl Launcher for Local {
             // A log that cannot be written is no reason not to work.
             .stderr(log.map_or_else(|_| Stdio::null(), Stdio::from))
             .spawn()
-            .map_err(Error::file(&self.program))?;
+            .map_err(Error::file(command.get_program()))?;
         self.submitted += 1;
         let ticket = Ticket(self.submitted.to_string());
         self.lifelines.extend(child.stdin.take().map(|stdin| (ticket.clone(), stdin)));
@@ -102,23 +121,34 @@ fn exit(status: std::io::Result<ExitStatus>) -> Exit {
         Ok(status) if status.success() => Exit::Success,
         Ok(status) if status.code() == Some(ASKED_TO_END) => Exit::Interrupted("it was asked to end".to_owned()),
         Ok(status) if status.code() == Some(LEASE_LOST) => Exit::Interrupted("its lease was broken".to_owned()),
-        Ok(status) if status.code().is_none() && !is_crash(&status) => Exit::Interrupted(status.to_string()),
+        Ok(status) if signal(&status).is_some_and(|signal| !is_crash(signal)) => Exit::Interrupted(status.to_string()),
         Ok(status) => Exit::Failure(status.to_string()),
         Err(error) => Exit::Failure(format!("an unknown status: {error}")),
     }
 }
 
-/// Whether the signal that ended a process is one that comes of what the process itself did: a failed allocation, a fault, a
-/// file beyond the limit.
+/// The signal that ended a process, or one of several ranks, which what started them tells as a shell does.
 #[cfg(unix)]
-fn is_crash(status: &ExitStatus) -> bool {
-    use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ};
+fn signal(status: &ExitStatus) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
-    const OWN: [i32; 9] = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ];
-    status.signal().is_some_and(|signal| OWN.contains(&signal))
+    status.signal().or(status.code().and_then(|code| code.checked_sub(128)).filter(|&signal| signal > 0))
 }
 
 #[cfg(not(unix))]
-fn is_crash(_: &ExitStatus) -> bool {
+fn signal(_: &ExitStatus) -> Option<i32> {
+    None
+}
+
+/// Whether the signal that ended a process is one that comes of what the process itself did: a failed allocation, a fault, a
+/// file beyond the limit.
+#[cfg(unix)]
+fn is_crash(signal: i32) -> bool {
+    use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ};
+    const OWN: [i32; 9] = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ];
+    OWN.contains(&signal)
+}
+
+#[cfg(not(unix))]
+fn is_crash(_: i32) -> bool {
     false
 }

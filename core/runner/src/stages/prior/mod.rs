@@ -9,7 +9,7 @@ use super::model::build_prior;
 use super::training::batches::Order;
 use super::training::means::LateMean;
 use super::training::start::{self, Frozen};
-use super::training::{Recipe, Task, train};
+use super::training::{At, Recipe, Task, train};
 use super::{Context, EncodeTokens, Stage, Tokenizer, as_json, from_json, load_tokenizer};
 use crate::id::Id;
 use crate::job::Call;
@@ -22,7 +22,7 @@ use rqlab_sdk::Result;
 use rqlab_sdk::config::{Config, Scope};
 use rqlab_sdk::contracts::{Mode, Prior};
 use rqlab_sdk::params::Params;
-use rqlab_sdk::tensor::{Rng, Tensor, Var, no_grad};
+use rqlab_sdk::tensor::{Tensor, Var, no_grad};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -106,12 +106,17 @@ impl Stage for TrainPrior {
         self.training.precision
     }
 
+    fn batch(&self) -> Option<(usize, usize)> {
+        Some((self.training.batch, self.training.gradient_accumulation))
+    }
+
     fn work(&self) -> f64 {
         self.training.steps as f64 * self.training.batch as f64
     }
 
     fn run(&self, cx: &mut Context<'_>) -> Result<Done> {
         let (dataset, model) = load_tokenizer(cx.plugins, cx.store, &self.tokenizer)?;
+        cx.agree(&dataset.info().digest)?;
         let classes = dataset.info().classes.len();
         let params = Params::new(self.seed);
         let levels = model.levels();
@@ -131,7 +136,7 @@ impl Stage for TrainPrior {
         let validation = Validation::new(&feed, &model, test, training.validation, training.batch)?;
         let at = model.index(self.level);
         let order = Order::new(self.seed, source.images(), training.batch);
-        let batch = |step| source.read(&order.at(step), &Rng::new(self.seed, "augment", step));
+        let batch = |at: At| source.read(&order.at(at), &at.rng(self.seed, "augment"));
         let (terms, model) = (BTreeMap::new(), &model);
         let mut task = Training {
             stage: self,
@@ -191,8 +196,8 @@ struct Training<'a> {
 impl Task for Training<'_> {
     type Batch = Read;
 
-    fn loss(&mut self, step: u64, read: &Read) -> Result<Tensor> {
-        let rng = Rng::new(self.stage.seed, "prior", step);
+    fn loss(&mut self, at: At, read: &Read) -> Result<Tensor> {
+        let (step, rng) = (at.step, at.rng(self.stage.seed, "prior"));
         let dropout = self.stage.training.condition_dropout;
         let batch = no_grad(|| match read {
             Read::Kept(condition, given) => self.feed.batch(self.model, condition, given, dropout, &rng),
@@ -232,9 +237,14 @@ impl Task for Training<'_> {
         as_json(&terms)
     }
 
-    fn resume(&mut self, pending: Value) -> Result<()> {
-        self.terms = from_json(pending)?;
+    fn absorb(&mut self, pending: Value) -> Result<()> {
+        let terms: BTreeMap<String, LateMean> = from_json(pending)?;
+        terms.into_iter().for_each(|(name, mean)| self.terms.entry(name).or_default().absorb(&mean));
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.terms.clear();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which images a step sees, and their decoding off the critical path.
 
+use super::At;
 use rqlab_sdk::contracts::{Dataset, Images, Split};
 use rqlab_sdk::tensor::{Rng, beside_the_first};
 use rqlab_sdk::{Error, Result};
@@ -23,15 +24,15 @@ impl Order {
         Self { seed, len, batch, epoch: Mutex::new((u64::MAX, Vec::new())) }
     }
 
-    /// The items of a step.
-    pub(crate) fn at(&self, step: u64) -> Vec<usize> {
-        let Ok(items) = self.through(step, |rng| Ok::<_, Infallible>(rng.permutation(self.len)));
+    /// A share of the items of a step.
+    pub(in crate::stages) fn at(&self, at: At) -> Vec<usize> {
+        let Ok(items) = self.through(at, |rng| Ok::<_, Infallible>(rng.permutation(self.len)));
         items
     }
 
-    /// The images of a step over a data set, which may ask for an order of its own.
-    pub(crate) fn images(&self, dataset: &dyn Dataset, step: u64) -> Result<Vec<usize>> {
-        self.through(step, |rng| match dataset.epoch_order(rng) {
+    /// A share of the images of a step over a data set, which may ask for an order of its own.
+    pub(in crate::stages) fn images(&self, dataset: &dyn Dataset, at: At) -> Result<Vec<usize>> {
+        self.through(at, |rng| match dataset.epoch_order(rng) {
             Some(order) if !is_permutation(&order, self.len) => {
                 Err(Error::Data("the data set's order of an epoch does not hold each training image once".to_owned()))
             }
@@ -40,16 +41,17 @@ impl Order {
         })
     }
 
-    /// The items of a step, where `draw` gives the order of an epoch from the stream of that epoch.
+    /// A share of the items of a step, where `draw` gives the order of an epoch from the stream of that epoch.
     fn through<E>(
         &self,
-        step: u64,
+        At { step, share }: At,
         draw: impl Fn(&Rng) -> std::result::Result<Vec<usize>, E>,
     ) -> std::result::Result<Vec<usize>, E> {
         let mut held = self.epoch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (0..self.batch as u64)
+        share
+            .rows(self.batch)
             .map(|i| {
-                let position = step * self.batch as u64 + i;
+                let position = step * self.batch as u64 + i as u64;
                 let (epoch, index) = (position / self.len as u64, (position % self.len as u64) as usize);
                 if held.0 != epoch {
                     *held = (epoch, draw(&Rng::new(self.seed, "order", epoch))?);
@@ -66,16 +68,16 @@ fn is_permutation(order: &[usize], count: usize) -> bool {
     order.len() == count && order.iter().all(|&item| item < count && !std::mem::replace(&mut seen[item], true))
 }
 
-/// The training images of a step.
-pub(crate) fn training_images(
+/// A share of the training images of a step.
+pub(in crate::stages) fn training_images(
     dataset: &dyn Dataset,
     order: &Order,
     seed: u64,
     augment: bool,
-    step: u64,
+    at: At,
 ) -> Result<Images> {
-    let rng = Rng::new(seed, "augment", step);
-    dataset.batch(Split::Train, &order.images(dataset, step)?, augment.then_some(&rng))
+    let rng = at.rng(seed, "augment");
+    dataset.batch(Split::Train, &order.images(dataset, at)?, augment.then_some(&rng))
 }
 
 /// Calls `consume` with `produce(step)` for each step in order, while the next one is being produced on another thread.
@@ -123,18 +125,24 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use rqlab_sdk::contracts::{DatasetInfo, Summary};
-    use rqlab_sdk::tensor::{Codes, Tensor};
+    use rqlab_sdk::tensor::{Codes, Share, Tensor};
+
+    fn whole(step: u64) -> At {
+        At { step, share: Share::WHOLE }
+    }
 
     #[test]
     fn an_epoch_sees_every_item_once_and_steps_need_no_history() {
         let order = Order::new(3, 10, 4);
-        let seen: Vec<usize> = (0..5).flat_map(|step| order.at(step)).collect();
+        let seen: Vec<usize> = (0..5).flat_map(|step| order.at(whole(step))).collect();
         for epoch in seen.chunks(10) {
             let mut items = epoch.to_vec();
             items.sort_unstable();
             assert_eq!(items, (0..10).collect::<Vec<_>>());
         }
-        assert_eq!(Order::new(3, 10, 4).at(3), seen[12..16]);
+        assert_eq!(Order::new(3, 10, 4).at(whole(3)), seen[12..16]);
+        let half = |index| Order::new(3, 10, 4).at(At { step: 3, share: Share { index, of: 2 } });
+        assert_eq!([half(0), half(1)].concat(), seen[12..16]);
     }
 
     /// Goes backwards through its images, or, if it is `short`, leaves the last one out.
@@ -173,7 +181,7 @@ mod tests {
             };
             let order = Order::new(0, 5, 4);
             let dataset = Backwards { info, short };
-            training_images(&dataset, &order, 0, false, step).map(|images| images.pixels.to_vec())
+            training_images(&dataset, &order, 0, false, whole(step)).map(|images| images.pixels.to_vec())
         };
         assert_eq!(images(false, 0).unwrap(), [4.0, 3.0, 2.0, 1.0]);
         assert_eq!(images(false, 1).unwrap(), [0.0, 4.0, 3.0, 2.0]);
@@ -182,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_batch_may_be_larger_than_the_set() {
-        assert_eq!(Order::new(0, 2, 5).at(1).len(), 5);
+        assert_eq!(Order::new(0, 2, 5).at(whole(1)).len(), 5);
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl Mean {
         self.count += 1;
     }
 
+    fn absorb(&mut self, other: &Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+
     /// The mean of what was added, if anything was, and a fresh start.
     pub(crate) fn take(&mut self) -> Option<f64> {
         let mean = (self.count > 0).then(|| self.sum / self.count as f64);
@@ -72,6 +77,14 @@ impl LateMean {
             .collect()
     }
 
+    /// Adds what another one was given, with nothing left unread.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        self.read();
+        self.by_depth |= other.by_depth;
+        self.means.resize_with(other.means.len().max(self.means.len()), Mean::default);
+        self.means.iter_mut().zip(&other.means).for_each(|(mean, other)| mean.absorb(other));
+    }
+
     /// It with nothing left unread, as a checkpoint keeps it.
     pub(crate) fn pending(&mut self) -> &Self {
         self.read();
@@ -114,7 +127,8 @@ mod tests {
         (0..7).for_each(|step| whole.add(&values(step)));
         (0..4).for_each(|step| first.add(&values(step)));
         let kept = serde_json::to_string(first.pending()).unwrap();
-        let mut resumed: LateMean = serde_json::from_str(&kept).unwrap();
+        let mut resumed = LateMean::default();
+        resumed.absorb(&serde_json::from_str(&kept).unwrap());
         (4..7).for_each(|step| resumed.add(&values(step)));
         assert_eq!(resumed.take("x", &[]), whole.take("x", &[]));
     }

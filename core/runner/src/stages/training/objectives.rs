@@ -150,9 +150,14 @@ impl Objectives {
         self.terms.iter_mut().map(|(name, mean)| (name.as_str(), mean.pending())).collect()
     }
 
-    /// Goes on from what [`Objectives::pending`] gave.
-    pub(in crate::stages) fn resume(&mut self, pending: BTreeMap<String, LateMean>) {
-        self.terms = pending;
+    /// Adds what [`Objectives::pending`] gave.
+    pub(in crate::stages) fn absorb(&mut self, pending: BTreeMap<String, LateMean>) {
+        pending.into_iter().for_each(|(name, mean)| self.terms.entry(name).or_default().absorb(&mean));
+    }
+
+    /// Forgets what their terms were.
+    pub(in crate::stages) fn forget(&mut self) {
+        self.terms.clear();
     }
 
     /// What their terms were since the last call, on average.

@@ -12,8 +12,10 @@ use super::l2_normalize;
 use crate::params::{Init, Params};
 use crate::tensor::ops::averages::{count_rare, replace_rare, update_averages, write_means};
 use crate::tensor::ops::nearest::{Search, nearest};
+use crate::tensor::ranks::Step;
 use crate::tensor::{Codes, Device, Rng, Tensor, Var};
 use crate::{Error, Result};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 crate::choice! {
     /// What becomes of the dead codes of an [`EmaCodebook`], those whose average count is low.
@@ -30,17 +32,19 @@ crate::choice! {
 }
 
 impl DeadCodes {
-    /// A candidate `[K, C]` for each of `size` codes from vectors `[.., C]`, as the policy draws them.
+    /// A candidate `[K, C]` for each of `size` codes from vectors `[.., C]`, of all ranks in a training step, as the policy draws
+    /// them.
     ///
     /// # Errors
     /// No vectors.
     pub fn candidates(self, vectors: &Tensor, size: usize, rng: &Rng) -> Result<Tensor> {
-        if self == Self::Threshold {
-            return sample_vectors(vectors, size, rng);
-        }
         let channels = vectors.last_dim();
-        let draw = RestartDraw::new(vectors.len() / channels.max(1), channels, size, rng);
-        restart_candidates(vectors, size, &draw)
+        let vectors = Step::current().gather(&vectors.reshape(&[vectors.len() / channels.max(1), channels])?)?;
+        if self == Self::Threshold {
+            return sample_vectors(&vectors, size, rng);
+        }
+        let draw = RestartDraw::new(vectors.shape()[0], channels, size, rng);
+        restart_candidates(&vectors, size, &draw)
     }
 }
 
@@ -103,6 +107,38 @@ pub struct EmaCodebook {
     cluster_size: Var,
     embed: Var,
     first: Option<FirstBatch>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Counts and sums of the parts of a step that is not over yet, in the order in which a part gives them: a codebook that depths
+/// share gets those of each.
+#[derive(Debug, Default)]
+struct Waiting {
+    part: usize,
+    given: usize,
+    sums: Vec<[Tensor; 2]>,
+}
+
+impl Waiting {
+    /// Takes the next counts and sums of a part, and gives those of the step so far.
+    fn add(&mut self, part: usize, own: [Tensor; 2]) -> Result<[Tensor; 2]> {
+        if part == 0 && self.part > 0 {
+            self.sums.clear();
+        }
+        if part != self.part {
+            (self.part, self.given) = (part, 0);
+        }
+        let given = self.given;
+        self.given += 1;
+        let Some(before) = self.sums.get_mut(given) else {
+            self.sums.push(own.clone());
+            return Ok(own);
+        };
+        for (sum, own) in before.iter_mut().zip(own) {
+            *sum = sum.add(&own)?;
+        }
+        Ok(before.clone())
+    }
 }
 
 impl EmaCodebook {
@@ -123,7 +159,7 @@ impl EmaCodebook {
             let count = if rule.initial_count > 0.0 { rule.initial_count } else { 1.0 };
             embed.set(&weight.get().mul_scalar(count)?)?;
         }
-        Ok(Self { size, rule, weight, cluster_size, embed, first })
+        Ok(Self { size, rule, weight, cluster_size, embed, first, waiting: Arc::default() })
     }
 
     /// The number of codes, K.
@@ -158,12 +194,32 @@ impl EmaCodebook {
     }
 
     /// Takes vectors `[.., C]` and their codes `[..]` into the averages: with n the number and s the sum of a code's
-    /// vectors, `N = decay N + (1 - decay) n` and `m = decay m + (1 - decay) s`.
+    /// vectors, `N = decay N + (1 - decay) n` and `m = decay m + (1 - decay) s`. In a training step of several parts and ranks, n
+    /// and s are summed over all of them, and the averages move with the last part.
     ///
     /// # Errors
     /// Shapes that do not fit, codes out of range.
     pub fn accumulate(&self, vectors: &Tensor, codes: &Codes) -> Result<()> {
-        Ok(update_averages(vectors, codes, self.rule.decay, &self.cluster_size, &self.embed)?)
+        let (step, decay) = (Step::current(), self.rule.decay);
+        if step.is_undivided() {
+            return Ok(update_averages(vectors, codes, decay, &self.cluster_size, &self.embed)?);
+        }
+        let averages = [&self.cluster_size, &self.embed];
+        let [counts, sums] = averages.map(|average| average.get().mul_scalar(0.0).map(|zeros| Var::buffer(&zeros)));
+        let (counts, sums) = (counts?, sums?);
+        update_averages(vectors, codes, 0.0, &counts, &sums)?;
+        let so_far = self.waiting().add(step.part(), [counts.get(), sums.get()])?;
+        if step.is_last() {
+            for (average, own) in averages.into_iter().zip(so_far) {
+                let new = step.sum(&own)?.mul_scalar((1.0 - decay) as f32)?;
+                average.set(&average.get().mul_scalar(decay as f32)?.add(&new)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many codes are dead, `N < dead_below`: rank 0.
@@ -191,12 +247,16 @@ impl EmaCodebook {
     }
 
     /// Writes the codes anew from the averages, and does with dead ones what the rule says. `candidates` gives what they
-    /// restart from, `[K, C]`, a row for each code; it is called only if there are any, or if it takes a GPU to know.
+    /// restart from, `[K, C]`, a row for each code; it is called only if there are any, or if it takes a GPU to know. Before the
+    /// last part of a training step nothing is written.
     ///
     /// # Errors
     /// Shapes that do not fit, and those of `candidates`.
     pub fn settle(&self, candidates: impl FnOnce() -> Result<Tensor>) -> Result<Settled> {
         let dead = self.dead()?;
+        if !Step::current().is_last() {
+            return Ok(Settled { dead, restarted: Tensor::scalar(0.0) });
+        }
         let none = self.rule.dead_codes == DeadCodes::Keep || (dead.device() == Device::Cpu && dead.item()? == 0.0);
         if none {
             self.rewrite()?;

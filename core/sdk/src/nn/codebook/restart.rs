@@ -16,7 +16,7 @@ impl RestartDraw {
     /// Draws for `rows` vectors of `channels` and a codebook of `size`.
     pub fn new(rows: usize, channels: usize, size: usize, rng: &Rng) -> Self {
         let pool = pool_rows(rows, size);
-        let noise = if pool > rows { rng.part("noise", 0).uniform(pool * channels) } else { Vec::new() };
+        let noise = if pool > rows { rng.part("noise", 0).whole().uniform(pool * channels) } else { Vec::new() };
         Self { order: rng.part("order", 0).permutation(pool), noise }
     }
 }
@@ -68,7 +68,7 @@ pub fn sample_vectors(vectors: &Tensor, size: usize, rng: &Rng) -> Result<Tensor
         return Err(Error::Unsupported(format!("there are no vectors to draw {size} from")));
     }
     let picked: Vec<u32> = if rows < size {
-        rng.below(size, rows as u32)
+        rng.whole().below(size, rows as u32)
     } else {
         rng.permutation(rows).into_iter().take(size).map(|row| row as u32).collect()
     };

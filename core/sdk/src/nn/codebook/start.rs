@@ -6,6 +6,7 @@ use crate::nn::l2_normalize;
 use crate::params::{Init, Params};
 use crate::tensor::ops::averages::{replace_rare, update_averages, write_means};
 use crate::tensor::ops::nearest::nearest;
+use crate::tensor::ranks::Step;
 use crate::tensor::{Rng, Tensor, Var};
 use std::sync::OnceLock;
 
@@ -82,7 +83,7 @@ pub struct Clusters {
 /// Counts are whole: below this, there is none.
 const NONE: f32 = 0.5;
 
-/// `iterations` of Lloyd's algorithm on vectors `[.., C]`, from `size` of them as [`restart_candidates`] draws them. A mean
+/// `iterations` of Lloyd's algorithm on vectors `[.., C]`, of all ranks in a training step, from `size` of them as [`restart_candidates`] draws them. A mean
 /// that gets no vector stays. `spherical` means have length 1.
 ///
 /// # Errors
@@ -90,7 +91,8 @@ const NONE: f32 = 0.5;
 pub fn k_means(vectors: &Tensor, size: usize, iterations: usize, spherical: bool, rng: &Rng) -> Result<Clusters> {
     let channels = vectors.last_dim();
     let rows = vectors.len() / channels.max(1);
-    let vectors = vectors.detach().reshape(&[rows, channels])?;
+    let vectors = Step::current().gather(&vectors.reshape(&[rows, channels])?)?;
+    let rows = vectors.shape()[0];
     let draw = RestartDraw::new(rows, channels, size, rng);
     let means = Var::buffer(&restart_candidates(&vectors, size, &draw)?);
     let zeros =

@@ -145,18 +145,18 @@ impl DiffusionHead {
     /// # Errors
     /// Shapes that do not fit.
     pub fn loss(&self, vectors: &Tensor, conditions: &Tensor, rng: &Rng) -> Result<HeadLoss> {
-        let rows = vectors.shape()[0] * self.config.repeat;
-        let noise =
-            Tensor::from_vec(rng.part("noise", 0).normal(rows * self.config.channels), &[rows, self.config.channels])?
-                .to_device(vectors.device())?;
+        let (rows, repeat, channels) = (vectors.shape()[0], self.config.repeat, self.config.channels);
+        let noise = rng.part("noise", 0).normal_blocks(repeat, rows * channels);
+        let noise = Tensor::from_vec(noise, &[rows * repeat, channels])?.to_device(vectors.device())?;
         let draws = rng.part("time", 0);
         match &self.process {
             Some(process) => {
-                let t: Vec<usize> = draws.below(rows, process.steps() as u32).into_iter().map(|t| t as usize).collect();
+                let t = draws.below_blocks(repeat, rows, process.steps() as u32);
+                let t: Vec<usize> = t.into_iter().map(|t| t as usize).collect();
                 self.loss_at(vectors, conditions, &t, &noise)
             }
             None => {
-                let t = draws.uniform(rows);
+                let t = draws.uniform_blocks(repeat, rows);
                 let (vectors, conditions) = self.repeated(vectors, conditions)?;
                 let times = self.net.embed_times(&t.iter().map(|t| t * flow::TIME_SCALE).collect::<Vec<_>>())?;
                 let velocity = self.net.forward(&flow::noised(&vectors, &t, &noise)?, &times, &conditions)?;

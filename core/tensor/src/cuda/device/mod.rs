@@ -8,6 +8,8 @@
 pub(crate) mod buffer;
 pub(crate) mod codes;
 pub(crate) mod kernels;
+#[cfg(feature = "nccl")]
+pub(crate) mod nccl;
 pub(crate) mod operands;
 pub(crate) mod precision;
 mod ptx_cache;

@@ -23,20 +23,26 @@ __device__ __forceinline__ Words philox(unsigned key0, unsigned key1, u64 step, 
 // A word as a number uniform in [0, 1), of 24 random bits.
 __device__ __forceinline__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }
 
-// Zeroes element i where word i falls below `threshold`, and scales the rest. A thread takes the four elements of a
-// block of words.
-extern "C" __global__ void dropout(const float *in, float *out, u64 n, unsigned key0, unsigned key1, u64 step,
+// Zeroes element i where word `first` + i falls below `threshold`, and scales the rest. A thread takes four elements, whose
+// words are those of a block, or of two where a share of a batch begins within one.
+extern "C" __global__ void dropout(const float *in, float *out, u64 n, u64 first, unsigned key0, unsigned key1, u64 step,
                                    unsigned threshold, float scale) {
-    EACH(block, (n + 3) / 4) {
-        Words words = philox(key0, key1, step, block);
-        u64 start = 4 * block;
+    unsigned skip = (unsigned)(first % 4);
+    EACH(group, (n + 3) / 4) {
+        Words words = philox(key0, key1, step, first / 4 + group);
+        if (skip > 0) {
+            Words next = philox(key0, key1, step, first / 4 + group + 1), own = words;
+            for (unsigned k = 0; k < 4; k++)
+                words.w[k] = skip + k < 4 ? own.w[skip + k] : next.w[skip + k - 4];
+        }
+        u64 start = 4 * group;
         if (start + 4 <= n) {
-            float4 x = ((const float4 *)in)[block];
+            float4 x = ((const float4 *)in)[group];
             x.x = words.w[0] < threshold ? 0.0f : x.x * scale;
             x.y = words.w[1] < threshold ? 0.0f : x.y * scale;
             x.z = words.w[2] < threshold ? 0.0f : x.z * scale;
             x.w = words.w[3] < threshold ? 0.0f : x.w * scale;
-            ((float4 *)out)[block] = x;
+            ((float4 *)out)[group] = x;
         } else {
             for (unsigned k = 0; start + k < n; k++)
                 out[start + k] = words.w[k] < threshold ? 0.0f : in[start + k] * scale;

@@ -38,7 +38,8 @@ impl Gpu {
             // than the four numbers that it reads at a time.
             #[allow(unsafe_code)]
             unsafe {
-                let all = (&**x, &mut *out, n as u64, key[0], key[1], step, threshold, 1.0 / (1.0 - p));
+                let first = rng.first(n);
+                let all = (&**x, &mut *out, n as u64, first, key[0], key[1], step, threshold, 1.0 / (1.0 - p));
                 kernel.launch(elements(n.div_ceil(4)), all)?;
             }
         }

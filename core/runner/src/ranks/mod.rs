@@ -1,0 +1,154 @@
+//! One stage on several devices: the ranks that train it, each a process, and how they are started.
+//!
+//! A launcher starts `mpirun -n N rqlab worker ..` where it would start `rqlab worker ..`. The first rank is the worker: it holds
+//! the lease, says how far it is, keeps checkpoints and the result. The others take part in the steps of training. The result is
+//! that of one process to rounding, so that the number of ranks is in no id; a stage's origin tells it.
+
+#[cfg(feature = "mpi")]
+mod mpi;
+
+use crate::cluster::Settings;
+use crate::experiment::Diagnostic;
+use crate::gpu::DeviceChoice;
+use crate::job::Job;
+use crate::stages::divides;
+use rqlab_sdk::Result;
+use rqlab_sdk::tensor::Device;
+use rqlab_sdk::tensor::ranks::{Alone, Communicator};
+use std::env;
+use std::path::Path;
+use std::rc::Rc;
+
+/// What starts ranks if nothing else is said.
+const MPIRUN: &str = "mpirun";
+
+/// What Open MPI is told, and others do not read: ranks have threads, and are not to be bound to a core each; there may be more of
+/// them than cores; and when it ends them, they have time to keep a checkpoint.
+const OPEN_MPI: [(&str, &str); 5] = [
+    ("OMPI_MCA_hwloc_base_binding_policy", "none"),
+    ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
+    ("OMPI_MCA_odls_base_sigkill_timeout", "30"),
+    ("PRTE_MCA_hwloc_default_binding_policy", "none"),
+    ("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe"),
+];
+
+/// How many ranks train a stage together, and what starts them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranks {
+    /// How many.
+    pub count: usize,
+    /// The program that starts them, with its arguments but `-n N`.
+    command: Vec<String>,
+}
+
+impl Default for Ranks {
+    fn default() -> Self {
+        Self { count: 1, command: vec![MPIRUN.to_owned()] }
+    }
+}
+
+impl Ranks {
+    /// As many as the command line asks for, or else the user's file.
+    ///
+    /// # Errors
+    /// What is wrong with that file; several ranks where this program cannot have them.
+    pub fn asked(asked: Option<u16>) -> Result<Self, Diagnostic> {
+        let settings = Settings::of_user()?;
+        let command: Vec<String> =
+            settings.mpirun.as_deref().unwrap_or(MPIRUN).split_whitespace().map(str::to_owned).collect();
+        let ranks = Self { count: asked.or(settings.ranks).map_or(1, usize::from), command };
+        ranks.check().map(|()| ranks)
+    }
+
+    fn check(&self) -> Result<(), Diagnostic> {
+        if self.count == 1 {
+            return Ok(());
+        }
+        if !cfg!(feature = "mpi") {
+            return Err(Diagnostic::error(format!("this rqlab is built without MPI, and {} ranks need it", self.count))
+                .help("build it with `cargo build --release --features rqlab/mpi`, which needs an MPI such as Debian's \
+                       libopenmpi-dev, and libclang; docs/cluster.md tells more"));
+        }
+        let program = self.command.first().map_or(MPIRUN, String::as_str);
+        if !is_program(program) {
+            return Err(Diagnostic::error(format!("`{program}`, which starts {} ranks, is not on the PATH", self.count))
+                .help("install an MPI, such as Debian's openmpi-bin, or load its module; `mpirun:` in \
+                       ~/.config/rqlab/launcher.ron may say what else starts ranks"));
+        }
+        Ok(())
+    }
+
+    /// That the batches of some jobs can be cut into ranks.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn divide<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>) -> Result<(), Diagnostic> {
+        for job in jobs {
+            let Some((batch, parts)) = job.stage.batch() else { continue };
+            divides(batch, self.count, parts).map_err(|error| {
+                Diagnostic::error(format!("{}: {error}", job.stage.name()))
+                    .help("change `batch`, `gradient_accumulation` or `--ranks`")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether they share the work of a job.
+    pub fn share(&self, job: &Job) -> bool {
+        self.count > 1 && job.stage.batch().is_some()
+    }
+
+    /// The program with arguments that starts them, and variables that it reads.
+    pub fn start(&self) -> (Vec<String>, [(&'static str, &'static str); 5]) {
+        ([self.command.clone(), vec!["-n".to_owned(), self.count.to_string()]].concat(), OPEN_MPI)
+    }
+}
+
+/// Whether a program can be started under its name.
+fn is_program(name: &str) -> bool {
+    if name.contains('/') {
+        return Path::new(name).is_file();
+    }
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+}
+
+/// Joins the other ranks of this process, of which there are `count` with it.
+///
+/// # Errors
+/// This process was not started as one of so many; this program has no MPI.
+pub fn connect(count: usize) -> Result<Rc<dyn Communicator>> {
+    if count == 1 {
+        return Ok(Rc::new(Alone));
+    }
+    #[cfg(feature = "mpi")]
+    return Ok(rqlab_sdk::tensor::ranks::on_devices(mpi::connect(count)?)?);
+    #[cfg(not(feature = "mpi"))]
+    Err(rqlab_sdk::Error::Unsupported("this rqlab is built without MPI: the ranks run another program".to_owned()))
+}
+
+/// The device of this process among several of a machine: each has a GPU of its own, from the one that is asked for on.
+pub fn device(asked: DeviceChoice) -> DeviceChoice {
+    const VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
+    let place = VARIABLES.iter().find_map(|name| env::var(name).ok()?.parse::<usize>().ok()).unwrap_or(0);
+    match asked {
+        DeviceChoice::Named(Device::Cuda(first)) => DeviceChoice::Named(Device::Cuda(first + place)),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn several_ranks_need_what_starts_them() {
+        assert!(Ranks::default().check().is_ok());
+        let ranks = Ranks { count: 2, command: vec!["no-such-mpirun".to_owned()] };
+        let said = ranks.check().unwrap_err().message;
+        let wanted = if cfg!(feature = "mpi") { "is not on the PATH" } else { "is built without MPI" };
+        assert!(said.contains(wanted), "{said}");
+        assert!(is_program("sh") && is_program("/bin/sh") && !is_program("/bin/no-such-program"));
+        assert_eq!(ranks.start().0, ["no-such-mpirun", "-n", "2"]);
+    }
+}
