@@ -78,8 +78,8 @@ pub struct Global {
     /// Device to compute on: cpu, cuda or cuda:N; auto is the first GPU if one is here that this build can use, else the CPU.
     #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     pub device: DeviceChoice,
-    /// Processes that train a stage together, each on its share of every batch (needs a build with the feature `mpi`, and mpirun):
-    /// the result is that of one, to rounding [default: 1, or what ~/.config/rqlab/launcher.ron says].
+    /// Processes that train a stage together, each on its share of every batch, by MPI, whose mpirun must be on the PATH: the
+    /// result is that of one, to rounding [default: 1, or what ~/.config/rqlab/launcher.ron says].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub ranks: Option<u16>,
     /// Directory with more plugins, searched first; may be repeated. RQLAB_PLUGINS names more.

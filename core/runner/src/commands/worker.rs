@@ -8,11 +8,14 @@ use crate::store::Store;
 use std::path::Path;
 
 pub(super) fn run(global: &Global, id: &str, lease: Option<&str>, runs: &Path) -> Result<Outcome, Failure> {
-    let ranks = connect(usize::from(global.ranks.unwrap_or(1)))?;
+    let store = Store::open(runs)?;
+    let ranks = connect(usize::from(global.ranks.unwrap_or(1))).inspect_err(|error| {
+        // What cannot be noted is said in the log.
+        let _ = store.stage(id).fail(&error.to_string());
+    })?;
     if lease.is_some() && ranks.rank() == 0 {
         end_when_asked();
     }
-    let store = Store::open(runs)?;
     let plugins = load_plugins(global)?;
     // The store has the error already, and the parent shows it.
     Ok(if run_worker(&store, id, lease, &plugins, &ranks).is_ok() { Outcome::Done } else { Outcome::SomeFailed })

@@ -4,7 +4,7 @@
 //! the lease, says how far it is, keeps checkpoints and the result. The others take part in the steps of training. The result is
 //! that of one process to rounding, so that the number of ranks is in no id; a stage's origin tells it.
 
-#[cfg(feature = "mpi")]
+#[cfg(unix)]
 mod mpi;
 
 use crate::cluster::Settings;
@@ -14,6 +14,8 @@ use crate::job::Job;
 use crate::stages::divides;
 use rqlab_sdk::Result;
 use rqlab_sdk::tensor::Device;
+#[cfg(unix)]
+use rqlab_sdk::tensor::ranks::on_devices;
 use rqlab_sdk::tensor::ranks::{Alone, Communicator};
 use std::env;
 use std::path::Path;
@@ -64,11 +66,6 @@ impl Ranks {
         if self.count == 1 {
             return Ok(());
         }
-        if !cfg!(feature = "mpi") {
-            return Err(Diagnostic::error(format!("this rqlab is built without MPI, and {} ranks need it", self.count))
-                .help("build it with `cargo build --release --features rqlab/mpi`, which needs an MPI such as Debian's \
-                       libopenmpi-dev, and libclang; docs/cluster.md tells more"));
-        }
         let program = self.command.first().map_or(MPIRUN, String::as_str);
         if !is_program(program) {
             return Err(Diagnostic::error(format!("`{program}`, which starts {} ranks, is not on the PATH", self.count))
@@ -115,15 +112,15 @@ fn is_program(name: &str) -> bool {
 /// Joins the other ranks of this process, of which there are `count` with it.
 ///
 /// # Errors
-/// This process was not started as one of so many; this program has no MPI.
+/// This process was not started as one of so many; the library of the MPI is not found.
 pub fn connect(count: usize) -> Result<Rc<dyn Communicator>> {
     if count == 1 {
         return Ok(Rc::new(Alone));
     }
-    #[cfg(feature = "mpi")]
-    return Ok(rqlab_sdk::tensor::ranks::on_devices(mpi::connect(count)?)?);
-    #[cfg(not(feature = "mpi"))]
-    Err(rqlab_sdk::Error::Unsupported("this rqlab is built without MPI: the ranks run another program".to_owned()))
+    #[cfg(unix)]
+    return Ok(on_devices(mpi::connect(count)?)?);
+    #[cfg(not(unix))]
+    Err(rqlab_sdk::Error::Unsupported("several ranks need MPI, which is looked for on Unix alone".to_owned()))
 }
 
 /// The device of this process among several of a machine: each has a GPU of its own, from the one that is asked for on.
@@ -146,8 +143,7 @@ mod tests {
         assert!(Ranks::default().check().is_ok());
         let ranks = Ranks { count: 2, command: vec!["no-such-mpirun".to_owned()] };
         let said = ranks.check().unwrap_err().message;
-        let wanted = if cfg!(feature = "mpi") { "is not on the PATH" } else { "is built without MPI" };
-        assert!(said.contains(wanted), "{said}");
+        assert!(said.contains("`no-such-mpirun`, which starts 2 ranks, is not on the PATH"), "{said}");
         assert!(is_program("sh") && is_program("/bin/sh") && !is_program("/bin/no-such-program"));
         assert_eq!(ranks.start().0, ["no-such-mpirun", "-n", "2"]);
     }

@@ -3,111 +3,115 @@
 //! The thread that computes exchanges small numbers; the sums of gradients go on a thread of their own, with a communicator of
 //! its own, so that they go on while the backward pass does.
 
-use mpi::Threading;
-use mpi::collective::SystemOperation;
-use mpi::environment::Universe;
-use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator as _, CommunicatorCollectives as _};
+mod library;
+
+use library::{Abi, Library, Mpich, OpenMpi};
 use rqlab_sdk::tensor::ranks::{Communicator, Pending};
 use rqlab_sdk::tensor::{self, Error};
+use std::env;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-/// Numbers to be summed, and where their sums go.
-type Work = (Vec<f32>, Sender<Vec<f32>>);
+/// Names the library, where the linker does not find it or finds another one.
+const LIBRARY: &str = "RQLAB_MPI";
 
-struct Mpi {
-    /// Ends when it is dropped; none where threads may not call MPI side by side.
+/// Numbers to be summed, and where their sums go.
+type Work = (Vec<f32>, Sender<tensor::Result<Vec<f32>>>);
+
+struct Mpi<A: Abi> {
+    library: &'static Library<A>,
+    rank: usize,
+    size: usize,
+    /// None where threads may not call MPI side by side.
     beside: Option<(Sender<Work>, JoinHandle<()>)>,
-    world: SimpleCommunicator,
-    /// Ends MPI when it is dropped, last of all.
-    _universe: Universe,
 }
 
 /// Sums that the other thread makes.
-struct Beside(Receiver<Vec<f32>>);
+struct Beside(Receiver<tensor::Result<Vec<f32>>>);
 
 /// Joins the ranks, of which there must be `count`.
 ///
 /// # Errors
-/// There are not.
+/// There are not; no library of MPI is found.
 pub(super) fn connect(count: usize) -> rqlab_sdk::Result<Rc<dyn Communicator>> {
-    let started = || Error::Device("MPI was started before in this process".to_owned());
-    let (universe, threading) = mpi::initialize_with_threading(Threading::Multiple).ok_or_else(started)?;
-    let world = universe.world();
-    let found = world.size() as usize;
-    if found != count {
+    // mpirun says by its variables whose it is. Open MPI's library has one name in 4 and 5; MPICH's interface is Intel's, too.
+    let is_open_mpi = ["OMPI_COMM_WORLD_SIZE", "PRTE_LAUNCHED"].iter().any(|name| env::var_os(name).is_some());
+    match is_open_mpi {
+        true => join::<OpenMpi>(count, &["libmpi.so.40", "libmpi.so"]),
+        false => join::<Mpich>(count, &["libmpi.so.12", "libmpich.so.12", "libmpi.so"]),
+    }
+}
+
+fn join<A: Abi>(count: usize, names: &[&str]) -> rqlab_sdk::Result<Rc<dyn Communicator>> {
+    let named = env::var(LIBRARY).ok();
+    let names: Vec<&str> = named.as_deref().map_or_else(|| names.to_vec(), |name| vec![name]);
+    let library = Library::<A>::open(&names).map_err(|error| {
+        rqlab_sdk::Error::Unsupported(format!(
+            "no library of {} is found ({error}): load its module, or set {LIBRARY} to the library's path",
+            A::NAME
+        ))
+    })?;
+    let beside = library.initialize()?;
+    let (rank, size) = library.place()?;
+    if size != count {
         return Err(rqlab_sdk::Error::Unsupported(format!(
-            "there are {found} ranks, and {count} were asked for: does mpirun belong to the MPI that rqlab was built with? \
-             `ldd` of the program shows that"
+            "there are {size} ranks, and {count} were asked for: mpirun does not belong to the library of {} that is found; \
+             set {LIBRARY} to the path of the one that it belongs to",
+            A::NAME
         )));
     }
-    let beside = match threading {
-        Threading::Multiple => Some(start_beside()?),
-        _ => None,
-    };
-    Ok(Rc::new(Mpi { beside, world, _universe: universe }))
+    let beside = beside.then(|| start_beside(library)).transpose()?;
+    Ok(Rc::new(Mpi { library, rank, size, beside }))
 }
 
 /// Starts the thread that sums gradients.
-fn start_beside() -> rqlab_sdk::Result<(Sender<Work>, JoinHandle<()>)> {
+fn start_beside<A: Abi>(library: &'static Library<A>) -> tensor::Result<(Sender<Work>, JoinHandle<()>)> {
+    // All ranks make this one before anything else.
+    let own = library.duplicate()?;
     let (sender, work) = channel::<Work>();
-    let (ready, is_ready) = channel();
-    let failed = |error| Error::Device(format!("a thread for sums: {error}"));
-    let thread = thread::Builder::new()
-        .name("sums".to_owned())
-        .spawn(move || {
-            // All ranks make this one before anything else.
-            let own = SimpleCommunicator::world().duplicate();
-            let _ = ready.send(());
-            for (numbers, to) in work {
-                // Nobody waits for what a failed step had begun.
-                let _ = to.send(summed(&own, &numbers));
-            }
-        })
-        .map_err(failed)?;
-    let _ = is_ready.recv();
-    Ok((sender, thread))
+    let run = move || {
+        for (mut numbers, to) in work {
+            let sums = library.sum(own, &mut numbers).map(|()| numbers);
+            // Nobody waits for what a failed step had begun.
+            let _ = to.send(sums);
+        }
+    };
+    let thread = thread::Builder::new().name("sums".to_owned()).spawn(run);
+    Ok((sender, thread.map_err(|error| Error::Device(format!("a thread for sums: {error}")))?))
 }
 
-fn summed(ranks: &SimpleCommunicator, numbers: &[f32]) -> Vec<f32> {
-    let mut sums = vec![0.0; numbers.len()];
-    ranks.all_reduce_into(numbers, &mut sums[..], SystemOperation::sum());
-    sums
-}
-
-impl Communicator for Mpi {
+impl<A: Abi> Communicator for Mpi<A> {
     fn rank(&self) -> usize {
-        self.world.rank() as usize
+        self.rank
     }
 
     fn size(&self) -> usize {
-        self.world.size() as usize
+        self.size
     }
 
     fn sum(&self, numbers: &mut [f32]) -> tensor::Result<()> {
-        numbers.copy_from_slice(&summed(&self.world, numbers));
-        Ok(())
+        self.library.sum(self.library.world(), numbers)
     }
 
-    fn begin_sum(&self, numbers: Vec<f32>) -> tensor::Result<Box<dyn Pending>> {
-        let Some((thread, _)) = &self.beside else { return Ok(Box::new(summed(&self.world, &numbers))) };
+    fn begin_sum(&self, mut numbers: Vec<f32>) -> tensor::Result<Box<dyn Pending>> {
+        let Some((thread, _)) = &self.beside else {
+            self.sum(&mut numbers)?;
+            return Ok(Box::new(numbers));
+        };
         let (to, sums) = channel();
         thread.send((numbers, to)).map_err(|_| gone())?;
         Ok(Box::new(Beside(sums)))
     }
 
     fn gather(&self, bytes: &[u8]) -> tensor::Result<Vec<u8>> {
-        let mut all = vec![0; bytes.len() * self.size()];
-        self.world.all_gather_into(bytes, &mut all[..]);
-        Ok(all)
+        self.library.gather(self.library.world(), bytes, self.size)
     }
 }
 
 impl Pending for Beside {
     fn finish(self: Box<Self>) -> tensor::Result<Vec<f32>> {
-        self.0.recv().map_err(|_| gone())
+        self.0.recv().map_err(|_| gone())?
     }
 }
 
@@ -115,11 +119,12 @@ fn gone() -> Error {
     Error::Device("the thread that sums gradients over ranks has ended".to_owned())
 }
 
-impl Drop for Mpi {
+impl<A: Abi> Drop for Mpi<A> {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.beside.take() {
             drop(sender);
             let _ = thread.join();
         }
+        self.library.finalize();
     }
 }
