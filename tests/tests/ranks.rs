@@ -150,5 +150,9 @@ fn a_rank_that_fails_is_named() {
     let said: Said = command(&lab, "sweep ranks.ron --quiet --runs runs --out out").output().unwrap().into();
     assert_eq!(said.code, Some(1), "{}", said.err);
     let log = fs::read_to_string(lab.stages("runs", "tokenizer").unwrap()[0].join("log.txt")).unwrap_or_default();
-    assert!(said.err.contains("there are 2 ranks, and 3 were asked for") || log.contains("3 were asked for"), "{}", said.err);
+    assert!(
+        said.err.contains("there are 2 ranks, and 3 were asked for") || log.contains("3 were asked for"),
+        "{}",
+        said.err
+    );
 }

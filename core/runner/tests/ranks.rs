@@ -136,7 +136,10 @@ fn ranks_leave_the_priors_that_one_leaves() {
     for (quantizer, prior) in [
         ("vq(codebook: 16)", "ar(width: 16, heads: 2, layers: 1, dropout: 0.1)"),
         ("vq(codebook: 16)", "maskgit(width: 16, heads: 2, layers: 1)"),
-        ("none", "mar(width: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 4, head_width: 16, head_layers: 1)"),
+        (
+            "none",
+            "mar(width: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 4, head_width: 16, head_layers: 1)",
+        ),
     ] {
         let lab = Lab::new(quantizer, "l2()", prior, &[]);
         assert_alike(&lab.left_by(2), &lab.left_by(1), prior);

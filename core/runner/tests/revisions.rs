@@ -36,6 +36,7 @@ const SOURCES: [(&str, &[&str]); 14] = [
             "training/mod.rs",
             "training/objectives.rs",
             "training/start.rs",
+            "training/together.rs",
         ],
     ),
     ("tokens", &["model.rs", "subset.rs", "token_file.rs", "tokens.rs", "training/batches.rs"]),
@@ -56,6 +57,7 @@ const SOURCES: [(&str, &[&str]); 14] = [
             "training/means.rs",
             "training/mod.rs",
             "training/start.rs",
+            "training/together.rs",
         ],
     ),
     (

@@ -318,7 +318,10 @@ mod tests {
             // Each rank's gradient is that of the mean of the losses, times the ranks.
             let found: Vec<f32> = ranks.iter().flat_map(|(_, gradient)| gradient.clone()).collect();
             assert!(ranks.iter().all(|(found, _)| (found - loss).abs() < 1e-5));
-            assert!(found.iter().zip(&gradient).all(|(a, b)| (a / size as f32 - b).abs() < 1e-5), "{found:?} {gradient:?}");
+            assert!(
+                found.iter().zip(&gradient).all(|(a, b)| (a / size as f32 - b).abs() < 1e-5),
+                "{found:?} {gradient:?}"
+            );
         }
     }
 

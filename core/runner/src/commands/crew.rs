@@ -26,6 +26,9 @@ pub(super) fn run(global: &Global, plan: &Path, runs: &Path, jobs: Option<u16>) 
         worker_arguments.extend(["--plugins".into(), folder.into()]);
     }
     let ranks = Ranks::asked(global.ranks)?;
+    ranks.check().inspect_err(|lacking| {
+        let _ = submission.sign_in(&task(), Some(lacking.message.clone()));
+    })?;
     let slots = jobs_at_once(jobs, threads, device(), ranks.count);
     let crew =
         Crew { submission: &submission, store: &store, plugins: &plugins, slots, threads, worker_arguments, ranks };

@@ -39,6 +39,9 @@ pub(super) fn run_sweep(
         settings.check()?;
     }
     let ranks = Ranks::asked(global.ranks)?;
+    if cluster.is_none() {
+        ranks.check()?;
+    }
     let (_plugins, plan) = open(global, arguments, ui)?;
     ranks.divide(&plan.jobs)?;
     mention_another_format(&arguments.runs, ui);
@@ -88,6 +91,7 @@ pub(super) fn run_trial(
     ui: Ui,
 ) -> Result<Outcome, Failure> {
     let ranks = Ranks::asked(global.ranks)?;
+    ranks.check()?;
     let (_plugins, mut plan) = open(global, arguments, ui)?;
     mention_another_format(&arguments.runs, ui);
     let chosen = choose(&plan, trial)?.clone();

@@ -13,10 +13,15 @@ pub(super) fn run(global: &Global, id: &str, lease: Option<&str>, runs: &Path) -
         // What cannot be noted is said in the log.
         let _ = store.stage(id).fail(&error.to_string());
     })?;
-    if lease.is_some() && ranks.rank() == 0 {
-        end_when_asked();
+    if lease.is_some() {
+        end_when_asked(ranks.rank() == 0);
     }
     let plugins = load_plugins(global)?;
     // The store has the error already, and the parent shows it.
-    Ok(if run_worker(&store, id, lease, &plugins, &ranks).is_ok() { Outcome::Done } else { Outcome::SomeFailed })
+    match run_worker(&store, id, lease, &plugins, &ranks) {
+        Ok(()) => Ok(Outcome::Done),
+        Err(_) if ranks.size() == 1 => Ok(Outcome::SomeFailed),
+        // Others may wait for this rank in the midst of a step: what started them ends them when one ends without a farewell.
+        Err(_) => std::process::exit(1),
+    }
 }

@@ -97,14 +97,17 @@ pub(super) fn is_asked_to_end() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
-/// Ends this process when its standard input ends, that is, when its parent is gone or lets go of it, and when a signal asks.
-pub fn end_when_asked() {
+/// Ends this process when its standard input ends, that is, when its parent is gone or lets go of it, and when a signal asks. Of
+/// several ranks the first alone has an `input`.
+pub fn end_when_asked(input: bool) {
     let parent = parent();
-    thread::spawn(move || {
-        let mut rest = Vec::new();
-        let _ = std::io::stdin().read_to_end(&mut rest);
-        end(parent);
-    });
+    if input {
+        thread::spawn(move || {
+            let mut rest = Vec::new();
+            let _ = std::io::stdin().read_to_end(&mut rest);
+            end(parent);
+        });
+    }
     // Where signals cannot be heard, they do what they always did.
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGUSR2]) else { return };
     thread::spawn(move || {

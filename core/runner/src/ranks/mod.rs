@@ -53,24 +53,32 @@ impl Ranks {
     /// As many as the command line asks for, or else the user's file.
     ///
     /// # Errors
-    /// What is wrong with that file; several ranks where this program cannot have them.
+    /// What is wrong with that file.
     pub fn asked(asked: Option<u16>) -> Result<Self, Diagnostic> {
         let settings = Settings::of_user()?;
         let command: Vec<String> =
             settings.mpirun.as_deref().unwrap_or(MPIRUN).split_whitespace().map(str::to_owned).collect();
-        let ranks = Self { count: asked.or(settings.ranks).map_or(1, usize::from), command };
-        ranks.check().map(|()| ranks)
+        Ok(Self { count: asked.or(settings.ranks).map_or(1, usize::from), command })
     }
 
-    fn check(&self) -> Result<(), Diagnostic> {
+    /// That this machine can start them.
+    ///
+    /// # Errors
+    /// It lacks what does.
+    pub fn check(&self) -> Result<(), Diagnostic> {
         if self.count == 1 {
             return Ok(());
         }
         let program = self.command.first().map_or(MPIRUN, String::as_str);
         if !is_program(program) {
-            return Err(Diagnostic::error(format!("`{program}`, which starts {} ranks, is not on the PATH", self.count))
-                .help("install an MPI, such as Debian's openmpi-bin, or load its module; `mpirun:` in \
-                       ~/.config/rqlab/launcher.ron may say what else starts ranks"));
+            return Err(Diagnostic::error(format!(
+                "`{program}`, which starts {} ranks, is not on the PATH",
+                self.count
+            ))
+            .help(
+                "install an MPI, such as Debian's openmpi-bin, or load its module; `mpirun:` in \
+                       ~/.config/rqlab/launcher.ron may say what else starts ranks",
+            ));
         }
         Ok(())
     }

@@ -103,12 +103,7 @@ impl Adam {
     ///
     /// # Errors
     /// A device that fails.
-    pub fn step_with(
-        &mut self,
-        gradients: Vec<Option<Tensor>>,
-        lr: f64,
-        clip: Option<f32>,
-    ) -> Result<GradientNorm> {
+    pub fn step_with(&mut self, gradients: Vec<Option<Tensor>>, lr: f64, clip: Option<f32>) -> Result<GradientNorm> {
         let taken: Vec<_> =
             self.slots.iter().zip(gradients).filter_map(|(slot, gradient)| Some((slot, gradient?))).collect();
         let step = self.steps + 1;

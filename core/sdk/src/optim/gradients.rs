@@ -224,8 +224,8 @@ impl Gathered {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use crate::tensor::ranks::{Alone, team};
     use crate::tensor::Rng;
+    use crate::tensor::ranks::{Alone, team};
 
     const ROWS: usize = 12;
 

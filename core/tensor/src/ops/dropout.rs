@@ -39,8 +39,8 @@ impl Tensor {
 #[allow(clippy::unwrap_used, reason = "tests stop at the first failure")]
 mod tests {
     use super::*;
-    use crate::{Share, Tape};
     use crate::ops::testing::{check_gradients, on_every_device, random};
+    use crate::{Share, Tape};
 
     #[test]
     fn the_fraction_dropped_is_p_and_the_mean_is_kept() {

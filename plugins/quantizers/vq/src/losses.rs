@@ -3,8 +3,8 @@
 use rqlab_sdk::nn::{CodeEntropies, EntropyEps, l2_normalize};
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::averages::update_averages;
-use rqlab_sdk::tensor::ranks::Step;
 use rqlab_sdk::tensor::ops::sampling::top_k_logits;
+use rqlab_sdk::tensor::ranks::Step;
 
 /// How far the codes of a codebook `[K, C]` are from orthogonal: the mean squared cosine of all pairs of n codes, less that of
 /// each with itself, `sum cos² / n² - 1/n` (vector-quantize-pytorch, after Shin et al., "Exploration into translation-equivariant

@@ -40,7 +40,7 @@ impl Abi for OpenMpi {
     fn handles(library: &Loaded) -> std::result::Result<[usize; 4], libloading::Error> {
         let address = |name: &str| {
             // SAFETY: the address of the variable is taken, and nothing read there.
-            unsafe { library.get::<c_void>(name.as_bytes()) }.map(|symbol| symbol.into_raw() as usize)
+            unsafe { library.get::<*const c_void>(name.as_bytes()) }.map(|symbol| symbol.into_raw() as usize)
         };
         Ok([
             address("ompi_mpi_comm_world")?,

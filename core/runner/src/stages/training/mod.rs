@@ -272,69 +272,73 @@ pub(super) fn train<T: Task>(
         (part, At { step: i / parts as u64, share: own.part(part, parts) })
     };
     let of_all = first * parts as u64..recipe.steps * parts as u64;
-    prefetch(of_all, |i| batch(part_of(i).1), |i, batch| {
-        let (part, at) = part_of(i);
-        model.gradients.add(part, || task.loss(at, &batch).map(Some))?;
-        for (c, critic) in critics.iter_mut().enumerate() {
-            critic.gradients.add(part, || task.critic(c, at, &batch))?;
-        }
-        if part + 1 < parts {
-            return Ok(());
-        }
-        let mut loss = None;
-        if let Some(taken) = model.step(at.step)? {
-            loss = Some(taken.loss.clone());
-            losses.add(taken, || task.not_finite())?;
-        }
-        if let Some(average) = &mut average {
-            average.update()?;
-        }
-        for critic in &mut critics {
-            if let Some(taken) = critic.step(at.step)? {
-                losses.watch(&critic.name, taken)?;
+    prefetch(
+        of_all,
+        |i| batch(part_of(i).1),
+        |i, batch| {
+            let (part, at) = part_of(i);
+            model.gradients.add(part, || task.loss(at, &batch).map(Some))?;
+            for (c, critic) in critics.iter_mut().enumerate() {
+                critic.gradients.add(part, || task.critic(c, at, &batch))?;
             }
-        }
+            if part + 1 < parts {
+                return Ok(());
+            }
+            let mut loss = None;
+            if let Some(taken) = model.step(at.step)? {
+                loss = Some(taken.loss.clone());
+                losses.add(taken, || task.not_finite())?;
+            }
+            if let Some(average) = &mut average {
+                average.update()?;
+            }
+            for critic in &mut critics {
+                if let Some(taken) = critic.step(at.step)? {
+                    losses.watch(&critic.name, taken)?;
+                }
+            }
 
-        let done = at.step + 1;
-        let loss = || loss.and_then(|loss| loss.item().ok()).unwrap_or(f32::NAN);
-        cx.reporter.step(done, recipe.steps, || format!("loss {:.4}", loss()));
-        let is_point = done % recipe.log == 0 || done == recipe.steps;
-        let ends_early = together::is_any(ranks.as_ref(), training.is_asked_to_end())? && done < recipe.steps;
-        let is_kept = (done % recipe.checkpoint == 0 || ends_early) && done < recipe.steps;
-        if is_point || is_kept {
-            together::pool(ranks.as_ref(), task)?;
-        }
-        if is_point {
-            let mut points = losses.take()?;
-            if leads {
-                points.extend(task.observe()?);
+            let done = at.step + 1;
+            let loss = || loss.and_then(|loss| loss.item().ok()).unwrap_or(f32::NAN);
+            cx.reporter.step(done, recipe.steps, || format!("loss {:.4}", loss()));
+            let is_point = done % recipe.log == 0 || done == recipe.steps;
+            let ends_early = together::is_any(ranks.as_ref(), training.is_asked_to_end())? && done < recipe.steps;
+            let is_kept = (done % recipe.checkpoint == 0 || ends_early) && done < recipe.steps;
+            if is_point || is_kept {
+                together::pool(ranks.as_ref(), task)?;
             }
-            cx.reporter.points(done, &points);
-            points.into_iter().for_each(|point| extend(&mut curves, stage, done, point));
-        }
-        if is_kept && leads {
-            let mut tensors = params.state();
-            tensors.extend(model.state());
-            critics.iter().for_each(|critic| tensors.extend(critic.state()));
-            tensors.extend(average.iter().flat_map(WeightAverage::state));
-            let metadata = BTreeMap::from([
-                ("step".to_owned(), done.to_string()),
-                ("seconds".to_owned(), (earlier + started.elapsed().as_secs_f64()).to_string()),
-                ("curves".to_owned(), written(&curves)?),
-                // What the next point of the curves is a mean of, so that a resumed run has the same ones.
-                ("pending".to_owned(), written(&(losses.pending()?, task.pending()?))?),
-            ]);
-            cx.keep_checkpoint(Checkpoint { tensors, metadata, ..Checkpoint::default() })?;
-        }
-        if ends_early {
-            training.ask_to_end();
-            return Err(Error::Unsupported(format!(
-                "asked to end: a checkpoint is kept of step {done} of {}",
-                recipe.steps
-            )));
-        }
-        Ok(())
-    })?;
+            if is_point {
+                let mut points = losses.take()?;
+                if leads {
+                    points.extend(task.observe()?);
+                }
+                cx.reporter.points(done, &points);
+                points.into_iter().for_each(|point| extend(&mut curves, stage, done, point));
+            }
+            if is_kept && leads {
+                let mut tensors = params.state();
+                tensors.extend(model.state());
+                critics.iter().for_each(|critic| tensors.extend(critic.state()));
+                tensors.extend(average.iter().flat_map(WeightAverage::state));
+                let metadata = BTreeMap::from([
+                    ("step".to_owned(), done.to_string()),
+                    ("seconds".to_owned(), (earlier + started.elapsed().as_secs_f64()).to_string()),
+                    ("curves".to_owned(), written(&curves)?),
+                    // What the next point of the curves is a mean of, so that a resumed run has the same ones.
+                    ("pending".to_owned(), written(&(losses.pending()?, task.pending()?))?),
+                ]);
+                cx.keep_checkpoint(Checkpoint { tensors, metadata, ..Checkpoint::default() })?;
+            }
+            if ends_early {
+                training.ask_to_end();
+                return Err(Error::Unsupported(format!(
+                    "asked to end: a checkpoint is kept of step {done} of {}",
+                    recipe.steps
+                )));
+            }
+            Ok(())
+        },
+    )?;
     Ok(Trained { curves, earlier, seconds: earlier + started.elapsed().as_secs_f64(), average, leads })
 }
 

@@ -84,8 +84,7 @@ pub(super) fn pool<T: Task>(ranks: &dyn Communicator, task: &mut T) -> Result<()
     let unwritten = |error: serde_json::Error| Error::Checkpoint(format!("what a rank gathered: {error}"));
     let mut own = serde_json::to_vec(&task.pending()?).map_err(unwritten)?;
     let lengths = ranks.gather(&(own.len() as u64).to_le_bytes())?;
-    let lengths: Vec<usize> =
-        lengths.as_chunks().0.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
+    let lengths: Vec<usize> = lengths.as_chunks().0.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
     let longest = lengths.iter().copied().max().unwrap_or(0);
     own.resize(longest, 0);
     let all = ranks.gather(&own)?;
