@@ -86,7 +86,7 @@ fn ranks_leave_what_one_leaves_and_another_number_goes_on_from_their_checkpoints
 
     let mut ranks = 2;
     let mut stops = 0;
-    while stops < 12 {
+    while stops < 4 {
         let arguments = format!("sweep ranks.ron --quiet --ranks {ranks} --runs cut --out cut-out");
         let mut child = command(&lab, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let before = checkpoints(&lab);

@@ -22,7 +22,7 @@ const EXPERIMENT: &str = r#"(
     autoencoder: resnet(width: 8, multipliers: [1, 2], groups: 4, mid_attention: false, latent: 8),
     quantizer: QUANTIZER,
     objective: OBJECTIVE,
-    prior: PRIOR,
+    PRIOR
     tokenizer_training: (steps: 6, batch: 8, lr: 1e-3, warmup: 2, log: 3, checkpoint: 4),
     prior_training: (steps: 6, batch: 8, lr: 1e-3, warmup: 2, images: 32, log: 3, validation: 8, condition_dropout: 0.3),
     evaluation: (images: 8, samples: 8, speed: [], pictures: 2, classifier_steps: 2),
@@ -113,11 +113,11 @@ fn ranks_leave_the_tokenizer_that_one_leaves() {
     for quantizer in [
         "vq(codebook: 64, dead_codes: restart)",
         "vq(codebook: 32, init: kmeans, dead_codes: threshold, stochastic_codes: 0.5)",
-        "vq(codebook: 32, codebook_update: gradient, anchor: random, orthogonal_weight: 1.0, orthogonal_active_only: true)",
+        "vq(codebook: 32, codebook_update: gradient, dead_codes: anchored, anchor: random, orthogonal_weight: 1.0, orthogonal_active_only: true)",
         "rq(depth: 3, codebook: 24, quantizer_dropout: true, stochastic_codes: 0.5)",
-        "lfq(bits: 6)",
+        "lfq(bits: 8)",
     ] {
-        let lab = Lab::new(quantizer, "l2()", "[]", &[]);
+        let lab = Lab::new(quantizer, "mse()", "", &[]);
         assert_alike(&lab.left_by(2), &lab.left_by(1), quantizer);
     }
 }
@@ -126,22 +126,24 @@ fn ranks_leave_the_tokenizer_that_one_leaves() {
 #[test]
 fn ranks_leave_the_players_that_one_leaves() {
     let gan = "patch_gan(n_layers: 1, width: 4, start: 2, lecam: 0.1)";
-    let lab = Lab::new("rq(depth: 2, codebook: 16)", &format!("[l1(), {gan}]"), "[]", &[]);
+    let lab = Lab::new("rq(depth: 2, codebook: 16)", &format!("[l1(), {gan}]"), "", &[]);
     assert_alike(&lab.left_by(4), &lab.left_by(1), gan);
 }
 
 /// Dropout, orders and masks of each image, dropped conditions, and noise are those that it has in the whole batch.
 #[test]
 fn ranks_leave_the_priors_that_one_leaves() {
-    for (quantizer, prior) in [
-        ("vq(codebook: 16)", "ar(width: 16, heads: 2, layers: 1, dropout: 0.1)"),
-        ("vq(codebook: 16)", "maskgit(width: 16, heads: 2, layers: 1)"),
+    for (quantizer, double_z, prior) in [
+        ("vq(codebook: 16)", false, "ar(width: 16, heads: 2, layers: 1, dropout: 0.1)"),
+        ("vq(codebook: 16)", false, "maskgit(width: 16, heads: 2, layers: 1)"),
         (
-            "none",
-            "mar(width: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, buffer: 4, head_width: 16, head_layers: 1)",
+            "kl()",
+            true,
+            "mar(width: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, head_width: 16, head_layers: 1)",
         ),
     ] {
-        let lab = Lab::new(quantizer, "l2()", prior, &[]);
+        let set = format!("autoencoder.double_z={double_z}");
+        let lab = Lab::new(quantizer, "mse()", &format!("prior: {prior},"), &[&set]);
         assert_alike(&lab.left_by(2), &lab.left_by(1), prior);
     }
 }
@@ -152,8 +154,9 @@ fn parts_of_a_batch_leave_what_the_batch_leaves() {
     let left = |parts: usize, size: usize| {
         let set = format!("gradient_accumulation={parts}");
         let set = [format!("tokenizer_training.{set}"), format!("prior_training.{set}")];
-        let prior = "ar(width: 16, heads: 2, layers: 1, dropout: 0.1)";
-        Lab::new("rq(depth: 2, codebook: 16)", "l2()", prior, &[&set[0], &set[1]]).left_by(size)
+        let prior = "prior: ar(width: 16, heads: 2, layers: 1, dropout: 0.1),";
+        // Restarts would look across the batch.
+        Lab::new("rq(depth: 2, codebook: 16, dead_codes: keep)", "mse()", prior, &[&set[0], &set[1]]).left_by(size)
     };
     let whole = left(1, 1);
     assert_alike(&left(4, 1), &whole, "four parts");

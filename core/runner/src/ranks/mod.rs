@@ -25,10 +25,12 @@ use std::rc::Rc;
 const MPIRUN: &str = "mpirun";
 
 /// What Open MPI is told, and others do not read: ranks have threads, and are not to be bound to a core each; there may be more of
-/// them than cores; and when it ends them, they have time to keep a checkpoint.
-const OPEN_MPI: [(&str, &str); 5] = [
+/// them than cores; who waits leaves its core to others, since a rank computes while its sums are waited for; and when it ends ranks, they have
+/// time to keep a checkpoint.
+const OPEN_MPI: [(&str, &str); 6] = [
     ("OMPI_MCA_hwloc_base_binding_policy", "none"),
     ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
+    ("OMPI_MCA_mpi_yield_when_idle", "1"),
     ("OMPI_MCA_odls_base_sigkill_timeout", "30"),
     ("PRTE_MCA_hwloc_default_binding_policy", "none"),
     ("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe"),
@@ -104,7 +106,7 @@ impl Ranks {
     }
 
     /// The program with arguments that starts them, and variables that it reads.
-    pub fn start(&self) -> (Vec<String>, [(&'static str, &'static str); 5]) {
+    pub fn start(&self) -> (Vec<String>, [(&'static str, &'static str); 6]) {
         ([self.command.clone(), vec!["-n".to_owned(), self.count.to_string()]].concat(), OPEN_MPI)
     }
 }
