@@ -159,7 +159,7 @@ config! {
         /// Parts that a step's batch is cut into, one after another, so that a large batch fits into memory; their gradients are
         /// averaged. The result is that of the whole batch to rounding, but for what looks across a batch: batch norms, entropies of
         /// codes and adaptive weights see a part, dead codes restart from the last part's vectors. Codebooks' averages take the
-        /// sums of all parts, once in a step.
+        /// sums of all parts, with the last of them; one that depths share and that moves between them does so in the last part.
         gradient_accumulation: usize = 1, in 1..=1_048_576;
         /// Peak learning rate.
         lr: f32 = 1e-3, in 0.0..=1e30;

@@ -155,8 +155,9 @@ fn parts_of_a_batch_leave_what_the_batch_leaves() {
         let set = format!("gradient_accumulation={parts}");
         let set = [format!("tokenizer_training.{set}"), format!("prior_training.{set}")];
         let prior = "prior: ar(width: 16, heads: 2, layers: 1, dropout: 0.1),";
-        // Restarts would look across the batch.
-        Lab::new("rq(depth: 2, codebook: 16, dead_codes: keep)", "mse()", prior, &[&set[0], &set[1]]).left_by(size)
+        // Restarts would look across the batch, as would a codebook that moves between depths.
+        Lab::new("rq(depth: 2, codebook: 16, shared: false, dead_codes: keep)", "mse()", prior, &[&set[0], &set[1]])
+            .left_by(size)
     };
     let whole = left(1, 1);
     assert_alike(&left(4, 1), &whole, "four parts");

@@ -25,8 +25,8 @@ use std::rc::Rc;
 const MPIRUN: &str = "mpirun";
 
 /// What Open MPI is told, and others do not read: ranks have threads, and are not to be bound to a core each; there may be more of
-/// them than cores; who waits leaves its core to others, since a rank computes while its sums are waited for; and when it ends ranks, they have
-/// time to keep a checkpoint.
+/// them than cores; who waits leaves its core to others, since a rank computes while it waits for sums; and ranks that are to end
+/// have time to keep a checkpoint.
 const OPEN_MPI: [(&str, &str); 6] = [
     ("OMPI_MCA_hwloc_base_binding_policy", "none"),
     ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
