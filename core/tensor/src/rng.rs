@@ -119,7 +119,7 @@ impl Rng {
 
     /// `n` words.
     pub fn bits(&self, n: usize) -> Vec<u32> {
-        self.from_blocks(self.first(n), n, |words| words)
+        self.drawn_in_blocks(self.first(n), n, |words| words)
     }
 
     /// `n` numbers uniform in [0, 1), of 24 random bits each.
@@ -148,7 +148,7 @@ impl Rng {
     }
 
     fn bits_blocks(&self, blocks: usize, n: usize) -> impl Iterator<Item = u32> {
-        (0..blocks).flat_map(move |block| self.from_blocks(self.first_of_block(block, n), n, |words| words))
+        (0..blocks).flat_map(move |block| self.drawn_in_blocks(self.first_of_block(block, n), n, |words| words))
     }
 
     fn first_of_block(&self, block: usize, n: usize) -> u64 {
@@ -156,7 +156,7 @@ impl Rng {
     }
 
     fn normal_from(&self, first: u64, n: usize) -> Vec<f32> {
-        self.from_blocks(first, n, |words| {
+        self.drawn_in_blocks(first, n, |words| {
             let [[a, b], [c, d]] = [[words[0], words[1]], [words[2], words[3]]].map(|pair| {
                 // 1 - u lies in (0, 1], so the logarithm is finite.
                 let radius = (-2.0 * f64::from(1.0 - unit(pair[0])).ln()).sqrt();
@@ -168,7 +168,7 @@ impl Rng {
     }
 
     /// `n` of the numbers that `make` makes of the blocks, four of each, from the one at `first` on.
-    fn from_blocks<T: Copy>(&self, first: u64, n: usize, make: impl Fn([u32; 4]) -> [T; 4]) -> Vec<T> {
+    fn drawn_in_blocks<T: Copy>(&self, first: u64, n: usize, make: impl Fn([u32; 4]) -> [T; 4]) -> Vec<T> {
         let skip = (first % 4) as usize;
         let mut out = Vec::with_capacity((skip + n).next_multiple_of(4));
         for block in 0..(skip + n).div_ceil(4) {
