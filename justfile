@@ -87,6 +87,10 @@ nightly KILLS="1000" INPUTS="1000000": build
     export PROPTEST_CASES=20000 PROPTEST_RNG_SEED="$RQLAB_SEED"
     cargo test --release --workspace --features "{{features}}" --test reader --test handshake --test made --test checkpoints --test configs
 
+# Runs the team of threads through all orders, under loom: half a minute, most of it the build.
+threads:
+    cargo run --release --manifest-path tests/loom/Cargo.toml
+
 # Measures how fast training, encoding, sampling and single operations are here: `just bench --only rq_sample`.
 [no-cd]
 bench *ARGS: build

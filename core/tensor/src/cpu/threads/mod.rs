@@ -1,4 +1,5 @@
 //! How work is shared among threads.
 
 pub(crate) mod split;
+mod sync;
 pub(crate) mod team;

@@ -4,19 +4,20 @@
 //! for a while before they park, and inside a region all members meet at barriers. Where other programs use the processors, a
 //! worker that has lost its own is a straggler that keeps all others waiting at every barrier; the leader then runs some
 //! regions serially.
+//!
+//! `tests/loom` runs this file on threads, variables and a clock that loom drives through all orders.
 
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
+use super::sync::{
+    AtomicU64, AtomicUsize, Cell, Condvar, Instant, Mutex, Ordering, POLLS, SPINS, spin_loop, thread_count, yield_now,
+};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{OnceLock, PoisonError};
+use std::time::Duration;
 
 /// A worker spins for so long before it parks.
 const SPIN: Duration = Duration::from_micros(200);
-/// Spins at a barrier before the waiting thread yields its processor to others: a member may have lost its own.
-const SPINS: usize = 1 << 10;
 /// A leader that waits longer than this, and for most of a region, waits for a straggler.
 const STRAGGLING: Duration = Duration::from_millis(1);
 /// Regions at most that the leader runs serially before it tries the team again.
@@ -28,13 +29,13 @@ type Region = dyn Fn(&Member<'_>) + Sync;
 #[repr(align(128))]
 struct Line<T>(T);
 
-struct Team {
+pub(super) struct Team {
     /// Members beside the leader.
     workers: usize,
     /// Held by the leader of a region.
     leader: Mutex<()>,
     /// What the members do; written by the leader before `begun` changes.
-    region: UnsafeCell<Option<*const Region>>,
+    region: Cell<Option<*const Region>>,
     /// Regions so far.
     begun: Line<AtomicUsize>,
     /// Workers that are done with the region.
@@ -103,17 +104,95 @@ impl Member<'_> {
 }
 
 impl Team {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            leader: Mutex::new(()),
+            region: Cell::new(None),
+            begun: Line(AtomicUsize::new(0)),
+            finished: Line(AtomicUsize::new(0)),
+            arrived: Line(AtomicUsize::new(0)),
+            passed: Line(AtomicUsize::new(0)),
+            waited: AtomicU64::new(0),
+            backoff: Backoff::default(),
+            parked: AtomicUsize::new(0),
+            parking: Mutex::new(()),
+            unpark: Condvar::new(),
+        }
+    }
+
+    /// Runs `f` on all members at once, the calling thread among them, which holds `leader`.
+    pub(super) fn lead(&self, f: impl Fn(&Member<'_>) + Sync) {
+        let since = Instant::now();
+        let abort = AbortOnPanic;
+        let region: *const (dyn Fn(&Member<'_>) + Sync + '_) = &f;
+        // SAFETY: only the lifetime changes; no worker uses the pointer after the last has finished, which is waited for.
+        let region: *const Region = unsafe { std::mem::transmute(region) };
+        // SAFETY: this thread holds `leader`, and all workers have finished the region before.
+        unsafe { self.region.set(Some(region)) };
+        self.finished.0.store(0, Ordering::Relaxed);
+        self.begun.0.fetch_add(1, Ordering::SeqCst);
+        if self.parked.load(Ordering::SeqCst) > 0 {
+            drop(self.parking.lock().unwrap_or_else(PoisonError::into_inner));
+            self.unpark.notify_all();
+        }
+        f(&Member { team: Some(self), index: 0, count: self.workers + 1 });
+        let waited = self.spin_until(|| self.finished.0.load(Ordering::Acquire) == self.workers);
+        let waited = Duration::from_nanos(self.waited.swap(0, Ordering::Relaxed) + waited);
+        self.backoff.after_region(self.workers as u32 + 1, since.elapsed(), waited);
+        drop(abort);
+    }
+
+    /// What worker `index` does of the region after the first `seen`, once it begins.
+    pub(super) fn follow(&self, index: usize, seen: usize) {
+        self.wait_for_region(seen);
+        // SAFETY: the leader wrote it before it raised `begun`, and writes no other until this worker has finished.
+        let region = unsafe { self.region.get() };
+        let abort = AbortOnPanic;
+        if let Some(region) = region {
+            // SAFETY: it lives until the leader returns, after all workers have finished.
+            let region = unsafe { &*region };
+            region(&Member { team: Some(self), index, count: self.workers + 1 });
+        }
+        drop(abort);
+        self.finished.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Waits for a region after the first `seen`: spins for a while, then parks.
+    fn wait_for_region(&self, seen: usize) {
+        let new = || self.begun.0.load(Ordering::SeqCst) != seen;
+        let since = Instant::now();
+        loop {
+            for _ in 0..POLLS {
+                if new() {
+                    return;
+                }
+                spin_loop();
+            }
+            if since.elapsed() > SPIN {
+                break;
+            }
+        }
+        let mut parking = self.parking.lock().unwrap_or_else(PoisonError::into_inner);
+        // Either the leader sees a parked worker, or that worker sees the region.
+        self.parked.fetch_add(1, Ordering::SeqCst);
+        while !new() {
+            parking = self.unpark.wait(parking).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.parked.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// Spins until `done`. Gives the nanoseconds that this took, or none if it took no more than [`SPINS`].
     fn spin_until(&self, done: impl Fn() -> bool) -> u64 {
         for _ in 0..SPINS {
             if done() {
                 return 0;
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
         let since = Instant::now();
         while !done() {
-            std::thread::yield_now();
+            yield_now();
         }
         since.elapsed().as_nanos() as u64
     }
@@ -157,91 +236,26 @@ pub(crate) fn region(f: impl Fn(&Member<'_>) + Sync) {
     if team.backoff.runs_serially() {
         return f(&Member { team: None, index: 0, count: 1 });
     }
-    let since = Instant::now();
-    let abort = AbortOnPanic;
-    let region: *const (dyn Fn(&Member<'_>) + Sync + '_) = &f;
-    // SAFETY: only the lifetime changes; no worker uses the pointer after the last has finished, which is waited for.
-    let region: *const Region = unsafe { std::mem::transmute(region) };
-    // SAFETY: this thread holds `leader`, and all workers have finished the region before.
-    unsafe { *team.region.get() = Some(region) };
-    team.finished.0.store(0, Ordering::Relaxed);
-    team.begun.0.fetch_add(1, Ordering::SeqCst);
-    if team.parked.load(Ordering::SeqCst) > 0 {
-        drop(team.parking.lock().unwrap_or_else(PoisonError::into_inner));
-        team.unpark.notify_all();
-    }
-    f(&Member { team: Some(team), index: 0, count: team.workers + 1 });
-    let waited = team.spin_until(|| team.finished.0.load(Ordering::Acquire) == team.workers);
-    let waited = Duration::from_nanos(team.waited.swap(0, Ordering::Relaxed) + waited);
-    team.backoff.after_region(team.workers as u32 + 1, since.elapsed(), waited);
-    drop(abort);
+    team.lead(f);
 }
 
 /// The team of the process: as many threads as the pool has, the caller among them; alone where they cannot be started.
 fn team() -> Option<&'static Team> {
     static TEAM: OnceLock<Option<&'static Team>> = OnceLock::new();
     *TEAM.get_or_init(|| {
-        let workers = rayon::current_num_threads().saturating_sub(1);
-        let team: &'static Team = Box::leak(Box::new(Team {
-            workers,
-            leader: Mutex::new(()),
-            region: UnsafeCell::new(None),
-            begun: Line(AtomicUsize::new(0)),
-            finished: Line(AtomicUsize::new(0)),
-            arrived: Line(AtomicUsize::new(0)),
-            passed: Line(AtomicUsize::new(0)),
-            waited: AtomicU64::new(0),
-            backoff: Backoff::default(),
-            parked: AtomicUsize::new(0),
-            parking: Mutex::new(()),
-            unpark: Condvar::new(),
-        }));
-        let start = |index| std::thread::Builder::new().name("team".to_owned()).spawn(move || run_worker(team, index));
+        let workers = thread_count().saturating_sub(1);
+        let team: &'static Team = Box::leak(Box::new(Team::new(workers)));
+        let start = |index| {
+            std::thread::Builder::new().name("team".to_owned()).spawn(move || {
+                let mut seen = 0;
+                loop {
+                    team.follow(index, seen);
+                    seen = seen.wrapping_add(1);
+                }
+            })
+        };
         (workers > 0 && (1..=workers).all(|index| start(index).is_ok())).then_some(team)
     })
-}
-
-/// What a worker's thread does, as long as the process lives.
-fn run_worker(team: &'static Team, index: usize) {
-    let mut seen = 0;
-    loop {
-        wait_for_region(team, seen);
-        seen = seen.wrapping_add(1);
-        // SAFETY: the leader wrote it before it raised `begun`, and writes no other until this worker has finished.
-        let region = unsafe { *team.region.get() };
-        let abort = AbortOnPanic;
-        if let Some(region) = region {
-            // SAFETY: it lives until the leader returns, after all workers have finished.
-            let region = unsafe { &*region };
-            region(&Member { team: Some(team), index, count: team.workers + 1 });
-        }
-        drop(abort);
-        team.finished.0.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
-/// Waits for a region after the first `seen`: spins for a while, then parks.
-fn wait_for_region(team: &Team, seen: usize) {
-    let new = || team.begun.0.load(Ordering::SeqCst) != seen;
-    let since = Instant::now();
-    loop {
-        for _ in 0..32 {
-            if new() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        if since.elapsed() > SPIN {
-            break;
-        }
-    }
-    let mut parking = team.parking.lock().unwrap_or_else(PoisonError::into_inner);
-    // Either the leader sees a parked worker, or that worker sees the region.
-    team.parked.fetch_add(1, Ordering::SeqCst);
-    while !new() {
-        parking = team.unpark.wait(parking).unwrap_or_else(PoisonError::into_inner);
-    }
-    team.parked.fetch_sub(1, Ordering::SeqCst);
 }
 
 #[cfg(test)]
