@@ -84,7 +84,7 @@ impl Corpus {
         if let Some(file) = self.files.get(n as usize) {
             return file.clone();
         }
-        let mut random = Random::new(Random::new(seed ^ n.wrapping_mul(0x9e37_79b9)).next());
+        let mut random = Random::new(Random::new(seed ^ n.wrapping_mul(0x9e37_79b9)).draw());
         let mut bytes = self.file(&mut random).to_vec();
         let most = 1 << random.below(5);
         for _ in 0..1 + random.below(most) {
@@ -104,7 +104,7 @@ impl Corpus {
         let end = at + random.below(bytes.len() - at + 1).min(longest);
         match random.below(12) {
             0 | 1 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << random.below(8)),
-            2 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = random.next() as u8),
+            2 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = random.draw() as u8),
             3 | 4 => {
                 let width = 1 << random.below(4);
                 let number = match random.below(6) {
@@ -134,7 +134,7 @@ impl Corpus {
                 bytes.extend_from_slice(&other[from..]);
             }
             9 => {
-                let part: Vec<u8> = (0..random.below(9)).map(|_| random.next() as u8).collect();
+                let part: Vec<u8> = (0..random.below(9)).map(|_| random.draw() as u8).collect();
                 bytes.splice(at..at, part);
             }
             10 if !self.words.is_empty() => {

@@ -124,7 +124,7 @@ fn every_file_that_is_damaged_is_named_and_made_again() {
         let (mut named, mut told, mut list) = (Vec::new(), Vec::new(), Vec::new());
         for (file, way) in faults.values().filter_map(|of_stage| of_stage.get(round)) {
             let (path, (what, damage)) = (lab.path(&runs).join(file), WAYS[*way]);
-            damage(&path, random.next());
+            damage(&path, random.draw());
             list.push(format!("{what}: {}", file.display()));
             match () {
                 () if is_told_only(file) => told.push(file),
