@@ -38,7 +38,7 @@ case $features in *cuda*)
     # What a GPU must show is shown by tests, too. Each is built as it is for `cargo test`, so that no library is built anew.
     tests() {
         (cd "$root" && cargo test --release --features "$features" --no-run --message-format=json "$@") |
-            sed -n '/"test":true/s/.*"executable":"\([^"]*\)".*/\1/p'
+            sed -n '/"profile":{[^}]*"test":true/s/.*"executable":"\([^"]*\)".*/\1/p'
     }
     mkdir "$made/tests"
     cp "$(tests --workspace --test gpu)" "$made/tests/gpu"
@@ -51,7 +51,7 @@ LD_LIBRARY_PATH="$built${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" ldd "$built/rqlab"
     awk '$2 == "=>" && $3 ~ /^\// { print $3 }' |
     grep -vE '^(/usr)?/lib|/librqlab_|/lib(cuda|cublas|cublasLt|nvrtc|curand)\.so' |
     while read -r library; do cp -L "$library" "$made/lib/rqlab/"; done
-elf() { find "$made" -type f \( -name '*.so*' -o -perm -u+x \) -exec readelf "$1" {} +; }
+elf() { find "$made" -type f \( -name '*.so*' -o -perm -u+x \) -exec readelf "$1" {} + 2>/dev/null || true; }
 glibc=$(elf --version-info | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
 needs=$(elf --dynamic | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u | grep -vE '^(libc|libm|ld-linux.*)\.so' |
     while read -r name; do [ -f "$made/lib/rqlab/$name" ] || printf ', %s' "$name"; done)

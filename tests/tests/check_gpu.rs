@@ -27,4 +27,9 @@ fn where_no_gpu_answers_it_says_why() {
     let places =
         ["operations", "sweep-tf32", "host-reads", "memory", "ar_train_base-bf16"].map(|step| said.out.find(step));
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{}", said.out);
+
+    // What it trains can be trained.
+    let experiment = concat!(env!("CARGO_MANIFEST_DIR"), "/../core/bench/src/check_gpu/steps.ron");
+    let said = lab.run(&format!("plan {experiment}")).unwrap();
+    assert_eq!(said.code, Some(0), "{}", said.err);
 }

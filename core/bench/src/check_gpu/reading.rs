@@ -50,21 +50,23 @@ pub(super) fn tests(log: &str) -> Words {
 }
 
 /// The figures of a sweep, of each trial in turn.
-pub(super) fn figures(table: &Path) -> Words {
-    let rows = measured(table)?;
+pub(super) fn figures(log: &str, table: &Path) -> Words {
+    let rows = measured(table).map_err(|why| error(log).unwrap_or(why))?;
     let words = |[psnr, bits]: &[f64; 2]| format!("PSNR {psnr:.3} dB, prior {bits:.2} bits per image");
     Ok(rows.iter().map(words).collect::<Vec<_>>().join("; "))
 }
 
 /// The same beside those of the CPU, from which they may be no further than a share of them.
-pub(super) fn agreement(own: &Path, cpu: &Path, share: f64) -> Words {
+pub(super) fn agreement(log: &str, own: &Path, cpu: &Path, share: f64) -> Words {
+    let words = figures(log, own)?;
     let (own_rows, cpu_rows) = (measured(own)?, measured(cpu)?);
     if own_rows.len() != cpu_rows.len() {
         return Err(format!("{} trials, and {} on the CPU", own_rows.len(), cpu_rows.len()));
     }
     let numbers = own_rows.iter().flatten().zip(cpu_rows.iter().flatten());
-    let furthest = numbers.map(|(own, cpu)| ((own - cpu) / cpu).abs()).fold(0.0, f64::max);
-    let words = format!("{:.2} % from the CPU's figures at most: {}", 100.0 * furthest, figures(own)?);
+    let further = |most: f64, share: f64| if share > most || share.is_nan() { share } else { most };
+    let furthest = numbers.map(|(own, cpu)| ((own - cpu) / cpu).abs()).fold(0.0, further);
+    let words = format!("{:.2} % from the CPU's figures at most: {words}", 100.0 * furthest);
     if furthest <= share { Ok(words) } else { Err(format!("{words}; no more than {} % was to be", 100.0 * share)) }
 }
 
@@ -91,8 +93,9 @@ pub(super) fn sanitizer(log: &str) -> Words {
 }
 
 /// What a workload took, and PyTorch beside it.
-pub(super) fn timed(file: &Path) -> Words {
-    let (run, theirs) = compare::read_run(file).map_err(|error| error.to_string())?;
+pub(super) fn timed(log: &str, file: &Path) -> Words {
+    let unread = |_| error(log).unwrap_or_else(|| "it was not timed".to_owned());
+    let (run, theirs) = compare::read_run(file).map_err(unread)?;
     let row = run.rows.first().ok_or_else(|| format!("{}: it holds no workload", file.display()))?;
     let ours = format!("{} ms, {} {}", digits(row.median_ms), digits(row.throughput), row.unit);
     let theirs = theirs.as_ref().map(PeerRun::rows).unwrap_or_default();
@@ -100,6 +103,11 @@ pub(super) fn timed(file: &Path) -> Words {
         Some(pair) => format!("{ours}; PyTorch {} ms, ratio {:.2}", digits(pair.theirs.median_ms), pair.ratio()),
         None => ours,
     })
+}
+
+/// What a program of the laboratory says went wrong.
+fn error(log: &str) -> Option<String> {
+    log.lines().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned)
 }
 
 /// The last that was said.
@@ -137,9 +145,11 @@ mod tests {
         let (own, cpu) = (folder.path().join("own.csv"), folder.path().join("cpu.csv"));
         fs::write(&cpu, "trial,psnr,prior_bits_per_image\na,20,100\nb,20,200\n").unwrap();
         fs::write(&own, "trial,psnr,prior_bits_per_image\na,20.1,100\nb,20.1,199\n").unwrap();
-        assert!(agreement(&own, &cpu, 0.01).unwrap().starts_with("0.50 % from the CPU's"));
-        assert!(agreement(&own, &cpu, 0.001).unwrap_err().ends_with("no more than 0.1 % was to be"));
+        assert!(agreement("", &own, &cpu, 0.01).unwrap().starts_with("0.50 % from the CPU's"));
+        assert!(agreement("", &own, &cpu, 0.001).unwrap_err().ends_with("no more than 0.1 % was to be"));
+        fs::write(&own, "trial,psnr,prior_bits_per_image\na,NaN,100\nb,20,200\n").unwrap();
+        assert!(agreement("", &own, &cpu, 0.01).is_err());
         fs::write(&own, "trial,psnr,prior_bits_per_image\na,20.1,\n").unwrap();
-        assert!(agreement(&own, &cpu, 0.01).unwrap_err().ends_with("a trial was not measured"));
+        assert!(agreement("", &own, &cpu, 0.01).unwrap_err().ends_with("a trial was not measured"));
     }
 }

@@ -25,24 +25,7 @@ pub(super) const DEVICE: &str = "device";
 pub(super) const PYTORCH: &str = "pytorch";
 
 /// A tokenizer and two priors of its codes, small enough for a GPU that is emulated.
-const EXPERIMENT: &str = r#"// What `rqlab check-gpu` trains in each precision, and on the CPU.
-(
-    question: "Do training steps on a GPU come to what they come to on the CPU?",
-    data: dead_leaves(size: 16, train: 64, test: 32, classes: 4),
-    autoencoder: resnet(width: 8, multipliers: [1, 2], groups: 4, mid_attention: false, latent: 8),
-    quantizer: rq(depth: 2, codebook: 16),
-    tokenizer_training: (steps: 20, batch: 4, lr: 1e-3, warmup: 2),
-    prior_training: (steps: 20, batch: 4, lr: 1e-3, warmup: 2, images: 16),
-    evaluation: (images: 16, samples: 4, speed: [], pictures: 2, classifier_steps: 5),
-    axes: {
-        "prior": [
-            ar(width: 16, heads: 2, layers: 1),
-            rq_transformer(width: 16, heads: 2, body_layers: 1, head_layers: 1),
-        ],
-    },
-    seeds: [0],
-)
-"#;
+const EXPERIMENT: &str = include_str!("steps.ron");
 /// The precisions of products, with how far the figures of the small sweep may be from the CPU's, as a share of them.
 const PRECISIONS: [(&str, f64); 3] = [("f32", 0.01), ("tf32", 0.05), ("bf16", 0.05)];
 
@@ -81,7 +64,7 @@ pub(super) fn agreement(place: &Place) -> Vec<Step> {
         ),
         step("sweep-cpu", "a small sweep on the CPU, for the next three", 40, sweep(place, "cpu", "f32"), {
             let table = table(place, "cpu");
-            move |_| reading::figures(&table)
+            move |log| reading::figures(log, &table)
         }),
     ];
     for (precision, share) in PRECISIONS {
@@ -91,7 +74,7 @@ pub(super) fn agreement(place: &Place) -> Vec<Step> {
             "steps of a tokenizer and of two priors come to what they come to on the CPU",
             40,
             sweep(place, &device, precision),
-            move |_| reading::agreement(&own, &cpu, share),
+            move |log| reading::agreement(log, &own, &cpu, share),
         ));
     }
     steps.push(step(
@@ -132,7 +115,7 @@ pub(super) fn speed(place: &Place, python: Option<&PathBuf>) -> Vec<Step> {
         if let Some(python) = python {
             call = call.with("--python", python);
         }
-        step(&name, "how long a call takes", 30, Ok(call), move |_| reading::timed(&file))
+        step(&name, "how long a call takes", 30, Ok(call), move |log| reading::timed(log, &file))
     });
     timed.collect()
 }
