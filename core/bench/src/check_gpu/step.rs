@@ -51,6 +51,8 @@ pub(super) struct Step {
     pub(super) call: std::result::Result<Call, String>,
     /// What it showed, from its log.
     pub(super) read: Read,
+    /// Whether it asks for what need not be here.
+    pub(super) is_optional: bool,
 }
 
 impl Step {
@@ -98,6 +100,7 @@ impl Step {
         let (end, words) = match read {
             Ok(words) | Err(words) if is_late => (End::Limit, format!("ended at its limit; {words}")),
             Ok(words) if ended.success() => (End::Passed, words),
+            Ok(words) | Err(words) if self.is_optional => (End::Skipped, words),
             Ok(words) => (End::Failed, format!("{ended}; {words}")),
             Err(words) => (End::Failed, words),
         };

@@ -96,7 +96,8 @@ pub(super) fn agreement(place: &Place) -> Vec<Step> {
         true => Err("there is no folder of peers to time: --peers names one".to_owned()),
         false => found(&place.python, "--version").map(|python| Call::new(python, &["-c", asks])),
     };
-    steps.push(step(PYTORCH, "there is a PyTorch that sees the GPU", 30, torch, reading::last_line));
+    let torch = step(PYTORCH, "there is a PyTorch that sees the GPU", 30, torch, reading::last_line);
+    steps.push(Step { is_optional: true, ..torch });
     steps
 }
 
@@ -127,7 +128,14 @@ fn step(
     call: Result<Call, String>,
     read: impl Fn(&str) -> Result<String, String> + 'static,
 ) -> Step {
-    Step { name: name.to_owned(), what, limit: Duration::from_secs(seconds), call, read: Box::new(read) }
+    Step {
+        name: name.to_owned(),
+        what,
+        limit: Duration::from_secs(seconds),
+        call,
+        read: Box::new(read),
+        is_optional: false,
+    }
 }
 
 /// A program of tests.
