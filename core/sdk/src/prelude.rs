@@ -2,7 +2,7 @@
 
 pub use crate::config::{AutoencoderCall, Config, ObjectiveCall, PriorCall, QuantizerCall};
 pub use crate::contracts::{
-    Attribute, Autoencoder, AutoencoderContext, Bottleneck, CaptionInfo, CodeSpace, Components, Condition,
+    Attribute, Autoencoder, AutoencoderContext, Bottleneck, Bound, CaptionInfo, CodeSpace, Components, Condition,
     ConditionSpace, CriticTraining, Dataset, DatasetContext, DatasetInfo, Given, Guidance, GuidanceSchedule, Images,
     LevelInfo, Loss, MapShape, Mode, Objective, ObjectiveContext, Prior, PriorContext, PriorLoss, Quantized, Quantizer,
     QuantizerContext, Reconstruction, SampleRequest, Scales, Split, Summary, Targets, TokenBatch, TokenRequest,

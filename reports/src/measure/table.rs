@@ -143,10 +143,13 @@ pub(super) const TABLE: &[Row] = &[
          tokenizer makes them.",
         "A density, not a probability: it may be negative, is no length of a code, and compares with no bits of codes."),
     row("prior_bound_bits", "bound on prior bits", "bits", Lower, Prior, Tokenizer, Takes::Level,
-        "An upper bound of a test image's negative log2-likelihood under the prior, estimated by random draws, where the likelihood itself \
-         cannot be computed: over random orders of codes, or the variational bound of a diffusion.",
-        "A bound, and no likelihood: it compares with no prior bits. Of vectors it is that of bins of width 2/255 in the scale in which the \
-         prior sees them."),
+        "An upper bound of the negative log2-likelihood of a test image's codes under the prior, estimated over random orders, where the \
+         likelihood itself cannot be computed.",
+        "A bound, and no likelihood: it compares with no prior bits."),
+    row("prior_vector_bound_bits", "variational bound on bits of vectors", "bits", Lower, Prior, Tokenizer, Takes::Level,
+        "An upper bound of the negative log2-likelihood of a test image's token vectors under the prior, in bins of width 2/255 in the scale \
+         in which the prior sees them: the variational bound of a diffusion, estimated by random draws.",
+        "A bound, and no likelihood; of vectors: it compares with no bits of codes, and with no density."),
     row("probe_frechet", "sample Fréchet distance of the probe", "", Lower, Prior, Features, Takes::Nothing,
         "Fréchet distance between the features of test images and of what a small prior draws, which is the same for all tokenizers and trained \
          for `evaluation.probe_steps` steps on each one's codes: what the codes are worth to priors.", FEATURES),

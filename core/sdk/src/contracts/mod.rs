@@ -23,7 +23,7 @@ pub use guidance::{Guidance, GuidanceSchedule};
 pub use objective::{
     CriticTraining, Loss, Network, NetworkRequest, Objective, ObjectiveContext, Reconstruction, Weight,
 };
-pub use prior::{Prior, PriorContext, PriorLoss, SampleRequest, Targets, TokenBatch, TokenRequest};
+pub use prior::{Bound, Prior, PriorContext, PriorLoss, SampleRequest, Targets, TokenBatch, TokenRequest};
 pub use quantizer::{Quantized, Quantizer, QuantizerContext};
 pub use scales::Scales;
 pub use tokens::{CodeSpace, LevelInfo, TokenSpace, Tokens, code_rows, concat_codes};

@@ -120,6 +120,25 @@ impl SampleRequest {
     }
 }
 
+/// Upper bounds of the negative log-likelihood in nats of each image's tokens, summed over positions, `[B, 1]`: of codes and of vectors,
+/// which do not compare.
+#[derive(Debug, Clone)]
+pub enum Bound {
+    /// Of codes.
+    Codes(Tensor),
+    /// Of vectors, codes' vectors among them: of their bins of width 2/255, in the scale in which the prior sees them.
+    Vectors(Tensor),
+}
+
+impl Bound {
+    /// The nats, of whichever tokens.
+    pub fn nats(&self) -> &Tensor {
+        match self {
+            Self::Codes(nats) | Self::Vectors(nats) => nats,
+        }
+    }
+}
+
 /// A model of the tokens of images at one level, given those of the levels above.
 pub trait Prior {
     /// What it wants to be fed in training.
@@ -161,13 +180,12 @@ pub trait Prior {
     /// Shapes that do not fit.
     fn likelihood(&self, batch: &TokenBatch) -> Result<Option<Tensor>>;
 
-    /// An upper bound of the negative log-likelihood in nats of each image's tokens, summed over positions, `[B, 1]`: estimated
-    /// with draws from `rng`, for priors whose likelihood cannot be computed. Of vectors it is that of their bins of width
-    /// 2/255, as scaled. `None` where there is no such bound.
+    /// An upper bound of the negative log-likelihood of each image's tokens, estimated with draws from `rng`, for priors whose
+    /// likelihood cannot be computed. `None` where there is no such bound.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn bound(&self, _batch: &TokenBatch, _rng: &Rng) -> Result<Option<Tensor>> {
+    fn bound(&self, _batch: &TokenBatch, _rng: &Rng) -> Result<Option<Bound>> {
         Ok(None)
     }
 

@@ -307,7 +307,7 @@ impl Prior for Mar {
 
     /// In one order for each image, or, of a masked model, for a few numbers of known tokens, each masked token as if it were
     /// the next (Hoogeboom et al., "Autoregressive diffusion models", ICLR 2022): a bound for samples of one token per step.
-    fn bound(&self, batch: &TokenBatch, rng: &Rng) -> Result<Option<Tensor>> {
+    fn bound(&self, batch: &TokenBatch, rng: &Rng) -> Result<Option<Bound>> {
         if self.diffusion().is_some_and(|head| !head.has_bound()) {
             return Ok(None);
         }
@@ -345,7 +345,10 @@ impl Prior for Mar {
                     None => nats,
                 });
             }
-            Ok(sum)
+            Ok(sum.map(match &self.head {
+                Head::Codes(_) => Bound::Codes,
+                Head::Vectors(_) => Bound::Vectors,
+            }))
         })
     }
 

@@ -4,7 +4,7 @@ use crate::stages::model::multiplied;
 use crate::stages::{Context, Sampler, Tokenizer};
 use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
-use rqlab_sdk::contracts::{Dataset, LevelInfo, Split, Targets, TokenBatch, Tokens};
+use rqlab_sdk::contracts::{Bound, Dataset, LevelInfo, Split, Targets, TokenBatch, Tokens};
 use rqlab_sdk::metrics::CodeCounts;
 use rqlab_sdk::tensor::{Rng, Tensor, no_grad};
 use std::f64::consts::LN_2;
@@ -23,8 +23,8 @@ struct Level {
     at: Vec<Index>,
     /// Nats by depth; none once a batch had none.
     nats: Option<Vec<f64>>,
-    /// Nats of the bound; none once a batch had none, and where there is a likelihood.
-    bound: Option<f64>,
+    /// The measure of the bound, and its nats; none once a batch had none, and where there is a likelihood.
+    bound: Option<(&'static str, f64)>,
 }
 
 /// Encodes the test images `images`, a batch at a time, and asks each level's prior for their likelihood.
@@ -43,7 +43,7 @@ pub(super) fn measure(
     let sizes: Option<Vec<Vec<usize>>> = sizes.collect();
     let mut counts = sizes.map(|sizes| sizes.iter().map(|sizes| CodeCounts::new(sizes)).collect::<Result<Vec<_>, _>>());
     let mut counts = counts.take().transpose()?;
-    let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()), bound: Some(0.0) };
+    let level = |(level, info)| Level { info, at: model.index(level), nats: Some(Vec::new()), bound: Some(("", 0.0)) };
     let mut levels: Vec<Level> = infos.into_iter().enumerate().map(level).collect();
     let mut batches = 0;
     cx.each_batch(dataset, (Split::Test, images), "likelihood", |first, batch| {
@@ -61,8 +61,13 @@ pub(super) fn measure(
             let nats = no_grad(|| prior.prior.likelihood(&asked))?;
             let of_bound = Rng::new(0, "bound", batches).part("level", level as u64);
             let bound = if nats.is_some() { None } else { no_grad(|| prior.prior.bound(&asked, &of_bound))? };
-            let sum = |(sum, nats): (f64, Tensor)| sum + nats.as_slice().iter().map(|&x| f64::from(x)).sum::<f64>();
-            levels[level].bound = levels[level].bound.zip(bound).map(sum);
+            levels[level].bound = levels[level].bound.zip(bound).map(|((_, sum), bound)| {
+                let measure = match &bound {
+                    Bound::Codes(_) => "prior_bound_bits",
+                    Bound::Vectors(_) => "prior_vector_bound_bits",
+                };
+                (measure, sum + bound.nats().as_slice().iter().map(|&x| f64::from(x)).sum::<f64>())
+            });
             match (nats, &mut levels[level].nats) {
                 (Some(nats), Some(sums)) => {
                     sums.resize(nats.last_dim(), 0.0);
@@ -85,10 +90,10 @@ fn readings(levels: &[Level], scales: &[f64], images: usize) -> Vec<Reading> {
     let mut out = Vec::new();
     let mut total = Some(0.0);
     for (level, scale) in levels.iter().zip(scales) {
-        let bound = level.bound.map(|nats| nats / images.max(1) as f64 / LN_2);
-        out.extend(bound.map(|bits| Reading::new("prior_bound_bits", level.at.clone(), bits)));
-        let bits = level.nats.as_ref().map(|nats| nats.iter().map(|nats| nats / images.max(1) as f64 / LN_2).collect());
-        let bits: Option<Vec<f64>> = bits.filter(|bits: &Vec<f64>| !bits.is_empty());
+        let bits = |nats: f64| nats / images.max(1) as f64 / LN_2;
+        out.extend(level.bound.map(|(measure, nats)| Reading::new(measure, level.at.clone(), bits(nats))));
+        let bits: Option<Vec<f64>> = level.nats.as_ref().map(|all| all.iter().map(|&nats| bits(nats)).collect());
+        let bits = bits.filter(|bits| !bits.is_empty());
         let Some(bits) = bits else {
             total = None;
             continue;
