@@ -24,7 +24,7 @@ const SAMPLES: usize = 8;
 
 /// Labels, such as classes, and configurations whose samples are shown.
 const LABELS: usize = 10;
-const SAMPLED: usize = 6;
+const SAMPLED: usize = 8;
 
 /// A configuration with the trial that stands for it.
 type Shown<'a, 'b> = (&'a Configuration<'b>, &'a Trial);
@@ -42,8 +42,9 @@ pub(super) fn pictures(study: &Study<'_>) -> Result<Markup> {
     let comparison = comparison(tokenizers, &thin(with_examples.clone(), COLUMNS), &picked, &mut album)?;
     let single = progressive(tokenizers, &with_examples, &picked, false, &mut album)?;
     let several = progressive(tokenizers, &with_examples, &picked, true, &mut album)?;
-    let copies = copies(&thin(shown(study, |trial| !trial.copies.is_empty()), SAMPLED), &mut album)?;
-    let samples = samples(&thin(with_samples, SAMPLED), &mut album)?;
+    let with_copies = shown(study, |trial| !trial.copies.is_empty());
+    let copies = copies(&thin(with_copies.clone(), SAMPLED), with_copies.len(), &mut album)?;
+    let samples = samples(&thin(with_samples.clone(), SAMPLED), with_samples.len(), &mut album)?;
     Ok(html! {
         (comparison)
         (single)
@@ -263,8 +264,13 @@ fn progressive(
     })
 }
 
+/// A word on configurations that are left out, evenly.
+fn some_of(shown: usize, of: usize) -> Markup {
+    html! { @if shown < of { " " (shown) " of " (of) " configurations." } }
+}
+
 /// The samples nearest to training images, each beside its own.
-fn copies(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
+fn copies(shown: &[Shown<'_, '_>], of: usize, album: &mut Album) -> Result<Markup> {
     if shown.is_empty() {
         return Ok(html! {});
     }
@@ -289,12 +295,15 @@ fn copies(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
     }
     Ok(html! {
         h3 { "Samples nearest to a training image" }
-        p { "The drawn images that come nearest to an image that the prior learnt from, beside it: copies would be seen here first." }
+        p {
+            "The drawn images that come nearest to an image that the prior learnt from, beside it: copies would be seen here first."
+            (some_of(shown.len(), of))
+        }
         div.panels { @for panel in panels { (panel) } }
     })
 }
 
-fn samples(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
+fn samples(shown: &[Shown<'_, '_>], of: usize, album: &mut Album) -> Result<Markup> {
     if shown.is_empty() {
         return Ok(html! {});
     }
@@ -333,6 +342,7 @@ fn samples(shown: &[Shown<'_, '_>], album: &mut Album) -> Result<Markup> {
         p {
             "The first samples of each class, not chosen."
             @if captioned { " Below each stands the caption that it was drawn for, that of a test image." }
+            (some_of(shown.len(), of))
         }
         div.panels { @for panel in panels { (panel) } }
     })

@@ -191,7 +191,7 @@ impl Prior for Ar {
     }
 
     /// Of vectors under a diffusion, in the order of evaluation.
-    fn bound(&self, batch: &TokenBatch, rng: &Rng) -> Result<Option<Tensor>> {
+    fn bound(&self, batch: &TokenBatch, rng: &Rng) -> Result<Option<Bound>> {
         let Some(head) = self.head.diffusion() else { return Ok(None) };
         no_grad(|| {
             let bits = self.of_vectors(batch, &Mode::Eval, |vectors, z| head.bound(vectors, z, rng))?;
@@ -200,7 +200,7 @@ impl Prior for Ar {
                 let length = self.level.positions();
                 Ok(bits.reshape(&[images, length])?.mean(&[1], true)?.mul_scalar(length as f32 * LN_2)?)
             };
-            bits.map(of_images).transpose()
+            Ok(bits.map(of_images).transpose()?.map(Bound::Vectors))
         })
     }
 

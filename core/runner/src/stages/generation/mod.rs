@@ -128,7 +128,7 @@ impl Stage for MeasurePrior {
     }
 
     fn revision(&self) -> u32 {
-        4
+        5
     }
 
     fn needs(&self) -> Vec<&str> {

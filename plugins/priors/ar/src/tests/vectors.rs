@@ -137,7 +137,10 @@ fn training_on_one_map_per_class_makes_samples_of_it() {
         let tokens = Tokens::Vectors(maps.clone());
         let batch = TokenBatch { tokens, targets: Targets::Hard, condition: classes(CLASSES), above: vec![] };
         let bound = || {
-            model.bound(&batch, &Rng::new(0, "bound", 0)).unwrap().map(|nats| nats.mean_all().unwrap().item().unwrap())
+            model
+                .bound(&batch, &Rng::new(0, "bound", 0))
+                .unwrap()
+                .map(|bound| bound.nats().mean_all().unwrap().item().unwrap())
         };
         let before = bound();
         let mut optimizer = Adam::new(params.trained(), AdamSettings::default()).unwrap();
