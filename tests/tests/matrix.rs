@@ -142,9 +142,9 @@ fn codebooks_soft_targets_and_drawn_codes_are_had_of_every_plain_quantizer() {
 /// Vectors have a bound of their likelihood.
 #[test]
 fn every_quantizer_trains_with_every_prior_of_vectors() {
-    assert_bits(&swept(&[PLAIN, OTHERS, &["none"]].concat(), OF_VECTORS, "prior_bound_bits"));
+    assert_bits(&swept(&[PLAIN, OTHERS, &["none"]].concat(), OF_VECTORS, "prior_vector_bound_bits"));
     let of_posteriors = experiment(&["kl"], OF_VECTORS).replace("latent: 8", "latent: 8, double_z: true");
-    assert_bits(&swept_of(&of_posteriors, OF_VECTORS.len(), "prior_bound_bits"));
+    assert_bits(&swept_of(&of_posteriors, OF_VECTORS.len(), "prior_vector_bound_bits"));
 }
 
 /// A text without its line breaks and frames.

@@ -272,7 +272,7 @@ fn a_worker_that_wakes_after_its_stage_was_done_by_another_changes_nothing() {
     fs::remove_dir_all(runs.join("leases")).unwrap();
     assert_eq!(sweep(&lab, &runs.display().to_string()).code, Some(0));
     signal("CONT", &[worker, parent]);
-    assert!(first.wait().unwrap().success());
+    assert!(first.wait().unwrap().success(), "{}", lab.read("slept/events.jsonl").unwrap());
     wait_till_all_are_gone(&runs.display().to_string());
     assert_ends_well(&lab, "slept");
 }

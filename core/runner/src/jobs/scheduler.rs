@@ -306,8 +306,8 @@ impl Scheduler<'_> {
     ) {
         let &Running { job, since, log, .. } = running;
         let outcome = match (stage.standing(), exit) {
-            // The last that a worker writes says that it is done: what ends it then is late.
-            (Ok(Standing::Done(_)), Exit::Success | Exit::Interrupted(_)) => Outcome::Done,
+            // The last that a worker writes says that it is done: what ends it then is late, as is one that another overtook.
+            (Ok(Standing::Done(_)), _) => Outcome::Done,
             (Err(error), _) => Outcome::Failed(error.to_string()),
             (_, Exit::Interrupted(cause)) if state.attempts.get(job.id.as_str()).is_some_and(|&n| n < ATTEMPTS) => {
                 sink.event(&Event::Interrupted { job, cause: &cause });

@@ -6,7 +6,7 @@ use rqlab_reports::{Index, Reading};
 use rqlab_sdk::Result;
 use rqlab_sdk::contracts::{Bound, Dataset, LevelInfo, Split, Targets, TokenBatch, Tokens};
 use rqlab_sdk::metrics::CodeCounts;
-use rqlab_sdk::tensor::{Rng, Tensor, no_grad};
+use rqlab_sdk::tensor::{Rng, no_grad};
 use std::f64::consts::LN_2;
 
 /// What the test images' tokens showed.
