@@ -1,7 +1,7 @@
 //! `rqlab check-gpu`: what a GPU must show, in the order of worth, for whoever has one for a few minutes.
 //!
-//! [`steps`] says what is done: a process each, with a limit of its own ([`step`]). What it showed is read from its log or its files
-//! ([`reading`]) and written before the next one begins ([`shown`]), so that whatever ends this program, what was shown stays.
+//! `steps` says what is done: a process each, with a limit of its own (`step`). What it showed is read from its log or its files
+//! (`reading`) and written before the next one begins (`shown`), so that whatever ends this program, what was shown stays.
 
 mod cli;
 mod reading;
