@@ -23,12 +23,30 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);
-    let written = write(&part, bytes).and_then(|()| fs::rename(&part, path));
+    let put = || write(&part, bytes).and_then(|()| fs::rename(&part, path));
+    // Who swept the folder may have taken this process, of another machine, for one that is gone.
+    let written = put().or_else(|error| if error.kind() == io::ErrorKind::NotFound { put() } else { Err(error) });
     written.map_err(|source| {
         // The first error is the one to tell; a part that cannot be removed either is named like what it is.
         let _ = fs::remove_file(&part);
         Error::Write { path: path.to_owned(), source }
     })
+}
+
+/// Removes the parts that processes left which were killed as they wrote. Where it is not known who runs, they stay.
+pub(crate) fn sweep(folder: &Path) {
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_part = path.extension().is_some_and(|end| end == "part");
+        let writer = path.file_stem().and_then(|stem| Path::new(stem).extension()?.to_str()?.parse::<u32>().ok());
+        if is_part && writer.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            // What stays is in nobody's way.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 fn write(part: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -89,6 +89,9 @@ pub fn write(results: &Results, folder: &Path) -> Result<Written> {
     }
     files::replace(&written.record, &record)?;
     files::replace(&written.page, page.as_bytes())?;
+    for swept in [folder, &folder.join("tables")] {
+        files::sweep(swept);
+    }
     Ok(written)
 }
 

@@ -61,6 +61,18 @@ pub fn wait_till_all_are_gone(text: &str) {
     }
 }
 
+/// The leases that a folder of runs still has. A process that is killed between making the file of a lease and its first word leaves an
+/// empty one, of which nobody knows whose it is: it goes once a sweep has seen it for two minutes, and does not count.
+///
+/// # Errors
+/// Those of the file system.
+pub fn leases(runs: &Path) -> Result<Vec<PathBuf>> {
+    let folder = runs.join("leases");
+    let mut found = files(&folder)?;
+    found.retain(|name| fs::metadata(folder.join(name)).is_ok_and(|about| about.len() > 0));
+    Ok(found)
+}
+
 /// All plain files under a folder, by their paths in it.
 ///
 /// # Errors

@@ -9,7 +9,7 @@
 )]
 
 use rqlab_tests::faults::{
-    Random, difference, files, finished, number, processes, signal, traces, wait_till_all_are_gone,
+    Random, difference, files, finished, leases, number, processes, signal, traces, wait_till_all_are_gone,
 };
 use rqlab_tests::lab::{Lab, half_written, lasting};
 use std::fs;
@@ -69,7 +69,7 @@ fn assert_like_undisturbed(lab: &Lab, runs: &str) {
     for folder in [runs.to_owned(), format!("{runs}-out")] {
         assert_eq!(half_written(&lab.path(&folder)), Vec::<PathBuf>::new());
     }
-    assert_eq!(files(&lab.path(runs).join("leases")).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(leases(&lab.path(runs)).unwrap(), Vec::<PathBuf>::new());
     let pages = |runs: &str| files(&lab.path(&format!("{runs}-out"))).unwrap();
     assert_eq!(pages(runs), pages("whole"));
 }
@@ -130,8 +130,10 @@ impl Killer {
                     (self.workers, spared) = (self.workers + 1, spared - 1);
                     signal("KILL", &workers[which % workers.len()..][..1]);
                 }
-                1 if !workers.is_empty() => {
+                1 if !workers.is_empty() && (parents.len() == 1 || spared > 0) => {
                     self.both += 1;
+                    // Workers of the other sweep are among them.
+                    spared -= parents.len() - 1;
                     let (first, then) = ([parent.id()].to_vec(), workers);
                     signal("KILL", &if which % 2 == 0 { [first, then] } else { [then, first] }.concat());
                 }
@@ -143,7 +145,11 @@ impl Killer {
         }
         let ends: Vec<_> = sweeps.iter_mut().map(|sweep| sweep.wait().unwrap()).collect();
         wait_till_all_are_gone(&name);
-        assert!(ends.iter().all(|end| end.success() || end.signal() == Some(9)), "{ends:?}");
+        let failures = || {
+            let events = fs::read_to_string(runs.join("events.jsonl")).unwrap();
+            events.lines().filter(|line| line.contains("error")).map(|line| format!("\n{line}")).collect::<String>()
+        };
+        assert!(ends.iter().all(|end| end.success() || end.signal() == Some(9)), "{ends:?}{}", failures());
         ends.iter().any(|end| end.success())
     }
 }

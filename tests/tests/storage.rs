@@ -9,7 +9,7 @@
     reason = "a test fails by panicking, and says why it cannot run"
 )]
 
-use rqlab_tests::faults::{difference, files, processes, signal, traces, wait_till_all_are_gone};
+use rqlab_tests::faults::{difference, files, leases, processes, signal, traces, wait_till_all_are_gone};
 use rqlab_tests::lab::{Lab, Said, half_written, lasting};
 use serde_json::Value;
 use std::fs::{self, File, Permissions};
@@ -46,7 +46,7 @@ fn assert_like_undisturbed(lab: &Lab, runs: &str) {
     assert_eq!(table(runs), table("whole"));
     assert_eq!(difference(&lab.path(runs), &lab.path("whole")).unwrap(), None);
     assert_eq!(half_written(&lab.path(runs)), Vec::<PathBuf>::new());
-    assert_eq!(files(&lab.path(runs).join("leases")).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(leases(&lab.path(runs)).unwrap(), Vec::<PathBuf>::new());
 }
 
 /// `rqlab` as a shell is told it.
