@@ -75,7 +75,9 @@ fn unneeded(global: &Global, arguments: &GcArgs, store: &Store, ui: Ui) -> Resul
             Err(invalid) if one.report.is_none() => {
                 ui.invalid(invalid);
                 let message = format!("nothing is deleted: what {name} needs is not known");
-                return Err(Diagnostic::error(message).help("mend it, or move it out of the folder").into());
+                return Err(Diagnostic::error(message)
+                    .help("mend it, move it out of the folder, or name the folder of your own experiments: `rqlab gc DIR`")
+                    .into());
             }
             Err(_) => {
                 ui.note(format!("{name} has a report, and can be planned no more: its stages count as not needed"))

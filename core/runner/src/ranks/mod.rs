@@ -19,7 +19,22 @@ use rqlab_sdk::tensor::ranks::on_devices;
 use rqlab_sdk::tensor::ranks::{Alone, Communicator};
 use std::env;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
+
+/// Whether what starts ranks will refuse, because this user is root and has not allowed it.
+fn refuses_root(program: &str) -> bool {
+    let is_allowed =
+        ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"].iter().all(|name| env::var_os(name).is_some());
+    #[cfg(unix)]
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|about| std::os::unix::fs::MetadataExt::uid(&about) == 0);
+    #[cfg(not(unix))]
+    let is_root = false;
+    is_root && !is_allowed && {
+        let version = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+        version.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("Open MPI"))
+    }
+}
 
 /// What starts ranks if nothing else is said.
 const MPIRUN: &str = "mpirun";
@@ -80,6 +95,12 @@ impl Ranks {
             .help(
                 "install an MPI, such as Debian's openmpi-bin, or load its module; `mpirun:` in \
                        ~/.config/rqlab/launcher.ron may say what else starts ranks",
+            ));
+        }
+        if refuses_root(program) {
+            let message = format!("`{program}` is Open MPI's, which starts nothing as root");
+            return Err(Diagnostic::error(message).help(
+                "be another user, or, in a container, set OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
             ));
         }
         Ok(())
