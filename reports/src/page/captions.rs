@@ -2,12 +2,12 @@
 
 use maud::{Markup, html};
 
-use super::parts::{Drawn, configuration_key, configuration_series, figure};
-use crate::chart::{Chart, Point, Scale, Series};
+use super::parts::{Drawn, configuration_key, figure, lines_over};
+use crate::chart::{Chart, Scale};
 use crate::error::Result;
 use crate::format;
 use crate::measure::{Index, Quantity};
-use crate::study::{Column, Configuration, Study};
+use crate::study::{Column, Study};
 
 /// What is drawn for each configuration: the measure, what its line is called beside the configuration, and its dash.
 const LINES: [(&str, &str, usize); 3] = [
@@ -23,26 +23,8 @@ pub(super) fn by_attribute(study: &Study<'_>) -> Result<Option<Markup>> {
         columns.iter().filter_map(|c| c.quantity.attribute().map(str::to_owned)).collect();
     attributes.dedup();
     let accuracy = Column::plain("caption_accuracy");
-    let (mut series, mut shown): (Vec<Series>, Vec<&Configuration<'_>>) = (Vec::new(), Vec::new());
-    for configuration in &study.configurations {
-        for (name, words, dash) in LINES {
-            let point = |(place, attribute): (usize, &String)| {
-                let of = Quantity::new(name, [Index::Attribute(attribute.clone())]);
-                let found = configuration.mean(&of)?;
-                let value = format::value(&accuracy.measure, found.mean);
-                let note = format!("{}, {}: {value}", configuration.label, of.label());
-                Some(Point { x: place as f64, y: found.mean, note, ..Point::default() })
-            };
-            let points: Vec<Point> = attributes.iter().enumerate().filter_map(point).collect();
-            if !points.is_empty() {
-                let mut one = configuration_series(study, configuration, points);
-                one.name.push_str(words);
-                (one.dash, one.line, one.marks) = (dash, true, true);
-                series.push(one);
-                shown.push(configuration);
-            }
-        }
-    }
+    let of = |name: &&str, attribute: &String| Quantity::new(*name, [Index::Attribute(attribute.clone())]);
+    let (series, mut shown) = lines_over(study, &LINES, &attributes, of);
     if series.is_empty() {
         return Ok(None);
     }

@@ -163,6 +163,37 @@ pub(super) fn scatter(study: &Study<'_>, x: &Column, y: &Column) -> Vec<Series> 
         .collect()
 }
 
+/// Lines over the places of a chart, such as batch sizes or attributes: for each configuration those of `lines`, each with what it is
+/// called beside the configuration and its dash. `quantity` says what a line shows at a place. With the configurations that have any.
+pub(super) fn lines_over<'a, 'b, L, P>(
+    study: &'a Study<'b>,
+    lines: &[(L, &str, usize)],
+    places: &[P],
+    quantity: impl Fn(&L, &P) -> Quantity,
+) -> (Vec<Series>, Vec<&'a Configuration<'b>>) {
+    let (mut series, mut shown): (Vec<Series>, Vec<&Configuration<'_>>) = (Vec::new(), Vec::new());
+    for configuration in &study.configurations {
+        for (line, words, dash) in lines {
+            let point = |(x, place): (usize, &P)| {
+                let column = Column::of(quantity(line, place));
+                let found = configuration.mean(&column.quantity)?;
+                let value = format::value(&column.measure, found.mean);
+                let note = format!("{}, {}: {value}", configuration.label, column.label());
+                Some(Point { x: x as f64, y: found.mean, note, ..Point::default() })
+            };
+            let points: Vec<Point> = places.iter().enumerate().filter_map(point).collect();
+            if !points.is_empty() {
+                let mut one = configuration_series(study, configuration, points);
+                one.name.push_str(words);
+                (one.dash, one.line, one.marks) = (*dash, true, true);
+                series.push(one);
+                shown.push(configuration);
+            }
+        }
+    }
+    (series, shown)
+}
+
 /// A point of a configuration: the means of two quantities, the interval of the second one, and a link to its trial.
 fn configuration_point(configuration: &Configuration<'_>, x: &Column, y: &Column) -> Option<Point> {
     let (across, up) = (configuration.mean(&x.quantity)?, configuration.mean(&y.quantity)?);

@@ -7,13 +7,11 @@ use maud::{Markup, html};
 use super::captions;
 use super::guidance;
 use super::levels::Depths;
-use super::parts::{
-    Drawn, configuration_key, configuration_series, figure, having, machines, measures_table, nothing, scatter,
-};
+use super::parts::{Drawn, configuration_key, figure, having, lines_over, machines, measures_table, nothing, scatter};
 use super::variance::variance;
-use crate::chart::{Chart, Point, Scale, Series};
+use crate::chart::{Chart, Scale};
 use crate::error::Result;
-use crate::format::{self, Precision};
+use crate::format::Precision;
 use crate::measure::{Group, Index, Quantity, measure};
 use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study};
@@ -118,26 +116,7 @@ fn at(measure: &str, batch: usize, cache: Option<bool>) -> Quantity {
 
 fn speeds(study: &Study<'_>, speeds: &[Column]) -> Result<Option<Markup>> {
     let batches = batches(speeds.iter().filter(|speed| speed.measure.name == SAMPLING));
-    let (mut series, mut shown): (Vec<Series>, Vec<&Configuration<'_>>) = (Vec::new(), Vec::new());
-    for configuration in &study.configurations {
-        for (cache, words, dash) in CACHES {
-            let point = |(place, batch): (usize, &usize)| {
-                let speed = Column::of(at(SAMPLING, *batch, cache));
-                let found = configuration.mean(&speed.quantity)?;
-                let value = format::value(&speed.measure, found.mean);
-                let note = format!("{}, {}: {value}", configuration.label, speed.label());
-                Some(Point { x: place as f64, y: found.mean, note, ..Point::default() })
-            };
-            let points: Vec<Point> = batches.iter().enumerate().filter_map(point).collect();
-            if !points.is_empty() {
-                let mut one = configuration_series(study, configuration, points);
-                one.name.push_str(words);
-                (one.dash, one.line, one.marks) = (dash, true, true);
-                series.push(one);
-                shown.push(configuration);
-            }
-        }
-    }
+    let (series, shown) = lines_over(study, &CACHES, &batches, |cache, batch| at(SAMPLING, *batch, *cache));
     if series.is_empty() {
         return Ok(None);
     }
