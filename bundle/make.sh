@@ -28,6 +28,9 @@ done
 [ ! -d "$built/plugins" ] || cp -r "$built/plugins" "$made/bin/"
 cp -r "$root/experiments" "$root/docs" "$root/ARCHITECTURE.md" "$root/CHANGELOG.md" "$root"/LICENSE-* "$made/"
 cp "$here/README.md" "$here/check-gpu" "$made/"
+# What docs/gpu.md leads to.
+mkdir -p "$made/core/tensor/emulation"
+cp "$root/core/tensor/emulation/README.md" "$made/core/tensor/emulation/"
 # What speeds are set beside, with a Python that has PyTorch.
 mkdir "$made/peers"
 cp -r "$root/tests/peers" "$made/peers/networks"

@@ -71,6 +71,7 @@ fn a_trial_is_found_by_the_first_digits_of_its_id_or_of_a_stages() {
     assert_eq!(said.out.matches("classifier ").count(), 4, "{}", said.out);
     let said = lab.run("where zzzz").unwrap();
     assert!(said.code == Some(2) && said.err.contains("no trial or stage begins with `zzzz`"), "{}", said.err);
+    assert!(said.err.contains("--experiments") && said.err.contains("--out"), "{}", said.err);
 }
 
 #[test]

@@ -137,4 +137,14 @@ fn a_failure_is_shared() {
         assert!(said.code == Some(1) && said.err.contains("4 failed"), "{}", said.err);
     }
     assert_eq!(fs::read_dir(lab.path("runs/leases")).unwrap().count(), 0);
+    let status = lab.run("status --runs runs").unwrap().out;
+    let failures: Vec<&str> = status.lines().filter(|line| line.contains(" failed: ")).collect();
+    let failed = lab.stages("runs", "tokenizer").unwrap();
+    assert_eq!(failures.len(), failed.len(), "{status}");
+    for stage in failed {
+        let id = stage.file_name().unwrap().to_string_lossy().into_owned();
+        let line = failures.iter().find(|line| line.contains(&format!("tokenizer {}", &id[..8]))).unwrap();
+        assert!(line.contains("the loss is "), "{line}");
+    }
+    assert!(status.contains("stages not tried, since what they need failed"), "{status}");
 }

@@ -143,7 +143,7 @@ fn note_blocked(store: &Store, job: &Job, cause: &str) -> Result<()> {
         return Ok(());
     }
     stage.prepare(job)?;
-    stage.fail(&format!("not tried, since a stage that it needs failed: {cause}"))
+    stage.leave_untried(cause)
 }
 
 /// Renders the report of what is there, and of what became of the jobs that were just run. Where an earlier report has

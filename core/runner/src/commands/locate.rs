@@ -27,10 +27,12 @@ pub(super) fn run(global: &Global, arguments: &WhereArgs, ui: Ui) -> Result<Outc
         let unknown = known.iter().filter(|one| one.plan.is_err()).map(|one| shown(&one.file));
         let unknown: Vec<String> = unknown.collect();
         let mut error = Diagnostic::error(format!(
-            "no trial or stage begins with `{}` in the experiments under {}",
+            "no trial or stage begins with `{}` in the experiments under {}, nor in those whose reports lie under {}",
             arguments.trial,
-            arguments.experiments.display()
-        ));
+            arguments.experiments.display(),
+            arguments.out.display()
+        ))
+        .help("name the folder of your experiments with --experiments, that of your reports with --out");
         if !unknown.is_empty() {
             error = error.help(format!(
                 "what these would run is not known, since they cannot be planned: {}",

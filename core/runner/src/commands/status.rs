@@ -5,9 +5,12 @@ use crate::collect::short;
 use crate::commands::{Failure, Outcome};
 use crate::jobs::curves;
 use crate::machine;
-use crate::store::{Found, Standing, Store};
+use crate::store::{Failed, Found, Standing, Store};
 use crate::ui::{Ui, counted, duration};
 use std::path::Path;
+
+/// The most failures that are shown.
+const SHOWN: usize = 20;
 
 pub(super) fn run(runs: &Path, ui: Ui) -> Result<Outcome, Failure> {
     let store = Store::at(runs);
@@ -19,7 +22,28 @@ pub(super) fn run(runs: &Path, ui: Ui) -> Result<Outcome, Failure> {
     for found in &held {
         ui.line(format!("  {}", worked_on(&store, found)))?;
     }
+    let (untried, failed): (Vec<_>, Vec<_>) = failures(&store).into_iter().partition(|(_, failed)| failed.untried);
+    for (name, Failed { error, .. }) in failed.iter().take(SHOWN) {
+        ui.line(format!("  {name} failed: {}", error.lines().next().unwrap_or_default()))?;
+    }
+    if failed.len() > SHOWN {
+        ui.line(format!("  and {} more", failed.len() - SHOWN))?;
+    }
+    if !untried.is_empty() {
+        ui.line(format!("  {} not tried, since what they need failed", counted(untried.len(), "stage")))?;
+    }
     Ok(Outcome::Done)
+}
+
+/// What failed or was not tried, such as `tokenizer 1a2b3c4d`, and why.
+fn failures(store: &Store) -> Vec<(String, Failed)> {
+    let of = |id: String| {
+        let stage = store.stage(&id);
+        let failed = stage.failed().filter(|_| matches!(stage.standing(), Ok(Standing::Unfinished)))?;
+        let name = stage.job().map_or("stage", |job| job.stage.name());
+        Some((format!("{name} {}", short(&id)), failed))
+    };
+    store.ids().into_iter().filter_map(of).collect()
 }
 
 /// How it stands with all stages, as `41 stages done, 2 failed, 3 unfinished`.

@@ -35,8 +35,8 @@ pub(super) fn run_sweep(
 ) -> Result<Outcome, Failure> {
     let cluster = launcher.settings()?.map(|settings| Settings { jobs: how.jobs.or(settings.jobs), ..settings });
     if let Some(settings) = &cluster {
-        Slurm.check()?;
         settings.check()?;
+        Slurm.check()?;
     }
     let ranks = Ranks::asked(global.ranks)?;
     if cluster.is_none() {

@@ -44,4 +44,7 @@ impl Done {
 pub struct Failed {
     /// The error.
     pub error: String,
+    /// Whether it is another stage's, which this one needs, so that this one was not tried.
+    #[serde(default)]
+    pub untried: bool,
 }

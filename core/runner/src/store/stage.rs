@@ -356,7 +356,16 @@ impl StageDir {
     /// # Errors
     /// [`Error::File`].
     pub fn fail(&self, error: &str) -> Result<()> {
-        write_json(&self.file("failed.json"), &Failed { error: error.to_owned() })
+        write_json(&self.file("failed.json"), &Failed { error: error.to_owned(), untried: false })
+    }
+
+    /// Notes why a stage that this one needs could not be done, so that this one is not tried.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn leave_untried(&self, cause: &str) -> Result<()> {
+        let error = format!("not tried, since a stage that it needs failed: {cause}");
+        write_json(&self.file("failed.json"), &Failed { error, untried: true })
     }
 
     /// Removes what a process that was ended had not written to its end, by who holds the stage's lease.

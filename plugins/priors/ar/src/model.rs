@@ -195,10 +195,9 @@ impl Prior for Ar {
         let Some(head) = self.head.diffusion() else { return Ok(None) };
         no_grad(|| {
             let bits = self.of_vectors(batch, &Mode::Eval, |vectors, z| head.bound(vectors, z, rng))?;
-            let images = batch.tokens.images();
             let of_images = |bits: Tensor| -> Result<Tensor> {
-                let length = self.level.positions();
-                Ok(bits.reshape(&[images, length])?.mean(&[1], true)?.mul_scalar(length as f32 * LN_2)?)
+                let by_position = bits.reshape(&[batch.tokens.images(), self.level.positions()])?;
+                Ok(by_position.sum(&[1], true)?.mul_scalar(LN_2)?)
             };
             Ok(bits.map(of_images).transpose()?.map(Bound::Vectors))
         })
