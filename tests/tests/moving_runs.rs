@@ -124,7 +124,12 @@ fn only_what_no_experiment_and_no_report_needs_is_deleted_and_only_when_agreed()
         said.err
     );
     fs::remove_file(lab.path("experiments/broken.ron")).unwrap();
+    // One whose images are elsewhere needs nothing of what was made of those that are here.
+    let tiny = lab.read("experiments/tiny.ron").unwrap();
+    let (before, after) = tiny.split_once("data: dead_leaves(size: 16, train: 64, test: 32, classes: 4)").unwrap();
+    lab.write("experiments/elsewhere.ron", format!("{before}data: parquet(path: \"none-such\"){after}")).unwrap();
     let said = lab.run("gc --yes").unwrap();
+    assert!(said.err.contains("data are not here of experiments/elsewhere.ron"), "{}", said.err);
     assert!(said.code == Some(0) && said.out.contains(&format!("{} stages deleted", both - all)), "{}", said.out);
     assert_eq!(stages(&lab, "runs"), all);
     let before = begun(&lab, "runs");

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
 
+use rqlab_sdk::checkpoint::Checkpoint;
 use rqlab_tests::lab::{EXPERIMENT, Lab, Said, lasting};
 use rqlab_tests::slurm::Slurm;
 use serde_json::Value;
@@ -160,6 +161,33 @@ fn a_preempted_crew_keeps_checkpoints_and_goes_on() {
     });
     assert!(kept.count() >= 1, "{}", logs(&lab));
     assert_like_one_here(&lab);
+}
+
+/// Each training of a task is two processes that mpirun starts; preempted, they end together, and go on from their checkpoint.
+#[test]
+fn ranks_in_a_task_are_preempted_and_go_on() {
+    let Some((lab, slurm)) = cluster() else { return };
+    if Command::new("mpirun").arg("--version").output().is_err() {
+        println!("skipped: there is no mpirun, such as Debian's openmpi-bin");
+        return;
+    }
+    long(&lab);
+    let ranks = SWEEP.replace("--cpus 1 --workers 3", "--cpus 2 --workers 1 --ranks 2");
+    let mut sweep = command(&lab, &slurm, &ranks);
+    let sweep = sweep.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1").spawn().unwrap();
+    wait_until(|| trains(&lab));
+    slurm.said("sbatch", &["-p", "urgent", "-n", "4", "-o", "/dev/null", "--wrap", "sleep 1"]).unwrap();
+    wait_until(|| slurm.said("squeue", &["-h", "-t", "PENDING", "-o", "%j"]).unwrap().contains("rqlab-"));
+    let trained = || ["tokenizer", "prior"].into_iter().flat_map(|kind| lab.stages("runs", kind).unwrap());
+    let kept =
+        trained().filter_map(|stage| Checkpoint::read_metadata(&stage.join("state.safetensors")).ok()?.remove("step"));
+    let kept: Vec<u64> = kept.map(|step| step.parse().unwrap()).collect();
+    assert!(kept.iter().any(|step| step % 300 > 0), "one that was asked for: {kept:?}");
+    finish(&lab, &slurm, sweep);
+    for stage in trained() {
+        let done: Value = serde_json::from_slice(&fs::read(stage.join("done.json")).unwrap()).unwrap();
+        assert_eq!(done["environment"]["ranks"], 2);
+    }
 }
 
 /// The processes of a plan: `crew`, its members, or `worker`, those that they start.

@@ -224,7 +224,10 @@ fn a_crash_is_told_in_the_last_words_of_the_log_and_not_tried_again() {
             1,
             "SIGABRT): memory allocation of 9",
         ),
-        ("echo it was the last word; kill -SEGV $$", 1, "log.txt: it was the last word"),
+        ("echo; echo -----; echo it was the last word; echo ----; kill -SEGV $$", 1, "log.txt: it was the last word"),
+        ("echo there are not enough slots; echo for two; exit 213", 1, "exit status: 213; its last words"),
+        ("kill -KILL $$", 3, "was ended from outside (signal: 9 (SIGKILL)) 3 times"),
+        ("exit 137", 3, "was ended from outside (exit status: 137) 3 times"),
         ("kill -XFSZ $$", 1, "and said nothing in its log, "),
         ("echo 'note: run with'; kill -KILL $$", 3, "was ended from outside (signal: 9 (SIGKILL)) 3 times"),
     ] {

@@ -236,7 +236,7 @@ fn models_of_any_size_are_counted_without_memory() {
 fn memory_is_told_from_shapes_and_refused_where_no_machine_has_it() {
     let memory = |more: &str| {
         let plan = plan_of(more);
-        plan.models[&plan.trials[0].id].memory
+        plan.models[&plan.trials[0].id].memory.bytes(1)
     };
     let (one, two) = (memory("tokenizer_training: (batch: 1),"), memory("tokenizer_training: (batch: 2),"));
     let plan = plan_of("");

@@ -72,6 +72,7 @@ fn unneeded(global: &Global, arguments: &GcArgs, store: &Store, ui: Ui) -> Resul
                 here.extend(plan.jobs.iter().map(|job| job.data_digest.to_string()));
             }
             Ok(_) => absent.push(name),
+            Err(invalid) if invalid.is_lack() => absent.push(name),
             Err(invalid) if one.report.is_none() => {
                 ui.invalid(invalid);
                 let message = format!("nothing is deleted: what {name} needs is not known");

@@ -49,10 +49,10 @@ pub(super) fn run_sweep(
         ui.note(format!("{}: {}", data.name, data.headline()));
     }
     let too_large = match &cluster {
-        None => too_large_for_this_machine(global, &plan),
+        None => too_large_for_this_machine(global, &plan, ranks.count),
         // How much memory nodes and their GPUs have is not known here.
         Some(settings) if settings.gpus.is_some() || is_gpu(global) => None,
-        Some(settings) => settings.memory()?.and_then(|memory| memory::refusal_of_tasks(&plan, memory)),
+        Some(settings) => settings.memory()?.and_then(|memory| memory::refusal_of_tasks(&plan, ranks.count, memory)),
     };
     fits(too_large, &plan, &arguments.runs)?;
     let started = Instant::now();
@@ -97,7 +97,7 @@ pub(super) fn run_trial(
     let chosen = choose(&plan, trial)?.clone();
     plan.keep_only(chosen);
     ranks.divide(&plan.jobs)?;
-    fits(too_large_for_this_machine(global, &plan), &plan, &arguments.runs)?;
+    fits(too_large_for_this_machine(global, &plan, ranks.count), &plan, &arguments.runs)?;
     let options = options(global, arguments, how, &plan, ui)?;
     let store = Store::open(&options.runs)?;
     let outcomes = run_jobs(&plan, &options, &store)?;
@@ -145,8 +145,8 @@ pub(super) fn choose<'a>(plan: &'a Plan, id: Option<&str>) -> Result<&'a Trial, 
 }
 
 /// Why this machine has too little memory, if its processor computes. How much a GPU has is not known here.
-fn too_large_for_this_machine(global: &Global, plan: &Plan) -> Option<Diagnostic> {
-    (global.device.resolve().0 == Device::Cpu).then(|| memory::refusal(plan)).flatten()
+fn too_large_for_this_machine(global: &Global, plan: &Plan, ranks: usize) -> Option<Diagnostic> {
+    (global.device.resolve().0 == Device::Cpu).then(|| memory::refusal(plan, ranks)).flatten()
 }
 
 /// Whether a GPU was asked for.

@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::commands::{Failure, Outcome, load_plugins};
-use crate::jobs::{end_when_asked, run_worker};
+use crate::jobs::{Asked, end_when_asked, run_worker};
 use crate::ranks::connect;
 use crate::store::Store;
 use std::path::Path;
@@ -14,7 +14,8 @@ pub(super) fn run(global: &Global, id: &str, lease: Option<&str>, runs: &Path) -
         let _ = store.stage(id).fail(&error.to_string());
     })?;
     if lease.is_some() {
-        end_when_asked(ranks.rank() == 0);
+        let asked = if ranks.size() == 1 { Asked::Alone } else { Asked::WithOthers };
+        end_when_asked(ranks.rank() == 0, asked);
     }
     let plugins = load_plugins(global)?;
     // The store has the error already, and the parent shows it.

@@ -29,12 +29,21 @@ pub struct Diagnostic {
     pub also: Vec<(Piece, String)>,
     /// What to do, or what would be right.
     pub help: Vec<String>,
+    /// Whether nothing is wrong but that a file is not on this machine.
+    pub is_lack: bool,
 }
 
 impl Diagnostic {
     /// An error without a place.
     pub fn error(message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: message.into(), at: None, also: vec![], help: vec![] }
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            at: None,
+            also: vec![],
+            help: vec![],
+            is_lack: false,
+        }
     }
 
     /// A warning without a place.
@@ -144,6 +153,11 @@ impl<'a> Window<'a> {
 pub struct Invalid(pub Vec<Diagnostic>);
 
 impl Invalid {
+    /// Whether nothing is wrong but that files are not on this machine.
+    pub fn is_lack(&self) -> bool {
+        self.0.iter().all(|complaint| complaint.is_lack)
+    }
+
     /// Those that are shown, and what is said of the rest.
     pub fn shown(&self) -> (&[Diagnostic], Option<Diagnostic>) {
         const MOST: usize = 30;

@@ -143,9 +143,15 @@ pub fn lower_first(text: &str) -> String {
 
 fn read<'a, T: Deserialize<'a>>(piece: &'a Piece) -> Result<T, Diagnostic> {
     dialect().from_str(piece.text()).map_err(|error| {
-        let too_deep = matches!(error.code, ron::Error::ExceededRecursionLimit);
+        let help = match error.code {
+            ron::Error::ExceededRecursionLimit => {
+                Some("no setting and no component needs brackets in brackets 100 deep")
+            }
+            ron::Error::Eof => Some("the text ends here, and a bracket before it is not closed"),
+            _ => None,
+        };
         let error = complaint(piece, &ConfigError::from(error));
-        if too_deep { error.help("no setting and no component needs brackets in brackets 100 deep") } else { error }
+        help.into_iter().fold(error, Diagnostic::help)
     })
 }
 

@@ -1,7 +1,8 @@
 //! A worker's hold on its stage, and how it lets go of it before its job is done: its parent is gone, a signal asks it to end
 //! (Ctrl-C, a preemption, a time limit that is near), or its lease was broken.
 //!
-//! Training that is under way then keeps a checkpoint after its step, if that takes no longer than [`GRACE`]; all else ends at once.
+//! Training that is under way then keeps a checkpoint after its step, if that takes no longer than [`GRACE`]; all else ends at once. Ranks
+//! end together.
 
 use crate::store::{BEAT, Lease};
 use crate::ui::say;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Exit code of a worker that was asked to end. (1 is that of a stage that failed.)
 pub(super) const ASKED_TO_END: i32 = 3;
+/// The same in words.
+pub(super) const WAS_ASKED: &str = "it was asked to end";
 /// Exit code of a worker whose lease was broken.
 pub(super) const LEASE_LOST: i32 = 4;
 
@@ -97,22 +100,32 @@ pub(super) fn is_asked_to_end() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
+/// How a worker ends that is asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Once training has kept its checkpoint.
+    Alone,
+    /// As one of several ranks: together with the others, who hear of it before their next step. One that ended by itself would have
+    /// all others killed by what started them, which takes its time.
+    WithOthers,
+}
+
 /// Ends this process when its standard input ends, that is, when its parent is gone or lets go of it, and when a signal asks. Of
 /// several ranks the first alone has an `input`.
-pub fn end_when_asked(input: bool) {
+pub fn end_when_asked(input: bool, asked: Asked) {
     let parent = parent();
     if input {
         thread::spawn(move || {
             let mut rest = Vec::new();
             let _ = std::io::stdin().read_to_end(&mut rest);
-            end(parent);
+            end(parent, asked);
         });
     }
     // Where signals cannot be heard, they do what they always did.
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGUSR2]) else { return };
     thread::spawn(move || {
         if signals.forever().next().is_some() {
-            end(parent);
+            end(parent, asked);
         }
     });
 }
@@ -127,10 +140,10 @@ fn parent() -> u32 {
     0
 }
 
-fn end(before: u32) {
+fn end(before: u32, how: Asked) {
     ASKED.store(true, Ordering::SeqCst);
     let asked = Instant::now();
-    while TRAINING.load(Ordering::SeqCst) && asked.elapsed() < GRACE {
+    while (how == Asked::WithOthers || TRAINING.load(Ordering::SeqCst)) && asked.elapsed() < GRACE {
         thread::sleep(LOOK);
     }
     if parent() != before {

@@ -25,7 +25,7 @@ mod stop;
 mod worker;
 
 pub(crate) use agenda::Agenda;
-pub use holding::end_when_asked;
+pub use holding::{Asked, end_when_asked};
 pub(crate) use holding::{Training, give_up, hold};
 pub use launcher::{Exit, Launcher, Share, Ticket, Update};
 pub use scheduler::{End, Outcome, Outcomes, Scheduler};
@@ -63,12 +63,14 @@ pub struct Progress {
     pub note: String,
 }
 
-/// What a worker says on its standard output, a line of JSON each time: how far it is, or a warning.
+/// What a worker says on its standard output, a line of JSON each time: how far it is, a warning, or why it ends before its job is done
+/// where no exit code can tell, since what started its ranks would take one for a failure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
     Progress(Progress),
     Warning { warning: String },
+    Farewell { farewell: String },
 }
 
 /// Rough relative cost of a job, for a bar over all of them.

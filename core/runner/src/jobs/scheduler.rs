@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const ATTEMPTS: usize = 3;
 /// How long one of a crew waits for others, with nothing to do.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Lines of a log that are told of a job that failed without a word of its worker: what starts ranks says more than one.
+const LINES: usize = 10;
 /// A signal is heard after at most this long.
 const WAIT: Duration = Duration::from_millis(50);
 /// What ended a worker may end this process as well, as Ctrl-C does, and is heard here at most this much later.
@@ -334,13 +336,14 @@ impl Scheduler<'_> {
             return Outcome::Failed(failed.error);
         }
         let path = stage.log().display().to_string();
-        Outcome::Failed(match stage.last_words(log) {
-            Some(words) if words.starts_with("memory allocation of") => {
+        let words = stage.last_words(log, LINES);
+        Outcome::Failed(match words.last() {
+            Some(last) if last.starts_with("memory allocation of") => {
                 format!(
-                    "the worker ended with {how}: {words}; ask for less at once, as with `batch` or `speed` ({path})"
+                    "the worker ended with {how}: {last}; ask for less at once, as with `batch` or `speed` ({path})"
                 )
             }
-            Some(words) => format!("the worker ended with {how}; its last words in {path}: {words}"),
+            Some(_) => format!("the worker ended with {how}; its last words in {path}: {}", words.join("\n  ")),
             None => format!("the worker ended with {how} and said nothing in its log, {path}"),
         })
     }

@@ -1,7 +1,7 @@
 //! The worker's side: one job, from its description to its `done.json`.
 
 use super::curves::Writer;
-use super::holding::{ASKED_TO_END, give_up, hold, is_asked_to_end, is_held, lost};
+use super::holding::{ASKED_TO_END, WAS_ASKED, give_up, hold, is_asked_to_end, is_held, lost};
 use super::{Line, Progress};
 use crate::job::Job;
 use crate::plugins::{Plugins, panic_text};
@@ -119,12 +119,17 @@ pub fn run_worker(
         done.environment = Some(Environment { ranks, ..environment(&*job.stage) });
         if is_held() { stage.finish(done) } else { lost() }
     };
-    let worked = work().inspect_err(|error| {
-        if is_asked_to_end() {
-            say(error.to_string());
+    let worked = work().or_else(|error| {
+        if !is_asked_to_end() {
+            note_failure(&stage, &error.to_string());
+            return Err(error);
+        }
+        say(error.to_string());
+        if ranks.size() == 1 {
             std::process::exit(ASKED_TO_END);
         }
-        note_failure(&stage, &error.to_string());
+        tell(&Line::Farewell { farewell: WAS_ASKED.to_owned() });
+        Ok(())
     });
     if lease.is_none() {
         give_up();
@@ -140,11 +145,12 @@ fn follow(store: &Store, stage: &StageDir, plugins: &Plugins, ranks: &Rc<dyn Com
         multiplies_as_asked(&job)?;
         run(store, &job, plugins, &mut Reporter::silent(), ranks).map(|_| ())
     };
-    work().inspect_err(|error| {
+    work().or_else(|error| {
         if is_asked_to_end() {
-            std::process::exit(ASKED_TO_END);
+            return Ok(());
         }
         note_failure(stage, &format!("rank {} of {}: {error}", ranks.rank(), ranks.size()));
+        Err(error)
     })
 }
 

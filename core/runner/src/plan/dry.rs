@@ -12,6 +12,7 @@ use rqlab_sdk::contracts::{
     NetworkRequest, ObjectiveContext, PriorContext, QuantizerContext, Split, TokenRequest, Weight,
 };
 use rqlab_sdk::params::Params;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,17 +24,19 @@ pub(super) struct Problem {
     /// The call that it is about, of a list; none if it is about the whole slot.
     pub(super) item: Option<usize>,
     pub(super) error: ConfigError,
+    /// Whether it is that a file is not on this machine.
+    pub(super) is_lack: bool,
 }
 
 impl Problem {
     /// About the whole slot.
     pub(super) fn whole(message: String) -> Self {
-        Self { item: None, error: ConfigError::whole(message) }
+        Self { item: None, error: ConfigError::whole(message), is_lack: false }
     }
 
     /// About a field of the slot's one call.
     pub(super) fn field(field: &str, message: String) -> Self {
-        Self { item: Some(0), error: ConfigError::field(field, message) }
+        Self { item: Some(0), error: ConfigError::field(field, message), is_lack: false }
     }
 
     /// The same about another call of the list.
@@ -44,13 +47,14 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
+        let is_lack = matches!(&error, Error::File { source, .. } if source.kind() == ErrorKind::NotFound);
         let error = match error {
             Error::Config(error) => error,
             // Where the data are is what most of its errors are about.
             error @ (Error::Data(_) | Error::File { .. }) => ConfigError::field("path", error.to_string()),
             other => ConfigError::whole(other.to_string()),
         };
-        Self { item: Some(0), error }
+        Self { item: Some(0), error, is_lack }
     }
 }
 
@@ -70,8 +74,16 @@ pub(super) struct Opened {
 /// How many numbers the parameters of a part have, and its buffers.
 pub(super) type Sizes = (usize, usize);
 
-/// The tokens of each level, and the sizes of all quantizers.
-pub(super) type Levels = (Vec<LevelInfo>, Sizes);
+/// What was learnt of the quantizers.
+#[derive(Clone)]
+pub(super) struct Quantizers {
+    /// The tokens of each level.
+    pub(super) levels: Vec<LevelInfo>,
+    /// Of all.
+    pub(super) sizes: Sizes,
+    /// Numbers that a step of training makes for an image, beside latents.
+    pub(super) activations: usize,
+}
 
 /// What was learnt of priors.
 #[derive(Clone, Copy)]
@@ -122,19 +134,21 @@ fn shape([height, width, channels]: [usize; 3]) -> MapShape {
     MapShape { height, width, channels }
 }
 
-pub(super) fn dry_quantizers(plugins: &Plugins, calls: &[Call], latents: &[Latents]) -> Answer<Levels> {
+pub(super) fn dry_quantizers(plugins: &Plugins, calls: &[Call], latents: &[Latents]) -> Answer<Quantizers> {
     one_per_level("quantizer", calls, latents.len())?;
-    let params = Params::dry();
+    let (params, mut activations) = (Params::dry(), 0);
     let level = |(level, latents_of): (usize, &Latents)| {
         let params = params.scope(level_scope("quantizer", level, latents.len()));
         let context = QuantizerContext { latents: latents_of.encoded, params, components: Components::none() };
         let call = of_level(calls, level)?;
-        let built = plugins.quantizer(call, &context).map_err(|error| Problem::from(error).of_item(level))?.level();
+        let built = plugins.quantizer(call, &context).map_err(|error| Problem::from(error).of_item(level))?;
+        activations += built.activations();
+        let built = built.level();
         decodable(&call.name, latents_of, &built).map_err(|problem| problem.of_item(level))?;
         Ok(built)
     };
     let levels = latents.iter().enumerate().map(level).collect::<Answer<_>>()?;
-    Ok((levels, (params.count(), params.buffers())))
+    Ok(Quantizers { levels, sizes: (params.count(), params.buffers()), activations })
 }
 
 /// Whether the decoder reads what a quantizer makes of the latents.
@@ -154,7 +168,7 @@ fn decodable(quantizer: &str, latents: &Latents, made: &LevelInfo) -> Answer<()>
         "`{quantizer}` makes {} channels of the {encoded} that are encoded, and the decoder reads {decoded}: {remedy}",
         made.channels
     );
-    Err(Problem { item: Some(0), error: ConfigError::whole(message) })
+    Err(Problem { item: Some(0), error: ConfigError::whole(message), is_lack: false })
 }
 
 /// A list of components has one for each level; a single one is for all.

@@ -14,27 +14,49 @@ pub(super) const NUMBER: f64 = 4.0;
 /// Less is not worth a word.
 pub(super) const GIB: f64 = (1_u64 << 30) as f64;
 
-/// Bytes that a trial takes at least. Its training: parameters with their gradients, moments and averages, codebooks (also of
-/// codes that are no parameters, such as those of bits), what a step takes at once of a batch of images with its reconstruction, and
-/// latents before and after quantization. The timing of its samples: priors, and the
-/// largest batch of pictures with its latents. Other activations are not counted.
-pub(super) fn least(
-    model: &Model,
-    tokenizer: &TokenizerTraining,
-    prior: &PriorTraining,
-    evaluation: &Evaluation,
-) -> f64 {
-    let trained = |count: usize, averaged: bool| count as f64 * (4.0 + f64::from(u8::from(averaged)));
-    let image: f64 = model.data.info.image.iter().map(|&side| side as f64).product();
-    let latents: f64 = model.levels.iter().map(latents).sum();
-    let of_tokenizer = trained(model.autoencoder, tokenizer.ema_decay.is_some())
-        + trained(model.objectives, false)
-        + ((model.quantizer + model.buffers) as f64).max(model.levels.iter().map(tables).sum())
-        + 2.0 * (tokenizer.batch / tokenizer.gradient_accumulation.max(1)) as f64 * (image + latents);
-    let of_prior = model.prior.map_or(0.0, |count| trained(count, prior.ema_decay.is_some()));
-    let timed = evaluation.speed.iter().max().map_or(0.0, |&batch| batch as f64 * (image + latents));
-    let of_sampling = model.prior.map_or(0.0, |count| count as f64 + timed);
-    NUMBER * of_tokenizer.max(of_prior).max(of_sampling)
+/// Numbers that a trial takes at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Memory {
+    /// What each rank has of a tokenizer in training: parameters with their gradients, moments and averages, codebooks (also of codes
+    /// that are no parameters, such as those of bits).
+    tokenizer: f64,
+    /// The same of a prior.
+    prior: f64,
+    /// What a step takes at once of the images that its ranks share: they and their reconstructions, latents before and after
+    /// quantization, distributions over codes. Other activations are not counted.
+    images: f64,
+    /// The timing of samples: priors, and the largest batch of pictures with its latents.
+    sampling: f64,
+}
+
+impl Memory {
+    /// That of a trial's models.
+    pub(super) fn least(
+        model: &Model,
+        tokenizer: &TokenizerTraining,
+        prior: &PriorTraining,
+        evaluation: &Evaluation,
+    ) -> Self {
+        let trained = |count: usize, averaged: bool| count as f64 * (4.0 + f64::from(u8::from(averaged)));
+        let image: f64 = model.data.info.image.iter().map(|&side| side as f64).product();
+        let latents: f64 = model.levels.iter().map(latents).sum();
+        let at_once = (tokenizer.batch / tokenizer.gradient_accumulation.max(1)) as f64;
+        let timed = evaluation.speed.iter().max().map_or(0.0, |&batch| batch as f64 * (image + latents));
+        Self {
+            tokenizer: trained(model.autoencoder, tokenizer.ema_decay.is_some())
+                + trained(model.objectives, false)
+                + ((model.quantizer + model.buffers) as f64).max(model.levels.iter().map(tables).sum()),
+            prior: model.prior.map_or(0.0, |count| trained(count, prior.ema_decay.is_some())),
+            images: at_once * (2.0 * (image + latents) + model.activations as f64),
+            sampling: model.prior.map_or(0.0, |count| count as f64 + timed),
+        }
+    }
+
+    /// Bytes on a machine where so many ranks train together.
+    pub fn bytes(&self, ranks: usize) -> f64 {
+        let ranks = ranks as f64;
+        NUMBER * (ranks * self.tokenizer + self.images).max(ranks * self.prior).max(self.sampling)
+    }
 }
 
 /// Numbers of an image's latents at a level.
@@ -51,31 +73,35 @@ fn tables(level: &LevelInfo) -> f64 {
 
 /// A sentence where some trial of a plan needs more memory than a small machine has anyway.
 pub fn of_trials(plan: &Plan) -> Option<String> {
-    sentence(most(plan), of_machine())
+    sentence(most(plan, 1), of_machine())
 }
 
-/// Why the plan cannot be worked on by this machine's processor: it has too little memory.
-pub fn refusal(plan: &Plan) -> Option<Diagnostic> {
-    too_much(most(plan), "this machine has", of_machine()?, "run it on a larger machine")
+/// Why the plan cannot be worked on by so many ranks on this machine's processor: it has too little memory.
+pub fn refusal(plan: &Plan, ranks: usize) -> Option<Diagnostic> {
+    too_much(most(plan, ranks), ranks, "this machine has", of_machine()?, "run it on a larger machine")
 }
 
-/// Why the plan cannot be worked on by the processors of a cluster's tasks, which have so many bytes of memory each.
-pub fn refusal_of_tasks(plan: &Plan, memory: f64) -> Option<Diagnostic> {
-    too_much(most(plan), "by `--mem` a task has", memory, "give the tasks more `--mem`")
+/// Why the plan cannot be worked on by so many ranks on the processors of each of a cluster's tasks, which have so many bytes of memory
+/// each.
+pub fn refusal_of_tasks(plan: &Plan, ranks: usize, memory: f64) -> Option<Diagnostic> {
+    too_much(most(plan, ranks), ranks, "by `--mem` a task has", memory, "give the tasks more `--mem`")
 }
 
-fn too_much(needed: f64, who: &str, memory: f64, remedy: &str) -> Option<Diagnostic> {
+fn too_much(needed: f64, ranks: usize, who: &str, memory: f64, remedy: &str) -> Option<Diagnostic> {
     (needed > memory).then(|| {
-        let message =
-            format!("a trial takes at least {} of memory, and {who} {}", bytes(needed as u64), bytes(memory as u64));
-        let smaller = "make the models, the codebooks, the images, `batch` or `evaluation.speed` smaller";
+        let on = if ranks > 1 { format!(" on {ranks} ranks") } else { String::new() };
+        let (needed, memory) = (bytes(needed as u64), bytes(memory as u64));
+        let message = format!("a trial takes at least {needed} of memory{on}, and {who} {memory}");
+        let fewer = if ranks > 1 { "take fewer ranks, " } else { "" };
+        let smaller =
+            format!("{fewer}make the models, the codebooks, the images, `batch` or `evaluation.speed` smaller");
         Diagnostic::error(message).help(format!("{smaller}, or {remedy}"))
     })
 }
 
-/// Bytes that the largest trial takes at least.
-pub fn most(plan: &Plan) -> f64 {
-    plan.models.values().map(|model| model.memory).fold(0.0, f64::max)
+/// Bytes that the largest trial takes at least where so many ranks train together.
+pub fn most(plan: &Plan, ranks: usize) -> f64 {
+    plan.models.values().map(|model| model.memory.bytes(ranks)).fold(0.0, f64::max)
 }
 
 fn sentence(needed: f64, machine: Option<f64>) -> Option<String> {
@@ -131,9 +157,18 @@ mod tests {
         let said = sentence(gib(32.0), Some(gib(16.0))).unwrap_or_default();
         assert!(said.contains("more than the 16.0 GiB of this machine"), "{said}");
         assert!(sentence(gib(32.0), None).is_some());
-        let on_this = |needed| too_much(needed, "this machine has", gib(16.0), "run it on a larger machine");
+        let on_this = |needed| too_much(needed, 1, "this machine has", gib(16.0), "run it on a larger machine");
         assert_eq!(on_this(gib(8.5)), None);
         let refused = on_this(gib(32.0)).map(|complaint| complaint.message).unwrap_or_default();
         assert_eq!(refused, "a trial takes at least 32.0 GiB of memory, and this machine has 16.0 GiB");
+    }
+
+    /// Each rank has the parameters, and its share of the images.
+    #[test]
+    fn ranks_share_images_alone() {
+        let memory = Memory { tokenizer: 10.0, prior: 12.0, images: 5.0, sampling: 40.0 };
+        assert_eq!([1, 2, 4].map(|ranks| memory.bytes(ranks)), [160.0, 160.0, 192.0]);
+        let memory = Memory { sampling: 0.0, ..memory };
+        assert_eq!([1, 2, 4].map(|ranks| memory.bytes(ranks)), [60.0, 100.0, 192.0]);
     }
 }

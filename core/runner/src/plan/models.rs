@@ -6,12 +6,13 @@ use crate::id::Id;
 use crate::job::Call;
 use crate::plan::components::Resolved;
 use crate::plan::data::DataSet;
+use crate::plan::drawing;
 use crate::plan::dry::{
-    Answer, Latents, Levels, Objectives, Opened, Priors, Problem, Sizes, dry_autoencoder, dry_objective_weights,
+    Answer, Latents, Objectives, Opened, Priors, Problem, Quantizers, Sizes, dry_autoencoder, dry_objective_weights,
     dry_objectives, dry_prior_start, dry_priors, dry_quantizers, dry_tokenizer_start, open,
 };
+use crate::plan::memory::{self, Memory};
 use crate::plan::setups::Combination;
-use crate::plan::{drawing, memory};
 use crate::plugins::Plugins;
 use crate::settings::{Conditioning, Evaluation, MissingCaptions, MissingWeights};
 use crate::stages::{TextSpace, Told, divides};
@@ -49,8 +50,10 @@ pub struct Model {
     pub text: Option<TextSpace>,
     /// What these captions name, of which samples are asked whether they obey.
     pub attributes: usize,
-    /// Bytes that training them takes at least, as far as shapes tell.
-    pub memory: f64,
+    /// Numbers that the quantizers make for an image in a step of training, beside latents.
+    pub activations: usize,
+    /// What a trial of them takes of memory at least, as far as shapes tell.
+    pub memory: Memory,
 }
 
 impl Model {
@@ -131,7 +134,7 @@ struct Models<'a> {
     plugins: &'a Plugins,
     data: Known<(Call, Arc<Path>), Opened>,
     autoencoders: Known<(Call, [usize; 3]), (Vec<Latents>, Sizes)>,
-    quantizers: Known<(Arc<[Call]>, Vec<Latents>), Levels>,
+    quantizers: Known<(Arc<[Call]>, Vec<Latents>), Quantizers>,
     objectives: Known<ObjectivesKey, Objectives>,
     priors: Known<PriorKey, Priors>,
     weights: Known<WeightsFile, ()>,
@@ -165,7 +168,7 @@ impl<'a> Models<'a> {
             .autoencoders
             .get((resolved.autoencoder.clone(), info.image), |(call, image)| dry_autoencoder(plugins, call, *image))
             .map_err(|problem| at(setup, Slot::Autoencoder, &problem))?;
-        let (levels, (quantizer, kept_by_quantizer)) = self
+        let Quantizers { levels, sizes: (quantizer, kept_by_quantizer), activations } = self
             .quantizers
             .get((resolved.quantizers.clone(), latents.clone()), |(calls, latents)| {
                 dry_quantizers(plugins, calls, latents)
@@ -229,15 +232,17 @@ impl<'a> Models<'a> {
             variants,
             text,
             attributes: captions.filter(|_| text.is_some()).map_or(0, |captions| captions.attributes.len()),
-            memory: 0.0,
+            activations,
+            memory: Memory::default(),
         };
         model.memory =
-            memory::least(&model, &resolved.tokenizer_training, &resolved.prior_training, &resolved.evaluation.all);
-        if model.memory > memory::TOO_MUCH {
+            Memory::least(&model, &resolved.tokenizer_training, &resolved.prior_training, &resolved.evaluation.all);
+        let least = model.memory.bytes(1);
+        if least > memory::TOO_MUCH {
             let message = format!(
                 "training takes at least {:.1e} GiB of memory, which no machine has: make the models, the codebooks, the batch or \
                  the images smaller",
-                model.memory / f64::from(1 << 30)
+                least / f64::from(1 << 30)
             );
             return Err(setup.complaint(Slot::Autoencoder, &message));
         }
@@ -404,7 +409,7 @@ pub(super) fn at(setup: &Setup, slot: Slot, problem: &Problem) -> Diagnostic {
     let mut error = problem.error.clone();
     // Where no path is written, the call itself is what to point at.
     error.field = error.field.filter(|field| field != "path" || call.field("path").is_some());
-    call.refusal(&error)
+    Diagnostic { is_lack: problem.is_lack, ..call.refusal(&error) }
 }
 
 /// What a plan and a report call a data set: its component, and the path that is written for it.

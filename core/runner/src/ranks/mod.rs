@@ -40,13 +40,14 @@ fn refuses_root(program: &str) -> bool {
 const MPIRUN: &str = "mpirun";
 
 /// What Open MPI is told, and others do not read: ranks have threads, and are not to be bound to a core each; there may be more of
-/// them than cores; who waits leaves its core to others, since a rank computes while it waits for sums; and ranks that are to end
-/// have time to keep a checkpoint.
+/// them than cores; who waits leaves its core to others, since a rank computes while it waits for sums; and where mpirun itself is asked to
+/// end, as by a queue that asks all processes of a task, ranks have 13 s to keep a checkpoint: it waits twice as long, whether or not they
+/// have ended, and queues kill after 30 s.
 const OPEN_MPI: [(&str, &str); 6] = [
     ("OMPI_MCA_hwloc_base_binding_policy", "none"),
     ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
     ("OMPI_MCA_mpi_yield_when_idle", "1"),
-    ("OMPI_MCA_odls_base_sigkill_timeout", "30"),
+    ("OMPI_MCA_odls_base_sigkill_timeout", "13"),
     ("PRTE_MCA_hwloc_default_binding_policy", "none"),
     ("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe"),
 ];

@@ -26,11 +26,14 @@ impl StageDir {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// The last line of what the log says after its first `from` bytes, but for what Rust adds to every panic.
-    pub fn last_words(&self, from: u64) -> Option<String> {
+    /// The last lines, at most so `many`, of what the log says after its first `from` bytes, but for what Rust adds to every panic, and
+    /// for lines without a word.
+    pub fn last_words(&self, from: u64, many: usize) -> Vec<String> {
         let text = self.log_from(from);
-        let mut lines = text.lines().rev().map(str::trim);
-        lines.find(|line| !line.is_empty() && !line.starts_with("note: ")).map(str::to_owned)
+        let lines = text.lines().map(str::trim);
+        let lines: Vec<&str> =
+            lines.filter(|line| line.contains(char::is_alphanumeric) && !line.starts_with("note: ")).collect();
+        lines[lines.len().saturating_sub(many)..].iter().map(|&line| line.to_owned()).collect()
     }
 
     /// What the log says after its first `from` bytes, or the end of it. What cannot be read is not there.

@@ -55,6 +55,12 @@ pub trait Quantizer {
         Vec::new()
     }
 
+    /// How many numbers a step of training makes for an image that grow with the codebooks, such as a softmax over all codes:
+    /// what a plan counts of memory beside latents and tables.
+    fn activations(&self) -> usize {
+        0
+    }
+
     /// Quantizes latents `[B, h, w, C]` without any change of state and without randomness. Gradients flow as in training.
     ///
     /// # Errors

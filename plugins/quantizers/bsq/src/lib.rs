@@ -146,6 +146,13 @@ impl Quantizer for Bsq {
         self.codes.level()
     }
 
+    fn activations(&self) -> usize {
+        if self.config.entropy_weight == 0.0 {
+            return 0;
+        }
+        self.level().positions() * CodeEntropies::numbers_of_bits(self.config.bits, self.config.entropy_group)
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         self.quantize_on_sphere(&self.vectors(latents)?)
     }

@@ -121,6 +121,10 @@ impl Quantizer for Ibq {
         LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }
 
+    fn activations(&self) -> usize {
+        self.level().positions() * self.config.codebook
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         let vectors = self.projection.project_in(latents)?;
         let logits = self.logits(&vectors)?;

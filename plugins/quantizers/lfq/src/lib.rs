@@ -151,6 +151,13 @@ impl Quantizer for Lfq {
         if self.config.projection { vec![] } else { vec![0.5; self.config.bits] }
     }
 
+    fn activations(&self) -> usize {
+        if self.config.entropy_weight == 0.0 {
+            return 0;
+        }
+        self.level().positions() * CodeEntropies::numbers_of_bits(self.config.bits, self.config.entropy_group)
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         self.quantized(latents, None)
     }

@@ -228,6 +228,13 @@ impl Quantizer for MultiScale {
         }
     }
 
+    fn activations(&self) -> usize {
+        // The last scale is the whole map, which is what the held quantizer knows of.
+        let by_position =
+            self.held.get(0).map_or(0, Quantizer::activations) / (self.latents.height * self.latents.width).max(1);
+        by_position * self.maps.sides.iter().map(|side| side * side).sum::<usize>()
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         let mut gathered = Gathered::default();
         let (codes, sums) = self.assign(latents, |held, _, map| {

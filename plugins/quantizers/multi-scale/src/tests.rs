@@ -38,6 +38,7 @@ fn tokens_are_one_row_from_coarse_to_fine() {
     let scales = level.scales.clone().unwrap();
     assert_eq!((level.token_shape(2), level.nominal_bits()), ([2, 1, 21, 1], Some(63.0)));
     assert_eq!(scales.sizes(), [[1, 1], [2, 2], [4, 4]]);
+    assert_eq!(quantizer.activations(), 21 * 8, "those of the held one at each position of all scales");
     // What is seen before the second scale is the mean of what the first one adds; it needs the first code alone.
     let sums = quantizer.sums(&quantized.tokens, 3, None).unwrap();
     let seen = scales.before(&quantized.tokens, 1..3).unwrap();

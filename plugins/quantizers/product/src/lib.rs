@@ -138,6 +138,10 @@ impl Quantizer for Product {
         if scale.len() == self.latents.channels { scale } else { Vec::new() }
     }
 
+    fn activations(&self) -> usize {
+        self.held.get(0).map_or(0, Quantizer::activations) * self.config.parts
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         run(&self.config, latents, |part, latents| self.held.get(part)?.quantize(latents))
     }

@@ -32,6 +32,7 @@ fn tables_add_up_to_the_latents() {
     let quantized = product.quantize(&random(2)).unwrap();
     let (level, codes) = (product.level(), quantized.tokens.codes().unwrap());
     assert_eq!((level.sizes(), level.token_shape(2)), (&[8, 8, 8][..], [2, 3, 2, 3]));
+    assert_eq!(product.activations(), 3 * 6 * 8, "those of the held ones");
     let mut sum = Tensor::zeros(&[2, 3, 2, 6]);
     for (depth, table) in level.codes().unwrap().tables.iter().enumerate() {
         sum = sum.add(&table.embedding(&codes.column(depth).unwrap()).unwrap()).unwrap();

@@ -198,6 +198,10 @@ impl Quantizer for Residual {
         LevelInfo { height, width, channels, space, scales: None }
     }
 
+    fn activations(&self) -> usize {
+        self.held.get(0).map_or(0, Quantizer::activations) * self.rounds.config.depth
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         let depth = self.rounds.config.depth;
         self.rounds.run(latents, depth, |depth, vectors| self.held.get(depth)?.quantize(vectors))

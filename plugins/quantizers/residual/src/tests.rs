@@ -114,6 +114,7 @@ fn energies_are_of_the_first_depths() {
 fn a_shared_quantizer_shares_its_codebook() {
     let (shared, params) = residual("residual(of: toy_codes, depth: 3, shared: true)");
     assert_eq!(params.state().into_keys().collect::<Vec<_>>(), ["of.codebook"]);
+    assert_eq!(shared.activations(), 3 * 6 * 8, "those of the held one at each depth");
     let (level, own) = (shared.level(), residual("residual(of: toy_codes, depth: 3)").0.level());
     assert!(level.codes().unwrap().shared && !own.codes().unwrap().shared);
     assert_eq!((level.sizes(), level.nominal_bits()), (&[8, 8, 8][..], Some(54.0)));

@@ -3,7 +3,7 @@
 use super::{Exit, Launcher, Share, Ticket, Update};
 use crate::job::Job;
 use crate::jobs::Line;
-use crate::jobs::holding::{ASKED_TO_END, LEASE_LOST};
+use crate::jobs::holding::{ASKED_TO_END, LEASE_LOST, WAS_ASKED};
 use crate::ranks::Ranks;
 use crate::store::Store;
 use rqlab_sdk::{Error, Result};
@@ -104,22 +104,31 @@ impl Launcher for Local {
 
 /// Passes on what a worker says, and its end.
 fn follow(mut child: Child, ticket: Ticket, sender: &Sender<Update>) {
+    let mut farewell = None;
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
         let update = match serde_json::from_str(&line) {
             Ok(Line::Progress(progress)) => Update::Progress(ticket.clone(), progress),
             Ok(Line::Warning { warning }) => Update::Warning(ticket.clone(), warning),
+            Ok(Line::Farewell { farewell: said }) => {
+                farewell = Some(said);
+                continue;
+            }
             Err(_) => continue,
         };
         // Nobody may listen any more.
         let _ = sender.send(update);
     }
-    let _ = sender.send(Update::Ended(ticket, exit(child.wait())));
+    let exit = match (exit(child.wait()), farewell) {
+        (Exit::Success, Some(why)) => Exit::Interrupted(why),
+        (exit, _) => exit,
+    };
+    let _ = sender.send(Update::Ended(ticket, exit));
 }
 
 fn exit(status: std::io::Result<ExitStatus>) -> Exit {
     match status {
         Ok(status) if status.success() => Exit::Success,
-        Ok(status) if status.code() == Some(ASKED_TO_END) => Exit::Interrupted("it was asked to end".to_owned()),
+        Ok(status) if status.code() == Some(ASKED_TO_END) => Exit::Interrupted(WAS_ASKED.to_owned()),
         Ok(status) if status.code() == Some(LEASE_LOST) => Exit::Interrupted("its lease was broken".to_owned()),
         Ok(status) if signal(&status).is_some_and(|signal| !is_crash(signal)) => Exit::Interrupted(status.to_string()),
         Ok(status) => Exit::Failure(status.to_string()),
@@ -131,7 +140,11 @@ fn exit(status: std::io::Result<ExitStatus>) -> Exit {
 #[cfg(unix)]
 fn signal(status: &ExitStatus) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
-    status.signal().or(status.code().and_then(|code| code.checked_sub(128)).filter(|&signal| signal > 0))
+    /// The last signal of Linux.
+    const LAST: i32 = 64;
+    status
+        .signal()
+        .or(status.code().and_then(|code| code.checked_sub(128)).filter(|signal| (1..=LAST).contains(signal)))
 }
 
 #[cfg(not(unix))]

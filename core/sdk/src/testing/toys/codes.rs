@@ -44,6 +44,10 @@ impl Quantizer for ToyCodes {
         LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }
 
+    fn activations(&self) -> usize {
+        self.level().positions() * self.size
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         let codes = nearest(&latents.detach(), &self.codebook.get().detach())?;
         let codeword = self.codebook.get().embedding(&codes)?;
