@@ -1,8 +1,9 @@
 //! Results to statistics, charts and one HTML page.
 //!
 //! [`write()`] takes what an experiment found ([`Results`]) and fills a folder: `index.html`, which needs nothing beside
-//! itself, `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers, `tables/` for papers, and `results.json`,
-//! which [`read()`] reads and [`compare()`] sets beside another. The crate is pure: equal results make equal bytes. It knows no tensors, no plugins and no clock.
+//! itself, `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet` for whoever wants the numbers, `tables/` for papers,
+//! and `results.json`, which [`read()`] reads and [`compare()`] sets beside another. The crate is pure: equal results make equal
+//! bytes. It knows no tensors, no plugins and no clock.
 
 mod chart;
 mod compare;
@@ -51,8 +52,8 @@ pub struct Written {
     pub page: PathBuf,
     /// What each trial is and measured, for programs: `results.json`.
     pub record: PathBuf,
-    /// The tables: `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet`; and `tables/main.md` and `tables/main.tex`, where
-    /// there are two configurations.
+    /// The tables: `results.csv`, `results.parquet`, `curves.csv`, `curves.parquet`; and `tables/main.md` and `tables/main.tex`,
+    /// where there are two configurations.
     pub tables: Vec<PathBuf>,
 }
 

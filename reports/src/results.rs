@@ -163,8 +163,8 @@ pub struct Trial {
     pub origins: Vec<Origin>,
     /// What was measured, each quantity once; [`crate::measure()`] tells what the names mean.
     pub readings: Vec<Reading>,
-    /// Measures of each test image by plain name, such as `psnr`, in the order of the images, which is the same in all trials that have
-    /// the part `test images` in common.
+    /// Measures of each test image by plain name, such as `psnr`, in the order of the images, which is the same in all trials
+    /// that have the part `test images` in common.
     pub per_image: BTreeMap<String, Vec<f64>>,
     /// What was recorded during training, in the order to show.
     pub curves: Vec<Curve>,

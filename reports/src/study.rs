@@ -80,8 +80,8 @@ impl<'a> Study<'a> {
         study
     }
 
-    /// The same, with one configuration for all that share their reconstructions, such as those that differ in the prior alone: what
-    /// concerns tokenizers shows each once.
+    /// The same, with one configuration for all that share their reconstructions, such as those that differ in the prior alone:
+    /// what concerns tokenizers shows each once.
     pub(crate) fn of_tokenizers(&self) -> Self {
         let mut groups: Vec<Vec<&Configuration<'a>>> = Vec::new();
         for configuration in &self.configurations {

@@ -61,8 +61,8 @@ pub fn wait_till_all_are_gone(text: &str) {
     }
 }
 
-/// The leases that a folder of runs still has. A process that is killed between making the file of a lease and its first word leaves an
-/// empty one, of which nobody knows whose it is: it goes once a sweep has seen it for two minutes, and does not count.
+/// The leases that a folder of runs still has. A process that is killed between making the file of a lease and its first word
+/// leaves an empty one, of which nobody knows whose it is: it goes once a sweep has seen it for two minutes, and does not count.
 ///
 /// # Errors
 /// Those of the file system.
@@ -144,8 +144,8 @@ pub fn finished(runs: &Path) -> Result<BTreeMap<String, Finished>> {
     Ok(stages)
 }
 
-/// In what two folders of finished runs differ; none if their results are equal, bit for bit, and neither has a file that the other has
-/// not.
+/// In what two folders of finished runs differ; none if their results are equal, bit for bit, and neither has a file that the
+/// other has not.
 ///
 /// # Errors
 /// As for [`finished`].

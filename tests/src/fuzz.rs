@@ -1,9 +1,9 @@
 //! Fuzzing in the tests: the files of a corpus, changed at random, are read one after another in a process of its own, whose
 //! memory is bounded and whose time is watched.
 //!
-//! The n-th input follows from the corpus, the seed and n alone. The process notes n before it reads, so that whatever ends it (a panic,
-//! a stack that overflows, memory beyond the bound, a loop without end) names its input, which is kept in a file then. Once the
-//! cause is mended, that file goes into the corpus, whose files are the first inputs of every run.
+//! The n-th input follows from the corpus, the seed and n alone. The process notes n before it reads, so that whatever ends it (a
+//! panic, a stack that overflows, memory beyond the bound, a loop without end) names its input, which is kept in a file then.
+//! Once the cause is mended, that file goes into the corpus, whose files are the first inputs of every run.
 
 use crate::faults::{Random, number};
 use std::fs::{self, File};
@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Address space of the process that reads, in KiB. Some libraries ask for as much zeroed memory as a length in a file says, up to 4 GiB,
-/// and touch none of it: that is no memory.
+/// Address space of the process that reads, in KiB. Some libraries ask for as much zeroed memory as a length in a file says, up
+/// to 4 GiB, and touch none of it: that is no memory.
 const ADDRESSES_KIB: u64 = 16 << 20;
 /// Memory that it may touch, in KiB: libraries, threads, and more than any input of a few KiB may take.
 const MEMORY_KIB: u64 = 1 << 20;
@@ -151,8 +151,8 @@ impl Corpus {
         }
     }
 
-    /// Reads 10,000 inputs, or as many as `RQLAB_INPUTS` says, by the chance of `RQLAB_SEED`. To be called by a test, with whose name the
-    /// process that reads is started.
+    /// Reads 10,000 inputs, or as many as `RQLAB_INPUTS` says, by the chance of `RQLAB_SEED`. To be called by a test, with whose
+    /// name the process that reads is started.
     ///
     /// # Errors
     /// The input that ended the process, with its file.

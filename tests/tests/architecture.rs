@@ -179,8 +179,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Kernels, the loader and what calls MPI's library have `unsafe`; of the SDK the two attributes that `declare_plugin!` writes for a plugin, which Rust
-/// calls unsafe though nothing is run by them.
+/// Kernels, the loader and what calls MPI's library have `unsafe`; of the SDK the two attributes that `declare_plugin!` writes
+/// for a plugin, which Rust calls unsafe though nothing is run by them.
 #[test]
 fn what_is_unsafe_stands_within_its_walls() {
     const WALLS: [&str; 4] = [

@@ -246,7 +246,8 @@ fn cancelled_work_ends_with_checkpoints_and_the_same_sweep_takes_it_up() {
     assert_like_one_here(&lab);
 }
 
-/// What measures images keeps no checkpoint: where it takes longer than a task has, the task would go back into the queue without end.
+/// What measures images keeps no checkpoint: where it takes longer than a task has, the task would go back into the queue without
+/// end.
 #[test]
 fn a_time_limit_in_which_nothing_is_achieved_is_told() {
     let Some((lab, slurm)) = cluster() else { return };
@@ -350,8 +351,8 @@ fn done(lab: &Lab) -> usize {
     stages.filter(|stage| stage.path().join("done.json").exists()).count()
 }
 
-/// Work on a cluster is preempted, killed and out of disk, again and again; nothing is lost, nothing done twice, and the page is that
-/// of a sweep here. Prints how much of the workers' time was work.
+/// Work on a cluster is preempted, killed and out of disk, again and again; nothing is lost, nothing done twice, and the page is
+/// that of a sweep here. Prints how much of the workers' time was work.
 #[test]
 #[ignore = "ten minutes to an hour: `just slurm-thousand`"]
 fn a_thousand_trials_survive_preemption_kills_and_a_full_disk() {

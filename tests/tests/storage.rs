@@ -259,8 +259,8 @@ fn what_a_stopped_process_holds_is_left_to_it() {
     }
 }
 
-/// A machine that slept for long enough to be given up: its lease was broken, and its stage done by another. It wakes in the middle of
-/// its training.
+/// A machine that slept for long enough to be given up: its lease was broken, and its stage done by another. It wakes in the
+/// middle of its training.
 #[test]
 fn a_worker_that_wakes_after_its_stage_was_done_by_another_changes_nothing() {
     let lab = slow_lab();

@@ -85,8 +85,8 @@ impl Contents {
         Ok(info)
     }
 
-    /// A digest of what determines pixels, labels and captions: the images that are used, in their order, their classes and captions,
-    /// which are for test, and how they are prepared.
+    /// A digest of what determines pixels, labels and captions: the images that are used, in their order, their classes and
+    /// captions, which are for test, and how they are prepared.
     fn digest(&self, found: &Survey, settled: &Settled) -> String {
         let mut hasher = blake3::Hasher::new();
         let identity = settled.preparation.identity();

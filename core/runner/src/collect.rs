@@ -114,8 +114,8 @@ pub fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 
-/// A value of an axis, as the report orders and shows it. What only looks like a number, as the folder `01` does, is text; so is every
-/// value of an axis two of whose texts are the same number.
+/// A value of an axis, as the report orders and shows it. What only looks like a number, as the folder `01` does, is text; so is
+/// every value of an axis two of whose texts are the same number.
 fn value(axes: &[plan::Axis], path: &str, text: &str) -> Value {
     let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && !padded(text));
     let texts = axes.iter().find(|axis| axis.path == path).map_or(&[][..], |axis| &axis.values);

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 /// files.
 const SCHEME: &str = "rqlab results 3";
 
-/// A stage's id, its name in the store: scheme, stage and revision, settings and seed, precision, the digests of the plugins that it
-/// uses, of its data, and the ids of the stages that it stands on.
+/// A stage's id, its name in the store: scheme, stage and revision, settings and seed, precision, the digests of the plugins that
+/// it uses, of its data, and the ids of the stages that it stands on.
 ///
 /// # Errors
 /// A setting that cannot be written as text.

@@ -1,5 +1,5 @@
-//! What a measure needs: labels, and how many images. Where they are not there, that one is left out with its reason, and the others
-//! are taken.
+//! What a measure needs: labels, and how many images. Where they are not there, that one is left out with its reason, and the
+//! others are taken.
 
 use rqlab_reports::{Comparable, Quantity, measure};
 

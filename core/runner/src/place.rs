@@ -54,8 +54,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// The folder in `out` for an experiment's report: that of its name; with settings changed, that of its name and a digest of the
-    /// changes; where another experiment's file has either, one with a digest of the file's path.
+    /// The folder in `out` for an experiment's report: that of its name; with settings changed, that of its name and a digest of
+    /// the changes; where another experiment's file has either, one with a digest of the file's path.
     ///
     /// # Errors
     /// A `name` that is another report's.

@@ -157,9 +157,10 @@ config! {
         /// Images per step.
         batch: usize = 32, in 1..=1_048_576;
         /// Parts that a step's batch is cut into, one after another, so that a large batch fits into memory; their gradients are
-        /// averaged. The result is that of the whole batch to rounding, but for what looks across a batch: batch norms, entropies of
-        /// codes and adaptive weights see a part, dead codes restart from the last part's vectors. Codebooks' averages take the
-        /// sums of all parts, with the last of them; one that depths share and that moves between them does so in the last part.
+        /// averaged. The result is that of the whole batch to rounding, but for what looks across a batch: batch norms, entropies
+        /// of codes and adaptive weights see a part, dead codes restart from the last part's vectors. Codebooks' averages take
+        /// the sums of all parts, with the last of them; one that depths share and that moves between them does so in the last
+        /// part.
         gradient_accumulation: usize = 1, in 1..=1_048_576;
         /// Peak learning rate.
         lr: f32 = 1e-3, in 0.0..=1e30;
@@ -204,8 +205,8 @@ config! {
         freeze: Vec<String> = vec![];
         /// Images per step.
         batch: usize = 32, in 1..=1_048_576;
-        /// Parts that a step's batch is cut into, one after another, as in `tokenizer_training`: published batches of 1,024 and more
-        /// fit into memory so. The loss of `maskgit` is averaged over each part's masked tokens.
+        /// Parts that a step's batch is cut into, one after another, as in `tokenizer_training`: published batches of 1,024 and
+        /// more fit into memory so. The loss of `maskgit` is averaged over each part's masked tokens.
         gradient_accumulation: usize = 1, in 1..=1_048_576;
         /// Peak learning rate.
         lr: f32 = 1e-3, in 0.0..=1e30;

@@ -118,7 +118,8 @@ pub fn sample(
     Ok(Sheet { path, unread })
 }
 
-/// Puts test images, of all classes in turn, above their reconstructions (from 1 to all depths, where tokens are codes), in one PNG sheet.
+/// Puts test images, of all classes in turn, above their reconstructions (from 1 to all depths, where tokens are codes), in one
+/// PNG sheet.
 ///
 /// # Errors
 /// Stages that are not done.

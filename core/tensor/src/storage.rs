@@ -48,7 +48,8 @@ impl Storage {
         }
     }
 
-    /// `len` times `value` on the device that new tensors are placed on; on the host as [`on_default_device`](Self::on_default_device) does.
+    /// `len` times `value` on the device that new tensors are placed on; on the host as
+    /// [`on_default_device`](Self::on_default_device) does.
     pub(crate) fn full(value: f32, len: usize) -> Self {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(ordinal) = Device::default_of_process()
@@ -161,8 +162,8 @@ impl Device {
         }
     }
 
-    /// Opens the device and makes it the one that new tensors are placed on in this process ([`Tensor::from_vec`](crate::Tensor::from_vec) and
-    /// its like); the CPU until then.
+    /// Opens the device and makes it the one that new tensors are placed on in this process
+    /// ([`Tensor::from_vec`](crate::Tensor::from_vec) and its like); the CPU until then.
     ///
     /// # Errors
     /// As for [`Device::open`].

@@ -1,9 +1,9 @@
 //! One number of one configuration.
 //!
-//! From three common seeds on, the differences of each seed are judged (paired t), and those of each test image with them where both
-//! sides tell the measure of each and these are the same images; otherwise, from three seeds on each side, the two means (Welch).
-//! With fewer the noise is unknown, unless there is none: counts have none, and equal work on equal machines
-//! gives equal bits, so that a difference there is the program's.
+//! From three common seeds on, the differences of each seed are judged (paired t), and those of each test image with them where
+//! both sides tell the measure of each and these are the same images; otherwise, from three seeds on each side, the two means
+//! (Welch). With fewer the noise is unknown, unless there is none: counts have none, and equal work on equal machines gives equal
+//! bits, so that a difference there is the program's.
 
 use super::{Change, Movement, is_better};
 use crate::judge::{over_images, withheld};
@@ -15,8 +15,8 @@ use crate::study::Column;
 /// A trial with its value.
 type Valued<'a> = (&'a Trial, f64);
 
-/// Judges a quantity by the finished trials of both sides, as far as it can be before all p-values are known: [`Movement::WithinNoise`]
-/// is what the estimate decides. `None` if neither side measured it.
+/// Judges a quantity by the finished trials of both sides, as far as it can be before all p-values are known:
+/// [`Movement::WithinNoise`] is what the estimate decides. `None` if neither side measured it.
 pub(super) fn number(
     configuration: String,
     of: &Quantity,

@@ -132,8 +132,8 @@ fn paired(rows: &[Vec<Pair<'_>>], of: &Quantity) -> Option<Estimate> {
     stats::mean(&rows.iter().map(difference).collect::<Vec<f64>>())
 }
 
-/// The mean of the seeds' mean differences where both sides of every pair, a row for each seed, tell the measure of each test image,
-/// and these are the same images: its interval holds for other images, too. With the number of images.
+/// The mean of the seeds' mean differences where both sides of every pair, a row for each seed, tell the measure of each test
+/// image, and these are the same images: its interval holds for other images, too. With the number of images.
 pub(crate) fn over_images(rows: &[Vec<(&Trial, &Trial)>], of: &Quantity) -> Option<(Estimate, usize)> {
     if !of.at.is_empty() {
         return None;

@@ -163,8 +163,9 @@ pub(super) fn scatter(study: &Study<'_>, x: &Column, y: &Column) -> Vec<Series> 
         .collect()
 }
 
-/// Lines over the places of a chart, such as batch sizes or attributes: for each configuration those of `lines`, each with what it is
-/// called beside the configuration and its dash. `quantity` says what a line shows at a place. With the configurations that have any.
+/// Lines over the places of a chart, such as batch sizes or attributes: for each configuration those of `lines`, each with what
+/// it is called beside the configuration and its dash. `quantity` says what a line shows at a place. With the configurations that
+/// have any.
 pub(super) fn lines_over<'a, 'b, L, P>(
     study: &'a Study<'b>,
     lines: &[(L, &str, usize)],

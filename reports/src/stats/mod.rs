@@ -11,8 +11,8 @@ pub(crate) use variance::{Components, crossed, nested};
 
 /// The level of every interval on the page.
 const LEVEL: f64 = 0.95;
-/// From this many values on there is an interval. Two have one on paper, 18 times as wide as their difference at least, which is drawn
-/// as if it meant something.
+/// From this many values on there is an interval. Two have one on paper, 18 times as wide as their difference at least, which is
+/// drawn as if it meant something.
 pub(crate) const FEWEST: usize = 3;
 
 /// A mean, or a difference of means, with its 95% confidence interval.

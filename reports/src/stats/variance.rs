@@ -38,7 +38,8 @@ pub(crate) fn nested(groups: &[Vec<f64>]) -> Option<Components> {
 
 /// The mean of a table of seeds by images, `rows[seed][image]`, with an interval that holds for other seeds and other images: both
 /// are random and crossed, so that the variance of the mean is `(MS_seeds + MS_images - MS_rest) / (S N)`, with Satterthwaite's
-/// degrees of freedom; never less than that of the seeds alone. `None` of fewer than three seeds or two images, or of rows of unequal length.
+/// degrees of freedom; never less than that of the seeds alone. `None` of fewer than three seeds or two images, or of rows of
+/// unequal length.
 pub(crate) fn crossed(rows: &[&[f64]]) -> Option<Estimate> {
     let images = rows.first()?.len();
     if rows.len() < super::FEWEST || images < 2 || rows.iter().any(|row| row.len() != images) {

@@ -1,5 +1,6 @@
-//! The team of threads (`core/tensor/src/cpu/threads/team.rs`) in all orders in which its threads can run and see each other's writes, as
-//! far as a bound on preemptions goes: `just threads`. What loom finds, a race, a deadlock or a broken promise, ends the program.
+//! The team of threads (`core/tensor/src/cpu/threads/team.rs`) in all orders in which its threads can run and see each other's
+//! writes, as far as a bound on preemptions goes: `just threads`. What loom finds, a race, a deadlock or a broken promise, ends
+//! the program.
 
 #![allow(unsafe_code)]
 
@@ -30,8 +31,8 @@ impl Slot {
     }
 }
 
-/// Workers, regions, turns, whether there are barriers, and how often a thread that could go on is preempted at most: what takes a few
-/// seconds. With two workers and barriers between them, one preemption would take minutes.
+/// Workers, regions, turns, whether there are barriers, and how often a thread that could go on is preempted at most: what takes
+/// a few seconds. With two workers and barriers between them, one preemption would take minutes.
 const CASES: [(usize, usize, usize, bool, usize); 7] = [
     (1, 1, 1, false, 6),
     (1, 2, 1, true, 4),
@@ -42,8 +43,8 @@ const CASES: [(usize, usize, usize, bool, usize); 7] = [
     (2, 1, 1, true, 0),
 ];
 
-/// So many regions of a team. In each of the turns of a region every member writes what is its own, waits at a barrier, and reads what all
-/// others wrote; a barrier stands between two turns. The leader reads it after the region.
+/// So many regions of a team. In each of the turns of a region every member writes what is its own, waits at a barrier, and reads
+/// what all others wrote; a barrier stands between two turns. The leader reads it after the region.
 fn check(workers: usize, regions: usize, turns: usize, barriers: bool, preemptions: usize) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);

@@ -1,5 +1,5 @@
-//! What stands in the place of `core/tensor/src/cpu/threads/sync.rs`: loom's threads and variables, and a clock that shows that little time
-//! has passed, enough to park and too little for a straggler.
+//! What stands in the place of `core/tensor/src/cpu/threads/sync.rs`: loom's threads and variables, and a clock that shows that
+//! little time has passed, enough to park and too little for a straggler.
 
 pub(super) use loom::hint::spin_loop;
 pub(super) use loom::sync::{Condvar, Mutex};
@@ -13,8 +13,8 @@ use std::time::Duration;
 pub(super) const SPINS: usize = 1;
 pub(super) const POLLS: usize = 1;
 
-/// A variable. Sequentially consistent loads read what was written last, which loom, that knows no total order, does not do by itself: they
-/// are written as exchanges that change nothing.
+/// A variable. Sequentially consistent loads read what was written last, which loom, that knows no total order, does not do by
+/// itself: they are written as exchanges that change nothing.
 pub(super) struct AtomicUsize(atomic::AtomicUsize);
 
 impl AtomicUsize {

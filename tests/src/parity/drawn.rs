@@ -5,8 +5,8 @@ use rqlab_sdk::nn::CodeSteps;
 use rqlab_sdk::prelude::*;
 use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial, probabilities};
 
-/// The codes `out.NAMEtokens`, and the distributions `out.NAMEprobs` that they were drawn from, of the classes `in.NAMElabels` with the
-/// numbers `rand.NAMEu`; `scale` is that of guidance at code k of so many. With cache and without they must be the same.
+/// The codes `out.NAMEtokens`, and the distributions `out.NAMEprobs` that they were drawn from, of the classes `in.NAMElabels`
+/// with the numbers `rand.NAMEu`; `scale` is that of guidance at code k of so many. With cache and without they must be the same.
 pub(super) fn codes(
     case: &Case,
     model: &impl CodeSteps,

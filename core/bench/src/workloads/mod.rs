@@ -35,8 +35,8 @@ pub enum Workload {
     },
     /// One step of training of a tokenizer of another kind: mean squared error and the losses of its quantizers, Adam.
     TokenizerStepOf(TokenizerCalls),
-    /// A step of [`Workload::TokenizerStep`] with VQGAN's losses: mean squared error, a distance on the features of a fixed network, hinge loss with an
-    /// adaptive weight; then a step of the discriminator.
+    /// A step of [`Workload::TokenizerStep`] with VQGAN's losses: mean squared error, a distance on the features of a fixed
+    /// network, hinge loss with an adaptive weight; then a step of the discriminator.
     AdversarialStep {
         /// The model.
         tokenizer: TokenizerSizes,

@@ -415,8 +415,8 @@ Examples:
         /// Directory that holds the work.
         #[arg(long, value_name = "DIR")]
         runs: PathBuf,
-        /// By what it takes over the lease of the stage from the process that started it; it ends when standard input does, so that it
-        /// does not outlive that one. Without it, it takes the lease itself.
+        /// By what it takes over the lease of the stage from the process that started it; it ends when standard input does, so
+        /// that it does not outlive that one. Without it, it takes the lease itself.
         #[arg(long, value_name = "TOKEN")]
         lease: Option<String>,
     },

@@ -53,8 +53,8 @@ pub fn processors() -> Option<usize> {
 }
 
 impl Crew<'_> {
-    /// Does what can be done of the plan, until there is nothing left, or a signal. Near its time limit the task is put back into the
-    /// queue, if it has achieved anything.
+    /// Does what can be done of the plan, until there is nothing left, or a signal. Near its time limit the task is put back into
+    /// the queue, if it has achieved anything.
     ///
     /// # Errors
     /// The plan cannot be read; plugins are lacking here; a time limit in which nothing is achieved.

@@ -6,10 +6,11 @@
 //!      Watch <------------------- RUNS/stages, RUNS/leases <------- Scheduler and Local, as in any sweep
 //! ```
 //!
-//! The plan is written durably ([`Submission`]). An array's tasks are *members of a crew* ([`crew`]): each takes stages that can be done, as
-//! every sweep of a shared folder does, until nothing is left that it could do or its time is about to end. So short stages do not wait in
-//! the queue one by one, and what depends on what is the store's business, not Slurm's. Files are the truth; Slurm is asked for nothing
-//! but who is alive ([`Slurm`]). The process that submitted only watches ([`watch`]): it may die, and another one takes its place.
+//! The plan is written durably ([`Submission`]). An array's tasks are *members of a crew* ([`crew`]): each takes stages that can
+//! be done, as every sweep of a shared folder does, until nothing is left that it could do or its time is about to end. So short
+//! stages do not wait in the queue one by one, and what depends on what is the store's business, not Slurm's. Files are the
+//! truth; Slurm is asked for nothing but who is alive ([`Slurm`]). The process that submitted only watches ([`watch`]): it may
+//! die, and another one takes its place.
 
 pub mod crew;
 mod settings;

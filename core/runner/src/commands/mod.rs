@@ -99,8 +99,8 @@ impl From<Unwritten> for Failure {
     }
 }
 
-/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed or numbers moved, 2 the command could not do
-/// its work, 128 and a signal's number where that stopped it.
+/// Runs the command line of this process, and gives the exit code: 0 all done, 1 some trial failed or numbers moved, 2 the
+/// command could not do its work, 128 and a signal's number where that stopped it.
 pub fn main() -> ExitCode {
     enter(|cli: &Cli| &cli.global, run)
 }

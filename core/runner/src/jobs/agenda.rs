@@ -95,8 +95,8 @@ impl Scheduler<'_> {
         sink.event(&Event::Warned { job, warning: &warning });
     }
 
-    /// How it stands with each job, by all bytes of its result; on several threads, since that reads whole files. Of a crew, who gave the
-    /// order has done that.
+    /// How it stands with each job, by all bytes of its result; on several threads, since that reads whole files. Of a crew, who
+    /// gave the order has done that.
     fn verified(&self, jobs: &[Job]) -> Vec<Result<Standing>> {
         let next = AtomicUsize::new(0);
         let found = Mutex::new(Vec::new());

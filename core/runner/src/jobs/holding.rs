@@ -1,8 +1,8 @@
 //! A worker's hold on its stage, and how it lets go of it before its job is done: its parent is gone, a signal asks it to end
 //! (Ctrl-C, a preemption, a time limit that is near), or its lease was broken.
 //!
-//! Training that is under way then keeps a checkpoint after its step, if that takes no longer than [`GRACE`]; all else ends at once. Ranks
-//! end together.
+//! Training that is under way then keeps a checkpoint after its step, if that takes no longer than [`GRACE`]; all else ends at
+//! once. Ranks end together.
 
 use crate::store::{BEAT, Lease};
 use crate::ui::say;
@@ -35,8 +35,8 @@ fn lease() -> MutexGuard<'static, Option<Lease>> {
     LEASE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Holds a lease, in the place of the one before, and raises its counter while this process lives. Who took it for a worker gives it up,
-/// once it has seen what came of the job.
+/// Holds a lease, in the place of the one before, and raises its counter while this process lives. Who took it for a worker gives
+/// it up, once it has seen what came of the job.
 pub(crate) fn hold(held: Lease) {
     static STARTED: Once = Once::new();
     *lease() = Some(held);
@@ -105,8 +105,8 @@ pub(super) fn is_asked_to_end() -> bool {
 pub enum Asked {
     /// Once training has kept its checkpoint.
     Alone,
-    /// As one of several ranks: together with the others, who hear of it before their next step. One that ended by itself would have
-    /// all others killed by what started them, which takes its time.
+    /// As one of several ranks: together with the others, who hear of it before their next step. One that ended by itself would
+    /// have all others killed by what started them, which takes its time.
     WithOthers,
 }
 

@@ -9,10 +9,11 @@
 //!                 Sinks: bars, lines, runs/events.jsonl
 //! ```
 //!
-//! The [`Scheduler`] decides which job runs when, and what its end means. It takes a stage's lease for the worker that is to do it; what
-//! others hold leases of, it leaves to them, and takes what they leave. It knows a [`Launcher`] by its trait alone, so that
-//! work can be done elsewhere than in processes of this machine ([`launcher::Local`]). What happens is an [`Event`] to any
-//! number of [`Sink`]s. A worker ([`run_worker`]) does one job; the points of its curves can be read while it trains ([`curves`]).
+//! The [`Scheduler`] decides which job runs when, and what its end means. It takes a stage's lease for the worker that is to do
+//! it; what others hold leases of, it leaves to them, and takes what they leave. It knows a [`Launcher`] by its trait alone, so
+//! that work can be done elsewhere than in processes of this machine ([`launcher::Local`]). What happens is an [`Event`] to any
+//! number of [`Sink`]s. A worker ([`run_worker`]) does one job; the points of its curves can be read while it trains
+//! ([`curves`]).
 
 mod agenda;
 pub mod curves;
@@ -63,8 +64,8 @@ pub struct Progress {
     pub note: String,
 }
 
-/// What a worker says on its standard output, a line of JSON each time: how far it is, a warning, or why it ends before its job is done
-/// where no exit code can tell, since what started its ranks would take one for a failure.
+/// What a worker says on its standard output, a line of JSON each time: how far it is, a warning, or why it ends before its job
+/// is done where no exit code can tell, since what started its ranks would take one for a failure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {

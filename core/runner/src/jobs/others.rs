@@ -21,9 +21,8 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// Looks again, if the last look is too long ago; breaks what is stale, and says so of the jobs of this run; removes what a killed
-    /// process left that was about to take a lease. `own` are the tokens
-    /// of this process. Says whether it looked.
+    /// Looks again, if the last look is too long ago; breaks what is stale, and says so of the jobs of this run; removes what a
+    /// killed process left that was about to take a lease. `own` are the tokens of this process. Says whether it looked.
     ///
     /// # Errors
     /// The leases cannot be read.

@@ -17,8 +17,8 @@ pub(super) const GIB: f64 = (1_u64 << 30) as f64;
 /// Numbers that a trial takes at least.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Memory {
-    /// What each rank has of a tokenizer in training: parameters with their gradients, moments and averages, codebooks (also of codes
-    /// that are no parameters, such as those of bits).
+    /// What each rank has of a tokenizer in training: parameters with their gradients, moments and averages, codebooks (also of
+    /// codes that are no parameters, such as those of bits).
     tokenizer: f64,
     /// The same of a prior.
     prior: f64,
@@ -81,8 +81,8 @@ pub fn refusal(plan: &Plan, ranks: usize) -> Option<Diagnostic> {
     too_much(most(plan, ranks), ranks, "this machine has", of_machine()?, "run it on a larger machine")
 }
 
-/// Why the plan cannot be worked on by so many ranks on the processors of each of a cluster's tasks, which have so many bytes of memory
-/// each.
+/// Why the plan cannot be worked on by so many ranks on the processors of each of a cluster's tasks, which have so many bytes of
+/// memory each.
 pub fn refusal_of_tasks(plan: &Plan, ranks: usize, memory: f64) -> Option<Diagnostic> {
     too_much(most(plan, ranks), ranks, "by `--mem` a task has", memory, "give the tasks more `--mem`")
 }

@@ -40,9 +40,9 @@ fn refuses_root(program: &str) -> bool {
 const MPIRUN: &str = "mpirun";
 
 /// What Open MPI is told, and others do not read: ranks have threads, and are not to be bound to a core each; there may be more of
-/// them than cores; who waits leaves its core to others, since a rank computes while it waits for sums; and where mpirun itself is asked to
-/// end, as by a queue that asks all processes of a task, ranks have 13 s to keep a checkpoint: it waits twice as long, whether or not they
-/// have ended, and queues kill after 30 s.
+/// them than cores; who waits leaves its core to others, since a rank computes while it waits for sums; and where mpirun itself
+/// is asked to end, as by a queue that asks all processes of a task, ranks have 13 s to keep a checkpoint: it waits twice as
+/// long, whether or not they have ended, and queues kill after 30 s.
 const OPEN_MPI: [(&str, &str); 6] = [
     ("OMPI_MCA_hwloc_base_binding_policy", "none"),
     ("OMPI_MCA_rmaps_base_oversubscribe", "1"),

@@ -5,8 +5,8 @@
 //! [`BEAT`] and in its place, so that a full disk does not stop it.
 //!
 //! A lease is stale if its holder is gone. Where the observer's system knows the holder's processes, it asks the system. Else it is
-//! stale if its counter stood still for [`SILENCE`](super::SILENCE) while the observer looked, by the observer's own monotonic clock
-//! ([`Watch`](super::Watch)).
+//! stale if its counter stood still for [`SILENCE`](super::SILENCE) while the observer looked, by the observer's own monotonic
+//! clock ([`Watch`](super::Watch)).
 //!
 //! Whoever breaks a stale lease moves it aside first, looks at what it has moved, and puts it back if that is another one. A holder
 //! whose lease was broken all the same, because its machine slept, learns of it at its next beat, and ends.

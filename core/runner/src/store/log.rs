@@ -26,8 +26,8 @@ impl StageDir {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// The last lines, at most so `many`, of what the log says after its first `from` bytes, but for what Rust adds to every panic, and
-    /// for lines without a word.
+    /// The last lines, at most so `many`, of what the log says after its first `from` bytes, but for what Rust adds to every
+    /// panic, and for lines without a word.
     pub fn last_words(&self, from: u64, many: usize) -> Vec<String> {
         let text = self.log_from(from);
         let lines = text.lines().map(str::trim);

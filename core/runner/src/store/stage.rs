@@ -247,8 +247,8 @@ impl StageDir {
         }
     }
 
-    /// Writes the description of a complete stage again: it may be damaged, or the experiment may have moved. What stands in its place
-    /// and is no file is set aside.
+    /// Writes the description of a complete stage again: it may be damaged, or the experiment may have moved. What stands in its
+    /// place and is no file is set aside.
     ///
     /// # Errors
     /// As for [`StageDir::describe`].
@@ -334,8 +334,8 @@ impl StageDir {
         }
     }
 
-    /// Changes what a complete stage says of itself, in one step, and renews its seal, by who holds its lease. The files of its result
-    /// stay as they are.
+    /// Changes what a complete stage says of itself, in one step, and renews its seal, by who holds its lease. The files of its
+    /// result stay as they are.
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Checkpoint`] if it is not complete, or damaged.

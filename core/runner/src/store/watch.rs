@@ -1,7 +1,8 @@
 //! Which leases are stale: what one process has seen of those of others.
 //!
 //! Of a holder whose processes this machine knows, the machine is asked. Of another one, the counter is looked at: it is gone when
-//! that stood still for [`SILENCE`] under the observer's eyes. No two machines' clocks are compared, and no clock that is set moves it.
+//! that stood still for [`SILENCE`] under the observer's eyes. No two machines' clocks are compared, and no clock that is set
+//! moves it.
 
 use super::lease::Found;
 use std::collections::HashMap;

@@ -4,8 +4,8 @@ use crate::plugin::Kind;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A component's call within another's configuration: `of: fsq(levels: [8, 5, 5])`. It is kept as text; the component that
-/// holds it builds the inner one with [`Components`](crate::contracts::Components). Fields are declared with the type of their kind, such
-/// as [`QuantizerCall`].
+/// holds it builds the inner one with [`Components`](crate::contracts::Components). Fields are declared with the type of their
+/// kind, such as [`QuantizerCall`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The inner component's name.

@@ -80,7 +80,8 @@ impl Condition {
         Ok(Self { given: Given::Classes(labels), present })
     }
 
-    /// The text tokens of each image, `[B, L]`, and whether it has a text at all, `[B]`: the null condition stands for an empty one.
+    /// The text tokens of each image, `[B, L]`, and whether it has a text at all, `[B]`: the null condition stands for an empty
+    /// one.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for shapes that do not fit.

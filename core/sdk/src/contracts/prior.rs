@@ -120,8 +120,8 @@ impl SampleRequest {
     }
 }
 
-/// Upper bounds of the negative log-likelihood in nats of each image's tokens, summed over positions, `[B, 1]`: of codes and of vectors,
-/// which do not compare.
+/// Upper bounds of the negative log-likelihood in nats of each image's tokens, summed over positions, `[B, 1]`: of codes and of
+/// vectors, which do not compare.
 #[derive(Debug, Clone)]
 pub enum Bound {
     /// Of codes.

@@ -6,8 +6,8 @@ use crate::cpu::memory::LargePages;
 use crate::cpu::norm::layer::RowNorm;
 use crate::{Error, Result, Tensor};
 
-/// The keys and values that one attention has gathered, for a block that is no [`BlockWeights`](super::decoder::BlockWeights). No gradients flow through
-/// it. Its memory is taken once.
+/// The keys and values that one attention has gathered, for a block that is no [`BlockWeights`](super::decoder::BlockWeights). No
+/// gradients flow through it. Its memory is taken once.
 #[derive(Debug, Clone)]
 pub struct KeyValues {
     cache: Cache,

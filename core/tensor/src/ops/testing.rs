@@ -1,4 +1,5 @@
-//! What the tests of operations share: one body for every device, random operands, and gradients against central finite differences.
+//! What the tests of operations share: one body for every device, random operands, and gradients against central finite
+//! differences.
 
 use crate::{Device, Result, Rng, Tape, Tensor};
 use std::cell::Cell;

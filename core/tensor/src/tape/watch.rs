@@ -41,8 +41,8 @@ pub(crate) fn used(address: usize, key: &GradKey) {
 
 impl Tape {
     /// The same, and during the backward pass `ready` is given the gradients of `watched` variables on the CPU, each by its
-    /// index, as soon as it is whole: while those of variables that were used before it are still to come. [`Gradients`](super::Gradients) then
-    /// lack them. A variable must be used by what [`Var::get`] gives after this call.
+    /// index, as soon as it is whole: while those of variables that were used before it are still to come.
+    /// [`Gradients`](super::Gradients) then lack them. A variable must be used by what [`Var::get`] gives after this call.
     ///
     /// # Errors
     /// As for [`Tape::start`].

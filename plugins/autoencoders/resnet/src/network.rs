@@ -6,8 +6,8 @@ use crate::{Family, ResnetConfig};
 use rqlab_sdk::nn::{Conv2d, Downsample, GroupNorm, Upsample};
 use rqlab_sdk::prelude::*;
 
-/// Images `[B, H, W, C]` to latents `[B, h, w, latent]`, or twice as many channels. Parameters: `conv_in`, `down.I.block.J`, `down.I.attn.J`,
-/// `down.I.downsample`, `mid`, `norm_out`, `conv_out`; level 0 is the finest.
+/// Images `[B, H, W, C]` to latents `[B, h, w, latent]`, or twice as many channels. Parameters: `conv_in`, `down.I.block.J`,
+/// `down.I.attn.J`, `down.I.downsample`, `mid`, `norm_out`, `conv_out`; level 0 is the finest.
 pub(crate) struct Encoder {
     conv_in: Conv2d,
     down: Vec<(Level, Option<Downsample>)>,

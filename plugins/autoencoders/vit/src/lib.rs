@@ -30,8 +30,9 @@ config! {
     ///
     /// A sequence of tokens learns far more slowly than a map: what lies where must be found by attention, on the way to the tokens
     /// and back, and until it is, all patches get the mean colours. At a width of 96, 32 tokens without a quantizer have 16.0 dB
-    /// after 2000 steps on `dead_leaves` with `init: gpt`, whose small weights make attention nearly uniform at first, and 17.9 with
-    /// `init: published`; a map has 27.4 after 500. The published models began with the codes of another tokenizer as targets.
+    /// after 2000 steps on `dead_leaves` with `init: gpt`, whose small weights make attention nearly uniform at first, and 17.9
+    /// with `init: published`; a map has 27.4 after 500. The published models began with the codes of another tokenizer as
+    /// targets.
     ///
     /// The published TiTok-L-32 for 256x256 images is `vit(patch: 16, width: 1024, layers: 24, heads: 16, latent_tokens: 32,
     /// code_channels: 12)`, TiTok-B-64 has `width: 768, layers: 12, heads: 12, latent_tokens: 64` and TiTok-S-128

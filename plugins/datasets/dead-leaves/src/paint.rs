@@ -355,8 +355,8 @@ impl Canvas {
         visible
     }
 
-    /// Pixels of eight bits, on ground of colour `ground`, exposed by `gain`, with grain of standard deviation `grain` (of the range from black to
-    /// white).
+    /// Pixels of eight bits, on ground of colour `ground`, exposed by `gain`, with grain of standard deviation `grain` (of the
+    /// range from black to white).
     fn develop(self, ground: [f32; 3], gain: f32, grain: f32, rng: &Rng) -> Vec<u8> {
         let words = if grain > 0.0 { rng.bits(self.color.len()) } else { vec![0x8080_8080; self.color.len()] };
         // Each byte is uniform with standard deviation 73.9: four of them make the bell of the brightness, one more

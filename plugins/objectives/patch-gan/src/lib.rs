@@ -76,8 +76,8 @@ config! {
         lecam_order: LecamOrder = LecamOrder::After;
         /// Share of LeCam's averages that a step keeps.
         lecam_decay: f32 = 0.999, in 0.0..=1.0;
-        /// Weight of the penalty R1: `r1 / 2` times the squared gradient at the images as they are seen (BSQ-ViT's file says 10, but its code
-        /// moves no weight by it).
+        /// Weight of the penalty R1: `r1 / 2` times the squared gradient at the images as they are seen (BSQ-ViT's file says 10,
+        /// but its code moves no weight by it).
         r1: f32 = 0.0, in 0.0..=1e6;
         /// Steps from one penalty to the next; it counts as much more (Karras et al. 2020, "lazy regularization").
         r1_every: u64 = 16, in 1..=100_000;

@@ -42,8 +42,8 @@ impl Body {
         })
     }
 
-    /// What every token is predicted from, `[B, N, W]` in the order of prediction, given all but the last, embedded `[B, N - 1, W]`,
-    /// and the condition `[B, L, W]`.
+    /// What every token is predicted from, `[B, N, W]` in the order of prediction, given all but the last, embedded `[B, N - 1,
+    /// W]`, and the condition `[B, L, W]`.
     pub(crate) fn forward(&self, condition: &Tensor, known: &Tensor, orders: &Orders, mode: &Mode) -> Result<Tensor> {
         let (positions, dropout) = match self {
             Self::Rar(model) => return model.forward(condition, known, orders, mode),

@@ -63,9 +63,9 @@ rqlab_sdk::choice! {
 }
 
 config! {
-    /// A plain autoregressive transformer over the flattened codes: T x D of them in one sequence. With a diffusion at each position
-    /// instead of distributions over codes, over T vectors: those of a continuous bottleneck, or for each position the sum of its
-    /// codes' embeddings, of which a sample is the nearest codes.
+    /// A plain autoregressive transformer over the flattened codes: T x D of them in one sequence. With a diffusion at each
+    /// position instead of distributions over codes, over T vectors: those of a continuous bottleneck, or for each position the
+    /// sum of its codes' embeddings, of which a sample is the nearest codes.
     pub struct ArConfig {
         /// Model width (d_model).
         width: usize = 128, in 1..=16384;
@@ -73,8 +73,8 @@ config! {
         heads: usize = 4, in 1..=256;
         /// Blocks.
         layers: usize = 6, in 1..=256;
-        /// The transformer's blocks. LlamaGen-B: `ar(block: llama, width: 768, heads: 12, layers: 12, init: gpt)`. RAR-B: `ar(block:
-        /// rar, order: annealed, width: 768, heads: 16, layers: 24, dropout: 0.1, attention_dropout: 0.1, init: gpt)`.
+        /// The transformer's blocks. LlamaGen-B: `ar(block: llama, width: 768, heads: 12, layers: 12, init: gpt)`. RAR-B:
+        /// `ar(block: rar, order: annealed, width: 768, heads: 16, layers: 24, dropout: 0.1, attention_dropout: 0.1, init: gpt)`.
         block: BlockKind = BlockKind::Gpt;
         /// In which order the positions of the map are predicted. `zigzag`: every other row backwards; `spiral`: inwards from the
         /// upper left corner; `random`: another for each image and step, and one that is fixed at evaluation, whose likelihood
@@ -99,8 +99,8 @@ config! {
         condition: ConditionKind = ConditionKind::Class;
         /// What stands for the condition. VQGAN's transformer: `codes`.
         condition_rows: ConditionRows = ConditionRows::Own;
-        /// With gpt, and with llama in random orders: one position embedding for the whole sequence, or one for positions in the map
-        /// and one for depths.
+        /// With gpt, and with llama in random orders: one position embedding for the whole sequence, or one for positions in the
+        /// map and one for depths.
         position: Position = Position::Flat;
         /// With gpt: the rows of its one position table, of which those of the codes are used; by default as many as these. The
         /// transformer of VQGAN has a `block_size`.

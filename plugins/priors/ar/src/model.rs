@@ -18,8 +18,9 @@ use std::f32::consts::LN_2;
 /// The flat autoregressive transformer. It reads the condition, then all tokens but the last in their order, and predicts at
 /// each the token that follows; the first at the last token of the condition. Tokens are codes, or the vectors of positions.
 ///
-/// Parameters: `cond_emb.weight` `[V, W]` and, under a condition of several tokens, L, `pos_emb_cond` `[1, L - 1, W]`; of what is read
-/// `tok_emb`, `input_mlp` or `z_proj`; those of positions; `transformer`; of what is predicted `classifier`, `output` or `diffloss`.
+/// Parameters: `cond_emb.weight` `[V, W]` and, under a condition of several tokens, L, `pos_emb_cond` `[1, L - 1, W]`; of what is
+/// read `tok_emb`, `input_mlp` or `z_proj`; those of positions; `transformer`; of what is predicted `classifier`, `output` or
+/// `diffloss`.
 #[derive(Debug)]
 pub struct Ar {
     config: ArConfig,
@@ -37,7 +38,8 @@ impl Ar {
     /// A model of the tokens of one level, under the conditions of `cx` if the configuration agrees.
     ///
     /// # Errors
-    /// `heads` that do not divide `width`, choices that its blocks or its loss do not have; cross entropy of vectors; [`Error::Unsupported`] for levels above.
+    /// `heads` that do not divide `width`, choices that its blocks or its loss do not have; cross entropy of vectors;
+    /// [`Error::Unsupported`] for levels above.
     pub fn new(config: ArConfig, cx: &PriorContext) -> Result<Self> {
         let level = codes::level_without_above(cx, "ar")?;
         let condition = config.condition.of(cx.condition);

@@ -31,9 +31,9 @@ impl TokenMap {
 /// read there (RAR's target-aware positions). Input 0 is the last token of the condition, which has no position, as those before
 /// it have none here.
 ///
-/// T positions of the map, D depths. Parameters: `pos_emb` `[1, T D, W]` (or with as many rows as are asked for), or `pos_emb_hw` `[1, T, 1, W]` and `pos_emb_d` `[1,
-/// 1, D, W]`; of llama blocks, whose rotations say where a code lies, the latter alone, if D is above 1 and orders do not
-/// vary; with gpt's blocks, if orders vary, `own_pos_emb` `[1, T D, W]`.
+/// T positions of the map, D depths. Parameters: `pos_emb` `[1, T D, W]` (or with as many rows as are asked for), or `pos_emb_hw`
+/// `[1, T, 1, W]` and `pos_emb_d` `[1, 1, D, W]`; of llama blocks, whose rotations say where a code lies, the latter alone, if D
+/// is above 1 and orders do not vary; with gpt's blocks, if orders vary, `own_pos_emb` `[1, T D, W]`.
 #[derive(Debug)]
 pub(crate) struct PositionEmbedding {
     next: Next,

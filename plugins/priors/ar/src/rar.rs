@@ -112,8 +112,8 @@ impl Block {
         })
     }
 
-    /// Inputs `[B, n, W]`, each modulated by its row of `[B, n, 6W]`, which see `past`, are added to it, and see each other as far as
-    /// they come before.
+    /// Inputs `[B, n, W]`, each modulated by its row of `[B, n, 6W]`, which see `past`, are added to it, and see each other as
+    /// far as they come before.
     fn forward<L: LinearMap>(
         &self,
         maps: &Maps<L>,

@@ -9,12 +9,12 @@ use rqlab_sdk::tensor::ops::decoder::{BlockWeights, Decoder};
 use rqlab_sdk::tensor::ops::key_values::KeyValues;
 
 /// A decoder. Its first input is the condition, of a text the last of its L tokens, behind the others; or a start token where the
-/// condition modulates. Then come the tokens but the last. Each input has the position embedding of what is predicted there, and, unless the order is raster and nothing is
-/// modulated, of what it is itself.
+/// condition modulates. Then come the tokens but the last. Each input has the position embedding of what is predicted there, and,
+/// unless the order is raster and nothing is modulated, of what it is itself.
 ///
-/// Parameters, of T tokens: `pos_embed` `[1, 1 + T, W]` and `target_pos_embed` `[1, T, W]`, `transformer.blocks.N`; with the condition
-/// as the first token `norm`, and of a text `pos_embed_cond` `[1, L - 1, W]`; modulated, as published, `bos_token` `[1, 1, W]`, `ln_pre`, `timesteps_embeddings` `[1, 1 + T, W]`,
-/// `final_layer.adaLN_modulation.1`.
+/// Parameters, of T tokens: `pos_embed` `[1, 1 + T, W]` and `target_pos_embed` `[1, T, W]`, `transformer.blocks.N`; with the
+/// condition as the first token `norm`, and of a text `pos_embed_cond` `[1, L - 1, W]`; modulated, as published, `bos_token` `[1,
+/// 1, W]`, `ln_pre`, `timesteps_embeddings` `[1, 1 + T, W]`, `final_layer.adaLN_modulation.1`.
 #[derive(Debug)]
 pub(crate) struct Causal {
     own_position: Option<Var>,

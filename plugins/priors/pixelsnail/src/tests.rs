@@ -47,8 +47,8 @@ fn parameter_counts_are_those_of_other_implementations() {
     assert_eq!(count(&bottom, vec![level([32, 32], &[512]), level([64, 64], &[512])]), 89_762_816);
 }
 
-/// With attention every position notices a code that comes after the one below it, which sees it first or second; without, none does
-/// that no kernel reaches. No earlier position does, nor does the code's own, nor another image.
+/// With attention every position notices a code that comes after the one below it, which sees it first or second; without, none
+/// does that no kernel reaches. No earlier position does, nor does the code's own, nor another image.
 #[test]
 fn a_code_changes_later_logits_alone() {
     let [height, width] = [5, 6];

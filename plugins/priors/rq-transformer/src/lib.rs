@@ -28,8 +28,9 @@ rqlab_sdk::choice! {
 }
 
 config! {
-    /// The RQ-Transformer: a body over the positions of the code map, and a head over the depths at each position. The same body with
-    /// a diffusion at each position instead of the head, over vectors or over the sums of codes' vectors, is `ar(loss: diffusion)`.
+    /// The RQ-Transformer: a body over the positions of the code map, and a head over the depths at each position. The same body
+    /// with a diffusion at each position instead of the head, over vectors or over the sums of codes' vectors, is `ar(loss:
+    /// diffusion)`.
     pub struct RqTransformerConfig {
         /// Model width (d_model) of body and head. The published models have 1024 to 2560.
         width: usize = 128, in 1..=16384;

@@ -1,5 +1,5 @@
-//! The transformer of FoundationVision/LlamaGen (Sun et al., 2024): `autoregressive/models/gpt.py`, conditioned on classes. Its file
-//! says neither how many attention heads it has, nor how large its map is, which its rotary positions leave open.
+//! The transformer of FoundationVision/LlamaGen (Sun et al., 2024): `autoregressive/models/gpt.py`, conditioned on classes. Its
+//! file says neither how many attention heads it has, nor how large its map is, which its rotary positions leave open.
 
 use super::{Facts, Parts, System};
 use crate::import::names::Rule;

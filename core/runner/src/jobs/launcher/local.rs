@@ -23,8 +23,8 @@ const PRECISION: &str = "RQLAB_GPU";
 /// Starts `rqlab worker` for each job.
 ///
 /// A worker says how far it is on its standard output, writes its log to a file, and ends when its standard input does, training
-/// after a checkpoint: whether this launcher is dropped or its process is killed, the system closes that end, so that no worker is left to write
-/// into a store that a later run has opened.
+/// after a checkpoint: whether this launcher is dropped or its process is killed, the system closes that end, so that no worker
+/// is left to write into a store that a later run has opened.
 pub struct Local {
     program: PathBuf,
     arguments: Vec<OsString>,

@@ -51,7 +51,8 @@ pub struct MeasurePrior {
     pub calls: Vec<Call>,
     /// The jobs of the classifier and of its reference; none for data without classes.
     pub features: Option<[Id; 2]>,
-    /// The job of the classifier of what captions name; none of priors that are told no captions, and of captions that name nothing.
+    /// The job of the classifier of what captions name; none of priors that are told no captions, and of captions that name
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes: Option<Id>,
     /// The job that described training images; none if samples are not compared with them.

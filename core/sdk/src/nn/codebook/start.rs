@@ -83,8 +83,8 @@ pub struct Clusters {
 /// Counts are whole: below this, there is none.
 const NONE: f32 = 0.5;
 
-/// `iterations` of Lloyd's algorithm on vectors `[.., C]`, of all ranks in a training step, from `size` of them as [`restart_candidates`] draws them. A mean
-/// that gets no vector stays. `spherical` means have length 1.
+/// `iterations` of Lloyd's algorithm on vectors `[.., C]`, of all ranks in a training step, from `size` of them as
+/// [`restart_candidates`] draws them. A mean that gets no vector stays. `spherical` means have length 1.
 ///
 /// # Errors
 /// No vectors.

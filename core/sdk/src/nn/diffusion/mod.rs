@@ -2,8 +2,8 @@
 //! prior of vectors needs no codes (Li et al., "Autoregressive image generation without vector quantization", NeurIPS 2024).
 //!
 //! [`DiffusionHead`] is the whole of it, for any prior: a loss of vectors given conditions, a variational bound, and
-//! samples. It is made of a process ([`GaussianDiffusion`] or [`flow`]) and a network ([`DenoisingMlp`]). [`TokenVectors`] are what it
-//! models.
+//! samples. It is made of a process ([`GaussianDiffusion`] or [`flow`]) and a network ([`DenoisingMlp`]). [`TokenVectors`] are
+//! what it models.
 
 pub mod flow;
 mod gaussian;

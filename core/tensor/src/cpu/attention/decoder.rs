@@ -124,7 +124,8 @@ impl Block<'_> {
     }
 }
 
-/// One block; `next` is the weight that follows it. Each line that begins with a product or a norm reads what all members wrote before the barrier.
+/// One block; `next` is the weight that follows it. Each line that begins with a product or a norm reads what all members wrote
+/// before the barrier.
 ///
 /// # Safety
 /// All pointers are valid for the sizes, and every member of the region calls this.

@@ -1,4 +1,5 @@
-//! The kernels, in files beside those that launch them: compiled by NVRTC for the device at hand, once ([`ptx_cache`]), and launched with checked sizes.
+//! The kernels, in files beside those that launch them: compiled by NVRTC for the device at hand, once ([`ptx_cache`]), and
+//! launched with checked sizes.
 
 use crate::cuda::Gpu;
 use crate::cuda::device::precision::{Math, math};

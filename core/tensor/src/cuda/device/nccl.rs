@@ -1,7 +1,7 @@
 //! Ranks whose GPUs exchange numbers directly, by NCCL.
 //!
-//! Sums run on the stream of the kernels, so that nobody waits for them. What lies on the host goes by the ranks' own communicator, by
-//! which the GPUs find each other, too.
+//! Sums run on the stream of the kernels, so that nobody waits for them. What lies on the host goes by the ranks' own
+//! communicator, by which the GPUs find each other, too.
 
 use crate::cuda::{Buffer, Gpu, length};
 use crate::ranks::{Communicator, Pending};

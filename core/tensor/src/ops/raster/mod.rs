@@ -213,7 +213,8 @@ impl RasterDecoder {
         to
     }
 
-    /// Attention in `heads` heads (see [`attention`](crate::ops::attention::attention)) to strictly earlier positions; zero at the first one.
+    /// Attention in `heads` heads (see [`attention`](crate::ops::attention::attention)) to strictly earlier positions; zero at
+    /// the first one.
     ///
     /// # Errors
     /// [`Error::Shape`] if the widths do not fit.
