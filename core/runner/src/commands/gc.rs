@@ -2,7 +2,7 @@
 
 use crate::cli::{GcArgs, Global};
 use crate::collect::shown;
-use crate::commands::{Failure, Outcome, load_plugins};
+use crate::commands::{Failure, Outcome, load_to_plan};
 use crate::experiment::{Diagnostic, experiments_under};
 use crate::plan::known;
 use crate::store::Store;
@@ -62,7 +62,7 @@ fn unneeded(global: &Global, arguments: &GcArgs, store: &Store, ui: Ui) -> Resul
             format!("there is no experiment under {}: nothing would be needed", arguments.experiments.display());
         return Err(Diagnostic::error(message).help("name the folder of your experiments").into());
     }
-    let known = known::all(&arguments.experiments, &arguments.out, &load_plugins(global)?);
+    let known = known::all(&arguments.experiments, &arguments.out, &load_to_plan(global)?);
     let (mut needed, mut here, mut absent) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for one in &known {
         let name = [vec![shown(&one.file)], one.changed.clone()].concat().join(" --set ");

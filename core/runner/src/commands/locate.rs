@@ -2,7 +2,7 @@
 
 use crate::cli::{Global, WhereArgs};
 use crate::collect::{short, shown};
-use crate::commands::{Failure, Outcome, load_plugins};
+use crate::commands::{Failure, Outcome, load_to_plan};
 use crate::experiment::Diagnostic;
 use crate::job::Trial;
 use crate::plan::Plan;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 const SHOWN: usize = 20;
 
 pub(super) fn run(global: &Global, arguments: &WhereArgs, ui: Ui) -> Result<Outcome, Failure> {
-    let known = known::all(&arguments.experiments, &arguments.out, &load_plugins(global)?);
+    let known = known::all(&arguments.experiments, &arguments.out, &load_to_plan(global)?);
     let store = Store::at(&arguments.runs);
     let begins = |id: &str| id.starts_with(arguments.trial.as_str());
     let mut found = Vec::new();

@@ -286,6 +286,16 @@ pub fn load_plugins(global: &Global) -> Result<Plugins, Failure> {
     Ok(Plugins::load(&Search::usual(global.plugins.clone()))?)
 }
 
+/// Loads the plugins that something is to be planned with.
+///
+/// # Errors
+/// As for [`load_plugins`]; there are none.
+fn load_to_plan(global: &Global) -> Result<Plugins, Failure> {
+    let plugins = load_plugins(global)?;
+    plugins.any()?;
+    Ok(plugins)
+}
+
 /// Loads the plugins, plans an experiment that is to be worked on, and shows what is probably not meant.
 ///
 /// # Errors
@@ -297,7 +307,7 @@ pub fn open(global: &Global, arguments: &ExperimentArgs, ui: Ui) -> Result<(Plug
 
 /// As [`open`], but data that are not here are no error.
 fn open_to_plan(global: &Global, arguments: &ExperimentArgs, ui: Ui) -> Result<(Plugins, Plan), Failure> {
-    let mut plugins = load_plugins(global)?;
+    let mut plugins = load_to_plan(global)?;
     plugins.tell(ui.progress());
     let seeds = arguments.seeds.as_ref().map(|seeds| seeds.0.as_slice());
     let plan = crate::plan::open(&arguments.experiment, &arguments.set, seeds, &plugins)?;

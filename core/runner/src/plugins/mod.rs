@@ -139,15 +139,35 @@ impl Plugins {
         }
     }
 
+    /// That there is a plugin at all.
+    ///
+    /// # Errors
+    /// A complaint (without a place) if none was found, or all were refused.
+    pub fn any(&self) -> Result<(), Diagnostic> {
+        if !self.provided.is_empty() {
+            return Ok(());
+        }
+        let message =
+            if self.refused.is_empty() { "there are no plugins" } else { "all plugins that were found are refused" };
+        Err(self
+            .with_files(Diagnostic::error(message), "")
+            .help("build all anew, with `just build`, or name their folder with --plugins"))
+    }
+
     fn missing(&self, kind: Kind, name: &str) -> Diagnostic {
         let mut error = Diagnostic::error(format!("no plugin provides the {kind} `{name}`"));
         if let Some(other) = self.provided.iter().find(|p| p.component.name == name) {
             error = error.help(format!("there is a {} of that name", other.component.build.kind()));
         }
         error.help.extend(suggestion(name, &format!("{kind}s"), self.names(kind)));
+        self.with_files(error, name)
+    }
+
+    /// Where plugins were looked for, and which were refused: first those that are called like `name`.
+    fn with_files(&self, mut error: Diagnostic, name: &str) -> Diagnostic {
         let searched: Vec<String> = self.searched.iter().map(|dir| dir.display().to_string()).collect();
         error = error.help(format!("searched: {}", searched.join(", ")));
-        // What a refused file would provide cannot be asked; those that are called like what is missing come first.
+        // What a refused file would provide cannot be asked.
         let simple = |text: &str| text.replace('-', "_");
         let is_other = |refused: &&Refused| {
             let file = refused.path.file_name().unwrap_or_default().to_string_lossy();
