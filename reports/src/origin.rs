@@ -1,7 +1,7 @@
 //! Where a stage was computed.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format;
 
@@ -34,6 +34,9 @@ pub struct Environment {
     /// Ranks that shared its work, if there were several; each had as many threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<usize>,
+    /// What an earlier part of the work was computed by, where its numbers are rounded otherwise: [`Environment::arithmetic`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub earlier: BTreeSet<String>,
     /// The plugins that took part: name to digest.
     pub plugins: BTreeMap<String, String>,
 }
@@ -54,11 +57,16 @@ pub(crate) fn of_speeds(origins: &[Origin]) -> Option<&Environment> {
 }
 
 impl Environment {
-    /// Whether equal work gives equal bits on both: kernels cut their work by size, so that threads do not matter, but sums over
-    /// ranks are rounded otherwise.
+    /// What numbers are rounded by: device, instructions, precision, ranks. Kernels cut their work by size, so that threads do
+    /// not matter.
+    pub fn arithmetic(&self) -> String {
+        let ranks = self.ranks.map_or(String::new(), |ranks| format!(", {ranks} ranks"));
+        format!("{}, {}, {}{ranks}", self.device, self.instructions, self.precision)
+    }
+
+    /// Whether equal work gives equal bits on both.
     pub(crate) fn computes_as(&self, other: &Self) -> bool {
-        let machine = |of: &Self| ([&of.device, &of.instructions, &of.precision].map(Clone::clone), of.ranks);
-        machine(self) == machine(other)
+        self.arithmetic() == other.arithmetic() && self.earlier == other.earlier
     }
 
     /// The program with its commit, `rqlab 0.1.0 at 0123456789ab`.

@@ -16,6 +16,8 @@ pub(crate) struct Site<'a> {
     pub(crate) threads: BTreeSet<usize>,
     /// Ranks that shared the work of stages here.
     pub(crate) ranks: BTreeSet<usize>,
+    /// What earlier parts of stages that were finished here were computed by.
+    pub(crate) earlier: BTreeSet<&'a str>,
     /// Plugins that took part here: name and digest.
     pub(crate) plugins: BTreeSet<(&'a str, &'a str)>,
     /// The trials with the stages of them that were computed here.
@@ -35,6 +37,7 @@ pub(crate) fn sites(results: &Results) -> Vec<Site<'_>> {
                     environment,
                     threads: BTreeSet::new(),
                     ranks: BTreeSet::new(),
+                    earlier: BTreeSet::new(),
                     plugins: BTreeSet::new(),
                     trials: Vec::new(),
                 });
@@ -49,13 +52,17 @@ pub(crate) fn sites(results: &Results) -> Vec<Site<'_>> {
 impl<'a> Site<'a> {
     /// Whether an environment is this site.
     pub(crate) fn computed(&self, environment: &Environment) -> bool {
-        let site = |e: &Environment| Environment { threads: 0, ranks: None, plugins: Default::default(), ..e.clone() };
+        let site = |e: &Environment| {
+            let (earlier, plugins) = Default::default();
+            Environment { threads: 0, ranks: None, earlier, plugins, ..e.clone() }
+        };
         site(self.environment) == site(environment)
     }
 
     fn add(&mut self, trial: &'a Trial, stage: &'a str, environment: &'a Environment) {
         self.threads.insert(environment.threads);
         self.ranks.extend(environment.ranks);
+        self.earlier.extend(environment.earlier.iter().map(String::as_str));
         self.plugins.extend(environment.plugins.iter().map(|(name, digest)| (name.as_str(), digest.as_str())));
         match self.trials.last_mut().filter(|(last, _)| std::ptr::eq(*last, trial)) {
             Some((_, stages)) => stages.push(stage),

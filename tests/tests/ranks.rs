@@ -105,6 +105,11 @@ fn ranks_leave_what_one_leaves_and_another_number_goes_on_from_their_checkpoints
     let said = sweep(&lab, "cut", 2);
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert_alike(&lab, "cut", "one");
+    // What else took part is told.
+    let trained = ["tokenizer", "prior"].into_iter().flat_map(|kind| lab.stages("cut", kind).unwrap());
+    let earlier: Vec<String> =
+        trained.map(|stage| json(&stage.join("done.json"))["environment"]["earlier"].to_string()).collect();
+    assert!(stops == 1 || earlier.iter().any(|earlier| earlier != "null"), "{earlier:?}");
 }
 
 /// The step of the checkpoint that was kept last, over all stages that are begun.

@@ -37,9 +37,14 @@ pub fn changed_last(file: &Path) -> Option<String> {
 }
 
 /// This process as what computes a stage.
-pub fn environment(stage: &dyn Stage) -> Environment {
+pub fn environment(stage: &dyn Stage, ranks: usize) -> Environment {
     let plugins = stage.calls().into_iter().flat_map(|call| call.plugins.clone()).collect();
-    Environment { plugins, ..here() }
+    Environment { plugins, ranks: Some(ranks).filter(|&ranks| ranks > 1), ..here() }
+}
+
+/// What numbers are rounded by where so many ranks share the work.
+pub fn arithmetic(ranks: usize) -> String {
+    Environment { ranks: Some(ranks).filter(|&ranks| ranks > 1), ..here() }.arithmetic()
 }
 
 /// This process: what renders a page.
@@ -56,6 +61,7 @@ pub fn here() -> Environment {
         precision: rqlab_sdk::tensor::precision(device).to_owned(),
         threads: rqlab_sdk::tensor::threads(),
         ranks: None,
+        earlier: BTreeSet::new(),
         plugins: BTreeMap::new(),
     }
 }

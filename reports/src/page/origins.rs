@@ -76,6 +76,9 @@ fn one(site: &Site<'_>) -> Markup {
                     " · " (environment.device) ", " (environment.instructions) ", products in " (environment.precision)
                     " · threads: " (listed(&site.threads))
                     @if !site.ranks.is_empty() { " · ranks: " (listed(&site.ranks)) }
+                    @if !site.earlier.is_empty() {
+                        " · some stages were begun by: " (site.earlier.iter().copied().collect::<Vec<_>>().join("; "))
+                    }
                     " · " (environment.versioned()) " · " (environment.compiler) " · " (environment.target)
                 }
             }

@@ -50,7 +50,7 @@ pub(super) fn run(
             .iter()
             .filter(|reading| reading.measure == "other_load")
             .fold(busy, |most, load| most.max(load.value));
-        let again = Remeasured { when: machine::now(), environment: environment(&*job.stage) };
+        let again = Remeasured { when: machine::now(), environment: environment(&*job.stage, 1) };
         store.stage(&job.id).amend(|done| done.remeasure(speeds, again))?;
     }
     give_up();

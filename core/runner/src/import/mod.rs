@@ -180,7 +180,29 @@ fn tokenizer(plugins: &Plugins, components: &[(&str, String)], image: [usize; 3]
 /// # Errors
 /// A file that was not made by [`import`], or is damaged.
 pub fn open_tokenizer(plugins: &Plugins, file: &Path) -> Result<Tokenizer> {
-    let checkpoint = Checkpoint::load_sealed(file)?;
+    tokenizer_of(plugins, file, &Checkpoint::load_sealed(file)?)
+}
+
+/// What an imported file is of.
+///
+/// # Errors
+/// As for [`open_tokenizer`].
+pub fn made(plugins: &Plugins, file: &Path, checkpoint: &Checkpoint) -> Result<Made> {
+    let call = |slot: &str| {
+        let text = checkpoint.metadata.get(slot)?;
+        let (name, settings) = text.split_at(text.find('(').unwrap_or(text.len()));
+        Some((name.to_owned(), settings.to_owned()))
+    };
+    let components = ["autoencoder", "quantizer", "prior"].into_iter().filter_map(call).collect();
+    if checkpoint.metadata.contains_key("prior") {
+        return Ok(Made { components, ..Made::default() });
+    }
+    let model = tokenizer_of(plugins, file, checkpoint)?;
+    let channels = checkpoint.metadata.get("image").and_then(|sides| sides.rsplit(' ').next()?.parse().ok());
+    Ok(Made { components, depth: model.depth(), channels })
+}
+
+fn tokenizer_of(plugins: &Plugins, file: &Path, checkpoint: &Checkpoint) -> Result<Tokenizer> {
     let text = |name: &str| checkpoint.metadata.get(name).cloned();
     let lacks = || {
         let message = "it holds no tokenizer; `rqlab import` makes such files";
@@ -195,14 +217,49 @@ pub fn open_tokenizer(plugins: &Plugins, file: &Path) -> Result<Tokenizer> {
     Ok(model)
 }
 
-/// A tokenizer's or prior's state under the names of a published system.
+/// What a state is of that is to be exported.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// The autoencoder and the quantizers, or the prior: name, and settings in brackets.
+    pub components: Vec<(String, String)>,
+    /// Codes per position.
+    pub depth: usize,
+    /// Channels of the images, of a tokenizer.
+    pub channels: Option<usize>,
+}
+
+impl Made {
+    /// That a file of a system can hold it.
+    fn fits(&self, system: &System, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
+        let mut names: Vec<&str> = self.components.iter().map(|(name, _)| name.as_str()).collect();
+        names.dedup();
+        if names != system.made_of {
+            let (theirs, ours) = (quoted(system.made_of), quoted(&names));
+            let message = format!("{} ({}) is made of {theirs}, and this of {ours}", system.name, system.about);
+            return Err(Error::Unsupported(message));
+        }
+        let read = state.get("autoencoder.encoder.conv_in.weight").map(|weight| weight.shape()[1]);
+        match (read, self.channels) {
+            (Some(read), Some(channels)) if read != channels => Err(Error::Unsupported(format!(
+                "the encoder reads patches, {read} numbers for images of {channels} channels: published code reads pixels"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A tokenizer's or prior's state under the names of a published system. What made it stands in the file's metadata.
 ///
 /// # Errors
-/// A system that is not known; parameters that have no name there.
-pub fn export(state: &BTreeMap<String, Tensor>, depth: usize, system_name: &str) -> Result<Checkpoint> {
+/// A system that is not known, or is made of other components; parameters that have no name there.
+pub fn export(state: &BTreeMap<String, Tensor>, made: &Made, system_name: &str) -> Result<Checkpoint> {
     let system = system(system_name)?;
+    made.fits(system, state)?;
     let ours = state.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
-    let facts = Facts::of(&ours, depth);
+    let facts = Facts::of(&ours, made.depth);
     let tensors = names::give(state, |name| (system.rule)(name, &facts))?;
-    Ok(Checkpoint { tensors, ..Checkpoint::default() })
+    let made_by = made.components.iter().map(|(name, settings)| format!("{name}{settings}")).collect::<Vec<_>>();
+    let metadata = [("made_by".to_owned(), made_by.join(", "))].into();
+    Ok(Checkpoint { tensors, metadata, ..Checkpoint::default() })
 }

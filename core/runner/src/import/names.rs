@@ -33,6 +33,11 @@ impl Rule {
     pub(super) fn same(name: impl Into<String>) -> Self {
         Self { names: vec![name.into()], how: How::Same }
     }
+
+    /// Of what published files do not hold.
+    pub(super) fn nowhere() -> Self {
+        Self { names: vec![], how: How::Same }
+    }
 }
 
 /// Our parameters: names and shapes.
@@ -50,7 +55,7 @@ pub(super) fn take(
 ) -> Result<BTreeMap<String, Tensor>> {
     let (mut taken, mut wrong, mut used) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
     for (name, shape) in ours {
-        let Some(rule) = rule(name) else {
+        let Some(rule) = rule(name).filter(|rule| !rule.names.is_empty()) else {
             wrong.push(format!("nothing is known that `{name}` {shape:?} could be made of"));
             continue;
         };

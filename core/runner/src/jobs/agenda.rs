@@ -63,7 +63,7 @@ impl Scheduler<'_> {
                     // What stays is in nobody's way.
                     let _ = stage.drop_state();
                     // The experiment, and its data with it, may have moved since; and a description may be damaged.
-                    if stage.job().ok().as_ref() != Some(job) {
+                    if !stage.describes(job) {
                         let described = stage.describe_again(job).map(|aside| aside.map(|aside| aside.to_string()));
                         if let Some(warning) = described.unwrap_or_else(|error| Some(error.to_string())) {
                             sink.event(&Event::Warned { job, warning: &warning });

@@ -13,6 +13,7 @@ use rqlab_reports::{Environment, Reading};
 use rqlab_sdk::tensor::Device;
 use rqlab_sdk::tensor::ranks::Communicator;
 use rqlab_sdk::{Error, Result};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 pub struct Reporter {
     /// Whether anybody listens: to the first of several ranks alone.
     speaks: bool,
+    /// What earlier parts of the work were computed by.
+    earlier: BTreeSet<String>,
     spoken: Option<Instant>,
     /// None once points could not be written.
     curves: Option<Writer>,
@@ -29,11 +32,11 @@ pub struct Reporter {
 
 impl Reporter {
     fn new(stage: &StageDir) -> Self {
-        Self { speaks: true, spoken: None, curves: Some(Writer::of(stage)) }
+        Self { speaks: true, earlier: BTreeSet::new(), spoken: None, curves: Some(Writer::of(stage)) }
     }
 
     fn silent() -> Self {
-        Self { speaks: false, spoken: None, curves: None }
+        Self { speaks: false, earlier: BTreeSet::new(), spoken: None, curves: None }
     }
 
     /// Says that `done` of `total` units are done; at most ten times a second, and always at the end.
@@ -56,6 +59,11 @@ impl Reporter {
     /// Training begins after `step`: 0, or that of a checkpoint. Points that were taken after it will be taken again.
     pub fn resume(&mut self, step: u64) {
         self.write(|curves| curves.take_back(step));
+    }
+
+    /// Earlier parts of the work were computed by these: [`Environment::arithmetic`].
+    pub fn begun_by(&mut self, earlier: BTreeSet<String>) {
+        self.earlier = earlier;
     }
 
     /// The points of the curves at `step`.
@@ -115,8 +123,10 @@ pub fn run_worker(
         let mut done = run(store, &job, plugins, &mut reporter, ranks)?;
         done.seconds += started.elapsed().as_secs_f64();
         done.timings.extend(peak_memory_mib().map(|memory| Reading::new("peak_memory_mib", [], memory)));
-        let ranks = Some(ranks.size()).filter(|&ranks| ranks > 1);
-        done.environment = Some(Environment { ranks, ..environment(&*job.stage) });
+        let ended_by = environment(&*job.stage, ranks.size());
+        let own = ended_by.arithmetic();
+        let earlier = reporter.earlier.into_iter().filter(|other| *other != own).collect();
+        done.environment = Some(Environment { earlier, ..ended_by });
         if is_held() { stage.finish(done) } else { lost() }
     };
     let worked = work().or_else(|error| {

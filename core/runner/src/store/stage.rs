@@ -247,6 +247,12 @@ impl StageDir {
         }
     }
 
+    /// Whether its description is that of a job, to the byte.
+    pub fn describes(&self, job: &Job) -> bool {
+        let path = self.file("job.json");
+        json(&path, job).is_ok_and(|text| files::read(&path, text.len() as u64).is_ok_and(|written| written == text))
+    }
+
     /// Writes the description of a complete stage again: it may be damaged, or the experiment may have moved. What stands in its
     /// place and is no file is set aside.
     ///

@@ -92,9 +92,10 @@ impl CodeEntropies {
         Ok(sum.unwrap_or_else(|| Self { sample: Tensor::scalar(0.0), codebook: Tensor::scalar(0.0) }))
     }
 
-    /// How many numbers [`CodeEntropies::of_bits`] makes of the log-odds of one code.
+    /// How many numbers [`CodeEntropies::of_bits`] holds at once for the log-odds of one code: of each group logits and
+    /// probabilities.
     pub fn numbers_of_bits(bits: usize, group: usize) -> usize {
-        (0..bits).step_by(group.max(1)).map(|start| 1 << group.min(bits - start)).sum()
+        (0..bits).step_by(group.max(1)).map(|start| 2 << group.min(bits - start)).sum()
     }
 
     /// `sample_weight sample - codebook_weight codebook`, to be made small.

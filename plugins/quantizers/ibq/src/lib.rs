@@ -122,7 +122,8 @@ impl Quantizer for Ibq {
     }
 
     fn activations(&self) -> usize {
-        self.level().positions() * self.config.codebook
+        // Logits and probabilities.
+        2 * self.level().positions() * self.config.codebook
     }
 
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {

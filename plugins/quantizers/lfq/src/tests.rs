@@ -122,13 +122,13 @@ fn many_bits_are_quantized_in_groups() {
     assert!(quantized.loss.item().unwrap().is_finite());
 }
 
-/// What a plan counts: the numbers of all groups at each of 6 positions.
+/// What a plan counts: logits and probabilities of all groups at each of 6 positions.
 #[test]
 fn a_step_makes_as_many_numbers_as_groups_have_values() {
     let of = |text: &str| lfq(text, 18).activations();
-    assert_eq!(of("lfq(bits: 18, entropy_group: 6, sub_tokens: [6, 12])"), 6 * 3 * 64);
-    assert_eq!(of("lfq(bits: 18, entropy_group: 12, sub_tokens: [6, 12])"), 6 * (4096 + 64));
-    assert_eq!(of("lfq(bits: 18, entropy_group: 18)"), 6 << 18);
+    assert_eq!(of("lfq(bits: 18, entropy_group: 6, sub_tokens: [6, 12])"), 2 * 6 * 3 * 64);
+    assert_eq!(of("lfq(bits: 18, entropy_group: 12, sub_tokens: [6, 12])"), 2 * 6 * (4096 + 64));
+    assert_eq!(of("lfq(bits: 18, entropy_group: 18)"), (2 * 6) << 18);
     assert_eq!(of("lfq(bits: 18, entropy_weight: 0.0)"), 0);
 }
 

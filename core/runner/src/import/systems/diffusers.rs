@@ -2,7 +2,7 @@
 //! `proj_attn` in older files; its maps are matrices, or 1x1 convolutions.
 
 use super::convolutional::Convolutional;
-use super::{Facts, Parts, System};
+use super::{Facts, Parts, System, codebook};
 use crate::import::names::Rule;
 use crate::import::published::Published;
 use rqlab_sdk::Result;
@@ -11,6 +11,7 @@ pub(super) const VQ: System = System {
     name: "diffusers_vq",
     about: "VQModel of huggingface/diffusers",
     configuration: Some("config.json"),
+    made_of: &["resnet", "vq"],
     recognises: |published| published.text("_class_name") == Some("VQModel"),
     prepare,
     read: read_vq,
@@ -22,6 +23,7 @@ pub(super) const KL: System = System {
     name: "diffusers_kl",
     about: "AutoencoderKL of huggingface/diffusers",
     configuration: Some("config.json"),
+    made_of: &["resnet", "kl"],
     recognises: |published| published.text("_class_name") == Some("AutoencoderKL"),
     prepare,
     read: read_kl,
@@ -76,7 +78,7 @@ fn network(published: &Published) -> Result<Convolutional> {
 
 fn rule(ours: &str, facts: &Facts) -> Option<Rule> {
     let name = ours.strip_prefix("autoencoder.").map(|name| theirs(name, facts.levels));
-    name.or_else(|| ours.strip_prefix("quantizer.").map(|name| format!("quantize.{name}"))).map(Rule::same)
+    name.map(Rule::same).or_else(|| codebook(ours))
 }
 
 /// Its name of one of `resnet`'s parameters.

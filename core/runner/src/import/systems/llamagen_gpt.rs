@@ -11,6 +11,7 @@ pub(super) const SYSTEM: System = System {
     name: "llamagen_gpt",
     about: "the transformer of FoundationVision/LlamaGen",
     configuration: None,
+    made_of: &["ar"],
     recognises: |published| published.has("tok_embeddings.weight") && published.has(QKV),
     prepare: |_| (),
     read,

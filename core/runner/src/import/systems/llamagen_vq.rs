@@ -2,7 +2,7 @@
 //! blocks are numbered in the order in which they run, also in the decoder.
 
 use super::convolutional::Convolutional;
-use super::{Parts, System};
+use super::{Parts, System, codebook};
 use crate::import::names::Rule;
 use crate::import::published::Published;
 use rqlab_sdk::Result;
@@ -12,12 +12,13 @@ pub(super) const SYSTEM: System = System {
     name: "llamagen_vq",
     about: "the VQ tokenizer of FoundationVision/LlamaGen",
     configuration: None,
+    made_of: &["resnet", "vq"],
     recognises: |published| published.has("encoder.conv_blocks.0.res.0.norm1.weight"),
     prepare: |_| (),
     read,
     rule: |ours, facts| {
         let name = ours.strip_prefix("autoencoder.").map(|name| theirs(name, facts.levels));
-        name.or_else(|| ours.strip_prefix("quantizer.").map(|name| format!("quantize.{name}"))).map(Rule::same)
+        name.map(Rule::same).or_else(|| codebook(ours))
     },
     // The queue that counts how many codes were used of late.
     unused: |theirs| theirs == "quantize.codebook_used",

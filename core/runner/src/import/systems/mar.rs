@@ -12,6 +12,7 @@ pub(super) const SYSTEM: System = System {
     name: "mar",
     about: "the masked prior with diffusion loss of LTH14/mar",
     configuration: None,
+    made_of: &["mar"],
     recognises: |published| published.has("fake_latent") && published.has("diffloss.net.input_proj.weight"),
     prepare: |_| (),
     read,

@@ -11,6 +11,7 @@ pub(super) const SYSTEM: System = System {
     name: "mar_kl16",
     about: "the KL-16 tokenizer of LTH14/mar",
     configuration: None,
+    made_of: &["resnet", "kl"],
     recognises: |published| {
         published.has("post_quant_conv.weight")
             && published.has("encoder.down.0.block.0.norm1.weight")

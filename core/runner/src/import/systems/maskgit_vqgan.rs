@@ -2,7 +2,7 @@
 //! `modeling/modules/maskgit_vqgan.py`.
 
 use super::convolutional::Convolutional;
-use super::{Parts, System};
+use super::{Parts, System, codebook};
 use crate::import::names::Rule;
 use crate::import::published::Published;
 use rqlab_sdk::Result;
@@ -11,6 +11,7 @@ pub(super) const SYSTEM: System = System {
     name: "maskgit_vqgan",
     about: "MaskGIT's VQGAN, as bytedance/1d-tokenizer has it",
     configuration: None,
+    made_of: &["resnet", "vq"],
     recognises: |published| {
         published.has("encoder.down.0.block.0.norm1.weight") && published.has("encoder.mid.0.norm1.weight")
     },
@@ -18,7 +19,7 @@ pub(super) const SYSTEM: System = System {
     read,
     rule: |ours, _| {
         let name = ours.strip_prefix("autoencoder.").map(theirs);
-        name.or_else(|| ours.strip_prefix("quantizer.").map(|name| format!("quantize.{name}"))).map(Rule::same)
+        name.map(Rule::same).or_else(|| codebook(ours))
     },
     unused: |_| false,
 };

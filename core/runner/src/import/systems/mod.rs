@@ -29,6 +29,8 @@ pub(super) struct System {
     pub(super) about: &'static str,
     /// The configuration that must lie beside its file, if one must.
     pub(super) configuration: Option<&'static str>,
+    /// The components that express it: an autoencoder and a quantizer, or a prior.
+    pub(super) made_of: &'static [&'static str],
     /// Whether a file is one of its.
     pub(super) recognises: fn(&Published) -> bool,
     /// Brings names that changed over time to those of today.
@@ -97,6 +99,16 @@ pub(super) const ALL: &[System] = &[
     diffusers::VQ,
     diffusers::KL,
 ];
+
+/// Where the codes of the quantizer `vq` are found that published files call `quantize.embedding`. Averages, which make codes in
+/// training, have no place there.
+fn codebook(ours: &str) -> Option<Rule> {
+    match ours.strip_prefix("quantizer.")? {
+        "embedding.weight" | "codebooks.0.weight" => Some(Rule::same("quantize.embedding.weight")),
+        "codebooks.0.embed_ema" | "codebooks.0.cluster_size_ema" => Some(Rule::nowhere()),
+        _ => None,
+    }
+}
 
 /// Numbers as a list in an experiment: `[1, 2]`.
 fn list(numbers: &[usize]) -> String {

@@ -11,6 +11,7 @@ pub(super) const SYSTEM: System = System {
     name: "pixelsnail",
     about: "PixelSNAIL of rosinality/vq-vae-2-pytorch",
     configuration: None,
+    made_of: &["pixelsnail"],
     recognises: |published| {
         published.has("horizontal.conv.conv.weight_v") && published.has("blocks.0.resblocks.0.conv1.conv.conv.weight_v")
     },

@@ -11,6 +11,7 @@ pub(super) const SYSTEM: System = System {
     name: "rqtransformer",
     about: "RQ-Transformer of kakaobrain/rq-vae-transformer",
     configuration: Some("config.yaml"),
+    made_of: &["rq_transformer"],
     recognises: |published| published.has("pos_emb_hw") && published.has("head_transformer.blocks.0.ln1.weight"),
     prepare: |_| (),
     read,

@@ -11,6 +11,7 @@ pub(super) const SYSTEM: System = System {
     name: "rqvae",
     about: "RQ-VAE of kakaobrain/rq-vae-transformer",
     configuration: Some("config.yaml"),
+    made_of: &["resnet", "rq"],
     recognises: |published| {
         published.has("quantizer.codebooks.0.weight") && published.has("encoder.down.0.block.0.norm1.weight")
     },

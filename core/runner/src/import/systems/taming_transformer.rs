@@ -12,6 +12,7 @@ pub(super) const SYSTEM: System = System {
     about: "the transformer of CompVis/taming-transformers, beside the VQGAN in its file",
     configuration: Some("project.yaml"),
     // Every file of it holds a first stage, which is what is taken unless one asks for this.
+    made_of: &["ar"],
     recognises: |published| published.has("transformer.pos_emb"),
     prepare: |_| (),
     read,

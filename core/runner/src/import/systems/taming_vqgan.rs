@@ -2,7 +2,7 @@
 //! file holds the loss as well: LPIPS and the discriminator.
 
 use super::convolutional::Convolutional;
-use super::{Parts, System};
+use super::{Parts, System, codebook};
 use crate::import::names::Rule;
 use crate::import::published::Published;
 use rqlab_sdk::Result;
@@ -11,6 +11,7 @@ pub(super) const SYSTEM: System = System {
     name: "taming_vqgan",
     about: "VQGAN of CompVis/taming-transformers",
     configuration: Some("project.yaml"),
+    made_of: &["resnet", "vq"],
     recognises: |published| {
         published.has("quantize.embedding.weight") && published.has("encoder.down.0.block.0.norm1.weight")
     },
@@ -25,6 +26,7 @@ pub(super) const FIRST_STAGE: System = System {
     name: "taming_first_stage",
     about: "the VQGAN in a transformer's file of CompVis/taming-transformers (`--system taming_transformer` takes the transformer)",
     configuration: Some("project.yaml"),
+    made_of: &["resnet", "vq"],
     recognises: |published| published.has(&format!("{WITHIN}quantize.embedding.weight")),
     prepare: |published| {
         published.rename(|name| match name.strip_prefix(WITHIN) {
@@ -56,8 +58,5 @@ fn read_at(published: &Published, params: &str) -> Result<Parts> {
 
 /// The names are those of `resnet`; the codebook is `quantize.embedding`.
 fn rule(ours: &str) -> Option<Rule> {
-    if let Some(name) = ours.strip_prefix("autoencoder.") {
-        return Some(Rule::same(name));
-    }
-    ours.strip_prefix("quantizer.").map(|name| Rule::same(format!("quantize.{name}")))
+    ours.strip_prefix("autoencoder.").map(Rule::same).or_else(|| codebook(ours))
 }

@@ -1,6 +1,6 @@
 //! TiTok of bytedance/1d-tokenizer (Yu et al., NeurIPS 2024): `modeling/titok.py`, in its form that decodes pixels.
 
-use super::{Parts, System};
+use super::{Parts, System, codebook};
 use crate::import::names::Rule;
 use crate::import::published::Published;
 use rqlab_sdk::Result;
@@ -9,6 +9,7 @@ pub(super) const SYSTEM: System = System {
     name: "titok",
     about: "TiTok of bytedance/1d-tokenizer, where it decodes pixels",
     configuration: Some("config.json or config.yaml"),
+    made_of: &["vit", "vq"],
     recognises: |published| {
         published.has("latent_tokens") && published.has("encoder.latent_token_positional_embedding")
     },
@@ -74,9 +75,6 @@ fn rule(ours: &str) -> Option<Rule> {
         (".mlp.0.", ".mlp.c_fc."),
         (".mlp.2.", ".mlp.c_proj."),
     ];
-    if let Some(name) = ours.strip_prefix("quantizer.") {
-        return Some(Rule::same(format!("quantize.{name}")));
-    }
-    let name = ours.strip_prefix("autoencoder.")?;
+    let Some(name) = ours.strip_prefix("autoencoder.") else { return codebook(ours) };
     Some(Rule::same(NAMES.iter().fold(name.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))))
 }

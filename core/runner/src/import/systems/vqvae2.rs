@@ -10,6 +10,7 @@ pub(super) const SYSTEM: System = System {
     name: "vqvae2",
     about: "VQ-VAE-2 of rosinality/vq-vae-2-pytorch",
     configuration: None,
+    made_of: &["vqvae2", "vq"],
     recognises: |published| published.has("quantize_t.embed") && published.has("enc_b.blocks.0.weight"),
     prepare: |_| (),
     read,

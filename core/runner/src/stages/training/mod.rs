@@ -10,6 +10,7 @@ pub(crate) mod together;
 
 use super::Context;
 use crate::jobs::Training;
+use crate::provenance::arithmetic;
 use crate::settings::{self, PriorTraining, TokenizerTraining};
 use batches::prefetch;
 use losses::{Losses, Taken};
@@ -23,7 +24,7 @@ use rqlab_sdk::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
@@ -240,6 +241,7 @@ pub(super) fn train<T: Task>(
     let mut critics = critics.into_iter().map(player).collect::<Result<Vec<_>>>()?;
     let mut curves: Vec<Curve> = Vec::new();
     let (mut first, mut earlier) = (0, 0.0);
+    let mut computed_by = BTreeSet::from([arithmetic(own.of)]);
     let mut losses = Losses::default();
     if let Some(state) = together::last_checkpoint(cx)? {
         params.load(&state.tensors)?;
@@ -250,6 +252,8 @@ pub(super) fn train<T: Task>(
         }
         first = number(&state, "step")?;
         earlier = number(&state, "seconds")?;
+        computed_by.append(&mut read(&state, "computed_by")?);
+        cx.reporter.begun_by(computed_by.clone());
         curves = read(&state, "curves")?;
         let (of_losses, of_task) = read(&state, "pending")?;
         losses.resume(of_losses);
@@ -323,6 +327,7 @@ pub(super) fn train<T: Task>(
                 let metadata = BTreeMap::from([
                     ("step".to_owned(), done.to_string()),
                     ("seconds".to_owned(), (earlier + started.elapsed().as_secs_f64()).to_string()),
+                    ("computed_by".to_owned(), written(&computed_by)?),
                     ("curves".to_owned(), written(&curves)?),
                     // What the next point of the curves is a mean of, so that a resumed run has the same ones.
                     ("pending".to_owned(), written(&(losses.pending()?, task.pending()?))?),
