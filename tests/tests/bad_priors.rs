@@ -35,6 +35,27 @@ fn refused(lab: &Lab, text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+/// Logits over codes at each position of a batch, distances to all codes: said before anything is allocated.
+#[test]
+fn what_no_memory_holds_is_refused_before_any_work() {
+    let lab = Lab::new().unwrap();
+    for set in [
+        "quantizer.codebook=1048576 --set prior_training.batch=1048576",
+        "quantizer.codebook=1048576 --set quantizer.stochastic_codes=1.0 --set tokenizer_training.batch=1048576",
+    ] {
+        let said = lab.run(&format!("sweep tiny.ron --set {set}")).unwrap();
+        assert!(said.code == Some(2) && said.err.contains("of memory"), "{set}: {}", said.err);
+    }
+    for (set, word) in [
+        ("evaluation.speed=[4,1,4]", "the batch size 4 stands here twice"),
+        ("tokenizer_training.freeze=[\"*\"]", "`freeze` names all parameters"),
+    ] {
+        let said = lab.run(&format!("plan tiny.ron --set {set}")).unwrap();
+        assert!(said.code == Some(2) && said.err.contains(word), "{set}: {}", said.err);
+    }
+    assert!(!lab.path("runs").exists());
+}
+
 #[test]
 fn what_sampling_cannot_do_is_refused() {
     let lab = Lab::new().unwrap();

@@ -220,7 +220,7 @@ fn a_crash_is_told_in_the_last_words_of_the_log_and_not_tried_again() {
     let plan = plan();
     for (script, attempts, expected) in [
         (
-            "echo earlier; echo memory allocation of 9 bytes failed; kill -ABRT $$",
+            "echo earlier; echo memory allocation of 9 bytes failed; echo stack backtrace:; echo '  0: rust_oom'; echo '     at x.rs:1'; kill -ABRT $$",
             1,
             "SIGABRT): memory allocation of 9",
         ),

@@ -251,7 +251,9 @@ fn memory_is_told_from_shapes_and_refused_where_no_machine_has_it() {
     // Value, gradient, two moments; an average is another number.
     let averaged = memory("tokenizer_training: (batch: 1, ema_decay: Some(0.9)),");
     assert_eq!(averaged - one, 4.0 * 24.0);
-    assert_eq!(memory("prior: guess(width: 64),"), 16.0 * (1_u64 << 46) as f64);
+    // Logits of a step come on top, which are few.
+    let large = memory("prior: guess(width: 64),") - 16.0 * (1_u64 << 46) as f64;
+    assert!((0.0..1e6).contains(&large), "{large}");
     let lab = Lab::new();
     let said = lab.complaints(&lab.write("x.ron", experiment("prior: guess(width: 4096),")), &[]);
     assert!(said.contains("which no machine has") && said.contains("--> x.ron:"), "{said}");

@@ -23,6 +23,11 @@ struct Unneeded {
 
 pub(super) fn run(global: &Global, arguments: &GcArgs, ui: Ui) -> Result<Outcome, Failure> {
     let store = Store::at(&arguments.runs);
+    if let Some(busy) = store.leases().all()?.into_iter().find(|found| !found.is_left()) {
+        let message =
+            format!("{} works in {} now, on what may stand on other stages", busy.who(), shown(&arguments.runs));
+        return Err(Diagnostic::error(message).help("wait until nobody does: `rqlab status` says who").into());
+    }
     let found = unneeded(global, arguments, &store, ui)?;
     if found.is_empty() {
         ui.line(format!("{}: every stage is needed", shown(&arguments.runs)))?;
@@ -88,9 +93,8 @@ fn unneeded(global: &Global, arguments: &GcArgs, store: &Store, ui: Ui) -> Resul
     if !absent.is_empty() {
         ui.note(format!("data are not here of {}: stages on data of no other experiment are kept", absent.join(", ")));
     }
-    let held: BTreeSet<String> = store.leases().all()?.into_iter().map(|found| found.id).collect();
     let mut found = Vec::new();
-    for id in store.ids().into_iter().filter(|id| !needed.contains(id) && !held.contains(id)) {
+    for id in store.ids().into_iter().filter(|id| !needed.contains(id)) {
         let stage = store.stage(&id);
         let job = stage.job().ok();
         let may_be_of_absent = job.as_ref().is_some_and(|job| !here.contains(job.data_digest.as_str()));

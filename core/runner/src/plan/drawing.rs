@@ -89,9 +89,12 @@ pub(super) fn cuts(setup: &Setup, resolved: &Resolved, draws_codes: bool) -> Res
 /// not known by name.
 pub(super) fn samples(setup: &Setup, resolved: &Resolved, classes: &[String], absent: bool) -> Result<(), Diagnostic> {
     let evaluation = &resolved.evaluation.all;
-    let mut seeds = evaluation.sampling_seeds.clone();
+    let (mut seeds, mut speed) = (evaluation.sampling_seeds.clone(), evaluation.speed.clone());
     seeds.sort_unstable();
-    let (field, message) = if seeds.is_empty() {
+    speed.sort_unstable();
+    let (field, message) = if let Some(twice) = speed.windows(2).find(|pair| pair[0] == pair[1]) {
+        ("speed", format!("the batch size {} stands here twice", twice[0]))
+    } else if seeds.is_empty() {
         ("sampling_seeds", "there is no sampling seed, and samples are measured: give one, such as [0]".to_owned())
     } else if let Some(twice) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
         ("sampling_seeds", format!("the sampling seed {} stands here twice, and would draw equal samples", twice[0]))

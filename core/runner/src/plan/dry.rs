@@ -96,6 +96,8 @@ pub(super) struct Priors {
     pub(super) guidable: bool,
     /// Whether all of them draw codes.
     pub(super) draws_codes: bool,
+    /// Logits of an image over the codes of a level, where that is drawn as codes; the most of a level.
+    pub(super) logits: usize,
 }
 
 pub(super) fn open(plugins: &Plugins, call: &Call, base: &Path) -> Answer<Opened> {
@@ -295,7 +297,7 @@ fn fitting(params: &Params, scopes: &[String], from: Option<&WeightsFile>, freez
 
 pub(super) fn dry_priors(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo], told: Told) -> Answer<Priors> {
     one_per_level("prior", calls, levels.len())?;
-    let mut all = Priors { count: 0, latents: false, guidable: true, draws_codes: true };
+    let mut all = Priors { count: 0, latents: false, guidable: true, draws_codes: true, logits: 0 };
     for level in 0..levels.len() {
         let params = Params::dry();
         let context = PriorContext {
@@ -311,6 +313,10 @@ pub(super) fn dry_priors(plugins: &Plugins, calls: &[Call], levels: &[LevelInfo]
         all.latents |= prior.wants() != TokenRequest::default();
         all.guidable &= prior.can_be_guided();
         all.draws_codes &= prior.draws_codes();
+        if prior.draws_codes() {
+            let of_level = levels[level].positions() * levels[level].sizes().iter().sum::<usize>();
+            all.logits = all.logits.max(of_level);
+        }
         all.count += params.count();
     }
     Ok(all)

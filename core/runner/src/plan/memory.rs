@@ -22,7 +22,9 @@ pub struct Memory {
     tokenizer: f64,
     /// The same of a prior.
     prior: f64,
-    /// What a step takes at once of the images that its ranks share: they and their reconstructions, latents before and after
+    /// What a step of a prior takes at once of the images that its ranks share: logits over codes.
+    logits: f64,
+    /// What a step of a tokenizer takes at once of the images that its ranks share: they and their reconstructions, latents before and after
     /// quantization, distributions over codes. Other activations are not counted.
     images: f64,
     /// The timing of samples: priors, and the largest batch of pictures with its latents.
@@ -47,6 +49,7 @@ impl Memory {
                 + trained(model.objectives, false)
                 + ((model.quantizer + model.buffers) as f64).max(model.levels.iter().map(tables).sum()),
             prior: model.prior.map_or(0.0, |count| trained(count, prior.ema_decay.is_some())),
+            logits: (prior.batch / prior.gradient_accumulation.max(1)) as f64 * model.logits as f64,
             images: at_once * (2.0 * (image + latents) + model.activations as f64),
             sampling: model.prior.map_or(0.0, |count| count as f64 + timed),
         }
@@ -55,7 +58,7 @@ impl Memory {
     /// Bytes on a machine where so many ranks train together.
     pub fn bytes(&self, ranks: usize) -> f64 {
         let ranks = ranks as f64;
-        NUMBER * (ranks * self.tokenizer + self.images).max(ranks * self.prior).max(self.sampling)
+        NUMBER * (ranks * self.tokenizer + self.images).max(ranks * self.prior + self.logits).max(self.sampling)
     }
 }
 
@@ -166,9 +169,11 @@ mod tests {
     /// Each rank has the parameters, and its share of the images.
     #[test]
     fn ranks_share_images_alone() {
-        let memory = Memory { tokenizer: 10.0, prior: 12.0, images: 5.0, sampling: 40.0 };
+        let memory = Memory { tokenizer: 10.0, prior: 12.0, logits: 0.0, images: 5.0, sampling: 40.0 };
         assert_eq!([1, 2, 4].map(|ranks| memory.bytes(ranks)), [160.0, 160.0, 192.0]);
         let memory = Memory { sampling: 0.0, ..memory };
         assert_eq!([1, 2, 4].map(|ranks| memory.bytes(ranks)), [60.0, 100.0, 192.0]);
+        let memory = Memory { logits: 20.0, ..memory };
+        assert_eq!([1, 2, 4].map(|ranks| memory.bytes(ranks)), [128.0, 176.0, 272.0]);
     }
 }

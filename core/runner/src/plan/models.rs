@@ -52,6 +52,8 @@ pub struct Model {
     pub attributes: usize,
     /// Numbers that the quantizers make for an image in a step of training, beside latents.
     pub activations: usize,
+    /// Logits that the priors make for an image in a step of training.
+    pub logits: usize,
     /// What a trial of them takes of memory at least, as far as shapes tell.
     pub memory: Memory,
 }
@@ -233,6 +235,7 @@ impl<'a> Models<'a> {
             text,
             attributes: captions.filter(|_| text.is_some()).map_or(0, |captions| captions.attributes.len()),
             activations,
+            logits: prior.map_or(0, |priors| priors.logits),
             memory: Memory::default(),
         };
         model.memory =

@@ -41,6 +41,11 @@ pub struct Found {
 }
 
 impl Found {
+    /// Whether its holder is gone, as this machine knows.
+    pub fn is_left(&self) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.is_near() && !holder.is_there())
+    }
+
     /// Who holds it, in words.
     pub fn who(&self) -> String {
         self.holder.as_ref().map_or_else(|| "somebody unknown".to_owned(), Holder::to_string)
@@ -112,7 +117,7 @@ impl Leases {
     /// As for [`Leases::take`].
     pub fn take_from_gone(&self, id: &str, exclusive: bool) -> Result<Option<Lease>> {
         if let Some(found) = self.find(id)?
-            && found.holder.as_ref().is_some_and(|holder| holder.is_near() && !holder.is_there())
+            && found.is_left()
         {
             self.break_stale(&found)?;
         }

@@ -26,13 +26,16 @@ impl StageDir {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// The last lines, at most so `many`, of what the log says after its first `from` bytes, but for what Rust adds to every
-    /// panic, and for lines without a word.
+    /// The last lines, at most so `many`, of what the log says after its first `from` bytes, but for what Rust adds to a panic
+    /// (a note, and the functions that were called, where the user asks for them), and for lines without a word.
     pub fn last_words(&self, from: u64, many: usize) -> Vec<String> {
         let text = self.log_from(from);
         let lines = text.lines().map(str::trim);
-        let lines: Vec<&str> =
-            lines.filter(|line| line.contains(char::is_alphanumeric) && !line.starts_with("note: ")).collect();
+        let is_call = |line: &str| {
+            line.starts_with("at ") || line.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+        };
+        let is_added = |line: &str| line.starts_with("note: ") || line == "stack backtrace:" || is_call(line);
+        let lines: Vec<&str> = lines.filter(|line| line.contains(char::is_alphanumeric) && !is_added(line)).collect();
         lines[lines.len().saturating_sub(many)..].iter().map(|&line| line.to_owned()).collect()
     }
 

@@ -300,6 +300,13 @@ impl Quantizer for Rq {
         LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }
 
+    /// Where codes are drawn, the distances to all codes of a depth and their softmax.
+    fn activations(&self) -> usize {
+        let draws = self.config.stochastic_codes.is_some();
+        let most = self.sizes.iter().max().filter(|_| draws).copied().unwrap_or(0);
+        2 * self.level().positions() * most
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         let vectors = self.projection.project_in(latents)?;
         let all = self.codes(&vectors)?;

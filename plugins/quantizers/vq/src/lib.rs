@@ -177,6 +177,13 @@ impl Quantizer for Vq {
         LevelInfo { height, width, channels, space: TokenSpace::Codes(space), scales: None }
     }
 
+    /// Where vectors are compared with all codes at once, distances and their softmax.
+    fn activations(&self) -> usize {
+        let VqConfig { entropy_weight, stochastic_codes, codebook, .. } = self.config;
+        let compares = entropy_weight > 0.0 || stochastic_codes.is_some();
+        if compares { 2 * self.level().positions() * codebook } else { 0 }
+    }
+
     fn quantize(&self, latents: &Tensor) -> Result<Quantized> {
         let vectors = self.as_learned(&self.projection.project_in(latents)?)?;
         let codewords = self.codewords()?;

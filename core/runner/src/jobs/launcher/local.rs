@@ -119,8 +119,9 @@ fn follow(mut child: Child, ticket: Ticket, sender: &Sender<Update>) {
         let _ = sender.send(update);
     }
     let exit = match (exit(child.wait()), farewell) {
-        (Exit::Success, Some(why)) => Exit::Interrupted(why),
-        (exit, _) => exit,
+        // What started ranks may end otherwise, as when it was itself asked to end.
+        (_, Some(why)) => Exit::Interrupted(why),
+        (exit, None) => exit,
     };
     let _ = sender.send(Update::Ended(ticket, exit));
 }

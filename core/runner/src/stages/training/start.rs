@@ -97,6 +97,11 @@ impl Frozen {
                 format!("`freeze` names `{idle}`, which no parameter is called; their names begin with {parts}");
             return Err(Error::Unsupported(message));
         }
+        let is_free = |name: &str| !patterns.iter().any(|pattern| fits(pattern, name));
+        if !entries.iter().any(|(name, entry)| entry.role == Role::Trained && is_free(name)) {
+            let message = "`freeze` names all parameters that an optimizer trains: leave some free, or train for 0 steps without `freeze`";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
         let is_frozen = |name: &str| patterns.iter().any(|pattern| fits(pattern, name));
         for scope in scopes {
             let inside = |name: &String| name.strip_prefix(scope.as_str()).is_some_and(|rest| rest.starts_with('.'));
