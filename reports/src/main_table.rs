@@ -1,15 +1,20 @@
-//! The table that a paper would have: a row for each configuration, the baseline first with the others' differences from it, the
-//! best in bold. On the page, in Markdown and in LaTeX.
+//! The table that a paper would have: a row for each configuration, the baseline first with the others' differences from it, in
+//! bold what is best beyond doubt. On the page, in Markdown and in LaTeX.
 
 use crate::format::Precision;
 use crate::judge::withheld;
 use crate::measure::{Better, Measure, Quantity};
 use crate::results::Trial;
+use crate::stats;
 use crate::study::{Column, Configuration, Study};
 
 /// What it shows beside the headline, where it was measured.
 const COLUMNS: [&str; 7] =
     ["bits_per_image", "kl_bits_per_image", "psnr", "ssim", "recon_frechet", "prior_bits_per_image", "sample_frechet"];
+
+/// What is told where something is in bold.
+pub(crate) const BOLD: &str = "Bold: the best mean of a column, where the 95% interval of its difference from the next best, \
+                               paired by seed, excludes zero (of times and counts: the best).";
 
 /// The table.
 pub(crate) struct MainTable {
@@ -41,7 +46,7 @@ pub(crate) struct Cell {
     pub(crate) value: String,
     /// The difference from the baseline, where it compares.
     pub(crate) difference: Option<String>,
-    /// Whether it is the best of its column.
+    /// Whether it is the best of its column beyond doubt.
     pub(crate) is_best: bool,
     /// Why no verdict may be drawn from it.
     pub(crate) fault: Option<&'static str>,
@@ -80,6 +85,9 @@ impl MainTable {
         caption.push_str(if intervals { ", ± half of the 95% interval." } else { "." });
         if let Some(baseline) = baseline {
             caption.push_str(&format!(" With the difference from {}, where it compares.", baseline.label));
+        }
+        if rows.iter().flat_map(|row| row.cells.iter().flatten()).any(|cell| cell.is_best) {
+            caption.push_str(&format!(" {BOLD}"));
         }
         let columns = columns.iter().map(|column| (column.label(), column.measure.unit)).collect();
         Some(Self { caption, columns, rows, faults })
@@ -197,7 +205,7 @@ fn cell(
         .filter(|baseline| !std::ptr::eq(*baseline, configuration) && fault.is_none())
         .filter(|baseline| study.unsound(baseline, &column.measure).is_none())
         .and_then(|baseline| difference(baseline, configuration, column, precision));
-    Some(Cell { value, difference, is_best: is_best(study, column, found.mean), fault })
+    Some(Cell { value, difference, is_best: is_best(study, column, configuration), fault })
 }
 
 /// The mean of a configuration less that of the baseline, over the seeds that both have; `None` where it does not compare.
@@ -232,27 +240,37 @@ pub(crate) fn precision(study: &Study<'_>, column: &Column) -> Precision {
     Precision::of(&column.measure, means)
 }
 
-/// Whether a mean is the best of a measure that has a better side, and another is worse. Of what does not compare between all
-/// configurations, and of what is not sound, nothing is the best.
-pub(crate) fn is_best(study: &Study<'_>, column: &Column, mean: f64) -> bool {
+/// Whether a configuration is the best of a measure that has a better side, by a difference from the next best that is more than
+/// seeds make: its interval, paired by seed, excludes zero. Counts are what they are, and times are told without intervals. Of what
+/// does not compare between all configurations, and of what is not sound, nothing is the best.
+pub(crate) fn is_best(study: &Study<'_>, column: &Column, configuration: &Configuration<'_>) -> bool {
     let Measure { better, .. } = column.measure;
     let sign = match better {
         Better::Higher => 1.0,
         Better::Lower => -1.0,
         Better::Neither => return false,
     };
-    let measured = || study.configurations.iter().filter(|other| other.mean(&column.quantity).is_some());
+    let of = &column.quantity;
+    let measured = || study.configurations.iter().filter(|other| other.mean(of).is_some());
     let trials: Vec<&Trial> = measured().filter_map(|configuration| configuration.done().next()).collect();
     let beside_the_first: Vec<(&Trial, &Trial)> = trials.iter().skip(1).map(|other| (trials[0], *other)).collect();
     if withheld(column, &beside_the_first).is_some() {
         return false;
     }
     let sound = measured().filter(|configuration| study.unsound(configuration, &column.measure).is_none());
-    let means: Vec<f64> =
-        sound.filter_map(|other| other.mean(&column.quantity)).map(|other| sign * other.mean).collect();
-    means.contains(&(sign * mean))
-        && means.iter().all(|other| *other <= sign * mean)
-        && means.iter().any(|other| *other < sign * mean)
+    let mut ranked: Vec<(f64, &Configuration<'_>)> =
+        sound.filter_map(|other| Some((sign * other.mean(of)?.mean, other))).collect();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let [(first, best), (second, next), ..] = ranked[..] else { return false };
+    if !std::ptr::eq(best, configuration) || first <= second {
+        return false;
+    }
+    if column.measure.is_counted() || column.measure.is_timing() {
+        return true;
+    }
+    let partner = |trial: &Trial| next.done().find(|other| other.seed == trial.seed);
+    let differences: Vec<f64> = best.done().filter_map(|trial| differ(of, partner(trial)?, trial)).collect();
+    stats::mean(&differences).and_then(|difference| difference.excludes_zero()).unwrap_or(false)
 }
 
 /// Text as LaTeX writes it.
@@ -319,13 +337,17 @@ mod tests {
             markdown,
             "| configuration | PSNR (dB) | nominal bits per image (bits) |\n|---|---:|---:|\n\
              | depth 1 | 19.50 ± 1.24 | **384** |\n| depth 4 | **21.50 ± 1.24** (+2.00) | 1536 (+1152) |\n\n\
-             Means over 3 seeds, ± half of the 95% interval. With the difference from depth 1, where it compares.\n"
+             Means over 3 seeds, ± half of the 95% interval. With the difference from depth 1, where it compares. \
+             Bold: the best mean of a column, where the 95% interval of its difference from the next best, paired by seed, excludes \
+             zero (of times and counts: the best).\n"
         );
         for line in [
             "\\begin{tabular}{lrr}",
             "depth 1 & 19.50 $\\pm$ 1.24 & \\textbf{384} \\\\",
             "depth 4 & \\textbf{21.50 $\\pm$ 1.24} (+2.00) & 1536 (+1152) \\\\",
-            "\\caption{Means over 3 seeds, $\\pm$ half of the 95\\% interval. With the difference from depth 1, where it compares.}",
+            "\\caption{Means over 3 seeds, $\\pm$ half of the 95\\% interval. With the difference from depth 1, where it compares. \
+             Bold: the best mean of a column, where the 95\\% interval of its difference from the next best, paired by seed, excludes \
+             zero (of times and counts: the best).}",
         ] {
             assert!(latex.lines().any(|found| found == line), "{line}\n{latex}");
         }
@@ -338,5 +360,23 @@ mod tests {
         let text = table.map(|table| table.markdown()).unwrap_or_default();
         assert!(text.contains("| depth 4 | 21.50 ± 1.24† | 1536 (+1152) |"), "{text}");
         assert!(text.contains("† No verdict may be drawn: A codebook has collapsed."), "{text}");
+    }
+
+    #[test]
+    fn what_seeds_do_not_show_is_not_bold() {
+        let mut results = results(60.0);
+        // Seed by seed the difference is 0.1, 3.0 and -0.7.
+        for (trial, psnr) in results.trials.iter_mut().zip([19.1, 22.5, 19.3]) {
+            trial.readings[0].value = psnr;
+        }
+        let markdown =
+            |results: &Results| MainTable::of(&Study::new(results)).map(|table| table.markdown()).unwrap_or_default();
+        assert!(!markdown(&results).contains("**2"), "{}", markdown(&results));
+        assert!(markdown(&results).contains("**384**") && markdown(&results).contains("Bold: "));
+        // One seed has no interval; equal counts have no best.
+        results.trials.retain(|trial| trial.seed == Some(0));
+        results.trials.iter_mut().for_each(|trial| trial.readings[1].value = 384.0);
+        let one = markdown(&results);
+        assert!(!one.contains("**") && !one.contains("Bold"), "{one}");
     }
 }

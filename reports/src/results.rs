@@ -42,6 +42,8 @@ pub struct Results {
     pub case_paths: Vec<String>,
     /// What the matrix, the effects and the default comparisons look at; without one, the PSNR.
     pub headline: Option<Quantity>,
+    /// What the default comparisons look at beside the headline.
+    pub judged_also: Vec<Quantity>,
     /// What the experiment asks to be judged; if empty, the report compares the first value of each axis with its last.
     pub comparisons: Vec<Comparison>,
     /// Every trial of the plan, in its order, also those that failed or never ran.

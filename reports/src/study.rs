@@ -9,6 +9,9 @@ use crate::site::{Site, sites};
 use crate::stats::{self, Estimate};
 use crate::warnings::{Fault, Harm, faults};
 
+/// What a configuration is called that stands for all.
+pub(crate) const ALL: &str = "all configurations";
+
 /// A quantity with what the registry says of its measure: a column of a table, or one direction of a chart.
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
@@ -27,6 +30,8 @@ pub(crate) struct Configuration<'a> {
     pub(crate) label: String,
     /// Its trials in the order of the plan, of any status.
     pub(crate) trials: Vec<&'a Trial>,
+    /// How many others it stands for, of which its key and its trials do not tell.
+    pub(crate) others: usize,
 }
 
 /// The results with their configurations.
@@ -62,18 +67,12 @@ impl<'a> Study<'a> {
                 Some(configuration) => configuration.trials.push(trial),
                 None => {
                     let label = label(&results.axes, &varied, &key);
-                    configurations.push(Configuration { key, label, trials: vec![trial] });
+                    configurations.push(Configuration { key, label, trials: vec![trial], others: 0 });
                 }
             }
         }
         let headline = results.headline.clone().map_or_else(|| Column::plain("psnr"), Column::of);
-        let mut combinations: Vec<Vec<Option<&Value>>> = Vec::new();
-        for configuration in &configurations {
-            let combination = others(&varied, &configuration.key);
-            if !combinations.contains(&combination) {
-                combinations.push(combination);
-            }
-        }
+        let combinations = combinations(&varied, &configurations);
         let sites = sites(results);
         let mut study = Self { results, configurations, sites, varied, combinations, headline, faults: Vec::new() };
         study.faults = faults(&study);
@@ -81,7 +80,8 @@ impl<'a> Study<'a> {
     }
 
     /// The same, with one configuration for all that share their reconstructions, such as those that differ in the prior alone:
-    /// what concerns tokenizers shows each once.
+    /// what concerns tokenizers shows each once. Axes that they do not differ by are not varied, and no measure of priors is the
+    /// headline.
     pub(crate) fn of_tokenizers(&self) -> Self {
         let mut groups: Vec<Vec<&Configuration<'a>>> = Vec::new();
         for configuration in &self.configurations {
@@ -91,16 +91,42 @@ impl<'a> Study<'a> {
                 None => groups.push(vec![configuration]),
             }
         }
+        let mut varied = self.varied.clone();
+        for axis in &self.varied {
+            let rest: Vec<usize> = varied.iter().copied().filter(|other| other != axis).collect();
+            let varies_within =
+                groups.iter().any(|group| group.iter().any(|one| one.key[*axis] != group[0].key[*axis]));
+            let mut keys: Vec<Vec<Option<&Value>>> = groups.iter().map(|group| at(&rest, &group[0].key)).collect();
+            keys.sort_by_cached_key(|key| format!("{key:?}"));
+            keys.dedup();
+            if varies_within && keys.len() == groups.len() {
+                varied = rest;
+            }
+        }
         let named = |group: &Vec<&Configuration<'a>>| {
+            let told = group.iter().all(|one| at(&varied, &one.key) == at(&varied, &group[0].key));
+            let name = label(&self.results.axes, &varied, &group[0].key);
             let label = match group.len() - 1 {
+                0 if told && groups.len() > 1 => name,
                 0 => group[0].label.clone(),
-                others if others + 1 == self.configurations.len() => "all configurations".to_owned(),
+                others if others + 1 == self.configurations.len() => ALL.to_owned(),
+                _ if told => name,
                 1 => format!("{} (and another one)", group[0].label),
                 others => format!("{} (and {others} others)", group[0].label),
             };
-            Configuration { label, ..group[0].clone() }
+            Configuration { label, others: if told { 0 } else { group.len() - 1 }, ..group[0].clone() }
         };
-        Self { configurations: groups.iter().map(named).collect(), ..self.clone() }
+        let configurations: Vec<Configuration<'a>> = groups.iter().map(named).collect();
+        let psnr = Column::plain("psnr");
+        let of_priors = matches!(self.headline.measure.group, Group::Prior | Group::Speed) && self.has(&psnr.quantity);
+        let headline = if of_priors { psnr } else { self.headline.clone() };
+        let combinations = combinations(&varied, &configurations);
+        Self { configurations, varied, combinations, headline, ..self.clone() }
+    }
+
+    /// Whether it is the view of one tokenizer that all of several configurations share.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.configurations.len() == 1 && self.configurations[0].label == ALL
     }
 
     /// The axis at an index of `varied`.
@@ -222,9 +248,26 @@ impl Configuration<'_> {
     }
 }
 
+/// A configuration's values at these axes.
+fn at<'a>(axes: &[usize], key: &[Option<&'a Value>]) -> Vec<Option<&'a Value>> {
+    axes.iter().map(|&axis| key[axis]).collect()
+}
+
 /// The values of all varied axes but the first.
 fn others<'a>(varied: &[usize], key: &[Option<&'a Value>]) -> Vec<Option<&'a Value>> {
-    varied.iter().skip(1).map(|&axis| key[axis]).collect()
+    at(varied.get(1..).unwrap_or_default(), key)
+}
+
+/// What the axes after the first varied one take together, as far as it occurs.
+fn combinations<'a>(varied: &[usize], configurations: &[Configuration<'a>]) -> Vec<Vec<Option<&'a Value>>> {
+    let mut combinations = Vec::new();
+    for configuration in configurations {
+        let combination = others(varied, &configuration.key);
+        if !combinations.contains(&combination) {
+            combinations.push(combination);
+        }
+    }
+    combinations
 }
 
 /// Every quantity of any trial, in the order of the tables' columns. Single draws are no columns: their mean is.
@@ -308,5 +351,35 @@ mod tests {
         // Where it is not known, and where seeds differ, they are not the same.
         assert_eq!(labels(vec![trial("a", 0, None), trial("b", 0, None)]), ["prior a", "prior b"]);
         assert_eq!(labels(vec![trial("a", 0, x), trial("b", 1, x)]), ["prior a", "prior b"]);
+    }
+
+    #[test]
+    fn tokenizers_are_told_by_what_they_differ_in() {
+        let trial = |prior: &str, depth: i64| Trial {
+            axes: [("prior".to_owned(), Value::from(prior)), ("quantizer.depth".to_owned(), depth.into())].into(),
+            seed: Some(0),
+            status: Status::Done,
+            parts: [("reconstruction".to_owned(), depth.to_string())].into(),
+            readings: vec![Reading::new("psnr", [], 20.0)],
+            ..Trial::default()
+        };
+        let axis = |path: &str, values: Vec<Value>| Axis { path: path.to_owned(), label: String::new(), values };
+        let results = Results {
+            axes: vec![
+                axis("prior", vec!["a".into(), "b".into()]),
+                axis("quantizer.depth", vec![1_i64.into(), 2_i64.into()]),
+            ],
+            trials: vec![trial("a", 1), trial("b", 1), trial("a", 2), trial("b", 2)],
+            headline: Some(Quantity::plain("sample_frechet")),
+            ..Results::default()
+        };
+        let tokenizers = Study::new(&results).of_tokenizers();
+        let labels: Vec<&str> = tokenizers.configurations.iter().map(|one| &*one.label).collect();
+        assert_eq!(labels, ["depth 1", "depth 2"]);
+        assert_eq!(tokenizers.varied, [1]);
+        let colours: Vec<_> = tokenizers.configurations.iter().map(|one| tokenizers.style(one)).collect();
+        assert_eq!(colours, [(0, 0), (1, 1)]);
+        // The best of tokenizers is not that of one prior's samples.
+        assert_eq!(tokenizers.headline.measure.name, "psnr");
     }
 }

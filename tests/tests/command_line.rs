@@ -148,6 +148,9 @@ fn the_installation_explains_itself() {
     told("evaluation", &["guidance: number in 0.0..=1e3, default 1", "evaluation: ("]);
     told("quantizer", &["a list with one per level", "\n  rq", "\n  vq"]);
     told("objective", &["default mse()", "\n  l1", "\n  mse"]);
+    told("report", &["headline: the measure", "compare: the comparisons", "report: ("]);
+    told("sweep", &["cases({", "zip({"]);
+    told("", &["  quantizer ", "  report ", "rq_transformer", "protocols"]);
     let said = lab.run("describe evaluaton").unwrap();
     assert!(said.code == Some(2) && said.err.contains("did you mean `evaluation`?"), "{}", said.err);
     let said = ok(&lab, "doctor --runs runs");

@@ -16,6 +16,12 @@ use rqlab_sdk::Error;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The measure that tells how strongly samples were guided, and all that do.
+const GUIDANCE: &str = "guidance";
+const GUIDED: [&str; 2] = [GUIDANCE, "tuned_guidance"];
+/// Measures of what samples there are.
+const SAMPLED: [&str; 2] = ["sample_frechet", "images_per_second"];
+
 /// Lines of a failed trial's log that the report shows.
 const LOG_LINES: usize = 20;
 
@@ -43,6 +49,7 @@ pub fn collect(
     let experiment = &plan.experiment;
     let (mut trials, unusable): (Vec<_>, Vec<bool>) =
         plan.trials.iter().map(|trial| gather(plan, trial, &jobs, store, outcomes)).unzip();
+    unguided(&mut trials);
     let repeat = repeat.clone().as_computed(trials.iter());
     for trial in &mut trials {
         trial.command = repeat.trial(&trial.id);
@@ -68,11 +75,25 @@ pub fn collect(
             })
             .collect(),
         headline: rqlab_reports::quantity(&experiment.headline).ok(),
+        judged_also: experiment.judged_also.iter().filter_map(|name| rqlab_reports::quantity(name).ok()).collect(),
         comparisons: experiment.comparisons.iter().map(|asked| comparison(&experiment.axes, asked)).collect(),
         trials,
         definitions: Vec::new(),
     };
     Collected { results, unusable: unusable.contains(&true) }
+}
+
+/// Adds a guidance scale of 1 to trials whose samples were not guided, where those of others were: stages tell only what they did.
+fn unguided(trials: &mut [rqlab_reports::Trial]) {
+    let has = |trial: &rqlab_reports::Trial, measure: &str| trial.readings.iter().any(|one| one.measure == measure);
+    if !trials.iter().any(|trial| has(trial, GUIDANCE)) {
+        return;
+    }
+    for trial in trials {
+        if SAMPLED.iter().any(|measure| has(trial, measure)) && !GUIDED.iter().any(|measure| has(trial, measure)) {
+            trial.readings.push(Reading::new(GUIDANCE, [], 1.0));
+        }
+    }
 }
 
 /// What the experiment's file says of itself; its finding is dated by when the file was last changed, unless it has a date.
@@ -317,5 +338,25 @@ mod tests {
         assert_eq!(shown(&["true", "false"], &[along("false", "true")]), ["false", "true"]);
         assert_eq!(shown(&["true", "false"], &[along("false", "true"), along("true", "false")]), ["true", "false"]);
         assert_eq!(shown(&["b", "a", "c"], &[along("a", "b")]), ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn where_some_samples_are_guided_the_others_are_told_not_to_be() {
+        let trial = |readings: &[(&str, f64)]| rqlab_reports::Trial {
+            readings: readings.iter().map(|(measure, value)| Reading::new(*measure, [], *value)).collect(),
+            ..Default::default()
+        };
+        let scales = |mut trials: Vec<rqlab_reports::Trial>| {
+            unguided(&mut trials);
+            let scale = |trial: &rqlab_reports::Trial| {
+                trial.readings.iter().find(|one| one.measure == GUIDANCE).map(|one| one.value)
+            };
+            trials.iter().map(scale).collect::<Vec<_>>()
+        };
+        let (plain, guided) = ([("sample_frechet", 7.0)], [("sample_frechet", 6.0), (GUIDANCE, 2.0)]);
+        let (tuned, missing) = ([("sample_frechet", 5.0), ("tuned_guidance", 1.0)], []);
+        assert_eq!(scales(vec![trial(&plain), trial(&guided)]), [Some(1.0), Some(2.0)]);
+        assert_eq!(scales(vec![trial(&tuned), trial(&guided), trial(&missing)]), [None, Some(2.0), None]);
+        assert_eq!(scales(vec![trial(&plain), trial(&plain)]), [None, None]);
     }
 }

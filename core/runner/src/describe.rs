@@ -1,4 +1,6 @@
-//! Components and settings in words: from the structs that parse them.
+//! What may be written in an experiment, in words: components and settings from the structs that parse them.
+
+mod sections;
 
 use crate::experiment::{Slot, raw};
 use crate::plan::catalog::of_settings;
@@ -6,6 +8,7 @@ use crate::plugins::{Plugins, Provided, short_path};
 use crate::ui::Ui;
 use rqlab_reports::{COMMON, Pins, Protocol};
 use rqlab_sdk::config::{Description, FieldDoc, Mark, ValueKind};
+pub use sections::{SECTIONS, Section};
 
 /// The name that protocols are told under.
 pub const PROTOCOLS: &str = "protocols";
@@ -60,6 +63,28 @@ pub fn slot(slot: Slot, plugins: &Plugins, ui: Ui) -> String {
     }
     out.push(String::new());
     out.push(ui.faint("`rqlab describe NAME` tells the fields of one"));
+    out.join("\n")
+}
+
+/// What there is to describe: the fields of an experiment file, and the components by the slots that take them.
+pub fn overview(plugins: &Plugins, ui: Ui) -> String {
+    let of_kind = |slot: Slot| {
+        let all = plugins.provided().into_iter();
+        let names = all.filter(|provided| Some(provided.component.build.kind()) == slot.kind());
+        names.map(|provided| provided.component.name).collect::<Vec<_>>().join(", ")
+    };
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for slot in Slot::ALL {
+        lines.push((slot.name(), if slot.kind().is_some() { of_kind(slot) } else { "settings".to_owned() }));
+    }
+    lines.extend(SECTIONS.iter().map(|section| (section.name, section.summary.to_owned())));
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut out = vec![ui.strong("The fields of an experiment file, and the components that they take")];
+    out.extend(lines.iter().map(|(name, text)| format!("  {}  {text}", ui.strong(&format!("{name:width$}")))));
+    out.push(String::new());
+    out.push(format!("{}  what each protocol of the evaluation pins", ui.strong(PROTOCOLS)));
+    out.push(String::new());
+    out.push(ui.faint("`rqlab describe NAME` tells of a field or a component"));
     out.join("\n")
 }
 

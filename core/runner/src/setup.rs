@@ -51,7 +51,8 @@ pub(crate) fn tell(plan: &Plan, trial: &Trial, jobs: &BTreeMap<&str, &Job>, out:
         } else if let Some(stage) = job.stage.is::<MeasurePrior>().filter(|stage| !stage.probe) {
             drawn = Some(stage.evaluation.samples);
             facts.push(Fact::new("samples", samples(&stage.evaluation)));
-            facts.extend(labels(&stage.evaluation, model).map(|labels| Fact::new(LABELS, labels)));
+            let told = jobs().filter_map(|job| job.stage.is::<TrainPrior>()).find(|prior| !prior.probe);
+            facts.extend(conditions(&stage.evaluation, model, told.map(|prior| prior.training.condition)));
             let [k, wide] = [stages::NEIGHBOURS, stages::DENSITY_NEIGHBOURS];
             let manifold = format!("{k} nearest neighbours; of density and coverage {wide}");
             facts.extend(stage.features.is_some().then(|| Fact::new("precision and recall", manifold)));
@@ -175,6 +176,22 @@ fn measured(evaluation: &Evaluation, model: &Model, out: &mut rqlab_reports::Tri
     out.sizes.test_images = Some(info.test);
     out.sizes.test_by_class = info.summary.per_class.iter().map(|[_, test]| *test).collect();
     Fact::new("measured on", format!("{} of {}", thousands(images), counted(info.test, "test image")))
+}
+
+/// What samples are drawn of: classes, or captions, where a prior is told any.
+fn conditions(evaluation: &Evaluation, model: &Model, told: Option<Conditioning>) -> Option<Fact> {
+    match told {
+        Some(Conditioning::None) => None,
+        Some(Conditioning::Text) => {
+            let classes = match &evaluation.labels {
+                Labels::Data => String::new(),
+                Labels::Uniform => ", all classes equally often".to_owned(),
+                Labels::Class(name) => format!(", of `{name}` alone"),
+            };
+            Some(Fact::new("captions of samples", format!("those of the measured test images in turn{classes}")))
+        }
+        Some(Conditioning::Class) | None => labels(evaluation, model).map(|labels| Fact::new(LABELS, labels)),
+    }
 }
 
 /// Which classes samples are drawn of.

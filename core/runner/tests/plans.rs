@@ -294,6 +294,13 @@ fn what_is_judged_by_default_is_what_the_axes_can_change() {
     assert_eq!(headline(guided), "sample_frechet");
     assert_eq!(headline(r#"prior: guess, axes: { "prior": [guess, dream], "quantizer.depth": [1, 2] }"#), "psnr");
     assert_eq!(headline(r#"prior: guess, axes: { "evaluation.images": [8, 16] }"#), "psnr");
+    // Where tokenizers and priors vary, both are judged, unless the file says what is.
+    let also = |more: &str| plan_of(more).experiment.judged_also;
+    let both = r#"prior: guess, axes: { "prior": [guess, dream], "quantizer.depth": [1, 2] }"#;
+    assert_eq!(also(both), ["sample_frechet"]);
+    assert_eq!(also(&format!(r#"{both}, report: (headline: "psnr")"#)), [""; 0]);
+    assert_eq!(also(r#"prior: guess, axes: { "prior": [guess, dream] }"#), [""; 0]);
+    assert_eq!(also(r#"prior: guess, axes: { "quantizer.depth": [1, 2] }"#), [""; 0]);
     // No prior draws anything.
     assert_eq!(headline(r#"axes: { "prior_training.steps": [1, 2] }"#), "psnr");
     let named = r#"prior: guess, axes: { "prior": [guess, dream] }, report: (headline: "ssim")"#;

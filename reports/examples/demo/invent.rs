@@ -315,6 +315,7 @@ pub(crate) fn results() -> rqlab_reports::Result<Results> {
     let depth = |measure: &str, depth| Quantity::new(measure, [Index::Depth(depth)]);
     Ok(Results {
         case_paths: Vec::new(),
+        judged_also: Vec::new(),
         name: "demo".into(),
         question: "Does depth beat codebook size at equal bits?".into(),
         file: FileNote {

@@ -186,12 +186,19 @@ impl Verdict {
     }
 }
 
-/// All verdicts: what the experiment asks for, or else each axis from its first value to its last; then, where a prior
+/// All verdicts: what the experiment asks for, or else each axis from its first value to its last, by the headline and what is
+/// judged beside it; then, where a prior
 /// was sampled, its samples against shuffled codes.
 pub(crate) fn verdicts(study: &Study<'_>) -> Vec<Verdict> {
     let asked = &study.results.comparisons;
     let mut verdicts: Vec<Verdict> = if asked.is_empty() {
-        study.varied.iter().filter_map(|&place| ends(&study.results.axes[place])).map(|c| compare(study, &c)).collect()
+        let metrics = || {
+            let also = study.results.judged_also.iter().filter(|also| study.has(also));
+            std::iter::once(None).chain(also.cloned().map(Some))
+        };
+        let ends = study.varied.iter().filter_map(|&place| ends(&study.results.axes[place]));
+        let each = ends.flat_map(|ends| metrics().map(move |metric| Comparison { metric, ..ends.clone() }));
+        each.map(|comparison| compare(study, &comparison)).collect()
     } else {
         asked.iter().map(|comparison| compare(study, comparison)).collect()
     };

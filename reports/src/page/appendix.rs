@@ -20,7 +20,7 @@ pub(super) fn failures(study: &Study<'_>) -> Markup {
     html! {
         @for trial in with(Status::Failed) {
             article.failure id={ "f-" (trial.id) } {
-                h3 { (trial.name) " " a href={ "#t-" (trial.id) } { code { (trial.id) } } }
+                h3 { (named(trial)) " " a href={ "#t-" (trial.id) } { code { (trial.id) } } }
                 p.error { (trial.error.as_deref().unwrap_or("The trial failed and left no message.")) }
                 @if !trial.log_tail.is_empty() {
                     details open[trial.log_tail.len() < 2000] { summary { "End of the log" } pre { (trial.log_tail) } }
@@ -33,11 +33,20 @@ pub(super) fn failures(study: &Study<'_>) -> Markup {
                 (missing.len()) " missing (not run yet, or interrupted): "
                 @for (place, trial) in missing.iter().enumerate() {
                     @if place > 0 { ", " }
-                    a href={ "#t-" (trial.id) } { (trial.name) }
+                    a href={ "#t-" (trial.id) } { (named(trial)) }
                 }
                 "."
             }
         }
+    }
+}
+
+/// A trial with its seed.
+fn named(trial: &Trial) -> String {
+    match trial.seed {
+        Some(seed) if trial.name.is_empty() => format!("seed {seed}"),
+        Some(seed) => format!("{}, seed {seed}", trial.name),
+        None => trial.name.clone(),
     }
 }
 

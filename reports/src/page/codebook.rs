@@ -25,14 +25,14 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
             None => figures.push(at_the_end(tokenizers, measure, &depths)?),
         }
     }
-    for configuration in [deepest(study, false), deepest(study, true)].into_iter().flatten() {
+    for configuration in [deepest(tokenizers, false), deepest(tokenizers, true)].into_iter().flatten() {
         let mut charts = Vec::new();
         for measure in HEALTH {
             charts.extend(over_training(configuration, measure)?);
         }
         training.push((configuration, charts));
     }
-    let (overlaps, more) = overlaps(study)?;
+    let (overlaps, more) = overlaps(tokenizers)?;
     let finished: Vec<&Configuration<'_>> =
         tokenizers.configurations.iter().filter(|c| c.done().next().is_some()).collect();
     if figures.is_empty() && single.is_empty() && training.is_empty() && overlaps.is_empty() {
@@ -43,15 +43,20 @@ pub(super) fn codebook(study: &Study<'_>) -> Result<Markup> {
             (measures_table(tokenizers, &single, "At the end of training, on test images, means over seeds"))
         }
         @if !figures.is_empty() {
-            p { "At the end of training, on test images: one point for each depth." }
+            p {
+                "At the end of training, on test images: one point for each depth."
+                @if tokenizers.is_shared() { " All configurations share one tokenizer of each seed." }
+            }
             (configuration_key(tokenizers, &finished, Drawn::Both))
             div.figures { @for figure in figures { (figure) } }
         }
         @for (configuration, charts) in &training {
-            h3 { "Over training: " (configuration.label) }
-            p { "The configuration " @if levels(configuration) > 1 { "of several levels " }
-                "with the most depths and the best " (study.headline.label())
-                "; the other configurations' curves are in " code { "curves.csv" } "." }
+            h3 { "Over training" @if tokenizers.configurations.len() > 1 { ": " (configuration.label) } }
+            @if tokenizers.configurations.len() > 1 {
+                p { "The tokenizer " @if levels(configuration) > 1 { "of several levels " }
+                    "with the most depths and the best " (tokenizers.headline.label())
+                    "; the others' curves are in " code { "curves.csv" } "." }
+            }
             div.figures { @for figure in charts { (figure) } }
         }
         @if !overlaps.is_empty() {

@@ -17,27 +17,33 @@ pub(super) fn cost(study: &Study<'_>) -> Result<Markup> {
     }
     let mut figures = Vec::new();
     // What a tokenizer's measure is paid with is the tokenizer's time, not that of a prior on top of it.
-    let time = match study.headline.measure.group {
-        Group::Reconstruction | Group::Rate | Group::Codebook => "tokenizer_seconds",
-        _ => "train_seconds",
-    };
+    let of_tokenizers = matches!(study.headline.measure.group, Group::Reconstruction | Group::Rate | Group::Codebook);
+    let time = if of_tokenizers { "tokenizer_seconds" } else { "train_seconds" };
     let time = if study.has(&Column::plain(time).quantity) { time } else { "train_seconds" };
-    for cost in [time, "parameters"].map(Column::plain) {
+    let tokenizers = study.of_tokenizers();
+    let merged = of_tokenizers && tokenizers.configurations.len() < study.configurations.len();
+    let (drawn, parameters) = if merged { (&tokenizers, "tokenizer_parameters") } else { (study, "parameters") };
+    for cost in [time, parameters].map(Column::plain) {
         if study.has(&cost.quantity) && study.has(&study.headline.quantity) {
-            figures.push(against_headline(study, &cost)?);
+            figures.extend(against_headline(drawn, &cost)?);
         }
     }
     Ok(html! {
         (machines(study))
         (measures_table(study, &costs, "Cost of each configuration, means over seeds"))
-        @if !figures.is_empty() { (configuration_key(study, &having(study, &study.headline.quantity), Drawn::Marks)) }
+        @if !figures.is_empty() { (configuration_key(drawn, &having(drawn, &drawn.headline.quantity), Drawn::Marks)) }
         div.figures { @for figure in figures { (figure) } }
     })
 }
 
-fn against_headline(study: &Study<'_>, cost: &Column) -> Result<Markup> {
+/// The chart; nothing where several points stand above one another, of configurations that cost the same.
+fn against_headline(study: &Study<'_>, cost: &Column) -> Result<Option<Markup>> {
     let headline = &study.headline;
     let series = scatter(study, cost, headline);
+    let costs: Vec<f64> = series.iter().flat_map(|one| &one.points).map(|point| point.x).collect();
+    if costs.len() > 1 && costs.iter().all(|cost| *cost == costs[0]) {
+        return Ok(None);
+    }
     let chart = Chart {
         id: format!("fig-cost-{}", identifier(&cost.measure.name)),
         title: format!("{} against {}", headline.label(), cost.label()),
@@ -48,5 +54,5 @@ fn against_headline(study: &Study<'_>, cost: &Column) -> Result<Markup> {
         wide: false,
     };
     let caption = html! { (format::capitalized(&headline.label())) " against " (cost.label()) "." };
-    figure(&chart, caption, html! {})
+    figure(&chart, caption, html! {}).map(Some)
 }

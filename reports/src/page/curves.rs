@@ -8,11 +8,14 @@ use crate::error::Result;
 use crate::format;
 use crate::measure::Quantity;
 use crate::results::{Curve, Trial};
-use crate::study::{Column, Configuration, Study};
+use crate::study::{ALL, Column, Configuration, Study};
 
 /// What section 5 draws by depth: the health of codebooks.
 pub(super) const HEALTH: [&str; 7] =
     ["usage", "perplexity", "entropy", "unused_codes", "dead_codes", "restarted_codes", "residual_energy"];
+
+/// What training minimises: of unlike models, unlike quantities.
+const LOSSES: [&str; 2] = ["loss", "validation_loss"];
 
 /// Points of one line; more would not be seen.
 const POINTS: usize = 80;
@@ -40,13 +43,25 @@ pub(super) fn curves(study: &Study<'_>) -> Result<Markup> {
     kinds.retain(|(_, quantity)| quantity.measure != "learning_rate");
     let schedules = all - kinds.len();
     let more = kinds.len().saturating_sub(CHARTS);
-    let mut figures = Vec::new();
+    let (mut figures, mut unlike, mut keyed) = (Vec::new(), false, false);
     for (stage, quantity) in kinds.into_iter().take(CHARTS) {
-        figures.push(chart(study, stage, &Column::of(quantity))?);
+        let groups = alike(study, stage, &quantity);
+        unlike |= groups.len() > 1;
+        for (what, configurations) in &groups {
+            let (figure, several) = chart(study, stage, &Column::of(quantity.clone()), what.as_ref(), configurations)?;
+            figures.push(figure);
+            keyed |= several;
+        }
     }
     Ok(html! {
         p { "Lines are means over seeds, bands run from the lowest seed to the highest." }
-        (configuration_key(study, &study.configurations.iter().collect::<Vec<_>>(), Drawn::Lines))
+        @if unlike {
+            p.note {
+                "What priors of codes minimise, a cross entropy, and what priors of vectors do, such as the loss of a diffusion, are \
+                 different quantities: they have charts of their own, and their numbers do not compare."
+            }
+        }
+        @if keyed { (configuration_key(study, &study.configurations.iter().collect::<Vec<_>>(), Drawn::Lines)) }
         div.figures { @for figure in figures { (figure) } }
         @if more + schedules > 0 {
             p.note {
@@ -62,10 +77,39 @@ pub(super) fn is_health(quantity: &Quantity) -> bool {
     HEALTH.contains(&quantity.measure.as_str()) && quantity.depths().next().is_some()
 }
 
-fn chart(study: &Study<'_>, stage: &str, column: &Column) -> Result<Markup> {
+/// What is trained, for losses that are not those of all.
+struct Kind {
+    words: &'static str,
+    id: &'static str,
+}
+
+/// The configurations of a chart: all, but for losses of priors, of which those of codes and those of vectors are unlike.
+fn alike<'a, 'b>(study: &'a Study<'b>, stage: &str, of: &Quantity) -> Vec<(Option<Kind>, Vec<&'a Configuration<'b>>)> {
+    let has = |configuration: &&Configuration<'_>| !over_seeds(configuration, stage, of).is_empty();
+    let of_codes =
+        |configuration: &&Configuration<'_>| configuration.trials.iter().any(|trial| !trial.sizes.levels.is_empty());
+    let (codes, vectors): (Vec<_>, Vec<_>) = study.configurations.iter().filter(has).partition(of_codes);
+    let of_priors = stage.starts_with("prior") && LOSSES.contains(&of.measure.as_str());
+    if !of_priors || codes.is_empty() || vectors.is_empty() {
+        return vec![(None, study.configurations.iter().collect())];
+    }
+    vec![
+        (Some(Kind { words: "priors of codes", id: "-codes" }), codes),
+        (Some(Kind { words: "priors of vectors", id: "-vectors" }), vectors),
+    ]
+}
+
+/// The chart, and whether configurations are told apart in it.
+fn chart(
+    study: &Study<'_>,
+    stage: &str,
+    column: &Column,
+    kind: Option<&Kind>,
+    configurations: &[&Configuration<'_>],
+) -> Result<(Markup, bool)> {
     let label = column.label();
-    let mut series = Vec::new();
-    for configuration in &study.configurations {
+    let mut series: Vec<Series> = Vec::new();
+    for configuration in configurations {
         let points = over_seeds(configuration, stage, &column.quantity);
         // Configurations that share a stage have one curve of it.
         match series.iter_mut().find(|known: &&mut Series| known.points == points) {
@@ -76,19 +120,39 @@ fn chart(study: &Study<'_>, stage: &str, column: &Column) -> Result<Markup> {
             }
         }
     }
+    let shared = series.len() == 1 && configurations.len() > 1 && {
+        let all: Vec<&str> = study.configurations.iter().map(|configuration| configuration.label.as_str()).collect();
+        series[0].name == all.join("; ")
+    };
+    if let Some(one) = series.first_mut().filter(|_| shared) {
+        (one.name, one.colour, one.dash) = (ALL.to_owned(), None, 0);
+    }
+    let several = series.len() > 1;
     let y = vertical(&series, column.axis_label(), format::scale(&column.measure));
     let log = y.log;
+    let of = kind.map_or(String::new(), |kind| format!(" of {}", kind.words));
     let chart = Chart {
-        id: format!("fig-curve-{}-{}", identifier(stage), identifier(&column.quantity.to_string())),
-        title: format!("{label} of the {stage} over training"),
+        id: format!(
+            "fig-curve-{}-{}{}",
+            identifier(stage),
+            identifier(&column.quantity.to_string()),
+            kind.map_or("", |kind| kind.id)
+        ),
+        title: format!("{label} of the {stage} over training{of}"),
         description: format!("{label} against training steps, one line for each configuration."),
         x: Scale::linear("step"),
         y,
         series,
         wide: false,
     };
-    let caption = html! { (format::capitalized(stage)) ": " (label) " over training" @if log { ", log scale" } "." };
-    figure(&chart, caption, html! {})
+    let added = several && stage == "tokenizer" && LOSSES.contains(&column.measure.name.as_str());
+    let caption = html! {
+        (format::capitalized(stage)) ": " (label) " over training" (of) @if log { ", log scale" } "."
+        @if shared { " All configurations share it." }
+        @if added { " It holds what quantizers and objectives add: it compares where these are the same." }
+    };
+    let told = several || (!shared && study.configurations.len() > 1);
+    Ok((figure(&chart, caption, html! {})?, told))
 }
 
 /// A log scale if the values are positive and far apart.
@@ -133,4 +197,58 @@ fn thin(points: Vec<Point>) -> Vec<Point> {
     let every = points.len().div_ceil(POINTS).max(1);
     let last = points.len().saturating_sub(1);
     points.into_iter().enumerate().filter(|(place, _)| place % every == 0 || *place == last).map(|(_, p)| p).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::results::{Axis, Results, Status};
+    use crate::setup::{CodeSizes, Sizes};
+
+    fn results(levels: [Vec<CodeSizes>; 2], ends: [f64; 2]) -> Results {
+        let trial = |(prior, (levels, end)): (&str, (Vec<CodeSizes>, f64))| Trial {
+            id: prior.to_owned(),
+            axes: [("prior".to_owned(), prior.into())].into(),
+            seed: Some(0),
+            status: Status::Done,
+            sizes: Sizes { levels, ..Sizes::default() },
+            curves: vec![Curve {
+                stage: "prior".to_owned(),
+                measure: "loss".to_owned(),
+                steps: vec![1, 2],
+                values: vec![5.0, end],
+                ..Curve::default()
+            }],
+            ..Trial::default()
+        };
+        Results {
+            axes: vec![Axis {
+                path: "prior".to_owned(),
+                label: String::new(),
+                values: vec!["ar".into(), "mar".into()],
+            }],
+            trials: ["ar", "mar"].into_iter().zip(levels.into_iter().zip(ends)).map(trial).collect(),
+            ..Results::default()
+        }
+    }
+
+    #[test]
+    fn losses_of_codes_and_of_vectors_have_charts_of_their_own() {
+        let drawn = |levels| curves(&Study::new(&results(levels, [4.2, 0.3]))).unwrap().into_string();
+        let both = drawn([vec![CodeSizes::default()], vec![]]);
+        for part in ["fig-curve-prior-loss-codes", "fig-curve-prior-loss-vectors", "do not compare"] {
+            assert!(both.contains(part), "no {part} in {both}");
+        }
+        let one = drawn([vec![CodeSizes::default()], vec![CodeSizes::default()]]);
+        assert!(one.contains("\"fig-curve-prior-loss\"") && !one.contains("do not compare"), "{one}");
+    }
+
+    #[test]
+    fn a_curve_of_all_configurations_is_nobodys() {
+        let results = results([vec![], vec![]], [4.0, 4.0]);
+        let drawn = curves(&Study::new(&results)).unwrap().into_string();
+        assert!(drawn.contains("All configurations share it.") && drawn.contains(ALL), "{drawn}");
+        assert!(!drawn.contains("class=\"legend\""), "{drawn}");
+    }
 }

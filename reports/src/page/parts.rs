@@ -5,7 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use crate::chart::{Chart, Point, Series, draw, key};
 use crate::error::Result;
 use crate::format::{self, Precision};
-use crate::main_table::{is_best, precision};
+use crate::main_table::{BOLD, is_best, precision};
 use crate::measure::{Measure, Quantity};
 use crate::stats::Estimate;
 use crate::study::{Column, Configuration, Study, label, short};
@@ -93,6 +93,9 @@ pub(super) enum Drawn {
 pub(super) fn configuration_key(study: &Study<'_>, shown: &[&Configuration<'_>], drawn: Drawn) -> Markup {
     let axes = &study.results.axes;
     let (Some(&axis), Some(first)) = (study.varied.first(), study.varied_axis(0)) else { return html! {} };
+    if shown.iter().any(|configuration| configuration.others > 0) {
+        return by_label(study, shown, drawn);
+    }
     let single = study.varied.len() < 2;
     let mark = |shape: usize| (drawn != Drawn::Lines).then_some(shape);
     let dash = |shape: usize| (drawn != Drawn::Marks).then_some(shape);
@@ -124,6 +127,19 @@ pub(super) fn configuration_key(study: &Study<'_>, shown: &[&Configuration<'_>],
                         li { (PreEscaped(key(None, mark(*shape), dash(*shape)))) (name) }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// The key where a configuration stands for others that differ from it in an axis: an entry for each.
+fn by_label(study: &Study<'_>, shown: &[&Configuration<'_>], drawn: Drawn) -> Markup {
+    html! {
+        ul.legend {
+            @for configuration in shown {
+                @let (colour, shape) = study.style(configuration);
+                @let (mark, dash) = ((drawn != Drawn::Lines).then_some(shape), (drawn != Drawn::Marks).then_some(shape));
+                li { (PreEscaped(key(Some(colour), mark, dash))) (configuration.label) }
             }
         }
     }
@@ -233,6 +249,7 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
         .filter(|c| columns.iter().any(|column| !c.values(&column.quantity).is_empty()))
         .collect();
     let precisions: Vec<Precision> = columns.iter().map(|column| precision(study, column)).collect();
+    let bold = rows.iter().any(|row| columns.iter().any(|column| is_best(study, column, row)));
     html! {
         div.scroll {
             table.measures {
@@ -250,7 +267,7 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
                             th scope="row" { a href={ "#t-" (configuration.id()) } { (configuration.label) } }
                             @for (column, precision) in columns.iter().zip(&precisions) {
                                 @let found = configuration.mean(&column.quantity);
-                                td.n.best[found.is_some_and(|found| is_best(study, column, found.mean))] {
+                                td.n.best[is_best(study, column, configuration)] {
                                     @if let Some(found) = found {
                                         (unsound(study, configuration, &column.measure)) (plus_minus(&column.measure, &found, *precision))
                                     }
@@ -262,6 +279,7 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
                 }
             }
         }
+        @if bold { p.note { (BOLD) } }
     }
 }
 

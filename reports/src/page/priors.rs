@@ -7,7 +7,9 @@ use maud::{Markup, html};
 use super::captions;
 use super::guidance;
 use super::levels::Depths;
-use super::parts::{Drawn, configuration_key, figure, having, lines_over, machines, measures_table, nothing, scatter};
+use super::parts::{
+    Drawn, configuration_key, figure, having, lines_over, machines, measures_table, nothing, scatter, unsound,
+};
 use super::variance::variance;
 use crate::chart::{Chart, Scale};
 use crate::error::Result;
@@ -129,8 +131,35 @@ fn speeds(study: &Study<'_>, speeds: &[Column]) -> Result<Option<Markup>> {
         series,
         wide: false,
     };
-    let caption = html! { "Sampling speed, decoding left out. Full lines: with cache. Dashed lines: without." };
+    let doubted = doubted(study, &shown);
+    let caption = html! {
+        "Sampling speed, decoding left out. Full lines: with cache. Dashed lines: without."
+        @if !doubted.is_empty() { " " (doubted) }
+    };
     figure(&chart, caption, configuration_key(study, &shown, Drawn::Marks)).map(Some)
+}
+
+/// Whose speeds compare with nothing, and why; empty if nobody's.
+fn doubted(study: &Study<'_>, shown: &[&Configuration<'_>]) -> String {
+    let speed = measure(SAMPLING);
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut all = 0;
+    for (place, configuration) in shown.iter().enumerate() {
+        if shown[..place].iter().any(|earlier| std::ptr::eq(*earlier, *configuration)) {
+            continue;
+        }
+        all += 1;
+        let Some(title) = study.unsound(configuration, &speed) else { continue };
+        match found.iter_mut().find(|(known, _)| *known == title) {
+            Some((_, who)) => who.push(&configuration.label),
+            None => found.push((title, vec![&configuration.label])),
+        }
+    }
+    let words = found.iter().map(|(title, who)| {
+        let who = if who.len() == all { "all of them".to_owned() } else { who.join("; ") };
+        format!("⚠\u{fe0e} {title}: {who}; these speeds compare with nothing.")
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// A row for each configuration and kind of work, a column for each batch size.
@@ -153,6 +182,7 @@ fn speed_table(study: &Study<'_>, speeds: &[Column]) -> Markup {
         }
     }
     let speed = measure(SAMPLING);
+    let doubted = doubted(study, &rows.iter().map(|row| row.0).collect::<Vec<_>>());
     let all = rows.iter().flat_map(|(_, _, cells)| cells).flatten().map(|value| Estimate::bare(*value, 1));
     let precision = Precision::of(&speed, all);
     html! {
@@ -176,12 +206,16 @@ fn speed_table(study: &Study<'_>, speeds: &[Column]) -> Markup {
                                     }
                                 }
                                 td { (words) }
-                                @for cell in cells { td.n { @if let Some(value) = cell { (precision.bare(&speed, *value)) } } }
+                                @for cell in cells {
+                                td.n {
+                                    @if let Some(value) = cell { (unsound(study, configuration, &speed)) (precision.bare(&speed, *value)) }
+                                } }
                             }
                         }
                     }
                 }
             }
         }
+        @if !doubted.is_empty() { p.note { (doubted) } }
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
                         th scope="col" { "seed" }
                         @if study.sites.len() > 1 { th.left scope="col" { "computed" } }
                         @for (column, same) in columns.iter().zip(&constant_column) {
-                            th.same[*same].x[detail(column)] scope="col" title=(column.quantity) { (column_head(column)) }
+                            th.same[*same].x[detail(column)].long[long(column) > 24].longer[long(column) > 40] scope="col" title=(column.quantity) { (column_head(column)) }
                         }
                     }
                 }
@@ -82,6 +82,11 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
             }
         }
     })
+}
+
+/// How long a head is: of a long one the column is wider, so that the head is not higher than the others.
+fn long(column: &Column) -> usize {
+    column.label().chars().count()
 }
 
 /// Whether paper has no room for a column: numbers for one depth or batch size.

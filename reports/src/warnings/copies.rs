@@ -22,10 +22,10 @@ fn judge(trial: &Trial) -> Option<Found> {
         // Where features say otherwise, pixels may be near because samples are smooth.
         (None, Some(measured)) => (
             Harm::Caution,
-            " in pixels",
+            "in pixels, ",
             format!(
-                "by features {}% are: samples may be smooth, which comes near to many images, or repeat parts of what the prior \
-                 learnt from",
+                "by the classifier's features {}% of the samples are. They may be smooth, which comes near to many images, or repeat \
+                 parts of what the prior learnt from",
                 format::significant(100.0 * measured, 2)
             ),
         ),
@@ -36,7 +36,7 @@ fn judge(trial: &Trial) -> Option<Found> {
         ),
     };
     let text = format!(
-        "{}% of the samples are as near to a training image{by} as 5% of test images are: {meaning}",
+        "{by}{}% of the samples are as near to a training image as the nearest 5% of the test images are; {meaning}",
         format::significant(100.0 * found, 2)
     );
     Some(Found { degree: found, text, harm })

@@ -409,7 +409,7 @@ fn a_prior_that_repeats_its_training_images_is_told() {
     );
     // Copies may show in pixels alone, and so may smooth samples.
     let smooth = near(0.01, 0.3);
-    assert!(smooth[0].contains("30% of the samples are as near to a training image in pixels"), "{smooth:?}");
-    assert!(smooth[0].contains("by features 1% are"), "{smooth:?}");
+    assert!(smooth[0].contains("in pixels, 30% of the samples are as near to a training image"), "{smooth:?}");
+    assert!(smooth[0].contains("features 1% of the samples are"), "{smooth:?}");
     assert_eq!(near(0.08, 0.04), [""; 0]);
 }

@@ -421,16 +421,17 @@ Examples:
         lease: Option<String>,
     },
     /// Tells what may be written in an experiment: the fields of a component or of settings, with defaults, ranges and
-    /// meaning, or the components that a slot takes.
+    /// meaning, the components that a slot takes, or what other fields of the file hold. Without a name, what there is.
     #[command(after_help = "\
 Examples:
   rqlab describe rq
   rqlab describe prior_training
-  rqlab describe quantizer")]
+  rqlab describe quantizer
+  rqlab describe report")]
     Describe {
-        /// A component's name, as experiments call it, or a slot: data, autoencoder, quantizer, prior, objective,
-        /// tokenizer_training, prior_training, evaluation.
-        name: String,
+        /// A component's name, as experiments call it, or a field of experiment files: data, autoencoder, quantizer, prior,
+        /// objective, tokenizer_training, prior_training, evaluation, question, base, axes, sweep, exclude, when, seeds, report.
+        name: Option<String>,
     },
     /// Lists, describes, creates and builds plugins.
     #[command(subcommand)]

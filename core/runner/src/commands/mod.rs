@@ -200,7 +200,7 @@ fn run(cli: &Cli, ui: Ui) -> Result<Outcome, Failure> {
         Command::Worker { id, runs, lease } => worker::run(global, id, lease.as_deref(), runs),
         Command::Bench { arguments } => bench::run("rqlab-bench", global, arguments),
         Command::CheckGpu { arguments } => bench::run("rqlab-check-gpu", global, arguments),
-        Command::Describe { name } => describe::run(&load_plugins(global)?, name, ui),
+        Command::Describe { name } => describe::run(&load_plugins(global)?, name.as_deref(), ui),
         Command::Plugins(command) => plugins::run(global, command, ui),
         Command::Doctor { runs } => doctor::run(global, runs, ui),
         Command::Completions { shell } => completions::run(*shell),

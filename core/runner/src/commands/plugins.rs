@@ -13,7 +13,9 @@ use rqlab_sdk::plugin::Kind;
 pub(super) fn run(global: &Global, command: &PluginsCommand, ui: Ui) -> Result<Outcome, Failure> {
     match command {
         PluginsCommand::List => list(&load_plugins(global)?, ui)?,
-        PluginsCommand::Describe { name } => return crate::commands::describe::run(&load_plugins(global)?, name, ui),
+        PluginsCommand::Describe { name } => {
+            return crate::commands::describe::run(&load_plugins(global)?, Some(name), ui);
+        }
         PluginsCommand::Probe { file } => Plugins::try_out(file)?,
         PluginsCommand::New { name, kind, dir } => {
             let dir = dir.clone().unwrap_or_else(|| name.into());

@@ -21,6 +21,17 @@ pub(super) fn headline(document: &Document) -> String {
     document.headline.as_ref().map_or(usual, Piece::text).to_owned()
 }
 
+/// What is judged beside the headline if the file does not say what: of tokenizers and priors that both vary, the samples, too.
+pub(super) fn judged_also(document: &Document) -> Vec<String> {
+    let mut varied = document.blocks.iter().flat_map(Block::paths);
+    let priors = varied.any(|path| matches!(path.slot, Slot::Prior | Slot::PriorTraining));
+    let asked = document.headline.is_some() || !document.compare.is_empty();
+    if asked || !priors || headline(document) == HEADLINE_OF_SAMPLES {
+        return Vec::new();
+    }
+    vec![HEADLINE_OF_SAMPLES.to_owned()]
+}
+
 /// Whether there are priors and something varies, all of which concerns them and how they are drawn from.
 fn varies_samples_alone(document: &Document) -> bool {
     let varied: Vec<&Path> = document.blocks.iter().flat_map(Block::paths).collect();

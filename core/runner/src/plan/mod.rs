@@ -66,6 +66,8 @@ pub struct Experiment {
     pub seeds: Vec<u64>,
     /// The measure in the foreground.
     pub headline: String,
+    /// What is judged beside it where the file asks for nothing.
+    pub judged_also: Vec<String>,
     /// What the report is to judge.
     pub comparisons: Vec<Comparison>,
     /// What the command line changed, as `path=value` and `seeds=0,1`; empty if nothing.
@@ -214,6 +216,7 @@ pub fn plan(document: &Document, plugins: &Plugins) -> Result<Plan, Invalid> {
         case_paths: case_paths(document),
         seeds: document.seeds.clone(),
         headline: comparisons::headline(document),
+        judged_also: comparisons::judged_also(document),
         comparisons,
         changed: changed(document),
     };
