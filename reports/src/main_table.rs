@@ -14,7 +14,7 @@ const COLUMNS: [&str; 7] =
 
 /// What is told where something is in bold.
 pub(crate) const BOLD: &str = "Bold: the best mean of a column, where the 95% interval of its difference from the next best, \
-                               paired by seed, excludes zero (of times and counts: the best).";
+                               paired by seed, excludes zero (of counts: the best).";
 
 /// The table.
 pub(crate) struct MainTable {
@@ -241,7 +241,7 @@ pub(crate) fn precision(study: &Study<'_>, column: &Column) -> Precision {
 }
 
 /// Whether a configuration is the best of a measure that has a better side, by a difference from the next best that is more than
-/// seeds make: its interval, paired by seed, excludes zero. Counts are what they are, and times are told without intervals. Of what
+/// seeds make: its interval, paired by seed, excludes zero. Counts are what they are. Of what
 /// does not compare between all configurations, and of what is not sound, nothing is the best.
 pub(crate) fn is_best(study: &Study<'_>, column: &Column, configuration: &Configuration<'_>) -> bool {
     let Measure { better, .. } = column.measure;
@@ -265,7 +265,7 @@ pub(crate) fn is_best(study: &Study<'_>, column: &Column, configuration: &Config
     if !std::ptr::eq(best, configuration) || first <= second {
         return false;
     }
-    if column.measure.is_counted() || column.measure.is_timing() {
+    if column.measure.is_counted() {
         return true;
     }
     let partner = |trial: &Trial| next.done().find(|other| other.seed == trial.seed);
@@ -339,7 +339,7 @@ mod tests {
              | depth 1 | 19.50 ± 1.24 | **384** |\n| depth 4 | **21.50 ± 1.24** (+2.00) | 1536 (+1152) |\n\n\
              Means over 3 seeds, ± half of the 95% interval. With the difference from depth 1, where it compares. \
              Bold: the best mean of a column, where the 95% interval of its difference from the next best, paired by seed, excludes \
-             zero (of times and counts: the best).\n"
+             zero (of counts: the best).\n"
         );
         for line in [
             "\\begin{tabular}{lrr}",
@@ -347,7 +347,7 @@ mod tests {
             "depth 4 & \\textbf{21.50 $\\pm$ 1.24} (+2.00) & 1536 (+1152) \\\\",
             "\\caption{Means over 3 seeds, $\\pm$ half of the 95\\% interval. With the difference from depth 1, where it compares. \
              Bold: the best mean of a column, where the 95\\% interval of its difference from the next best, paired by seed, excludes \
-             zero (of times and counts: the best).}",
+             zero (of counts: the best).}",
         ] {
             assert!(latex.lines().any(|found| found == line), "{line}\n{latex}");
         }

@@ -130,7 +130,7 @@ fn chart(
     let several = series.len() > 1;
     let y = vertical(&series, column.axis_label(), format::scale(&column.measure));
     let log = y.log;
-    let of = kind.map_or(String::new(), |kind| format!(" of {}", kind.words));
+    let of = kind.map_or(String::new(), |kind| format!(", {}", kind.words));
     let chart = Chart {
         id: format!(
             "fig-curve-{}-{}{}",

@@ -25,7 +25,7 @@ pub(super) fn scales(study: &Study<'_>) -> Markup {
         @if !words.is_empty() {
             p.note {
                 "Samples were drawn with classifier-free guidance, u + s (c \u{2212} u), also written (1 + w) c \u{2212} w u: "
-                (words.join("; ")) ". Where a trial's settings name a `guidance_schedule` other than constant, this is the scale \
+                (words.join("; ")) ". Where a trial's settings name a " code { "guidance_schedule" } " other than constant, this is the scale \
                 at its strongest."
             }
         }

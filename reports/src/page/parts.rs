@@ -257,7 +257,9 @@ pub(super) fn measures_table(study: &Study<'_>, columns: &[Column], caption: &st
                 thead {
                     tr {
                         th scope="col" { "configuration" }
-                        @for column in columns { th scope="col" title=(column.quantity) { (column_head(column)) } }
+                        @for column in columns {
+                            th.long[long(column) > 24].longer[long(column) > 40] scope="col" title=(column.quantity) { (column_head(column)) }
+                        }
                         th scope="col" { "seeds" }
                     }
                 }
@@ -305,6 +307,11 @@ pub(super) fn plus_minus(measure: &Measure, found: &Estimate, precision: Precisi
             None => { (text) }
         }
     }
+}
+
+/// How long a head is: of a long one the column is wider, so that the head is not higher than the others.
+pub(super) fn long(column: &Column) -> usize {
+    column.label().chars().count()
 }
 
 /// A column's head: label, and the unit below it.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{Drawn, column_head, configuration_key, configuration_series, figure, nothing};
+use super::parts::{Drawn, column_head, configuration_key, configuration_series, figure, long, nothing};
 use crate::chart::{Chart, Point, Scale, Series};
 use crate::error::Result;
 use crate::format::{self, Precision};
@@ -82,11 +82,6 @@ pub(super) fn trials(study: &Study<'_>) -> Result<Markup> {
             }
         }
     })
-}
-
-/// How long a head is: of a long one the column is wider, so that the head is not higher than the others.
-fn long(column: &Column) -> usize {
-    column.label().chars().count()
 }
 
 /// Whether paper has no room for a column: numbers for one depth or batch size.

@@ -27,7 +27,7 @@ pub use speed::BUSY;
 
 use crate::measure::{Comparable, Group, Measure};
 use crate::results::{Curve, Trial};
-use crate::study::Study;
+use crate::study::{ALL, Study};
 
 /// Lines of one kind; what is beyond them is counted.
 const MOST: usize = 6;
@@ -169,7 +169,7 @@ const KINDS: [Kind; 17] = [
 /// All that there is to warn of.
 pub(crate) fn all(study: &Study<'_>) -> Vec<Heading> {
     let headings = KINDS.iter().map(|kind| {
-        let mut warnings = together((kind.find)(study));
+        let mut warnings = together(study, (kind.find)(study));
         let more = warnings.len().saturating_sub(MOST);
         warnings.truncate(MOST);
         if let Some(last) = warnings.last_mut().filter(|_| more > 0) {
@@ -190,8 +190,8 @@ pub(crate) fn faults(study: &Study<'_>) -> Vec<Fault> {
     KINDS.iter().flat_map(of_kind).collect()
 }
 
-/// What is said of several in equal words is said once.
-fn together(found: Vec<Warning>) -> Vec<Warning> {
+/// What is said of several in equal words is said once; of all, without naming each.
+fn together(study: &Study<'_>, found: Vec<Warning>) -> Vec<Warning> {
     let mut groups: Vec<(Warning, Vec<String>)> = Vec::new();
     for warning in found {
         match groups.iter_mut().find(|(known, _)| known.text == warning.text) {
@@ -202,7 +202,11 @@ fn together(found: Vec<Warning>) -> Vec<Warning> {
             None => groups.push((warning.clone(), vec![warning.who])),
         }
     }
-    groups.into_iter().map(|(warning, all)| Warning { who: listed(&all), ..warning }).collect()
+    let every = |all: &[String]| {
+        all.len() > 1 && all.iter().eq(study.configurations.iter().map(|configuration| &configuration.label))
+    };
+    let who = |all: &[String]| if every(all) { ALL.to_owned() } else { listed(all) };
+    groups.into_iter().map(|(warning, all)| Warning { who: who(&all), ..warning }).collect()
 }
 
 /// The first few names, and how many more there are.

@@ -131,3 +131,17 @@ impl Section {
         out.join("\n")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Slot, document};
+
+    #[test]
+    fn every_field_of_an_experiment_file_is_told() {
+        for field in document::FIELDS {
+            assert!(Slot::named(field).is_some() != Section::named(field).is_some(), "{field}");
+        }
+        assert_eq!(document::FIELDS.len(), Slot::ALL.len() + SECTIONS.len());
+    }
+}

@@ -53,7 +53,7 @@ pub struct Document {
 const MOST_TRIALS: usize = 100_000;
 
 /// The fields of an experiment file.
-const FIELDS: [&str; 16] = [
+pub const FIELDS: [&str; 16] = [
     "question",
     "base",
     "data",
