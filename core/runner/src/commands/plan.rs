@@ -6,6 +6,7 @@ use crate::experiment::Diagnostic;
 use crate::experiment::diagnostic::Severity;
 use crate::plan::estimate::{Forecast, History};
 use crate::plan::{Axis, DataSet, Model, Plan, augmentation, codebooks, disk, memory};
+use crate::ranks::Ranks;
 use crate::ui::{Ui, duration, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use rqlab_sdk::contracts::{LevelInfo, TokenSpace};
@@ -19,7 +20,9 @@ pub(super) fn run(
     json: bool,
     ui: Ui,
 ) -> Result<Outcome, Failure> {
+    let ranks = Ranks::asked(global.ranks)?;
     let (_plugins, plan) = open_to_plan(global, arguments, ui)?;
+    ranks.divide(&plan.jobs)?;
     super::mention_another_format(&arguments.runs, ui);
     for absent in &plan.absent {
         let help =
@@ -33,10 +36,10 @@ pub(super) fn run(
         }
     }
     if json {
-        ui.line(plan_json::text(&plan, &history, &arguments.runs)?)?;
+        ui.line(plan_json::text(&plan, &history, &arguments.runs, ranks.count)?)?;
         return Ok(Outcome::Done);
     }
-    let text = overview(&plan, &history, &arguments.runs, ui);
+    let text = overview(&plan, &history, &arguments.runs, ranks.count, ui);
     ui.line(text)?;
     if configs {
         for trial in &plan.trials {
@@ -46,8 +49,8 @@ pub(super) fn run(
     Ok(Outcome::Done)
 }
 
-/// The plan as the user sees it.
-pub(crate) fn overview(plan: &Plan, history: &History, runs: &Path, ui: Ui) -> String {
+/// The plan as the user sees it, where so many ranks train together.
+fn overview(plan: &Plan, history: &History, runs: &Path, ranks: usize, ui: Ui) -> String {
     let experiment = &plan.experiment;
     let mut parts = vec![format!("{}  {}", ui.strong(&experiment.name), experiment.question)];
     parts.extend(plan.data().into_iter().map(|data| data_set(data, ui)));
@@ -56,7 +59,7 @@ pub(crate) fn overview(plan: &Plan, history: &History, runs: &Path, ui: Ui) -> S
     parts.push(jobs(plan, history, &forecast, ui));
     parts.extend(augmentation::of_priors(plan));
     parts.extend(codebooks::of_trials(plan));
-    parts.extend(memory::of_trials(plan));
+    parts.extend(memory::of_trials(plan, ranks));
     parts.extend(disk::sentence(disk::needed(plan, |job| history.is_done(job)), runs));
     parts.extend(plan.left_out.iter().cloned());
     parts.push(time(plan, history, &forecast, ui));

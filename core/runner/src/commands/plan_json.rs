@@ -78,11 +78,11 @@ struct OfJob<'a> {
     folder: PathBuf,
 }
 
-/// The plan in JSON.
+/// The plan in JSON, where so many ranks train together.
 ///
 /// # Errors
 /// JSON cannot hold it, such as a path that is no text.
-pub(super) fn text<'a>(plan: &'a Plan, history: &'a History, runs: &Path) -> Result<String> {
+pub(super) fn text<'a>(plan: &'a Plan, history: &'a History, runs: &Path, ranks: usize) -> Result<String> {
     let (experiment, forecast) = (&plan.experiment, history.forecast(plan));
     let store = Store::at(runs);
     let estimate = forecast.estimate(&plan.jobs);
@@ -98,7 +98,7 @@ pub(super) fn text<'a>(plan: &'a Plan, history: &'a History, runs: &Path) -> Res
         jobs: plan.jobs.iter().map(|job| of_job(job, history, &forecast, &store)).collect(),
         warnings: messages(&plan.warnings),
         absent: messages(&plan.absent),
-        memory_bytes: memory::most(plan, 1) as u64,
+        memory_bytes: memory::most(plan, ranks) as u64,
         disk_bytes: disk::needed(plan, |job| history.is_done(job)) as u64,
         seconds: estimate.seconds,
         jobs_of_unknown_length: estimate.unknown,

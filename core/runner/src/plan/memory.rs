@@ -74,9 +74,10 @@ fn tables(level: &LevelInfo) -> f64 {
     space.sizes.iter().take(distinct).map(|&size| size as f64).sum::<f64>() * level.channels as f64
 }
 
-/// A sentence where some trial of a plan needs more memory than a small machine has anyway.
-pub fn of_trials(plan: &Plan) -> Option<String> {
-    sentence(most(plan, 1), of_machine())
+/// A sentence where some trial of a plan, with so many ranks that train together, needs more memory than a small machine has
+/// anyway.
+pub fn of_trials(plan: &Plan, ranks: usize) -> Option<String> {
+    sentence(most(plan, ranks), ranks, of_machine())
 }
 
 /// Why the plan cannot be worked on by so many ranks on this machine's processor: it has too little memory.
@@ -92,9 +93,8 @@ pub fn refusal_of_tasks(plan: &Plan, ranks: usize, memory: f64) -> Option<Diagno
 
 fn too_much(needed: f64, ranks: usize, who: &str, memory: f64, remedy: &str) -> Option<Diagnostic> {
     (needed > memory).then(|| {
-        let on = if ranks > 1 { format!(" on {ranks} ranks") } else { String::new() };
         let (needed, memory) = (bytes(needed as u64), bytes(memory as u64));
-        let message = format!("a trial takes at least {needed} of memory{on}, and {who} {memory}");
+        let message = format!("a trial takes at least {needed} of memory{}, and {who} {memory}", on(ranks));
         let fewer = if ranks > 1 { "take fewer ranks, " } else { "" };
         let smaller =
             format!("{fewer}make the models, the codebooks, the images, `batch` or `evaluation.speed` smaller");
@@ -107,16 +107,24 @@ pub fn most(plan: &Plan, ranks: usize) -> f64 {
     plan.models.values().map(|model| model.memory.bytes(ranks)).fold(0.0, f64::max)
 }
 
-fn sentence(needed: f64, machine: Option<f64>) -> Option<String> {
+fn sentence(needed: f64, ranks: usize, machine: Option<f64>) -> Option<String> {
     (needed >= GIB).then(|| {
-        let more = machine.filter(|&machine| needed > machine);
-        let more = more.map(|machine| format!(", more than the {} of this machine, whose processor refuses it", bytes(machine as u64)));
+        let more = machine.filter(|&machine| needed > machine).map(|machine| {
+            let machine = bytes(machine as u64);
+            format!(", more than the {machine} of this machine, on whose processor `rqlab sweep` refuses it")
+        });
         format!(
-            "Memory: at least {} for parameters, optimizer, codebooks and a batch of images{}; activations come on top.",
+            "Memory: at least {}{} for parameters, optimizer, codebooks and a batch of images{}; activations come on top.",
             bytes(needed as u64),
+            on(ranks),
             more.unwrap_or_default()
         )
     })
+}
+
+/// Where several ranks train together, how many.
+fn on(ranks: usize) -> String {
+    if ranks > 1 { format!(" on {ranks} ranks") } else { String::new() }
 }
 
 /// Bytes of memory that this machine, or the group of processes that this one is in, may use; none where it is not told.
@@ -154,12 +162,15 @@ mod tests {
     #[test]
     fn what_is_needed_is_set_beside_what_is_there() {
         let gib = |count: f64| count * f64::from(1 << 30);
-        assert_eq!(sentence(gib(0.9), Some(gib(0.5))), None);
-        let said = sentence(gib(8.5), Some(gib(16.0))).unwrap_or_default();
+        assert_eq!(sentence(gib(0.9), 1, Some(gib(0.5))), None);
+        let said = sentence(gib(8.5), 1, Some(gib(16.0))).unwrap_or_default();
         assert!(said.contains("at least 8.5 GiB") && !said.contains("more than"), "{said}");
-        let said = sentence(gib(32.0), Some(gib(16.0))).unwrap_or_default();
-        assert!(said.contains("more than the 16.0 GiB of this machine"), "{said}");
-        assert!(sentence(gib(32.0), None).is_some());
+        let said = sentence(gib(32.0), 2, Some(gib(16.0))).unwrap_or_default();
+        assert!(
+            said.contains("32.0 GiB on 2 ranks for") && said.contains("more than the 16.0 GiB of this machine"),
+            "{said}"
+        );
+        assert!(sentence(gib(32.0), 1, None).is_some());
         let on_this = |needed| too_much(needed, 1, "this machine has", gib(16.0), "run it on a larger machine");
         assert_eq!(on_this(gib(8.5)), None);
         let refused = on_this(gib(32.0)).map(|complaint| complaint.message).unwrap_or_default();
