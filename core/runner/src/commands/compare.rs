@@ -64,7 +64,7 @@ fn comparable(changes: &Changes, before: &Results, after: &Results) -> Result<()
     }
     if changes.compared() == 0 && changes.unfinished.is_empty() {
         let error = Diagnostic::error(format!("no number of {} can be set beside one of {}", before.name, after.name));
-        let mut help: Vec<String> = reasons(changes).into_keys().collect();
+        let mut help: Vec<String> = reasons(changes).into_iter().map(|one| one.sentence).collect();
         if help.is_empty() {
             help.push("no trial is done on both sides".to_owned());
         }
@@ -158,17 +158,57 @@ fn counts(changes: &Changes) -> Vec<String> {
         line("did not move", |movement| !movement.is_moved() && !movement.is_unjudged()),
         line("could not be judged", Movement::is_unjudged),
     ];
-    lines.extend(reasons(changes).into_iter().map(|(reason, count)| format!("  {count} withheld: {reason}")));
+    lines.extend(reasons(changes).into_iter().map(|Reason { sentence, count, measures }| {
+        format!("  {count} withheld ({}): {sentence}", listed(&measures, ", "))
+    }));
     lines
 }
 
-/// Why numbers were withheld, and how many.
-fn reasons(changes: &Changes) -> BTreeMap<String, usize> {
-    let mut reasons = BTreeMap::new();
-    for reason in changes.numbers.iter().filter_map(|change| change.reason.clone()) {
-        *reasons.entry(reason).or_default() += 1;
+/// Why numbers were withheld.
+#[derive(Debug, PartialEq, Eq)]
+struct Reason {
+    sentence: String,
+    /// How many numbers.
+    count: usize,
+    /// The measures that they are of.
+    measures: Vec<String>,
+}
+
+/// Why numbers were withheld: a reason that several measures have is told once.
+fn reasons(changes: &Changes) -> Vec<Reason> {
+    let withheld = |change: &Change| Some((change.label.clone(), change.reason.clone()?));
+    merged(changes.numbers.iter().filter_map(withheld))
+}
+
+/// Reasons with the labels of their measures, those merged that differ in the label alone.
+fn merged(reasons: impl IntoIterator<Item = (String, String)>) -> Vec<Reason> {
+    let mut merged: BTreeMap<String, Reason> = BTreeMap::new();
+    for (label, sentence) in reasons {
+        let general = of_several(&sentence, &label);
+        let reason = merged.entry(general.clone()).or_insert(Reason { sentence, count: 0, measures: vec![] });
+        reason.count += 1;
+        if !reason.measures.contains(&label) {
+            reason.measures.push(label);
+        }
+        if reason.measures.len() > 1 {
+            reason.sentence = general;
+        }
     }
-    reasons
+    merged.into_values().collect()
+}
+
+/// What is said of one measure as it is said of several.
+fn of_several(sentence: &str, label: &str) -> String {
+    let mut chars = label.chars();
+    let capital: String = chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default();
+    let begins = |verb: &str| (format!("{capital} {verb} "), format!("Each {verb} "));
+    [
+        begins("compares"),
+        begins("depends"),
+        (format!(" difference in {label} may"), " difference in them may".to_owned()),
+    ]
+    .iter()
+    .fold(sentence.to_owned(), |text, (one, several)| text.replace(one, several))
 }
 
 /// The first few, and how many more there are.
@@ -176,4 +216,32 @@ fn listed(all: &[String], between: &str) -> String {
     let (named, rest) = all.split_at(all.len().min(NAMED));
     let rest = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
     format!("{}{rest}", named.join(between))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_reason_of_several_measures_is_told_once() {
+        let machines = |label: &str| {
+            let how = "The two sides were computed on different machines: threads 2 → 1.";
+            (label.to_owned(), format!("{how} A difference in {label} may come from the machines."))
+        };
+        let seeds = "FID depends on the number of samples, and the two sides have 64 and 128.";
+        let told = merged([
+            machines("training time"),
+            machines("sampling"),
+            machines("sampling"),
+            ("FID".to_owned(), seeds.to_owned()),
+        ]);
+        let [fid, speeds] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((fid.sentence.as_str(), fid.count), (seeds, 1));
+        assert_eq!((speeds.count, speeds.measures.join(", ").as_str()), (3, "training time, sampling"));
+        assert!(
+            speeds.sentence.ends_with("threads 2 → 1. A difference in them may come from the machines."),
+            "{speeds:?}"
+        );
+    }
 }
