@@ -34,7 +34,7 @@ pub fn identity(model: &Tokenizer) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// The files that arguments name: themselves, or the pictures of a folder in the order of their names.
+/// The files that arguments name: themselves, or the pictures of a folder and of the folders in it, in the order of their paths.
 ///
 /// # Errors
 /// What is not there; a folder without pictures.
@@ -45,20 +45,35 @@ pub fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(path.clone());
             continue;
         }
-        let entries = std::fs::read_dir(path).map_err(Error::file(path))?.flatten().map(|entry| entry.path());
-        let is_picture = |path: &PathBuf| {
-            let end = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-            path.is_file() && ENDINGS.contains(&end.as_str())
-        };
-        let mut pictures: Vec<PathBuf> = entries.filter(is_picture).collect();
+        let mut pictures = pictures_under(path)?;
         if pictures.is_empty() {
-            let message = format!("{}: there is no picture in this folder ({})", path.display(), ENDINGS.join(", "));
+            let endings = ENDINGS.join(", ");
+            let message =
+                format!("{}: there is no picture in this folder, nor in one in it ({endings})", path.display());
             return Err(Error::Data(message));
         }
         pictures.sort();
         files.append(&mut pictures);
     }
     Ok(files)
+}
+
+/// The pictures of a folder and of those in it. A link to a folder, which may lead back to this one, is not followed.
+fn pictures_under(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(Error::file(&folder))?.flatten() {
+            let path = entry.path();
+            let end = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if path.is_file() && ENDINGS.contains(&end.as_str()) {
+                pictures.push(path);
+            }
+        }
+    }
+    Ok(pictures)
 }
 
 /// The tokens of pictures.
@@ -201,4 +216,28 @@ fn write(path: &Path, pixels: &[f32], shape: MapShape) -> Result<()> {
     let failed = |error: String| Error::Data(format!("{}: {error}", path.display()));
     let image = image.ok_or_else(|| failed(format!("{} channels make no picture", shape.channels)))?;
     image.save(path).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_of_classes_are_found_and_keep_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| folder.path().join(name);
+        for class in ["squares", "discs", "empty"] {
+            std::fs::create_dir(of(class)).unwrap();
+        }
+        assert!(files(&[of("")]).is_err());
+        for file in ["squares/0.png", "discs/1.JPG", "discs/0.png", "discs/notes.txt", "z.webp"] {
+            std::fs::write(of(file), "").unwrap();
+        }
+        let found = files(&[of("")]).unwrap();
+        assert_eq!(found, ["discs/0.png", "discs/1.JPG", "squares/0.png", "z.webp"].map(of));
+        let names = serde_json::to_string(&found).unwrap();
+        let written = outputs(Some(&names), found.len(), Path::new("out"));
+        assert_eq!(written, ["0", "1", "0-2", "z"].map(|stem| PathBuf::from(format!("out/{stem}.png"))));
+    }
 }
