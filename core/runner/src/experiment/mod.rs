@@ -8,6 +8,7 @@
 //! A field may hold the call of another component, or a list of calls; what is [`Written`] is taken apart as far as somebody
 //! looks into it, since only the component says which of its fields hold calls.
 
+mod brackets;
 mod complaint;
 pub mod condition;
 pub mod diagnostic;

@@ -1,5 +1,6 @@
 //! RON taken apart without being understood: each part keeps its place.
 
+use crate::experiment::brackets;
 use crate::experiment::diagnostic::Diagnostic;
 use crate::experiment::source::{Piece, offset, token, trivia};
 use ron::value::RawValue;
@@ -151,6 +152,10 @@ fn read<'a, T: Deserialize<'a>>(piece: &'a Piece) -> Result<T, Diagnostic> {
             _ => None,
         };
         let error = complaint(piece, &ConfigError::from(error));
+        let error = match brackets::unclosed(piece.text()) {
+            Some((at, label)) => error.also(&piece.between(at..at + 1), label),
+            None => error,
+        };
         help.into_iter().fold(error, Diagnostic::help)
     })
 }
