@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use super::{Measure, Protocol, measure};
+use crate::format;
 
 /// One coordinate of a measure that is taken several times in a trial.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,6 +79,11 @@ impl Reading {
     /// What was read, without its value.
     pub fn quantity(&self) -> Quantity {
         Quantity::new(self.measure.clone(), self.at.iter().cloned())
+    }
+
+    /// The value as tables show it: with its unit, and the digits that say something.
+    pub fn shown(&self) -> String {
+        format::value(&self.quantity().measure(), self.value)
     }
 }
 

@@ -108,8 +108,8 @@ pub(super) fn run_trial(
             return Ok(Outcome::SomeFailed);
         }
         ui.line(ui.strong(format!("{} seed {}", trial.name, trial.seed.unwrap_or(0)).trim()))?;
-        let lines: Vec<(String, f64)> =
-            trial.readings.iter().map(|reading| (reading.quantity().to_string(), reading.value)).collect();
+        let lines: Vec<(String, String)> =
+            trial.readings.iter().map(|reading| (reading.quantity().to_string(), reading.shown())).collect();
         let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in &lines {
             ui.line(format!("  {name:width$}  {value}"))?;
