@@ -200,6 +200,34 @@ fn arguments_that_make_no_sense_are_refused() {
     }
 }
 
+/// A value of `--set` of which the shell made several words is told of in those words.
+#[test]
+fn values_without_quotes_are_told_of() {
+    let lab = Lab::new().unwrap();
+    let said = lab.run("plan tiny.ron --set quantizer.depth = 2").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("wants quotes: --set 'quantizer.depth = 2'"), "{}", said.err);
+    let said = lab.run("plan tiny.ron --set quantizer.depth=1 quantizer.depth=2").unwrap();
+    let axis = r#"axes: { "quantizer.depth": [1, 2] }"#;
+    assert!(said.code == Some(2) && said.err.contains(axis), "{}", said.err);
+}
+
+#[test]
+fn the_status_of_no_folder_is_none() {
+    let lab = Lab::new().unwrap();
+    let said = lab.run("status --runs nope").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("there is no folder nope"), "{}", said.err);
+    assert!(ok(&lab, "status").out.ends_with("runs: nothing was run here yet\n"));
+}
+
+/// A plan refuses what a sweep would.
+#[test]
+fn ranks_that_divide_no_batch_are_not_planned() {
+    let lab = Lab::new().unwrap();
+    ok(&lab, "plan tiny.ron --ranks 2");
+    let said = lab.run("plan tiny.ron --ranks 7").unwrap();
+    assert!(said.code == Some(2) && said.err.contains("`gradient_accumulation` or `--ranks`"), "{}", said.err);
+}
+
 /// Experiments, runs and reports lie in the laboratory's home; what is named is found from here.
 #[test]
 fn a_home_keeps_what_is_not_named() {

@@ -1,13 +1,16 @@
 //! The command line.
 
 mod arguments;
+mod paragraphs;
 mod plugins;
+pub(crate) mod quotes;
 mod values;
 
 pub use arguments::{
     CompareArgs, CurvesArgs, ExperimentArgs, GcArgs, ImportArgs, LauncherArgs, ReconstructArgs, SampleArgs, SweepArgs,
     TokenizerArgs, WhereArgs,
 };
+pub use paragraphs::flowing;
 pub use plugins::{KindArg, PluginsCommand};
 pub use values::Seeds;
 
@@ -23,12 +26,15 @@ macro_rules! environment {
     () => {
         "\
 Environment:
-  RQLAB_CPU      instructions of the kernels: avx512, avx2 or baseline [default: the best]
-  RQLAB_GPU      precision of products on a GPU in sample, reconstruct and bench: tf32, f32 or bf16
-                 [default: tf32]; stages of an experiment have their own setting, `precision`
+  RQLAB_CPU      instructions of the kernels: avx512, avx2 or baseline
+                 [default: the best]
+  RQLAB_GPU      precision of products on a GPU in sample, reconstruct and
+                 bench: tf32, f32 or bf16 [default: tf32]; stages of an
+                 experiment have their own setting, `precision`
   RQLAB_PLUGINS  directories with more plugins, as PATH names them
-  RQLAB_HOME     directory of experiments/, runs/ and reports/ [default: that of the bundle which this
-                 program lies in, or else the current one]
+  RQLAB_HOME     directory of experiments/, runs/ and reports/ [default: that
+                 of the bundle which this program lies in, or else the current
+                 one]
   NO_COLOR       no colours if it is set"
     };
 }
@@ -56,6 +62,7 @@ Examples:
         "
 
 An experiment is named by its file, or by its stem under experiments/.
+
 Exit codes: 0 all done, 1 some trial failed (compare: numbers moved), 2 bad input, 130 stopped by Ctrl-C."
     )
 )]
@@ -136,10 +143,10 @@ Examples:
   rqlab sweep quickstart
   rqlab sweep depth-vs-codebook --jobs 1
   rqlab sweep cifar10-depth-vs-codebook --set data.path=../data/cifar10
-  rqlab sweep depth-vs-codebook --launcher slurm --partition gpu --time 4:00:00 --gpus 1    docs/cluster.md tells more
+  rqlab sweep depth-vs-codebook --launcher slurm --partition gpu --time 4:00:00 --gpus 1
 
 Stopped by Ctrl-C, or killed? The same command goes on where it was. The same command in another terminal, or on another machine that
-shares the folder of runs, takes part of the work: `rqlab status` shows who does what.")]
+shares the folder of runs, takes part of the work: `rqlab status` shows who does what. docs/cluster.md tells of clusters.")]
     Sweep {
         /// The experiment.
         #[command(flatten)]
@@ -347,7 +354,8 @@ Numbers are written as f32. What a published file holds beside the model, such a
     },
     /// Encodes your own pictures into a file of codes.
     #[command(after_help = "\
-Pictures are files (PNG, JPEG, WebP, TIFF, GIF, BMP, PNM) or folders of them. One of another size than the tokenizer's is scaled
+Pictures are files (PNG, JPEG, WebP, TIFF, GIF, BMP, PNM) or folders of them, which may hold further folders, such as one a
+class. One of another size than the tokenizer's is scaled
 until it covers that, and cut at both ends alike; how many were is said. The file is safetensors: `codes` of the shape
 [pictures, rows, columns, depth], and among its texts the pictures' names and the identity of the tokenizer.
 

@@ -1,7 +1,7 @@
 //! `rqlab merge`: takes finished stages over from another folder of runs.
 
 use crate::collect::{short, shown};
-use crate::commands::{Failure, Outcome, mention_another_format};
+use crate::commands::{Failure, Outcome, have_stages, mention_another_format};
 use crate::experiment::Diagnostic;
 use crate::store::{StageDir, Standing, Store};
 use crate::ui::{Ui, counted};
@@ -22,10 +22,7 @@ enum Merged {
 
 pub(super) fn run(runs: &Path, other: &Path, ui: Ui) -> Result<Outcome, Failure> {
     let from = Store::at(other);
-    if !other.join("stages").is_dir() {
-        let message = format!("{} is no folder of runs: it has no stages/", other.display());
-        return Err(Diagnostic::error(message).help("name what a sweep was given as --runs").into());
-    }
+    have_stages(other)?;
     mention_another_format(other, ui);
     let store = Store::open(runs)?;
     if fs::canonicalize(other).ok() == fs::canonicalize(runs).ok() {

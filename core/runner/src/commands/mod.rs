@@ -24,7 +24,7 @@ mod tokenize;
 mod watch;
 mod worker;
 
-use crate::cli::{Cli, Command, ExperimentArgs, Global};
+use crate::cli::{Cli, Command, ExperimentArgs, Global, flowing, quotes};
 use crate::experiment::{Diagnostic, Invalid};
 use crate::gpu::DeviceChoice;
 use crate::jobs::{Stopped, end_process, outlive_file_limit};
@@ -34,9 +34,12 @@ use crate::store::Store;
 use crate::sweep::Unfinished;
 use crate::ui::{Ui, Unwritten, counted, print};
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use rqlab_sdk::Error;
 use rqlab_sdk::tensor::Device;
-use std::io::ErrorKind;
+use std::env;
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// How a command that could do its work ended.
@@ -110,7 +113,7 @@ pub fn enter<C: Parser>(
     global: impl FnOnce(&C) -> &Global,
     run: impl FnOnce(&C, Ui) -> Result<Outcome, Failure>,
 ) -> ExitCode {
-    match C::try_parse() {
+    match parse::<C>() {
         Ok(cli) => {
             let ui = Ui::new(global(&cli).quiet);
             end(run(&cli, ui), ui)
@@ -119,6 +122,19 @@ pub fn enter<C: Parser>(
         // Help, or the version.
         Err(asked) => end(print(|_| asked.print()).map(|()| Outcome::Done).map_err(Failure::from), Ui::new(false)),
     }
+}
+
+/// Reads the command line of this process, whose help texts flow.
+fn parse<C: Parser>() -> Result<C, clap::Error> {
+    let mut command = flowing(C::command());
+    let mut matches = command.try_get_matches_from_mut(env::args_os()).map_err(|mut mistake| {
+        let arguments: Vec<String> = env::args_os().map(|one| one.to_string_lossy().into_owned()).collect();
+        if let Some(hint) = quotes::wanted(&arguments).filter(|_| mistake.kind() == ErrorKind::UnknownArgument) {
+            mistake.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+        }
+        mistake
+    })?;
+    C::from_arg_matches_mut(&mut matches).map_err(|mistake| mistake.format(&mut command))
 }
 
 /// Says what went wrong, and gives the exit code.
@@ -145,7 +161,7 @@ fn end(ended: Result<Outcome, Failure>, ui: Ui) -> ExitCode {
             ExitCode::from(128 + signal as u8)
         }
         // Whoever read it has had enough, as `head` has.
-        Err(Failure::Unwritten(Unwritten(error))) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Unwritten(Unwritten(error))) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Unwritten(Unwritten(error))) => {
             ui.error(format!("standard output cannot be written: {error}"));
             ExitCode::from(2)
@@ -260,7 +276,7 @@ pub fn open_device(global: &Global, ui: Ui) -> Result<Device, Failure> {
 }
 
 /// Says that a folder of runs holds work of another version, which is neither read nor replaced.
-pub(crate) fn mention_another_format(runs: &std::path::Path, ui: Ui) {
+pub(crate) fn mention_another_format(runs: &Path, ui: Ui) {
     let count = Store::at(runs).of_another_format();
     if count > 0 {
         ui.note(format!(
@@ -271,6 +287,19 @@ pub(crate) fn mention_another_format(runs: &std::path::Path, ui: Ui) {
             runs.display()
         ));
     }
+}
+
+/// That a folder is one of runs.
+///
+/// # Errors
+/// It is not there, or holds no stages.
+fn have_stages(runs: &Path) -> Result<(), Failure> {
+    let why = match (runs.join("stages").is_dir(), runs.exists()) {
+        (true, _) => return Ok(()),
+        (_, true) => format!("{} is no folder of runs: it has no stages/", runs.display()),
+        _ => format!("there is no folder {}", runs.display()),
+    };
+    Err(Diagnostic::error(why).help("name what a sweep was given as --runs").into())
 }
 
 /// How many threads to compute with.

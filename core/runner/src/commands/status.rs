@@ -2,7 +2,8 @@
 
 use crate::cluster::PLAN;
 use crate::collect::short;
-use crate::commands::{Failure, Outcome};
+use crate::commands::{Failure, Outcome, have_stages};
+use crate::home::at_home;
 use crate::jobs::curves;
 use crate::machine;
 use crate::store::{Failed, Found, Standing, Store};
@@ -13,6 +14,11 @@ use std::path::Path;
 const SHOWN: usize = 20;
 
 pub(super) fn run(runs: &Path, ui: Ui) -> Result<Outcome, Failure> {
+    if !runs.exists() && runs == at_home("runs") {
+        ui.line(format!("{}: nothing was run here yet", ui.strong(&runs.display().to_string())))?;
+        return Ok(Outcome::Done);
+    }
+    have_stages(runs)?;
     let store = Store::at(runs);
     ui.line(format!("{}: {}", ui.strong(&runs.display().to_string()), counts(&store)))?;
     let held = store.leases().all()?;
