@@ -52,10 +52,10 @@ Environment:
     after_help = concat!(
         "\
 Examples:
-  rqlab plan depth-vs-codebook             what would run, what is cached, how long it takes
-  rqlab sweep depth-vs-codebook            run it, and write reports/out/depth-vs-codebook/index.html
+  rqlab plan depth-vs-codebook     what would run, what is done, how long it takes
+  rqlab sweep depth-vs-codebook    run it, and write its report
   rqlab plan quickstart --set quantizer.depth=8 --seeds 0,1,2
-  rqlab describe rq                        every field of the quantizer `rq`, with its default
+  rqlab describe rq                every field of the quantizer `rq`
 
 ",
         environment!(),
@@ -231,7 +231,7 @@ Example:
 EXPERIMENT may also be one stage, by the first digits of its id: `rqlab curves 1a2b3c4d`.
 
 Examples:
-  rqlab curves quickstart                       the last value and the shape of every curve
+  rqlab curves quickstart                       the last values, and shapes
   rqlab curves quickstart --follow --only loss  each point as it is taken
   rqlab curves 1a2b3c4d --points > points.tsv
 
@@ -333,7 +333,7 @@ Examples:
     /// Writes a tokenizer's or a prior's weights under the names of a published system, as safetensors.
     #[command(after_help = "\
 Examples:
-  rqlab export rqvae -o model.safetensors             what was imported, under the names that it had
+  rqlab export rqvae -o model.safetensors    what was imported, as it was named
   rqlab export mine --trial 1a2b3c4d --system rqvae -o mine.safetensors
   rqlab export mine --trial 1a2b3c4d --prior 1 --system rqtransformer -o prior.safetensors
 

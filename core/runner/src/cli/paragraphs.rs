@@ -39,6 +39,19 @@ mod tests {
         assert_eq!(joined(text), "One two.\n\nExamples:\n  rqlab a\n  rqlab b\n\nThree four.");
     }
 
+    /// Examples and what they do stand beside each other.
+    #[test]
+    fn examples_with_words_beside_them_fit_into_a_terminal() {
+        fn look(command: &Command) {
+            command.get_subcommands().for_each(look);
+            let end = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in end.lines().filter(|line| line.trim_start().contains("   ")) {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
+        look(&Cli::command());
+    }
+
     /// The first word of a line of prose would not have fitted into the line before.
     #[test]
     fn prose_fills_the_lines_of_a_terminal() {
