@@ -52,7 +52,7 @@ Environment:
     after_help = concat!(
         "\
 Examples:
-  rqlab plan depth-vs-codebook     what would run, what is done, how long it takes
+  rqlab plan depth-vs-codebook     what would run, what is done, and the time
   rqlab sweep depth-vs-codebook    run it, and write its report
   rqlab plan quickstart --set quantizer.depth=8 --seeds 0,1,2
   rqlab describe rq                every field of the quantizer `rq`
