@@ -97,6 +97,14 @@ impl Case {
         self.expect.iter().find(|e| e.name == name).map(|e| e.value.shape.as_slice())
     }
 
+    /// The absolute tolerance of the expected result `name`; none if there is none, or it must be equal.
+    pub fn wanted_within(&self, name: &str) -> Option<f64> {
+        match self.expect.iter().find(|e| e.name == name)?.tolerance {
+            Tolerance::Within { abs, .. } => Some(abs),
+            Tolerance::Exact => None,
+        }
+    }
+
     /// Stored numbers as a tensor.
     ///
     /// # Errors

@@ -160,7 +160,7 @@ fn pixelsnail(config: &Value) -> Result<Vec<(&'static str, usize)>> {
     let &[height, width] = shape.as_slice() else { return Err("`shape` is not (H, W)".into()) };
     let above = conditioned.then(|| [height, width].map(|side| side as usize / 2));
     let params = Params::dry();
-    snail::build(config, above, &params)?;
+    snail::build(config, snail::HEADS, above, &params)?;
     Ok(vec![("total", params.count())])
 }
 

@@ -13,6 +13,8 @@ use rqlab_sdk::tensor::Tensor;
 
 /// Steps of the published process.
 const STEPS: usize = 1000;
+/// How many steps of a long trajectory go by from one that is kept to the next.
+const KEPT: usize = 10;
 
 fn cosine(steps: usize) -> Result<GaussianDiffusion> {
     Ok(GaussianDiffusion::new(NoiseSchedule::Cosine, steps)?)
@@ -194,7 +196,9 @@ pub(super) fn sample(case: &Case, out: &mut Outputs) -> Result<()> {
         let times: Vec<usize> = respaced_timesteps(STEPS, &[steps])?.into_iter().rev().collect();
         let all = trajectory(&head, &times, &c, [&start, &noise], [guidance, temperature], channels)?;
         let wanted = case.wanted_shape(&format!("out.{sub}trajectory")).and_then(|shape| shape.first().copied());
-        let every = steps / wanted.ok_or("no trajectory")?;
+        // All of them, or of a long one every tenth.
+        let wanted = wanted.ok_or("no trajectory")?;
+        let every = if steps.div_ceil(KEPT) == wanted { KEPT } else { steps / wanted };
         let shown: Vec<&Tensor> = all.iter().step_by(every).collect();
         out.tensor(format!("out.{sub}trajectory"), &Tensor::stack(&shown, 0)?);
     }

@@ -155,6 +155,10 @@ pub(super) fn maskgit(case: &Case, out: &mut Outputs) -> Result<()> {
     let mask = part("mask_emb")?.reshape(&[1, case.size("hidden_size")?])?;
     let table = Tensor::concat(&[part("tok_emb.weight")?, &mask, part("cond_emb.weight")?], 0)?;
     out.tensor("grad.w.model.embeddings.word_embeddings.weight", &table);
+    // The row of types in use is added at every position.
+    let used = part("pos_emb")?.sum(&[0, 1], false)?.reshape(&[1, case.size("hidden_size")?])?;
+    let types = Tensor::concat(&[&used, &Tensor::zeros(used.shape())], 0)?;
+    out.tensor("grad.w.model.embeddings.token_type_embeddings.weight", &types);
     for (name, value) in &found {
         let shape = if name == "pos_emb" { &value.shape()[1..] } else { value.shape() };
         out.tensor(format!("grad.w.{}", published(name)), &value.reshape(shape)?);

@@ -121,6 +121,10 @@ fn sampled(
 fn mask(case: &Case, (model, params): (&NextScale, &Params), tokens: &Tokens, out: &mut Outputs) -> Result<()> {
     let condition = condition(case)?;
     let logits = || Ok::<_, super::Error>(model.logits(tokens.codes()?, &condition, &Mode::Eval)?[0].slice(0, 0..1)?);
+    // Sharp attention hides what a position sees behind what it sees most of: all heads look evenly here.
+    for (_, scale) in params.trained().into_iter().filter(|(name, _)| name.ends_with("scale_mul_1H11")) {
+        scale.set(&Tensor::zeros(scale.get().shape()))?;
+    }
     let position = params.trained().into_iter().find(|(name, _)| name == "pos_1LC").ok_or("no positions")?.1;
     let table = position.get().detach();
     let [_, length, width] = table.dims("pos_1LC")?;

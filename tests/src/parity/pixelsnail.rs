@@ -10,10 +10,10 @@ use rqlab_sdk::tensor::ops::sampling::{Draw, multinomial, probabilities};
 use serde_json::Value;
 
 /// Attention heads of the published code, which has no setting for them.
-const HEADS: usize = 8;
+pub(super) const HEADS: usize = 8;
 
 /// The model of a configuration with the published keys, whose condition is a map of `above` rows and columns, if there is one.
-pub(super) fn build(config: &Value, above: Option<[usize; 2]>, params: &Params) -> Result<PixelSnail> {
+pub(super) fn build(config: &Value, heads: usize, above: Option<[usize; 2]>, params: &Params) -> Result<PixelSnail> {
     let has = |key: &str| config.get(key).and_then(Value::as_u64).map(|size| size as usize);
     let size = |key: &str| has(key).ok_or_else(|| format!("the configuration has no `{key}`"));
     let shape = super::case::numbers(config, "shape")?;
@@ -31,7 +31,7 @@ pub(super) fn build(config: &Value, above: Option<[usize; 2]>, params: &Params) 
         residual_width: Some(size("res_channel")?),
         kernel: size("kernel_size")?,
         attention: config.get("attention").and_then(Value::as_bool).unwrap_or(true),
-        heads: HEADS,
+        heads,
         output_blocks: has("n_out_res_block").unwrap_or(0),
         condition_width: has("cond_res_channel").filter(|&width| width > 0).unwrap_or(1),
         condition_blocks: has("n_cond_res_block").unwrap_or(0),
@@ -55,9 +55,7 @@ fn tokens(codes: &Codes) -> Result<Codes> {
 }
 
 pub(super) fn forward(case: &Case, out: &mut Outputs) -> Result<()> {
-    if case.size("n_head")? != HEADS {
-        return Err(format!("the published attention has {HEADS} heads").into());
-    }
+    let heads = case.size("n_head")?;
     for config in case.config["sub_cases"].as_array().ok_or("no sub-cases")? {
         let sub = config["name"].as_str().ok_or("a sub-case without a name")?;
         if !case.has(&format!("in.{sub}codes")) {
@@ -67,7 +65,8 @@ pub(super) fn forward(case: &Case, out: &mut Outputs) -> Result<()> {
         let condition = format!("in.{sub}cond");
         let condition = if case.has(&condition) { Some(tokens(&case.codes(&condition)?)?) } else { None };
         let params = Params::new(0);
-        let model = build(config, condition.as_ref().map(|codes| [codes.shape()[1], codes.shape()[2]]), &params)?;
+        let model =
+            build(config, heads, condition.as_ref().map(|codes| [codes.shape()[1], codes.shape()[2]]), &params)?;
         params.load(&case.state(&format!("w.{sub}"))?)?;
         let above: Vec<Tokens> = condition.into_iter().map(Tokens::Codes).collect();
         let images = codes.shape()[0];
@@ -108,7 +107,7 @@ pub(super) fn forward(case: &Case, out: &mut Outputs) -> Result<()> {
 fn generate(case: &Case, name: &str, above: &[Codes], out: &mut Outputs) -> Result<Codes> {
     let config = &case.config[name];
     let params = Params::new(0);
-    let model = build(config, above.last().map(|codes| [codes.shape()[1], codes.shape()[2]]), &params)?;
+    let model = build(config, HEADS, above.last().map(|codes| [codes.shape()[1], codes.shape()[2]]), &params)?;
     params.load(&case.state(&format!("w.{name}."))?)?;
     let uniforms = case.tensor(&format!("rand.{name}.u"))?;
     let [images, height, width] = uniforms.dims("uniforms")?;

@@ -90,6 +90,10 @@ config! {
         mlp_multiple: usize = 256, in 1..=65536;
         /// With llama: how queries and keys of the condition are turned, whose tokens have no cell.
         start_rotation: StartRotation = StartRotation::Zero;
+        /// With llama: the base of the angles that rotary positions turn by. Published: 10,000.
+        rotary_base: f32 = 10000.0, in 1.0..=1e9;
+        /// With llama: what its norms add to the mean square. Published: 1e-5.
+        norm_eps: f32 = 1e-5, in 1e-12..=0.1;
         /// How a token is predicted, given those before it.
         loss: TokenLoss = TokenLoss::CrossEntropy;
         /// What stands for a code at the input: a learned vector, or its frozen codebook vector through a linear map. Under a

@@ -11,9 +11,6 @@ use rqlab_sdk::tensor::ops::attention::attention_qkv;
 use rqlab_sdk::tensor::ops::decoder::{BlockWeights, Decoder};
 use rqlab_sdk::tensor::ops::rotary::rotate_qk;
 
-/// Added to the mean square.
-const EPS: f32 = 1e-5;
-
 rqlab_sdk::choice! {
     /// How queries and keys of the condition are turned, whose tokens have no cell.
     pub enum StartRotation {
@@ -31,20 +28,23 @@ pub fn swiglu_width(width: usize, multiple: usize) -> usize {
 
 /// `x / sqrt(mean x^2 + eps)` times a weight `[W]`.
 #[derive(Debug, Clone)]
-struct RmsNorm(Var);
+struct RmsNorm {
+    weight: Var,
+    eps: f32,
+}
 
 impl RmsNorm {
-    fn new(params: &Params, width: usize) -> Result<Self> {
-        Ok(Self(params.parameter("weight", &[width], Init::ONES)?))
+    fn new(params: &Params, config: &ArConfig) -> Result<Self> {
+        Ok(Self { weight: params.parameter("weight", &[config.width], Init::ONES)?, eps: config.norm_eps })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.rms_norm(&self.0.get(), EPS)?)
+        Ok(x.rms_norm(&self.weight.get(), self.eps)?)
     }
 }
 
 /// Rotations of pairs of neighbouring channels: the first half of a head's h/2 pairs turns by the row of a token's cell, the
-/// second by its column, pair i of a half by the angle `place 10000^(-4 i / h)`.
+/// second by its column, pair i of a half by the angle `place b^(-4 i / h)`, with b the base.
 #[derive(Debug, Clone)]
 pub struct Rotary {
     /// Of the condition's L tokens, then of all T codes in raster order, the cosines of a head's channels and the sines with the
@@ -55,17 +55,17 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// Of a condition of `tokens` tokens and all codes of a map. `head` is h, a multiple of 4.
+    /// Of a condition of `tokens` tokens and all codes of a map. `head` is h, a multiple of 4, and `base` b.
     ///
     /// # Errors
     /// None in practice: the shape has its numbers.
-    pub(crate) fn new(map: TokenMap, head: usize, start: StartRotation, tokens: usize) -> Result<Self> {
+    pub(crate) fn new(map: TokenMap, [head, tokens]: [usize; 2], base: f32, start: StartRotation) -> Result<Self> {
         let quarter = head / 4;
         let length = tokens + map.length();
         let angle = |code: usize, pair: usize| {
             let cell = code / map.depth;
             let place = if pair < quarter { cell / map.width } else { cell % map.width };
-            place as f64 * 10000f64.powf(-((pair % quarter) as f64) / quarter as f64)
+            place as f64 * f64::from(base).powf(-((pair % quarter) as f64) / quarter as f64)
         };
         let pairs = 2 * quarter;
         let turns = (0..length).flat_map(|token| {
@@ -131,8 +131,8 @@ impl Layer {
         };
         Ok(Self {
             norms: [
-                RmsNorm::new(&params.scope("attention_norm"), width)?,
-                RmsNorm::new(&params.scope("ffn_norm"), width)?,
+                RmsNorm::new(&params.scope("attention_norm"), config)?,
+                RmsNorm::new(&params.scope("ffn_norm"), config)?,
             ],
             qkv: linear("attention.wqkv", width, 3 * width)?,
             out: linear("attention.wo", width, width)?,
@@ -144,7 +144,7 @@ impl Layer {
 
     /// What a decoder reads of it.
     fn weights(&self) -> BlockWeights {
-        let norm = |norm: &RmsNorm| [norm.0.get(), zeros(&norm.0)];
+        let norm = |norm: &RmsNorm| [norm.weight.get(), zeros(&norm.weight)];
         let linear = |linear: &Linear| [linear.weight.get(), zeros(&linear.weight)];
         BlockWeights {
             norm1: norm(&self.norms[0]),
@@ -186,8 +186,8 @@ impl Llama {
         let layer = |i: usize| Layer::new(&params.scope("layers").scope(i), config);
         Ok(Self {
             layers: (0..layers).map(layer).collect::<Result<_>>()?,
-            norm: RmsNorm::new(&params.scope("norm"), width)?,
-            rotary: Rotary::new(map, width / heads, config.start_rotation, tokens)?,
+            norm: RmsNorm::new(&params.scope("norm"), config)?,
+            rotary: Rotary::new(map, [width / heads, tokens], config.rotary_base, config.start_rotation)?,
             heads,
             dropout,
         })
@@ -239,8 +239,8 @@ impl LlamaDecoding {
         // All images are read in one order.
         let turns = model.rotary.of(model.rotary.tokens - 1 + orders.length(), orders)?;
         let [_, length, two, head] = turns.dims("rotary")?;
-        let turns = turns.reshape(&[length, two, head])?.to_device(model.norm.0.get().device())?;
-        Ok(Self::Kept(Decoder::rotary(&weights, model.heads, EPS, orders.images(), &turns)?))
+        let turns = turns.reshape(&[length, two, head])?.to_device(model.norm.weight.get().device())?;
+        Ok(Self::Kept(Decoder::rotary(&weights, model.heads, model.norm.eps, orders.images(), &turns)?))
     }
 
     /// The output `[B, 1, W]` at the last of the next inputs `[B, n, W]`.

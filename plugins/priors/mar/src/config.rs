@@ -89,6 +89,8 @@ config! {
         heads: usize = 4, in 1..=256;
         /// Attention heads of the decoder, where it has others.
         decoder_heads: Option<usize> = None, in 1..=256;
+        /// Width of the decoder and of what tokens are predicted from, where it has another.
+        decoder_width: Option<usize> = None, in 1..=16384;
         /// Blocks of the encoder, which sees known tokens alone. The published models have 12, 16 and 20.
         encoder_layers: usize = 3, in 0..=256;
         /// Blocks of the decoder, which sees all positions. The published models have 12, 16 and 20.
@@ -158,6 +160,15 @@ impl Preset {
 }
 
 impl MarConfig {
+    /// The width of what a token is predicted from: a causal transformer has no decoder.
+    ///
+    /// # Errors
+    /// [`ConfigError`] of the cell.
+    pub fn output_width(&self) -> Result<usize, ConfigError> {
+        let causal = self.cell()?.attention == Attention::Causal;
+        Ok(if causal { self.width } else { self.decoder_width.unwrap_or(self.width) })
+    }
+
     /// The preset with what overrides it.
     ///
     /// # Errors

@@ -26,11 +26,16 @@ impl Head {
                 return Err(ConfigError::field("loss", message).into());
             }
             let scope = params.scope("classifier");
-            return Ok(Self::Codes(CodeClassifier::new(&scope, config.width, level.sizes(), WeightInit::Gpt)?));
+            return Ok(Self::Codes(CodeClassifier::new(
+                &scope,
+                config.output_width()?,
+                level.sizes(),
+                WeightInit::Gpt,
+            )?));
         };
         let sizes = DiffusionHeadConfig {
             channels: TokenVectors::new(level).channels() * config.patch * config.patch,
-            condition: config.width,
+            condition: config.output_width()?,
             width: config.head_width,
             depth: config.head_layers,
             process,

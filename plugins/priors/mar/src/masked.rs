@@ -10,8 +10,8 @@ use std::ops::Range;
 /// attention does not ask where a token stands, its position embedding says it.
 ///
 /// Parameters, as published: `z_proj_ln`, `encoder_pos_embed_learned` `[1, M + L, W]`, `encoder_blocks.N`, `encoder_norm`,
-/// `decoder_embed`, `mask_token` `[1, 1, W]`, `decoder_pos_embed_learned` `[1, M + L, W]`, `decoder_blocks.N`, `decoder_norm`,
-/// `diffusion_pos_embed_learned` `[1, L, W]`.
+/// `decoder_embed`, `mask_token` `[1, 1, V]`, `decoder_pos_embed_learned` `[1, M + L, V]`, `decoder_blocks.N`, `decoder_norm`,
+/// `diffusion_pos_embed_learned` `[1, L, V]`, with W the encoder's width and V the decoder's.
 #[derive(Debug)]
 pub struct Masked {
     input_norm: LayerNorm,
@@ -27,29 +27,33 @@ pub struct Masked {
     buffer: usize,
     length: usize,
     width: usize,
+    decoder_width: usize,
 }
 
 impl Masked {
     pub(crate) fn new(params: &Params, config: &MarConfig, buffer: usize, length: usize) -> Result<Self> {
-        let width = config.width;
+        let (width, decoder_width) = (config.width, config.output_width()?);
         let sizes = BlockSizes { width, heads: config.heads, causal: false, dropout: config.dropout };
-        let decoder = BlockSizes { heads: config.decoder_heads.unwrap_or(config.heads), ..sizes };
-        let table = |name: &str, rows: usize| params.parameter(name, &[1, rows, width], Init::Normal(0.02));
-        let norm = |name: &str| LayerNorm::new(&params.scope(name), width, EPS);
+        let heads = config.decoder_heads.unwrap_or(config.heads);
+        let decoder = BlockSizes { width: decoder_width, heads, ..sizes };
+        let table =
+            |name: &str, rows: usize, width: usize| params.parameter(name, &[1, rows, width], Init::Normal(0.02));
+        let norm = |name: &str, width: usize| LayerNorm::new(&params.scope(name), width, EPS);
         Ok(Self {
-            input_norm: norm("z_proj_ln")?,
-            encoder_position: table("encoder_pos_embed_learned", buffer + length)?,
+            input_norm: norm("z_proj_ln", width)?,
+            encoder_position: table("encoder_pos_embed_learned", buffer + length, width)?,
             encoder: Block::stack(&params.scope("encoder_blocks"), config.encoder_layers, sizes, false)?,
-            encoder_norm: norm("encoder_norm")?,
-            bridge: linear(&params.scope("decoder_embed"), width, width)?,
-            mask: table("mask_token", 1)?,
-            decoder_position: table("decoder_pos_embed_learned", buffer + length)?,
+            encoder_norm: norm("encoder_norm", width)?,
+            bridge: linear(&params.scope("decoder_embed"), width, decoder_width)?,
+            mask: table("mask_token", 1, decoder_width)?,
+            decoder_position: table("decoder_pos_embed_learned", buffer + length, decoder_width)?,
             decoder: Block::stack(&params.scope("decoder_blocks"), config.decoder_layers, decoder, false)?,
-            decoder_norm: norm("decoder_norm")?,
-            head_position: table("diffusion_pos_embed_learned", length)?,
+            decoder_norm: norm("decoder_norm", decoder_width)?,
+            head_position: table("diffusion_pos_embed_learned", length, decoder_width)?,
             buffer,
             length,
             width,
+            decoder_width,
         })
     }
 
@@ -72,7 +76,7 @@ impl Masked {
         self.encoder_norm.forward(&Block::through(&self.encoder, &sequence, None, &mode.part("encoder", 0))?)
     }
 
-    /// What the tokens `wanted` are predicted from, `[B, n, W]`: the encoder's output in their places, and the mask token in
+    /// What the tokens `wanted` are predicted from, `[B, n, V]`: the encoder's output in their places, and the mask token in
     /// those of all others.
     ///
     /// # Errors
@@ -81,25 +85,25 @@ impl Masked {
         let [images, seen, _] = encoded.dims("decode")?;
         let table = self.decoder_position.get();
         let places = self.positions(&table, orders, 0..self.length)?;
-        let front = table.slice(1, 0..self.buffer)?.broadcast_to(&[images, self.buffer, self.width])?;
+        let front = table.slice(1, 0..self.buffer)?.broadcast_to(&[images, self.buffer, self.decoder_width])?;
         let table = Tensor::concat(&[&front, &places], 1)?;
         let masked = self.buffer + self.length - seen;
         let known = self.bridge.forward(encoded)?;
         let sequence = if masked == 0 {
             known
         } else {
-            let masks = self.mask.get().broadcast_to(&[images, masked, self.width])?;
+            let masks = self.mask.get().broadcast_to(&[images, masked, self.decoder_width])?;
             Tensor::concat(&[&known, &masks], 1)?
         };
         let rows = self.buffer + wanted.start..self.buffer + wanted.end;
         let hidden = Block::through_to(&self.decoder, &sequence.add(&table)?, rows, &mode.part("decoder", 0))?;
-        let position = self.head_position.get().reshape(&[self.length, self.width])?;
+        let position = self.head_position.get().reshape(&[self.length, self.decoder_width])?;
         Ok(self.decoder_norm.forward(&hidden)?.add(&position.embedding(&orders.positions(wanted)?)?)?)
     }
 
     /// The rows of a table `[1, M + L, W]` for the positions of tokens `range`, `[B, n, W]`.
     fn positions(&self, table: &Tensor, orders: &Orders, range: Range<usize>) -> Result<Tensor> {
-        let rows = table.slice(1, self.buffer..self.buffer + self.length)?.reshape(&[self.length, self.width])?;
+        let rows = table.slice(1, self.buffer..self.buffer + self.length)?.reshape(&[self.length, table.last_dim()])?;
         Ok(rows.embedding(&orders.positions(range)?)?)
     }
 }

@@ -91,12 +91,12 @@ impl Mar {
                     }
                     (Net::Causal(_), None) => return Err(Error::Unsupported("nothing was begun".to_owned())),
                 };
-                let new = to - from;
+                let (new, outputs) = (to - from, z.last_dim());
                 let z = if guided {
-                    let pairs = z.reshape(&[images, 2, new, width])?.permute(&[0, 2, 1, 3])?;
-                    pairs.reshape(&[images * new, 2, width])?
+                    let pairs = z.reshape(&[images, 2, new, outputs])?.permute(&[0, 2, 1, 3])?;
+                    pairs.reshape(&[images * new, 2, outputs])?
                 } else {
-                    z.reshape(&[images * new, width])?
+                    z.reshape(&[images * new, outputs])?
                 };
                 let scale = request.guidance.at_progress(progress);
                 let tokens = drawer.draw(&z, scale, request, [step, images, new], draws)?;

@@ -88,6 +88,9 @@ fn every_cell_keeps_the_contract_of_a_prior_of_vectors() {
             prior(&PriorCase::codes(&[3, 2]), build);
         }
     }
+    let wider = "decoder_width: 20, decoder_heads: 5, iterations: 2";
+    prior(&PriorCase::vectors(3), |cx| Mar::new(config(&format!("loss: flow, sampling_steps: 3, {wider}")), cx));
+    prior(&PriorCase::codes(&[6]), |cx| Mar::new(config(&format!("preset: mar_crossent, {wider}")), cx));
     let text = ConditionSpace::Text { vocabulary: 7, length: 3 };
     prior(&PriorCase::vectors(3).under(text), |cx| Mar::new(config("loss: flow, sampling_steps: 2"), cx));
     for causal in ["preset: ar_crossent", "preset: random_causal_diffloss, causal_condition: start, sampling_steps: 2"]

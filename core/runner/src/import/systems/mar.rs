@@ -29,9 +29,10 @@ fn read(published: &Published) -> Result<Parts> {
         None => Ok(default),
     };
     let width = published.side("z_proj.weight", 0)?;
-    if published.side("decoder_embed.weight", 0)? != width {
-        return Err(published.wrong("its decoder has another width than its encoder, and `mar` has one".to_owned()));
-    }
+    let decoder = match published.side("decoder_embed.weight", 0)? {
+        same if same == width => String::new(),
+        other => format!("decoder_width: {other}, "),
+    };
     let heads = match HEADS.iter().find(|(known, _)| *known == width) {
         Some((_, heads)) if published.setting("encoder_num_heads").is_none() => *heads,
         _ => published.size_of("encoder_num_heads")?,
@@ -47,7 +48,7 @@ fn read(published: &Published) -> Result<Parts> {
     let buffer = published.side("encoder_pos_embed_learned", 1)?.saturating_sub(length);
     let fields = [
         format!("preset: mar_diffloss, patch: {patch}"),
-        format!("width: {width}, heads: {heads}, decoder_heads: {decoder_heads}"),
+        format!("width: {width}, {decoder}heads: {heads}, decoder_heads: {decoder_heads}"),
         format!("encoder_layers: {}", published.count(|i| format!("encoder_blocks.{i}.norm1.weight"))),
         format!("decoder_layers: {}", published.count(|i| format!("decoder_blocks.{i}.norm1.weight"))),
         format!("buffer: {buffer}, dropout: 0.1"),
