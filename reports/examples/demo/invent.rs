@@ -249,8 +249,8 @@ fn server() -> Environment {
         device: "cpu".into(),
         precision: "f32".into(),
         threads: 8,
-        ranks: None,
         plugins: plugins.into_iter().map(|(name, digest)| (name.into(), digest.into())).collect(),
+        ..Environment::default()
     }
 }
 
