@@ -92,7 +92,9 @@ fn what_another_folder_has_is_taken_over_but_for_what_is_damaged() {
     let said = lab.run("sweep tiny --runs here --out here-out").unwrap();
     assert!(said.code == Some(0) && said.err.contains("4 of 4 trials done"), "{}", said.err);
     assert_eq!(begun(&lab, "here"), 0);
-    for (other, word) in [("nowhere", "it has no stages/"), ("here", "the folder itself")] {
+    for (other, word) in
+        [("nowhere", "there is no folder nowhere"), ("experiments", "it has no stages/"), ("here", "the folder itself")]
+    {
         let said = lab.run(&format!("merge {other} --runs here")).unwrap();
         assert!(said.code == Some(2) && said.err.contains(word), "{}", said.err);
     }

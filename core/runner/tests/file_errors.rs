@@ -185,7 +185,9 @@ fn what_is_not_ron_is_said_to_be_wrong_where_it_is() {
          --> x.ron:3:38
           |
         3 |     axes: { \"quantizer.depth\": [1, 2 },
-          |                                      ^
+          |                                -     ^
+          |                                |
+          |                                this bracket is not closed
         ",
     );
     check(

@@ -257,7 +257,7 @@ proptest! {
     fn a_trial_written_out_is_the_same_trial(
         question in any::<String>(),
         depths in btree_set(1..=64usize, 1..4),
-        codebooks in btree_set(2..1usize << 40, 1..3),
+        codebooks in btree_set(2..1usize << 30, 1..3),
         beta in prop_oneof![0f32..10.0, any::<f32>().prop_filter("a weight", |x| x.is_finite() && *x >= 0.0)],
         seed in any::<u64>(),
     ) {

@@ -17,7 +17,7 @@ fn judge(trial: &Trial) -> Option<String> {
     ((measured as f64) < MOST * all as f64).then(|| {
         let [measured, all] = [measured, all].map(|count| format::number(count as f64));
         format!(
-            "{measured} of {all} test images are measured (evaluation.images). Only intervals over images (\"3 seeds and 200 images\") tell \
+            "{measured} of {all} test images are measured (evaluation.images). Only intervals over seeds and images tell \
              what other test images would give; those over seeds alone are for these images"
         )
     })

@@ -191,13 +191,21 @@ mod tests {
         let scope = params.scope("quantizer");
         scope.averaged("weight", &[1], Init::ZEROS).unwrap();
         scope.buffer("count", &[1], Init::ZEROS).unwrap();
-        params.scope("autoencoder").parameter("w", &[1], Init::ZEROS).unwrap();
+        for name in ["v", "w"] {
+            params.scope("autoencoder").parameter(name, &[1], Init::ZEROS).unwrap();
+        }
         let of = |pattern: &str| Frozen::new(&params, &[pattern.to_owned()], &["quantizer".to_owned()]);
         let all = of("quantizer.*").unwrap();
         assert!(all.holds("quantizer") && all.vars.is_empty());
         let none = of("w").unwrap();
         assert!(none.has("autoencoder.w") && !none.holds("quantizer") && none.vars.len() == 1);
         assert!(of("quantizer.count").unwrap_err().to_string().contains("name all of `quantizer.*`"));
-        assert!(of("decoder.*").unwrap_err().to_string().contains("begin with autoencoder.w, quantizer.count"));
+        assert!(
+            of("decoder.*")
+                .unwrap_err()
+                .to_string()
+                .contains("begin with autoencoder.v, autoencoder.w, quantizer.count")
+        );
+        assert!(of("autoencoder.*").unwrap_err().to_string().contains("leave some free"));
     }
 }
