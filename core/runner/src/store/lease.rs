@@ -100,6 +100,8 @@ impl Leases {
             Ok(()) => Ok(Some(file)),
             // An answer of a server that was lost may have said that it was made.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(self.is_held(id, &token).then_some(file)),
+            // Whoever removed the folder meanwhile, while this process slept, say, took the file along: the next look tells more.
+            Err(error) if error.kind() == ErrorKind::NotFound && !own.exists() => Ok(None),
             Err(error) => Err(Error::Data(format!(
                 "no lease can be made in {}: {error}; name a folder with --runs whose file system has hard links",
                 self.0.display()
