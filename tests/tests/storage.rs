@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -220,7 +220,9 @@ fn slow_lab() -> Lab {
 
 /// Starts a sweep, and gives it with its worker once that has been training for a while.
 fn training(lab: &Lab, runs: &Path) -> (Child, u32) {
-    let mut sweep = lab.start(&arguments(&runs.display().to_string())).unwrap();
+    let said = fs::File::create(runs.with_extension("said")).unwrap();
+    let mut sweep = lab.command(&arguments(&runs.display().to_string())).unwrap();
+    let mut sweep = sweep.stdout(Stdio::null()).stderr(said).spawn().unwrap();
     loop {
         assert!(sweep.try_wait().unwrap().is_none(), "it was done too soon");
         let state = files(runs).unwrap_or_default().into_iter().find(|file| file.ends_with("state.safetensors"));
@@ -272,7 +274,7 @@ fn a_worker_that_wakes_after_its_stage_was_done_by_another_changes_nothing() {
     fs::remove_dir_all(runs.join("leases")).unwrap();
     assert_eq!(sweep(&lab, &runs.display().to_string()).code, Some(0));
     signal("CONT", &[worker, parent]);
-    assert!(first.wait().unwrap().success(), "{}", lab.read("slept/events.jsonl").unwrap());
+    assert!(first.wait().unwrap().success(), "{}", lab.read("slept.said").unwrap());
     wait_till_all_are_gone(&runs.display().to_string());
     assert_ends_well(&lab, "slept");
 }

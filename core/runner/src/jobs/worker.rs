@@ -131,6 +131,11 @@ pub fn run_worker(
     };
     let worked = work().or_else(|error| {
         if !is_asked_to_end() {
+            // Who stood still meanwhile may fail over what another has done: that is no failure of the stage.
+            if !is_held() {
+                say(error.to_string());
+                lost();
+            }
             note_failure(&stage, &error.to_string());
             return Err(error);
         }
